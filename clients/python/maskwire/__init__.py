@@ -1,0 +1,66 @@
+"""Maskwire: SAM 2 as a service. Encode an image once, click on it anywhere.
+
+from maskwire import Client
+
+with Client() as mw:
+    image = mw.embed("photo.jpg", image_id="photo-1")
+    result = mw.segment("photo-1", points=[(500, 375)], labels=[1])
+    result.save_overlay("out.png")
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from maskwire.aio import AsyncClient
+    from maskwire.client import Client
+    from maskwire.errors import (
+        DeadlineExceeded,
+        ImageNotFound,
+        InvalidRequest,
+        MaskwireError,
+        OutputMissing,
+        Overloaded,
+        ServerUnavailable,
+    )
+    from maskwire.prompts import Prompt
+    from maskwire.results import EmbeddedImage, Mask, Result
+
+_HOMES = {
+    "AsyncClient": "aio",
+    "Client": "client",
+    "DeadlineExceeded": "errors",
+    "EmbeddedImage": "results",
+    "ImageNotFound": "errors",
+    "InvalidRequest": "errors",
+    "Mask": "results",
+    "MaskwireError": "errors",
+    "OutputMissing": "errors",
+    "Overloaded": "errors",
+    "Prompt": "prompts",
+    "Result": "results",
+    "ServerUnavailable": "errors",
+}
+
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "DeadlineExceeded",
+    "EmbeddedImage",
+    "ImageNotFound",
+    "InvalidRequest",
+    "Mask",
+    "MaskwireError",
+    "OutputMissing",
+    "Overloaded",
+    "Prompt",
+    "Result",
+    "ServerUnavailable",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported at first use: the servers take only the stubs of this package, and the command line starts faster.
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,343 @@
+"""The asyncio client."""
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterable, Sequence
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar
+
+import grpc
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_delay, wait_exponential_jitter
+
+from maskwire.channels import DEFAULT_DECODER, DEFAULT_ENCODER, Channels
+from maskwire.errors import DeadlineExceeded, ImageNotFound, MaskwireError, Overloaded, ServerUnavailable, from_rpc
+from maskwire.prompts import Format, Prompt, output_options
+from maskwire.results import EmbeddedImage, Result
+from maskwire.sources import ImageLike, Source
+from maskwire.v1 import decoder_pb2, decoder_pb2_grpc, encoder_pb2, encoder_pb2_grpc, types_pb2
+
+T = TypeVar("T")
+AnImage = TypeVar("AnImage", bound=ImageLike)
+Fetch = Callable[[decoder_pb2.SegmentRequest, int, str], Callable[[Format], Sequence[types_pb2.Mask]]]
+
+_CHUNK_BYTES = 1 << 20
+_REMEMBERED = 256
+_EMBEDS_IN_FLIGHT = 4
+
+
+class AsyncClient:
+    """Talks to Maskwire's encoder and decoders.
+
+    Args:
+        encoder: Address, "host:port"; else MASKWIRE_ENCODER, else localhost:50051.
+        decoder: Address, or several separated by commas; else MASKWIRE_DECODER, else localhost:50052. A client keeps to
+            one decoder for each image, and goes to the next when it does not answer.
+        namespace: Tenant; images of other namespaces are out of sight.
+        timeout_s: Longest time for one call, retries included.
+        retry_s: How long a call is retried while a server is away or busy.
+    """
+
+    def __init__(
+        self,
+        encoder: str | None = None,
+        decoder: str | None = None,
+        *,
+        namespace: str = "",
+        timeout_s: float = 60,
+        retry_s: float = 15,
+    ) -> None:
+        self.namespace = namespace
+        self.timeout_s = timeout_s
+        self.retry_s = retry_s
+        self._encoders = Channels("encoder", encoder, DEFAULT_ENCODER)
+        self._decoders = Channels("decoder", decoder, DEFAULT_DECODER)
+        # What this client embedded: to embed again when it is gone, to draw on, and not to ask twice.
+        self._sources: OrderedDict[str, Source] = OrderedDict()
+        self._ids: OrderedDict[Hashable, str] = OrderedDict()
+        self._fetch: Fetch | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._encoders.close()
+        await self._decoders.close()
+
+    async def embed(self, image: ImageLike, image_id: str | None = None, *, model: str = "") -> EmbeddedImage:
+        """Makes an image ready for prompts. An image that is stored already is neither sent nor encoded again.
+
+        Args:
+            image: Path, bytes of a file, PIL image, uint8 array (HxW, HxWx3 RGB, HxWx4 RGBA) or open binary file.
+            image_id: Name for it; an existing name is re-pointed to this image. None: the server issues one.
+            model: Name of the model; empty for the server's default.
+
+        Raises:
+            InvalidRequest: It is no image, or the name is not allowed.
+            Overloaded: Too much is waiting, or the image is too large.
+            ServerUnavailable: Nobody answers.
+        """
+        return await self._embed(await asyncio.to_thread(Source, image), image_id, model)
+
+    async def embed_many(
+        self, images: Iterable[AnImage], *, model: str = ""
+    ) -> AsyncIterator[tuple[AnImage, EmbeddedImage | MaskwireError]]:
+        """Embeds many images, several at a time. Yields each with its outcome as it is ready."""
+        waiting = iter(images)
+        running: dict[asyncio.Task[EmbeddedImage], AnImage] = {}
+        try:
+            while True:
+                while len(running) < _EMBEDS_IN_FLIGHT and (image := next(waiting, None)) is not None:
+                    running[asyncio.create_task(self.embed(image, model=model))] = image
+                if not running:
+                    return
+                done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    image, error = running.pop(task), task.exception()
+                    if error is not None and not isinstance(error, MaskwireError):
+                        raise error
+                    yield image, error if error is not None else task.result()
+        finally:
+            for task in running:
+                task.cancel()
+
+    async def segment(
+        self,
+        image: ImageLike | None = None,
+        *,
+        image_id: str | None = None,
+        points: Iterable[Sequence[float]] | None = None,
+        labels: Iterable[int] | None = None,
+        box: Sequence[float] | None = None,
+        mask: Any = None,
+        multimask: bool = True,
+        every: bool = False,
+        outputs: Iterable[Format] = ("rle",),
+        logits_dtype: Literal["float16", "float32"] = "float16",
+        wait_s: float = 0,
+    ) -> Result:
+        """Segments one object. With no points, box or mask: the most prominent one.
+
+        Args:
+            image: Name of an embedded image, or an image as in `embed`, which is embedded first if it is not stored
+                yet. A str is a path if such a file exists and this client knows no image of that name.
+            image_id: Name of the image; with `image`, the name to embed it under.
+            points: Clicks as (x, y) in pixels of the image as a viewer shows it.
+            labels: 1 (inside) or 0 (outside) for each point; all 1 when None.
+            box: (x_min, y_min, x_max, y_max) in pixels.
+            mask: Logits of an earlier result, to refine.
+            multimask: The model's three candidates; False: its single mask, for prompts that are not ambiguous.
+            every: Return all candidates instead of the best.
+            outputs: Forms of mask to return: "rle", "png", "polygons", "packed_bits", "logits".
+            logits_dtype: Precision of returned logits.
+            wait_s: How long to wait for an image that somebody else is embedding, at most 60.
+
+        Raises:
+            InvalidRequest: A prompt is wrong; `field` says where.
+            ImageNotFound: No such image is stored, and this client does not have it.
+            ServerUnavailable: Nobody answers.
+        """
+        prompt = Prompt(points, labels, box, mask)
+        options = output_options(outputs := tuple(outputs), every, multimask, logits_dtype)
+        return (await self._segment(image, image_id, [prompt], options, outputs, wait_s))[0]
+
+    async def segment_objects(
+        self,
+        image: ImageLike | None,
+        prompts: Iterable[Prompt],
+        *,
+        image_id: str | None = None,
+        multimask: bool = True,
+        every: bool = False,
+        outputs: Iterable[Format] = ("rle",),
+        logits_dtype: Literal["float16", "float32"] = "float16",
+        wait_s: float = 0,
+    ) -> list[Result]:
+        """Segments several objects of one image in one request; arguments and errors as in `segment`."""
+        options = output_options(outputs := tuple(outputs), every, multimask, logits_dtype)
+        return await self._segment(image, image_id, list(prompts), options, outputs, wait_s)
+
+    async def get(self, image_id: str) -> EmbeddedImage:
+        """What is stored under a name.
+
+        Raises:
+            ImageNotFound: Nothing is.
+        """
+        request = encoder_pb2.GetImageRequest(image_id=image_id, namespace=self.namespace)
+        response = await self._call_encoder(lambda stub, timeout: stub.GetImage(request, timeout=timeout))
+        return EmbeddedImage.read(response.image)
+
+    async def delete(self, image_id: str, *, embedding: bool = False) -> bool:
+        """Forgets an image's name, and with `embedding` its embedding too. Returns whether the name existed."""
+        request = encoder_pb2.DeleteImageRequest(
+            image_id=image_id, namespace=self.namespace, delete_embedding=embedding
+        )
+        self._sources.pop(image_id, None)
+        response = await self._call_encoder(lambda stub, timeout: stub.DeleteImage(request, timeout=timeout))
+        return response.deleted
+
+    async def models(self) -> list[encoder_pb2.ModelInfo]:
+        """The models that the encoder serves."""
+        request = encoder_pb2.ListModelsRequest()
+        response = await self._call_encoder(lambda stub, timeout: stub.ListModels(request, timeout=timeout))
+        return list(response.models)
+
+    async def _embed(self, source: Source, image_id: str | None, model: str = "") -> EmbeddedImage:
+        def prepare() -> tuple[Hashable, bytes, bytes]:
+            data = source.read()
+            return source.identify(), data, hashlib.sha256(data).digest()
+
+        identity, data, digest = await asyncio.to_thread(prepare)
+        header = encoder_pb2.EncodeImageHeader(
+            image_id=image_id or "", namespace=self.namespace, sha256=digest, size_bytes=len(data), model=model
+        )
+        response = await self._call_encoder(lambda stub, timeout: _upload(stub, header, data, timeout))
+        stored = EmbeddedImage.read(response.image, response.cached, response.timings)
+        _remember(self._sources, stored.image_id, source)
+        _remember(self._ids, (identity, image_id), stored.image_id)
+        return stored
+
+    async def _segment(
+        self,
+        image: ImageLike | None,
+        image_id: str | None,
+        prompts: Sequence[Prompt],
+        options: types_pb2.OutputOptions,
+        outputs: Sequence[Format],
+        wait_s: float,
+    ) -> list[Result]:
+        messages = [prompt.message(f"prompts[{index}]") for index, prompt in enumerate(prompts)]
+        source: Source | None = None
+        cached = True
+        if isinstance(image, str) and image_id is None and (image in self._sources or not _is_file(image)):
+            image_id = image
+        elif image is not None:
+            source = await asyncio.to_thread(Source, image)
+            known = self._ids.get((await asyncio.to_thread(source.identify), image_id))
+            # Another image may have been embedded under that name since.
+            if known is None or self._sources.get(known) is None:
+                stored = await self._embed(source, image_id)
+                image_id, cached = stored.image_id, stored.cached
+            else:
+                image_id = known
+        elif image_id is None:
+            raise TypeError("segment needs an image or an image_id")
+        request = decoder_pb2.SegmentRequest(
+            image_id=image_id,
+            namespace=self.namespace,
+            prompts=messages,
+            output=options,
+            wait_ms=int(wait_s * 1000),
+        )
+        source = source or self._sources.get(image_id)
+        try:
+            response = await self._call_decoder(request)
+        except ImageNotFound:
+            if source is None:
+                raise
+            cached = (await self._embed(source, image_id)).cached
+            response = await self._call_decoder(request)
+        return [
+            Result(
+                result,
+                response=response,
+                prompt=messages[index],
+                forms=outputs or ("rle",),
+                cached=cached,
+                source=source,
+                fetch=None if self._fetch is None else self._fetch(request, index, response.image.content_key),
+            )
+            for index, result in enumerate(response.results)
+        ]
+
+    async def _call_encoder(
+        self, call: "Callable[[encoder_pb2_grpc.EncoderServiceAsyncStub, float], Awaitable[T]]"
+    ) -> T:
+        async def attempt(channel: grpc.aio.Channel, timeout_s: float) -> T:
+            return await call(encoder_pb2_grpc.EncoderServiceStub(channel), timeout_s)
+
+        return await self._retrying(self._encoders, "", attempt)
+
+    async def _call_decoder(self, request: decoder_pb2.SegmentRequest) -> decoder_pb2.SegmentResponse:
+        async def attempt(channel: grpc.aio.Channel, timeout_s: float) -> decoder_pb2.SegmentResponse:
+            stub: decoder_pb2_grpc.DecoderServiceAsyncStub = decoder_pb2_grpc.DecoderServiceStub(channel)
+            return await stub.Segment(request, timeout=timeout_s)
+
+        return await self._retrying(self._decoders, request.image_id, attempt)
+
+    async def _retrying(
+        self, channels: Channels, key: str, attempt: Callable[[grpc.aio.Channel, float], Awaitable[T]]
+    ) -> T:
+        """Calls a server; while it is away or busy, calls again or calls the next."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.timeout_s
+        async for retry in AsyncRetrying(
+            retry=retry_if_exception(_retryable), wait=_wait, stop=stop_after_delay(self.retry_s), reraise=True
+        ):
+            with retry:
+                channel, server = channels.pick(key, retry.retry_state.attempt_number - 1)
+                left_s = deadline - loop.time()
+                if left_s <= 0:
+                    raise DeadlineExceeded(f"the {server} gave no answer within {self.timeout_s:g} s")
+                try:
+                    return await attempt(channel, left_s)
+                except grpc.aio.AioRpcError as error:
+                    raise from_rpc(error, server) from error
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+async def _upload(
+    stub: "encoder_pb2_grpc.EncoderServiceAsyncStub",
+    header: encoder_pb2.EncodeImageHeader,
+    data: bytes,
+    timeout_s: float,
+) -> encoder_pb2.EncodeImageResponse:
+    """Sends the header, and the bytes if the server wants them."""
+    call: Any = stub.EncodeImage(timeout=timeout_s)
+    try:
+        await call.write(encoder_pb2.EncodeImageRequest(header=header))
+        if ("maskwire-content", "needed") in (tuple(pair) for pair in await call.initial_metadata()):
+            for start in range(0, len(data), _CHUNK_BYTES):
+                await call.write(encoder_pb2.EncodeImageRequest(chunk=data[start : start + _CHUNK_BYTES]))
+            await call.done_writing()
+    except asyncio.InvalidStateError:
+        pass  # the server has answered before the end of the upload; the answer tells why
+    except asyncio.CancelledError:
+        call.cancel()
+        raise
+    response: encoder_pb2.EncodeImageResponse = await call
+    return response
+
+
+_backoff = wait_exponential_jitter(initial=0.05, max=1, jitter=0.05)
+
+
+def _retryable(error: BaseException) -> bool:
+    return isinstance(error, ServerUnavailable) or (isinstance(error, Overloaded) and error.retry_after_s is not None)
+
+
+def _wait(state: RetryCallState) -> float:
+    """As long as the server said, else longer each time."""
+    error = state.outcome.exception() if state.outcome is not None else None
+    said = error.retry_after_s if isinstance(error, MaskwireError) else None
+    return said if said is not None else _backoff(state)
+
+
+def _remember(memory: OrderedDict[Any, Any], key: Hashable, value: object) -> None:
+    memory[key] = value
+    memory.move_to_end(key)
+    if len(memory) > _REMEMBERED:
+        memory.popitem(last=False)
+
+
+def _is_file(name: str) -> bool:
+    try:
+        return Source(name).identify() is not None
+    except MaskwireError:
+        return False

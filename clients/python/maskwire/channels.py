@@ -1,0 +1,62 @@
+"""Connections to encoders and decoders."""
+
+import hashlib
+import os
+from typing import Any
+
+import grpc
+
+DEFAULT_ENCODER = "localhost:50051"
+DEFAULT_DECODER = "localhost:50052"
+
+_MAX_MESSAGE_BYTES = 64 << 20
+_OPTIONS: list[tuple[str, Any]] = [
+    ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+    # A restarted server is found again within a second.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    # A server that stopped answering is noticed in three seconds; keepalive alone takes a minute.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 3_000),
+    ("grpc.http2.ping_timeout_ms", 3_000),
+]
+
+
+class Channels:
+    """One channel to each of some equal servers.
+
+    Args:
+        kind: "encoder" or "decoder".
+        addresses: "host:port", or several separated by commas; None takes MASKWIRE_ENCODER or MASKWIRE_DECODER.
+        default: Address where neither says.
+    """
+
+    def __init__(self, kind: str, addresses: str | None, default: str) -> None:
+        text = addresses or os.environ.get(f"MASKWIRE_{kind.upper()}") or default
+        self.kind = kind
+        self.addresses = [address.strip() for address in text.split(",") if address.strip()]
+        self._channels: dict[str, grpc.aio.Channel] = {}
+
+    def pick(self, key: str, attempt: int) -> tuple[grpc.aio.Channel, str]:
+        """A channel for a key, the same for the same key as long as that server answers, so that its memory is used.
+
+        Args:
+            key: Image that the call is about.
+            attempt: 0 at first; each retry goes to the next server.
+
+        Returns:
+            The channel, and the server's kind and address for messages.
+        """
+        # Rendezvous hashing: adding a server moves only the keys that the new one gets.
+        ranked = sorted(self.addresses, key=lambda address: hashlib.sha256(f"{address}\0{key}".encode()).digest())
+        address = ranked[attempt % len(ranked)]
+        if address not in self._channels:
+            self._channels[address] = grpc.aio.insecure_channel(address, options=_OPTIONS)
+        return self._channels[address], f"{self.kind} at {address}"
+
+    async def close(self) -> None:
+        for channel in self._channels.values():
+            await channel.close()
+        self._channels.clear()

@@ -1,0 +1,23 @@
+"""The command line: maskwire --help"""
+
+import json
+import logging
+import sys
+
+from maskwire.cli.app import app
+from maskwire.errors import MaskwireError
+
+
+def main() -> None:
+    """Runs a command. Errors are one line with a remedy, exit code 1; with --json, one JSON object."""
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # grpc's complaints about loops are not the user's
+    try:
+        app()
+    except MaskwireError as error:
+        if "--json" in sys.argv:
+            print(json.dumps({"error": {"message": error.message, "reason": error.reason, "field": error.field}}))
+        else:
+            print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

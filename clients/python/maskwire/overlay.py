@@ -1,0 +1,51 @@
+"""Masks drawn over pictures."""
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from maskwire.v1 import types_pb2
+
+_FILL = (30, 136, 229)
+_EDGE = (255, 255, 255)
+_POSITIVE = (46, 204, 64)
+_NEGATIVE = (255, 65, 54)
+_BOX = (255, 220, 0)
+_OPACITY = 0.5
+
+
+def draw(picture: Image.Image, mask: NDArray[np.bool_], prompt: types_pb2.Prompt) -> Image.Image:
+    """Draws a mask, and the points and box that asked for it.
+
+    Args:
+        picture: RGB.
+        mask: HxW, of the picture's size.
+        prompt: In pixels of the picture.
+
+    Returns:
+        A new picture: the mask tinted blue with a white edge, positive points green, negative ones red, boxes yellow.
+    """
+    pixels = np.array(picture)
+    pixels[mask] = ((1 - _OPACITY) * pixels[mask] + _OPACITY * np.array(_FILL)).astype(np.uint8)
+    unit = max(1, round(max(picture.size) / 500))
+    pixels[_edge(mask, unit)] = _EDGE
+    drawn = Image.fromarray(pixels)
+    pen = ImageDraw.Draw(drawn)
+    if prompt.HasField("box"):
+        box = prompt.box
+        pen.rectangle((box.x_min_px, box.y_min_px, box.x_max_px, box.y_max_px), outline=_BOX, width=2 * unit)
+    for point in prompt.points:
+        color = _POSITIVE if point.label else _NEGATIVE
+        pen.circle((point.x_px, point.y_px), 5 * unit, fill=color, outline=_EDGE, width=unit)
+    return drawn
+
+
+def _edge(mask: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
+    """The mask's pixels that have an outside pixel at most `width` away, up, down, left or right."""
+    padded = np.pad(mask, width)
+    inner = mask.copy()
+    rows, columns = mask.shape
+    for step in (-width, width):
+        inner &= padded[width + step : width + step + rows, width : width + columns]
+        inner &= padded[width : width + rows, width + step : width + step + columns]
+    return mask & ~inner

@@ -1,0 +1,93 @@
+"""What to segment, and what to return of it, as request messages."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskwire.errors import InvalidRequest
+from maskwire.v1 import types_pb2 as pb
+
+Format = Literal["rle", "png", "polygons", "packed_bits", "logits"]
+
+FORMATS: dict[str, pb.MaskFormat.ValueType] = {
+    "rle": pb.MASK_FORMAT_RLE,
+    "png": pb.MASK_FORMAT_PNG,
+    "polygons": pb.MASK_FORMAT_POLYGONS,
+    "packed_bits": pb.MASK_FORMAT_PACKED_BITS,
+    "logits": pb.MASK_FORMAT_LOGITS,
+}
+_LOGITS_TYPES = {"float16": pb.DATA_TYPE_FP16, "float32": pb.DATA_TYPE_FP32}
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One object to segment. With no points, box or mask: the most prominent object.
+
+    Attributes:
+        points: Clicks as (x, y) in pixels of the image, EXIF orientation applied.
+        labels: 1 (inside) or 0 (outside) for each point; all 1 when None.
+        box: (x_min, y_min, x_max, y_max) in pixels.
+        mask: Logits of an earlier result (`Result.logits`), to be refined; fp16 or fp32, SxS or 1xSxS.
+        prompt_id: Any name; the result carries it.
+    """
+
+    points: Iterable[Sequence[float]] | NDArray[Any] | None = None
+    labels: Iterable[int] | NDArray[Any] | None = None
+    box: Sequence[float] | NDArray[Any] | None = None
+    mask: NDArray[Any] | None = None
+    prompt_id: str = ""
+
+    def message(self, path: str = "prompt") -> pb.Prompt:
+        """The prompt as it is sent.
+
+        Raises:
+            InvalidRequest: Something has the wrong shape.
+        """
+        message = pb.Prompt(prompt_id=self.prompt_id)
+        points = [] if self.points is None else [tuple(point) for point in self.points]
+        labels = [1] * len(points) if self.labels is None else [int(label) for label in self.labels]
+        if len(points) != len(labels):
+            raise InvalidRequest(
+                f"{len(points)} points but {len(labels)} labels; give one label (1 or 0) for each point",
+                "LABELS_MISMATCH",
+                f"{path}.labels",
+            )
+        for index, (point, label) in enumerate(zip(points, labels, strict=True)):
+            if len(point) != 2:
+                raise InvalidRequest("a point is (x, y)", "BAD_POINT", f"{path}.points[{index}]")
+            message.points.add(x_px=float(point[0]), y_px=float(point[1]), label=label)
+        if self.box is not None:
+            if len(self.box) != 4:
+                raise InvalidRequest("a box is (x_min, y_min, x_max, y_max)", "BAD_BOX", f"{path}.box")
+            x_min, y_min, x_max, y_max = map(float, self.box)
+            message.box.CopyFrom(pb.Box(x_min_px=x_min, y_min_px=y_min, x_max_px=x_max, y_max_px=y_max))
+        if self.mask is not None:
+            mask = np.asarray(self.mask)
+            mask = mask[0] if mask.ndim == 3 and len(mask) == 1 else mask
+            if mask.ndim != 2:
+                raise InvalidRequest("mask logits have the shape SxS or 1xSxS", "BAD_MASK", f"{path}.mask")
+            mask = mask if mask.dtype == np.float16 else mask.astype(np.float32)
+            message.mask.height, message.mask.width = mask.shape
+            message.mask.data_type = _LOGITS_TYPES[mask.dtype.name]
+            message.mask.data = mask.astype(mask.dtype.newbyteorder("<")).tobytes()
+        return message
+
+
+def output_options(
+    outputs: Iterable[Format], every: bool, multimask: bool, logits_dtype: Literal["float16", "float32"]
+) -> pb.OutputOptions:
+    """What is asked for, as it is sent."""
+    formats = []
+    for name in outputs:
+        if name not in FORMATS:
+            raise InvalidRequest(f"unknown output {name!r}; choose from {', '.join(FORMATS)}", "BAD_OUTPUT", "outputs")
+        formats.append(FORMATS[name])
+    return pb.OutputOptions(
+        formats=formats,
+        candidates=pb.CANDIDATES_ALL if every else pb.CANDIDATES_BEST,
+        multimask=multimask,
+        logits_type=_LOGITS_TYPES[logits_dtype],
+    )

@@ -1,0 +1,242 @@
+"""What comes back: embedded images, masks and their forms."""
+
+import io
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from os import PathLike
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pycocotools import mask as coco
+
+from maskwire import overlay
+from maskwire.errors import OutputMissing
+from maskwire.prompts import Format
+from maskwire.sources import ImageLike, Source
+from maskwire.v1 import decoder_pb2, encoder_pb2, types_pb2
+
+_DTYPES = {types_pb2.DATA_TYPE_FP16: "<f2", types_pb2.DATA_TYPE_FP32: "<f4"}
+
+
+@dataclass(frozen=True)
+class EmbeddedImage:
+    """A stored image.
+
+    Attributes:
+        image_id: Its name in segment calls.
+        width: In pixels, EXIF orientation applied.
+        height: Likewise.
+        model: Name of the model that embedded it.
+        content_key: Identity of the embedding: digest of image bytes, model and preprocessing.
+        cached: True when no encode was needed. Always True in answers to `get`.
+        stored_bytes: Size of the stored embedding.
+        expires_at: When it leaves the store.
+        timings: Milliseconds by stage.
+    """
+
+    image_id: str
+    width: int
+    height: int
+    model: str
+    content_key: str
+    cached: bool
+    stored_bytes: int
+    expires_at: datetime
+    timings: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def read(
+        cls, info: types_pb2.ImageInfo, cached: bool = True, timings: encoder_pb2.EncodeTimings | None = None
+    ) -> "EmbeddedImage":
+        return cls(
+            image_id=info.image_id,
+            width=info.width_px,
+            height=info.height_px,
+            model=info.model,
+            content_key=info.content_key,
+            cached=cached,
+            stored_bytes=info.stored_bytes,
+            expires_at=info.expires_at.ToDatetime(),
+            timings=milliseconds(timings) if timings is not None else {},
+        )
+
+
+class Mask:
+    """One candidate mask, in the forms that were requested; a form that was not is fetched once, by a sync client.
+
+    Attributes:
+        score: The model's prediction of its IoU.
+    """
+
+    def __init__(
+        self,
+        message: types_pb2.Mask,
+        shape: tuple[int, int],
+        forms: Iterable[Format],
+        fetch: Callable[[Format], types_pb2.Mask] | None,
+    ) -> None:
+        self._message = message
+        self._shape = shape
+        self._forms = set(forms)
+        self._fetch = fetch
+        self.score = message.score
+
+    def _with(self, form: Format) -> types_pb2.Mask:
+        if form not in self._forms:
+            if self._fetch is None:
+                raise OutputMissing(
+                    f"this result holds no {form}; pass outputs=({form!r}, ...) to segment", "OUTPUT_MISSING"
+                )
+            self._message.MergeFrom(self._fetch(form))
+            self._forms.add(form)
+        return self._message
+
+    @cached_property
+    def rle(self) -> dict[str, Any]:
+        """COCO RLE as pycocotools takes it: {"size": [height, width], "counts": str}."""
+        rle = self._with("rle").rle
+        return {"size": [rle.height, rle.width], "counts": rle.counts}
+
+    @cached_property
+    def array(self) -> NDArray[np.bool_]:
+        """HxW, of the image's size."""
+        if "rle" not in self._forms and "packed_bits" in self._forms:
+            packed = np.frombuffer(self._message.packed_bits, np.uint8).reshape(self._shape[0], -1)
+            return np.unpackbits(packed, axis=1, count=self._shape[1]).astype(bool)
+        if "rle" not in self._forms and "png" in self._forms:
+            return np.asarray(Image.open(io.BytesIO(self._message.png))) > 0
+        rle = self.rle
+        return np.asarray(coco.decode({"size": rle["size"], "counts": rle["counts"].encode()})).astype(bool)
+
+    @cached_property
+    def png(self) -> bytes:
+        """A grey PNG of the image's size: 255 inside, 0 outside."""
+        return self._with("png").png
+
+    @cached_property
+    def contours(self) -> list[tuple[NDArray[np.int32], bool]]:
+        """Contours as (Nx2 x, y in pixels, is_hole); a hole follows the polygon that it is in."""
+        polygons = self._with("polygons").polygons
+        return [(np.array(polygon.coordinates_px, np.int32).reshape(-1, 2), polygon.is_hole) for polygon in polygons]
+
+    def polygons(self) -> list[NDArray[np.int32]]:
+        """Outer contours, each Nx2 x, y in pixels; `contours` has the holes too."""
+        return [polygon for polygon, is_hole in self.contours if not is_hole]
+
+    @cached_property
+    def logits(self) -> NDArray[np.float32]:
+        """SxS fp32 logits at the model's resolution, clamped to -32..32; a mask prompt for refining."""
+        logits = self._with("logits").logits
+        values = np.frombuffer(logits.data, _DTYPES[logits.data_type])
+        return values.reshape(logits.height, logits.width).astype(np.float32)
+
+
+class Result:
+    """The masks of one prompt. Its mask, score, rle, ... are those of its best candidate.
+
+    Attributes:
+        candidates: The best mask, or all of them in the model's order.
+        image_id: Name of the image.
+        width: Of the image, in pixels.
+        height: Likewise.
+        model: Name of the model.
+        content_key: Identity of the embedding that was used.
+        object_score: Logit of "there is an object"; above 0 means yes.
+        prompt_id: As given in the prompt.
+        cached: False when this call had to encode the image first.
+        timings: Milliseconds by stage, of the whole request.
+    """
+
+    def __init__(
+        self,
+        message: types_pb2.PromptResult,
+        *,
+        response: decoder_pb2.SegmentResponse,
+        prompt: types_pb2.Prompt,
+        forms: Iterable[Format],
+        cached: bool,
+        source: Source | None,
+        fetch: Callable[[Format], Sequence[types_pb2.Mask]] | None,
+    ) -> None:
+        image = response.image
+        self.image_id = image.image_id
+        self.width = image.width_px
+        self.height = image.height_px
+        self.model = image.model
+        self.content_key = image.content_key
+        self.object_score = message.object_score
+        self.prompt_id = message.prompt_id
+        self.cached = cached
+        self.timings = milliseconds(response.timings)
+        self._prompt = prompt
+        self._source = source
+
+        def fetch_of(index: int) -> Callable[[Format], types_pb2.Mask] | None:
+            return (lambda form: fetch(form)[index]) if fetch is not None else None
+
+        shape = (self.height, self.width)
+        self.candidates = [Mask(mask, shape, forms, fetch_of(index)) for index, mask in enumerate(message.masks)]
+
+    @cached_property
+    def best(self) -> Mask:
+        """The candidate with the highest score."""
+        return max(self.candidates, key=lambda mask: mask.score)
+
+    @property
+    def score(self) -> float:
+        """The model's prediction of the mask's IoU."""
+        return self.best.score
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """HxW bool, of the image's size."""
+        return self.best.array
+
+    @property
+    def rle(self) -> dict[str, Any]:
+        """COCO RLE: {"size": [height, width], "counts": str}."""
+        return self.best.rle
+
+    @property
+    def logits(self) -> NDArray[np.float32]:
+        """SxS fp32 at the model's resolution: pass it as `mask` to refine."""
+        return self.best.logits
+
+    def polygons(self) -> list[NDArray[np.int32]]:
+        """Outer contours, each Nx2 x, y in pixels."""
+        return self.best.polygons()
+
+    def overlay(self, image: ImageLike | None = None, *, mask: Mask | None = None) -> Image.Image:
+        """The image with mask and prompt drawn over it.
+
+        Args:
+            mask: One of the candidates; the best if None.
+            image: The picture, where this client has not embedded it itself.
+
+        Raises:
+            OutputMissing: The client does not have the picture.
+        """
+        source = Source(image) if image is not None else self._source
+        if source is None:
+            raise OutputMissing(
+                f"this client has not seen the picture of {self.image_id!r}; pass it: save_overlay(path, image=...)",
+                "OUTPUT_MISSING",
+            )
+        return overlay.draw(source.picture(), (mask or self.best).array, self._prompt)
+
+    def save_overlay(self, path: str | PathLike[str], image: ImageLike | None = None) -> None:
+        """Writes `overlay` to a file; its ending chooses the format."""
+        self.overlay(image).save(path)
+
+
+def milliseconds(timings: Any) -> dict[str, float]:
+    """A timings message as {"decode_ms": 12.3, ...}, without the stages that did not run."""
+    return {
+        descriptor.name: round(float(value), 3)
+        for descriptor, value in timings.ListFields()
+        if descriptor.name.endswith("_ms")
+    }

@@ -1,0 +1,71 @@
+"""Settings. Each field is an environment variable (prefix MASKWIRE_) and a command-line option of its server."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MIB = 1 << 20
+
+
+class Settings(BaseSettings):
+    """What every server has."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="MASKWIRE_", cli_kebab_case=True, cli_hide_none_type=True, extra="ignore"
+    )
+
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
+    port: int = Field(0, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
+    reflection: bool = Field(True, description="Offer gRPC server reflection (for grpcurl and the like).")
+    drain_s: float = Field(20, ge=0, description="Seconds that accepted work gets to finish after SIGTERM or Ctrl-C.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe log level.")
+    redis_url: str = Field(
+        "redis://localhost:6379/0",
+        description="Store: redis://, rediss:// (TLS) or unix:// address of Redis or Valkey.",
+    )
+    redis_timeout_s: float = Field(5, gt=0, description="Seconds after which a store command is given up.")
+
+
+class EncoderSettings(Settings):
+    """Maskwire encoder: turns images into SAM 2 embeddings and stores them."""
+
+    port: int = Field(50051, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
+    model: str = Field(
+        "demo",
+        description="demo, a published SAM 2 name such as sam2.1_hiera_tiny, or any name together with --config.",
+    )
+    config: str | None = Field(
+        None, description="SAM 2 model configuration: a YAML file, or one in the sam2 package (configs/sam2.1/...)."
+    )
+    checkpoint: Path | None = Field(None, description="Weights of the model: a .pt or .safetensors file.")
+    models: Path = Field(
+        Path("~/.cache/maskwire/models"), description="Folder in which checkpoints of published models are looked for."
+    )
+    cache: Path = Field(Path("~/.cache/maskwire"), description="Folder for exported decoders, made once per model.")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
+    threads: int = Field(0, ge=0, description="CPU threads of the model; 0 leaves it to torch.")
+    store_codec: Literal["fp16", "fp32"] = Field("fp16", description="Precision of stored embeddings.")
+    ttl_s: int = Field(86_400, ge=1, description="Seconds that an embedding is kept after it was last embedded.")
+    queue_limit: int = Field(64, ge=1, description="Images that may wait for the model before new ones are refused.")
+    max_image_bytes: int = Field(64 * MIB, ge=1, description="Largest image file accepted, in bytes.")
+    max_image_pixels: int = Field(120_000_000, ge=1, description="Largest image accepted, in pixels.")
+
+
+class DecoderSettings(Settings):
+    """Maskwire decoder: turns prompts on stored embeddings into masks."""
+
+    port: int = Field(50052, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
+    cache_bytes: int = Field(1024 * MIB, ge=0, description="Memory for hot embeddings, in bytes.")
+    workers: int = Field(1, ge=1, description="Prompts decoded at the same time.")
+    threads: int = Field(0, ge=0, description="CPU threads of one decode; 0 shares the cores among the workers.")
+    queue_limit: int = Field(256, ge=1, description="Prompts that may wait before new ones are refused.")
+    max_prompts: int = Field(128, ge=1, description="Most prompts in one request.")
+    max_points: int = Field(256, ge=1, description="Most points in one prompt.")
+
+    @property
+    def decode_threads(self) -> int:
+        """CPU threads of one decode."""
+        return self.threads or max(1, (os.cpu_count() or 1) // self.workers)

@@ -1,0 +1,39 @@
+"""Names that callers choose."""
+
+import re
+import secrets
+
+from maskwire_core.errors import InvalidArgument
+
+DEFAULT_NAMESPACE = "default"
+_NAMESPACE = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_MAX_IMAGE_ID = 256
+
+
+def namespace(value: str) -> str:
+    """Checks a tenant's name; empty is the default one."""
+    if not value:
+        return DEFAULT_NAMESPACE
+    if not _NAMESPACE.fullmatch(value):
+        raise InvalidArgument(
+            "BAD_NAMESPACE", "a namespace is 1 to 64 letters, digits, '.', '_' or '-'", field="namespace"
+        )
+    return value
+
+
+def image_id(value: str) -> str:
+    """Checks the name of an image."""
+    if not value:
+        raise InvalidArgument(
+            "BAD_IMAGE_ID", "image_id is empty; give the name that the image was embedded under", field="image_id"
+        )
+    if len(value) > _MAX_IMAGE_ID or not value.isprintable():
+        raise InvalidArgument(
+            "BAD_IMAGE_ID", f"image_id is longer than {_MAX_IMAGE_ID} characters or not printable", field="image_id"
+        )
+    return value
+
+
+def issue_image_id() -> str:
+    """A name for an image whose caller gave none; it cannot be guessed."""
+    return f"img_{secrets.token_urlsafe(16)}"

@@ -1,0 +1,198 @@
+"""Embeddings, image names and exported decoders in Redis or Valkey.
+
+Keys, with {...} a cluster hash tag so that what belongs to one image lies on one node:
+
+    maskwire:embedding:{NAMESPACE/CONTENT_KEY}   bytes of `embedding.pack`, expires
+    maskwire:alias:{NAMESPACE/IMAGE_ID}          the content key, expires
+    maskwire:decoder:DIGEST                      bytes of `DecoderBundle.packed`
+"""
+
+import contextlib
+import hashlib
+import logging
+from collections.abc import Iterator
+from typing import cast
+
+import redis
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.retry import Retry
+
+from maskwire_core.bundle import DecoderBundle
+from maskwire_core.embedding import MAX_HEADER_BYTES, Embedding, Header, read_header, unpack
+from maskwire_core.errors import CorruptValue, ResourceExhausted, Unavailable
+
+log = logging.getLogger(__name__)
+
+_SOCKET_READ_BYTES = 1 << 20  # an 8 MiB value in few reads; redis-py's default of 64 KiB takes several times as long
+
+
+def content_key(image_sha256: bytes, fingerprint: str, preprocessing: str, codec: str) -> str:
+    """The identity of an embedding: equal exactly when image bytes and everything done to them are."""
+    parts = "\0".join((image_sha256.hex(), fingerprint, preprocessing, codec))
+    return hashlib.sha256(parts.encode()).hexdigest()
+
+
+def _embedding(namespace: str, key: str) -> str:
+    return f"maskwire:embedding:{{{namespace}/{key}}}"
+
+
+def _alias(namespace: str, image_id: str) -> str:
+    return f"maskwire:alias:{{{namespace}/{image_id}}}"
+
+
+def _decoder(digest: str) -> str:
+    return f"maskwire:decoder:{digest}"
+
+
+class Store:
+    """A connection pool to one store. Methods block and are safe to call from many threads.
+
+    All methods raise `Unavailable` (STORE_UNAVAILABLE) when the store cannot be reached, is loading or is read-only,
+    and `ResourceExhausted` (STORE_FULL) when it has no memory left for a write.
+
+    Args:
+        url: redis://, rediss:// or unix:// address.
+        timeout_s: Longest time for one command.
+    """
+
+    def __init__(self, url: str, timeout_s: float = 5) -> None:
+        self._redis = redis.Redis.from_url(
+            url,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=min(timeout_s, 1),
+            socket_read_size=_SOCKET_READ_BYTES,
+            retry=Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.2), 2),
+            health_check_interval=30,
+        )
+        self.corrupt_values = 0
+        options = self._redis.connection_pool.connection_kwargs
+        self.address: str = options.get("path") or f"{options.get('host')}:{options.get('port')}"
+        """Where the store is, without its password."""
+
+    def close(self) -> None:
+        self._redis.close()
+
+    def ping(self) -> None:
+        """Returns when the store answers."""
+        with _translated():
+            self._redis.ping()
+
+    # Embeddings
+
+    def put_embedding(self, namespace: str, key: str, value: bytes, ttl_s: int) -> None:
+        """Writes an embedding as `embedding.pack` made it, in one atomic command."""
+        with _translated():
+            self._redis.set(_embedding(namespace, key), value, px=ttl_s * 1000)
+
+    def get_embedding(self, namespace: str, key: str) -> Embedding | None:
+        """Reads and verifies an embedding. A damaged value is deleted and counts as missing."""
+        name = _embedding(namespace, key)
+        with _translated(), self._dropping_corrupt(name):
+            value = cast(bytes | None, self._redis.get(name))
+            if value is None:
+                return None
+            embedding = unpack(value)
+            _check_owner(embedding.header, namespace, key)
+            return embedding
+        return None
+
+    def find_embedding(self, namespace: str, key: str) -> tuple[Header, int, int] | None:
+        """Looks an embedding up without reading its tensors.
+
+        Returns:
+            Its header, its size in bytes and the milliseconds until it expires; None when it is missing. A value whose
+            header is damaged or whose size is wrong is deleted and counts as missing.
+        """
+        name = _embedding(namespace, key)
+        with _translated(), self._dropping_corrupt(name):
+            pipeline = self._redis.pipeline(transaction=False)
+            pipeline.getrange(name, 0, MAX_HEADER_BYTES - 1)
+            pipeline.strlen(name)
+            pipeline.pttl(name)
+            start, size, ttl_ms = cast(tuple[bytes, int, int], pipeline.execute())
+            if not size:
+                return None
+            header, payload_start = read_header(start)
+            if payload_start + header.payload_bytes != size:
+                raise CorruptValue(f"an embedding has {size} bytes instead of {payload_start + header.payload_bytes}")
+            _check_owner(header, namespace, key)
+            return header, size, ttl_ms
+        return None
+
+    def touch_embedding(self, namespace: str, key: str, ttl_s: int) -> None:
+        """Lets an embedding live for another `ttl_s` seconds."""
+        with _translated():
+            self._redis.pexpire(_embedding(namespace, key), ttl_s * 1000)
+
+    def delete_embedding(self, namespace: str, key: str) -> None:
+        with _translated():
+            self._redis.delete(_embedding(namespace, key))
+
+    # Image names
+
+    def set_alias(self, namespace: str, image_id: str, key: str, ttl_s: int) -> None:
+        """Names an embedding, or re-points a name that is in use."""
+        with _translated():
+            self._redis.set(_alias(namespace, image_id), key, px=ttl_s * 1000)
+
+    def get_alias(self, namespace: str, image_id: str) -> str | None:
+        """The content key that a name stands for."""
+        name = _alias(namespace, image_id)
+        with _translated(), self._dropping_corrupt(name):
+            value = cast(bytes | None, self._redis.get(name))
+            return value.decode("ascii", "replace") if value is not None else None
+        return None
+
+    def delete_alias(self, namespace: str, image_id: str) -> bool:
+        """Forgets a name. Returns whether it existed."""
+        with _translated():
+            return bool(self._redis.delete(_alias(namespace, image_id)))
+
+    # Exported decoders
+
+    def publish_decoder(self, bundle: DecoderBundle) -> None:
+        """Writes an exported decoder under its digest, unless it is there."""
+        name = _decoder(bundle.digest)
+        with _translated():
+            if not self._redis.exists(name):
+                self._redis.set(name, bundle.packed)
+
+    def get_decoder(self, digest: str) -> DecoderBundle | None:
+        """Reads an exported decoder and checks its digest. A damaged one is deleted and counts as missing."""
+        name = _decoder(digest)
+        with _translated(), self._dropping_corrupt(name):
+            value = cast(bytes | None, self._redis.get(name))
+            return DecoderBundle.unpack(value, digest) if value is not None else None
+        return None
+
+    @contextlib.contextmanager
+    def _dropping_corrupt(self, name: str) -> Iterator[None]:
+        """Deletes the value that its body finds to be damaged, or that is of another Redis type."""
+        try:
+            yield
+        except (CorruptValue, redis.ResponseError) as error:
+            if isinstance(error, redis.ResponseError) and "WRONGTYPE" not in str(error):
+                raise
+            self.corrupt_values += 1
+            log.warning("deleting the damaged value %s: %s", name, error)
+            with contextlib.suppress(redis.exceptions.NoPermissionError, redis.ReadOnlyError):
+                self._redis.delete(name)
+
+
+def _check_owner(header: Header, namespace: str, key: str) -> None:
+    if (header.namespace, header.content_key) != (namespace, key):
+        raise CorruptValue("an embedding lies under another image's key")
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """Turns redis-py's errors into those that callers are told."""
+    try:
+        yield
+    except redis.OutOfMemoryError as error:
+        raise ResourceExhausted(
+            "STORE_FULL", "the store has no memory left; try again later", retry_after_s=5
+        ) from error
+    except (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError) as error:
+        log.warning("the store does not answer: %s", error)
+        raise Unavailable("STORE_UNAVAILABLE", "the store does not answer; try again", retry_after_s=0.5) from error

@@ -1,0 +1,1 @@
+"""The decoder service: prompts on stored embeddings in, masks out."""

@@ -1,0 +1,152 @@
+"""Images that are ready for prompts: hot embeddings in memory, the rest from the store."""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from maskwire_core.config import DecoderSettings
+from maskwire_core.embedding import Header
+from maskwire_core.errors import ServiceError, Unavailable, embedding_expired, image_not_found
+from maskwire_core.flights import Flights
+from maskwire_core.store import Store
+from numpy.typing import NDArray
+
+from maskwire_decoder.predictor import Predictor
+
+_MAX_PREDICTORS = 8
+_MAX_ALIASES = 10_000
+_FIRST_POLL_S, _LAST_POLL_S = 0.02, 0.25
+
+
+@dataclass(frozen=True)
+class Image:
+    """An embedding in fp32, with the decoder that reads it."""
+
+    header: Header
+    tensors: Mapping[str, NDArray[np.float32]]
+    predictor: Predictor
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+
+class Images:
+    """Finds images by name. The most recently used stay in memory, up to a number of bytes.
+
+    Args:
+        settings: Memory, threads.
+        store: Where embeddings and decoders come from.
+    """
+
+    def __init__(self, settings: DecoderSettings, store: Store) -> None:
+        self._settings = settings
+        self._store = store
+        self._hot: OrderedDict[tuple[str, str], Image] = OrderedDict()
+        self._hot_bytes = 0
+        self._predictors: OrderedDict[str, Predictor] = OrderedDict()
+        self._aliases: OrderedDict[tuple[str, str], str] = OrderedDict()
+        self._loads: Flights[Image | None] = Flights()
+        self._decoder_loads: Flights[Predictor] = Flights()
+
+    async def find(self, namespace: str, image_id: str, wait_ms: int) -> tuple[Image, bool]:
+        """The image that a name stands for now.
+
+        Args:
+            namespace: Tenant.
+            image_id: The name.
+            wait_ms: How long to wait for it if it is missing.
+
+        Returns:
+            The image, and whether it was in memory.
+
+        Raises:
+            NotFound: IMAGE_NOT_FOUND or EMBEDDING_EXPIRED.
+            Unavailable: The store does not answer, or no encoder has published the image's decoder yet.
+        """
+        give_up = time.monotonic() + wait_ms / 1e3
+        pause = _FIRST_POLL_S
+        while True:
+            try:
+                return await self._find(namespace, image_id)
+            except ServiceError as error:
+                left = give_up - time.monotonic()
+                if left <= 0 or error.reason not in ("IMAGE_NOT_FOUND", "EMBEDDING_EXPIRED"):
+                    raise
+                await asyncio.sleep(min(pause, left))
+                pause = min(2 * pause, _LAST_POLL_S)
+
+    async def _find(self, namespace: str, image_id: str) -> tuple[Image, bool]:
+        key = await self._key(namespace, image_id)
+        hot = self._hot.get((namespace, key))
+        if hot is not None:
+            self._hot.move_to_end((namespace, key))
+            return hot, True
+        image, _ = await self._loads.share((namespace, key), lambda: self._load(namespace, key))
+        if image is None:
+            raise embedding_expired(image_id)
+        return image, False
+
+    async def _key(self, namespace: str, image_id: str) -> str:
+        """Looked up each time, since a name may be re-pointed. While the store is away, the last answer counts."""
+        try:
+            key = await asyncio.to_thread(self._store.get_alias, namespace, image_id)
+        except Unavailable:
+            last = self._aliases.get((namespace, image_id))
+            if last is None or (namespace, last) not in self._hot:
+                raise
+            return last
+        if key is None:
+            self._aliases.pop((namespace, image_id), None)
+            raise image_not_found(image_id)
+        self._aliases[namespace, image_id] = key
+        self._aliases.move_to_end((namespace, image_id))
+        if len(self._aliases) > _MAX_ALIASES:
+            self._aliases.popitem(last=False)
+        return key
+
+    async def _load(self, namespace: str, key: str) -> Image | None:
+        def fetch() -> tuple[Header, dict[str, NDArray[np.float32]]] | None:
+            embedding = self._store.get_embedding(namespace, key)
+            if embedding is None:
+                return None
+            return embedding.header, {name: value.astype(np.float32) for name, value in embedding.tensors.items()}
+
+        fetched = await asyncio.to_thread(fetch)
+        if fetched is None:
+            return None
+        header, tensors = fetched
+        image = Image(header, tensors, await self._predictor(header))
+        self._hot[namespace, key] = image
+        self._hot_bytes += image.nbytes
+        while self._hot_bytes > self._settings.cache_bytes and self._hot:
+            _, dropped = self._hot.popitem(last=False)
+            self._hot_bytes -= dropped.nbytes
+        return image
+
+    async def _predictor(self, header: Header) -> Predictor:
+        predictor = self._predictors.get(header.decoder)
+        if predictor is None:
+            predictor, _ = await self._decoder_loads.share(header.decoder, lambda: self._load_decoder(header))
+            self._predictors[header.decoder] = predictor
+            if len(self._predictors) > _MAX_PREDICTORS:
+                self._predictors.popitem(last=False)
+        self._predictors.move_to_end(header.decoder)
+        return predictor
+
+    async def _load_decoder(self, header: Header) -> Predictor:
+        def load() -> Predictor | None:
+            bundle = self._store.get_decoder(header.decoder)
+            return Predictor(bundle, self._settings.decode_threads) if bundle is not None else None
+
+        predictor = await asyncio.to_thread(load)
+        if predictor is None:
+            raise Unavailable(
+                "DECODER_NOT_PUBLISHED",
+                f"no encoder has published the decoder of {header.model!r} yet; is one running?",
+                retry_after_s=1,
+            )
+        return predictor

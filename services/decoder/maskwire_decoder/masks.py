@@ -1,0 +1,77 @@
+"""Logits to masks of the image's size, in the forms that callers ask for."""
+
+from typing import cast
+
+import cv2
+import numpy as np
+from maskwire.v1 import types_pb2 as pb
+from numpy.typing import NDArray
+from pycocotools import mask as coco
+
+from maskwire_decoder.predictor import Prediction
+from maskwire_decoder.prompts import LOGITS_DTYPES, Output, Prompt
+
+_CLAMP = 32.0  # as SAM2ImagePredictor does to the logits it returns
+
+
+def upsample(logits: NDArray[np.float32], width: int, height: int) -> NDArray[np.bool_]:
+    """SxS logits to a height x width mask: bilinear (align_corners=False), then > 0, as SAM2Transforms does."""
+    return cv2.resize(logits, (width, height), interpolation=cv2.INTER_LINEAR) > 0
+
+
+def polygons(mask: NDArray[np.bool_]) -> list[pb.Polygon]:
+    """Outer contours, each followed by its holes (cv2.findContours, RETR_CCOMP)."""
+    contours, hierarchy = cv2.findContours(mask.view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    found = []
+    for index, contour in enumerate(contours):
+        _, _, hole, parent = hierarchy[0][index]
+        if parent >= 0:
+            continue
+        found.append(pb.Polygon(coordinates_px=contour.astype(int).ravel().tolist()))
+        while hole >= 0:
+            found.append(pb.Polygon(coordinates_px=contours[hole].astype(int).ravel().tolist(), is_hole=True))
+            hole = hierarchy[0][hole][0]
+    return found
+
+
+def render(prompt: Prompt, prediction: Prediction, output: Output, width: int, height: int) -> pb.PromptResult:
+    """The answer to one prompt.
+
+    Args:
+        prompt: Whose id the answer carries.
+        prediction: All its candidates.
+        output: Which of them are returned, and how.
+        width: Of the image, in pixels.
+        height: Likewise.
+    """
+    chosen = prediction if output.every else prediction.best()
+    masks = [
+        _render(logits, float(iou), output, width, height)
+        for logits, iou in zip(chosen.logits, chosen.iou, strict=True)
+    ]
+    return pb.PromptResult(prompt_id=prompt.prompt_id, masks=masks, object_score=prediction.object_score)
+
+
+def _render(logits: NDArray[np.float32], score: float, output: Output, width: int, height: int) -> pb.Mask:
+    result = pb.Mask(score=score)
+    if pb.MASK_FORMAT_LOGITS in output.formats:
+        dtype = LOGITS_DTYPES[output.logits_type]
+        result.logits.height, result.logits.width = logits.shape
+        result.logits.data_type = output.logits_type
+        result.logits.data = logits.clip(-_CLAMP, _CLAMP).astype(dtype).tobytes()
+    if output.formats == {pb.MASK_FORMAT_LOGITS}:
+        return result  # no mask of the image's size is needed
+    mask = upsample(logits, width, height)
+    if pb.MASK_FORMAT_RLE in output.formats:
+        counts = cast(bytes, coco.encode(np.asfortranarray(mask.view(np.uint8)))["counts"])
+        result.rle.height, result.rle.width, result.rle.counts = height, width, counts.decode()
+    if pb.MASK_FORMAT_PNG in output.formats:
+        encoded, png = cv2.imencode(".png", mask.view(np.uint8) * 255, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+        if not encoded:
+            raise RuntimeError("the PNG encoder failed")
+        result.png = png.tobytes()
+    if pb.MASK_FORMAT_POLYGONS in output.formats:
+        result.polygons.extend(polygons(mask))
+    if pb.MASK_FORMAT_PACKED_BITS in output.formats:
+        result.packed_bits = np.packbits(mask, axis=1).tobytes()
+    return result

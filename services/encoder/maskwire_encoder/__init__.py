@@ -1,0 +1,1 @@
+"""The encoder service: images in, stored SAM 2 embeddings out."""

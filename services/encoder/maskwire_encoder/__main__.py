@@ -1,0 +1,48 @@
+"""Starts an encoder: python -m maskwire_encoder --help"""
+
+import asyncio
+import sys
+
+from maskwire.v1 import encoder_pb2_grpc
+from maskwire_core.config import EncoderSettings
+from maskwire_core.errors import ServiceError
+from maskwire_core.rpc import configure_logging, repeating, serve
+from maskwire_core.store import Store
+from pydantic_settings import CliApp
+
+from maskwire_encoder.checkpoints import ModelError
+from maskwire_encoder.encoder import ImageEncoder
+from maskwire_encoder.model import Model
+from maskwire_encoder.service import NAME, EncoderService
+
+_PUBLISH_PERIOD_S = 2
+
+
+async def run(settings: EncoderSettings) -> None:
+    store = Store(settings.redis_url, settings.redis_timeout_s)
+    try:
+        store.ping()
+        encoder = ImageEncoder(settings, store, Model(settings))
+        await encoder.publish_decoder()
+        async with repeating(_PUBLISH_PERIOD_S, encoder.publish_decoder):
+            await serve(
+                settings,
+                NAME,
+                lambda server: encoder_pb2_grpc.add_EncoderServiceServicer_to_server(EncoderService(encoder), server),
+            )
+    except ModelError as error:
+        sys.exit(f"error: {error}")
+    except ServiceError as error:
+        sys.exit(f"error: {error} (store at {store.address}; set --redis-url)")
+    finally:
+        store.close()
+
+
+def main() -> None:
+    settings = CliApp.run(EncoderSettings, cli_args=sys.argv[1:])
+    configure_logging(settings)
+    asyncio.run(run(settings))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""Finding a SAM 2 model's configuration and weights, building it, and telling it from all others."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose
+from hydra.utils import instantiate
+from maskwire_core.config import EncoderSettings
+from omegaconf import DictConfig, OmegaConf
+from safetensors.torch import load_file
+from sam2 import build_sam  # noqa: F401 - importing it registers the package's configurations with hydra
+
+DEMO = "demo"
+DEMO_NOTE = "demonstration model: small, trained briefly, rough masks; use a published SAM 2 checkpoint for real work"
+
+_PUBLISHED = {
+    f"{family}_hiera_{size}": f"configs/{family}/{family}_hiera_{short}.yaml"
+    for family in ("sam2.1", "sam2")
+    for size, short in (("tiny", "t"), ("small", "s"), ("base_plus", "b+"), ("large", "l"))
+}
+_DEMO_CONFIG = "configs/sam2.1/sam2.1_hiera_t.yaml"
+_DEMO_CHANGES: dict[str, Any] = {
+    "image_size": 512,
+    "image_encoder.trunk.embed_dim": 48,
+    "image_encoder.trunk.stages": [1, 2, 3, 1],
+    "image_encoder.trunk.global_att_blocks": [5],
+    "image_encoder.neck.backbone_channel_list": [384, 192, 96, 48],
+    "memory_attention.layer.self_attention.feat_sizes": [32, 32],
+    "memory_attention.layer.cross_attention.feat_sizes": [32, 32],
+}
+# What build_sam2 sets by default (apply_postprocessing=True).
+_POSTPROCESSING: dict[str, Any] = {
+    "sam_mask_decoder_extra_args.dynamic_multimask_via_stability": True,
+    "sam_mask_decoder_extra_args.dynamic_multimask_stability_delta": 0.05,
+    "sam_mask_decoder_extra_args.dynamic_multimask_stability_thresh": 0.98,
+}
+# The parts that see a single image; the others follow objects through videos.
+_IMAGE_PARTS = ("image_encoder.", "sam_prompt_encoder.", "sam_mask_decoder.", "no_mem_embed")
+
+
+class ModelError(Exception):
+    """A model cannot be served; the message names the file and the remedy."""
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model comes from.
+
+    Attributes:
+        name: Name under which it is served.
+        config: A YAML file, or the name of a configuration in the sam2 package.
+        checkpoint: A .pt or .safetensors file.
+        note: What users should know about it.
+        changes: What is set differently from the configuration, by dotted path in its model section.
+    """
+
+    name: str
+    config: str
+    checkpoint: Path
+    note: str = ""
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def find(settings: EncoderSettings) -> ModelSource:
+    """The model that the settings name.
+
+    Raises:
+        ModelError: The name is unknown, or a file is not there.
+    """
+    name, checkpoint = settings.model, settings.checkpoint
+    if settings.config is not None and checkpoint is None:
+        raise ModelError("--config needs --checkpoint, the weights that belong to it")
+    if name == DEMO and settings.config is None:
+        weights = checkpoint or Path(str(resources.files(__package__) / "weights" / "demo.safetensors"))
+        return ModelSource(DEMO, _DEMO_CONFIG, _existing(weights), DEMO_NOTE, _DEMO_CHANGES)
+    config = settings.config or _PUBLISHED.get(name)
+    if config is None:
+        known = ", ".join((DEMO, *_PUBLISHED))
+        raise ModelError(f"unknown model {name!r}: give --config and --checkpoint, or one of {known}")
+    if checkpoint is None:
+        checkpoint = settings.models.expanduser() / f"{name}.pt"
+    return ModelSource(name, config, _existing(checkpoint))
+
+
+def _existing(checkpoint: Path) -> Path:
+    if not checkpoint.is_file():
+        raise ModelError(f"no checkpoint at {checkpoint}: put the file there or name it with --checkpoint")
+    return checkpoint
+
+
+def build(source: ModelSource) -> tuple[Any, str]:
+    """Builds a model with its weights.
+
+    Returns:
+        A `sam2.modeling.sam2_base.SAM2Base` in eval mode, fp32, on the CPU; and its fingerprint.
+
+    Raises:
+        ModelError: A file cannot be read, or weights and configuration do not belong together.
+    """
+    config = _configuration(source)
+    try:
+        model = instantiate(config, _recursive_=True)
+    except Exception as error:  # hydra wraps whatever a configuration's constructors raise
+        raise ModelError(f"{source.config} does not describe a SAM 2 model: {error}") from error
+    missing, unexpected = model.load_state_dict(_weights(source.checkpoint), strict=False)
+    missing = [name for name in missing if name.startswith(_IMAGE_PARTS)]
+    if missing or unexpected:
+        named = ", ".join((missing or unexpected)[:3])
+        raise ModelError(
+            f"{source.checkpoint} does not fit {source.config}: {len(missing)} weights are missing and "
+            f"{len(unexpected)} unexpected, such as {named}; choose the configuration of this checkpoint"
+        )
+    return model.eval().requires_grad_(False), _fingerprint(model, config)
+
+
+def _configuration(source: ModelSource) -> DictConfig:
+    try:
+        loaded = OmegaConf.load(source.config) if Path(source.config).is_file() else compose(config_name=source.config)
+    except Exception as error:  # hydra's and YAML's errors share no base class
+        raise ModelError(f"no model configuration {source.config!r}: give a YAML file or one of sam2's") from error
+    config = loaded.get("model") if isinstance(loaded, DictConfig) else None
+    if not isinstance(config, DictConfig):
+        raise ModelError(f"{source.config} has no 'model' section")
+    for key, value in {**_POSTPROCESSING, **source.changes}.items():
+        OmegaConf.update(config, key, value, force_add=True)
+    OmegaConf.resolve(config)
+    return config
+
+
+def _weights(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        weights: dict[str, torch.Tensor] = loaded.get("model", loaded)
+        return weights
+    except Exception as error:  # torch and safetensors raise many kinds for damaged files
+        raise ModelError(f"{path} is not a readable checkpoint (.pt or .safetensors): {error}") from error
+
+
+def _fingerprint(model: Any, config: DictConfig) -> str:
+    digest = hashlib.sha256(OmegaConf.to_yaml(config, sort_keys=True).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        if name.startswith(_IMAGE_PARTS):
+            digest.update(f"\0{name}\0{tuple(tensor.shape)}\0".encode())
+            digest.update(tensor.contiguous().numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,117 @@
+"""A SAM 2 image encoder on a device, and the export of its decoder."""
+
+import hashlib
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from maskwire_core.bundle import DecoderBundle, DecoderConfig
+from maskwire_core.config import EncoderSettings
+from maskwire_core.errors import CorruptValue
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from maskwire_encoder import checkpoints, export
+
+log = logging.getLogger(__name__)
+
+PREPROCESSING = "sam2/1"
+"""Version of pixels-to-input: ToTensor, antialiased bilinear resize to a square, ImageNet normalisation."""
+
+_MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
+_STD = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
+
+
+class Model:
+    """One model, ready to encode.
+
+    Attributes:
+        source: Where it came from.
+        fingerprint: Digest of weights and configuration.
+        image_size: Side of its square input in pixels.
+        device: Where it runs.
+    """
+
+    def __init__(self, settings: EncoderSettings) -> None:
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        self.source = checkpoints.find(settings)
+        log.info("loading %s from %s", self.source.name, self.source.checkpoint)
+        self._sam, self.fingerprint = checkpoints.build(self.source)
+        self.image_size: int = self._sam.image_size
+        self.device = torch.device(_device(settings.device))
+        self._cache = settings.cache.expanduser() / "decoders"
+        self.decoder = self._decoder()
+        self._sam.to(self.device)
+
+    def prepare(self, rgb: NDArray[np.uint8]) -> Tensor:
+        """Pixels (HxWx3, RGB) to the model's input (3xSxS, fp32), exactly as sam2's SAM2Transforms."""
+        pixels = torch.from_numpy(rgb).permute(2, 0, 1).contiguous().float().div_(255)
+        size = (self.image_size, self.image_size)
+        if pixels.shape[1:] != size:
+            pixels = F.interpolate(pixels[None], size, mode="bilinear", align_corners=False, antialias=True)[0]
+        return pixels.sub_(_MEAN).div_(_STD)
+
+    @torch.inference_mode()
+    def encode(self, images: Tensor) -> list[dict[str, NDArray[np.float32]]]:
+        """Encodes Bx3xSxS inputs.
+
+        Returns:
+            For each, tensors of the decoder's names in the stored layout: image_embed (tokens x C), high_res_1
+            (tokens x 4 x C/4), high_res_0 (tokens x 16 x C/8).
+        """
+        high_res_0, high_res_1, embed = self._sam.forward_image(images.to(self.device))["backbone_fpn"]
+        if self._sam.directly_add_no_mem_embed:
+            embed = embed + self._sam.no_mem_embed.reshape(1, -1, 1, 1)
+        laid_out = {
+            "image_embed": export.to_patches(embed, 1)[:, :, 0],
+            "high_res_1": export.to_patches(high_res_1, 2),
+            "high_res_0": export.to_patches(high_res_0, 4),
+        }
+        arrays = {name: tensor.float().cpu().numpy() for name, tensor in laid_out.items()}
+        return [{name: array[index] for name, array in arrays.items()} for index in range(len(images))]
+
+    def _decoder(self) -> DecoderBundle:
+        """The exported decoder; exporting takes seconds, so it is kept in a cache folder."""
+        decoder: Any = self._sam.sam_mask_decoder
+        config = DecoderConfig(
+            model=self.source.name,
+            fingerprint=self.fingerprint,
+            image_size=self.image_size,
+            mask_size=4 * self._sam.sam_image_embedding_size,
+            dynamic_multimask=decoder.dynamic_multimask_via_stability,
+            stability_delta=decoder.dynamic_multimask_stability_delta,
+            stability_threshold=decoder.dynamic_multimask_stability_thresh,
+        )
+        exporter = Path(export.__file__).read_bytes() + torch.__version__.encode() + repr(config).encode()
+        path = self._cache / f"{hashlib.sha256(exporter).hexdigest()}.decoder"
+        try:
+            stored = path.read_bytes()
+            digest, bundle = stored[:64].decode(), stored[64:]
+            return DecoderBundle.unpack(bundle, digest)
+        except FileNotFoundError:
+            pass
+        except (CorruptValue, OSError, UnicodeDecodeError) as error:
+            log.warning("exporting again what is kept in %s: %s", path, error)
+        log.info("exporting the mask decoder of %s (once per model; takes seconds)", self.source.name)
+        exported = export.export_decoder(self._sam, config)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(f".{os.getpid()}.part")
+            partial.write_bytes(exported.digest.encode() + exported.packed)
+            partial.replace(path)
+        except OSError as error:
+            log.warning("cannot keep the exported decoder in %s: %s", path, error)
+        return exported
+
+
+def _device(name: str) -> str:
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise checkpoints.ModelError(f"--device {name}: torch sees no CUDA device; use --device cpu")
+    return name

@@ -1,0 +1,73 @@
+"""EncoderService over gRPC."""
+
+import time
+from collections.abc import AsyncIterator
+
+from maskwire.v1 import encoder_pb2 as pb
+from maskwire.v1 import encoder_pb2_grpc
+from maskwire_core import names
+from maskwire_core.errors import InvalidArgument
+from maskwire_core.rpc import CONTENT_NEEDED, Context, answering, streaming
+
+from maskwire_encoder.encoder import ImageEncoder
+from maskwire_encoder.uploads import Uploads
+
+NAME = pb.DESCRIPTOR.services_by_name["EncoderService"].full_name
+
+
+class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
+    """See protos/maskwire/v1/encoder.proto."""
+
+    def __init__(self, encoder: ImageEncoder) -> None:
+        self._encoder = encoder
+
+    @answering
+    async def EncodeImage(
+        self, requests: AsyncIterator[pb.EncodeImageRequest], context: Context
+    ) -> pb.EncodeImageResponse:
+        frames = aiter(requests)
+        first = await anext(frames, None)
+        if first is None or first.WhichOneof("frame") != "header":
+            raise InvalidArgument("HEADER_MISSING", "the first frame must be the header", field="header")
+        upload = self._encoder.accept(first.header)
+        stored = await self._encoder.find(upload)
+        if stored is not None:
+            return stored
+        await context.send_initial_metadata(CONTENT_NEEDED)
+        receiving = time.perf_counter()
+        data = bytearray()
+        async for frame in frames:
+            data += frame.chunk
+            if len(data) > upload.size_bytes:
+                raise InvalidArgument("TOO_MANY_BYTES", "more bytes came than the header's size_bytes", field="chunk")
+        return await self._encoder.encode(upload, bytes(data), (time.perf_counter() - receiving) * 1e3)
+
+    @streaming
+    async def EncodeImages(
+        self, requests: AsyncIterator[pb.EncodeImagesRequest], context: Context
+    ) -> AsyncIterator[pb.EncodeImagesResponse]:
+        async for response in Uploads(self._encoder).answer(requests):
+            yield response
+
+    @answering
+    async def GetImage(self, request: pb.GetImageRequest, context: Context) -> pb.GetImageResponse:
+        namespace, image_id = names.namespace(request.namespace), names.image_id(request.image_id)
+        return pb.GetImageResponse(image=await self._encoder.get(namespace, image_id))
+
+    @answering
+    async def DeleteImage(self, request: pb.DeleteImageRequest, context: Context) -> pb.DeleteImageResponse:
+        namespace, image_id = names.namespace(request.namespace), names.image_id(request.image_id)
+        return pb.DeleteImageResponse(deleted=await self._encoder.delete(namespace, image_id, request.delete_embedding))
+
+    @answering
+    async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
+        model = self._encoder.model
+        info = pb.ModelInfo(
+            name=model.source.name,
+            fingerprint=model.fingerprint,
+            image_size_px=model.image_size,
+            is_default=True,
+            note=model.source.note,
+            device=str(model.device),
+        )
+        return pb.ListModelsResponse(models=[info])
