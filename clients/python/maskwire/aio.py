@@ -315,7 +315,7 @@ async def _upload(
     return response
 
 
-_backoff = wait_exponential_jitter(initial=0.05, max=1, jitter=0.05)
+_backoff = wait_exponential_jitter(multiplier=0.05, max=1, jitter=0.05)
 
 
 def _retryable(error: BaseException) -> bool:

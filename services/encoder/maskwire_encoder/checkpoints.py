@@ -107,14 +107,18 @@ def build(source: ModelSource) -> tuple[Any, str]:
         model = instantiate(config, _recursive_=True)
     except Exception as error:  # hydra wraps whatever a configuration's constructors raise
         raise ModelError(f"{source.config} does not describe a SAM 2 model: {error}") from error
-    missing, unexpected = model.load_state_dict(_weights(source.checkpoint), strict=False)
-    missing = [name for name in missing if name.startswith(_IMAGE_PARTS)]
-    if missing or unexpected:
-        named = ", ".join((missing or unexpected)[:3])
+    weights, wanted = _weights(source.checkpoint), model.state_dict()
+    wrong = {
+        "missing": [name for name in wanted if name.startswith(_IMAGE_PARTS) and name not in weights],
+        "unexpected": [name for name in weights if name not in wanted],
+        "of another shape": [name for name in weights if name in wanted and weights[name].shape != wanted[name].shape],
+    }
+    if any(wrong.values()):
+        told = "; ".join(f"{len(names)} {kind}, such as {names[0]}" for kind, names in wrong.items() if names)
         raise ModelError(
-            f"{source.checkpoint} does not fit {source.config}: {len(missing)} weights are missing and "
-            f"{len(unexpected)} unexpected, such as {named}; choose the configuration of this checkpoint"
+            f"{source.checkpoint} does not fit {source.config} (weights {told}); choose this checkpoint's configuration"
         )
+    model.load_state_dict(weights, strict=False)
     return model.eval().requires_grad_(False), _fingerprint(model, config)
 
 

@@ -1,0 +1,3 @@
+from maskwire.cli import main
+
+main()

@@ -1,0 +1,184 @@
+"""Real servers for the tests: stores, encoders, decoders, each its own process on its own port."""
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from maskwire import Client
+from maskwire.cli.status import health
+from maskwire.cli.up import _store_program
+from PIL import Image
+from reference import build_tiny
+
+ROOT = Path(__file__).parent.parent
+COFFEE = ROOT / "examples" / "coffee.jpg"
+
+
+def free_port() -> int:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        return int(held.getsockname()[1])
+
+
+def wait_until(
+    condition: Callable[[], bool], seconds: float = 90, process: subprocess.Popen[bytes] | None = None
+) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if process is not None and process.poll() is not None:
+            raise AssertionError(f"the process ended with {process.returncode}")
+        assert time.monotonic() < deadline, "not in time"
+        time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def running(command: Sequence[str], environment: dict[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(list(command), env={**os.environ, **(environment or {})})
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+@contextlib.contextmanager
+def store_server(program: str, *options: str, port: int = 0) -> Iterator[str]:
+    """A Valkey or Redis. Yields its URL."""
+    port = port or free_port()
+    with running([program, "--port", str(port), "--save", "", "--appendonly", "no", *options]) as process:
+
+        def answers() -> bool:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as connection:
+                connection.sendall(b"PING\r\n")
+                return connection.recv(16).startswith(b"+PONG")
+            return False
+
+        wait_until(answers, process=process)
+        yield f"redis://127.0.0.1:{port}/0"
+
+
+@contextlib.contextmanager
+def server(package: str, redis_url: str, *options: str) -> Iterator[str]:
+    """An encoder or a decoder. Yields its address."""
+    port = free_port()
+    command = [sys.executable, "-m", package, "--port", str(port), "--redis-url", redis_url, *options]
+    with running(command) as process:
+        wait_until(lambda: health(f"127.0.0.1:{port}") == "SERVING", process=process)
+        yield f"127.0.0.1:{port}"
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[str]:
+    with store_server(_store_program()) as url:
+        yield url
+
+
+@pytest.fixture(scope="session", params=["valkey", "redis"])
+def store_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The store's tests run over both."""
+    if request.param == "valkey":
+        yield request.getfixturevalue("valkey")
+        return
+    program = shutil.which("redis-server")
+    if program is None:
+        message = "no redis-server on PATH; scripts/test installs it where it can"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    with store_server(program) as url:
+        yield url
+
+
+@dataclass
+class Stack:
+    """What `maskwire up` started."""
+
+    encoder: str
+    decoder: str
+    redis_url: str
+    model: str
+    pids: dict[str, int]
+    process: subprocess.Popen[bytes]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"MASKWIRE_ENCODER": self.encoder, "MASKWIRE_DECODER": self.decoder}
+
+    def client(self, **arguments: object) -> Client:
+        return Client(self.encoder, self.decoder, **arguments)  # type: ignore[arg-type]
+
+
+@contextlib.contextmanager
+def up(*options: str) -> Iterator[Stack]:
+    """`maskwire up` on free ports."""
+    command = [
+        sys.executable,
+        "-m",
+        "maskwire.cli",
+        "up",
+        "--json",
+        "--encoder-port",
+        "0",
+        "--decoder-port",
+        "0",
+        *options,
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line, "maskwire up ended before it was ready"
+        yield Stack(**json.loads(line), process=process)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        assert process.wait(60) == 0
+        process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    """Store, encoder with the demo model, decoder; shared by the tests that leave them running."""
+    with up() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def photo() -> Path:
+    return COFFEE
+
+
+@pytest.fixture(scope="session")
+def cutout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tall PNG with transparency, made of noise at several scales."""
+    random = np.random.default_rng(5)
+    layers = [np.kron(random.uniform(0, 255 / 3, (720 // s, 480 // s, 3)), np.ones((s, s, 1))) for s in (6, 48, 240)]
+    alpha = np.full((720, 480, 1), 255.0)
+    alpha[:, :60] = random.uniform(0, 255, (720, 60, 1))
+    path = tmp_path_factory.mktemp("images") / "cutout.png"
+    Image.fromarray(np.concatenate([sum(layers), alpha], axis=2).astype(np.uint8)).save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """sam2.1_hiera_tiny with seeded random weights, as a real checkpoint file."""
+    path = tmp_path_factory.mktemp("models") / "sam2.1_hiera_tiny.pt"
+    torch.save({"model": build_tiny().state_dict()}, path)
+    return path

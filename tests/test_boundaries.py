@@ -1,0 +1,85 @@
+"""Imports point one way, the client stays light, and decoders hold no torch."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, Stack
+
+PACKAGES = {
+    "maskwire": ROOT / "clients/python/maskwire",
+    "maskwire_core": ROOT / "services/core/maskwire_core",
+    "maskwire_encoder": ROOT / "services/encoder/maskwire_encoder",
+    "maskwire_decoder": ROOT / "services/decoder/maskwire_decoder",
+}
+# What each package may import of the others. Of the client, servers take the stubs alone.
+ALLOWED = {
+    "maskwire": set[str](),
+    "maskwire_core": {"maskwire.v1"},
+    "maskwire_encoder": {"maskwire.v1", "maskwire_core"},
+    "maskwire_decoder": {"maskwire.v1", "maskwire_core"},
+}
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_imports_point_one_way(package: str) -> None:
+    files = [path for path in PACKAGES[package].rglob("*.py") if "v1" not in path.parts]
+    assert files
+    for path in files:
+        for name in imported(path):
+            other = name.split(".")[0]
+            if other in PACKAGES and other != package:
+                assert any(f"{name}.".startswith(f"{allowed}.") for allowed in ALLOWED[package]), (
+                    f"{path} imports {name}"
+                )
+
+
+def loaded_by(statement: str) -> set[str]:
+    code = f"{statement}\nimport sys; print(' '.join(sys.modules))"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return {name.split(".")[0] for name in output.stdout.split()}
+
+
+def test_the_client_is_light() -> None:
+    names = loaded_by(
+        "import maskwire; maskwire.Client; maskwire.AsyncClient; import maskwire.cli, maskwire.cli.segment"
+    )
+    assert {"grpc", "numpy", "PIL"} <= names
+    assert not names & {"torch", "redis", "onnxruntime", "cv2", "pydantic", "sam2", "maskwire_core"}
+
+
+def test_the_decoder_has_no_torch() -> None:
+    names = loaded_by("import maskwire_decoder.__main__")
+    assert {"onnxruntime", "redis"} <= names
+    assert not names & {"torch", "sam2", "onnx", "maskwire_encoder"}
+
+
+def test_the_servers_load_only_the_stubs_of_the_client() -> None:
+    names = subprocess.run(
+        [sys.executable, "-c", "import maskwire_decoder.__main__, sys; print(' '.join(sys.modules))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert {name for name in names if name.startswith("maskwire.") and not name.startswith("maskwire.v1")} == set()
+
+
+def test_the_running_decoder_has_no_torch(stack: Stack, photo: Path) -> None:
+    with stack.client() as client:
+        client.segment(photo, points=[(300, 200)])
+    (pid,) = (pid for name, pid in stack.pids.items() if name.startswith("decoder"))
+    mapped = Path(f"/proc/{pid}/maps").read_text()
+    assert "onnxruntime" in mapped
+    assert "torch" not in mapped

@@ -1,0 +1,80 @@
+"""Masks in all their forms, against torch and against each other."""
+
+import io
+
+import cv2
+import numpy as np
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from maskwire.results import Mask
+from maskwire.v1 import types_pb2 as pb
+from maskwire_decoder.masks import render, upsample
+from maskwire_decoder.predictor import Prediction
+from maskwire_decoder.prompts import Prompt, read_output
+from numpy.typing import NDArray
+from PIL import Image
+from pycocotools import mask as coco
+
+PROMPT = Prompt("p", np.zeros((0, 2), np.float32), np.zeros(0, np.int64), None, None)
+ALL_FORMS = ("rle", "png", "polygons", "packed_bits", "logits")
+
+
+def logits_of(seed: int, side: int, roughness: int) -> NDArray[np.float32]:
+    """Smooth random logits, rough at the scale of `roughness` cells; some of them all positive or all negative."""
+    random = np.random.default_rng(seed)
+    noise = random.standard_normal((roughness, roughness)).astype(np.float32) + random.choice([-9, 0, 0, 0, 9])
+    return np.asarray(cv2.resize(noise * 8, (side, side), interpolation=cv2.INTER_CUBIC), np.float32)
+
+
+def filled(contours: list[tuple[NDArray[np.int32], bool]], height: int, width: int) -> NDArray[np.bool_]:
+    """Contours back to a mask, as the contract says: filled with their own pixels, less what lies inside holes."""
+    mask = np.zeros((height, width), np.uint8)
+    for points, is_hole in contours:
+        cv2.fillPoly(mask, [points], 0 if is_hole else 1)
+        if is_hole:
+            cv2.polylines(mask, [points], isClosed=True, color=1)
+    return mask.astype(bool)
+
+
+@given(
+    st.integers(0, 2**32), st.sampled_from([32, 128, 256]), st.integers(2, 20), st.integers(1, 300), st.integers(1, 300)
+)
+@settings(max_examples=150, deadline=None)
+def test_all_forms_are_the_same_mask(seed: int, side: int, roughness: int, width: int, height: int) -> None:
+    logits = logits_of(seed, side, roughness)
+    full = torch.nn.functional.interpolate(torch.from_numpy(logits)[None, None], (height, width), mode="bilinear")[
+        0, 0
+    ].numpy()
+    mask = upsample(logits, width, height)
+    assert not ((mask != (full > 0)) & (np.abs(full) > 1e-3)).any()
+
+    formats = [
+        pb.MASK_FORMAT_RLE,
+        pb.MASK_FORMAT_PNG,
+        pb.MASK_FORMAT_POLYGONS,
+        pb.MASK_FORMAT_PACKED_BITS,
+        pb.MASK_FORMAT_LOGITS,
+    ]
+    output = read_output(pb.OutputOptions(formats=formats, logits_type=pb.DATA_TYPE_FP32))
+    prediction = Prediction(np.stack([logits, -logits]), np.array([0.9, 0.1], np.float32), 3.0)
+    result = render(PROMPT, prediction, output, width, height)
+    (message,) = result.masks
+    read = Mask(message, (height, width), ALL_FORMS, None)
+    np.testing.assert_array_equal(read.array, mask)
+    np.testing.assert_array_equal(coco.decode(read.rle | {"counts": read.rle["counts"].encode()}), mask)
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(message.png))) == 255, mask)
+    np.testing.assert_array_equal(Mask(message, (height, width), ["packed_bits"], None).array, mask)
+    np.testing.assert_array_equal(Mask(message, (height, width), ["png"], None).array, mask)
+    np.testing.assert_array_equal(filled(read.contours, height, width), mask)
+    np.testing.assert_array_equal(read.logits, logits.clip(-32, 32))
+
+
+def test_best_and_all_candidates() -> None:
+    candidates = np.stack([np.full((8, 8), value, np.float32) for value in (-1, 1, 2)])
+    prediction = Prediction(candidates, np.array([0.2, 0.7, 0.3], np.float32), 0.5)
+    best = render(PROMPT, prediction, read_output(pb.OutputOptions()), 8, 8)
+    assert [round(mask.score, 3) for mask in best.masks] == [0.7]
+    assert best.masks[0].HasField("rle")
+    every = render(PROMPT, prediction, read_output(pb.OutputOptions(candidates=pb.CANDIDATES_ALL)), 8, 8)
+    assert [round(mask.score, 3) for mask in every.masks] == [0.2, 0.7, 0.3]

@@ -1,0 +1,144 @@
+"""Building models, preprocessing, and the exported decoder."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from maskwire_core.bundle import DecoderBundle, DecoderConfig
+from maskwire_core.config import EncoderSettings
+from maskwire_encoder import checkpoints
+from maskwire_encoder.export import export_decoder, to_patches
+from maskwire_encoder.model import Model
+from reference import TINY, build_tiny
+from safetensors.torch import save_file
+from sam2.build_sam import build_sam2
+from sam2.utils.transforms import SAM2Transforms
+
+CONFIG = DecoderConfig("m", "f", 1024, 256, True, 0.05, 0.98)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return Model(EncoderSettings(cache=tmp_path_factory.mktemp("cache"), device="cpu"))
+
+
+@given(st.integers(1, 700), st.integers(1, 700), st.integers(0, 2**32))
+@settings(max_examples=25, deadline=None)
+def test_preprocessing_equals_sam2(demo: Model, width: int, height: int, seed: int) -> None:
+    rgb = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    expected = SAM2Transforms(resolution=demo.image_size, mask_threshold=0.0)(rgb)
+    torch.testing.assert_close(demo.prepare(rgb), expected, atol=1e-5, rtol=0)
+
+
+@given(st.sampled_from([1, 2, 4]), st.integers(1, 4), st.integers(1, 4))
+def test_patches_follow_stacked_transposed_convolutions(patch: int, rows: int, columns: int) -> None:
+    """Running 2x2 stride-2 transposed convolutions that number their outputs gives the order of the patch pixels."""
+    features = torch.arange(rows * patch * columns * patch, dtype=torch.float32).reshape(
+        1, 1, rows * patch, columns * patch
+    )
+    patches = to_patches(features, patch)
+    assert patches.shape == (1, rows * columns, patch * patch, 1)
+    numbered = torch.arange(patch * patch, dtype=torch.float32)
+    order = torch.zeros(1, 1, rows, columns)
+    for _ in range(patch.bit_length() - 1):
+        order = torch.nn.functional.conv_transpose2d(order, torch.ones(1, 1, 2, 2), stride=2) * 4
+        order += torch.arange(4.0).reshape(2, 2).repeat(order.shape[2] // 2, order.shape[3] // 2)
+    for token in range(rows * columns):
+        row, column = divmod(token, columns)
+        block = (slice(row * patch, (row + 1) * patch), slice(column * patch, (column + 1) * patch))
+        sequence = torch.argsort(order[0, 0][block].flatten())
+        assert torch.equal(features[0, 0][block].flatten()[sequence], patches[0, token, :, 0])
+        assert torch.equal(torch.sort(order[0, 0][block].flatten()).values, numbered)
+
+
+@pytest.mark.parametrize("config", [TINY, "configs/sam2/sam2_hiera_t.yaml"])
+def test_exported_decoder_equals_sam2_and_is_deterministic(config: str) -> None:
+    """2.0 and 2.1 have different heads."""
+    torch.manual_seed(1)
+    model = build_sam2(config, None, device="cpu")
+    bundle = export_decoder(model, CONFIG)
+    assert export_decoder(model, CONFIG).digest == bundle.digest
+    assert DecoderBundle.unpack(bundle.packed, bundle.digest).decoder == bundle.decoder
+    decoder, masks = (onnxruntime.InferenceSession(graph) for graph in (bundle.decoder, bundle.mask_encoder))
+    embed, high_1, high_0 = (
+        torch.randn(1, channels, side, side) for channels, side in ((256, 64), (64, 128), (32, 256))
+    )
+    tensors = {
+        "image_embed": to_patches(embed, 1)[0, :, 0].numpy(),
+        "high_res_1": to_patches(high_1, 2)[0].numpy(),
+        "high_res_0": to_patches(high_0, 4)[0].numpy(),
+    }
+    for count, with_mask in ((1, False), (5, False), (3, True), (0, True), (64, False)):
+        points, labels = torch.rand(1, count, 2) * 1024, torch.randint(0, 4, (1, count), dtype=torch.int32)
+        mask = torch.randn(1, 1, 256, 256) * 5 if with_mask else None
+        with torch.no_grad():
+            sparse, dense = model.sam_prompt_encoder((points, labels) if count else None, None, mask)
+            expected, iou, _, object_score = model.sam_mask_decoder.predict_masks(
+                embed, model.sam_prompt_encoder.get_dense_pe(), sparse, dense, False, [high_0, high_1]
+            )
+        padding = 1 if count else 0
+        inputs = {
+            **tensors,
+            "points": np.concatenate([points[0], np.zeros((padding, 2))]).astype(np.float32),
+            "labels": np.concatenate([labels[0], -np.ones(padding)]).astype(np.int64),
+            "dense": bundle.no_mask if mask is None else masks.run(None, {"mask": mask[0, 0].numpy()})[0],
+        }
+        ours = decoder.run(None, inputs)
+        for got, wanted in zip(ours, (expected[0], iou[0], object_score[0]), strict=True):
+            np.testing.assert_allclose(got, wanted.numpy(), atol=1e-4)
+
+
+def test_the_export_is_kept_and_checked(demo: Model, tmp_path: Path) -> None:
+    settings = EncoderSettings(cache=tmp_path, device="cpu")
+    Model(settings)
+    (kept,) = (tmp_path / "decoders").iterdir()
+    assert Model(settings).decoder.digest == demo.decoder.digest
+    kept.write_bytes(kept.read_bytes()[:-5])
+    assert Model(settings).decoder.digest == demo.decoder.digest
+
+
+def find_and_build(**arguments: object) -> str:
+    source = checkpoints.find(EncoderSettings(**arguments))  # type: ignore[arg-type]
+    return checkpoints.build(source)[1]
+
+
+def test_checkpoints_by_name_by_config_and_as_safetensors_are_one_model(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    by_name = find_and_build(model="sam2.1_hiera_tiny", checkpoint=tiny_checkpoint)
+    assert find_and_build(model="sam2.1_hiera_tiny", models=tiny_checkpoint.parent) == by_name
+    assert find_and_build(model="mine", config=TINY, checkpoint=tiny_checkpoint) == by_name
+    weights = torch.load(tiny_checkpoint, weights_only=True)["model"]
+    save_file(weights, tmp_path / "tiny.safetensors")
+    assert find_and_build(model="mine", config=TINY, checkpoint=tmp_path / "tiny.safetensors") == by_name
+    weights["sam_mask_decoder.iou_token.weight"] += 1e-3
+    save_file(weights, tmp_path / "tiny.safetensors")
+    assert find_and_build(model="mine", config=TINY, checkpoint=tmp_path / "tiny.safetensors") != by_name
+
+
+def test_unusable_models_are_refused_with_a_remedy(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.pt"
+    broken.write_bytes(tiny_checkpoint.read_bytes()[:1000])
+    nonsense = tmp_path / "nonsense.yaml"
+    nonsense.write_text("a: 1\n")
+    cases: list[tuple[dict[str, object], str]] = [
+        ({"model": "sam3"}, "unknown model 'sam3'"),
+        ({"model": "sam2.1_hiera_large", "models": tmp_path}, "no checkpoint at"),
+        ({"model": "sam2.1_hiera_small", "checkpoint": tiny_checkpoint}, "does not fit"),
+        ({"model": "sam2_hiera_tiny", "checkpoint": tiny_checkpoint}, "does not fit"),
+        ({"model": "sam2.1_hiera_tiny", "checkpoint": broken}, "not a readable checkpoint"),
+        ({"model": "mine", "config": "no/such.yaml", "checkpoint": tiny_checkpoint}, "no model configuration"),
+        ({"model": "mine", "config": str(nonsense), "checkpoint": tiny_checkpoint}, "has no 'model' section"),
+        ({"model": "mine", "config": TINY}, "--config needs --checkpoint"),
+    ]
+    for arguments, message in cases:
+        with pytest.raises(checkpoints.ModelError, match=message):
+            find_and_build(**arguments)
+
+
+def test_random_models_differ(tiny_checkpoint: Path) -> None:
+    assert not torch.equal(
+        build_tiny(1).no_mem_embed, torch.load(tiny_checkpoint, weights_only=True)["model"]["no_mem_embed"]
+    )

@@ -1,0 +1,153 @@
+"""The store, over Valkey and Redis."""
+
+import contextlib
+import dataclasses
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import redis
+from conftest import free_port, store_server
+from maskwire.cli.up import _store_program
+from maskwire_core.bundle import DecoderBundle, DecoderConfig
+from maskwire_core.embedding import Header, pack
+from maskwire_core.errors import ResourceExhausted, Unavailable
+from maskwire_core.store import Store
+
+KEY = "a" * 64
+TENSORS = {"image_embed": np.arange(12, dtype=np.float32)}
+HEADER = Header("default", KEY, "demo", "f", "d", 10, 20, "fp16", 0)
+BUNDLE = DecoderBundle(
+    DecoderConfig("demo", "f", 512, 128, True, 0.05, 0.98), b"graph", b"mask", np.ones((1, 4), np.float32)
+)
+
+
+@pytest.fixture
+def raw(store_url: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(store_url) as connection:
+        connection.flushall()
+        yield connection
+
+
+@pytest.fixture
+def store(store_url: str, raw: redis.Redis) -> Iterator[Store]:
+    opened = Store(store_url)
+    yield opened
+    opened.close()
+
+
+def test_embedding_round_trip(store: Store) -> None:
+    value = pack(HEADER, TENSORS)
+    assert store.get_embedding("default", KEY) is None
+    assert store.find_embedding("default", KEY) is None
+    store.put_embedding("default", KEY, value, ttl_s=100)
+    embedding = store.get_embedding("default", KEY)
+    assert embedding is not None
+    assert embedding.tensors["image_embed"].tolist() == list(range(12))
+    found = store.find_embedding("default", KEY)
+    assert found is not None
+    header, size, ttl_ms = found
+    assert header == embedding.header
+    assert size == len(value)
+    assert 90_000 < ttl_ms <= 100_000
+    store.touch_embedding("default", KEY, ttl_s=500)
+    assert store.find_embedding("default", KEY)[2] > 400_000  # type: ignore[index]
+    store.delete_embedding("default", KEY)
+    assert store.get_embedding("default", KEY) is None
+
+
+def test_names_are_repointed_and_kept_apart_by_namespace(store: Store) -> None:
+    store.set_alias("a", "photo", "1" * 64, 100)
+    store.set_alias("a", "photo", "2" * 64, 100)
+    assert store.get_alias("a", "photo") == "2" * 64
+    assert store.get_alias("b", "photo") is None
+    assert store.delete_alias("a", "photo")
+    assert not store.delete_alias("a", "photo")
+
+
+def test_an_embedding_under_a_foreign_key_is_a_miss(store: Store) -> None:
+    store.put_embedding("thief", KEY, pack(HEADER, TENSORS), 100)
+    assert store.get_embedding("thief", KEY) is None
+    other = dataclasses.replace(HEADER, content_key="b" * 64)
+    store.put_embedding("default", KEY, pack(other, TENSORS), 100)
+    assert store.find_embedding("default", KEY) is None
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "text", "hash"])
+def test_damaged_values_are_deleted_misses(store: Store, raw: redis.Redis, damage: str) -> None:
+    name = f"maskwire:embedding:{{default/{KEY}}}"
+    value = bytearray(pack(HEADER, TENSORS))
+    if damage == "truncated":
+        raw.set(name, bytes(value[:-10]))
+    elif damage == "flipped":
+        value[-40] ^= 1
+        raw.set(name, bytes(value))
+    elif damage == "text":
+        raw.set(name, "no embedding")
+    else:
+        raw.hset(name, "field", "value")
+    if damage != "flipped":  # the look-up reads no tensors
+        assert store.find_embedding("default", KEY) is None
+    assert store.get_embedding("default", KEY) is None
+    assert not raw.exists(name)
+    assert store.corrupt_values == 1
+
+
+def test_decoder_round_trip(store: Store, raw: redis.Redis) -> None:
+    assert store.get_decoder(BUNDLE.digest) is None
+    store.publish_decoder(BUNDLE)
+    loaded = store.get_decoder(BUNDLE.digest)
+    assert loaded is not None
+    assert loaded.packed == BUNDLE.packed
+    raw.set(f"maskwire:decoder:{BUNDLE.digest}", BUNDLE.packed[:-1])
+    assert store.get_decoder(BUNDLE.digest) is None
+    assert store.get_decoder("../x") is None
+
+
+def test_a_refused_connection_is_unavailable_soon() -> None:
+    store = Store(f"redis://user:secret@127.0.0.1:{free_port()}/0")
+    started = time.monotonic()
+    with pytest.raises(Unavailable) as caught:
+        store.ping()
+    assert time.monotonic() - started < 5
+    assert caught.value.reason == "STORE_UNAVAILABLE"
+    assert "secret" not in store.address
+
+
+def test_a_full_store_is_told_and_still_reads() -> None:
+    with store_server(_store_program(), "--maxmemory", "5mb", "--maxmemory-policy", "noeviction") as url:
+        store = Store(url)
+        store.put_embedding("default", KEY, pack(HEADER, TENSORS), 100)
+        big = pack(dataclasses.replace(HEADER, content_key="b" * 64), {"image_embed": np.zeros(1_000_000, np.float32)})
+        store.put_embedding("default", "b" * 64, big, 100)
+        with pytest.raises(ResourceExhausted) as caught:
+            store.put_embedding("default", "c" * 64, big, 100)
+        assert caught.value.reason == "STORE_FULL"
+        assert caught.value.retry_after_s
+        assert store.get_embedding("default", KEY) is not None
+        store.close()
+
+
+def test_a_stopped_store_is_given_up_and_found_again() -> None:
+    port = free_port()
+    with store_server(_store_program(), port=port) as url:
+        found = subprocess.run(["pgrep", "-f", f"valkey-server.*:{port}"], capture_output=True, text=True, check=True)
+        pid = int(found.stdout.split()[0])
+        store = Store(url, timeout_s=0.2)
+        store.ping()
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            started = time.monotonic()
+            with pytest.raises(Unavailable):
+                store.get_alias("default", "photo")
+            assert time.monotonic() - started < 5
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert store.get_alias("default", "photo") is None
+        store.close()
+    with contextlib.closing(Store(url)) as gone, pytest.raises(Unavailable):
+        gone.ping()
