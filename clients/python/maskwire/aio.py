@@ -8,10 +8,10 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
 import grpc
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
+from maskwire.calls import retrying, upload
 from maskwire.channels import DEFAULT_DECODER, DEFAULT_ENCODER, Channels
-from maskwire.errors import DeadlineExceeded, ImageNotFound, MaskwireError, Overloaded, ServerUnavailable, from_rpc
+from maskwire.errors import ImageNotFound, MaskwireError
 from maskwire.prompts import Format, Prompt, output_options
 from maskwire.results import EmbeddedImage, Result
 from maskwire.sources import ImageLike, Source
@@ -21,7 +21,6 @@ T = TypeVar("T")
 AnImage = TypeVar("AnImage", bound=ImageLike)
 Fetch = Callable[[decoder_pb2.SegmentRequest, int, str], Callable[[Format], Sequence[types_pb2.Mask]]]
 
-_CHUNK_BYTES = 1 << 20
 _REMEMBERED = 256
 _EMBEDS_IN_FLIGHT = 4
 
@@ -54,7 +53,7 @@ class AsyncClient:
         self._decoders = Channels("decoder", decoder, DEFAULT_DECODER)
         # What this client embedded: to embed again when it is gone, to draw on, and not to ask twice.
         self._sources: OrderedDict[str, Source] = OrderedDict()
-        self._ids: OrderedDict[Hashable, str] = OrderedDict()
+        self._embedded: OrderedDict[Hashable, EmbeddedImage] = OrderedDict()
         self._fetch: Fetch | None = None
 
     async def __aenter__(self) -> Self:
@@ -197,10 +196,10 @@ class AsyncClient:
         header = encoder_pb2.EncodeImageHeader(
             image_id=image_id or "", namespace=self.namespace, sha256=digest, size_bytes=len(data), model=model
         )
-        response = await self._call_encoder(lambda stub, timeout: _upload(stub, header, data, timeout))
+        response = await self._call_encoder(lambda stub, timeout: upload(stub, header, data, timeout))
         stored = EmbeddedImage.read(response.image, response.cached, response.timings)
         _remember(self._sources, stored.image_id, source)
-        _remember(self._ids, (identity, image_id), stored.image_id)
+        _remember(self._embedded, (identity, image_id), stored)
         return stored
 
     async def _segment(
@@ -214,18 +213,17 @@ class AsyncClient:
     ) -> list[Result]:
         messages = [prompt.message(f"prompts[{index}]") for index, prompt in enumerate(prompts)]
         source: Source | None = None
+        wanted: EmbeddedImage | None = None
         cached = True
         if isinstance(image, str) and image_id is None and (image in self._sources or not _is_file(image)):
             image_id = image
         elif image is not None:
             source = await asyncio.to_thread(Source, image)
-            known = self._ids.get((await asyncio.to_thread(source.identify), image_id))
-            # Another image may have been embedded under that name since.
-            if known is None or self._sources.get(known) is None:
-                stored = await self._embed(source, image_id)
-                image_id, cached = stored.image_id, stored.cached
-            else:
-                image_id = known
+            wanted = self._embedded.get((await asyncio.to_thread(source.identify), image_id))
+            if wanted is None:
+                wanted = await self._embed(source, image_id)
+                cached = wanted.cached
+            image_id = wanted.image_id
         elif image_id is None:
             raise TypeError("segment needs an image or an image_id")
         request = decoder_pb2.SegmentRequest(
@@ -236,12 +234,17 @@ class AsyncClient:
             wait_ms=int(wait_s * 1000),
         )
         source = source or self._sources.get(image_id)
+        response: decoder_pb2.SegmentResponse | None = None
         try:
             response = await self._call_decoder(request)
         except ImageNotFound:
             if source is None:
                 raise
-            cached = (await self._embed(source, image_id)).cached
+        # The image is gone, or its name was given to another one meanwhile.
+        if response is None or (wanted is not None and response.image.content_key != wanted.content_key):
+            assert source is not None  # else the name alone was given, and nothing else is wanted
+            again = await self._embed(source, image_id)
+            cached = cached and again.cached
             response = await self._call_decoder(request)
         return [
             Result(
@@ -262,71 +265,14 @@ class AsyncClient:
         async def attempt(channel: grpc.aio.Channel, timeout_s: float) -> T:
             return await call(encoder_pb2_grpc.EncoderServiceStub(channel), timeout_s)
 
-        return await self._retrying(self._encoders, "", attempt)
+        return await retrying(self._encoders, "", attempt, self.timeout_s, self.retry_s)
 
     async def _call_decoder(self, request: decoder_pb2.SegmentRequest) -> decoder_pb2.SegmentResponse:
         async def attempt(channel: grpc.aio.Channel, timeout_s: float) -> decoder_pb2.SegmentResponse:
             stub: decoder_pb2_grpc.DecoderServiceAsyncStub = decoder_pb2_grpc.DecoderServiceStub(channel)
             return await stub.Segment(request, timeout=timeout_s)
 
-        return await self._retrying(self._decoders, request.image_id, attempt)
-
-    async def _retrying(
-        self, channels: Channels, key: str, attempt: Callable[[grpc.aio.Channel, float], Awaitable[T]]
-    ) -> T:
-        """Calls a server; while it is away or busy, calls again or calls the next."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self.timeout_s
-        async for retry in AsyncRetrying(
-            retry=retry_if_exception(_retryable), wait=_wait, stop=stop_after_delay(self.retry_s), reraise=True
-        ):
-            with retry:
-                channel, server = channels.pick(key, retry.retry_state.attempt_number - 1)
-                left_s = deadline - loop.time()
-                if left_s <= 0:
-                    raise DeadlineExceeded(f"the {server} gave no answer within {self.timeout_s:g} s")
-                try:
-                    return await attempt(channel, left_s)
-                except grpc.aio.AioRpcError as error:
-                    raise from_rpc(error, server) from error
-        raise AssertionError("unreachable: the last attempt returns or raises")
-
-
-async def _upload(
-    stub: "encoder_pb2_grpc.EncoderServiceAsyncStub",
-    header: encoder_pb2.EncodeImageHeader,
-    data: bytes,
-    timeout_s: float,
-) -> encoder_pb2.EncodeImageResponse:
-    """Sends the header, and the bytes if the server wants them."""
-    call: Any = stub.EncodeImage(timeout=timeout_s)
-    try:
-        await call.write(encoder_pb2.EncodeImageRequest(header=header))
-        if ("maskwire-content", "needed") in (tuple(pair) for pair in await call.initial_metadata()):
-            for start in range(0, len(data), _CHUNK_BYTES):
-                await call.write(encoder_pb2.EncodeImageRequest(chunk=data[start : start + _CHUNK_BYTES]))
-            await call.done_writing()
-    except asyncio.InvalidStateError:
-        pass  # the server has answered before the end of the upload; the answer tells why
-    except asyncio.CancelledError:
-        call.cancel()
-        raise
-    response: encoder_pb2.EncodeImageResponse = await call
-    return response
-
-
-_backoff = wait_exponential_jitter(multiplier=0.05, max=1, jitter=0.05)
-
-
-def _retryable(error: BaseException) -> bool:
-    return isinstance(error, ServerUnavailable) or (isinstance(error, Overloaded) and error.retry_after_s is not None)
-
-
-def _wait(state: RetryCallState) -> float:
-    """As long as the server said, else longer each time."""
-    error = state.outcome.exception() if state.outcome is not None else None
-    said = error.retry_after_s if isinstance(error, MaskwireError) else None
-    return said if said is not None else _backoff(state)
+        return await retrying(self._decoders, request.image_id, attempt, self.timeout_s, self.retry_s)
 
 
 def _remember(memory: OrderedDict[Any, Any], key: Hashable, value: object) -> None:

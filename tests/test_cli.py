@@ -1,0 +1,127 @@
+"""The command line against running services."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Stack, free_port
+from PIL import Image
+from pycocotools import mask as coco
+
+
+class Terminal:
+    """Runs maskwire commands in a folder."""
+
+    def __init__(self, stack: Stack, folder: Path) -> None:
+        self.folder = folder
+        self._environment = {**os.environ, **stack.environment}
+
+    def run(self, *arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "maskwire.cli", *map(str, arguments)]
+        result = subprocess.run(
+            command, capture_output=True, text=True, cwd=self.folder, env=self._environment, timeout=120
+        )
+        assert result.returncode == code, result.stderr + result.stdout
+        assert "Traceback" not in result.stderr
+        return result
+
+
+@pytest.fixture
+def terminal(stack: Stack, tmp_path: Path) -> Terminal:
+    return Terminal(stack, tmp_path)
+
+
+def test_segment_writes_every_format(terminal: Terminal, stack: Stack, photo: Path) -> None:
+    click = ("--point", "300,200", "--negative", "20,380")
+    with stack.client() as client:
+        expected = client.segment(photo, points=[(300, 200), (20, 380)], labels=[1, 0]).mask
+    said = terminal.run("segment", photo, *click, "-o", "mask.png")
+    assert "mask.png: score" in said.stdout
+    assert "demo model" in said.stderr
+    np.testing.assert_array_equal(np.asarray(Image.open(terminal.folder / "mask.png")) == 255, expected)
+
+    terminal.run("segment", photo, *click, "--format", "overlay", "-o", "deep/overlay.png")
+    assert Image.open(terminal.folder / "deep/overlay.png").size == (600, 400)
+    terminal.run("segment", photo, *click)
+    assert (terminal.folder / "coffee.overlay.png").exists()
+
+    rle = json.loads(terminal.run("segment", photo, *click, "-o", "-").stdout)["masks"][0]["rle"]
+    np.testing.assert_array_equal(coco.decode({**rle, "counts": rle["counts"].encode()}), expected)
+
+    terminal.run("segment", photo, *click, "--format", "polygon", "-o", "polygons.json")
+    assert json.loads((terminal.folder / "polygons.json").read_text())["masks"][0]["polygons"]
+
+    terminal.run("segment", photo, *click, "--all", "-o", "masks.npz")
+    arrays = np.load(terminal.folder / "masks.npz")
+    assert arrays["masks"].shape == (3, 400, 600)
+    assert arrays["low_res_logits"].shape == (3, 128, 128)
+    np.testing.assert_array_equal(arrays["masks"][arrays["scores"].argmax()], expected)
+
+    summary = json.loads(terminal.run("segment", photo, *click, "--all", "-o", "m.png", "--json").stdout)
+    assert summary["cached"] is True
+    assert summary["files"] == ["m-0.png", "m-1.png", "m-2.png"]
+    assert summary["timings"]["decode_ms"] > 0
+
+
+def test_segment_by_box_by_name_and_with_nothing(terminal: Terminal, photo: Path) -> None:
+    terminal.run("segment", photo, "--box", "75,50,500,380", "--image-id", "cli-photo", "-o", "box.png")
+    terminal.run("segment", "cli-photo", "--point", "300,200", "--single", "-o", "named.png")
+    terminal.run("segment", photo, "-o", "nothing.png")
+    assert {path.name for path in terminal.folder.iterdir()} == {"box.png", "named.png", "nothing.png"}
+
+
+def test_errors_are_one_line_with_a_remedy(terminal: Terminal, photo: Path) -> None:
+    cases = [
+        (("segment", photo, "--point", "900,10"), "prompts[0].points[0].x_px: 900.0 is not within 0..600"),
+        (("segment", "no-such-image"), "no image named 'no-such-image' is stored"),
+        (("segment", photo, "-o", "mask.xyz"), "say --format"),
+        (("segment", photo, "-f", "png", "-o", "-"), "is not text"),
+        (("embed", "missing.jpg"), "cannot read missing.jpg"),
+        (("embed", "."), "no images in ."),
+    ]
+    for arguments, message in cases:
+        result = terminal.run(*arguments, code=1)
+        said = (result.stderr + result.stdout).strip()
+        assert message in said
+        machine = terminal.run(*arguments, "--json", code=1)
+        assert message.split(": ")[-1] in json.loads(machine.stdout)["error"]["message"]
+    assert "X,Y in pixels" in terminal.run("segment", photo, "--point", "3", code=2).stderr
+
+
+def test_embed_folders_and_skip_what_is_stored(terminal: Terminal, photo: Path) -> None:
+    random = np.random.default_rng(8)
+    (terminal.folder / "deep").mkdir()
+    for name in ("a.png", "deep/b.PNG"):
+        Image.fromarray(random.integers(0, 256, (30, 30, 3), np.uint8)).save(terminal.folder / name)
+    (terminal.folder / "notes.txt").write_text("no image")
+    assert "2 encoded, 0 stored already, 0 failed" in terminal.run("embed", ".").stdout
+    (terminal.folder / "bad.jpg").write_bytes(b"no image")
+    result = terminal.run("embed", ".", photo, code=1)
+    assert "1 failed" in result.stdout
+    lines = [json.loads(line) for line in terminal.run("embed", ".", "--json", code=1).stdout.splitlines()]
+    assert len(lines) == 3
+    assert sum(line.get("cached") is True for line in lines) == 2
+    assert terminal.run("embed", photo, "--image-id", "named").stdout.startswith(f"{photo}: named")
+
+
+def test_status(terminal: Terminal, stack: Stack) -> None:
+    assert "SERVING" in terminal.run("status").stdout
+    servers = json.loads(terminal.run("status", "--json").stdout)["servers"]
+    assert [server["health"] for server in servers] == ["SERVING", "SERVING"]
+    assert servers[0]["models"][0]["name"] == "demo"
+    down = f"localhost:{free_port()}"
+    result = terminal.run("status", "--decoder", f"{stack.decoder},{down}", code=1)
+    assert "UNREACHABLE" in result.stdout
+    assert "maskwire up" in result.stderr
+
+
+def test_help_teaches(terminal: Terminal) -> None:
+    said = terminal.run("--help").stdout
+    for word in ("maskwire up", "segment", "embed", "status", "pixels"):
+        assert word in said
+    for command in ("segment", "embed", "status", "up"):
+        assert "Usage" in terminal.run(command, "--help").stdout

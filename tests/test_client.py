@@ -1,0 +1,212 @@
+"""The SDK against running services."""
+
+import asyncio
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Stack, free_port
+from maskwire import (
+    AsyncClient,
+    Client,
+    EmbeddedImage,
+    ImageNotFound,
+    InvalidRequest,
+    OutputMissing,
+    Prompt,
+    ServerUnavailable,
+)
+from PIL import Image
+
+
+def noise(seed: int, width: int = 90, height: int = 60) -> np.ndarray[Any, Any]:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def test_the_readme_example(stack: Stack, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in stack.environment.items():
+        monkeypatch.setenv(name, value)
+    with Client() as mw:
+        image = mw.embed(photo, image_id="photo-1")
+        assert (image.image_id, image.width, image.height, image.model) == ("photo-1", 600, 400, "demo")
+        result = mw.segment("photo-1", points=[(300, 200)], labels=[1])
+        assert result.mask.shape == (400, 600)
+        assert result.mask.dtype == bool
+        assert 0 < result.score <= 1
+        assert result.rle["size"] == [400, 600]
+        assert all(polygon.shape[1] == 2 for polygon in result.polygons())
+        assert result.logits.shape == (128, 128)
+        result.save_overlay(tmp_path / "out.png")
+        assert Image.open(tmp_path / "out.png").size == (600, 400)
+        boxed = mw.segment(photo, box=(75, 50, 500, 380))
+        assert boxed.cached
+        assert boxed.mask.shape == (400, 600)
+
+
+def test_any_form_of_image_is_the_same_image(stack: Stack, photo: Path) -> None:
+    data = photo.read_bytes()
+    with stack.client() as client:
+        by_path = client.embed(photo)
+        with photo.open("rb") as file:
+            same = [client.embed(image) for image in (str(photo), data, bytearray(data), io.BytesIO(data), file)]
+        assert {image.content_key for image in same} == {by_path.content_key}
+        assert all(image.cached for image in same)
+        pixels = np.array(Image.open(photo))
+        arrays = [client.embed(image) for image in (pixels, Image.fromarray(pixels))]
+        assert len({image.content_key for image in arrays}) == 1
+        for bad in (pixels.astype(float), pixels[..., :2], 7, "no/such/file.jpg"):
+            with pytest.raises(InvalidRequest):
+                client.embed(bad)  # type: ignore[arg-type]
+
+
+def test_another_client_and_another_name_do_not_encode_again(stack: Stack, tmp_path: Path) -> None:
+    Image.fromarray(noise(1)).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes())
+    with stack.client() as client:
+        assert not client.segment(tmp_path / "a.png", points=[(10, 10)]).cached
+        assert client.segment(tmp_path / "a.png", points=[(10, 10)]).cached
+    with stack.client() as client:
+        assert client.segment(tmp_path / "b.png", points=[(10, 10)], image_id="other").cached
+
+
+def test_a_reused_name_means_the_new_image(stack: Stack, photo: Path) -> None:
+    with stack.client() as client, stack.client() as other:
+        client.embed(photo, image_id="reused")
+        first = client.segment("reused", points=[(40, 30)])
+        assert other.segment("reused", points=[(40, 30)]).mask.shape == (400, 600)
+        client.embed(noise(2), image_id="reused")
+        for each in (client, other):  # the decoder and both clients have known the old one
+            second = each.segment("reused", points=[(40, 30)])
+            assert second.mask.shape == (60, 90)
+            assert second.content_key != first.content_key
+        expected = client.segment(noise(2), points=[(40, 30)])
+        np.testing.assert_array_equal(second.mask, expected.mask)
+        with pytest.raises(OutputMissing, match="another image"):
+            first.polygons()
+        # A path whose name was given to another image since is embedded again.
+        again = client.segment(photo, image_id="reused", points=[(40, 30)])
+        assert again.mask.shape == (400, 600)
+        other.embed(noise(2), image_id="reused")  # by somebody else, unseen
+        assert client.segment(photo, image_id="reused", points=[(40, 30)]).mask.shape == (400, 600)
+
+
+def test_a_changed_file_is_another_image(stack: Stack, tmp_path: Path) -> None:
+    path = tmp_path / "photo.png"
+    Image.fromarray(noise(3)).save(path)
+    with stack.client() as client:
+        first = client.segment(path, points=[(10, 10)])
+        Image.fromarray(noise(4, 50, 50)).save(path)
+        os.utime(path, (1, 1))
+        second = client.segment(path, points=[(10, 10)])
+        assert not second.cached
+        assert first.mask.shape == (60, 90)
+        assert second.mask.shape == (50, 50)
+
+
+def test_an_image_that_the_store_lost_is_embedded_again(stack: Stack) -> None:
+    with stack.client() as client, stack.client() as other:
+        client.embed(noise(5), image_id="lost")
+        before = client.segment("lost", points=[(40, 30)])
+        assert client.delete("lost", embedding=False)
+        with pytest.raises(ImageNotFound) as caught:
+            other.segment("lost", points=[(40, 30)])
+        assert caught.value.reason == "IMAGE_NOT_FOUND"
+        assert client.get(client.embed(noise(5), image_id="lost").image_id).cached
+        other.delete("lost", embedding=True)
+        after = client.segment("lost", points=[(40, 30)])
+        assert not after.cached
+        np.testing.assert_array_equal(before.mask, after.mask)
+
+
+def test_outputs_and_candidates(stack: Stack, photo: Path) -> None:
+    with stack.client() as client:
+        result = client.segment(photo, points=[(300, 200), (10, 10)], labels=[1, 0], every=True)
+        assert len(result.candidates) == 3
+        assert result.score == max(mask.score for mask in result.candidates)
+        for mask in result.candidates:  # each fetches its own forms
+            np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(mask.png))) > 0, mask.array)
+            assert mask.logits.shape == (128, 128)
+        single = client.segment(photo, box=(75, 50, 500, 380), multimask=False, outputs=("packed_bits", "polygons"))
+        assert len(single.candidates) == 1
+        refined = client.segment(photo, points=[(300, 200)], mask=result.logits)
+        assert refined.mask.shape == (400, 600)
+        prompts = [Prompt(points=[(300, 200)], prompt_id="cup"), Prompt(box=(5, 5, 300, 300)), Prompt()]
+        cup, boxed, prominent = client.segment_objects(photo, prompts)
+        assert (cup.prompt_id, boxed.prompt_id) == ("cup", "")
+        np.testing.assert_array_equal(cup.mask, client.segment(photo, points=[(300, 200)]).mask)
+        np.testing.assert_array_equal(boxed.mask, client.segment(photo, box=(5, 5, 300, 300)).mask)
+        np.testing.assert_array_equal(prominent.mask, client.segment(photo).mask)
+        np.testing.assert_array_equal(prominent.polygons(), client.segment(photo, outputs=("polygons",)).polygons())
+
+
+def test_wrong_prompts_name_the_field(stack: Stack, photo: Path) -> None:
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"points": [(1, 1)], "labels": [1, 0]}, "prompts[0].labels"),
+        ({"points": [(1, 2, 3)]}, "prompts[0].points[0]"),
+        ({"points": [(1, 1), (601, 1)]}, "prompts[0].points[1].x_px"),
+        ({"points": [(1, 1)], "labels": [5]}, "prompts[0].points[0].label"),
+        ({"box": (1, 2, 3)}, "prompts[0].box"),
+        ({"box": (100, 2, 3, 30)}, "prompts[0].box"),
+        ({"mask": np.zeros((7, 7))}, "prompts[0].mask"),
+        ({"mask": np.zeros(7)}, "prompts[0].mask"),
+        ({"outputs": ("gif",)}, "outputs"),
+    ]
+    with stack.client() as client:
+        for arguments, field in cases:
+            with pytest.raises(InvalidRequest) as caught:
+                client.segment(photo, **arguments)
+            assert caught.value.field == field
+        with pytest.raises(ImageNotFound):
+            client.segment("never-seen")
+
+
+def test_namespaces_do_not_see_each_other(stack: Stack) -> None:
+    with stack.client(namespace="a") as a, stack.client(namespace="b") as b:
+        a.embed(noise(6), image_id="mine")
+        with pytest.raises(ImageNotFound):
+            b.segment("mine")
+        with pytest.raises(ImageNotFound):
+            b.get("mine")
+        assert not b.delete("mine")
+        assert a.get("mine").image_id == "mine"
+
+
+def test_many_images(stack: Stack, photo: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"no image")
+    images: list[Any] = [noise(seed) for seed in range(20, 26)] + [bad, photo]
+    with stack.client() as client:
+        outcomes = list(client.embed_many(images))
+    assert len(outcomes) == len(images)
+    (failed,) = [outcome for _, outcome in outcomes if not isinstance(outcome, EmbeddedImage)]
+    assert isinstance(failed, InvalidRequest)
+    assert failed.reason == "IMAGE_UNREADABLE"
+
+
+def test_async_client(stack: Stack, photo: Path) -> None:
+    async def scenario() -> None:
+        async with AsyncClient(stack.encoder, stack.decoder) as client:
+            image = await client.embed(photo)
+            masks = await asyncio.gather(
+                *(client.segment(image.image_id, points=[(x, 200)]) for x in range(50, 550, 50))
+            )
+            assert all(result.mask.shape == (400, 600) for result in masks)
+            with pytest.raises(OutputMissing, match="outputs="):
+                masks[0].polygons()
+            assert [model.name for model in await client.models()] == ["demo"]
+            results = [image async for image in client.embed_many([photo, noise(7)])]
+            assert len(results) == 2
+
+    asyncio.run(scenario())
+
+
+def test_an_unreachable_server_is_named_with_a_remedy() -> None:
+    address = f"localhost:{free_port()}"
+    with Client(address, address, retry_s=0.5) as client:
+        with pytest.raises(ServerUnavailable, match=f"encoder at {address}.*maskwire up"):
+            client.models()
+        with pytest.raises(ServerUnavailable, match=f"decoder at {address}.*MASKWIRE_DECODER"):
+            client.segment("photo-1")

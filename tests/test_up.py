@@ -1,0 +1,108 @@
+"""`maskwire up`: starts, restarts, drains."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+from conftest import free_port, up, wait_until
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_killed_servers_are_restarted_and_calls_succeed(photo: Path) -> None:
+    with up("--decoders", "2") as stack:
+        assert len(stack.pids) == 4
+        with stack.client(retry_s=60) as client:
+            before = client.segment(photo, image_id="photo", points=[(300, 200)])
+            for name in [name for name in stack.pids if name.startswith("decoder")]:
+                os.kill(stack.pids[name], signal.SIGKILL)
+            after = client.segment("photo", points=[(300, 200)])
+            np.testing.assert_array_equal(before.mask, after.mask)
+
+            os.kill(stack.pids["encoder"], signal.SIGKILL)
+            assert client.embed(np.zeros((20, 20, 3), np.uint8)).width == 20
+
+            os.kill(stack.pids["store"], signal.SIGKILL)  # everything stored is lost
+            wait_until(lambda: not alive(stack.pids["store"]))
+            again = client.segment("photo", points=[(300, 200)])
+            np.testing.assert_array_equal(before.mask, again.mask)
+    wait_until(lambda: not any(alive(pid) for pid in stack.pids.values()), seconds=10)
+
+
+def test_killing_a_decoder_during_use_loses_no_answer(photo: Path) -> None:
+    with up() as stack, stack.client(retry_s=60) as client:
+        expected = client.segment(photo, image_id="photo", points=[(300, 200)]).mask
+        masks, errors = [], []
+
+        def use() -> None:
+            try:
+                masks.extend(client.segment("photo", points=[(300, 200)]).mask for _ in range(40))
+            except Exception as error:  # reported below, from the main thread
+                errors.append(error)
+
+        users = [threading.Thread(target=use) for _ in range(3)]
+        for user in users:
+            user.start()
+        time.sleep(0.3)
+        (pid,) = (pid for name, pid in stack.pids.items() if name.startswith("decoder"))
+        os.kill(pid, signal.SIGKILL)
+        for user in users:
+            user.join()
+        assert errors == []
+        assert len(masks) == 120
+        assert all((mask == expected).all() for mask in masks)
+
+
+def test_ctrl_c_drains(photo: Path) -> None:
+    with up() as stack, stack.client() as client:
+        answers = []
+        caller = threading.Thread(target=lambda: answers.append(client.embed(photo)))
+        caller.start()
+        time.sleep(0.05)
+        stack.process.send_signal(signal.SIGINT)
+        caller.join()
+        assert answers[0].width == 600
+        assert stack.process.wait(60) == 0
+    assert not any(alive(pid) for pid in stack.pids.values())
+
+
+def test_children_do_not_outlive_a_killed_parent() -> None:
+    with up() as stack:
+        stack.process.kill()
+        stack.process.wait()
+        try:
+            wait_until(lambda: not any(alive(pid) for pid in stack.pids.values()), seconds=30)
+        finally:
+            stack.process.returncode = 0  # killed by this test
+
+
+def run_up(*options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "maskwire.cli", "up", *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_what_cannot_start_says_why() -> None:
+    ports = ("--encoder-port", "0", "--decoder-port", "0")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        result = run_up("--encoder-port", port)
+        assert result.returncode == 1
+        assert f"port {port} is in use" in result.stderr
+    result = run_up(*ports, "--model", "sam2.1_hiera_huge")
+    assert result.returncode == 1
+    assert "unknown model 'sam2.1_hiera_huge'" in result.stderr
+    assert "Traceback" not in result.stderr
+    result = run_up(*ports, "--redis-url", f"redis://127.0.0.1:{free_port()}/0")
+    assert result.returncode == 1
+    assert "the store does not answer" in result.stderr
