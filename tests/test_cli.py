@@ -113,6 +113,8 @@ def test_status(terminal: Terminal, stack: Stack) -> None:
     servers = json.loads(terminal.run("status", "--json").stdout)["servers"]
     assert [server["health"] for server in servers] == ["SERVING", "SERVING"]
     assert servers[0]["models"][0]["name"] == "demo"
+    (only,) = json.loads(terminal.run("status", "decoder", "--json").stdout)["servers"]
+    assert only["kind"] == "decoder"
     down = f"localhost:{free_port()}"
     result = terminal.run("status", "--decoder", f"{stack.decoder},{down}", code=1)
     assert "UNREACHABLE" in result.stdout

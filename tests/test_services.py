@@ -326,6 +326,22 @@ def test_waiting_for_an_encode_in_flight(encoder: Any, decoder: Any) -> None:
     assert waiting.result(30).image.width_px == 300
 
 
+def test_the_least_recently_used_embedding_leaves_memory(encoder: Any, stack: Stack) -> None:
+    for seed in (15, 16, 17):
+        encoder.EncodeImage(frames(picture(seed), image_id=f"lru-{seed}"))
+    two = 2 * 4_194_304 + 1000  # an embedding of the demo model has 1,048,576 fp32 values
+    cache = ("--cache-bytes", str(two))
+    with server("maskwire_decoder", stack.redis_url, *cache) as address, grpc.insecure_channel(address) as channel:
+        decoder = decoder_pb2_grpc.DecoderServiceStub(channel)
+
+        def in_memory(seed: int) -> bool:
+            return bool(decoder.Segment(decoder_pb2.SegmentRequest(image_id=f"lru-{seed}")).timings.in_memory)
+
+        assert [in_memory(seed) for seed in (15, 16, 15, 16)] == [False, False, True, True]
+        assert not in_memory(17)  # drops 15
+        assert [in_memory(seed) for seed in (16, 17, 15)] == [True, True, False]
+
+
 def test_cached_images_still_answer_while_the_store_is_away(photo: Path) -> None:
     """And what is not cached is UNAVAILABLE soon, with a reason."""
     with store_server(_store_program()) as url, server("maskwire_decoder", url, "--redis-timeout-s", "1") as address:

@@ -22,7 +22,7 @@ from maskwire_encoder.model import PREPROCESSING, Model
 _READERS = 2
 
 
-@dataclass(frozen=True)
+@dataclass
 class Upload:
     """A checked `EncodeImageHeader`.
 
@@ -33,6 +33,7 @@ class Upload:
         size_bytes: Size of the file.
         key: Content key of its embedding.
         started: `time.perf_counter()` when the header came.
+        lookup_ms: What asking the store took.
     """
 
     namespace: str
@@ -41,6 +42,7 @@ class Upload:
     size_bytes: int
     key: str
     started: float
+    lookup_ms: float = 0
 
 
 class ImageEncoder:
@@ -95,7 +97,7 @@ class ImageEncoder:
         """Names and keeps the embedding of an upload if it is stored or being made already."""
         looked = time.perf_counter()
         found = await asyncio.to_thread(self._store.find_embedding, upload.namespace, upload.key)
-        timings = pb.EncodeTimings(lookup_ms=_since(looked))
+        upload.lookup_ms = _since(looked)
         if found is not None:
             header, size, _ = found
             await asyncio.to_thread(self._store.touch_embedding, upload.namespace, upload.key, self.settings.ttl_s)
@@ -104,7 +106,7 @@ class ImageEncoder:
             if flight is None:
                 return None
             header, size, _ = flight
-        return await self._finish(upload, header, size, True, timings)
+        return await self._finish(upload, header, size, True, pb.EncodeTimings())
 
     async def encode(self, upload: Upload, data: bytes, receive_ms: float) -> pb.EncodeImageResponse:
         """Encodes, stores and names an image.
@@ -200,6 +202,7 @@ class ImageEncoder:
     ) -> pb.EncodeImageResponse:
         ttl_s = self.settings.ttl_s
         await asyncio.to_thread(self._store.set_alias, upload.namespace, upload.image_id, upload.key, ttl_s)
+        timings.lookup_ms = upload.lookup_ms
         timings.total_ms = _since(upload.started)
         return pb.EncodeImageResponse(image=_info(header, upload.image_id, size, ttl_s), cached=cached, timings=timings)
 

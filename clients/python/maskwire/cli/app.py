@@ -1,5 +1,6 @@
 """The commands' options and help."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -38,6 +39,13 @@ Decoder = Annotated[
 Namespace = Annotated[str, typer.Option(envvar="MASKWIRE_NAMESPACE", help="Tenant; images of others are out of sight.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")]
 RetryS = Annotated[float, typer.Option("--retry-s", min=0, help="Seconds to keep trying while a server is away.")]
+
+
+class Kind(StrEnum):
+    """Sorts of servers."""
+
+    ENCODER = "encoder"
+    DECODER = "decoder"
 
 
 def _numbers(text: str, count: int, form: str) -> tuple[float, ...]:
@@ -138,11 +146,16 @@ def embed(
 
 
 @app.command()
-def status(encoder: Encoder = None, decoder: Decoder = None, as_json: AsJson = False) -> None:
+def status(
+    kind: Annotated[Kind | None, typer.Argument(help="Ask only these servers; all if not given.")] = None,
+    encoder: Encoder = None,
+    decoder: Decoder = None,
+    as_json: AsJson = False,
+) -> None:
     """Show which servers answer, and which models they serve. Exit code 1 if one does not."""
     from maskwire.cli.status import run
 
-    run(encoder, decoder, as_json=as_json)
+    run(kind, encoder, decoder, as_json=as_json)
 
 
 @app.command()

@@ -25,10 +25,10 @@ def health(address: str) -> str:
     return str(health_pb2.HealthCheckResponse.ServingStatus.Name(response.status))
 
 
-def run(encoder: str | None, decoder: str | None, *, as_json: bool) -> None:
+def run(kind: str | None, encoder: str | None, decoder: str | None, *, as_json: bool) -> None:
     servers: list[dict[str, Any]] = []
     for channels in (Channels("encoder", encoder, DEFAULT_ENCODER), Channels("decoder", decoder, DEFAULT_DECODER)):
-        for address in channels.addresses:
+        for address in channels.addresses if kind in (None, channels.kind) else []:
             server: dict[str, Any] = {"kind": channels.kind, "address": address, "health": health(address)}
             if channels.kind == "encoder" and server["health"] == "SERVING":
                 server["models"] = _models(address)
