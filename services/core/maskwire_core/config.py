@@ -26,7 +26,7 @@ class Settings(BaseSettings):
         "redis://localhost:6379/0",
         description="Store: redis://, rediss:// (TLS) or unix:// address of Redis or Valkey.",
     )
-    redis_timeout_s: float = Field(5, gt=0, description="Seconds after which a store command is given up.")
+    redis_timeout_s: float = Field(2, gt=0, description="Seconds of silence after which a store command is given up.")
 
 
 class EncoderSettings(Settings):

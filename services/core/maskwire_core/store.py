@@ -55,13 +55,14 @@ class Store:
         timeout_s: Longest time for one command.
     """
 
-    def __init__(self, url: str, timeout_s: float = 5) -> None:
+    def __init__(self, url: str, timeout_s: float = 2) -> None:
         self._redis = redis.Redis.from_url(
             url,
             socket_timeout=timeout_s,
             socket_connect_timeout=min(timeout_s, 1),
             socket_read_size=_SOCKET_READ_BYTES,
-            retry=Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.2), 2),
+            # Broken connections are retried; a store that does not answer in time is not asked twice.
+            retry=Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.2), 2, supported_errors=(redis.ConnectionError,)),
             health_check_interval=30,
         )
         self.corrupt_values = 0
