@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from maskwire_core.bundle import DecoderBundle, DecoderConfig
 from maskwire_core.config import EncoderSettings
+from maskwire_core.models import ModelError, add
 from maskwire_encoder import checkpoints
 from maskwire_encoder.export import export_decoder, to_patches
 from maskwire_encoder.model import Model
@@ -23,7 +24,12 @@ CONFIG = DecoderConfig("m", "f", 1024, 256, True, 0.05, 0.98)
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    return Model(EncoderSettings(cache=tmp_path_factory.mktemp("cache"), device="cpu"))
+    return load(EncoderSettings(cache=tmp_path_factory.mktemp("cache"), device="cpu"))
+
+
+def load(settings: EncoderSettings) -> Model:
+    (source,) = checkpoints.find(settings)
+    return Model(source, settings)
 
 
 @given(st.integers(1, 700), st.integers(1, 700), st.integers(0, 2**32))
@@ -94,25 +100,29 @@ def test_exported_decoder_equals_sam2_and_is_deterministic(config: str) -> None:
 
 def test_the_export_is_kept_and_checked(demo: Model, tmp_path: Path) -> None:
     settings = EncoderSettings(cache=tmp_path, device="cpu")
-    Model(settings)
+    load(settings)
     (kept,) = (tmp_path / "decoders").iterdir()
-    assert Model(settings).decoder.digest == demo.decoder.digest
+    assert load(settings).decoder.digest == demo.decoder.digest
     kept.write_bytes(kept.read_bytes()[:-5])
-    assert Model(settings).decoder.digest == demo.decoder.digest
+    assert load(settings).decoder.digest == demo.decoder.digest
 
 
 def find_and_build(**arguments: object) -> str:
-    source = checkpoints.find(EncoderSettings(**arguments))  # type: ignore[arg-type]
-    return checkpoints.build(source)[1]
+    model = arguments.pop("model")
+    settings = EncoderSettings(model=model if isinstance(model, list) else [model], **arguments)  # type: ignore[arg-type]
+    fingerprints = [checkpoints.build(source)[1] for source in checkpoints.find(settings)]
+    return fingerprints[-1]
 
 
 def test_checkpoints_by_name_by_config_and_as_safetensors_are_one_model(tiny_checkpoint: Path, tmp_path: Path) -> None:
     by_name = find_and_build(model="sam2.1_hiera_tiny", checkpoint=tiny_checkpoint)
-    assert find_and_build(model="sam2.1_hiera_tiny", models=tiny_checkpoint.parent) == by_name
+    assert find_and_build(model="facebook/sam2.1-hiera-tiny", checkpoint=tiny_checkpoint) == by_name
     assert find_and_build(model="mine", config=TINY, checkpoint=tiny_checkpoint) == by_name
     weights = torch.load(tiny_checkpoint, weights_only=True)["model"]
     save_file(weights, tmp_path / "tiny.safetensors")
     assert find_and_build(model="mine", config=TINY, checkpoint=tmp_path / "tiny.safetensors") == by_name
+    add(tmp_path, "added", TINY, tmp_path / "tiny.safetensors")
+    assert find_and_build(model=["demo", "added"], models=tmp_path) == by_name
     weights["sam_mask_decoder.iou_token.weight"] += 1e-3
     save_file(weights, tmp_path / "tiny.safetensors")
     assert find_and_build(model="mine", config=TINY, checkpoint=tmp_path / "tiny.safetensors") != by_name
@@ -123,6 +133,13 @@ def test_unusable_models_are_refused_with_a_remedy(tiny_checkpoint: Path, tmp_pa
     broken.write_bytes(tiny_checkpoint.read_bytes()[:1000])
     nonsense = tmp_path / "nonsense.yaml"
     nonsense.write_text("a: 1\n")
+    renamed = tmp_path / "renamed"
+    renamed.mkdir()
+    (renamed / "sam2_hiera_tiny.pt").write_bytes(broken.read_bytes())
+    changed = tmp_path / "changed.pt"
+    changed.write_bytes(b"before")
+    add(tmp_path, "added", TINY, changed)
+    changed.write_bytes(b"after")
     cases: list[tuple[dict[str, object], str]] = [
         ({"model": "sam3"}, "unknown model 'sam3'"),
         ({"model": "sam2.1_hiera_large", "models": tmp_path}, "no checkpoint at"),
@@ -132,9 +149,13 @@ def test_unusable_models_are_refused_with_a_remedy(tiny_checkpoint: Path, tmp_pa
         ({"model": "mine", "config": "no/such.yaml", "checkpoint": tiny_checkpoint}, "no model configuration"),
         ({"model": "mine", "config": str(nonsense), "checkpoint": tiny_checkpoint}, "has no 'model' section"),
         ({"model": "mine", "config": TINY}, "--config needs --checkpoint"),
+        ({"model": ["demo", "mine"], "checkpoint": tiny_checkpoint}, "belongs to a single --model"),
+        ({"model": "sam2.1_hiera_tiny", "models": tiny_checkpoint.parent}, "bytes instead of 156008466"),
+        ({"model": "sam2_hiera_tiny", "models": renamed}, "SHA-256 .* instead of 65b50056"),
+        ({"model": "added", "models": tmp_path}, "SHA-256 .* instead of"),
     ]
     for arguments, message in cases:
-        with pytest.raises(checkpoints.ModelError, match=message):
+        with pytest.raises(ModelError, match=message):
             find_and_build(**arguments)
 
 

@@ -2,10 +2,10 @@
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MIB = 1 << 20
 
@@ -33,9 +33,10 @@ class EncoderSettings(Settings):
     """Maskwire encoder: turns images into SAM 2 embeddings and stores them."""
 
     port: int = Field(50051, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
-    model: str = Field(
-        "demo",
-        description="demo, a published SAM 2 name such as sam2.1_hiera_tiny, or any name together with --config.",
+    model: Annotated[list[str], NoDecode] = Field(
+        ["demo"],
+        description="demo, a published SAM 2 name such as sam2.1_hiera_tiny, one that 'maskwire models add' made "
+        "known, or any name together with --config. Several: repeat it, or use commas; the first is the default.",
     )
     config: str | None = Field(
         None, description="SAM 2 model configuration: a YAML file, or one in the sam2 package (configs/sam2.1/...)."
@@ -52,6 +53,12 @@ class EncoderSettings(Settings):
     queue_limit: int = Field(64, ge=1, description="Images that may wait for the model before new ones are refused.")
     max_image_bytes: int = Field(64 * MIB, ge=1, description="Largest image file accepted, in bytes.")
     max_image_pixels: int = Field(120_000_000, ge=1, description="Largest image accepted, in pixels.")
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        parts = value if isinstance(value, list) else [value]
+        return [name.strip() for part in parts for name in str(part).split(",")]
 
 
 class DecoderSettings(Settings):

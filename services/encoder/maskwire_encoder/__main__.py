@@ -3,14 +3,16 @@
 import asyncio
 import sys
 
+import torch
 from maskwire.v1 import encoder_pb2_grpc
 from maskwire_core.config import EncoderSettings
 from maskwire_core.errors import ServiceError
+from maskwire_core.models import ModelError
 from maskwire_core.rpc import configure_logging, repeating, serve
 from maskwire_core.store import Store
 from pydantic_settings import CliApp
 
-from maskwire_encoder.checkpoints import ModelError
+from maskwire_encoder.checkpoints import find
 from maskwire_encoder.encoder import ImageEncoder
 from maskwire_encoder.model import Model
 from maskwire_encoder.service import NAME, EncoderService
@@ -22,9 +24,11 @@ async def run(settings: EncoderSettings) -> None:
     store = Store(settings.redis_url, settings.redis_timeout_s)
     try:
         store.ping()
-        encoder = ImageEncoder(settings, store, Model(settings))
-        await encoder.publish_decoder()
-        async with repeating(_PUBLISH_PERIOD_S, encoder.publish_decoder):
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        encoder = ImageEncoder(settings, store, [Model(source, settings) for source in find(settings)])
+        await encoder.publish_decoders()
+        async with repeating(_PUBLISH_PERIOD_S, encoder.publish_decoders):
             await serve(
                 settings,
                 NAME,

@@ -11,18 +11,13 @@ import torch
 from hydra import compose
 from hydra.utils import instantiate
 from maskwire_core.config import EncoderSettings
+from maskwire_core.models import DEMO, PUBLISHED, ModelError, added, canonical, verify
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file
 from sam2 import build_sam  # noqa: F401 - importing it registers the package's configurations with hydra
 
-DEMO = "demo"
 DEMO_NOTE = "demonstration model: small, trained briefly, rough masks; use a published SAM 2 checkpoint for real work"
 
-_PUBLISHED = {
-    f"{family}_hiera_{size}": f"configs/{family}/{family}_hiera_{short}.yaml"
-    for family in ("sam2.1", "sam2")
-    for size, short in (("tiny", "t"), ("small", "s"), ("base_plus", "b+"), ("large", "l"))
-}
 _DEMO_CONFIG = "configs/sam2.1/sam2.1_hiera_t.yaml"
 _DEMO_CHANGES: dict[str, Any] = {
     "image_size": 512,
@@ -41,10 +36,6 @@ _POSTPROCESSING: dict[str, Any] = {
 }
 # The parts that see a single image; the others follow objects through videos.
 _IMAGE_PARTS = ("image_encoder.", "sam_prompt_encoder.", "sam_mask_decoder.", "no_mem_embed")
-
-
-class ModelError(Exception):
-    """A model cannot be served; the message names the file and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -66,25 +57,39 @@ class ModelSource:
     changes: Mapping[str, Any] = field(default_factory=dict)
 
 
-def find(settings: EncoderSettings) -> ModelSource:
-    """The model that the settings name.
+def find(settings: EncoderSettings) -> list[ModelSource]:
+    """The models that the settings name, the default one first.
 
     Raises:
-        ModelError: The name is unknown, or a file is not there.
+        ModelError: A name is unknown, a file is not there, or its digest is wrong.
     """
-    name, checkpoint = settings.model, settings.checkpoint
-    if settings.config is not None and checkpoint is None:
+    if settings.config is not None and settings.checkpoint is None:
         raise ModelError("--config needs --checkpoint, the weights that belong to it")
-    if name == DEMO and settings.config is None:
+    if settings.checkpoint is not None and len(settings.model) > 1:
+        raise ModelError("--checkpoint belongs to a single --model; make others known with 'maskwire models add'")
+    return [_find(name, settings) for name in dict.fromkeys(map(canonical, settings.model))]
+
+
+def _find(name: str, settings: EncoderSettings) -> ModelSource:
+    folder, checkpoint = settings.models.expanduser(), settings.checkpoint
+    if settings.config is not None and checkpoint is not None:
+        return ModelSource(name, settings.config, _existing(checkpoint))
+    if name == DEMO:
         weights = checkpoint or Path(str(resources.files(__package__) / "weights" / "demo.safetensors"))
         return ModelSource(DEMO, _DEMO_CONFIG, _existing(weights), DEMO_NOTE, _DEMO_CHANGES)
-    config = settings.config or _PUBLISHED.get(name)
-    if config is None:
-        known = ", ".join((DEMO, *_PUBLISHED))
-        raise ModelError(f"unknown model {name!r}: give --config and --checkpoint, or one of {known}")
-    if checkpoint is None:
-        checkpoint = settings.models.expanduser() / f"{name}.pt"
-    return ModelSource(name, config, _existing(checkpoint))
+    if (published := PUBLISHED.get(name)) is not None:
+        if checkpoint is None:
+            checkpoint = folder / f"{name}.pt"
+            verify(checkpoint, published)
+        return ModelSource(name, published.config, _existing(checkpoint))
+    if (own := added(folder, name)) is not None and checkpoint is None:
+        verify(Path(own.checkpoint), own)
+        return ModelSource(name, own.config, Path(own.checkpoint))
+    known = ", ".join((DEMO, *PUBLISHED))
+    raise ModelError(
+        f"unknown model {name!r}: it is none of {known}, and was not added with 'maskwire models add'; for a model of "
+        "your own give --config and --checkpoint"
+    )
 
 
 def _existing(checkpoint: Path) -> Path:

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from maskwire.v1 import encoder_pb2 as pb
@@ -12,6 +13,7 @@ from maskwire_core.config import EncoderSettings
 from maskwire_core.embedding import Header, pack
 from maskwire_core.errors import InvalidArgument, NotFound, ResourceExhausted, embedding_expired, image_not_found
 from maskwire_core.flights import Flights
+from maskwire_core.models import canonical
 from maskwire_core.pool import Pool
 from maskwire_core.store import Store, content_key
 from torch import Tensor
@@ -31,6 +33,7 @@ class Upload:
         image_id: Name of the image, issued here if the caller gave none.
         sha256: Digest of the file.
         size_bytes: Size of the file.
+        model: What encodes it.
         key: Content key of its embedding.
         started: `time.perf_counter()` when the header came.
         lookup_ms: What asking the store took.
@@ -40,23 +43,24 @@ class Upload:
     image_id: str
     sha256: bytes
     size_bytes: int
+    model: Model
     key: str
     started: float
     lookup_ms: float = 0
 
 
 class ImageEncoder:
-    """Encodes images with one model and stores their embeddings.
+    """Encodes images and stores their embeddings.
 
     Args:
         settings: Limits, codec, time to live.
         store: Where embeddings go.
-        model: What makes them.
+        models: What makes them, the default first; all on one device, which takes one image at a time.
     """
 
-    def __init__(self, settings: EncoderSettings, store: Store, model: Model) -> None:
+    def __init__(self, settings: EncoderSettings, store: Store, models: Sequence[Model]) -> None:
         self.settings = settings
-        self.model = model
+        self.models = {model.source.name: model for model in models}
         self._store = store
         self._readers = Pool("image reader", _READERS, settings.queue_limit)
         self._device = Pool("model", 1, settings.queue_limit)
@@ -71,12 +75,10 @@ class ImageEncoder:
             ResourceExhausted: The file is too large.
         """
         started = time.perf_counter()
-        if header.model and header.model != self.model.source.name:
-            raise NotFound(
-                "MODEL_NOT_FOUND",
-                f"this encoder serves {self.model.source.name!r}, not {header.model!r}",
-                field="model",
-            )
+        model = self.models.get(canonical(header.model)) if header.model else next(iter(self.models.values()))
+        if model is None:
+            served = ", ".join(self.models)
+            raise NotFound("MODEL_NOT_FOUND", f"this encoder serves {served}, not {header.model!r}", field="model")
         if len(header.sha256) != 32:
             raise InvalidArgument(
                 "BAD_DIGEST", "sha256 must be the 32 bytes of the file's SHA-256", field="header.sha256"
@@ -89,9 +91,10 @@ class ImageEncoder:
                 f"the file has {header.size_bytes} bytes; at most {self.settings.max_image_bytes} are accepted",
                 field="header.size_bytes",
             )
-        key = content_key(header.sha256, self.model.fingerprint, PREPROCESSING, self.settings.store_codec)
+        key = content_key(header.sha256, model.fingerprint, PREPROCESSING, self.settings.store_codec)
         image_id = names.image_id(header.image_id) if header.image_id else names.issue_image_id()
-        return Upload(names.namespace(header.namespace), image_id, header.sha256, header.size_bytes, key, started)
+        namespace = names.namespace(header.namespace)
+        return Upload(namespace, image_id, header.sha256, header.size_bytes, model, key, started)
 
     async def find(self, upload: Upload) -> pb.EncodeImageResponse | None:
         """Names and keeps the embedding of an upload if it is stored or being made already."""
@@ -156,30 +159,31 @@ class ImageEncoder:
                 await asyncio.to_thread(self._store.delete_embedding, namespace, key)
         return await asyncio.to_thread(self._store.delete_alias, namespace, image_id)
 
-    async def publish_decoder(self) -> None:
-        """Makes sure that decoder workers find this model's decoder, also after the store lost it."""
-        await asyncio.to_thread(self._store.publish_decoder, self.model.decoder)
+    async def publish_decoders(self) -> None:
+        """Makes sure that decoder workers find these models' decoders, also after the store lost them."""
+        for model in self.models.values():
+            await asyncio.to_thread(self._store.publish_decoder, model.decoder)
 
     async def _embed(self, upload: Upload, data: bytes) -> tuple[Header, int, pb.EncodeTimings]:
         timings = pb.EncodeTimings()
 
         def read() -> tuple[int, int, Tensor]:
             rgb = read_image(data, self.settings.max_image_pixels)
-            return rgb.shape[0], rgb.shape[1], self.model.prepare(rgb)
+            return rgb.shape[0], rgb.shape[1], upload.model.prepare(rgb)
 
         started = time.perf_counter()
         (height, width, pixels), waited_ms = await self._readers.run(read)
         timings.read_ms = _since(started) - waited_ms
         started = time.perf_counter()
-        (tensors,), queue_ms = await self._device.run(self.model.encode, pixels[None])
+        (tensors,), queue_ms = await self._device.run(upload.model.encode, pixels[None])
         timings.queue_ms = waited_ms + queue_ms
         timings.encode_ms = _since(started) - queue_ms
         header = Header(
             namespace=upload.namespace,
             content_key=upload.key,
-            model=self.model.source.name,
-            fingerprint=self.model.fingerprint,
-            decoder=self.model.decoder.digest,
+            model=upload.model.source.name,
+            fingerprint=upload.model.fingerprint,
+            decoder=upload.model.decoder.digest,
             height=height,
             width=width,
             codec=self.settings.store_codec,
@@ -188,7 +192,7 @@ class ImageEncoder:
 
         def store() -> int:
             value = pack(header, tensors)
-            self._store.publish_decoder(self.model.decoder)
+            self._store.publish_decoder(upload.model.decoder)
             self._store.put_embedding(upload.namespace, upload.key, value, self.settings.ttl_s)
             return len(value)
 

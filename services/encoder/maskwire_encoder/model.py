@@ -11,6 +11,7 @@ import torch
 from maskwire_core.bundle import DecoderBundle, DecoderConfig
 from maskwire_core.config import EncoderSettings
 from maskwire_core.errors import CorruptValue
+from maskwire_core.models import ModelError
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
@@ -36,10 +37,8 @@ class Model:
         device: Where it runs.
     """
 
-    def __init__(self, settings: EncoderSettings) -> None:
-        if settings.threads:
-            torch.set_num_threads(settings.threads)
-        self.source = checkpoints.find(settings)
+    def __init__(self, source: checkpoints.ModelSource, settings: EncoderSettings) -> None:
+        self.source = source
         log.info("loading %s from %s", self.source.name, self.source.checkpoint)
         self._sam, self.fingerprint = checkpoints.build(self.source)
         self.image_size: int = self._sam.image_size
@@ -113,5 +112,5 @@ def _device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise checkpoints.ModelError(f"--device {name}: torch sees no CUDA device; use --device cpu")
+        raise ModelError(f"--device {name}: torch sees no CUDA device; use --device cpu")
     return name

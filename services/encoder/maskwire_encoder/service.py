@@ -61,13 +61,15 @@ class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
 
     @answering
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
-        model = self._encoder.model
-        info = pb.ModelInfo(
-            name=model.source.name,
-            fingerprint=model.fingerprint,
-            image_size_px=model.image_size,
-            is_default=True,
-            note=model.source.note,
-            device=str(model.device),
-        )
-        return pb.ListModelsResponse(models=[info])
+        models = [
+            pb.ModelInfo(
+                name=model.source.name,
+                fingerprint=model.fingerprint,
+                image_size_px=model.image_size,
+                is_default=index == 0,
+                note=model.source.note,
+                device=str(model.device),
+            )
+            for index, model in enumerate(self._encoder.models.values())
+        ]
+        return pb.ListModelsResponse(models=models)

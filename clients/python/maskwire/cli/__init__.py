@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+from importlib.metadata import entry_points
 
 from maskwire.cli.app import app
 from maskwire.errors import MaskwireError
@@ -11,6 +12,8 @@ from maskwire.errors import MaskwireError
 def main() -> None:
     """Runs a command. Errors are one line with a remedy, exit code 1; with --json, one JSON object."""
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # grpc's complaints about loops are not the user's
+    for command in entry_points(group="maskwire.commands"):  # those of the servers' packages
+        app.add_typer(command.load(), name=command.name)
     try:
         app()
     except MaskwireError as error:

@@ -161,8 +161,13 @@ def status(
 @app.command()
 def up(
     model: Annotated[
-        str, typer.Option(envvar="MASKWIRE_MODEL", help="demo, or a SAM 2 name such as sam2.1_hiera_tiny.")
-    ] = "demo",
+        list[str] | None,
+        typer.Option(
+            envvar="MASKWIRE_MODEL",
+            help="demo (if not given), a SAM 2 name such as sam2.1_hiera_tiny, or one of your own. Repeatable; the "
+            "first is what requests get that name none. See 'maskwire models list'.",
+        ),
+    ] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Weights of the model (.pt or .safetensors).")] = None,
     config: Annotated[str | None, typer.Option(help="Configuration of a model of your own (YAML).")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
@@ -188,7 +193,7 @@ def up(
     from maskwire.cli.up import run
 
     run(
-        model=model,
+        models=model or ["demo"],
         checkpoint=checkpoint,
         config=config,
         device=device,

@@ -7,7 +7,7 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -21,7 +21,7 @@ _STORES = ("valkey-server", "redis-server")
 
 def run(
     *,
-    model: str,
+    models: Sequence[str],
     checkpoint: Path | None,
     config: str | None,
     device: str,
@@ -56,10 +56,11 @@ def run(
                 "MASKWIRE_HOST": host,
                 "MASKWIRE_LOG_LEVEL": "INFO" if verbose else "WARNING",
             }
+            names = ", ".join(models)
             progress.update(
-                f"starting an encoder with model {model} (its first start takes longer) and {decoders} decoder(s)"
+                f"starting an encoder with {names} (its first start takes longer) and {decoders} decoder(s)"
             )
-            command = [sys.executable, "-m", "maskwire_encoder", "--port", str(encoder_port), "--model", model]
+            command = [sys.executable, "-m", "maskwire_encoder", "--port", str(encoder_port), "--model", names]
             command += ["--device", device, "--store-codec", store_codec]
             command += ["--checkpoint", str(checkpoint)] if checkpoint is not None else []
             command += ["--config", config] if config is not None else []
@@ -72,7 +73,7 @@ def run(
             "encoder": f"{reached}:{encoder_port}",
             "decoder": ",".join(f"{reached}:{port}" for port in decoder_ports),
             "redis_url": redis_url,
-            "model": model,
+            "model": names,
             "pids": {child.name: child.process.pid for child in supervisor.children if child.process is not None},
         }
         if as_json:

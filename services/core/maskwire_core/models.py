@@ -1,0 +1,177 @@
+"""Which models there are: the published checkpoints, those that a user added, and the demonstration.
+
+A folder (setting `models`, MASKWIRE_MODELS) holds NAME.pt for published models, and NAME.json for added ones, which
+says where configuration and weights lie and what their digest is.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+DEMO = "demo"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
+_BLOCK_BYTES = 1 << 20
+
+
+class ModelError(Exception):
+    """A model cannot be had or served; the message names the file and the remedy."""
+
+
+@dataclass(frozen=True)
+class PublishedModel:
+    """A checkpoint of the SAM 2 authors.
+
+    Attributes:
+        name: Its file's name without ending.
+        config: Its configuration in the sam2 package.
+        url: Where it is published.
+        sha256: Digest of the file, in hex.
+        size_bytes: Size of the file; None where it is not known.
+    """
+
+    name: str
+    config: str
+    url: str
+    sha256: str
+    size_bytes: int | None
+
+
+def _published(family: str, size: str, short: str, sha256: str, size_bytes: int | None = None) -> PublishedModel:
+    folder = {"sam2.1": "092824", "sam2": "072824"}[family]
+    name = f"{family}_hiera_{size}"
+    url = f"https://dl.fbaipublicfiles.com/segment_anything_2/{folder}/{name}.pt"
+    return PublishedModel(name, f"configs/{family}/{family}_hiera_{short}.yaml", url, sha256, size_bytes)
+
+
+PUBLISHED = {
+    model.name: model
+    for model in (
+        _published(
+            "sam2.1", "tiny", "t", "7402e0d864fa82708a20fbd15bc84245c2f26dff0eb43a4b5b93452deb34be69", 156_008_466
+        ),
+        _published(
+            "sam2.1", "small", "s", "6d1aa6f30de5c92224f8172114de081d104bbd23dd9dc5c58996f0cad5dc4d38", 184_416_285
+        ),
+        _published(
+            "sam2.1", "base_plus", "b+", "a2345aede8715ab1d5d31b4a509fb160c5a4af1970f199d9054ccfb746c004c5", 323_606_802
+        ),
+        _published(
+            "sam2.1", "large", "l", "2647878d5dfa5098f2f8649825738a9345572bae2d4350a2468587ece47dd318", 898_083_611
+        ),
+        _published("sam2", "tiny", "t", "65b50056e05bcb13694174f51bb6da89c894b57b75ccdf0ba6352c597c5d1125"),
+        _published("sam2", "small", "s", "95949964d4e548409021d47b22712d5f1abf2564cc0c3c765ba599a24ac7dce3"),
+        _published("sam2", "base_plus", "b+", "d0bb7f236400a49669ffdd1be617959a8b1d1065081789d7bbff88eded3a8071"),
+        _published("sam2", "large", "l", "7442e4e9b732a508f80e141e7c2913437a3610ee0c77381a66658c3a445df87b"),
+    )
+}
+
+
+def canonical(name: str) -> str:
+    """A model's own name for what people call it; unknown names are returned as they are.
+
+    hiera_tiny, sam2/hiera_tiny and sam2.1/hiera_tiny are the newest, sam2.1_hiera_tiny. facebook/sam2-hiera-tiny and
+    facebook/sam2.1-hiera-tiny are what they say. b_plus and b+ are base_plus.
+    """
+    plain = name.lower()
+    if plain.startswith("facebook/"):
+        plain = plain.removeprefix("facebook/").replace("-", "_")
+    else:
+        size = re.fullmatch(r"(?:sam2(?:\.1)?/)?hiera_(.+)", plain)
+        plain = f"sam2.1_hiera_{size[1]}" if size else plain
+    plain = re.sub(r"_(b_plus|b\+|b)$", "_base_plus", plain)
+    plain = re.sub(r"_(t|s|l)$", lambda short: {"_t": "_tiny", "_s": "_small", "_l": "_large"}[short[0]], plain)
+    return plain if plain in PUBLISHED else name
+
+
+@dataclass(frozen=True)
+class AddedModel:
+    """A model of a user's own.
+
+    Attributes:
+        name: Under which it is served.
+        config: A YAML file, or the name of a configuration in the sam2 package.
+        checkpoint: A .pt or .safetensors file.
+        sha256: Digest of the checkpoint when it was added.
+    """
+
+    name: str
+    config: str
+    checkpoint: str
+    sha256: str
+
+
+def add(folder: Path, name: str, config: str, checkpoint: Path) -> AddedModel:
+    """Makes a model known under a name; its files stay where they are.
+
+    Raises:
+        ModelError: The name is taken or not allowed, or a file is missing.
+    """
+    if not _NAME.fullmatch(name) or canonical(name) in PUBLISHED or name == DEMO:
+        raise ModelError(
+            f"{name!r} cannot be a model's name: published names and 'demo' are taken, and a name is made of letters, "
+            "digits and . _ + -"
+        )
+    if not checkpoint.is_file():
+        raise ModelError(f"no checkpoint at {checkpoint}")
+    config = str(Path(config).resolve()) if Path(config).is_file() else config
+    model = AddedModel(name, config, str(checkpoint.resolve()), digest(checkpoint))
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f"{name}.json.part"
+    partial.write_text(json.dumps(asdict(model), indent=2) + "\n")
+    partial.replace(folder / f"{name}.json")
+    return model
+
+
+def added(folder: Path, name: str) -> AddedModel | None:
+    """The added model of a name.
+
+    Raises:
+        ModelError: Its description is damaged.
+    """
+    path = folder / f"{name}.json"
+    if not _NAME.fullmatch(name) or not path.is_file():
+        return None
+    try:
+        return AddedModel(**json.loads(path.read_text()))
+    except (OSError, TypeError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read: {error}; add the model again") from error
+
+
+def all_added(folder: Path) -> list[AddedModel]:
+    """Every added model."""
+    return [model for path in sorted(folder.glob("*.json")) if (model := added(folder, path.stem)) is not None]
+
+
+def digest(path: Path, progress: Callable[[int], None] = lambda _: None) -> str:
+    """SHA-256 of a file, in hex. `progress` is told the bytes of each step."""
+    hashed = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            hashed.update(block)
+            progress(len(block))
+    return hashed.hexdigest()
+
+
+def verify(path: Path, model: PublishedModel | AddedModel, progress: Callable[[int], None] = lambda _: None) -> None:
+    """Checks a checkpoint's size and digest.
+
+    Raises:
+        ModelError: It is not that model's; the message has the file and both digests.
+    """
+    if not path.is_file():
+        raise ModelError(f"no checkpoint at {path}: 'maskwire models pull {model.name}' gets a published one")
+    size = model.size_bytes if isinstance(model, PublishedModel) else None
+    if size is not None and path.stat().st_size != size:
+        raise ModelError(
+            f"{path} has {path.stat().st_size} bytes instead of {size}: it is truncated or another file; "
+            "delete it and get it again"
+        )
+    got = digest(path, progress)
+    if got != model.sha256:
+        raise ModelError(
+            f"{path} has SHA-256 {got} instead of {model.sha256}: it is damaged or another file; "
+            "delete it and get it again"
+        )

@@ -1,0 +1,134 @@
+"""maskwire models: list, pull, verify, add. Joined to the maskwire command by an entry point (pyproject.toml)."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    help="Models: which there are, getting published checkpoints, checking files, making your own known.",
+    no_args_is_help=True,
+)
+
+Folder = Annotated[
+    Path,
+    typer.Option("--models", envvar="MASKWIRE_MODELS", help="Folder of checkpoints."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+_FOLDER = Path("~/.cache/maskwire/models")
+
+
+def _fail(error: Exception, as_json: bool = False) -> None:
+    if as_json:
+        print(json.dumps({"error": {"message": str(error)}}))
+    else:
+        print(f"error: {error}", file=sys.stderr)
+    sys.exit(1)
+
+
+@app.command("list")
+def list_models(folder: Folder = _FOLDER, as_json: AsJson = False) -> None:
+    """Show all models: published, added, and the demonstration; and which of them are here."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from maskwire_core import models
+
+    folder = folder.expanduser()
+    rows: list[dict[str, Any]] = [{"name": models.DEMO, "kind": "in the package", "here": True}]
+    for model in models.PUBLISHED.values():
+        path = folder / f"{model.name}.pt"
+        size = model.size_bytes
+        rows.append(
+            {"name": model.name, "kind": "published", "here": path.exists(), "path": str(path), "size_bytes": size}
+        )
+    try:
+        for own in models.all_added(folder):
+            path = Path(own.checkpoint)
+            size = path.stat().st_size if path.exists() else None
+            rows.append(
+                {"name": own.name, "kind": "added", "here": path.exists(), "path": str(path), "size_bytes": size}
+            )
+    except models.ModelError as error:
+        _fail(error, as_json)
+    if as_json:
+        print(json.dumps({"models": rows}))
+        return
+    table = Table("model", "kind", "here", "size", "file")
+    for row in rows:
+        megabytes = f"{row['size_bytes'] / 1e6:.0f} MB" if row.get("size_bytes") else ""
+        table.add_row(row["name"], row["kind"], "yes" if row["here"] else "no", megabytes, row.get("path", ""))
+    Console().print(table)
+
+
+@app.command()
+def pull(
+    name: Annotated[str, typer.Argument(help="A published model, such as sam2.1_hiera_tiny or hiera_tiny.")],
+    url: Annotated[str | None, typer.Option(help="Address of the file on a mirror.")] = None,
+    folder: Folder = _FOLDER,
+) -> None:
+    """Download a published checkpoint. An interrupted download goes on where it ended; size and SHA-256 are checked."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    from maskwire_core import models
+    from maskwire_core.downloads import pull as download
+
+    model = models.PUBLISHED.get(models.canonical(name))
+    if model is None:
+        _fail(models.ModelError(f"{name!r} is not published; choose one of {', '.join(models.PUBLISHED)}"))
+        return
+    columns = (TextColumn(model.name), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    try:
+        with Progress(*columns, console=Console(stderr=True)) as progress:
+            task = progress.add_task("", total=model.size_bytes)
+            path = download(
+                model,
+                folder.expanduser(),
+                url=url,
+                progress=lambda done, total: progress.update(task, completed=done, total=total),
+            )
+    except models.ModelError as error:
+        _fail(error)
+    else:
+        print(f"{path}: {model.name}, SHA-256 as published. Serve it with: maskwire up --model {model.name}")
+
+
+@app.command()
+def verify(
+    path: Annotated[Path, typer.Argument(help="A checkpoint file.")],
+    name: Annotated[str | None, typer.Option(help="The model it should be; its file name says if not given.")] = None,
+) -> None:
+    """Check that a file is the published checkpoint whose name it has."""
+    from maskwire_core import models
+
+    model = models.PUBLISHED.get(models.canonical(name or path.stem))
+    try:
+        if model is None:
+            known = ", ".join(models.PUBLISHED)
+            raise models.ModelError(f"{name or path.stem!r} is not published; say --name with one of {known}")
+        models.verify(path, model)
+    except models.ModelError as error:
+        _fail(error)
+    else:
+        print(f"{path}: {model.name}, SHA-256 as published")
+
+
+@app.command()
+def add(
+    name: Annotated[str, typer.Argument(help="Name to serve it under.")],
+    config: Annotated[str, typer.Option(help="Its configuration: a YAML file, or one of the sam2 package.")],
+    checkpoint: Annotated[Path, typer.Option(help="Its weights: a .pt or .safetensors file.")],
+    folder: Folder = _FOLDER,
+) -> None:
+    """Make a model of your own known: fine-tuned, or of another size. Its files stay where they are."""
+    from maskwire_core import models
+
+    try:
+        model = models.add(folder.expanduser(), name, config, checkpoint)
+    except models.ModelError as error:
+        _fail(error)
+    else:
+        print(f"{model.name}: {model.checkpoint}. Serve it with: maskwire up --model {model.name}")

@@ -1,0 +1,195 @@
+"""The model registry, and downloads from a local server."""
+
+import dataclasses
+import hashlib
+import http.server
+import json
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import free_port
+from maskwire_core import models
+from maskwire_core.downloads import pull
+from maskwire_core.models import PUBLISHED, ModelError, canonical
+from maskwire_core.models_cli import app as models_app
+from typer.testing import CliRunner
+
+CONTENT = np.random.default_rng(0).bytes(3_000_000)
+
+
+class Site(http.server.ThreadingHTTPServer):
+    """Serves CONTENT, with faults.
+
+    Attributes:
+        requests: The Range header of each request.
+        cuts: Bytes after which the next answers break off; None is a whole answer, a negative number a status.
+        ranges: Whether Range is obeyed.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.content = CONTENT
+        self.requests: list[str | None] = []
+        self.cuts: list[int | None] = []
+        self.ranges = True
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/model.pt"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Site
+
+    def do_GET(self) -> None:
+        site, wanted = self.server, self.headers["Range"]
+        site.requests.append(wanted)
+        cut = site.cuts.pop(0) if site.cuts else None
+        if cut is not None and cut < 0:
+            self.send_error(-cut)
+            return
+        start = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1]) if wanted and site.ranges else 0  # type: ignore[index]
+        if start >= len(site.content):
+            self.send_error(416)
+            return
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(site.content) - start))
+        self.end_headers()
+        self.wfile.write(site.content[start : None if cut is None else start + cut])
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with Site() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture
+def model(site: Site) -> models.PublishedModel:
+    digest = hashlib.sha256(CONTENT).hexdigest()
+    known = PUBLISHED["sam2.1_hiera_tiny"]
+    return dataclasses.replace(known, url=site.url, sha256=digest, size_bytes=len(CONTENT))
+
+
+def test_a_good_file_is_pulled_once(site: Site, model: models.PublishedModel, tmp_path: Path) -> None:
+    steps: list[tuple[int, int | None]] = []
+    path = pull(model, tmp_path / "deep", progress=lambda done, total: steps.append((done, total)))
+    assert path == tmp_path / "deep" / "sam2.1_hiera_tiny.pt"
+    assert path.read_bytes() == CONTENT
+    assert steps[-1] == (len(CONTENT), len(CONTENT))
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    pull(model, tmp_path / "deep")
+    assert len(site.requests) == 1
+
+
+def test_a_size_that_is_not_known_is_no_hindrance(model: models.PublishedModel, tmp_path: Path) -> None:
+    assert pull(dataclasses.replace(model, size_bytes=None), tmp_path).read_bytes() == CONTENT
+
+
+def test_interruptions_and_server_errors_are_overcome(site: Site, model: models.PublishedModel, tmp_path: Path) -> None:
+    site.cuts = [1_000_000, -503, 500_000]
+    assert pull(model, tmp_path, pause_s=0).read_bytes() == CONTENT
+    assert site.requests == [None, "bytes=1000000-", "bytes=1000000-", "bytes=1500000-"]
+
+
+def test_what_arrived_is_kept_for_the_next_command(site: Site, model: models.PublishedModel, tmp_path: Path) -> None:
+    site.cuts = [100_000, 100_000, 100_000, 100_000]
+    with pytest.raises(ModelError, match="goes on from there"):
+        pull(model, tmp_path, pause_s=0)
+    assert not (tmp_path / "sam2.1_hiera_tiny.pt").exists()
+    assert pull(model, tmp_path).read_bytes() == CONTENT
+    assert site.requests[-1] == "bytes=400000-"
+
+
+def test_a_server_without_ranges_sends_all_again(site: Site, model: models.PublishedModel, tmp_path: Path) -> None:
+    site.cuts, site.ranges = [100_000], False
+    assert pull(model, tmp_path, pause_s=0).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("known_size", [True, False])
+def test_wrong_content_is_refused_and_removed(
+    site: Site, model: models.PublishedModel, tmp_path: Path, known_size: bool
+) -> None:
+    wanted = model if known_size else dataclasses.replace(model, size_bytes=None)
+    site.content = CONTENT[:-1] + bytes([CONTENT[-1] ^ 1])
+    with pytest.raises(ModelError, match=f"SHA-256 [0-9a-f]{{64}} instead of {model.sha256}"):
+        pull(wanted, tmp_path)
+    site.content = CONTENT[:-7]
+    with pytest.raises(ModelError, match=r"truncated|SHA-256"):
+        pull(wanted, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_file_and_no_network_name_the_remedy(site: Site, model: models.PublishedModel, tmp_path: Path) -> None:
+    site.cuts = [-404]
+    with pytest.raises(ModelError, match=r"404.*--url"):
+        pull(model, tmp_path)
+    nobody = f"http://127.0.0.1:{free_port()}/model.pt"
+    with pytest.raises(ModelError, match=r"put the file at .*sam2.1_hiera_tiny.pt"):
+        pull(model, tmp_path, url=nobody, pause_s=0)
+
+
+def test_a_damaged_file_that_is_there_is_named(model: models.PublishedModel, tmp_path: Path) -> None:
+    (tmp_path / "sam2.1_hiera_tiny.pt").write_bytes(CONTENT[:-1])
+    with pytest.raises(ModelError, match="has 2999999 bytes instead of 3000000"):
+        pull(model, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("sam2.1_hiera_tiny", "sam2.1_hiera_tiny"),
+        ("hiera_tiny", "sam2.1_hiera_tiny"),
+        ("hiera_b_plus", "sam2.1_hiera_base_plus"),
+        ("sam2/hiera_large", "sam2.1_hiera_large"),
+        ("facebook/sam2.1-hiera-tiny", "sam2.1_hiera_tiny"),
+        ("facebook/sam2-hiera-base-plus", "sam2_hiera_base_plus"),
+        ("sam2_hiera_s", "sam2_hiera_small"),
+        ("sam2.1_hiera_b+", "sam2.1_hiera_base_plus"),
+        ("demo", "demo"),
+        ("my-model", "my-model"),
+    ],
+)
+def test_what_people_call_models(name: str, expected: str) -> None:
+    assert canonical(name) == expected
+
+
+def test_eight_models_are_published() -> None:
+    assert len(PUBLISHED) == 8
+    assert all(re.fullmatch("[0-9a-f]{64}", model.sha256) for model in PUBLISHED.values())
+    assert PUBLISHED["sam2_hiera_tiny"].url.endswith("/072824/sam2_hiera_tiny.pt")
+    assert PUBLISHED["sam2.1_hiera_large"].url.endswith("/092824/sam2.1_hiera_large.pt")
+
+
+def test_adding_listing_and_verifying(tmp_path: Path) -> None:
+    run = CliRunner()
+    checkpoint, folder = tmp_path / "mine.pt", ("--models", str(tmp_path / "models"))
+    checkpoint.write_bytes(CONTENT)
+    added = run.invoke(models_app, ["add", "mine", "--config", "c.yaml", "--checkpoint", str(checkpoint), *folder])
+    assert added.exit_code == 0, added.output
+    listed = json.loads(run.invoke(models_app, ["list", "--json", *folder]).stdout)["models"]
+    assert [row["name"] for row in listed] == ["demo", *PUBLISHED, "mine"]
+    assert listed[-1]["here"]
+    own = models.added(tmp_path / "models", "mine")
+    assert own is not None
+    models.verify(checkpoint, own)
+    checkpoint.write_bytes(CONTENT[1:])
+    with pytest.raises(ModelError, match="SHA-256"):
+        models.verify(checkpoint, own)
+    for name in ("demo", "hiera_tiny", "../x", ""):
+        refused = run.invoke(models_app, ["add", name, "--config", "c", "--checkpoint", str(checkpoint), *folder])
+        assert refused.exit_code == 1
+        assert "cannot be a model's name" in refused.output
+    wrong = run.invoke(models_app, ["verify", str(checkpoint), "--name", "hiera_tiny"])
+    assert wrong.exit_code == 1
+    assert "bytes instead of 156008466" in wrong.output
+    assert run.invoke(models_app, ["pull", "nonsense"]).exit_code == 1
