@@ -14,9 +14,30 @@ from maskwire_decoder.prompts import LOGITS_DTYPES, Output, Prompt
 _CLAMP = 32.0  # as SAM2ImagePredictor does to the logits it returns
 
 
-def upsample(logits: NDArray[np.float32], width: int, height: int) -> NDArray[np.bool_]:
-    """SxS logits to a height x width mask: bilinear (align_corners=False), then > 0, as SAM2Transforms does."""
-    return cv2.resize(logits, (width, height), interpolation=cv2.INTER_LINEAR) > 0
+def upsample(logits: NDArray[np.float32], width: int, height: int, threshold: float = 0) -> NDArray[np.bool_]:
+    """SxS logits to a height x width mask: bilinear (align_corners=False), then > threshold, as SAM2Transforms does."""
+    return cv2.resize(logits, (width, height), interpolation=cv2.INTER_LINEAR) > threshold
+
+
+def without_specks(
+    logits: NDArray[np.float32], threshold: float, max_hole_area: int, max_sprinkle_area: int
+) -> NDArray[np.float32]:
+    """Fills small holes and removes small islands, as SAM2Transforms.postprocess_masks does with a CUDA kernel.
+
+    Components are 8-connected; both kinds are found in the given logits, SxS. Holes get logits of threshold + 10,
+    islands of threshold - 10.
+    """
+    cleaned = logits
+    for area, inside, value in (
+        (max_hole_area, logits <= threshold, 10.0),
+        (max_sprinkle_area, logits > threshold, -10.0),
+    ):
+        if area:
+            _, labels, statistics, _ = cv2.connectedComponentsWithStats(inside.view(np.uint8), connectivity=8)
+            small = statistics[:, cv2.CC_STAT_AREA] <= area
+            small[0] = False  # everything that is not inside
+            cleaned = np.where(small[labels], np.float32(threshold + value), cleaned)
+    return cleaned
 
 
 def polygons(mask: NDArray[np.bool_]) -> list[pb.Polygon]:
@@ -61,7 +82,8 @@ def _render(logits: NDArray[np.float32], score: float, output: Output, width: in
         result.logits.data = logits.clip(-_CLAMP, _CLAMP).astype(dtype).tobytes()
     if output.formats == {pb.MASK_FORMAT_LOGITS}:
         return result  # no mask of the image's size is needed
-    mask = upsample(logits, width, height)
+    cleaned = without_specks(logits, output.threshold, output.max_hole_area, output.max_sprinkle_area)
+    mask = upsample(cleaned, width, height, output.threshold)
     if pb.MASK_FORMAT_RLE in output.formats:
         counts = cast(bytes, coco.encode(np.asfortranarray(mask.view(np.uint8)))["counts"])
         result.rle.height, result.rle.width, result.rle.counts = height, width, counts.decode()

@@ -1,5 +1,6 @@
 """Requests to checked values."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,12 +40,18 @@ class Output:
         every: All candidates instead of the best.
         multimask: The model's three candidates instead of its single mask.
         logits_type: A key of `LOGITS_DTYPES`.
+        threshold: Logit above which a pixel is inside.
+        max_hole_area: Largest hole that is filled, in low-resolution pixels.
+        max_sprinkle_area: Largest island that is removed, likewise.
     """
 
     formats: frozenset[pb.MaskFormat.ValueType]
     every: bool
     multimask: bool
     logits_type: pb.DataType.ValueType
+    threshold: float
+    max_hole_area: int
+    max_sprinkle_area: int
 
 
 @dataclass(frozen=True)
@@ -65,12 +72,17 @@ def read_output(options: pb.OutputOptions) -> Output:
         _known(pb.MaskFormat, mask_format, f"output.formats[{index}]")
     _known(pb.Candidates, options.candidates, "output.candidates")
     _known(pb.DataType, options.logits_type, "output.logits_type")
+    if not math.isfinite(options.mask_threshold):
+        raise InvalidArgument("NOT_FINITE", "mask_threshold is NaN or infinite", field="output.mask_threshold")
     formats = {mask_format or pb.MASK_FORMAT_RLE for mask_format in options.formats}
     return Output(
         formats=frozenset(formats or {pb.MASK_FORMAT_RLE}),
         every=options.candidates == pb.CANDIDATES_ALL,
         multimask=options.multimask if options.HasField("multimask") else True,
         logits_type=options.logits_type or pb.DATA_TYPE_FP16,
+        threshold=options.mask_threshold,
+        max_hole_area=options.max_hole_area,
+        max_sprinkle_area=options.max_sprinkle_area,
     )
 
 

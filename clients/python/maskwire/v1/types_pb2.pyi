@@ -318,6 +318,9 @@ class OutputOptions(_message.Message):
     CANDIDATES_FIELD_NUMBER: _builtins.int
     MULTIMASK_FIELD_NUMBER: _builtins.int
     LOGITS_TYPE_FIELD_NUMBER: _builtins.int
+    MASK_THRESHOLD_FIELD_NUMBER: _builtins.int
+    MAX_HOLE_AREA_FIELD_NUMBER: _builtins.int
+    MAX_SPRINKLE_AREA_FIELD_NUMBER: _builtins.int
     candidates: Global___Candidates.ValueType
     """The best candidate or all."""
     multimask: _builtins.bool
@@ -326,6 +329,14 @@ class OutputOptions(_message.Message):
     """
     logits_type: Global___DataType.ValueType
     """Type of returned logits; fp16 when not said."""
+    mask_threshold: _builtins.float
+    """Logit above which a pixel is inside; 0 (also when absent) as SAM 2 has it. Finite."""
+    max_hole_area: _builtins.int
+    """Holes of at most this many low-resolution pixels are filled; 0 leaves them. As in SAM2ImagePredictor. Returned
+    logits stay as they are.
+    """
+    max_sprinkle_area: _builtins.int
+    """Islands of at most this many low-resolution pixels are removed; 0 leaves them. Likewise."""
     @_builtins.property
     def formats(self) -> _containers.RepeatedScalarFieldContainer[Global___MaskFormat.ValueType]:
         """Forms in which each mask is returned; COCO RLE when empty."""
@@ -337,10 +348,13 @@ class OutputOptions(_message.Message):
         candidates: Global___Candidates.ValueType = ...,
         multimask: _builtins.bool | None = ...,
         logits_type: Global___DataType.ValueType = ...,
+        mask_threshold: _builtins.float = ...,
+        max_hole_area: _builtins.int = ...,
+        max_sprinkle_area: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_multimask", b"_multimask", "multimask", b"multimask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_multimask", b"_multimask", "candidates", b"candidates", "formats", b"formats", "logits_type", b"logits_type", "multimask", b"multimask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_multimask", b"_multimask", "candidates", b"candidates", "formats", b"formats", "logits_type", b"logits_type", "mask_threshold", b"mask_threshold", "max_hole_area", b"max_hole_area", "max_sprinkle_area", b"max_sprinkle_area", "multimask", b"multimask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__multimask: _TypeAlias = _typing.Literal["multimask"]  # noqa: Y015
     _WhichOneofArgType__multimask: _TypeAlias = _typing.Literal["_multimask", b"_multimask"]  # noqa: Y015
