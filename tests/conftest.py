@@ -17,6 +17,7 @@ import pytest
 import torch
 from maskwire import Client
 from maskwire.cli.status import health
+from maskwire.cli.supervisor import leashed
 from maskwire.cli.up import _store_program
 from PIL import Image
 from reference import build_tiny
@@ -44,7 +45,7 @@ def wait_until(
 
 @contextlib.contextmanager
 def running(command: Sequence[str], environment: dict[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(list(command), env={**os.environ, **(environment or {})})
+    process = subprocess.Popen(leashed(command), env={**os.environ, **(environment or {})})
     try:
         yield process
     finally:
@@ -58,8 +59,10 @@ def running(command: Sequence[str], environment: dict[str, str] | None = None) -
 
 
 @contextlib.contextmanager
-def store_server(program: str, *options: str, port: int = 0) -> Iterator[str]:
-    """A Valkey or Redis. Yields its URL."""
+def store_server(
+    program: str, *options: str, port: int = 0, started: list[subprocess.Popen[bytes]] | None = None
+) -> Iterator[str]:
+    """A Valkey or Redis. Yields its URL, and puts its process into `started`."""
     port = port or free_port()
     with running([program, "--port", str(port), "--save", "", "--appendonly", "no", *options]) as process:
 
@@ -70,6 +73,8 @@ def store_server(program: str, *options: str, port: int = 0) -> Iterator[str]:
             return False
 
         wait_until(answers, process=process)
+        if started is not None:
+            started.append(process)
         yield f"redis://127.0.0.1:{port}/0"
 
 
@@ -139,7 +144,7 @@ def up(*options: str) -> Iterator[Stack]:
         "0",
         *options,
     ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE)
+    process = subprocess.Popen(leashed(command), stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None
         line = process.stdout.readline()

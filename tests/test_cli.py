@@ -55,8 +55,8 @@ def test_segment_writes_every_format(terminal: Terminal, stack: Stack, photo: Pa
     terminal.run("segment", photo, *click, "--format", "polygon", "-o", "polygons.json")
     assert json.loads((terminal.folder / "polygons.json").read_text())["masks"][0]["polygons"]
 
-    terminal.run("segment", photo, *click, "--all", "-o", "masks.npz")
-    arrays = np.load(terminal.folder / "masks.npz")
+    terminal.run("segment", photo, *click, "--all", "-f", "npz", "-o", "masks")
+    arrays = np.load(terminal.folder / "masks")
     assert arrays["masks"].shape == (3, 400, 600)
     assert arrays["low_res_logits"].shape == (3, 128, 128)
     np.testing.assert_array_equal(arrays["masks"][arrays["scores"].argmax()], expected)
@@ -80,6 +80,9 @@ def test_errors_are_one_line_with_a_remedy(terminal: Terminal, photo: Path) -> N
         (("segment", "no-such-image"), "no image named 'no-such-image' is stored"),
         (("segment", photo, "-o", "mask.xyz"), "say --format"),
         (("segment", photo, "-f", "png", "-o", "-"), "is not text"),
+        (("segment", photo, "-f", "overlay", "-o", "mask.xyz"), "cannot write mask.xyz"),
+        (("segment", photo, "-o", "/proc/mask.png"), "cannot write /proc/mask.png"),
+        (("segment", photo, "--decoder", ","), "has no address"),
         (("embed", "missing.jpg"), "cannot read missing.jpg"),
         (("embed", "."), "no images in ."),
     ]

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +85,8 @@ def test_a_reused_name_means_the_new_image(stack: Stack, photo: Path) -> None:
             assert second.content_key != first.content_key
         expected = client.segment(noise(2), points=[(40, 30)])
         np.testing.assert_array_equal(second.mask, expected.mask)
-        with pytest.raises(OutputMissing, match="another image"):
-            first.polygons()
+        assert all(polygon[:, 0].max() < 600 for polygon in first.polygons())  # still of its own image
+        assert first.logits.shape == (128, 128)
         # A path whose name was given to another image since is embedded again.
         again = client.segment(photo, image_id="reused", points=[(40, 30)])
         assert again.mask.shape == (400, 600)
@@ -139,7 +140,64 @@ def test_outputs_and_candidates(stack: Stack, photo: Path) -> None:
         np.testing.assert_array_equal(cup.mask, client.segment(photo, points=[(300, 200)]).mask)
         np.testing.assert_array_equal(boxed.mask, client.segment(photo, box=(5, 5, 300, 300)).mask)
         np.testing.assert_array_equal(prominent.mask, client.segment(photo).mask)
-        np.testing.assert_array_equal(prominent.polygons(), client.segment(photo, outputs=("polygons",)).polygons())
+        asked = client.segment(photo, outputs=("polygons",)).polygons()
+        assert [polygon.tolist() for polygon in prominent.polygons()] == [polygon.tolist() for polygon in asked]
+
+
+def test_clients_that_share_a_name_get_their_own_masks(stack: Stack) -> None:
+    """Each gives its image itself, so it is that image that is segmented, whoever uses the name at the moment."""
+    images = [noise(40 + index, 50 + 10 * index, 60) for index in range(4)]
+    wrong: list[Any] = []
+
+    def use(image: Any) -> None:
+        with stack.client() as client:
+            shapes = {client.segment(image, image_id="shared", points=[(20, 20)]).mask.shape for _ in range(15)}
+            wrong.extend(shapes - {image.shape[:2]})
+
+    users = [threading.Thread(target=use, args=(image,)) for image in images]
+    for user in users:
+        user.start()
+    for user in users:
+        user.join()
+    assert wrong == []
+
+
+def test_an_overlay_is_drawn_on_its_own_image_or_none(stack: Stack) -> None:
+    with stack.client() as client, stack.client() as other:
+        client.embed(noise(50), image_id="drawn")
+        assert client.segment("drawn").overlay().size == (90, 60)
+        other.embed(noise(51, 70, 70), image_id="drawn")
+        with pytest.raises(OutputMissing, match="not seen the picture"):
+            client.segment("drawn").overlay()
+        assert client.segment("drawn").overlay(noise(51, 70, 70)).size == (70, 70)
+
+
+def test_clients_made_in_many_threads_share_a_loop(stack: Stack, photo: Path) -> None:
+    shapes = []
+
+    def use() -> None:
+        with stack.client() as client:
+            shapes.append(client.segment(photo, points=[(300, 200)]).mask.shape)
+
+    users = [threading.Thread(target=use) for _ in range(8)]
+    for user in users:
+        user.start()
+    for user in users:
+        user.join()
+    assert shapes == [(400, 600)] * 8
+
+
+def test_pil_images_are_as_a_viewer_shows_them(stack: Stack) -> None:
+    image = Image.fromarray(noise(52))
+    exif = image.getexif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", exif=exif)
+    with stack.client() as client:
+        assert client.embed(buffer).width == 60
+        assert client.embed(Image.open(buffer)).width == 60
+        assert client.embed(image.convert("CMYK")).width == 90
+        assert client.segment(buffer).overlay().size == (60, 90)
 
 
 def test_wrong_prompts_name_the_field(stack: Stack, photo: Path) -> None:
@@ -148,6 +206,10 @@ def test_wrong_prompts_name_the_field(stack: Stack, photo: Path) -> None:
         ({"points": [(1, 2, 3)]}, "prompts[0].points[0]"),
         ({"points": [(1, 1), (601, 1)]}, "prompts[0].points[1].x_px"),
         ({"points": [(1, 1)], "labels": [5]}, "prompts[0].points[0].label"),
+        ({"points": (5, 5)}, "prompts[0]"),
+        ({"points": [(5, "x")]}, "prompts[0]"),
+        ({"labels": [2**40], "points": [(5, 5)]}, "prompts[0].points[0].label"),
+        ({"wait_s": -1}, "wait_s"),
         ({"box": (1, 2, 3)}, "prompts[0].box"),
         ({"box": (100, 2, 3, 30)}, "prompts[0].box"),
         ({"mask": np.zeros((7, 7))}, "prompts[0].mask"),
@@ -161,6 +223,12 @@ def test_wrong_prompts_name_the_field(stack: Stack, photo: Path) -> None:
             assert caught.value.field == field
         with pytest.raises(ImageNotFound):
             client.segment("never-seen")
+        with pytest.raises(InvalidRequest):
+            client.segment()
+        with pytest.raises(InvalidRequest):
+            client.segment_objects(photo, [])
+    with pytest.raises(InvalidRequest, match="has no address"):
+        Client(",")
 
 
 def test_namespaces_do_not_see_each_other(stack: Stack) -> None:

@@ -104,6 +104,5 @@ def test_the_pool_refuses_what_is_too_much_and_forgets_the_cancelled() -> None:
         assert result == "c"
         assert waited_ms > 50
         assert ran == ["a", "c"]
-        pool.close()
 
     asyncio.run(scenario())

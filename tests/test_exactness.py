@@ -74,7 +74,7 @@ def test_random_prompts_equal_sam2(
         options = ["--model", "sam2.1_hiera_tiny", "--checkpoint", str(tiny_checkpoint)]
     bound = FP32_LOGITS if codec == "fp32" else FP16_LOGITS[name]
     worst = worst_score = 0.0
-    flipped = pixels = 0
+    flipped = pixels = tipped = 0
     with (
         server("maskwire_encoder", valkey, "--store-codec", codec, *options) as encoder,
         Client(encoder, decoder) as client,
@@ -95,6 +95,7 @@ def test_random_prompts_equal_sam2(
                 difference = np.abs(ours - answer.logits).max()
                 if codec == "fp16" and not multimask and difference > bound:
                     # At the edge of stability, fp16 may tip the choice between the single mask and the best of three.
+                    tipped += 1
                     continue
                 worst = max(worst, float(difference))
                 worst_score = max(
@@ -106,6 +107,7 @@ def test_random_prompts_equal_sam2(
                 pixels += wrong.size
                 assert codec != "fp32" or not (wrong & ~answer.unsure).any()
     print(f"{name} {codec}: logits within {worst:.2e}, scores {worst_score:.2e}, {flipped} of {pixels} pixels differ")
+    assert tipped <= PROMPTS * 0.02
     assert worst <= bound
     assert worst_score <= (1e-4 if codec == "fp32" else 0.02)
     assert flipped <= pixels * (1e-4 if codec == "fp32" else 2e-3)

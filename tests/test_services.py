@@ -152,6 +152,41 @@ def test_concurrent_uploads_of_one_image_are_one_encode(encoder: Any) -> None:
     assert sorted(call.result().cached for call in calls) == [False] + [True] * 11
 
 
+def test_bytes_that_come_late_are_not_encoded_again(encoder: Any) -> None:
+    data = picture(61, 300, 200)
+    stored = threading.Event()
+
+    def late() -> Iterator[encoder_pb2.EncodeImageRequest]:
+        for frame in frames(data, image_id="late"):
+            yield frame
+            assert frame.WhichOneof("frame") == "chunk" or stored.wait(30)
+
+    waiting = encoder.EncodeImage.future(late())
+    waiting.initial_metadata()  # it has been told that its bytes are needed
+    assert not encoder.EncodeImage(frames(data)).cached
+    stored.set()
+    assert waiting.result().cached
+
+
+def test_an_upload_that_breaks_off_is_answered(encoder: Any) -> None:
+    data = picture(62)
+    needed = threading.Event()
+
+    def requests() -> Iterator[encoder_pb2.EncodeImagesRequest]:
+        yield encoder_pb2.EncodeImagesRequest(request_id="half", header=header(data))
+        yield encoder_pb2.EncodeImagesRequest(request_id="half", header=header(data))
+        assert needed.wait(30)
+        yield encoder_pb2.EncodeImagesRequest(request_id="half", chunk=data[:100])
+
+    outcomes = []
+    for response in encoder.EncodeImages(requests(), timeout=60):
+        if response.WhichOneof("outcome") == "content_needed":
+            needed.set()
+        else:
+            outcomes.append(described(response.error))
+    assert outcomes == [("REQUEST_ID_IN_USE", "request_id"), ("INCOMPLETE", "chunk")]
+
+
 def test_many_images_on_one_stream(encoder: Any) -> None:
     """Frames are mixed, one file is bad, one is known; the stream answers all and lives on."""
     known = picture(7)
@@ -278,6 +313,8 @@ def test_bad_requests_are_refused(encoder: Any, decoder: Any) -> None:
         ({"image_id": ""}, "BAD_IMAGE_ID", "image_id"),
         ({"namespace": "ü"}, "BAD_NAMESPACE", "namespace"),
         ({"wait_ms": 100_000}, "BAD_WAIT", "wait_ms"),
+        ({"content_key": "../x"}, "BAD_CONTENT_KEY", "content_key"),
+        ({"output": pb.OutputOptions(mask_threshold=NAN)}, "NOT_FINITE", "output.mask_threshold"),
         ({"prompts": [pb.Prompt()] * 1000}, "TOO_MANY_PROMPTS", "prompts"),
         ({"output": pb.OutputOptions(formats=[77])}, "UNKNOWN_VALUE", "output.formats[0]"),
         ({"output": pb.OutputOptions(candidates=9)}, "UNKNOWN_VALUE", "output.candidates"),
@@ -285,6 +322,24 @@ def test_bad_requests_are_refused(encoder: Any, decoder: Any) -> None:
     for fields, reason, field in cases:
         request = decoder_pb2.SegmentRequest(**{"image_id": "eleven", **fields})
         assert failing(lambda request=request: decoder.Segment(request)) == ("INVALID_ARGUMENT", reason, field)
+
+
+def test_an_answer_that_would_be_too_large_is_refused_before_work(encoder: Any, decoder: Any) -> None:
+    encoder.EncodeImage(frames(picture(63, 2000, 2000), image_id="large"))
+    output = pb.OutputOptions(formats=[pb.MASK_FORMAT_PACKED_BITS], candidates=pb.CANDIDATES_ALL)
+    request = decoder_pb2.SegmentRequest(image_id="large", prompts=[pb.Prompt()] * 40, output=output)
+    expected = ("RESOURCE_EXHAUSTED", "ANSWER_TOO_LARGE", "output.formats")
+    assert failing(lambda: decoder.Segment(request)) == expected
+
+
+def test_a_content_key_means_its_image_whatever_the_name_means(encoder: Any, decoder: Any) -> None:
+    first = encoder.EncodeImage(frames(picture(64, 60, 40), image_id="moving")).image
+    encoder.EncodeImage(frames(picture(65, 30, 30), image_id="moving"))
+    by_key = decoder_pb2.SegmentRequest(image_id="moving", content_key=first.content_key)
+    assert decoder.Segment(by_key).image.width_px == 60
+    assert decoder.Segment(decoder_pb2.SegmentRequest(image_id="moving")).image.width_px == 30
+    foreign = decoder_pb2.SegmentRequest(image_id="moving", content_key=first.content_key, namespace="other")
+    assert failing(lambda: decoder.Segment(foreign))[:2] == ("NOT_FOUND", "EMBEDDING_EXPIRED")
 
 
 def test_a_stream_changes_images_and_never_answers_on_the_wrong_one(encoder: Any, decoder: Any) -> None:

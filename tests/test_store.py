@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import os
 import signal
 import subprocess
 import time
@@ -15,7 +14,7 @@ from conftest import free_port, store_server
 from maskwire.cli.up import _store_program
 from maskwire_core.bundle import DecoderBundle, DecoderConfig
 from maskwire_core.embedding import Header, pack
-from maskwire_core.errors import ResourceExhausted, Unavailable
+from maskwire_core.errors import InvalidArgument, ResourceExhausted, Unavailable
 from maskwire_core.store import Store
 
 KEY = "a" * 64
@@ -118,6 +117,25 @@ def test_a_refused_connection_is_unavailable_soon() -> None:
     assert "secret" not in store.address
 
 
+def test_what_the_store_refuses_is_unavailable(store_url: str, raw: redis.Redis) -> None:
+    raw.acl_setuser("reader", enabled=True, passwords=["+secret"], keys=["*"], commands=["+get", "+ping"])
+    store = Store(store_url.replace("redis://", "redis://reader:secret@"))
+    assert store.get_alias("default", "photo") is None
+    with pytest.raises(Unavailable) as caught:
+        store.set_alias("default", "photo", KEY, 100)
+    assert caught.value.reason == "STORE_REFUSES"
+    # A reader cannot delete what is damaged, and still does not serve it.
+    raw.set(f"maskwire:embedding:{{default/{KEY}}}", b"damaged")
+    assert store.get_embedding("default", KEY) is None
+    store.close()
+
+
+@pytest.mark.parametrize("url", ["localhost:6379", "http://localhost", "redis://localhost:port"])
+def test_what_is_no_address_is_refused(url: str) -> None:
+    with pytest.raises(InvalidArgument, match="not a store's address"):
+        Store(url)
+
+
 def test_a_full_store_is_told_and_still_reads() -> None:
     with store_server(_store_program(), "--maxmemory", "5mb", "--maxmemory-policy", "noeviction") as url:
         store = Store(url)
@@ -134,19 +152,19 @@ def test_a_full_store_is_told_and_still_reads() -> None:
 
 def test_a_stopped_store_is_given_up_and_found_again() -> None:
     port = free_port()
-    with store_server(_store_program(), port=port) as url:
-        found = subprocess.run(["pgrep", "-f", f"valkey-server.*:{port}"], capture_output=True, text=True, check=True)
-        pid = int(found.stdout.split()[0])
+    started_processes: list[subprocess.Popen[bytes]] = []
+    with store_server(_store_program(), port=port, started=started_processes) as url:
+        (process,) = started_processes
         store = Store(url, timeout_s=0.2)
         store.ping()
-        os.kill(pid, signal.SIGSTOP)
+        process.send_signal(signal.SIGSTOP)
         try:
             started = time.monotonic()
             with pytest.raises(Unavailable):
                 store.get_alias("default", "photo")
             assert time.monotonic() - started < 5
         finally:
-            os.kill(pid, signal.SIGCONT)
+            process.send_signal(signal.SIGCONT)
         assert store.get_alias("default", "photo") is None
         store.close()
     with contextlib.closing(Store(url)) as gone, pytest.raises(Unavailable):

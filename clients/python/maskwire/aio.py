@@ -2,8 +2,8 @@
 
 import asyncio
 import hashlib
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterable, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
@@ -11,7 +11,8 @@ import grpc
 
 from maskwire.calls import retrying, upload
 from maskwire.channels import DEFAULT_DECODER, DEFAULT_ENCODER, Channels
-from maskwire.errors import ImageNotFound, MaskwireError
+from maskwire.errors import ImageNotFound, InvalidRequest, MaskwireError
+from maskwire.memory import Memory
 from maskwire.prompts import Format, Prompt, output_options
 from maskwire.results import EmbeddedImage, Result
 from maskwire.sources import ImageLike, Source
@@ -19,9 +20,9 @@ from maskwire.v1 import decoder_pb2, decoder_pb2_grpc, encoder_pb2, encoder_pb2_
 
 T = TypeVar("T")
 AnImage = TypeVar("AnImage", bound=ImageLike)
-Fetch = Callable[[decoder_pb2.SegmentRequest, int, str], Callable[[Format], Sequence[types_pb2.Mask]]]
+Fetch = Callable[[decoder_pb2.SegmentRequest, int], Callable[[Format], Sequence[types_pb2.Mask]]]
 
-_REMEMBERED = 256
+_MAX_WAIT_S = 60
 _EMBEDS_IN_FLIGHT = 4
 
 
@@ -51,9 +52,7 @@ class AsyncClient:
         self.retry_s = retry_s
         self._encoders = Channels("encoder", encoder, DEFAULT_ENCODER)
         self._decoders = Channels("decoder", decoder, DEFAULT_DECODER)
-        # What this client embedded: to embed again when it is gone, to draw on, and not to ask twice.
-        self._sources: OrderedDict[str, Source] = OrderedDict()
-        self._embedded: OrderedDict[Hashable, EmbeddedImage] = OrderedDict()
+        self._memory = Memory()
         self._fetch: Fetch | None = None
 
     async def __aenter__(self) -> Self:
@@ -139,8 +138,11 @@ class AsyncClient:
 
         Raises:
             InvalidRequest: A prompt is wrong; `field` says where.
-            ImageNotFound: No such image is stored, and this client does not have it.
+            ImageNotFound: No such image is stored, and this client has not embedded it either; what it has embedded
+                itself and finds missing, expired or deleted, it embeds again.
+            Overloaded: Too much is waiting, or the answer would be too large.
             ServerUnavailable: Nobody answers.
+            DeadlineExceeded: No answer came in time.
         """
         prompt = Prompt(points, labels, box, mask)
         options = output_options(outputs := tuple(outputs), every, multimask, logits_dtype)
@@ -177,7 +179,7 @@ class AsyncClient:
         request = encoder_pb2.DeleteImageRequest(
             image_id=image_id, namespace=self.namespace, delete_embedding=embedding
         )
-        self._sources.pop(image_id, None)
+        self._memory.forget(image_id)
         response = await self._call_encoder(lambda stub, timeout: stub.DeleteImage(request, timeout=timeout))
         return response.deleted
 
@@ -189,8 +191,9 @@ class AsyncClient:
 
     async def _embed(self, source: Source, image_id: str | None, model: str = "") -> EmbeddedImage:
         def prepare() -> tuple[Hashable, bytes, bytes]:
+            identity = source.identify()  # before its bytes: a file that changes meanwhile is embedded again next time
             data = source.read()
-            return source.identify(), data, hashlib.sha256(data).digest()
+            return identity, data, hashlib.sha256(data).digest()
 
         identity, data, digest = await asyncio.to_thread(prepare)
         header = encoder_pb2.EncodeImageHeader(
@@ -198,8 +201,7 @@ class AsyncClient:
         )
         response = await self._call_encoder(lambda stub, timeout: upload(stub, header, data, timeout))
         stored = EmbeddedImage.read(response.image, response.cached, response.timings)
-        _remember(self._sources, stored.image_id, source)
-        _remember(self._embedded, (identity, image_id), stored)
+        self._memory.add(identity, image_id, source, stored)
         return stored
 
     async def _segment(
@@ -211,41 +213,36 @@ class AsyncClient:
         outputs: Sequence[Format],
         wait_s: float,
     ) -> list[Result]:
+        if not prompts:
+            raise InvalidRequest(
+                "no prompts; Prompt() alone asks for the most prominent object", "NO_PROMPTS", "prompts"
+            )
+        if not 0 <= wait_s <= _MAX_WAIT_S:
+            raise InvalidRequest(f"wait_s is {wait_s}; give 0 to {_MAX_WAIT_S}", "BAD_WAIT", "wait_s")
         messages = [prompt.message(f"prompts[{index}]") for index, prompt in enumerate(prompts)]
-        source: Source | None = None
-        wanted: EmbeddedImage | None = None
-        cached = True
-        if isinstance(image, str) and image_id is None and (image in self._sources or not _is_file(image)):
-            image_id = image
-        elif image is not None:
-            source = await asyncio.to_thread(Source, image)
-            wanted = self._embedded.get((await asyncio.to_thread(source.identify), image_id))
-            if wanted is None:
-                wanted = await self._embed(source, image_id)
-                cached = wanted.cached
-            image_id = wanted.image_id
-        elif image_id is None:
-            raise TypeError("segment needs an image or an image_id")
+        image_id, wanted, source = await self._resolve(image, image_id)
         request = decoder_pb2.SegmentRequest(
             image_id=image_id,
             namespace=self.namespace,
             prompts=messages,
             output=options,
             wait_ms=int(wait_s * 1000),
+            # An image that was given itself is that image, whoever uses its name by now.
+            content_key=wanted.content_key if wanted is not None else "",
         )
-        source = source or self._sources.get(image_id)
-        response: decoder_pb2.SegmentResponse | None = None
+        cached = wanted is None or wanted.cached
         try:
             response = await self._call_decoder(request)
         except ImageNotFound:
+            source = source or self._memory.source(image_id)
             if source is None:
                 raise
-        # The image is gone, or its name was given to another one meanwhile.
-        if response is None or (wanted is not None and response.image.content_key != wanted.content_key):
-            assert source is not None  # else the name alone was given, and nothing else is wanted
             again = await self._embed(source, image_id)
             cached = cached and again.cached
+            request.content_key = again.content_key
             response = await self._call_decoder(request)
+        source = source or self._memory.source(image_id, response.image.content_key)
+        request.content_key = response.image.content_key  # forms that are fetched later are of the same image
         return [
             Result(
                 result,
@@ -254,10 +251,28 @@ class AsyncClient:
                 forms=outputs or ("rle",),
                 cached=cached,
                 source=source,
-                fetch=None if self._fetch is None else self._fetch(request, index, response.image.content_key),
+                fetch=None if self._fetch is None else self._fetch(request, index),
             )
             for index, result in enumerate(response.results)
         ]
+
+    async def _resolve(
+        self, image: ImageLike | None, image_id: str | None
+    ) -> tuple[str, EmbeddedImage | None, Source | None]:
+        """The name to ask for; and for an image that was given itself, what is stored of it, and its bytes."""
+        if image is None:
+            if image_id is None:
+                raise InvalidRequest("give an image or an image_id", "NO_IMAGE", "image")
+            return image_id, None, None
+        if isinstance(image, str) and image_id is None and (self._memory.knows(image) or not _is_file(image)):
+            return image, None, None
+        source = await asyncio.to_thread(Source, image)
+        stored = self._memory.stored(await asyncio.to_thread(source.identify), image_id)
+        if stored is None:
+            stored = await self._embed(source, image_id)
+        else:
+            stored = replace(stored, cached=True)
+        return stored.image_id, stored, source
 
     async def _call_encoder(
         self, call: "Callable[[encoder_pb2_grpc.EncoderServiceAsyncStub, float], Awaitable[T]]"
@@ -273,13 +288,6 @@ class AsyncClient:
             return await stub.Segment(request, timeout=timeout_s)
 
         return await retrying(self._decoders, request.image_id, attempt, self.timeout_s, self.retry_s)
-
-
-def _remember(memory: OrderedDict[Any, Any], key: Hashable, value: object) -> None:
-    memory[key] = value
-    memory.move_to_end(key)
-    if len(memory) > _REMEMBERED:
-        memory.popitem(last=False)
 
 
 def _is_file(name: str) -> bool:

@@ -6,6 +6,8 @@ from typing import Any
 
 import grpc
 
+from maskwire.errors import InvalidRequest
+
 DEFAULT_ENCODER = "localhost:50051"
 DEFAULT_DECODER = "localhost:50052"
 
@@ -31,12 +33,17 @@ class Channels:
         kind: "encoder" or "decoder".
         addresses: "host:port", or several separated by commas; None takes MASKWIRE_ENCODER or MASKWIRE_DECODER.
         default: Address where neither says.
+
+    Raises:
+        InvalidRequest: There is no address in it.
     """
 
     def __init__(self, kind: str, addresses: str | None, default: str) -> None:
         text = addresses or os.environ.get(f"MASKWIRE_{kind.upper()}") or default
         self.kind = kind
         self.addresses = [address.strip() for address in text.split(",") if address.strip()]
+        if not self.addresses:
+            raise InvalidRequest(f"{text!r} has no address; give host:port", "BAD_ADDRESS", kind)
         self._channels: dict[str, grpc.aio.Channel] = {}
 
     def pick(self, key: str, attempt: int) -> tuple[grpc.aio.Channel, str]:

@@ -1,14 +1,14 @@
 """The blocking client: `AsyncClient` run on a background event loop."""
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
-from functools import cache
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
 from maskwire.aio import AsyncClient
-from maskwire.errors import MaskwireError, OutputMissing
+from maskwire.errors import MaskwireError
 from maskwire.prompts import FORMATS, Format, Prompt
 from maskwire.results import EmbeddedImage, Result
 from maskwire.sources import ImageLike
@@ -18,12 +18,30 @@ T = TypeVar("T")
 AnImage = TypeVar("AnImage", bound=ImageLike)
 
 
-@cache
+_lock = threading.Lock()
+_background: tuple[int, asyncio.AbstractEventLoop] | None = None
+
+
 def _loop() -> asyncio.AbstractEventLoop:
-    """One event loop for all blocking clients of the process: grpc's asyncio layer works best with a single one."""
-    loop = asyncio.new_event_loop()
-    threading.Thread(target=loop.run_forever, name="maskwire-client", daemon=True).start()
-    return loop
+    """One event loop for all blocking clients of the process: grpc's asyncio layer works best with a single one.
+
+    Raises:
+        MaskwireError: This process was forked from one that has used a client; grpc does not survive that.
+    """
+    global _background
+    with _lock:
+        if _background is None:
+            loop = asyncio.new_event_loop()
+            threading.Thread(target=loop.run_forever, name="maskwire-client", daemon=True).start()
+            _background = (os.getpid(), loop)
+        owner, loop = _background
+        if owner != os.getpid():
+            raise MaskwireError(
+                "this process was forked after its parent had used a Maskwire client; use the start method 'spawn', or "
+                "make the first client after the fork",
+                "FORKED",
+            )
+        return loop
 
 
 def _run(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -155,9 +173,7 @@ class Client:
         """The models that the encoder serves."""
         return _run(self._client.models())
 
-    def _fetch(
-        self, request: decoder_pb2.SegmentRequest, index: int, content_key: str
-    ) -> Callable[[Format], Sequence[types_pb2.Mask]]:
+    def _fetch(self, request: decoder_pb2.SegmentRequest, index: int) -> Callable[[Format], Sequence[types_pb2.Mask]]:
         """Asks one prompt of a request again, for another form of its masks."""
 
         def fetch(form: Format) -> Sequence[types_pb2.Mask]:
@@ -167,12 +183,6 @@ class Client:
             again.prompts.append(request.prompts[index])
             again.output.ClearField("formats")
             again.output.formats.append(FORMATS[form])
-            response = _run(self._client._call_decoder(again))
-            if response.image.content_key != content_key:
-                raise OutputMissing(
-                    f"{request.image_id!r} names another image by now; pass outputs=({form!r}, ...) to segment",
-                    "OUTPUT_MISSING",
-                )
-            return response.results[0].masks
+            return _run(self._client._call_decoder(again)).results[0].masks
 
         return fetch

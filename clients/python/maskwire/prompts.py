@@ -44,11 +44,19 @@ class Prompt:
         """The prompt as it is sent.
 
         Raises:
-            InvalidRequest: Something has the wrong shape.
+            InvalidRequest: Something has the wrong type or shape; `field` says where.
         """
         message = pb.Prompt(prompt_id=self.prompt_id)
-        points = [] if self.points is None else [tuple(point) for point in self.points]
-        labels = [1] * len(points) if self.labels is None else [int(label) for label in self.labels]
+        try:
+            points = [] if self.points is None else [tuple(map(float, point)) for point in self.points]
+            box = None if self.box is None else tuple(map(float, self.box))
+            labels = [1] * len(points) if self.labels is None else [int(label) for label in self.labels]
+        except (TypeError, ValueError) as error:
+            raise InvalidRequest(
+                f"points are [(x, y), ...], labels [1, 0, ...] and a box (x_min, y_min, x_max, y_max): {error}",
+                "BAD_PROMPT",
+                path,
+            ) from error
         if len(points) != len(labels):
             raise InvalidRequest(
                 f"{len(points)} points but {len(labels)} labels; give one label (1 or 0) for each point",
@@ -58,11 +66,15 @@ class Prompt:
         for index, (point, label) in enumerate(zip(points, labels, strict=True)):
             if len(point) != 2:
                 raise InvalidRequest("a point is (x, y)", "BAD_POINT", f"{path}.points[{index}]")
-            message.points.add(x_px=float(point[0]), y_px=float(point[1]), label=label)
-        if self.box is not None:
-            if len(self.box) != 4:
+            if label not in (0, 1):
+                raise InvalidRequest(
+                    f"label {label}; use 1 (inside) or 0 (outside)", "BAD_LABEL", f"{path}.points[{index}].label"
+                )
+            message.points.add(x_px=point[0], y_px=point[1], label=label)
+        if box is not None:
+            if len(box) != 4:
                 raise InvalidRequest("a box is (x_min, y_min, x_max, y_max)", "BAD_BOX", f"{path}.box")
-            x_min, y_min, x_max, y_max = map(float, self.box)
+            x_min, y_min, x_max, y_max = box
             message.box.CopyFrom(pb.Box(x_min_px=x_min, y_min_px=y_min, x_max_px=x_max, y_max_px=y_max))
         if self.mask is not None:
             mask = np.asarray(self.mask)
@@ -79,7 +91,11 @@ class Prompt:
 def output_options(
     outputs: Iterable[Format], every: bool, multimask: bool, logits_dtype: Literal["float16", "float32"]
 ) -> pb.OutputOptions:
-    """What is asked for, as it is sent."""
+    """What is asked for, as it is sent.
+
+    Raises:
+        InvalidRequest: An output is unknown.
+    """
     formats = []
     for name in outputs:
         if name not in FORMATS:

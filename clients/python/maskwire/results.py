@@ -3,7 +3,7 @@
 import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property
 from os import PathLike
 from typing import Any
@@ -34,7 +34,7 @@ class EmbeddedImage:
         content_key: Identity of the embedding: digest of image bytes, model and preprocessing.
         cached: True when no encode was needed. Always True in answers to `get`.
         stored_bytes: Size of the stored embedding.
-        expires_at: When it leaves the store.
+        expires_at: When it leaves the store, in UTC.
         timings: Milliseconds by stage.
     """
 
@@ -60,7 +60,7 @@ class EmbeddedImage:
             content_key=info.content_key,
             cached=cached,
             stored_bytes=info.stored_bytes,
-            expires_at=info.expires_at.ToDatetime(),
+            expires_at=info.expires_at.ToDatetime(tzinfo=UTC),
             timings=milliseconds(timings) if timings is not None else {},
         )
 

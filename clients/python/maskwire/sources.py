@@ -15,6 +15,8 @@ from maskwire.errors import InvalidRequest
 
 ImageLike = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | NDArray[Any] | IO[bytes]
 
+_PNG_MODES = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
+
 
 class Source:
     """The bytes of an image file, with a name to print.
@@ -40,6 +42,8 @@ class Source:
         elif isinstance(image, np.ndarray):
             self._data = _png(_from_array(image))
         elif hasattr(image, "read"):
+            if image.seekable():
+                image.seek(0)  # a file that was used before is meant as a whole
             self._data = image.read()
             self.name = str(getattr(image, "name", self.name))
         else:
@@ -59,6 +63,11 @@ class Source:
             raise _unreadable(self._path, error) from error
         return str(self._path.resolve()), status.st_size, status.st_mtime_ns
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that this object keeps in memory."""
+        return len(self._data)
+
     def read(self) -> bytes:
         """The file's bytes."""
         if self._path is None:
@@ -69,9 +78,15 @@ class Source:
             raise _unreadable(self._path, error) from error
 
     def picture(self) -> Image.Image:
-        """The image as its viewer shows it, RGB."""
-        with Image.open(io.BytesIO(self.read())) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
+        """The image as its viewer shows it, RGB: the encoder's rules for EXIF, transparency and 16 bits."""
+        with Image.open(io.BytesIO(self.read())) as opened:
+            image = ImageOps.exif_transpose(opened)
+            if image.mode.startswith("I"):
+                return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)).convert("RGB")
+            if image.has_transparency_data:
+                layered = image.convert("RGBA")
+                image = Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered)
+            return image.convert("RGB")
 
 
 def _unreadable(path: Path, error: OSError) -> InvalidRequest:
@@ -80,6 +95,8 @@ def _unreadable(path: Path, error: OSError) -> InvalidRequest:
 
 def _png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
+    image = ImageOps.exif_transpose(image)  # Pillow opens files without applying it
+    image = image if image.mode in _PNG_MODES else image.convert("RGB")
     image.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 

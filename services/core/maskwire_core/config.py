@@ -1,11 +1,12 @@
 """Settings. Each field is an environment variable (prefix MASKWIRE_) and a command-line option of its server."""
 
 import os
+import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import Field, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, CliApp, NoDecode, SettingsConfigDict
 
 MIB = 1 << 20
 
@@ -27,6 +28,20 @@ class Settings(BaseSettings):
         description="Store: redis://, rediss:// (TLS) or unix:// address of Redis or Valkey.",
     )
     redis_timeout_s: float = Field(2, gt=0, description="Seconds of silence after which a store command is given up.")
+
+
+AnySettings = TypeVar("AnySettings", bound=Settings)
+
+
+def from_command_line(kind: type[AnySettings]) -> AnySettings:
+    """Settings from options, then from the environment. Wrong ones end the program with a line each."""
+    try:
+        return CliApp.run(kind, cli_args=sys.argv[1:])
+    except ValidationError as error:
+        for wrong in error.errors():
+            name = "_".join(map(str, wrong["loc"]))
+            print(f"error: setting {name} (MASKWIRE_{name.upper()}): {wrong['msg']}", file=sys.stderr)
+        sys.exit(1)
 
 
 class EncoderSettings(Settings):

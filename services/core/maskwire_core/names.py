@@ -2,11 +2,13 @@
 
 import re
 import secrets
+import unicodedata
 
 from maskwire_core.errors import InvalidArgument
 
 DEFAULT_NAMESPACE = "default"
 _NAMESPACE = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_CONTENT_KEY = re.compile(r"[0-9a-f]{64}")
 _MAX_IMAGE_ID = 256
 
 
@@ -27,10 +29,19 @@ def image_id(value: str) -> str:
         raise InvalidArgument(
             "BAD_IMAGE_ID", "image_id is empty; give the name that the image was embedded under", field="image_id"
         )
-    if len(value) > _MAX_IMAGE_ID or not value.isprintable():
+    if len(value) > _MAX_IMAGE_ID or any(unicodedata.category(character) == "Cc" for character in value):
         raise InvalidArgument(
-            "BAD_IMAGE_ID", f"image_id is longer than {_MAX_IMAGE_ID} characters or not printable", field="image_id"
+            "BAD_IMAGE_ID",
+            f"image_id is longer than {_MAX_IMAGE_ID} characters or has control characters",
+            field="image_id",
         )
+    return value
+
+
+def content_key(value: str) -> str:
+    """Checks the identity of an embedding; empty is none."""
+    if value and not _CONTENT_KEY.fullmatch(value):
+        raise InvalidArgument("BAD_CONTENT_KEY", "content_key must be as an encoder gave it", field="content_key")
     return value
 
 

@@ -59,7 +59,3 @@ class Pool:
 
     def _done(self) -> None:
         self._pending -= 1
-
-    def close(self) -> None:
-        """Drops what waits; does not wait for what runs."""
-        self._executor.shutdown(wait=False, cancel_futures=True)

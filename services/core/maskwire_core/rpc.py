@@ -133,14 +133,14 @@ async def serve(settings: Settings, service: str, register: Callable[[grpc.aio.S
 
 @contextlib.asynccontextmanager
 async def repeating(period_s: float, action: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
-    """Calls `action` every `period_s` seconds while its body runs; a `ServiceError` is logged and tried again."""
+    """Calls `action` every `period_s` seconds while its body runs. An error is logged, and the next call is made."""
 
     async def repeat() -> None:
         while True:
             await asyncio.sleep(period_s)
             try:
                 await action()
-            except ServiceError as error:
+            except Exception as error:  # whatever it is, the next try may go better
                 log.warning("%s", error)
 
     task = asyncio.create_task(repeat())

@@ -10,6 +10,7 @@ Keys, with {...} a cluster hash tag so that what belongs to one image lies on on
 import contextlib
 import hashlib
 import logging
+import sys
 from collections.abc import Iterator
 from typing import cast
 
@@ -18,17 +19,26 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.retry import Retry
 
 from maskwire_core.bundle import DecoderBundle
+from maskwire_core.config import Settings
 from maskwire_core.embedding import MAX_HEADER_BYTES, Embedding, Header, read_header, unpack
-from maskwire_core.errors import CorruptValue, ResourceExhausted, Unavailable
+from maskwire_core.errors import CorruptValue, InvalidArgument, ResourceExhausted, Unavailable
 
 log = logging.getLogger(__name__)
 
 _SOCKET_READ_BYTES = 1 << 20  # an 8 MiB value in few reads; redis-py's default of 64 KiB takes several times as long
 
 
-def content_key(image_sha256: bytes, fingerprint: str, preprocessing: str, codec: str) -> str:
-    """The identity of an embedding: equal exactly when image bytes and everything done to them are."""
-    parts = "\0".join((image_sha256.hex(), fingerprint, preprocessing, codec))
+def content_key(image_sha256: bytes, fingerprint: str, decoder: str, preprocessing: str, codec: str) -> str:
+    """The identity of an embedding: equal exactly when image bytes and everything done to them, and with them, are.
+
+    Args:
+        image_sha256: Digest of the image file.
+        fingerprint: Of the model.
+        decoder: Digest of the exported decoder. Embeddings whose decoder nobody publishes any more are not found.
+        preprocessing: Version of pixels-to-input.
+        codec: How values are stored.
+    """
+    parts = "\0".join((image_sha256.hex(), fingerprint, decoder, preprocessing, codec))
     return hashlib.sha256(parts.encode()).hexdigest()
 
 
@@ -47,24 +57,31 @@ def _decoder(digest: str) -> str:
 class Store:
     """A connection pool to one store. Methods block and are safe to call from many threads.
 
-    All methods raise `Unavailable` (STORE_UNAVAILABLE) when the store cannot be reached, is loading or is read-only,
-    and `ResourceExhausted` (STORE_FULL) when it has no memory left for a write.
+    All methods raise `Unavailable` (STORE_UNAVAILABLE, STORE_REFUSES) when the store cannot be reached, is loading, is
+    read-only or refuses, and `ResourceExhausted` (STORE_FULL) when it has no memory left for a write.
 
     Args:
         url: redis://, rediss:// or unix:// address.
-        timeout_s: Longest time for one command.
+        timeout_s: Longest silence within one command.
+
+    Raises:
+        InvalidArgument: The address is not one.
     """
 
     def __init__(self, url: str, timeout_s: float = 2) -> None:
-        self._redis = redis.Redis.from_url(
-            url,
-            socket_timeout=timeout_s,
-            socket_connect_timeout=min(timeout_s, 1),
-            socket_read_size=_SOCKET_READ_BYTES,
-            # Broken connections are retried; a store that does not answer in time is not asked twice.
-            retry=Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.2), 2, supported_errors=(redis.ConnectionError,)),
-            health_check_interval=30,
-        )
+        # Broken connections are retried; a store that does not answer in time is not asked twice.
+        retry = Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.2), 2, supported_errors=(redis.ConnectionError,))
+        try:
+            self._redis = redis.Redis.from_url(
+                url,
+                socket_timeout=timeout_s,
+                socket_connect_timeout=min(timeout_s, 1),
+                socket_read_size=_SOCKET_READ_BYTES,
+                retry=retry,
+                health_check_interval=30,
+            )
+        except ValueError as error:
+            raise InvalidArgument("BAD_URL", f"not a store's address: {error}", field="redis_url") from error
         self.corrupt_values = 0
         options = self._redis.connection_pool.connection_kwargs
         self.address: str = options.get("path") or f"{options.get('host')}:{options.get('port')}"
@@ -144,6 +161,11 @@ class Store:
             return value.decode("ascii", "replace") if value is not None else None
         return None
 
+    def alias_ttl_ms(self, namespace: str, image_id: str) -> int:
+        """Milliseconds until a name is forgotten; negative if it is not there."""
+        with _translated():
+            return self._redis.pttl(_alias(namespace, image_id))
+
     def delete_alias(self, namespace: str, image_id: str) -> bool:
         """Forgets a name. Returns whether it existed."""
         with _translated():
@@ -180,6 +202,14 @@ class Store:
                 self._redis.delete(name)
 
 
+def open_store(settings: Settings) -> Store:
+    """The store that the settings name. An address that is none ends the program."""
+    try:
+        return Store(settings.redis_url, settings.redis_timeout_s)
+    except InvalidArgument as error:
+        sys.exit(f"error: {error}; set --redis-url or MASKWIRE_REDIS_URL, such as redis://localhost:6379/0")
+
+
 def _check_owner(header: Header, namespace: str, key: str) -> None:
     if (header.namespace, header.content_key) != (namespace, key):
         raise CorruptValue("an embedding lies under another image's key")
@@ -197,3 +227,6 @@ def _translated() -> Iterator[None]:
     except (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError) as error:
         log.warning("the store does not answer: %s", error)
         raise Unavailable("STORE_UNAVAILABLE", "the store does not answer; try again", retry_after_s=0.5) from error
+    except redis.RedisError as error:  # no permission, disk full, cluster down, ...
+        log.error("the store refuses: %s", error)
+        raise Unavailable("STORE_REFUSES", "the store refuses a command; its log tells why", retry_after_s=5) from error

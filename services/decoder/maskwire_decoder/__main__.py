@@ -1,20 +1,18 @@
 """Starts a decoder: python -m maskwire_decoder --help"""
 
 import asyncio
-import sys
 
 from maskwire.v1 import decoder_pb2_grpc
-from maskwire_core.config import DecoderSettings
+from maskwire_core.config import DecoderSettings, from_command_line
 from maskwire_core.rpc import configure_logging, serve
-from maskwire_core.store import Store
-from pydantic_settings import CliApp
+from maskwire_core.store import open_store
 
 from maskwire_decoder.images import Images
 from maskwire_decoder.service import NAME, DecoderService
 
 
 async def run(settings: DecoderSettings) -> None:
-    store = Store(settings.redis_url, settings.redis_timeout_s)
+    store = open_store(settings)
     try:
         service = DecoderService(settings, Images(settings, store))
         await serve(
@@ -25,7 +23,7 @@ async def run(settings: DecoderSettings) -> None:
 
 
 def main() -> None:
-    settings = CliApp.run(DecoderSettings, cli_args=sys.argv[1:])
+    settings = from_command_line(DecoderSettings)
     configure_logging(settings)
     asyncio.run(run(settings))
 

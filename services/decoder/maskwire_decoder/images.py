@@ -19,6 +19,7 @@ from maskwire_decoder.predictor import Predictor
 _MAX_PREDICTORS = 8
 _MAX_ALIASES = 10_000
 _FIRST_POLL_S, _LAST_POLL_S = 0.02, 0.25
+_ALIAS_SERVES_S = 30  # how long a name's meaning is trusted while the store cannot be asked
 
 
 @dataclass(frozen=True)
@@ -48,16 +49,17 @@ class Images:
         self._hot: OrderedDict[tuple[str, str], Image] = OrderedDict()
         self._hot_bytes = 0
         self._predictors: OrderedDict[str, Predictor] = OrderedDict()
-        self._aliases: OrderedDict[tuple[str, str], str] = OrderedDict()
+        self._aliases: OrderedDict[tuple[str, str], tuple[str, float]] = OrderedDict()
         self._loads: Flights[Image | None] = Flights()
         self._decoder_loads: Flights[Predictor] = Flights()
 
-    async def find(self, namespace: str, image_id: str, wait_ms: int) -> tuple[Image, bool]:
-        """The image that a name stands for now.
+    async def find(self, namespace: str, image_id: str, content_key: str, wait_ms: int) -> tuple[Image, bool]:
+        """The image that a name stands for now, or that a content key does.
 
         Args:
             namespace: Tenant.
             image_id: The name.
+            content_key: The embedding's identity; empty to go by the name.
             wait_ms: How long to wait for it if it is missing.
 
         Returns:
@@ -71,7 +73,7 @@ class Images:
         pause = _FIRST_POLL_S
         while True:
             try:
-                return await self._find(namespace, image_id)
+                return await self._find(namespace, image_id, content_key)
             except ServiceError as error:
                 left = give_up - time.monotonic()
                 if left <= 0 or error.reason not in ("IMAGE_NOT_FOUND", "EMBEDDING_EXPIRED"):
@@ -79,8 +81,8 @@ class Images:
                 await asyncio.sleep(min(pause, left))
                 pause = min(2 * pause, _LAST_POLL_S)
 
-    async def _find(self, namespace: str, image_id: str) -> tuple[Image, bool]:
-        key = await self._key(namespace, image_id)
+    async def _find(self, namespace: str, image_id: str, content_key: str) -> tuple[Image, bool]:
+        key = content_key or await self._key(namespace, image_id)
         hot = self._hot.get((namespace, key))
         if hot is not None:
             self._hot.move_to_end((namespace, key))
@@ -91,18 +93,18 @@ class Images:
         return image, False
 
     async def _key(self, namespace: str, image_id: str) -> str:
-        """Looked up each time, since a name may be re-pointed. While the store is away, the last answer counts."""
+        """Looked up each time, since a name may be re-pointed. If the store is away, a recent answer counts."""
         try:
             key = await asyncio.to_thread(self._store.get_alias, namespace, image_id)
         except Unavailable:
-            last = self._aliases.get((namespace, image_id))
-            if last is None or (namespace, last) not in self._hot:
+            last, asked = self._aliases.get((namespace, image_id), ("", 0.0))
+            if time.monotonic() - asked > _ALIAS_SERVES_S or (namespace, last) not in self._hot:
                 raise
             return last
         if key is None:
             self._aliases.pop((namespace, image_id), None)
             raise image_not_found(image_id)
-        self._aliases[namespace, image_id] = key
+        self._aliases[namespace, image_id] = key, time.monotonic()
         self._aliases.move_to_end((namespace, image_id))
         if len(self._aliases) > _MAX_ALIASES:
             self._aliases.popitem(last=False)

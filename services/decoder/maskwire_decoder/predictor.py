@@ -13,6 +13,7 @@ from maskwire_decoder.prompts import Prompt
 
 # Labels of the prompt encoder beside 0 and 1 (sam2.modeling.sam.prompt_encoder).
 _PADDING, _BOX_MIN, _BOX_MAX = -1, 2, 3
+_CANDIDATES = 3  # num_multimask_outputs, fixed in SAM2Base._build_sam_heads
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Predictor:
 
     def __init__(self, bundle: DecoderBundle, threads: int) -> None:
         self.config = bundle.config
+        self.candidates = _CANDIDATES
         self._no_mask = bundle.no_mask
         self._decoder = _session(bundle.decoder, threads)
         self._mask_encoder = _session(bundle.mask_encoder, threads)

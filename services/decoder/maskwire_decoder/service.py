@@ -2,22 +2,23 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import decoder_pb2_grpc, types_pb2
 from maskwire_core import names
 from maskwire_core.config import DecoderSettings
-from maskwire_core.errors import InvalidArgument
+from maskwire_core.errors import InvalidArgument, ResourceExhausted
 from maskwire_core.pool import Pool
-from maskwire_core.rpc import Context, answering, status_of, streaming
+from maskwire_core.rpc import MAX_MESSAGE_BYTES, Context, answering, status_of, streaming
 
 from maskwire_decoder import masks
 from maskwire_decoder.images import Image, Images
-from maskwire_decoder.prompts import Limits, Output, Prompt, read_output, read_prompts
+from maskwire_decoder.prompts import LOGITS_DTYPES, Limits, Output, Prompt, read_output, read_prompts
 
 NAME = pb.DESCRIPTOR.services_by_name["DecoderService"].full_name
 MAX_WAIT_MS = 60_000
+MAX_ANSWER_BYTES = MAX_MESSAGE_BYTES * 3 // 4
 
 
 class DecoderService(decoder_pb2_grpc.DecoderServiceServicer):
@@ -31,8 +32,9 @@ class DecoderService(decoder_pb2_grpc.DecoderServiceServicer):
     @answering
     async def Segment(self, request: pb.SegmentRequest, context: Context) -> pb.SegmentResponse:
         started = time.perf_counter()
-        image, timings = await self._find(request.namespace, request.image_id, request.wait_ms)
-        response = await self._segment(image, request.image_id, request.prompts, request.output, timings)
+        response = pb.SegmentResponse()
+        image = await self._find(request, response.timings)
+        await self._segment(image, request, request.image_id, response)
         response.timings.total_ms = (time.perf_counter() - started) * 1e3
         return response
 
@@ -48,58 +50,72 @@ class DecoderService(decoder_pb2_grpc.DecoderServiceServicer):
             try:
                 match request.WhichOneof("request"):
                     case "set_image":
-                        image_id, wanted = request.set_image.image_id, request.set_image
                         image = None  # a failed change must not leave the prompts that follow on the old image
-                        image, timings = await self._find(wanted.namespace, image_id, wanted.wait_ms)
+                        timings = pb.SegmentTimings()
+                        image = await self._find(request.set_image, timings)
+                        image_id = request.set_image.image_id
                         timings.total_ms = (time.perf_counter() - started) * 1e3
-                        ready = pb.ImageReady(image=_describe(image, image_id), timings=timings)
-                        response.image_ready.CopyFrom(ready)
+                        response.image_ready.image.CopyFrom(_describe(image, image_id))
+                        response.image_ready.timings.CopyFrom(timings)
                     case "segment":
                         if image is None:
                             raise InvalidArgument("NO_IMAGE", "no image is set; send set_image first", field="segment")
-                        prompts, output = request.segment.prompts, request.segment.output
-                        timings = pb.SegmentTimings(in_memory=True)
-                        result = await self._segment(image, image_id, prompts, output, timings)
-                        result.timings.total_ms = (time.perf_counter() - started) * 1e3
-                        response.result.CopyFrom(result)
+                        response.result.timings.in_memory = True
+                        await self._segment(image, request.segment, image_id, response.result)
+                        response.result.timings.total_ms = (time.perf_counter() - started) * 1e3
                     case _:
                         raise InvalidArgument("EMPTY_REQUEST", "send set_image or segment", field="request")
             except Exception as error:  # told to the caller, whose stream lives on
                 response.error.CopyFrom(status_of(error))
             yield response
 
-    async def _find(self, namespace: str, image_id: str, wait_ms: int) -> tuple[Image, pb.SegmentTimings]:
-        if wait_ms > MAX_WAIT_MS:
-            raise InvalidArgument("BAD_WAIT", f"wait_ms is {wait_ms}; at most {MAX_WAIT_MS}", field="wait_ms")
+    async def _find(self, wanted: pb.SegmentRequest | pb.SetImage, timings: pb.SegmentTimings) -> Image:
+        if wanted.wait_ms > MAX_WAIT_MS:
+            raise InvalidArgument("BAD_WAIT", f"wait_ms is {wanted.wait_ms}; at most {MAX_WAIT_MS}", field="wait_ms")
         started = time.perf_counter()
-        image, in_memory = await self._images.find(names.namespace(namespace), names.image_id(image_id), wait_ms)
-        return image, pb.SegmentTimings(fetch_ms=(time.perf_counter() - started) * 1e3, in_memory=in_memory)
+        namespace, image_id = names.namespace(wanted.namespace), names.image_id(wanted.image_id)
+        content_key = names.content_key(wanted.content_key)
+        image, timings.in_memory = await self._images.find(namespace, image_id, content_key, wanted.wait_ms)
+        timings.fetch_ms = (time.perf_counter() - started) * 1e3
+        return image
 
     async def _segment(
-        self,
-        image: Image,
-        image_id: str,
-        prompts: Sequence[types_pb2.Prompt],
-        options: types_pb2.OutputOptions,
-        timings: pb.SegmentTimings,
-    ) -> pb.SegmentResponse:
-        header = image.header
-        output = read_output(options)
-        checked = read_prompts(prompts, header.width, header.height, image.predictor.config.mask_size, self._limits)
-        jobs = [asyncio.ensure_future(self._pool.run(_decode, image, prompt, output)) for prompt in checked]
+        self, image: Image, request: pb.SegmentRequest | pb.StreamPrompts, image_id: str, response: pb.SegmentResponse
+    ) -> None:
+        """Fills in the response."""
+        header, mask_size = image.header, image.predictor.config.mask_size
+        output = read_output(request.output)
+        prompts = read_prompts(request.prompts, header.width, header.height, mask_size, self._limits)
+        _check_size(len(prompts), output, image)
+        jobs = [asyncio.ensure_future(self._pool.run(_decode, image, prompt, output)) for prompt in prompts]
         try:
             decoded = await asyncio.gather(*jobs)
         finally:  # after an error or a cancel, what still waits is not decoded
             for job in jobs:
                 job.cancel()
-        response = pb.SegmentResponse(image=_describe(image, image_id))
+        response.image.CopyFrom(_describe(image, image_id))
+        timings = response.timings
         for (result, decode_ms, mask_ms), queue_ms in decoded:
             response.results.append(result)
             timings.queue_ms += queue_ms
             timings.decode_ms += decode_ms
             timings.mask_ms += mask_ms
-        response.timings.CopyFrom(timings)
-        return response
+
+
+def _check_size(prompts: int, output: Output, image: Image) -> None:
+    """Refuses, before any work, what would not fit into one answer. The other forms of masks are small."""
+    mask_bytes = 0
+    if types_pb2.MASK_FORMAT_PACKED_BITS in output.formats:
+        mask_bytes += image.header.height * -(-image.header.width // 8)
+    if types_pb2.MASK_FORMAT_LOGITS in output.formats:
+        mask_bytes += image.predictor.config.mask_size**2 * LOGITS_DTYPES[output.logits_type].itemsize
+    masks = prompts * (image.predictor.candidates if output.every and output.multimask else 1)
+    if masks * mask_bytes > MAX_ANSWER_BYTES:
+        raise ResourceExhausted(
+            "ANSWER_TOO_LARGE",
+            f"{masks} masks of {mask_bytes} bytes exceed an answer's {MAX_ANSWER_BYTES}; ask for RLE or fewer prompts",
+            field="output.formats",
+        )
 
 
 def _decode(image: Image, prompt: Prompt, output: Output) -> tuple[types_pb2.PromptResult, float, float]:

@@ -5,12 +5,11 @@ import sys
 
 import torch
 from maskwire.v1 import encoder_pb2_grpc
-from maskwire_core.config import EncoderSettings
+from maskwire_core.config import EncoderSettings, from_command_line
 from maskwire_core.errors import ServiceError
 from maskwire_core.models import ModelError
 from maskwire_core.rpc import configure_logging, repeating, serve
-from maskwire_core.store import Store
-from pydantic_settings import CliApp
+from maskwire_core.store import open_store
 
 from maskwire_encoder.checkpoints import find
 from maskwire_encoder.encoder import ImageEncoder
@@ -21,9 +20,12 @@ _PUBLISH_PERIOD_S = 2
 
 
 async def run(settings: EncoderSettings) -> None:
-    store = Store(settings.redis_url, settings.redis_timeout_s)
+    store = open_store(settings)
     try:
-        store.ping()
+        try:
+            store.ping()
+        except ServiceError as error:
+            sys.exit(f"error: {error} (store at {store.address}; set --redis-url)")
         if settings.threads:
             torch.set_num_threads(settings.threads)
         encoder = ImageEncoder(settings, store, [Model(source, settings) for source in find(settings)])
@@ -36,14 +38,12 @@ async def run(settings: EncoderSettings) -> None:
             )
     except ModelError as error:
         sys.exit(f"error: {error}")
-    except ServiceError as error:
-        sys.exit(f"error: {error} (store at {store.address}; set --redis-url)")
     finally:
         store.close()
 
 
 def main() -> None:
-    settings = CliApp.run(EncoderSettings, cli_args=sys.argv[1:])
+    settings = from_command_line(EncoderSettings)
     configure_logging(settings)
     asyncio.run(run(settings))
 

@@ -64,7 +64,7 @@ class ImageEncoder:
         self._store = store
         self._readers = Pool("image reader", _READERS, settings.queue_limit)
         self._device = Pool("model", 1, settings.queue_limit)
-        self._flights: Flights[tuple[Header, int, pb.EncodeTimings]] = Flights()
+        self._flights: Flights[tuple[Header, int, pb.EncodeTimings | None]] = Flights()
 
     def accept(self, header: pb.EncodeImageHeader) -> Upload:
         """Checks a header.
@@ -91,7 +91,9 @@ class ImageEncoder:
                 f"the file has {header.size_bytes} bytes; at most {self.settings.max_image_bytes} are accepted",
                 field="header.size_bytes",
             )
-        key = content_key(header.sha256, model.fingerprint, PREPROCESSING, self.settings.store_codec)
+        key = content_key(
+            header.sha256, model.fingerprint, model.decoder.digest, PREPROCESSING, self.settings.store_codec
+        )
         image_id = names.image_id(header.image_id) if header.image_id else names.issue_image_id()
         namespace = names.namespace(header.namespace)
         return Upload(namespace, image_id, header.sha256, header.size_bytes, model, key, started)
@@ -131,10 +133,10 @@ class ImageEncoder:
             (upload.namespace, upload.key), lambda: self._embed(upload, data)
         )
         own = pb.EncodeTimings()
-        if not joined:
+        if timings is not None and not joined:
             own.CopyFrom(timings)
         own.receive_ms = receive_ms
-        return await self._finish(upload, header, size, joined, own)
+        return await self._finish(upload, header, size, joined or timings is None, own)
 
     async def get(self, namespace: str, image_id: str) -> types_pb2.ImageInfo:
         """What is stored under a name.
@@ -149,6 +151,7 @@ class ImageEncoder:
         if found is None:
             raise embedding_expired(image_id)
         header, size, ttl_ms = found
+        ttl_ms = min(ttl_ms, await asyncio.to_thread(self._store.alias_ttl_ms, namespace, image_id))
         return _info(header, image_id, size, ttl_ms / 1e3)
 
     async def delete(self, namespace: str, image_id: str, with_embedding: bool) -> bool:
@@ -164,7 +167,11 @@ class ImageEncoder:
         for model in self.models.values():
             await asyncio.to_thread(self._store.publish_decoder, model.decoder)
 
-    async def _embed(self, upload: Upload, data: bytes) -> tuple[Header, int, pb.EncodeTimings]:
+    async def _embed(self, upload: Upload, data: bytes) -> tuple[Header, int, pb.EncodeTimings | None]:
+        """Header, size and timings of the stored embedding; no timings if somebody stored it during the upload."""
+        found = await asyncio.to_thread(self._store.find_embedding, upload.namespace, upload.key)
+        if found is not None:
+            return found[0], found[1], None
         timings = pb.EncodeTimings()
 
         def read() -> tuple[int, int, Tensor]:

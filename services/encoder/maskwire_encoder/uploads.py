@@ -27,7 +27,7 @@ class Uploads:
 
     def __init__(self, encoder: ImageEncoder) -> None:
         self._encoder = encoder
-        self._open: dict[str, _Receiving | None] = {}  # None until the store has been asked
+        self._open: dict[str, _Receiving | None] = {}  # None while nothing is to be received
         self._replies: asyncio.Queue[pb.EncodeImagesResponse | None] = asyncio.Queue()
 
     async def answer(self, requests: AsyncIterator[pb.EncodeImagesRequest]) -> AsyncIterator[pb.EncodeImagesResponse]:
@@ -63,6 +63,8 @@ class Uploads:
                         tasks.create_task(self._encode(name, received))
                 except Exception as error:  # told to the caller, whose stream lives on
                     self._fail(name, error)
+        for name in self._open:  # all tasks have ended: what is open waits for chunks that will not come
+            self._fail(name, InvalidArgument("INCOMPLETE", "the stream ended before all bytes had come", field="chunk"))
 
     async def _begin(self, name: str, header: pb.EncodeImageHeader) -> None:
         try:
@@ -90,15 +92,17 @@ class Uploads:
         receiving.data += chunk
         if len(receiving.data) < receiving.upload.size_bytes:
             return None
-        self._open.pop(name)
+        self._open[name] = None
         return receiving
 
     async def _encode(self, name: str, received: _Receiving) -> None:
         try:
             receive_ms = (time.perf_counter() - received.started) * 1e3
             result = await self._encoder.encode(received.upload, bytes(received.data), receive_ms)
+            self._open.pop(name)
             self._replies.put_nowait(pb.EncodeImagesResponse(request_id=name, result=result))
         except Exception as error:  # as above
+            self._open.pop(name)
             self._fail(name, error)
 
     def _fail(self, name: str, error: Exception) -> None:

@@ -170,14 +170,18 @@ def up(
     ] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Weights of the model (.pt or .safetensors).")] = None,
     config: Annotated[str | None, typer.Option(help="Configuration of a model of your own (YAML).")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Annotated[str, typer.Option(envvar="MASKWIRE_DEVICE", help="auto, cpu, cuda or cuda:N.")] = "auto",
     decoders: Annotated[int, typer.Option(min=1, max=64, help="Decoder processes; ports count up.")] = 1,
     redis_url: Annotated[
         str | None, typer.Option(envvar="MASKWIRE_REDIS_URL", help="Store to use; without it, one is started.")
     ] = None,
     redis_memory_mb: Annotated[int, typer.Option(min=64, help="Memory of the store that is started, in MiB.")] = 2048,
-    store_codec: Annotated[str, typer.Option(help="Precision of stored embeddings: fp16 or fp32.")] = "fp16",
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
+    store_codec: Annotated[
+        str, typer.Option(envvar="MASKWIRE_STORE_CODEC", help="Precision of stored embeddings: fp16 or fp32.")
+    ] = "fp16",
+    host: Annotated[
+        str, typer.Option(envvar="MASKWIRE_HOST", help="Address to listen on; 0.0.0.0 for all.")
+    ] = "127.0.0.1",
     encoder_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free port.")] = 50051,
     decoder_port: Annotated[
         int, typer.Option(min=0, max=65535, help="First decoder's port; 0 takes free ones.")

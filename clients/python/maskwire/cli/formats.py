@@ -69,16 +69,27 @@ def write(result: Result, form: MaskFormat, output: Path) -> list[Path]:
 
     Returns:
         The files written.
+
+    Raises:
+        InvalidRequest: A file cannot be written, or its ending is not that of a picture.
     """
-    output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        return _write(result, form, output)
+    except (OSError, ValueError) as error:
+        raise InvalidRequest(f"cannot write {output}: {error}", "BAD_OUTPUT", "--output") from error
+
+
+def _write(result: Result, form: MaskFormat, output: Path) -> list[Path]:
     masks = result.candidates
     if form in (MaskFormat.RLE, MaskFormat.POLYGON):
         output.write_text(json.dumps(document(result, form)) + "\n")
         return [output]
     if form == MaskFormat.NPZ:
-        arrays = [mask.array for mask in masks]
-        logits = [mask.logits for mask in masks]
-        np.savez_compressed(output, masks=arrays, scores=[mask.score for mask in masks], low_res_logits=logits)
+        arrays = np.stack([mask.array for mask in masks])
+        scores, logits = [mask.score for mask in masks], [mask.logits for mask in masks]
+        with output.open("wb") as archive:  # given a name, numpy would append its own ending
+            np.savez_compressed(archive, masks=arrays, scores=scores, low_res_logits=logits)
         return [output]
     files = [output] if len(masks) == 1 else [_numbered(output, index) for index in range(len(masks))]
     for file, mask in zip(files, masks, strict=True):

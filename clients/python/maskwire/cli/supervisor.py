@@ -1,6 +1,5 @@
 """Child processes that are kept running."""
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -11,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from maskwire.cli import leash
 from maskwire.errors import MaskwireError
 
 _POLL_S = 0.1
@@ -47,19 +47,18 @@ class Child:
 
     def start(self) -> None:
         self.process = subprocess.Popen(
-            list(self.command),
+            leashed(self.command),
             env={**os.environ, **self.environment},
             stdin=subprocess.DEVNULL,
             stdout=sys.stderr.fileno(),
             start_new_session=True,  # Ctrl-C reaches this process alone, which then stops its children in order
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
         )
         self.started_at = time.monotonic()
         self.restart_at = None
 
 
 class Supervisor:
-    """Starts children in order, restarts those that die, and stops all in the reverse order.
+    """Starts groups of children, restarts those that die, and stops the groups in the reverse order.
 
     Args:
         say: Prints a line for the user.
@@ -67,12 +66,12 @@ class Supervisor:
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
-        self._children: list[Child] = []
+        self._groups: list[Sequence[Child]] = []
         self._stopping: deque[int] = deque()
 
     @property
     def children(self) -> Sequence[Child]:
-        return self._children
+        return [child for group in self._groups for child in group]
 
     def __enter__(self) -> "Supervisor":
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -88,8 +87,8 @@ class Supervisor:
         Raises:
             ChildFailed: One ended, or the user wants to stop.
         """
+        self._groups.append(children)
         for child in children:
-            self._children.append(child)
             child.start()
         while not all(child.ready() for child in children):
             for child in children:
@@ -106,7 +105,7 @@ class Supervisor:
         """Restarts what dies, sooner at first and later the more often it does, until SIGINT or SIGTERM."""
         while not self._stopping:
             now = time.monotonic()
-            for child in self._children:
+            for child in self.children:
                 if child.restart_at is not None:
                     if now >= child.restart_at:
                         child.start()
@@ -119,25 +118,26 @@ class Supervisor:
             time.sleep(_POLL_S)
 
     def stop(self) -> None:
-        """Lets every child finish its work: the last started first."""
-        for child in reversed(self._children):
-            process = child.process
-            if process is None or process.poll() is not None:
-                continue
-            process.terminate()
-            try:
-                process.wait(_KILL_AFTER_S)
-            except subprocess.TimeoutExpired:
-                self._say(f"the {child.name} did not stop within {_KILL_AFTER_S} s; killing it")
-                process.kill()
-                process.wait()
+        """Lets every child finish its work: the last group first. A second SIGINT or SIGTERM kills at once."""
+        asked = len(self._stopping)
+        for group in reversed(self._groups):
+            processes = {child.name: child.process for child in group if child.process is not None}
+            for process in processes.values():
+                process.terminate()
+            give_up = time.monotonic() + _KILL_AFTER_S
+            for name, process in processes.items():
+                while process.poll() is None:
+                    if time.monotonic() > give_up or len(self._stopping) > max(1, asked):
+                        self._say(f"killing the {name}")
+                        process.kill()
+                        process.wait()
+                    time.sleep(_POLL_S / 5)
 
 
 def _reason(code: int) -> str:
     return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
-def _die_with_parent() -> None:
-    """Between fork and exec: the kernel ends this child when its parent is gone, even by SIGKILL (prctl(2))."""
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+def leashed(command: Sequence[str]) -> list[str]:
+    """The command, ending when this process does."""
+    return [sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), *command]

@@ -3,12 +3,14 @@
 import contextlib
 import importlib.util
 import json
+import os
 import shutil
 import socket
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 from rich.console import Console
 
@@ -54,7 +56,7 @@ def run(
             environment = {
                 "MASKWIRE_REDIS_URL": redis_url,
                 "MASKWIRE_HOST": host,
-                "MASKWIRE_LOG_LEVEL": "INFO" if verbose else "WARNING",
+                "MASKWIRE_LOG_LEVEL": "INFO" if verbose else os.environ.get("MASKWIRE_LOG_LEVEL", "WARNING"),
             }
             names = ", ".join(models)
             progress.update(
@@ -89,7 +91,7 @@ def _tell(console: Console, addresses: Mapping[str, object]) -> None:
     console.print("[bold]maskwire is up[/bold]")
     console.print(f"  encoder  {addresses['encoder']}  (model {addresses['model']})")
     console.print(f"  decoder  {addresses['decoder']}")
-    console.print(f"  store    {addresses['redis_url']}")
+    console.print(f"  store    {_without_password(str(addresses['redis_url']))}")
     if addresses["model"] == "demo":
         console.print(
             "  The demo model gives rough masks, for trying out; real ones: --model sam2.1_hiera_tiny --checkpoint FILE"
@@ -101,6 +103,11 @@ def _tell(console: Console, addresses: Mapping[str, object]) -> None:
             f"  export MASKWIRE_ENCODER={addresses['encoder']} MASKWIRE_DECODER={addresses['decoder']}", soft_wrap=True
         )
     console.print("Try:  maskwire segment photo.jpg --point 500,375 -o mask.png      Stop: Ctrl-C")
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def _server(name: str, command: list[str], address: str, environment: dict[str, str]) -> Child:
@@ -156,8 +163,9 @@ def _check_free(host: str, port: int) -> None:
             pass
     except OSError as error:
         raise MaskwireError(
-            f"port {port} is in use; is maskwire up already? Choose others with --encoder-port and --decoder-port",
-            "PORT_IN_USE",
+            f"cannot listen on {host}:{port} ({error.strerror}); is maskwire up already? Others: --encoder-port, "
+            "--decoder-port, --host",
+            "CANNOT_LISTEN",
         ) from error
 
 

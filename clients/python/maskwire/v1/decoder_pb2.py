@@ -26,7 +26,7 @@ from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from maskwire.v1 import types_pb2 as maskwire_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19maskwire/v1/decoder.proto\x12\x0bmaskwire.v1\x1a\x17google/rpc/status.proto\x1a\x17maskwire/v1/types.proto\"\x98\x01\n\x0eSegmentRequest\x12\x10\n\x08image_id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12$\n\x07prompts\x18\x03 \x03(\x0b\x32\x13.maskwire.v1.Prompt\x12*\n\x06output\x18\x04 \x01(\x0b\x32\x1a.maskwire.v1.OutputOptions\x12\x0f\n\x07wait_ms\x18\x05 \x01(\r\"\x97\x01\n\x0fSegmentResponse\x12*\n\x07results\x18\x01 \x03(\x0b\x32\x19.maskwire.v1.PromptResult\x12*\n\x05image\x18\x02 \x01(\x0b\x32\x1b.maskwire.v1.SegmentedImage\x12,\n\x07timings\x18\x03 \x01(\x0b\x32\x1b.maskwire.v1.SegmentTimings\"k\n\x0eSegmentedImage\x12\x10\n\x08image_id\x18\x01 \x01(\t\x12\x11\n\theight_px\x18\x02 \x01(\r\x12\x10\n\x08width_px\x18\x03 \x01(\r\x12\r\n\x05model\x18\x04 \x01(\t\x12\x13\n\x0b\x63ontent_key\x18\x05 \x01(\t\"}\n\x0eSegmentTimings\x12\x10\n\x08queue_ms\x18\x01 \x01(\x02\x12\x10\n\x08\x66\x65tch_ms\x18\x02 \x01(\x02\x12\x11\n\tdecode_ms\x18\x03 \x01(\x02\x12\x0f\n\x07mask_ms\x18\x04 \x01(\x02\x12\x10\n\x08total_ms\x18\x05 \x01(\x02\x12\x11\n\tin_memory\x18\x06 \x01(\x08\"@\n\x08SetImage\x12\x10\n\x08image_id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0f\n\x07wait_ms\x18\x03 \x01(\r\"a\n\rStreamPrompts\x12$\n\x07prompts\x18\x01 \x03(\x0b\x32\x13.maskwire.v1.Prompt\x12*\n\x06output\x18\x02 \x01(\x0b\x32\x1a.maskwire.v1.OutputOptions\"\x90\x01\n\x14SegmentStreamRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12*\n\tset_image\x18\x02 \x01(\x0b\x32\x15.maskwire.v1.SetImageH\x00\x12-\n\x07segment\x18\x03 \x01(\x0b\x32\x1a.maskwire.v1.StreamPromptsH\x00\x42\t\n\x07request\"f\n\nImageReady\x12*\n\x05image\x18\x01 \x01(\x0b\x32\x1b.maskwire.v1.SegmentedImage\x12,\n\x07timings\x18\x02 \x01(\x0b\x32\x1b.maskwire.v1.SegmentTimings\"\xbb\x01\n\x15SegmentStreamResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12.\n\x0bimage_ready\x18\x02 \x01(\x0b\x32\x17.maskwire.v1.ImageReadyH\x00\x12.\n\x06result\x18\x03 \x01(\x0b\x32\x1c.maskwire.v1.SegmentResponseH\x00\x12#\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome2\xb2\x01\n\x0e\x44\x65\x63oderService\x12\x44\n\x07Segment\x12\x1b.maskwire.v1.SegmentRequest\x1a\x1c.maskwire.v1.SegmentResponse\x12Z\n\rSegmentStream\x12!.maskwire.v1.SegmentStreamRequest\x1a\".maskwire.v1.SegmentStreamResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19maskwire/v1/decoder.proto\x12\x0bmaskwire.v1\x1a\x17google/rpc/status.proto\x1a\x17maskwire/v1/types.proto\"\xad\x01\n\x0eSegmentRequest\x12\x10\n\x08image_id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12$\n\x07prompts\x18\x03 \x03(\x0b\x32\x13.maskwire.v1.Prompt\x12*\n\x06output\x18\x04 \x01(\x0b\x32\x1a.maskwire.v1.OutputOptions\x12\x0f\n\x07wait_ms\x18\x05 \x01(\r\x12\x13\n\x0b\x63ontent_key\x18\x06 \x01(\t\"\x97\x01\n\x0fSegmentResponse\x12*\n\x07results\x18\x01 \x03(\x0b\x32\x19.maskwire.v1.PromptResult\x12*\n\x05image\x18\x02 \x01(\x0b\x32\x1b.maskwire.v1.SegmentedImage\x12,\n\x07timings\x18\x03 \x01(\x0b\x32\x1b.maskwire.v1.SegmentTimings\"k\n\x0eSegmentedImage\x12\x10\n\x08image_id\x18\x01 \x01(\t\x12\x11\n\theight_px\x18\x02 \x01(\r\x12\x10\n\x08width_px\x18\x03 \x01(\r\x12\r\n\x05model\x18\x04 \x01(\t\x12\x13\n\x0b\x63ontent_key\x18\x05 \x01(\t\"}\n\x0eSegmentTimings\x12\x10\n\x08queue_ms\x18\x01 \x01(\x02\x12\x10\n\x08\x66\x65tch_ms\x18\x02 \x01(\x02\x12\x11\n\tdecode_ms\x18\x03 \x01(\x02\x12\x0f\n\x07mask_ms\x18\x04 \x01(\x02\x12\x10\n\x08total_ms\x18\x05 \x01(\x02\x12\x11\n\tin_memory\x18\x06 \x01(\x08\"U\n\x08SetImage\x12\x10\n\x08image_id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0f\n\x07wait_ms\x18\x03 \x01(\r\x12\x13\n\x0b\x63ontent_key\x18\x04 \x01(\t\"a\n\rStreamPrompts\x12$\n\x07prompts\x18\x01 \x03(\x0b\x32\x13.maskwire.v1.Prompt\x12*\n\x06output\x18\x02 \x01(\x0b\x32\x1a.maskwire.v1.OutputOptions\"\x90\x01\n\x14SegmentStreamRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12*\n\tset_image\x18\x02 \x01(\x0b\x32\x15.maskwire.v1.SetImageH\x00\x12-\n\x07segment\x18\x03 \x01(\x0b\x32\x1a.maskwire.v1.StreamPromptsH\x00\x42\t\n\x07request\"f\n\nImageReady\x12*\n\x05image\x18\x01 \x01(\x0b\x32\x1b.maskwire.v1.SegmentedImage\x12,\n\x07timings\x18\x02 \x01(\x0b\x32\x1b.maskwire.v1.SegmentTimings\"\xbb\x01\n\x15SegmentStreamResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12.\n\x0bimage_ready\x18\x02 \x01(\x0b\x32\x17.maskwire.v1.ImageReadyH\x00\x12.\n\x06result\x18\x03 \x01(\x0b\x32\x1c.maskwire.v1.SegmentResponseH\x00\x12#\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome2\xb2\x01\n\x0e\x44\x65\x63oderService\x12\x44\n\x07Segment\x12\x1b.maskwire.v1.SegmentRequest\x1a\x1c.maskwire.v1.SegmentResponse\x12Z\n\rSegmentStream\x12!.maskwire.v1.SegmentStreamRequest\x1a\".maskwire.v1.SegmentStreamResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,23 +34,23 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'maskwire.v1.decoder_pb2', _
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SEGMENTREQUEST']._serialized_start=93
-  _globals['_SEGMENTREQUEST']._serialized_end=245
-  _globals['_SEGMENTRESPONSE']._serialized_start=248
-  _globals['_SEGMENTRESPONSE']._serialized_end=399
-  _globals['_SEGMENTEDIMAGE']._serialized_start=401
-  _globals['_SEGMENTEDIMAGE']._serialized_end=508
-  _globals['_SEGMENTTIMINGS']._serialized_start=510
-  _globals['_SEGMENTTIMINGS']._serialized_end=635
-  _globals['_SETIMAGE']._serialized_start=637
-  _globals['_SETIMAGE']._serialized_end=701
-  _globals['_STREAMPROMPTS']._serialized_start=703
-  _globals['_STREAMPROMPTS']._serialized_end=800
-  _globals['_SEGMENTSTREAMREQUEST']._serialized_start=803
-  _globals['_SEGMENTSTREAMREQUEST']._serialized_end=947
-  _globals['_IMAGEREADY']._serialized_start=949
-  _globals['_IMAGEREADY']._serialized_end=1051
-  _globals['_SEGMENTSTREAMRESPONSE']._serialized_start=1054
-  _globals['_SEGMENTSTREAMRESPONSE']._serialized_end=1241
-  _globals['_DECODERSERVICE']._serialized_start=1244
-  _globals['_DECODERSERVICE']._serialized_end=1422
+  _globals['_SEGMENTREQUEST']._serialized_end=266
+  _globals['_SEGMENTRESPONSE']._serialized_start=269
+  _globals['_SEGMENTRESPONSE']._serialized_end=420
+  _globals['_SEGMENTEDIMAGE']._serialized_start=422
+  _globals['_SEGMENTEDIMAGE']._serialized_end=529
+  _globals['_SEGMENTTIMINGS']._serialized_start=531
+  _globals['_SEGMENTTIMINGS']._serialized_end=656
+  _globals['_SETIMAGE']._serialized_start=658
+  _globals['_SETIMAGE']._serialized_end=743
+  _globals['_STREAMPROMPTS']._serialized_start=745
+  _globals['_STREAMPROMPTS']._serialized_end=842
+  _globals['_SEGMENTSTREAMREQUEST']._serialized_start=845
+  _globals['_SEGMENTSTREAMREQUEST']._serialized_end=989
+  _globals['_IMAGEREADY']._serialized_start=991
+  _globals['_IMAGEREADY']._serialized_end=1093
+  _globals['_SEGMENTSTREAMRESPONSE']._serialized_start=1096
+  _globals['_SEGMENTSTREAMRESPONSE']._serialized_end=1283
+  _globals['_DECODERSERVICE']._serialized_start=1286
+  _globals['_DECODERSERVICE']._serialized_end=1464
 # @@protoc_insertion_point(module_scope)

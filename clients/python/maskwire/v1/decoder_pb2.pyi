@@ -31,12 +31,15 @@ class SegmentRequest(_message.Message):
     PROMPTS_FIELD_NUMBER: _builtins.int
     OUTPUT_FIELD_NUMBER: _builtins.int
     WAIT_MS_FIELD_NUMBER: _builtins.int
+    CONTENT_KEY_FIELD_NUMBER: _builtins.int
     image_id: _builtins.str
     """The image's name, as given to or issued by the encoder."""
     namespace: _builtins.str
     """Tenant; empty: "default"."""
     wait_ms: _builtins.int
     """How long to wait for the image if it is not there yet (its encode may be in flight), in milliseconds; at most 60,000."""
+    content_key: _builtins.str
+    """Take this embedding, whatever image_id names by now. Errors: NOT_FOUND (EMBEDDING_EXPIRED) when it is not stored."""
     @_builtins.property
     def prompts(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Prompt]:
         """One or more objects; each is answered by itself. Empty: one prompt without points, box or mask."""
@@ -53,10 +56,11 @@ class SegmentRequest(_message.Message):
         prompts: _abc.Iterable[_types_pb2.Prompt] | None = ...,
         output: _types_pb2.OutputOptions | None = ...,
         wait_ms: _builtins.int = ...,
+        content_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["output", b"output"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["image_id", b"image_id", "namespace", b"namespace", "output", b"output", "prompts", b"prompts", "wait_ms", b"wait_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_key", b"content_key", "image_id", b"image_id", "namespace", b"namespace", "output", b"output", "prompts", b"prompts", "wait_ms", b"wait_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -187,22 +191,26 @@ class SetImage(_message.Message):
     IMAGE_ID_FIELD_NUMBER: _builtins.int
     NAMESPACE_FIELD_NUMBER: _builtins.int
     WAIT_MS_FIELD_NUMBER: _builtins.int
+    CONTENT_KEY_FIELD_NUMBER: _builtins.int
     image_id: _builtins.str
     """The image's name."""
     namespace: _builtins.str
     """Tenant; empty: "default"."""
     wait_ms: _builtins.int
     """How long to wait for it if it is not there yet, in milliseconds; at most 60,000."""
+    content_key: _builtins.str
+    """Take this embedding, whatever image_id names by now."""
     def __init__(
         self,
         *,
         image_id: _builtins.str = ...,
         namespace: _builtins.str = ...,
         wait_ms: _builtins.int = ...,
+        content_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["image_id", b"image_id", "namespace", b"namespace", "wait_ms", b"wait_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_key", b"content_key", "image_id", b"image_id", "namespace", b"namespace", "wait_ms", b"wait_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
