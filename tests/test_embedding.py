@@ -18,12 +18,42 @@ def header(codec: str = "fp16") -> Header:
     return Header("tenant", "k" * 64, "demo", "f" * 64, "d" * 64, 480, 640, codec, 1.5)
 
 
+STEPS = {"fp32": 0, "fp16": 2**-11, "int8": 1 / 127 / 2, "int4": 1 / 7 / 2}
+"""Largest error of each codec, relative to the largest value that shares a scale."""
+
+
+@pytest.mark.parametrize("codec", STEPS)
+@given(st.integers(0, 2**32), st.floats(1e-3, 1e4))
+def test_every_codec_keeps_its_precision(codec: str, seed: int, size: float) -> None:
+    random = np.random.default_rng(seed)
+    tensors = {
+        "image_embed": (random.standard_normal((9, 64)) * size).astype(np.float32),
+        "high_res_0": (random.standard_normal((9, 16, 32)) * size).astype(np.float32),
+        "zero": np.zeros((4, 32), np.float32),
+    }
+    embedding = unpack(pack(header(codec), tensors))
+    for name, tensor in tensors.items():
+        assert embedding.tensors[name].dtype == np.float32
+        bound = np.abs(tensor).max() * STEPS[codec] * 1.01
+        np.testing.assert_allclose(embedding.tensors[name], tensor, atol=bound + 1e-7, rtol=0)
+
+
+def test_sizes_of_the_codecs() -> None:
+    tensors = {"image_embed": np.ones((256, 256), np.float32)}
+    sizes = {
+        codec: len(pack(header(codec), tensors)) - 262_144 * factor
+        for codec, factor in (("fp32", 1), ("fp16", 1 / 2), ("int8", 1 / 4), ("int4", 9 / 64))
+    }
+    assert all(0 < extra < 3000 for extra in sizes.values())
+
+
 @pytest.mark.parametrize("codec", ["fp16", "fp32"])
 def test_round_trip(codec: str) -> None:
     embedding = unpack(pack(header(codec), TENSORS))
     assert (embedding.header.height, embedding.header.width, embedding.header.codec) == (480, 640, codec)
     for name, tensor in TENSORS.items():
-        np.testing.assert_array_equal(embedding.tensors[name], tensor.astype(embedding.tensors[name].dtype))
+        rounded = tensor.astype(np.float16 if codec == "fp16" else np.float32)
+        np.testing.assert_array_equal(embedding.tensors[name], rounded.astype(np.float32))
         assert embedding.tensors[name].shape == tensor.shape
 
 

@@ -63,7 +63,9 @@ class EncoderSettings(Settings):
     cache: Path = Field(Path("~/.cache/maskwire"), description="Folder for exported decoders, made once per model.")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
     threads: int = Field(0, ge=0, description="CPU threads of the model; 0 leaves it to torch.")
-    store_codec: Literal["fp16", "fp32"] = Field("fp16", description="Precision of stored embeddings.")
+    store_codec: Literal["fp32", "fp16", "int8", "int4"] = Field(
+        "fp16", description="How embeddings are stored; int8 and int4 halve the space again and cost exactness."
+    )
     ttl_s: int = Field(86_400, ge=1, description="Seconds that an embedding is kept after it was last embedded.")
     queue_limit: int = Field(64, ge=1, description="Images that may wait for the model before new ones are refused.")
     max_image_bytes: int = Field(64 * MIB, ge=1, description="Largest image file accepted, in bytes.")

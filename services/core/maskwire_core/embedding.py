@@ -19,15 +19,15 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from maskwire_core.codecs import CODECS
 from maskwire_core.errors import CorruptValue
 
-VERSION = 1
+VERSION = 2
 LAYOUT = "tokens/1"
 """Image tokens as rows; high-resolution features as tokens x patch pixels x channels, patch pixels in the order of
 stacked 2x2 transposed convolutions."""
 MAX_HEADER_BYTES = 8192
 
-CODECS: dict[str, np.dtype[Any]] = {"fp16": np.dtype("<f2"), "fp32": np.dtype("<f4")}
 _PREFIX = struct.Struct("<8sIIQ")
 _MAGIC = b"MASKWIRE"
 _ALIGNMENT = 64
@@ -45,10 +45,10 @@ class Header:
         decoder: SHA-256 of the exported decoder that reads it.
         height: Height of the image in pixels, after EXIF orientation.
         width: Width likewise.
-        codec: How tensor values are stored, a key of `CODECS`.
+        codec: How tensor values are stored, a key of `codecs.CODECS`.
         created_at: Seconds since 1970.
         layout: Order of the tensors' axes.
-        tensors: Name to (shape, offset in the payload in bytes).
+        tensors: Name to {"shape": [...], "parts": {part of the codec: [dtype, offset in the payload, bytes]}}.
         payload_bytes: Size of all tensors.
         checksum: xxh3_128 of the payload, in hex.
     """
@@ -63,17 +63,17 @@ class Header:
     codec: str
     created_at: float
     layout: str = LAYOUT
-    tensors: dict[str, tuple[list[int], int]] = field(default_factory=dict)
+    tensors: dict[str, Any] = field(default_factory=dict)
     payload_bytes: int = 0
     checksum: str = ""
 
 
 @dataclass(frozen=True)
 class Embedding:
-    """A header and its tensors by name, in the codec's dtype, in `LAYOUT`."""
+    """A header and its tensors by name, fp32, in `LAYOUT`."""
 
     header: Header
-    tensors: Mapping[str, NDArray[Any]]
+    tensors: Mapping[str, NDArray[np.float32]]
 
 
 def pack(header: Header, tensors: Mapping[str, NDArray[np.float32]]) -> bytes:
@@ -81,25 +81,27 @@ def pack(header: Header, tensors: Mapping[str, NDArray[np.float32]]) -> bytes:
 
     Args:
         header: Its last four attributes are filled in here.
-        tensors: fp32 values of any shape. With codec fp16, values beyond its range become its largest.
+        tensors: fp32 values, channels last.
     """
-    dtype = CODECS[header.codec]
-    limit = np.finfo(dtype).max
-    stored = [np.ascontiguousarray(np.clip(tensor, -limit, limit), dtype) for tensor in tensors.values()]
-    places: dict[str, tuple[list[int], int]] = {}
+    codec = CODECS[header.codec]
+    described: dict[str, Any] = {}
+    chunks: list[bytes] = []
     offset = 0
-    for name, tensor in zip(tensors, stored, strict=True):
-        places[name] = (list(tensor.shape), offset)
-        offset += -(-tensor.nbytes // _ALIGNMENT) * _ALIGNMENT
-    payload = bytearray(offset)
-    for (_, start), tensor in zip(places.values(), stored, strict=True):
-        payload[start : start + tensor.nbytes] = tensor.data.cast("B")
-    described = asdict(header) | {
-        "tensors": places,
-        "payload_bytes": offset,
+    for name, tensor in tensors.items():
+        parts = {}
+        for part, array in codec.encode(tensor).items():
+            parts[part] = [array.dtype.str, offset, array.nbytes]
+            padding = -array.nbytes % _ALIGNMENT
+            chunks += [np.ascontiguousarray(array).tobytes(), bytes(padding)]
+            offset += array.nbytes + padding
+        described[name] = {"shape": list(tensor.shape), "parts": parts}
+    payload = b"".join(chunks)
+    filled = asdict(header) | {
+        "tensors": described,
+        "payload_bytes": len(payload),
         "checksum": xxhash.xxh3_128_hexdigest(payload),
     }
-    text = json.dumps(described).encode()
+    text = json.dumps(filled).encode()
     prefix = _PREFIX.pack(_MAGIC, VERSION, len(text), xxhash.xxh3_64_intdigest(text))
     padding = -(len(prefix) + len(text)) % _ALIGNMENT
     return b"".join((prefix, text, bytes(padding), payload))
@@ -133,8 +135,6 @@ def read_header(value: bytes) -> tuple[Header, int]:
 def unpack(value: bytes) -> Embedding:
     """Reads a stored value, checking the header and the checksum of the tensors.
 
-    The tensors are views of `value`.
-
     Raises:
         CorruptValue: It is not an embedding of this version, is truncated, or is damaged.
     """
@@ -144,12 +144,15 @@ def unpack(value: bytes) -> Embedding:
         raise CorruptValue(f"an embedding has {len(payload)} bytes of tensors instead of {header.payload_bytes}")
     if xxhash.xxh3_128_hexdigest(payload) != header.checksum:
         raise CorruptValue("the tensors of an embedding are damaged")
-    dtype = CODECS[header.codec]
+    codec = CODECS[header.codec]
     try:
-        tensors = {
-            name: np.frombuffer(payload, dtype, int(np.prod(shape)), offset).reshape(shape)
-            for name, (shape, offset) in header.tensors.items()
-        }
-    except ValueError as error:
+        tensors = {}
+        for name, described in header.tensors.items():
+            parts = {
+                part: np.frombuffer(payload[offset : offset + nbytes], dtype)
+                for part, (dtype, offset, nbytes) in described["parts"].items()
+            }
+            tensors[name] = codec.decode(parts, tuple(described["shape"]))
+    except (KeyError, TypeError, ValueError) as error:
         raise CorruptValue(f"the tensors of an embedding do not fit: {error}") from error
     return Embedding(header, tensors)

@@ -111,11 +111,11 @@ class Images:
         return key
 
     async def _load(self, namespace: str, key: str) -> Image | None:
-        def fetch() -> tuple[Header, dict[str, NDArray[np.float32]]] | None:
+        def fetch() -> tuple[Header, Mapping[str, NDArray[np.float32]]] | None:
             embedding = self._store.get_embedding(namespace, key)
             if embedding is None:
                 return None
-            return embedding.header, {name: value.astype(np.float32) for name, value in embedding.tensors.items()}
+            return embedding.header, embedding.tensors
 
         fetched = await asyncio.to_thread(fetch)
         if fetched is None:

@@ -177,7 +177,7 @@ def up(
     ] = None,
     redis_memory_mb: Annotated[int, typer.Option(min=64, help="Memory of the store that is started, in MiB.")] = 2048,
     store_codec: Annotated[
-        str, typer.Option(envvar="MASKWIRE_STORE_CODEC", help="Precision of stored embeddings: fp16 or fp32.")
+        str, typer.Option(envvar="MASKWIRE_STORE_CODEC", help="How embeddings are stored: fp32, fp16, int8 or int4.")
     ] = "fp16",
     host: Annotated[
         str, typer.Option(envvar="MASKWIRE_HOST", help="Address to listen on; 0.0.0.0 for all.")
