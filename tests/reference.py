@@ -31,14 +31,14 @@ _DEMO = [
 ]
 
 
-def build_tiny(seed: int = 0) -> Any:
-    """sam2.1_hiera_tiny with seeded random weights.
+def build_random(config: str, seed: int = 0) -> Any:
+    """A SAM 2 model with seeded random weights.
 
     Biases and norms are random too, so that none of them can be forgotten, and the decoder's weights are larger than
     its initialisation makes them, so that masks depend on prompts as strongly as a trained model's do.
     """
     torch.manual_seed(seed)
-    model = build_sam2(TINY, None, device="cpu")
+    model = build_sam2(config, None, device="cpu")
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim == 1:
@@ -46,6 +46,10 @@ def build_tiny(seed: int = 0) -> Any:
             elif name.startswith("sam_mask_decoder"):
                 parameter.mul_(2.5)
     return model
+
+
+def build_tiny(seed: int = 0) -> Any:
+    return build_random(TINY, seed)
 
 
 def build_demo() -> Any:

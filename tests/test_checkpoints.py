@@ -1,0 +1,88 @@
+"""All published configurations, with seeded random weights in real checkpoint files, through running services."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import server
+from maskwire import Client, Prompt
+from maskwire_core.models import PUBLISHED
+from reference import Answer, Reference, build_random, over_white, random_prompt
+
+EVERY_RUN = {"sam2.1_hiera_tiny", "sam2.1_hiera_small", "sam2_hiera_tiny", "sam2_hiera_small", "sam2.1_hiera_large"}
+ALL_KINDS = ("tiny", "small")
+FP16_LOGITS = 0.05  # measured: at most 0.012, on logits up to 25
+
+
+@pytest.fixture(scope="module")
+def decoder(valkey: str) -> Iterator[str]:
+    with server("maskwire_decoder", valkey) as address:
+        yield address
+
+
+def prompts_of(name: str, width: int, height: int, mask: Any) -> list[tuple[dict[str, Any], bool]]:
+    """Prompts with multimask or without: every kind for the small models, a click for the large ones."""
+    random = np.random.default_rng(7)
+    click = {"points": [(width / 2, height / 2)], "labels": [1]}
+    if not name.endswith(ALL_KINDS):
+        return [(click, True)]
+    many = random.uniform((0, 0), (width, height), (64, 2)).astype(np.float32).tolist()
+    prompts = [random_prompt(random, kind, width, height) for kind in ("points", "box", "both", "none")]
+    prompts += [click, {"points": many, "labels": [1, 0] * 32}, {"mask": mask}, {**click, "mask": mask}]
+    return [(prompt, multimask) for prompt in prompts for multimask in (True, False)]
+
+
+def check(client: Client, image_id: str, prompt: dict[str, Any], multimask: bool, answer: Answer, bound: float) -> None:
+    result = client.segment(
+        image_id=image_id, **prompt, multimask=multimask, every=True, outputs=("rle", "logits"), logits_dtype="float32"
+    )
+    ours = np.stack([mask.logits for mask in result.candidates])
+    np.testing.assert_allclose(ours, answer.logits, atol=bound, rtol=0)
+    np.testing.assert_allclose([mask.score for mask in result.candidates], answer.scores, atol=bound / 10)
+    for mask, expected, unsure in zip(result.candidates, answer.masks, answer.unsure, strict=True):
+        either = (mask.array | expected).sum()
+        assert not either or (mask.array & expected).sum() / either >= 0.999
+        if bound <= 1e-3:
+            assert not ((mask.array != expected) & ~unsure).any()
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in EVERY_RUN else [pytest.mark.slow]) for name in PUBLISHED]
+)
+def test_masks_are_those_of_sam2(name: str, valkey: str, decoder: str, photo: Path, tmp_path: Path) -> None:
+    model = build_random(PUBLISHED[name].config, seed=3)
+    checkpoint = tmp_path / f"{name}.pt"
+    torch.save({"model": model.state_dict()}, checkpoint)
+    rgb = over_white(photo)
+    reference = Reference(model, rgb)
+    mask = reference.predict({"points": [(200, 150)], "labels": [1]}, multimask=True).logits[0]
+    prompts = prompts_of(name, rgb.shape[1], rgb.shape[0], mask)
+    answers = [reference.predict(prompt, multimask) for prompt, multimask in prompts]
+    boxes = np.array([(50, 60, 300, 330), (10, 20, 200, 300)], np.float32)
+    _, _, together = reference.predictor.predict(box=boxes, multimask_output=True)
+    del reference, model
+
+    options = ("--model", name, "--checkpoint", str(checkpoint))
+    for codec, bound in (("fp32", 1e-3), ("fp16", FP16_LOGITS)):
+        if codec == "fp16" and not name.endswith(ALL_KINDS):
+            break
+        started = server("maskwire_encoder", valkey, "--store-codec", codec, *options)
+        with started as encoder, Client(encoder, decoder, timeout_s=600) as client:
+            image_id = client.embed(photo).image_id
+            for (prompt, multimask), answer in zip(prompts, answers, strict=True):
+                check(client, image_id, prompt, multimask, answer, bound)
+            objects = client.segment_objects(
+                None,
+                [Prompt(box=box) for box in boxes],
+                image_id=image_id,
+                every=True,
+                outputs=("logits",),
+                logits_dtype="float32",
+            )
+            for result, expected in zip(objects, together, strict=True):
+                np.testing.assert_allclose([m.logits for m in result.candidates], expected, atol=bound)
+    checkpoint.unlink()
