@@ -215,6 +215,9 @@ def test_wrong_prompts_name_the_field(stack: Stack, photo: Path) -> None:
         ({"mask": np.zeros((7, 7))}, "prompts[0].mask"),
         ({"mask": np.zeros(7)}, "prompts[0].mask"),
         ({"outputs": ("gif",)}, "outputs"),
+        ({"logits_dtype": "int8"}, "logits_dtype"),
+        ({"max_hole_area": -1}, "output"),
+        ({"mask_threshold": float("nan")}, "output.mask_threshold"),
     ]
     with stack.client() as client:
         for arguments, field in cases:

@@ -4,6 +4,8 @@ import io
 
 import cv2
 import numpy as np
+import pytest
+import reference  # noqa: F401 - makes torchvision importable
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,6 +17,7 @@ from maskwire_decoder.prompts import Prompt, read_output
 from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco
+from sam2.utils.transforms import SAM2Transforms
 
 PROMPT = Prompt("p", np.zeros((0, 2), np.float32), np.zeros(0, np.int64), None, None)
 ALL_FORMS = ("rle", "png", "polygons", "packed_bits", "logits")
@@ -78,3 +81,40 @@ def test_best_and_all_candidates() -> None:
     assert best.masks[0].HasField("rle")
     every = render(PROMPT, prediction, read_output(pb.OutputOptions(candidates=pb.CANDIDATES_ALL)), 8, 8)
     assert [round(mask.score, 3) for mask in every.masks] == [0.2, 0.7, 0.3]
+
+
+def components(masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """sam2's get_connected_components, a CUDA kernel, by flood fill: labels and areas of 8-connected components."""
+    labels, areas = torch.zeros_like(masks, dtype=torch.int32), torch.zeros_like(masks, dtype=torch.int32)
+    for index, mask in enumerate(masks[:, 0]):
+        for start in mask.nonzero().tolist():
+            if labels[index, 0, start[0], start[1]]:
+                continue
+            found, todo = [], [tuple(start)]
+            labels[index, 0, start[0], start[1]] = 1
+            while todo:
+                row, column = todo.pop()
+                found.append((row, column))
+                for r in range(max(row - 1, 0), min(row + 2, mask.shape[0])):
+                    for c in range(max(column - 1, 0), min(column + 2, mask.shape[1])):
+                        if mask[r, c] and not labels[index, 0, r, c]:
+                            labels[index, 0, r, c] = 1
+                            todo.append((r, c))
+            for row, column in found:
+                areas[index, 0, row, column] = len(found)
+    return labels, areas
+
+
+@given(st.integers(0, 2**32), st.sampled_from([0.0, -1.5, 2.0]), st.integers(0, 20), st.integers(0, 20))
+@settings(max_examples=40, deadline=None)
+def test_threshold_holes_and_sprinkles_equal_sam2(seed: int, threshold: float, holes: int, sprinkles: int) -> None:
+    logits = logits_of(seed, 24, 16)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sam2.utils.misc.get_connected_components", components)
+        transforms = SAM2Transforms(64, threshold, max_hole_area=holes, max_sprinkle_area=sprinkles)
+        full = transforms.postprocess_masks(torch.from_numpy(logits)[None, None], (50, 70))[0, 0].numpy()
+    options = pb.OutputOptions(mask_threshold=threshold, max_hole_area=holes, max_sprinkle_area=sprinkles)
+    prediction = Prediction(logits[None], np.ones(1, np.float32), 1.0)
+    result = render(PROMPT, prediction, read_output(options), 70, 50)
+    mask = Mask(result.masks[0], (50, 70), ["rle"], None).array
+    assert not ((mask != (full > threshold)) & (np.abs(full - threshold) > 1e-3)).any()

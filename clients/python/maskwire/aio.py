@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Self, TypeVar, Unpack
 
 import grpc
 
@@ -13,7 +13,7 @@ from maskwire.calls import retrying, upload
 from maskwire.channels import DEFAULT_DECODER, DEFAULT_ENCODER, Channels
 from maskwire.errors import ImageNotFound, InvalidRequest, MaskwireError
 from maskwire.memory import Memory
-from maskwire.prompts import Format, Prompt, output_options
+from maskwire.prompts import Format, OutputArguments, Prompt, output_options
 from maskwire.results import EmbeddedImage, Result
 from maskwire.sources import ImageLike, Source
 from maskwire.v1 import decoder_pb2, decoder_pb2_grpc, encoder_pb2, encoder_pb2_grpc, types_pb2
@@ -114,11 +114,8 @@ class AsyncClient:
         labels: Iterable[int] | None = None,
         box: Sequence[float] | None = None,
         mask: Any = None,
-        multimask: bool = True,
-        every: bool = False,
-        outputs: Iterable[Format] = ("rle",),
-        logits_dtype: Literal["float16", "float32"] = "float16",
         wait_s: float = 0,
+        **output: Unpack[OutputArguments],
     ) -> Result:
         """Segments one object. With no points, box or mask: the most prominent one.
 
@@ -130,11 +127,9 @@ class AsyncClient:
             labels: 1 (inside) or 0 (outside) for each point; all 1 when None.
             box: (x_min, y_min, x_max, y_max) in pixels.
             mask: Logits of an earlier result, to refine.
-            multimask: The model's three candidates; False: its single mask, for prompts that are not ambiguous.
-            every: Return all candidates instead of the best.
-            outputs: Forms of mask to return: "rle", "png", "polygons", "packed_bits", "logits".
-            logits_dtype: Precision of returned logits.
             wait_s: How long to wait for an image that somebody else is embedding, at most 60.
+            output: What to return: multimask, every, outputs, logits_dtype, mask_threshold, max_hole_area,
+                max_sprinkle_area; see `OutputArguments`.
 
         Raises:
             InvalidRequest: A prompt is wrong; `field` says where.
@@ -144,9 +139,7 @@ class AsyncClient:
             ServerUnavailable: Nobody answers.
             DeadlineExceeded: No answer came in time.
         """
-        prompt = Prompt(points, labels, box, mask)
-        options = output_options(outputs := tuple(outputs), every, multimask, logits_dtype)
-        return (await self._segment(image, image_id, [prompt], options, outputs, wait_s))[0]
+        return (await self._segment(image, image_id, [Prompt(points, labels, box, mask)], wait_s, output))[0]
 
     async def segment_objects(
         self,
@@ -154,15 +147,11 @@ class AsyncClient:
         prompts: Iterable[Prompt],
         *,
         image_id: str | None = None,
-        multimask: bool = True,
-        every: bool = False,
-        outputs: Iterable[Format] = ("rle",),
-        logits_dtype: Literal["float16", "float32"] = "float16",
         wait_s: float = 0,
+        **output: Unpack[OutputArguments],
     ) -> list[Result]:
         """Segments several objects of one image in one request; arguments and errors as in `segment`."""
-        options = output_options(outputs := tuple(outputs), every, multimask, logits_dtype)
-        return await self._segment(image, image_id, list(prompts), options, outputs, wait_s)
+        return await self._segment(image, image_id, list(prompts), wait_s, output)
 
     async def get(self, image_id: str) -> EmbeddedImage:
         """What is stored under a name.
@@ -209,9 +198,8 @@ class AsyncClient:
         image: ImageLike | None,
         image_id: str | None,
         prompts: Sequence[Prompt],
-        options: types_pb2.OutputOptions,
-        outputs: Sequence[Format],
         wait_s: float,
+        output: OutputArguments,
     ) -> list[Result]:
         if not prompts:
             raise InvalidRequest(
@@ -219,6 +207,7 @@ class AsyncClient:
             )
         if not 0 <= wait_s <= _MAX_WAIT_S:
             raise InvalidRequest(f"wait_s is {wait_s}; give 0 to {_MAX_WAIT_S}", "BAD_WAIT", "wait_s")
+        options, outputs = output_options(output)
         messages = [prompt.message(f"prompts[{index}]") for index, prompt in enumerate(prompts)]
         image_id, wanted, source = await self._resolve(image, image_id)
         request = decoder_pb2.SegmentRequest(
@@ -248,7 +237,7 @@ class AsyncClient:
                 result,
                 response=response,
                 prompt=messages[index],
-                forms=outputs or ("rle",),
+                forms=outputs,
                 cached=cached,
                 source=source,
                 fetch=None if self._fetch is None else self._fetch(request, index),

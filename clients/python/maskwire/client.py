@@ -5,11 +5,11 @@ import os
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Self, TypeVar, Unpack
 
 from maskwire.aio import AsyncClient
 from maskwire.errors import MaskwireError
-from maskwire.prompts import FORMATS, Format, Prompt
+from maskwire.prompts import FORMATS, Format, OutputArguments, Prompt
 from maskwire.results import EmbeddedImage, Result
 from maskwire.sources import ImageLike
 from maskwire.v1 import decoder_pb2, encoder_pb2, types_pb2
@@ -112,11 +112,8 @@ class Client:
         labels: Iterable[int] | None = None,
         box: Sequence[float] | None = None,
         mask: Any = None,
-        multimask: bool = True,
-        every: bool = False,
-        outputs: Iterable[Format] = ("rle",),
-        logits_dtype: Literal["float16", "float32"] = "float16",
         wait_s: float = 0,
+        **output: Unpack[OutputArguments],
     ) -> Result:
         """Segments one object; see `AsyncClient.segment`."""
         return _run(
@@ -127,11 +124,8 @@ class Client:
                 labels=labels,
                 box=box,
                 mask=mask,
-                multimask=multimask,
-                every=every,
-                outputs=outputs,
-                logits_dtype=logits_dtype,
                 wait_s=wait_s,
+                **output,
             )
         )
 
@@ -141,11 +135,8 @@ class Client:
         prompts: Iterable[Prompt],
         *,
         image_id: str | None = None,
-        multimask: bool = True,
-        every: bool = False,
-        outputs: Iterable[Format] = ("rle",),
-        logits_dtype: Literal["float16", "float32"] = "float16",
         wait_s: float = 0,
+        **output: Unpack[OutputArguments],
     ) -> list[Result]:
         """Segments several objects of one image; see `AsyncClient.segment_objects`."""
         return _run(
@@ -153,11 +144,8 @@ class Client:
                 image,
                 prompts,
                 image_id=image_id,
-                multimask=multimask,
-                every=every,
-                outputs=outputs,
-                logits_dtype=logits_dtype,
                 wait_s=wait_s,
+                **output,
             )
         )
 

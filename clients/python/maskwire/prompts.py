@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,22 +88,54 @@ class Prompt:
         return message
 
 
-def output_options(
-    outputs: Iterable[Format], every: bool, multimask: bool, logits_dtype: Literal["float16", "float32"]
-) -> pb.OutputOptions:
-    """What is asked for, as it is sent.
+class OutputArguments(TypedDict, total=False):
+    """What to return of a prompt; keyword arguments of the clients' segment methods.
+
+    Attributes:
+        multimask: The model's three candidates (default), for prompts that may mean several things. False: its single
+            mask, or the best of three where that is unstable. As multimask_output of SAM2ImagePredictor.
+        every: All candidates instead of the best one.
+        outputs: Forms of mask: "rle" (default), "png", "polygons", "packed_bits", "logits".
+        logits_dtype: Precision of returned logits: "float16" (default) or "float32".
+        mask_threshold: Logit above which a pixel is inside; 0 by default.
+        max_hole_area: Holes of at most this many low-resolution pixels are filled; 0 by default.
+        max_sprinkle_area: Islands of at most this many low-resolution pixels are removed; 0 by default.
+    """
+
+    multimask: bool
+    every: bool
+    outputs: Iterable[Format]
+    logits_dtype: Literal["float16", "float32"]
+    mask_threshold: float
+    max_hole_area: int
+    max_sprinkle_area: int
+
+
+def output_options(arguments: OutputArguments) -> tuple[pb.OutputOptions, tuple[Format, ...]]:
+    """What is asked for, as it is sent, and the forms in it.
 
     Raises:
-        InvalidRequest: An output is unknown.
+        InvalidRequest: A value is unknown or out of range.
     """
-    formats = []
+    outputs = tuple(arguments.get("outputs", ("rle",))) or ("rle",)
     for name in outputs:
         if name not in FORMATS:
             raise InvalidRequest(f"unknown output {name!r}; choose from {', '.join(FORMATS)}", "BAD_OUTPUT", "outputs")
-        formats.append(FORMATS[name])
-    return pb.OutputOptions(
-        formats=formats,
-        candidates=pb.CANDIDATES_ALL if every else pb.CANDIDATES_BEST,
-        multimask=multimask,
-        logits_type=_LOGITS_TYPES[logits_dtype],
-    )
+    dtype = arguments.get("logits_dtype", "float16")
+    if dtype not in _LOGITS_TYPES:
+        raise InvalidRequest(f"logits_dtype {dtype!r}; use float16 or float32", "BAD_OUTPUT", "logits_dtype")
+    try:
+        options = pb.OutputOptions(
+            formats=[FORMATS[name] for name in outputs],
+            candidates=pb.CANDIDATES_ALL if arguments.get("every", False) else pb.CANDIDATES_BEST,
+            multimask=arguments.get("multimask", True),
+            logits_type=_LOGITS_TYPES[dtype],
+            mask_threshold=arguments.get("mask_threshold", 0.0),
+            max_hole_area=arguments.get("max_hole_area", 0),
+            max_sprinkle_area=arguments.get("max_sprinkle_area", 0),
+        )
+    except (TypeError, ValueError) as error:
+        raise InvalidRequest(
+            f"a threshold is a number, an area a whole one: {error}", "BAD_OUTPUT", "output"
+        ) from error
+    return options, outputs

@@ -3,9 +3,10 @@
     fp32   as they are; 16 MiB for SAM 2 at 1024 px
     fp16   rounded to half precision; 8 MiB
     int8   8 bits a value, one scale a channel; 4 MiB
-    int4   4 bits a value, one scale for each 32 values of a row; 2.25 MiB
+    int4   4 bits a value, 6 for the image tokens, which masks depend on most; a smallest value and a step for each
+           channel of 128 rows; 2.4 MiB
 
-Scales are fp16 or fp32 and symmetric: a value is its integer times the scale. docs/exactness.md has what each costs.
+docs/exactness.md has what each costs.
 """
 
 from collections.abc import Callable
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Parts = dict[str, NDArray[Any]]
-_GROUP = 32
+_BLOCK = 128
 
 
 @dataclass(frozen=True)
@@ -24,47 +25,60 @@ class Codec:
     """One way to store tensors.
 
     Attributes:
-        encode: fp32 of any shape, channels last, to stored parts; their names are the codec's own.
-        decode: Stored parts and the shape back to fp32.
+        encode: A tensor's name and its values, fp32 of any shape, channels last, to stored parts; their names are the
+            codec's own.
+        decode: The name, the stored parts and the shape back to fp32.
     """
 
-    encode: Callable[[NDArray[np.float32]], Parts]
-    decode: Callable[[Parts, tuple[int, ...]], NDArray[np.float32]]
+    encode: Callable[[str, NDArray[np.float32]], Parts]
+    decode: Callable[[str, Parts, tuple[int, ...]], NDArray[np.float32]]
 
 
 def _plain(dtype: str) -> Codec:
     limit = float(np.finfo(dtype).max)
     return Codec(
-        encode=lambda tensor: {"": np.clip(tensor, -limit, limit).astype(dtype)},
-        decode=lambda parts, shape: parts[""].reshape(shape).astype(np.float32),
+        encode=lambda _, tensor: {"": np.clip(tensor, -limit, limit).astype(dtype)},
+        decode=lambda _, parts, shape: parts[""].reshape(shape).astype(np.float32),
     )
 
 
-def _encode_int8(tensor: NDArray[np.float32]) -> Parts:
+def _encode_int8(_: str, tensor: NDArray[np.float32]) -> Parts:
     channels = tensor.reshape(-1, tensor.shape[-1])
     scale = (np.abs(channels).max(0) / 127).astype("<f4")
     scale[scale == 0] = 1
     return {"": np.rint(channels / scale).astype("<i1"), "scale": scale}
 
 
-def _decode_int8(parts: Parts, shape: tuple[int, ...]) -> NDArray[np.float32]:
+def _decode_int8(_: str, parts: Parts, shape: tuple[int, ...]) -> NDArray[np.float32]:
     return (parts[""].reshape(-1, shape[-1]).astype(np.float32) * parts["scale"]).reshape(shape)
 
 
-def _encode_int4(tensor: NDArray[np.float32]) -> Parts:
-    groups = tensor.reshape(-1, _GROUP)
-    largest = np.minimum(np.abs(groups).max(1, keepdims=True), np.finfo(np.float16).max)
-    scale = (largest / 7).astype("<f2")
-    scale[scale == 0] = 1
-    levels = np.clip(np.rint(groups / scale.astype(np.float32)), -8, 7).astype(np.int8) & 15
-    return {"": (levels[:, ::2] | levels[:, 1::2] << 4).astype("<u1"), "scale": scale}
+def _encode_int4(name: str, tensor: NDArray[np.float32]) -> Parts:
+    bits = _bits(name)
+    rows = tensor.reshape(-1, tensor.shape[-1])
+    blocks = np.pad(rows, ((0, -len(rows) % _BLOCK), (0, 0)), mode="edge").reshape(-1, _BLOCK, rows.shape[1])
+    limit = float(np.finfo(np.float16).max)
+    low = np.clip(blocks.min(1), -limit, limit).astype("<f2")
+    step = (np.clip(blocks.max(1) - low, 0, limit) / (2**bits - 1)).astype("<f2")
+    step[step == 0] = 1
+    levels = np.rint((blocks - low[:, None].astype(np.float32)) / step[:, None].astype(np.float32))
+    levels = levels.clip(0, 2**bits - 1).astype(np.uint8).reshape(-1)
+    packed = np.packbits(np.unpackbits(levels[:, None], axis=1)[:, 8 - bits :])
+    return {"": packed, "low": low, "step": step}
 
 
-def _decode_int4(parts: Parts, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    packed = parts[""].reshape(-1, _GROUP // 2)
-    levels = np.stack([packed & 15, packed >> 4], axis=2).reshape(-1, _GROUP).astype(np.float32)
-    levels -= 16 * (levels > 7)
-    return np.asarray(levels * parts["scale"].reshape(-1, 1).astype(np.float32)).reshape(shape)
+def _decode_int4(name: str, parts: Parts, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    bits, channels = _bits(name), shape[-1]
+    low, step = (parts[part].reshape(-1, 1, channels).astype(np.float32) for part in ("low", "step"))
+    count = len(low) * _BLOCK * channels
+    single = np.unpackbits(parts[""], count=count * bits).reshape(-1, bits)
+    levels = np.packbits(single, axis=1) >> (8 - bits)
+    rows = (levels.reshape(-1, _BLOCK, channels) * step + low).reshape(-1, channels)
+    return np.asarray(rows[: int(np.prod(shape[:-1]))], np.float32).reshape(shape)
+
+
+def _bits(name: str) -> int:
+    return 6 if name == "image_embed" else 4
 
 
 CODECS = {

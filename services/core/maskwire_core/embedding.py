@@ -89,7 +89,7 @@ def pack(header: Header, tensors: Mapping[str, NDArray[np.float32]]) -> bytes:
     offset = 0
     for name, tensor in tensors.items():
         parts = {}
-        for part, array in codec.encode(tensor).items():
+        for part, array in codec.encode(name, tensor).items():
             parts[part] = [array.dtype.str, offset, array.nbytes]
             padding = -array.nbytes % _ALIGNMENT
             chunks += [np.ascontiguousarray(array).tobytes(), bytes(padding)]
@@ -152,7 +152,7 @@ def unpack(value: bytes) -> Embedding:
                 part: np.frombuffer(payload[offset : offset + nbytes], dtype)
                 for part, (dtype, offset, nbytes) in described["parts"].items()
             }
-            tensors[name] = codec.decode(parts, tuple(described["shape"]))
+            tensors[name] = codec.decode(name, parts, tuple(described["shape"]))
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptValue(f"the tensors of an embedding do not fit: {error}") from error
     return Embedding(header, tensors)
