@@ -16,10 +16,13 @@ from conftest import Stack, server, store_server
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from google.rpc.status_pb2 import Status
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from maskwire import Client, ImageNotFound
 from maskwire.cli.up import _store_program
 from maskwire.v1 import decoder_pb2, decoder_pb2_grpc, encoder_pb2, encoder_pb2_grpc
 from maskwire.v1 import types_pb2 as pb
+from maskwire_core.models import add
 from PIL import Image
+from reference import TINY
 
 
 def picture(seed: int, width: int = 60, height: int = 40) -> bytes:
@@ -395,6 +398,25 @@ def test_the_least_recently_used_embedding_leaves_memory(encoder: Any, stack: St
         assert [in_memory(seed) for seed in (15, 16, 15, 16)] == [False, False, True, True]
         assert not in_memory(17)  # drops 15
         assert [in_memory(seed) for seed in (16, 17, 15)] == [True, True, False]
+
+
+def test_one_encoder_serves_several_models(valkey: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    add(tmp_path, "mine", TINY, tiny_checkpoint)
+    options = ("--models", str(tmp_path), "--model", "demo", "--model", "mine")
+    with (
+        server("maskwire_decoder", valkey) as decoder,
+        server("maskwire_encoder", valkey, *options) as encoder,
+        Client(encoder, decoder) as client,
+    ):
+        assert [(model.name, model.is_default) for model in client.models()] == [("demo", True), ("mine", False)]
+        data = picture(70)
+        assert client.embed(data, "by-default").model == "demo"
+        own = client.embed(data, "by-name", model="mine")
+        assert (own.model, own.cached) == ("mine", False)
+        assert client.segment("by-default", outputs=("logits",)).logits.shape == (128, 128)
+        assert client.segment("by-name", outputs=("logits",)).logits.shape == (256, 256)
+        with pytest.raises(ImageNotFound, match="serves demo, mine, not 'hiera_tiny'"):
+            client.embed(data, model="hiera_tiny")
 
 
 def test_cached_images_still_answer_while_the_store_is_away(photo: Path) -> None:
