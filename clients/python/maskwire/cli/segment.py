@@ -76,4 +76,4 @@ def run(
         written = ", ".join(map(str, files))
         print(f"{written}: score {scores}, {origin}, {result.timings['total_ms']:.0f} ms in the decoder")
     if result.model == "demo":
-        errors.print("demo model: rough masks, for trying out only; see 'maskwire up --help' for real SAM 2 models")
+        errors.print("demo model: rough masks, for trying out only; see 'maskwire models list' for SAM 2's")

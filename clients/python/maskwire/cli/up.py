@@ -93,9 +93,7 @@ def _tell(console: Console, addresses: Mapping[str, object]) -> None:
     console.print(f"  decoder  {addresses['decoder']}")
     console.print(f"  store    {_without_password(str(addresses['redis_url']))}")
     if addresses["model"] == "demo":
-        console.print(
-            "  The demo model gives rough masks, for trying out; real ones: --model sam2.1_hiera_tiny --checkpoint FILE"
-        )
+        console.print("  The demo model gives rough masks, for trying out. Real ones: maskwire models list")
     defaults = (addresses["encoder"], addresses["decoder"]) == ("127.0.0.1:50051", "127.0.0.1:50052")
     if not defaults:
         console.print("In another terminal, so that clients find it:")
