@@ -11,7 +11,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 import torch
@@ -19,6 +21,7 @@ from maskwire import Client
 from maskwire.cli.status import health
 from maskwire.cli.supervisor import leashed
 from maskwire.cli.up import _store_program
+from maskwire.v1 import decoder_pb2_grpc, encoder_pb2_grpc
 from PIL import Image
 from reference import build_tiny
 
@@ -187,3 +190,15 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("models") / "sam2.1_hiera_tiny.pt"
     torch.save({"model": build_tiny().state_dict()}, path)
     return path
+
+
+@pytest.fixture(scope="session")
+def encoder(stack: Stack) -> Iterator[Any]:
+    with grpc.insecure_channel(stack.encoder) as channel:
+        yield encoder_pb2_grpc.EncoderServiceStub(channel)
+
+
+@pytest.fixture(scope="session")
+def decoder(stack: Stack) -> Iterator[Any]:
+    with grpc.insecure_channel(stack.decoder) as channel:
+        yield decoder_pb2_grpc.DecoderServiceStub(channel)

@@ -18,7 +18,7 @@ FP16_LOGITS = 0.05  # measured: at most 0.012, on logits up to 25
 
 
 @pytest.fixture(scope="module")
-def decoder(valkey: str) -> Iterator[str]:
+def decoder_address(valkey: str) -> Iterator[str]:
     with server("maskwire_decoder", valkey) as address:
         yield address
 
@@ -53,7 +53,7 @@ def check(client: Client, image_id: str, prompt: dict[str, Any], multimask: bool
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[] if name in EVERY_RUN else [pytest.mark.slow]) for name in PUBLISHED]
 )
-def test_masks_are_those_of_sam2(name: str, valkey: str, decoder: str, photo: Path, tmp_path: Path) -> None:
+def test_masks_are_those_of_sam2(name: str, valkey: str, decoder_address: str, photo: Path, tmp_path: Path) -> None:
     model = build_random(PUBLISHED[name].config, seed=3)
     checkpoint = tmp_path / f"{name}.pt"
     torch.save({"model": model.state_dict()}, checkpoint)
@@ -71,7 +71,7 @@ def test_masks_are_those_of_sam2(name: str, valkey: str, decoder: str, photo: Pa
         if codec == "fp16" and not name.endswith(ALL_KINDS):
             break
         started = server("maskwire_encoder", valkey, "--store-codec", codec, *options)
-        with started as encoder, Client(encoder, decoder, timeout_s=600) as client:
+        with started as encoder, Client(encoder, decoder_address, timeout_s=600) as client:
             image_id = client.embed(photo).image_id
             for (prompt, multimask), answer in zip(prompts, answers, strict=True):
                 check(client, image_id, prompt, multimask, answer, bound)

@@ -48,6 +48,8 @@ def test_segment_writes_every_format(terminal: Terminal, stack: Stack, photo: Pa
     assert Image.open(terminal.folder / "deep/overlay.png").size == (600, 400)
     terminal.run("segment", photo, *click)
     assert (terminal.folder / "coffee.overlay.png").exists()
+    terminal.run("segment", photo, *click, "--format", "png")
+    assert (terminal.folder / "coffee.mask.png").exists()
 
     rle = json.loads(terminal.run("segment", photo, *click, "-o", "-").stdout)["masks"][0]["rle"]
     np.testing.assert_array_equal(coco.decode({**rle, "counts": rle["counts"].encode()}), expected)

@@ -45,7 +45,7 @@ def cases(model: Any, paths: list[Path], seed: int) -> list[Case]:
 
 
 @pytest.fixture(scope="module")
-def decoder(valkey: str) -> Iterator[str]:
+def decoder_address(valkey: str) -> Iterator[str]:
     """One decoder for all models: it learns from the embedding's header which decoder to fetch."""
     with server("maskwire_decoder", valkey) as address:
         yield address
@@ -66,7 +66,7 @@ def model(request: pytest.FixtureRequest, images: list[Path]) -> tuple[str, list
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("codec", ["fp32", "fp16"])
 def test_random_prompts_equal_sam2(
-    model: tuple[str, list[Case]], codec: str, valkey: str, decoder: str, tiny_checkpoint: Path
+    model: tuple[str, list[Case]], codec: str, valkey: str, decoder_address: str, tiny_checkpoint: Path
 ) -> None:
     name, made = model
     options = ["--model", "demo"]
@@ -77,7 +77,7 @@ def test_random_prompts_equal_sam2(
     flipped = pixels = tipped = 0
     with (
         server("maskwire_encoder", valkey, "--store-codec", codec, *options) as encoder,
-        Client(encoder, decoder) as client,
+        Client(encoder, decoder_address) as client,
     ):
         for case in made:
             image_id = client.embed(case.path).image_id
@@ -113,12 +113,15 @@ def test_random_prompts_equal_sam2(
     assert flipped <= pixels * (1e-4 if codec == "fp32" else 2e-3)
 
 
-def test_several_objects_in_one_request_equal_sam2(valkey: str, decoder: str, photo: Path) -> None:
+def test_several_objects_in_one_request_equal_sam2(valkey: str, decoder_address: str, photo: Path) -> None:
     rgb = over_white(photo)
     boxes = np.array([(150, 60, 480, 330), (10, 20, 200, 300), (300, 100, 590, 390)], np.float32)
     predictor = Reference(build_demo(), rgb).predictor
     _, scores, logits = predictor.predict(box=boxes, multimask_output=True)
-    with server("maskwire_encoder", valkey, "--store-codec", "fp32") as encoder, Client(encoder, decoder) as client:
+    with (
+        server("maskwire_encoder", valkey, "--store-codec", "fp32") as encoder,
+        Client(encoder, decoder_address) as client,
+    ):
         results = client.segment_objects(
             photo,
             [Prompt(box=box, prompt_id=str(index)) for index, box in enumerate(boxes)],
@@ -132,9 +135,12 @@ def test_several_objects_in_one_request_equal_sam2(valkey: str, decoder: str, ph
         np.testing.assert_allclose([mask.score for mask in result.candidates], scores[index], atol=1e-4)
 
 
-def test_refining_with_a_mask_equals_sam2(valkey: str, decoder: str, photo: Path) -> None:
+def test_refining_with_a_mask_equals_sam2(valkey: str, decoder_address: str, photo: Path) -> None:
     reference = Reference(build_demo(), over_white(photo))
-    with server("maskwire_encoder", valkey, "--store-codec", "fp32") as encoder, Client(encoder, decoder) as client:
+    with (
+        server("maskwire_encoder", valkey, "--store-codec", "fp32") as encoder,
+        Client(encoder, decoder_address) as client,
+    ):
         outputs: Any = {"outputs": ("logits",), "logits_dtype": "float32"}
         first = client.segment(photo, points=[(300, 200)], **outputs)
         for prompt in ({"points": [(300, 200), (100, 350)], "labels": [1, 0]}, {}):

@@ -21,12 +21,13 @@ class MaskFormat(StrEnum):
     NPZ = "npz"
 
 
+# Of files whose name the user does not give: photo.mask.png for photo.jpg.
 ENDINGS = {
-    MaskFormat.PNG: ".png",
-    MaskFormat.RLE: ".json",
-    MaskFormat.POLYGON: ".json",
-    MaskFormat.OVERLAY: ".png",
-    MaskFormat.NPZ: ".npz",
+    MaskFormat.PNG: ".mask.png",
+    MaskFormat.RLE: ".rle.json",
+    MaskFormat.POLYGON: ".polygon.json",
+    MaskFormat.OVERLAY: ".overlay.png",
+    MaskFormat.NPZ: ".masks.npz",
 }
 _BY_ENDING = {".png": MaskFormat.PNG, ".json": MaskFormat.RLE, ".npz": MaskFormat.NPZ}
 

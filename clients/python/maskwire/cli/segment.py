@@ -54,7 +54,7 @@ def run(
         )
         files: list[Path] = []
         if not to_stdout:
-            files = formats.write(result, form, output or Path(f"{Path(image).stem}.{form}{formats.ENDINGS[form]}"))
+            files = formats.write(result, form, output or Path(f"{Path(image).stem}{formats.ENDINGS[form]}"))
     if to_stdout:
         print(json.dumps(formats.document(result, form)))
     elif as_json:

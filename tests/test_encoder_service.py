@@ -1,0 +1,219 @@
+"""EncoderService over real sockets, by the generated stubs."""
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from conftest import Stack, server
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from maskwire import Client, ImageNotFound
+from maskwire.v1 import decoder_pb2, encoder_pb2
+from maskwire_core.models import add
+from reference import TINY
+from wire import described, details, failing, frames, header, picture
+
+
+def test_an_image_is_encoded_once_under_any_name(encoder: Any) -> None:
+    data = picture(1)
+    first = encoder.EncodeImage(frames(data, image_id="one"))
+    assert (first.cached, first.image.image_id, first.image.namespace) == (False, "one", "default")
+    assert (first.image.width_px, first.image.height_px, first.image.model) == (60, 40, "demo")
+    assert first.timings.encode_ms > 0
+    second = encoder.EncodeImage(frames(data))
+    assert second.cached
+    assert second.image.content_key == first.image.content_key
+    assert second.image.image_id not in ("", "one")
+    assert second.timings.encode_ms == 0
+    assert not encoder.EncodeImage(frames(data, namespace="other")).cached
+
+
+def test_the_server_answers_without_the_chunks_when_it_has_the_image(encoder: Any) -> None:
+    data = picture(2)
+    encoder.EncodeImage(frames(data))
+    answered = threading.Event()
+
+    def only_the_header() -> Iterator[encoder_pb2.EncodeImageRequest]:
+        yield encoder_pb2.EncodeImageRequest(header=header(data, image_id="two"))
+        assert answered.wait(30)  # the stream stays open, no byte of the image is sent
+
+    response = encoder.EncodeImage(only_the_header())
+    answered.set()
+    assert response.cached
+    assert response.image.image_id == "two"
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"sha256": b"short"}, ("INVALID_ARGUMENT", "BAD_DIGEST", "header.sha256")),
+        ({"size_bytes": 0}, ("INVALID_ARGUMENT", "EMPTY_IMAGE", "header.size_bytes")),
+        ({"size_bytes": 1 << 40}, ("RESOURCE_EXHAUSTED", "IMAGE_TOO_LARGE", "header.size_bytes")),
+        ({"sha256": b"x" * 32}, ("INVALID_ARGUMENT", "DIGEST_MISMATCH", "chunk")),
+        ({"size_bytes": 10}, ("INVALID_ARGUMENT", "TOO_MANY_BYTES", "chunk")),
+        ({"namespace": "a/b"}, ("INVALID_ARGUMENT", "BAD_NAMESPACE", "namespace")),
+        ({"image_id": "a\nb"}, ("INVALID_ARGUMENT", "BAD_IMAGE_ID", "image_id")),
+        ({"image_id": "a" * 300}, ("INVALID_ARGUMENT", "BAD_IMAGE_ID", "image_id")),
+        ({"model": "sam2.1_hiera_large"}, ("NOT_FOUND", "MODEL_NOT_FOUND", "model")),
+    ],
+)
+def test_bad_headers_are_refused(encoder: Any, fields: dict[str, Any], expected: tuple[str, str, str]) -> None:
+    data = picture(3)
+    assert failing(lambda: encoder.EncodeImage(frames(data, **fields))) == expected
+
+
+def test_bad_uploads_are_refused(encoder: Any) -> None:
+    assert failing(lambda: encoder.EncodeImage(iter(()))) == ("INVALID_ARGUMENT", "HEADER_MISSING", "header")
+    chunk_first = [encoder_pb2.EncodeImageRequest(chunk=b"x")]
+    assert failing(lambda: encoder.EncodeImage(iter(chunk_first))) == ("INVALID_ARGUMENT", "HEADER_MISSING", "header")
+    text = b"this is no image"
+    assert failing(lambda: encoder.EncodeImage(frames(text))) == ("INVALID_ARGUMENT", "IMAGE_UNREADABLE", "chunk")
+    half = picture(4)[:-300]
+    assert failing(lambda: encoder.EncodeImage(frames(half))) == ("INVALID_ARGUMENT", "IMAGE_UNREADABLE", "chunk")
+
+
+def test_a_false_claim_of_a_digest_harms_nobody(encoder: Any) -> None:
+    """Somebody uploads other bytes under an image's digest while its owner embeds it."""
+    data = picture(5)
+    claim = header(data)
+
+    def slowly() -> Iterator[encoder_pb2.EncodeImageRequest]:
+        yield encoder_pb2.EncodeImageRequest(header=claim)
+        time.sleep(0.1)
+        yield encoder_pb2.EncodeImageRequest(chunk=bytes(len(data)))
+
+    thief = encoder.EncodeImage.future(slowly())
+    assert not encoder.EncodeImage(frames(data)).cached
+    assert details(thief.exception())[1] == "DIGEST_MISMATCH"
+
+
+def test_concurrent_uploads_of_one_image_are_one_encode(encoder: Any) -> None:
+    data = picture(6, 700, 500)
+    calls = [encoder.EncodeImage.future(frames(data, image_id=f"same-{index}")) for index in range(12)]
+    assert sorted(call.result().cached for call in calls) == [False] + [True] * 11
+
+
+def test_bytes_that_come_late_are_not_encoded_again(encoder: Any) -> None:
+    data = picture(61, 300, 200)
+    stored = threading.Event()
+
+    def late() -> Iterator[encoder_pb2.EncodeImageRequest]:
+        for frame in frames(data, image_id="late"):
+            yield frame
+            assert frame.WhichOneof("frame") == "chunk" or stored.wait(30)
+
+    waiting = encoder.EncodeImage.future(late())
+    waiting.initial_metadata()  # it has been told that its bytes are needed
+    assert not encoder.EncodeImage(frames(data)).cached
+    stored.set()
+    assert waiting.result().cached
+
+
+def test_an_upload_that_breaks_off_is_answered(encoder: Any) -> None:
+    data = picture(62)
+    needed = threading.Event()
+
+    def requests() -> Iterator[encoder_pb2.EncodeImagesRequest]:
+        yield encoder_pb2.EncodeImagesRequest(request_id="half", header=header(data))
+        yield encoder_pb2.EncodeImagesRequest(request_id="half", header=header(data))
+        assert needed.wait(30)
+        yield encoder_pb2.EncodeImagesRequest(request_id="half", chunk=data[:100])
+
+    outcomes = []
+    for response in encoder.EncodeImages(requests(), timeout=60):
+        if response.WhichOneof("outcome") == "content_needed":
+            needed.set()
+        else:
+            outcomes.append(described(response.error))
+    assert outcomes == [("REQUEST_ID_IN_USE", "request_id"), ("INCOMPLETE", "chunk")]
+
+
+def test_many_images_on_one_stream(encoder: Any) -> None:
+    """Frames are mixed, one file is bad, one is known; the stream answers all and lives on."""
+    known = picture(7)
+    encoder.EncodeImage(frames(known))
+    files = {"a": picture(8), "b": picture(9), "bad": b"no image at all", "known": known}
+    wanted: dict[str, Any] = {}
+    needed = {name: threading.Event() for name in files}
+
+    def requests() -> Iterator[encoder_pb2.EncodeImagesRequest]:
+        yield encoder_pb2.EncodeImagesRequest(request_id="early", chunk=b"x")
+        for name, data in files.items():
+            yield encoder_pb2.EncodeImagesRequest(request_id=name, header=header(data, image_id=f"many-{name}"))
+        yield encoder_pb2.EncodeImagesRequest(request_id="wrong", header=header(b"x", sha256=b""))
+        parts = {name: [data[i : i + 500] for i in range(0, len(data), 500)] for name, data in files.items()}
+        del parts["known"]
+        for name in parts:
+            assert needed[name].wait(30)
+        while any(parts.values()):
+            for name, rest in parts.items():
+                if rest:
+                    yield encoder_pb2.EncodeImagesRequest(request_id=name, chunk=rest.pop(0))
+
+    for response in encoder.EncodeImages(requests(), timeout=60):
+        if response.WhichOneof("outcome") == "content_needed":
+            needed[response.request_id].set()
+        else:
+            assert response.request_id not in wanted
+            wanted[response.request_id] = response
+    assert set(wanted) == {"early", "a", "b", "bad", "known", "wrong"}
+    assert not wanted["a"].result.cached
+    assert wanted["b"].result.image.image_id == "many-b"
+    assert wanted["known"].result.cached
+    assert described(wanted["bad"].error) == ("IMAGE_UNREADABLE", "chunk")
+    assert described(wanted["early"].error) == ("UNEXPECTED_CHUNK", "chunk")
+    assert described(wanted["wrong"].error) == ("BAD_DIGEST", "header.sha256")
+
+
+def test_get_and_delete(encoder: Any, decoder: Any) -> None:
+    data = picture(10)
+    stored = encoder.EncodeImage(frames(data, image_id="ten")).image
+    got = encoder.GetImage(encoder_pb2.GetImageRequest(image_id="ten")).image
+    assert (got.content_key, got.stored_bytes, got.model) == (stored.content_key, stored.stored_bytes, "demo")
+    assert 0 < got.expires_at.ToSeconds() - time.time() <= 86_400
+    foreign = encoder_pb2.GetImageRequest(image_id="ten", namespace="other")
+    missing = ("NOT_FOUND", "IMAGE_NOT_FOUND", "image_id")
+    assert failing(lambda: encoder.GetImage(foreign)) == missing
+    encoder.EncodeImage(frames(data, image_id="alias"))
+    delete = encoder_pb2.DeleteImageRequest(image_id="ten", delete_embedding=True)
+    assert encoder.DeleteImage(delete).deleted
+    assert not encoder.DeleteImage(delete).deleted
+    assert failing(lambda: encoder.GetImage(encoder_pb2.GetImageRequest(image_id="ten"))) == missing
+    assert failing(lambda: decoder.Segment(decoder_pb2.SegmentRequest(image_id="ten"))) == missing
+    gone = ("NOT_FOUND", "EMBEDDING_EXPIRED", "image_id")
+    assert failing(lambda: encoder.GetImage(encoder_pb2.GetImageRequest(image_id="alias"))) == gone
+    assert failing(lambda: decoder.Segment(decoder_pb2.SegmentRequest(image_id="alias"))) == gone
+
+
+def test_models_health_and_reflection(encoder: Any, stack: Stack) -> None:
+    (model,) = encoder.ListModels(encoder_pb2.ListModelsRequest()).models
+    assert (model.name, model.image_size_px, model.is_default) == ("demo", 512, True)
+    assert "demonstration" in model.note
+    for address, service in ((stack.encoder, "EncoderService"), (stack.decoder, "DecoderService")):
+        with grpc.insecure_channel(address) as channel:
+            request = reflection_pb2.ServerReflectionRequest(list_services="")
+            (response,) = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(iter([request]))
+            names = {entry.name for entry in response.list_services_response.service}
+            assert {f"maskwire.v1.{service}", "grpc.health.v1.Health"} <= names
+
+
+def test_one_encoder_serves_several_models(valkey: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    add(tmp_path, "mine", TINY, tiny_checkpoint)
+    options = ("--models", str(tmp_path), "--model", "demo", "--model", "mine")
+    with (
+        server("maskwire_decoder", valkey) as decoder,
+        server("maskwire_encoder", valkey, *options) as encoder,
+        Client(encoder, decoder) as client,
+    ):
+        assert [(model.name, model.is_default) for model in client.models()] == [("demo", True), ("mine", False)]
+        data = picture(70)
+        assert client.embed(data, "by-default").model == "demo"
+        own = client.embed(data, "by-name", model="mine")
+        assert (own.model, own.cached) == ("mine", False)
+        assert client.segment("by-default", outputs=("logits",)).logits.shape == (128, 128)
+        assert client.segment("by-name", outputs=("logits",)).logits.shape == (256, 256)
+        with pytest.raises(ImageNotFound, match="serves demo, mine, not 'hiera_tiny'"):
+            client.embed(data, model="hiera_tiny")

@@ -1,0 +1,53 @@
+"""Requests and errors of the generated stubs."""
+
+import hashlib
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
+from google.rpc.status_pb2 import Status
+from maskwire.v1 import encoder_pb2
+from PIL import Image
+
+
+def picture(seed: int, width: int = 60, height: int = 40) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def header(data: bytes, **fields: Any) -> encoder_pb2.EncodeImageHeader:
+    digest = hashlib.sha256(data).digest()
+    return encoder_pb2.EncodeImageHeader(**{"sha256": digest, "size_bytes": len(data), **fields})
+
+
+def frames(data: bytes, chunk: int = 1000, **fields: Any) -> Iterator[encoder_pb2.EncodeImageRequest]:
+    yield encoder_pb2.EncodeImageRequest(header=header(data, **fields))
+    for start in range(0, len(data), chunk):
+        yield encoder_pb2.EncodeImageRequest(chunk=data[start : start + chunk])
+
+
+def details(error: grpc.RpcError) -> tuple[str, str, str]:
+    """Status code, reason and field of a failed call."""
+    trailers = dict(error.trailing_metadata())  # type: ignore[attr-defined]
+    return (error.code().name, *described(Status.FromString(trailers["grpc-status-details-bin"])))  # type: ignore[attr-defined]
+
+
+def described(status: Status) -> tuple[str, str]:
+    info, bad = ErrorInfo(), BadRequest()
+    for detail in status.details:
+        if not detail.Unpack(info):
+            detail.Unpack(bad)
+    assert info.domain == "maskwire"
+    return info.reason, bad.field_violations[0].field if bad.field_violations else ""
+
+
+def failing(call: Any) -> tuple[str, str, str]:
+    with pytest.raises(grpc.RpcError) as caught:
+        call()
+    return details(caught.value)
