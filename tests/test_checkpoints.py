@@ -6,11 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sam2
 import torch
 from conftest import server
 from maskwire import Client, Prompt
 from maskwire_core.models import PUBLISHED
-from reference import Answer, Reference, build_random, over_white, random_prompt
+from reference import TINY, Answer, Reference, build_random, over_white, random_prompt
+from safetensors.torch import save_file
+from sam2.build_sam import build_sam2
 
 EVERY_RUN = {"sam2.1_hiera_tiny", "sam2.1_hiera_small", "sam2_hiera_tiny", "sam2_hiera_small", "sam2.1_hiera_large"}
 ALL_KINDS = ("tiny", "small")
@@ -86,3 +89,21 @@ def test_masks_are_those_of_sam2(name: str, valkey: str, decoder_address: str, p
             for result, expected in zip(objects, together, strict=True):
                 np.testing.assert_allclose([m.logits for m in result.candidates], expected, atol=bound)
     checkpoint.unlink()
+
+
+def test_a_model_of_another_size_from_a_configuration_of_ones_own(
+    valkey: str, decoder_address: str, photo: Path, tmp_path: Path
+) -> None:
+    """A YAML file with image_size 512, and weights as safetensors."""
+    published = Path(sam2.__file__).parent / "configs/sam2.1/sam2.1_hiera_t.yaml"
+    own = tmp_path / "own.yaml"
+    own.write_text(published.read_text().replace("image_size: 1024", "image_size: 512"))
+    torch.manual_seed(4)
+    model = build_sam2(TINY, None, device="cpu", hydra_overrides_extra=["model.image_size=512"])
+    save_file(model.state_dict(), tmp_path / "own.safetensors")
+    prompt = {"points": [(300, 200), (20, 20)], "labels": [1, 0]}
+    answer = Reference(model, over_white(photo)).predict(prompt, multimask=True)
+    options = ("--model", "own", "--config", str(own), "--checkpoint", str(tmp_path / "own.safetensors"))
+    started = server("maskwire_encoder", valkey, "--store-codec", "fp32", *options)
+    with started as encoder, Client(encoder, decoder_address) as client:
+        check(client, client.embed(photo).image_id, prompt, True, answer, 1e-3)

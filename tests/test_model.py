@@ -13,7 +13,7 @@ from maskwire_core.config import EncoderSettings
 from maskwire_core.models import ModelError, add
 from maskwire_encoder import checkpoints
 from maskwire_encoder.export import export_decoder, to_patches
-from maskwire_encoder.model import Model
+from maskwire_encoder.model import Model, preprocess
 from reference import TINY, build_tiny
 from safetensors.torch import save_file
 from sam2.build_sam import build_sam2
@@ -38,6 +38,13 @@ def test_preprocessing_equals_sam2(demo: Model, width: int, height: int, seed: i
     rgb = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     expected = SAM2Transforms(resolution=demo.image_size, mask_threshold=0.0)(rgb)
     torch.testing.assert_close(demo.prepare(rgb), expected, atol=1e-5, rtol=0)
+
+
+def test_preprocessing_a_batch_is_preprocessing_each() -> None:
+    batch = torch.randint(0, 256, (4, 130, 210, 3), dtype=torch.uint8)
+    together = preprocess(batch, 512)
+    for pixels, prepared in zip(batch, together, strict=True):
+        torch.testing.assert_close(preprocess(pixels[None], 512)[0], prepared, atol=1e-6, rtol=0)
 
 
 @given(st.sampled_from([1, 2, 4]), st.integers(1, 4), st.integers(1, 4))

@@ -27,6 +27,22 @@ _MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
 _STD = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
 
 
+def preprocess(pixels: Tensor, size: int) -> Tensor:
+    """Pixels to a model's input, as sam2's SAM2Transforms does: ToTensor, Resize (antialiased), Normalize.
+
+    Args:
+        pixels: BxHxWx3, uint8, RGB, on any device.
+        size: Side of the model's square input in pixels.
+
+    Returns:
+        Bx3xSxS, fp32, on the same device.
+    """
+    planes = pixels.permute(0, 3, 1, 2).contiguous().float().div_(255)
+    if planes.shape[2:] != (size, size):
+        planes = F.interpolate(planes, (size, size), mode="bilinear", align_corners=False, antialias=True)
+    return planes.sub_(_MEAN.to(planes.device)).div_(_STD.to(planes.device))
+
+
 class Model:
     """One model, ready to encode.
 
@@ -48,12 +64,8 @@ class Model:
         self._sam.to(self.device)
 
     def prepare(self, rgb: NDArray[np.uint8]) -> Tensor:
-        """Pixels (HxWx3, RGB) to the model's input (3xSxS, fp32), exactly as sam2's SAM2Transforms."""
-        pixels = torch.from_numpy(rgb).permute(2, 0, 1).contiguous().float().div_(255)
-        size = (self.image_size, self.image_size)
-        if pixels.shape[1:] != size:
-            pixels = F.interpolate(pixels[None], size, mode="bilinear", align_corners=False, antialias=True)[0]
-        return pixels.sub_(_MEAN).div_(_STD)
+        """Pixels (HxWx3, RGB) to the model's input (3xSxS, fp32, on the CPU)."""
+        return preprocess(torch.from_numpy(rgb)[None], self.image_size)[0]
 
     @torch.inference_mode()
     def encode(self, images: Tensor) -> list[dict[str, NDArray[np.float32]]]:
