@@ -59,7 +59,7 @@ def _encode_int4(name: str, tensor: NDArray[np.float32]) -> Parts:
     blocks = np.pad(rows, ((0, -len(rows) % _BLOCK), (0, 0)), mode="edge").reshape(-1, _BLOCK, rows.shape[1])
     limit = float(np.finfo(np.float16).max)
     low = np.clip(blocks.min(1), -limit, limit).astype("<f2")
-    step = (np.clip(blocks.max(1) - low, 0, limit) / (2**bits - 1)).astype("<f2")
+    step = np.clip((blocks.max(1) - low) / (2**bits - 1), 0, limit).astype("<f2")
     step[step == 0] = 1
     levels = np.rint((blocks - low[:, None].astype(np.float32)) / step[:, None].astype(np.float32))
     levels = levels.clip(0, 2**bits - 1).astype(np.uint8).reshape(-1)
