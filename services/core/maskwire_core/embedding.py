@@ -39,7 +39,7 @@ class Header:
 
     Attributes:
         namespace: Tenant that it was stored for.
-        content_key: Digest of image bytes, model, preprocessing and codec.
+        content_key: Digest of image bytes, model, exported decoder, preprocessing and codec.
         model: Name of the model.
         fingerprint: Digest of the model's weights and configuration.
         decoder: SHA-256 of the exported decoder that reads it.

@@ -111,17 +111,10 @@ class Images:
         return key
 
     async def _load(self, namespace: str, key: str) -> Image | None:
-        def fetch() -> tuple[Header, Mapping[str, NDArray[np.float32]]] | None:
-            embedding = self._store.get_embedding(namespace, key)
-            if embedding is None:
-                return None
-            return embedding.header, embedding.tensors
-
-        fetched = await asyncio.to_thread(fetch)
-        if fetched is None:
+        embedding = await asyncio.to_thread(self._store.get_embedding, namespace, key)
+        if embedding is None:
             return None
-        header, tensors = fetched
-        image = Image(header, tensors, await self._predictor(header))
+        image = Image(embedding.header, embedding.tensors, await self._predictor(embedding.header))
         self._hot[namespace, key] = image
         self._hot_bytes += image.nbytes
         while self._hot_bytes > self._settings.cache_bytes and self._hot:

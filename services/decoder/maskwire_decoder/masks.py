@@ -28,12 +28,10 @@ def without_specks(
     islands of threshold - 10.
     """
     cleaned = logits
-    for area, inside, value in (
-        (max_hole_area, logits <= threshold, 10.0),
-        (max_sprinkle_area, logits > threshold, -10.0),
-    ):
+    for area, compare, value in ((max_hole_area, np.less_equal, 10.0), (max_sprinkle_area, np.greater, -10.0)):
         if area:
-            _, labels, statistics, _ = cv2.connectedComponentsWithStats(inside.view(np.uint8), connectivity=8)
+            inside = compare(logits, threshold).view(np.uint8)
+            _, labels, statistics, _ = cv2.connectedComponentsWithStats(inside, connectivity=8)
             small = statistics[:, cv2.CC_STAT_AREA] <= area
             small[0] = False  # everything that is not inside
             cleaned = np.where(small[labels], np.float32(threshold + value), cleaned)

@@ -51,12 +51,10 @@ class DecoderService(decoder_pb2_grpc.DecoderServiceServicer):
                 match request.WhichOneof("request"):
                     case "set_image":
                         image = None  # a failed change must not leave the prompts that follow on the old image
-                        timings = pb.SegmentTimings()
-                        image = await self._find(request.set_image, timings)
+                        image = await self._find(request.set_image, response.image_ready.timings)
                         image_id = request.set_image.image_id
-                        timings.total_ms = (time.perf_counter() - started) * 1e3
                         response.image_ready.image.CopyFrom(_describe(image, image_id))
-                        response.image_ready.timings.CopyFrom(timings)
+                        response.image_ready.timings.total_ms = (time.perf_counter() - started) * 1e3
                     case "segment":
                         if image is None:
                             raise InvalidArgument("NO_IMAGE", "no image is set; send set_image first", field="segment")
