@@ -7,6 +7,7 @@ ONNX Runtime, against SAM2ImagePredictor. Published configurations get seeded ra
 """
 
 import argparse
+import os
 import sys
 import tempfile
 import time
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pycocotools import mask as coco
 from rich.console import Console
 from rich.progress import track
 
@@ -26,9 +28,9 @@ from maskwire_core.codecs import CODECS  # noqa: E402
 from maskwire_core.config import EncoderSettings  # noqa: E402
 from maskwire_core.embedding import Header, pack, unpack  # noqa: E402
 from maskwire_core.models import DEMO, PUBLISHED  # noqa: E402
-from maskwire_decoder.masks import upsample  # noqa: E402
 from maskwire_decoder.predictor import Predictor  # noqa: E402
 from maskwire_decoder.prompts import Prompt  # noqa: E402
+from maskwire_decoder.runs import rle  # noqa: E402
 from maskwire_encoder import checkpoints  # noqa: E402
 from maskwire_encoder.model import Model  # noqa: E402
 from reference import Reference, build_demo, build_random, over_white, random_prompt  # noqa: E402
@@ -87,11 +89,11 @@ def measure(name: str, prompts: int) -> dict[tuple[str, str], tuple[float, float
         (source,) = checkpoints.find(settings)
         model = Model(source, settings)
     (tensors,) = model.encode(model.prepare(rgb)[None])
-    predictor = Predictor(model.decoder, threads=0)
+    predictor = Predictor(model.decoder, threads=os.cpu_count() or 1)
     stored = {}
     for codec in CODECS:
         header = Header("n", "k", name, "f", "d", height, width, codec, time.time())
-        stored[codec] = unpack(pack(header, tensors)).tensors
+        stored[codec] = predictor.prepare(unpack(pack(header, tensors)).tensors)
     random = np.random.default_rng(9)
     mask = reference.predict({"points": [(200, 150)], "labels": [1]}, multimask=True).logits[0]
     measured: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
@@ -100,10 +102,10 @@ def measure(name: str, prompts: int) -> dict[tuple[str, str], tuple[float, float
             prompt = prompt_of(kind, random, width, height, mask)
             answer = reference.predict(prompt, multimask=True)
             for codec, embedding in stored.items():
-                ours = predictor.predict(embedding, as_prompt(prompt), width, height, multimask=True)
+                ours = predictor.predict(embedding, as_prompt(prompt), width, height)
                 difference = float(np.abs(ours.logits.clip(-32, 32) - answer.logits).max())
                 for logits, expected in zip(ours.logits, answer.masks, strict=True):
-                    got = upsample(logits, width, height)
+                    got = coco.decode(rle(logits, width, height)).astype(bool)
                     either = np.count_nonzero(got | expected)
                     iou = np.count_nonzero(got & expected) / either if either else 1.0
                     measured[kind, codec].append((difference, iou))

@@ -141,7 +141,8 @@ def test_waiting_for_an_encode_in_flight(encoder: Any, decoder: Any) -> None:
 def test_the_least_recently_used_embedding_leaves_memory(encoder: Any, stack: Stack) -> None:
     for seed in (15, 16, 17):
         encoder.EncodeImage(frames(picture(seed), image_id=f"lru-{seed}"))
-    two = 2 * 4_194_304 + 1000  # an embedding of the demo model has 1,048,576 fp32 values
+    # The demo model's embedding has 1,048,576 values, the projections of its 1,024 tokens 3 * 128 each; all in fp32.
+    two = 2 * 4 * (1_048_576 + 1_024 * 3 * 128) + 1000
     cache = ("--cache-bytes", str(two))
     with server("maskwire_decoder", stack.redis_url, *cache) as address, grpc.insecure_channel(address) as channel:
         decoder = decoder_pb2_grpc.DecoderServiceStub(channel)

@@ -33,7 +33,7 @@ def test_every_codec_keeps_its_precision(codec: str, seed: int, size: float) -> 
     }
     embedding = unpack(pack(header(codec), tensors))
     for name, tensor in tensors.items():
-        assert embedding.tensors[name].dtype == np.float32
+        assert embedding.tensors[name].dtype == (np.float16 if codec == "fp16" else np.float32)
         bound = np.abs(tensor).max() * STEPS[codec] * 1.01
         np.testing.assert_allclose(embedding.tensors[name], tensor, atol=bound + 1e-7, rtol=0)
 

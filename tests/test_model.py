@@ -3,23 +3,18 @@
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from maskwire_core.bundle import DecoderBundle, DecoderConfig
 from maskwire_core.config import EncoderSettings
 from maskwire_core.models import ModelError, add
 from maskwire_encoder import checkpoints
-from maskwire_encoder.export import export_decoder, to_patches
+from maskwire_encoder.export import to_patches
 from maskwire_encoder.model import Model, preprocess
 from reference import TINY, build_tiny
 from safetensors.torch import save_file
-from sam2.build_sam import build_sam2
 from sam2.utils.transforms import SAM2Transforms
-
-CONFIG = DecoderConfig("m", "f", 1024, 256, True, 0.05, 0.98)
 
 
 @pytest.fixture(scope="module")
@@ -66,52 +61,6 @@ def test_patches_follow_stacked_transposed_convolutions(patch: int, rows: int, c
         sequence = torch.argsort(order[0, 0][block].flatten())
         assert torch.equal(features[0, 0][block].flatten()[sequence], patches[0, token, :, 0])
         assert torch.equal(torch.sort(order[0, 0][block].flatten()).values, numbered)
-
-
-@pytest.mark.parametrize("config", [TINY, "configs/sam2/sam2_hiera_t.yaml"])
-def test_exported_decoder_equals_sam2_and_is_deterministic(config: str) -> None:
-    """2.0 and 2.1 have different heads."""
-    torch.manual_seed(1)
-    model = build_sam2(config, None, device="cpu")
-    bundle = export_decoder(model, CONFIG)
-    assert export_decoder(model, CONFIG).digest == bundle.digest
-    assert DecoderBundle.unpack(bundle.packed, bundle.digest).decoder == bundle.decoder
-    decoder, masks = (onnxruntime.InferenceSession(graph) for graph in (bundle.decoder, bundle.mask_encoder))
-    embed, high_1, high_0 = (
-        torch.randn(1, channels, side, side) for channels, side in ((256, 64), (64, 128), (32, 256))
-    )
-    tensors = {
-        "image_embed": to_patches(embed, 1)[0, :, 0].numpy(),
-        "high_res_1": to_patches(high_1, 2)[0].numpy(),
-        "high_res_0": to_patches(high_0, 4)[0].numpy(),
-    }
-    for count, with_mask in ((1, False), (5, False), (3, True), (0, True), (64, False)):
-        points, labels = torch.rand(1, count, 2) * 1024, torch.randint(0, 4, (1, count), dtype=torch.int32)
-        mask = torch.randn(1, 1, 256, 256) * 5 if with_mask else None
-        with torch.no_grad():
-            sparse, dense = model.sam_prompt_encoder((points, labels) if count else None, None, mask)
-            expected, iou, _, object_score = model.sam_mask_decoder.predict_masks(
-                embed, model.sam_prompt_encoder.get_dense_pe(), sparse, dense, False, [high_0, high_1]
-            )
-        padding = 1 if count else 0
-        inputs = {
-            **tensors,
-            "points": np.concatenate([points[0], np.zeros((padding, 2))]).astype(np.float32),
-            "labels": np.concatenate([labels[0], -np.ones(padding)]).astype(np.int64),
-            "dense": bundle.no_mask if mask is None else masks.run(None, {"mask": mask[0, 0].numpy()})[0],
-        }
-        ours = decoder.run(None, inputs)
-        for got, wanted in zip(ours, (expected[0], iou[0], object_score[0]), strict=True):
-            np.testing.assert_allclose(got, wanted.numpy(), atol=1e-4)
-
-
-def test_the_export_is_kept_and_checked(demo: Model, tmp_path: Path) -> None:
-    settings = EncoderSettings(cache=tmp_path, device="cpu")
-    load(settings)
-    (kept,) = (tmp_path / "decoders").iterdir()
-    assert load(settings).decoder.digest == demo.decoder.digest
-    kept.write_bytes(kept.read_bytes()[:-5])
-    assert load(settings).decoder.digest == demo.decoder.digest
 
 
 def find_and_build(**arguments: object) -> str:

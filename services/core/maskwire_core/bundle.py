@@ -4,13 +4,19 @@ import hashlib
 import io
 import json
 import zipfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from maskwire_core.errors import CorruptValue
+
+GRAPHS = {"image_fp32", "image_fp16", "mask", "click", "refine", "plain"}
+BEST = 4
+"""To graphs that make masks: the candidate with the highest predicted IoU. 0 is the single mask, 1 to 3 candidates."""
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
@@ -39,36 +45,47 @@ class DecoderConfig:
 
 
 @dataclass(frozen=True)
+class DecoderGraph:
+    """An ONNX model, and the names of its external initialisers."""
+
+    model: bytes
+    weights: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class DecoderBundle:
-    """Graphs and constants of one mask decoder.
+    """Graphs of one mask decoder, and the constants that they share.
 
     Attributes:
         config: See `DecoderConfig`.
-        decoder: ONNX model from embedding and prompt to masks.
-        mask_encoder: ONNX model from a mask prompt to its dense embedding.
-        no_mask: 1xC fp32, the dense embedding where there is no mask prompt.
+        graphs: By name. With N image tokens of C channels:
+            image_fp32, image_fp16: a stored embedding to what every prompt on it needs.
+            mask: that image's tokens and a mask prompt to tokens that know the mask.
+            click: a prompt of few points, and no mask, to masks.
+            refine: a prompt of few points on tokens that may know a mask.
+            plain: any prompt.
+        weights: All their initialisers by name.
     """
 
     config: DecoderConfig
-    decoder: bytes
-    mask_encoder: bytes
-    no_mask: NDArray[np.float32]
+    graphs: Mapping[str, DecoderGraph]
+    weights: Mapping[str, NDArray[Any]]
 
     @cached_property
     def packed(self) -> bytes:
         """The bundle as one uncompressed zip file, the same bytes for the same content."""
-        no_mask = io.BytesIO()
-        np.save(no_mask, self.no_mask, allow_pickle=False)
-        files = {
-            "config.json": json.dumps(asdict(self.config), sort_keys=True).encode(),
-            "decoder.onnx": self.decoder,
-            "mask_encoder.onnx": self.mask_encoder,
-            "no_mask.npy": no_mask.getvalue(),
-        }
+        needed = {name: graph.weights for name, graph in self.graphs.items()}
+        described = {"config": asdict(self.config), "graphs": needed}
+        files = {"bundle.json": json.dumps(described, sort_keys=True).encode()}
+        files |= {f"{name}.onnx": graph.model for name, graph in sorted(self.graphs.items())}
+        for name, array in sorted(self.weights.items()):
+            content = io.BytesIO()
+            np.save(content, array, allow_pickle=False)
+            files[f"{name}.npy"] = content.getvalue()
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-            for name, content in files.items():
-                archive.writestr(zipfile.ZipInfo(name, _EPOCH), content)
+            for name, content_bytes in files.items():
+                archive.writestr(zipfile.ZipInfo(name, _EPOCH), content_bytes)
         return buffer.getvalue()
 
     @cached_property
@@ -87,11 +104,16 @@ class DecoderBundle:
             raise CorruptValue("an exported decoder does not have the digest it is named by")
         try:
             with zipfile.ZipFile(io.BytesIO(packed)) as archive:
-                return cls(
-                    config=DecoderConfig(**json.loads(archive.read("config.json"))),
-                    decoder=archive.read("decoder.onnx"),
-                    mask_encoder=archive.read("mask_encoder.onnx"),
-                    no_mask=np.load(io.BytesIO(archive.read("no_mask.npy")), allow_pickle=False),
-                )
+                described = json.loads(archive.read("bundle.json"))
+                graphs = {
+                    name: DecoderGraph(archive.read(f"{name}.onnx"), tuple(weights))
+                    for name, weights in described["graphs"].items()
+                }
+                names = sorted({name for graph in graphs.values() for name in graph.weights})
+                weights = {name: np.load(io.BytesIO(archive.read(f"{name}.npy")), allow_pickle=False) for name in names}
+                bundle = cls(DecoderConfig(**described["config"]), graphs, weights)
         except (KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
             raise CorruptValue(f"an exported decoder cannot be read: {error}") from error
+        if missing := GRAPHS - set(bundle.graphs):
+            raise CorruptValue(f"an exported decoder lacks {', '.join(sorted(missing))}")
+        return bundle

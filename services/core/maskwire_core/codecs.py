@@ -27,18 +27,19 @@ class Codec:
     Attributes:
         encode: A tensor's name and its values, fp32 of any shape, channels last, to stored parts; their names are the
             codec's own.
-        decode: The name, the stored parts and the shape back to fp32.
+        decode: The name, the stored parts and the shape back to values: a view of the stored part where it holds the
+            values themselves (fp32, fp16), else fp32.
     """
 
     encode: Callable[[str, NDArray[np.float32]], Parts]
-    decode: Callable[[str, Parts, tuple[int, ...]], NDArray[np.float32]]
+    decode: Callable[[str, Parts, tuple[int, ...]], NDArray[np.floating[Any]]]
 
 
 def _plain(dtype: str) -> Codec:
     limit = float(np.finfo(dtype).max)
     return Codec(
         encode=lambda _, tensor: {"": np.clip(tensor, -limit, limit).astype(dtype)},
-        decode=lambda _, parts, shape: parts[""].reshape(shape).astype(np.float32),
+        decode=lambda _, parts, shape: parts[""].reshape(shape),
     )
 
 

@@ -70,10 +70,10 @@ class Header:
 
 @dataclass(frozen=True)
 class Embedding:
-    """A header and its tensors by name, fp32, in `LAYOUT`."""
+    """A header and its tensors by name, fp16 where they are stored so and fp32 otherwise, in `LAYOUT`."""
 
     header: Header
-    tensors: Mapping[str, NDArray[np.float32]]
+    tensors: Mapping[str, NDArray[np.floating[Any]]]
 
 
 def pack(header: Header, tensors: Mapping[str, NDArray[np.float32]]) -> bytes:

@@ -3,18 +3,15 @@
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 from maskwire_core.config import DecoderSettings
 from maskwire_core.embedding import Header
 from maskwire_core.errors import ServiceError, Unavailable, embedding_expired, image_not_found
 from maskwire_core.flights import Flights
 from maskwire_core.store import Store
-from numpy.typing import NDArray
 
-from maskwire_decoder.predictor import Predictor
+from maskwire_decoder.predictor import Predictor, Prepared
 
 _MAX_PREDICTORS = 8
 _MAX_ALIASES = 10_000
@@ -24,15 +21,15 @@ _ALIAS_SERVES_S = 30  # how long a name's meaning is trusted while the store can
 
 @dataclass(frozen=True)
 class Image:
-    """An embedding in fp32, with the decoder that reads it."""
+    """An embedding that is ready for prompts, with the decoder that reads it."""
 
     header: Header
-    tensors: Mapping[str, NDArray[np.float32]]
+    prepared: Prepared
     predictor: Predictor
 
     @property
     def nbytes(self) -> int:
-        return sum(tensor.nbytes for tensor in self.tensors.values())
+        return sum(tensor.nbytes for tensor in self.prepared.values())
 
 
 class Images:
@@ -114,7 +111,9 @@ class Images:
         embedding = await asyncio.to_thread(self._store.get_embedding, namespace, key)
         if embedding is None:
             return None
-        image = Image(embedding.header, embedding.tensors, await self._predictor(embedding.header))
+        predictor = await self._predictor(embedding.header)
+        prepared = await asyncio.to_thread(predictor.prepare, embedding.tensors)
+        image = Image(embedding.header, prepared, predictor)
         self._hot[namespace, key] = image
         self._hot_bytes += image.nbytes
         while self._hot_bytes > self._settings.cache_bytes and self._hot:

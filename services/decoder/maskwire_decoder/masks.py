@@ -1,7 +1,6 @@
 """Logits to masks of the image's size, in the forms that callers ask for."""
 
-from typing import cast
-
+from typing import Any
 import cv2
 import numpy as np
 from maskwire.v1 import types_pb2 as pb
@@ -10,13 +9,9 @@ from pycocotools import mask as coco
 
 from maskwire_decoder.predictor import Prediction
 from maskwire_decoder.prompts import LOGITS_DTYPES, Output, Prompt
+from maskwire_decoder.runs import rle
 
 _CLAMP = 32.0  # as SAM2ImagePredictor does to the logits it returns
-
-
-def upsample(logits: NDArray[np.float32], width: int, height: int, threshold: float = 0) -> NDArray[np.bool_]:
-    """SxS logits to a height x width mask: bilinear (align_corners=False), then > threshold, as SAM2Transforms does."""
-    return cv2.resize(logits, (width, height), interpolation=cv2.INTER_LINEAR) > threshold
 
 
 def without_specks(
@@ -58,15 +53,14 @@ def render(prompt: Prompt, prediction: Prediction, output: Output, width: int, h
 
     Args:
         prompt: Whose id the answer carries.
-        prediction: All its candidates.
-        output: Which of them are returned, and how.
+        prediction: The masks.
+        output: How they are returned.
         width: Of the image, in pixels.
         height: Likewise.
     """
-    chosen = prediction if output.every else prediction.best()
     masks = [
         _render(logits, float(iou), output, width, height)
-        for logits, iou in zip(chosen.logits, chosen.iou, strict=True)
+        for logits, iou in zip(prediction.logits, prediction.iou, strict=True)
     ]
     return pb.PromptResult(prompt_id=prompt.prompt_id, masks=masks, object_score=prediction.object_score)
 
@@ -81,10 +75,13 @@ def _render(logits: NDArray[np.float32], score: float, output: Output, width: in
     if output.formats == {pb.MASK_FORMAT_LOGITS}:
         return result  # no mask of the image's size is needed
     cleaned = without_specks(logits, output.threshold, output.max_hole_area, output.max_sprinkle_area)
-    mask = upsample(cleaned, width, height, output.threshold)
+    # Subtracting the threshold before upsampling is the same but for rounding; the usual one, 0, has none.
+    runs: Any = rle(cleaned - np.float32(output.threshold) if output.threshold else cleaned, width, height)
     if pb.MASK_FORMAT_RLE in output.formats:
-        counts = cast(bytes, coco.encode(np.asfortranarray(mask.view(np.uint8)))["counts"])
-        result.rle.height, result.rle.width, result.rle.counts = height, width, counts.decode()
+        result.rle.height, result.rle.width, result.rle.counts = height, width, runs["counts"].decode()
+    if output.formats <= {pb.MASK_FORMAT_LOGITS, pb.MASK_FORMAT_RLE}:
+        return result  # no pixels are needed
+    mask = cv2.transpose(coco.decode(runs).T).view(np.bool_)
     if pb.MASK_FORMAT_PNG in output.formats:
         encoded, png = cv2.imencode(".png", mask.view(np.uint8) * 255, [cv2.IMWRITE_PNG_COMPRESSION, 1])
         if not encoded:

@@ -120,7 +120,9 @@ def _decode(image: Image, prompt: Prompt, output: Output) -> tuple[types_pb2.Pro
     """Runs on a worker thread. Returns the answer and the milliseconds of decoding and of making masks."""
     header = image.header
     started = time.perf_counter()
-    prediction = image.predictor.predict(image.tensors, prompt, header.width, header.height, output.multimask)
+    prediction = image.predictor.predict(
+        image.prepared, prompt, header.width, header.height, multimask=output.multimask, every=output.every
+    )
     decoded = time.perf_counter()
     result = masks.render(prompt, prediction, output, header.width, header.height)
     return result, (decoded - started) * 1e3, (time.perf_counter() - decoded) * 1e3

@@ -1,22 +1,29 @@
-"""The mask decoder of a SAM 2 model as ONNX graphs that multiply stored embeddings as they are.
+"""The prompt encoder and mask decoder of a SAM 2 model as ONNX graphs with few multiplications and no permutes.
 
-The arithmetic is that of `sam2.modeling.sam` (PromptEncoder, TwoWayTransformer, MaskDecoder.predict_masks), written
-token-major: image tokens are rows, a 2x2 stride-2 transposed convolution is one matrix product, and high-resolution
-features are added in patch order, so that no permute happens before the masks are laid out at the very end.
+The arithmetic is that of `sam2.modeling.sam` (PromptEncoder, TwoWayTransformer, MaskDecoder.predict_masks), exact up to
+rounding, in another order:
+
+- Token-major: image tokens are rows, a 2x2 stride-2 (transposed) convolution is one matrix product, and high-resolution
+  features are added in patch order, so that only the finished masks are permuted.
+- What depends on the image alone is computed once per image: the first layer's projections of its tokens, and biases
+  that would be added to every click's features.
+- The other projections of image tokens are folded into the few prompt tokens, a head at a time:
+  (Wq x) . (Wk y) = x . (Wq^T Wk y). For many prompt tokens the plain form is cheaper.
+- Only the masks that will be returned are computed.
 """
 
 import math
-import warnings
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-import onnx
-import torch
-from maskwire_core.bundle import DecoderBundle, DecoderConfig
-from torch import Tensor, nn
-from torch.nn import functional as F
+from maskwire_core.bundle import BEST, DecoderBundle, DecoderConfig, DecoderGraph
+from numpy.typing import NDArray
+from torch import Tensor
 
-OPSET = 18
+from maskwire_encoder.graph import Graph
+from maskwire_encoder.layers import answer_folded, array, ask, ask_folded, attend, linear, mlp, norm, split
+
+Shape = tuple[str, tuple[int | str, ...]]
 
 
 def to_patches(features: Tensor, patch: int) -> Tensor:
@@ -39,182 +46,212 @@ def to_patches(features: Tensor, patch: int) -> Tensor:
     return split.permute(0, 2, 3 + steps, *order, 1).reshape(batch, rows * columns, patch * patch, channels)
 
 
-class Attention(nn.Module):
-    """Multi-head attention of `sam2.modeling.sam.transformer.Attention`, for one sequence without a batch axis."""
-
-    def __init__(self, source: Any) -> None:
-        super().__init__()
-        self.q, self.k, self.v, self.out = source.q_proj, source.k_proj, source.v_proj, source.out_proj
-        self.heads = source.num_heads
-        self.scale = 1 / math.sqrt(source.internal_dim // source.num_heads)
-
-    def split(self, x: Tensor) -> Tensor:
-        return x.reshape(x.shape[0], self.heads, -1).transpose(0, 1)
-
-    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        q, k, v = self.split(self.q(q)), self.split(self.k(k)), self.split(self.v(v))
-        weights = torch.softmax((q * self.scale) @ k.transpose(1, 2), dim=-1)
-        return cast(Tensor, self.out((weights @ v).transpose(0, 1).reshape(q.shape[1], -1)))
-
-
-class Layer(nn.Module):
-    """One `TwoWayAttentionBlock`."""
-
-    def __init__(self, source: Any) -> None:
-        super().__init__()
-        self.source = source
-        self.self_attention = Attention(source.self_attn)
-        self.to_image = Attention(source.cross_attn_token_to_image)
-        self.to_tokens = Attention(source.cross_attn_image_to_token)
-
-    def forward(self, queries: Tensor, keys: Tensor, query_pe: Tensor, key_pe: Tensor) -> tuple[Tensor, Tensor]:
-        source = self.source
-        if source.skip_first_layer_pe:
-            queries = self.self_attention(queries, queries, queries)
-        else:
-            positioned = queries + query_pe
-            queries = queries + self.self_attention(positioned, positioned, queries)
-        queries = source.norm1(queries)
-        queries = source.norm2(queries + self.to_image(queries + query_pe, keys + key_pe, keys))
-        queries = source.norm3(queries + source.mlp(queries))
-        keys = source.norm4(keys + self.to_tokens(keys + key_pe, queries + query_pe, queries))
-        return queries, keys
-
-
-class Decoder(nn.Module):
-    """Prompt encoder and mask decoder for one prompt on one image.
-
-    forward(image_embed, high_res_1, high_res_0, points, labels, dense) with, for an image of h x w tokens:
-        image_embed: (h*w, C) image tokens; high_res_1: (h*w, 4, C/4); high_res_0: (h*w, 16, C/8), in patch order.
-        points: (N, 2) x, y in pixels of the model's input; N may be 0.
-        labels: (N,) int64: -1 padding, 0 negative, 1 positive, 2 and 3 a box's corners.
-        dense: (1 or h*w, C): the "no mask" embedding, or the mask encoder's output.
-    Returns logits (masks, 4h, 4w) of all mask tokens (0 is the single mask), predicted IoU (masks,), object score (1,).
-    """
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        prompts, decoder = model.sam_prompt_encoder, model.sam_mask_decoder
-        if not decoder.use_high_res_features:
-            raise ValueError("this SAM 2 configuration has no high-resolution features; Maskwire needs them")
-        self.size = model.image_size
-        self.side = model.sam_image_embedding_size
-        self.decoder = decoder
-        self.layers = nn.ModuleList(Layer(layer) for layer in decoder.transformer.layers)
-        self.final_attention = Attention(decoder.transformer.final_attn_token_to_image)
-        heads = [decoder.iou_token, decoder.mask_tokens]
-        self.object_head = decoder.pred_obj_score_head if decoder.pred_obj_scores else None
-        if self.object_head is not None:
-            heads.insert(0, decoder.obj_score_token)
-        self.masks = decoder.num_mask_tokens
-        labels = [prompts.not_a_point_embed, *prompts.point_embeddings]
-        self.register_buffer("output_tokens", torch.cat([head.weight for head in heads]))
-        self.register_buffer("label_embeddings", torch.cat([label.weight for label in labels]))
-        self.register_buffer("gaussian", prompts.pe_layer.positional_encoding_gaussian_matrix)
-        self.register_buffer("image_pe", prompts.get_dense_pe()[0].flatten(1).T.contiguous())
-        first, self.norm, _, second, _ = decoder.output_upscaling
-        for name, conv in (("first", first), ("second", second)):
-            # ConvTranspose2d weights are (in, out, row, column); columns of the product are (row, column, out).
-            self.register_buffer(f"{name}_weight", conv.weight.permute(0, 2, 3, 1).flatten(1).contiguous())
-            self.register_buffer(f"{name}_bias", conv.bias.repeat(4))
-
-    def forward(
-        self, image_embed: Tensor, high_res_1: Tensor, high_res_0: Tensor, points: Tensor, labels: Tensor, dense: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        buffers = cast(dict[str, Tensor], dict(self.named_buffers(recurse=False)))
-        angles = ((points + 0.5) / self.size * 2 - 1) @ buffers["gaussian"] * (2 * math.pi)
-        positions = torch.cat([angles.sin(), angles.cos()], dim=-1) * (labels >= 0).to(points.dtype)[:, None]
-        prompt = torch.cat([buffers["output_tokens"], positions + buffers["label_embeddings"][labels + 1]])
-
-        queries, keys, image_pe = prompt, image_embed + dense, buffers["image_pe"]
-        for layer in self.layers:
-            queries, keys = layer(queries, keys, prompt, image_pe)
-        queries = queries + self.final_attention(queries + prompt, keys + image_pe, keys)
-        queries = self.decoder.transformer.norm_final_attn(queries)
-        first = 0 if self.object_head is None else 1
-        iou = self.decoder.iou_prediction_head(queries[first : first + 1])[0]
-        tokens = queries[first + 1 : first + 1 + self.masks]
-        if self.object_head is None:
-            object_score = torch.full_like(iou[:1], 10.0)
-        else:
-            object_score = self.object_head(queries[:1])[0]
-
-        pixels = (keys @ buffers["first_weight"] + buffers["first_bias"]).reshape(high_res_1.shape) + high_res_1
-        pixels = F.gelu(F.layer_norm(pixels, pixels.shape[-1:], self.norm.weight, self.norm.bias, self.norm.eps))
-        pixels = (pixels @ buffers["second_weight"] + buffers["second_bias"]).reshape(high_res_0.shape)
-        pixels = F.gelu(pixels + high_res_0)
-        hyper = torch.stack([mlp(tokens[i]) for i, mlp in enumerate(self.decoder.output_hypernetworks_mlps)])
-        masks = (hyper @ pixels.flatten(0, 1).T).reshape(self.masks, self.side, self.side, 2, 2, 2, 2)
-        masks = masks.permute(0, 1, 3, 5, 2, 4, 6).reshape(self.masks, 4 * self.side, 4 * self.side)
-        return masks, iou, object_score
-
-
-class MaskEncoder(nn.Module):
-    """A mask prompt (4h, 4w) as the dense prompt embedding (h*w, C)."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.downscaling = model.sam_prompt_encoder.mask_downscaling
-
-    def forward(self, mask: Tensor) -> Tensor:
-        return cast(Tensor, self.downscaling(mask[None, None])[0].flatten(1).T)
-
-
-def _export(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str], dynamic: dict[str, Any]) -> bytes:
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            module.eval(),
-            kwargs=inputs,
-            input_names=list(inputs),
-            output_names=outputs,
-            opset_version=OPSET,
-            dynamo=True,
-            dynamic_shapes={name: dynamic.get(name) for name in inputs},
-            verbose=False,
-        )
-        if program is None:
-            raise RuntimeError("torch.onnx gave no program")
-    graph = program.model_proto
-    del graph.metadata_props[:]
-    for node in graph.graph.node:  # source paths and stack traces of this process
-        del node.metadata_props[:]
-        node.doc_string = ""
-    onnx.checker.check_model(graph, full_check=True)
-    return graph.SerializeToString(deterministic=True)
-
-
 def export_decoder(model: Any, config: DecoderConfig) -> DecoderBundle:
-    """Exports the prompt encoder and mask decoder of a SAM 2 model.
+    """Writes the graphs of a SAM 2 model's prompt encoder and mask decoder.
 
     Args:
         model: A `sam2.modeling.sam2_base.SAM2Base` in fp32.
         config: What a decoder worker must know beside the graphs.
 
     Returns:
-        The bundle. The same weights and library versions give the same bytes.
+        The bundle. The same weights give the same bytes.
     """
-    decoder = Decoder(model).cpu().float()
-    tokens, channels = cast(Tensor, decoder.image_pe).shape
-    inputs = {
-        "image_embed": torch.zeros(tokens, channels),
-        "high_res_1": torch.zeros(tokens, 4, channels // 4),
-        "high_res_0": torch.zeros(tokens, 16, channels // 8),
-        "points": torch.zeros(3, 2),
-        "labels": torch.ones(3, dtype=torch.int64),
-        "dense": torch.zeros(tokens, channels),
+    writer = _Writer(model)
+    graphs = {
+        "image_fp32": writer.image("float32"),
+        "image_fp16": writer.image("float16"),
+        "mask": writer.mask(),
+        "click": writer.prompt(projected=True, folded=True),
+        "refine": writer.prompt(projected=False, folded=True),
+        "plain": writer.prompt(projected=False, folded=False),
     }
-    count, dense = torch.export.Dim("count", min=0, max=4096), torch.export.Dim.AUTO
-    graph = _export(
-        decoder,
-        inputs,
-        ["logits", "iou", "object_score"],
-        {"points": {0: count}, "labels": {0: count}, "dense": {0: dense}},
-    )
-    mask = {"mask": torch.zeros(config.mask_size, config.mask_size)}
-    return DecoderBundle(
-        config=config,
-        decoder=graph,
-        mask_encoder=_export(MaskEncoder(model).cpu().float(), mask, ["dense"], {}),
-        no_mask=np.ascontiguousarray(model.sam_prompt_encoder.no_mask_embed.weight.detach().cpu().float().numpy()),
-    )
+    return DecoderBundle(config, graphs, writer.weights)
+
+
+class _Writer:
+    """Writes graphs for an image of N = h x w tokens of C channels and T prompt tokens.
+
+    Between graphs go: tokens (N, C), image tokens with the dense prompt added; keys (heads, D, N), values (heads, N, D)
+    and queries (N, heads * D) of the first layer; fine_1 (N, 4, C/4) and fine_0 (N, 16, C/8) in patch order.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.prompts, self.decoder = model.sam_prompt_encoder, model.sam_mask_decoder
+        if not self.decoder.use_high_res_features:
+            raise ValueError("this SAM 2 configuration has no high-resolution features; Maskwire needs them")
+        self.size: int = model.image_size
+        self.side: int = model.sam_image_embedding_size
+        self.positions = array(self.prompts.get_dense_pe()[0].flatten(1).T)
+        self.no_mask = array(self.prompts.no_mask_embed.weight)
+        self.weights: dict[str, NDArray[Any]] = {}
+        tokens, channels = self.positions.shape
+        layer = self.decoder.transformer.layers[0].cross_attn_token_to_image
+        heads, depth = layer.num_heads, layer.internal_dim // layer.num_heads
+        self.values: dict[str, Shape] = {
+            "tokens": ("float32", (tokens, channels)),
+            "keys": ("float32", (heads, depth, tokens)),
+            "values": ("float32", (heads, tokens, depth)),
+            "queries": ("float32", (tokens, heads * depth)),
+            "fine_1": ("float32", (tokens, 4, channels // 4)),
+            "fine_0": ("float32", (tokens, 16, channels // 8)),
+        }
+        stored = ("image_embed", "high_res_1", "high_res_0")
+        self.stored = dict(zip(stored, ("tokens", "fine_1", "fine_0"), strict=True))
+
+    def image(self, dtype: str) -> DecoderGraph:
+        """A stored embedding to what every click on it needs."""
+        graph = Graph({name: (dtype, self.values[value][1]) for name, value in self.stored.items()})
+        embed, high_res_1, high_res_0 = (
+            name if dtype == "float32" else graph.add("Cast", name, to=1) for name in self.stored
+        )
+        first, _, _, second, _ = self.decoder.output_upscaling
+        layer = self.decoder.transformer.layers[0]
+        tokens = graph.add("Add", embed, self.no_mask)
+        positioned = graph.add("Add", tokens, self.positions)
+        asked = layer.cross_attn_token_to_image
+        return self._finish(
+            graph,
+            self.values,
+            tokens=tokens,
+            keys=split(graph, linear(graph, asked.k_proj, positioned), asked.num_heads, transposed=True),
+            values=split(graph, linear(graph, asked.v_proj, tokens), asked.num_heads),
+            queries=linear(graph, layer.cross_attn_image_to_token.q_proj, positioned),
+            fine_1=graph.add("Add", high_res_1, array(first.bias)),
+            fine_0=graph.add("Add", high_res_0, array(second.bias)),
+        )
+
+    def mask(self) -> DecoderGraph:
+        """Image tokens with no mask prompt to those with one (4h, 4w)."""
+        graph = Graph({"tokens": self.values["tokens"], "mask": ("float32", (4 * self.side, 4 * self.side))})
+        first, norm_1, _, second, norm_2, _, last = self.prompts.mask_downscaling
+        pixels = graph.reshape("mask", self.side, 2, 2, self.side, 2, 2)
+        pixels = graph.add("Transpose", pixels, perm=[0, 3, 1, 4, 2, 5])
+        for convolution, layer_norm in ((first, norm_1), (second, norm_2)):
+            weight = array(convolution.weight).transpose(2, 3, 1, 0).reshape(-1, convolution.out_channels)
+            pixels = graph.reshape(pixels, -1, len(weight))
+            pixels = norm(graph, layer_norm, graph.add("Gemm", pixels, weight, array(convolution.bias)))
+            pixels = graph.add("Gelu", pixels)
+        weight = array(last.weight)[:, :, 0, 0].T
+        dense = graph.add("Gemm", pixels, weight, array(last.bias) - self.no_mask[0])
+        values = {"with_mask": self.values["tokens"]}
+        return self._finish(graph, values, with_mask=graph.add("Add", "tokens", dense))
+
+    def prompt(self, projected: bool, folded: bool) -> DecoderGraph:
+        """A prompt to masks.
+
+        Inputs beside the image's: points (P, 2) x, y in pixels of the model's input; labels (P,) -1 padding, 0
+        negative, 1 positive, 2 and 3 a box's corners; masks (M,), which masks to compute, each 0 to 4 (`BEST`).
+        Outputs: their logits (M, 4h, 4w), the predicted IoU of masks 0 to 3, and the object score (1,).
+
+        Args:
+            projected: Whether the first layer takes `keys`, `values` and `queries`, which hold for no mask prompt.
+            folded: Whether projections of image tokens are folded into the prompt tokens.
+        """
+        names = ("tokens", "keys", "values", "queries", "fine_1", "fine_0")
+        images = {name: self.values[name] for name in names if projected or name not in ("keys", "values", "queries")}
+        graph = Graph(
+            {**images, "points": ("float32", ("P", 2)), "labels": ("int64", ("P",)), "masks": ("int64", ("M",))}
+        )
+        decoder, transformer = self.decoder, self.decoder.transformer
+        start = [decoder.iou_token, decoder.mask_tokens]
+        if decoder.pred_obj_scores:
+            start.insert(0, decoder.obj_score_token)
+        outputs = np.concatenate([array(token.weight) for token in start])
+        prompt = self._tokens(graph, outputs)
+        hidden, tokens = prompt, "tokens"
+        for index, layer in enumerate(transformer.layers):
+            ready = projected and index == 0
+            hidden = self._ask_each_other(graph, layer, hidden, prompt)
+            asking = graph.add("Add", hidden, prompt)
+            positioned = "" if ready else graph.add("Add", tokens, self.positions)
+            attention = layer.cross_attn_token_to_image
+            if ready:
+                q = split(graph, linear(graph, attention.q_proj, asking), attention.num_heads)
+                seen = attend(graph, attention, q, "keys", "values")
+            else:
+                seen = (ask_folded if folded else ask)(graph, attention, asking, positioned, tokens)
+            hidden = norm(graph, layer.norm2, graph.add("Add", hidden, seen))
+            hidden = norm(graph, layer.norm3, graph.add("Add", hidden, mlp(graph, layer.mlp, hidden)))
+            asking = graph.add("Add", hidden, prompt)
+            attention = layer.cross_attn_image_to_token
+            if folded:
+                answered = answer_folded(
+                    graph, attention, "" if ready else positioned, asking, hidden, tokens, len(self.positions)
+                )
+            else:
+                answered = graph.add("Add", tokens, ask(graph, attention, positioned, asking, hidden))
+            tokens = norm(graph, layer.norm4, answered)
+        # Of the prompt's own tokens nothing is read any more.
+        rows = (np.array([0]), np.array([len(outputs)]), np.array([0]))
+        hidden, prompt = (graph.add("Slice", value, *rows) for value in (hidden, prompt))
+        positioned = graph.add("Add", tokens, self.positions)
+        asking = graph.add("Add", hidden, prompt)
+        attention = transformer.final_attn_token_to_image
+        seen = (ask_folded if folded else ask)(graph, attention, asking, positioned, tokens)
+        hidden = norm(graph, transformer.norm_final_attn, graph.add("Add", hidden, seen))
+        return self._heads(graph, hidden, tokens)
+
+    def _tokens(self, graph: Graph, outputs: NDArray[np.float32]) -> str:
+        """The output tokens, then an embedding of each point (PromptEncoder._embed_points)."""
+        scaled = graph.add("Div", graph.add("Add", "points", np.float32(0.5)), np.float32(self.size))
+        scaled = graph.add("Sub", graph.add("Mul", scaled, np.float32(2)), np.float32(1))
+        gaussian = array(self.prompts.pe_layer.positional_encoding_gaussian_matrix)
+        angles = graph.add("Mul", graph.add("MatMul", scaled, gaussian), np.float32(2 * math.pi))
+        positions = graph.add("Concat", graph.add("Sin", angles), graph.add("Cos", angles), axis=-1)
+        real = graph.add("Cast", graph.add("GreaterOrEqual", "labels", np.int64(0)), to=1)
+        positions = graph.add("Mul", positions, graph.reshape(real, -1, 1))
+        kinds = [self.prompts.not_a_point_embed, *self.prompts.point_embeddings]
+        table = np.concatenate([array(kind.weight) for kind in kinds])
+        labels = graph.add("Gather", table, graph.add("Add", "labels", np.int64(1)), axis=0)
+        return graph.add("Concat", outputs, graph.add("Add", positions, labels), axis=0)
+
+    @staticmethod
+    def _ask_each_other(graph: Graph, layer: Any, hidden: str, prompt: str) -> str:
+        if layer.skip_first_layer_pe:
+            hidden = ask(graph, layer.self_attn, hidden, hidden, hidden)
+        else:
+            asking = graph.add("Add", hidden, prompt)
+            hidden = graph.add("Add", hidden, ask(graph, layer.self_attn, asking, asking, hidden))
+        return norm(graph, layer.norm1, hidden)
+
+    def _heads(self, graph: Graph, hidden: str, tokens: str) -> DecoderGraph:
+        """Masks and scores from the output tokens and the image tokens (MaskDecoder.predict_masks)."""
+        decoder = self.decoder
+        first = 1 if decoder.pred_obj_scores else 0
+
+        def row(index: int) -> str:
+            return graph.add("Gather", hidden, np.array([index]), axis=0)
+
+        iou = graph.reshape(mlp(graph, decoder.iou_prediction_head, row(first)), -1)
+        score = graph.add("Identity", np.array([10], np.float32))
+        if decoder.pred_obj_scores:
+            score = graph.reshape(mlp(graph, decoder.pred_obj_score_head, row(0)), -1)
+        heads = enumerate(decoder.output_hypernetworks_mlps)
+        hyper = graph.add("Concat", *(mlp(graph, head, row(first + 1 + index)) for index, head in heads), axis=0)
+        candidates = graph.add("Slice", iou, np.array([1]), np.array([BEST]), np.array([0]))
+        best = graph.add("Add", graph.add("ArgMax", candidates, axis=0), np.int64(1))
+        wanted = graph.add("Gather", graph.add("Concat", np.arange(BEST), best, axis=0), "masks", axis=0)
+        chosen = graph.add("Transpose", graph.add("Gather", hyper, wanted, axis=0), perm=[1, 0])
+
+        coarse, coarse_norm, _, fine, _ = decoder.output_upscaling
+        pixels = tokens
+        for convolution, features in ((coarse, "fine_1"), (fine, "fine_0")):
+            # Weights of a transposed convolution are (in, out, row, column); the product's columns (row, column, out).
+            weight = array(convolution.weight).transpose(0, 2, 3, 1).reshape(convolution.in_channels, -1)
+            onto = graph.reshape(features, -1, weight.shape[1])
+            pixels = graph.add("Gemm", pixels, weight, onto)  # the bias is in the features
+            pixels = graph.reshape(pixels, -1, convolution.out_channels)
+            pixels = graph.add("Gelu", norm(graph, coarse_norm, pixels) if convolution is coarse else pixels)
+        logits = graph.reshape(graph.add("MatMul", pixels, chosen), self.side, self.side, 2, 2, 2, 2, -1)
+        logits = graph.add("Transpose", logits, perm=[6, 0, 2, 4, 1, 3, 5])
+        side = 4 * self.side
+        outputs: dict[str, Shape] = {
+            "logits": ("float32", ("M", side, side)),
+            "iou": ("float32", (decoder.num_mask_tokens,)),
+            "object_score": ("float32", (1,)),
+        }
+        return self._finish(graph, outputs, logits=graph.reshape(logits, -1, side, side), iou=iou, object_score=score)
+
+    def _finish(self, graph: Graph, outputs: dict[str, Shape], **values: str) -> DecoderGraph:
+        self.weights.update(graph.weights)
+        return graph.finish(outputs, **values)

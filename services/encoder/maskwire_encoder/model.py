@@ -1,16 +1,12 @@
 """A SAM 2 image encoder on a device, and the export of its decoder."""
 
-import hashlib
 import logging
-import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from maskwire_core.bundle import DecoderBundle, DecoderConfig
 from maskwire_core.config import EncoderSettings
-from maskwire_core.errors import CorruptValue
 from maskwire_core.models import ModelError
 from numpy.typing import NDArray
 from torch import Tensor
@@ -59,8 +55,7 @@ class Model:
         self._sam, self.fingerprint = checkpoints.build(self.source)
         self.image_size: int = self._sam.image_size
         self.device = torch.device(_device(settings.device))
-        self._cache = settings.cache.expanduser() / "decoders"
-        self.decoder = self._decoder()
+        self.decoder = self._export()
         self._sam.to(self.device)
 
     def prepare(self, rgb: NDArray[np.uint8]) -> Tensor:
@@ -86,8 +81,7 @@ class Model:
         arrays = {name: tensor.float().cpu().numpy() for name, tensor in laid_out.items()}
         return [{name: array[index] for name, array in arrays.items()} for index in range(len(images))]
 
-    def _decoder(self) -> DecoderBundle:
-        """The exported decoder; exporting takes seconds, so it is kept in a cache folder."""
+    def _export(self) -> DecoderBundle:
         decoder: Any = self._sam.sam_mask_decoder
         config = DecoderConfig(
             model=self.source.name,
@@ -98,26 +92,7 @@ class Model:
             stability_delta=decoder.dynamic_multimask_stability_delta,
             stability_threshold=decoder.dynamic_multimask_stability_thresh,
         )
-        exporter = Path(export.__file__).read_bytes() + torch.__version__.encode() + repr(config).encode()
-        path = self._cache / f"{hashlib.sha256(exporter).hexdigest()}.decoder"
-        try:
-            stored = path.read_bytes()
-            digest, bundle = stored[:64].decode(), stored[64:]
-            return DecoderBundle.unpack(bundle, digest)
-        except FileNotFoundError:
-            pass
-        except (CorruptValue, OSError, UnicodeDecodeError) as error:
-            log.warning("exporting again what is kept in %s: %s", path, error)
-        log.info("exporting the mask decoder of %s (once per model; takes seconds)", self.source.name)
-        exported = export.export_decoder(self._sam, config)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(f".{os.getpid()}.part")
-            partial.write_bytes(exported.digest.encode() + exported.packed)
-            partial.replace(path)
-        except OSError as error:
-            log.warning("cannot keep the exported decoder in %s: %s", path, error)
-        return exported
+        return export.export_decoder(self._sam, config)
 
 
 def _device(name: str) -> str:
