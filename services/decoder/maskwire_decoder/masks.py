@@ -1,6 +1,7 @@
 """Logits to masks of the image's size, in the forms that callers ask for."""
 
 from typing import Any
+
 import cv2
 import numpy as np
 from maskwire.v1 import types_pb2 as pb
