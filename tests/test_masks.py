@@ -31,7 +31,7 @@ def logits_of(seed: int, side: int, roughness: int) -> NDArray[np.float32]:
 
 
 def filled(contours: list[tuple[NDArray[np.int32], bool]], height: int, width: int) -> NDArray[np.bool_]:
-    """Contours back to a mask as the contract says: filled, their own pixels included, less what their holes enclose."""
+    """Contours back to a mask as the contract says: each filled, its own pixels too, less what its holes enclose."""
     mask, piece = np.zeros((height, width), bool), np.zeros((height, width), np.uint8)
     for points, is_hole in contours:
         if not is_hole:
