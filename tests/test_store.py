@@ -3,7 +3,9 @@
 import contextlib
 import dataclasses
 import signal
+import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 
@@ -12,7 +14,8 @@ import pytest
 import redis
 from conftest import free_port, store_server
 from maskwire.cli.up import _store_program
-from maskwire_core.bundle import DecoderBundle, DecoderConfig
+from maskwire_core import bulk
+from maskwire_core.bundle import GRAPHS, DecoderBundle, DecoderConfig, DecoderGraph
 from maskwire_core.embedding import Header, pack
 from maskwire_core.errors import InvalidArgument, ResourceExhausted, Unavailable
 from maskwire_core.store import Store
@@ -21,7 +24,9 @@ KEY = "a" * 64
 TENSORS = {"image_embed": np.arange(12, dtype=np.float32)}
 HEADER = Header("default", KEY, "demo", "f", "d", 10, 20, "fp16", 0)
 BUNDLE = DecoderBundle(
-    DecoderConfig("demo", "f", 512, 128, True, 0.05, 0.98), b"graph", b"mask", np.ones((1, 4), np.float32)
+    DecoderConfig("demo", "f", 512, 128, True, 0.05, 0.98),
+    {name: DecoderGraph(name.encode(), ("weight",)) for name in GRAPHS},
+    {"weight": np.ones((1, 4), np.float32)},
 )
 
 
@@ -169,3 +174,66 @@ def test_a_stopped_store_is_given_up_and_found_again() -> None:
         store.close()
     with contextlib.closing(Store(url)) as gone, pytest.raises(Unavailable):
         gone.ping()
+
+
+def test_large_values_are_read_whole_and_what_is_none_is_as_redis_says(raw: redis.Redis) -> None:
+    for size in (0, 1, 100, 65_536, 9_000_000):
+        value = np.random.default_rng(size).bytes(size)
+        raw.set("value", value)
+        read = bulk.get(raw, "value")
+        assert read is not None
+        assert read.tobytes() == value
+    assert bulk.get(raw, "nothing") is None
+    raw.lpush("list", 1)
+    with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+        bulk.get(raw, "list")
+    assert raw.get("value") == value
+
+
+@contextlib.contextmanager
+def cutting(url: str, after_bytes: int) -> Iterator[tuple[str, list[int]]]:
+    """A way to a store whose first connections end after some bytes of replies. Yields its URL and how many are to."""
+    port, cuts, stopped = int(url.rsplit(":", 1)[1].split("/")[0]), [0], threading.Event()
+
+    def carry(source: socket.socket, target: socket.socket, most: int) -> None:
+        with contextlib.suppress(OSError):
+            while most > 0 and (data := source.recv(min(most, 65_536))):
+                target.sendall(data)
+                most -= len(data)
+        for end in (source, target):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def accept() -> None:
+        while not stopped.is_set():
+            with contextlib.suppress(OSError):
+                caller, _ = listener.accept()
+                store = socket.create_connection(("127.0.0.1", port))
+                most = after_bytes if cuts[0] > 0 else 1 << 60
+                cuts[0] -= 1
+                for arguments in ((caller, store, 1 << 60), (store, caller, most)):
+                    threading.Thread(target=carry, args=arguments, daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"redis://127.0.0.1:{listener.getsockname()[1]}/0", cuts
+        stopped.set()
+
+
+@pytest.mark.parametrize("after_bytes", [2_000, 500_000])
+def test_a_connection_that_breaks_within_a_value_is_tried_again(valkey: str, after_bytes: int) -> None:
+    value = pack(HEADER, {"image_embed": np.ones(1_000_000, np.float32)})
+    with contextlib.closing(Store(valkey)) as direct, cutting(valkey, after_bytes) as (url, cuts):
+        direct.put_embedding("default", KEY, value, 100)
+        with contextlib.closing(Store(url)) as store:
+            cuts[0] = 2
+            assert store.get_embedding("default", KEY) is not None
+            assert cuts[0] == -1
+        with contextlib.closing(Store(url)) as store:
+            cuts[0] = 9
+            with pytest.raises(Unavailable):
+                store.get_embedding("default", KEY)
+            cuts[0] = 0
+            assert store.get_embedding("default", KEY) is not None
+            assert store.corrupt_values == 0
+        direct.delete_embedding("default", KEY)

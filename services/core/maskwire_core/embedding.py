@@ -107,7 +107,7 @@ def pack(header: Header, tensors: Mapping[str, NDArray[np.float32]]) -> bytes:
     return b"".join((prefix, text, bytes(padding), payload))
 
 
-def read_header(value: bytes) -> tuple[Header, int]:
+def read_header(value: bytes | memoryview) -> tuple[Header, int]:
     """Reads the header from the first bytes of a stored value.
 
     Returns:
@@ -121,7 +121,7 @@ def read_header(value: bytes) -> tuple[Header, int]:
         if magic != _MAGIC or version != VERSION:
             raise CorruptValue(f"not an embedding of version {VERSION}")
         end = _PREFIX.size + length
-        text = value[_PREFIX.size : end]
+        text = bytes(value[_PREFIX.size : end])
         if len(text) != length or xxhash.xxh3_64_intdigest(text) != checksum:
             raise CorruptValue("the header of an embedding is damaged")
         header = Header(**json.loads(text))
@@ -132,7 +132,7 @@ def read_header(value: bytes) -> tuple[Header, int]:
     return header, end + -end % _ALIGNMENT
 
 
-def unpack(value: bytes) -> Embedding:
+def unpack(value: bytes | memoryview) -> Embedding:
     """Reads a stored value, checking the header and the checksum of the tensors.
 
     Raises:

@@ -18,6 +18,7 @@ import redis
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.retry import Retry
 
+from maskwire_core import bulk
 from maskwire_core.bundle import DecoderBundle
 from maskwire_core.config import Settings
 from maskwire_core.embedding import MAX_HEADER_BYTES, Embedding, Header, read_header, unpack
@@ -106,10 +107,10 @@ class Store:
         """Reads and verifies an embedding. A damaged value is deleted and counts as missing."""
         name = _embedding(namespace, key)
         with _translated(), self._dropping_corrupt(name):
-            value = cast(bytes | None, self._redis.get(name))
+            value = bulk.get(self._redis, name)
             if value is None:
                 return None
-            embedding = unpack(value)
+            embedding = unpack(value.data)
             _check_owner(embedding.header, namespace, key)
             return embedding
         return None
