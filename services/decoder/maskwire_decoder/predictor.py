@@ -39,7 +39,8 @@ class Prediction:
     @property
     def best(self) -> NDArray[np.float32]:
         """SxS logits of the mask with the highest predicted IoU."""
-        return self.logits[int(self.iou.argmax())]
+        best: NDArray[np.float32] = self.logits[int(self.iou.argmax())]
+        return best
 
 
 class Predictor:

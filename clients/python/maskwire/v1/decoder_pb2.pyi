@@ -290,7 +290,7 @@ class EditObject(_message.Message):
 
     @_builtins.property
     def undo(self) -> _empty_pb2.Empty:
-        """Takes the last of the changes above back: prompts, mask and logits are what they were."""
+        """Takes the last of the changes above back: prompts, logits and the masks that were asked for are what they were."""
 
     @_builtins.property
     def redo(self) -> _empty_pb2.Empty:
