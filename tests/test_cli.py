@@ -20,10 +20,10 @@ class Terminal:
         self.folder = folder
         self._environment = {**os.environ, **stack.environment}
 
-    def run(self, *arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str | Path, code: int = 0, typed: str = "") -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "maskwire.cli", *map(str, arguments)]
         result = subprocess.run(
-            command, capture_output=True, text=True, cwd=self.folder, env=self._environment, timeout=120
+            command, capture_output=True, text=True, cwd=self.folder, env=self._environment, timeout=120, input=typed
         )
         assert result.returncode == code, result.stderr + result.stdout
         assert "Traceback" not in result.stderr
@@ -132,3 +132,14 @@ def test_help_teaches(terminal: Terminal) -> None:
         assert word in said
     for command in ("segment", "embed", "status", "up"):
         assert "Usage" in terminal.run(command, "--help").stdout
+
+
+def test_clicking_in_the_terminal(terminal: Terminal, photo: Path) -> None:
+    typed = "260,130\n-300,330\nundo\nundo\nredo\nnonsense\n999,1\nbox 135,40,500,345\nsave kept.png\nquit\n"
+    output = terminal.run("click", photo, typed=typed).stdout
+    assert output.count("object-1: score") == 5
+    assert "object-1: no mask" in output
+    assert "'nonsense' is no command" in output
+    assert "edit.add_point.x_px" in output
+    assert Image.open(terminal.folder / "kept.png").size == (600, 400)
+    assert Image.open(terminal.folder / "coffee.overlay.png").size == (600, 400)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from maskwire.aio import AsyncClient
+    from maskwire.blocking import Session
     from maskwire.client import Client
     from maskwire.errors import (
         DeadlineExceeded,
@@ -25,9 +26,11 @@ if TYPE_CHECKING:
     )
     from maskwire.prompts import Prompt
     from maskwire.results import EmbeddedImage, Mask, Result
+    from maskwire.session import AsyncSession
 
 _HOMES = {
     "AsyncClient": "aio",
+    "AsyncSession": "session",
     "Client": "client",
     "DeadlineExceeded": "errors",
     "EmbeddedImage": "results",
@@ -40,10 +43,12 @@ _HOMES = {
     "Prompt": "prompts",
     "Result": "results",
     "ServerUnavailable": "errors",
+    "Session": "blocking",
 }
 
 __all__ = [
     "AsyncClient",
+    "AsyncSession",
     "Client",
     "DeadlineExceeded",
     "EmbeddedImage",
@@ -56,6 +61,7 @@ __all__ = [
     "Prompt",
     "Result",
     "ServerUnavailable",
+    "Session",
 ]
 
 

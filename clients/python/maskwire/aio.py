@@ -13,8 +13,9 @@ from maskwire.calls import retrying, upload
 from maskwire.channels import DEFAULT_DECODER, DEFAULT_ENCODER, Channels
 from maskwire.errors import ImageNotFound, InvalidRequest, MaskwireError
 from maskwire.memory import Memory
-from maskwire.prompts import Format, OutputArguments, Prompt, output_options
+from maskwire.prompts import Format, OutputArguments, Prompt, output_options, wait_ms
 from maskwire.results import EmbeddedImage, Result
+from maskwire.session import AsyncSession
 from maskwire.sources import ImageLike, Source
 from maskwire.v1 import decoder_pb2, decoder_pb2_grpc, encoder_pb2, encoder_pb2_grpc, types_pb2
 
@@ -22,7 +23,6 @@ T = TypeVar("T")
 AnImage = TypeVar("AnImage", bound=ImageLike)
 Fetch = Callable[[decoder_pb2.SegmentRequest, int], Callable[[Format], Sequence[types_pb2.Mask]]]
 
-_MAX_WAIT_S = 60
 _EMBEDS_IN_FLIGHT = 4
 
 
@@ -153,6 +153,20 @@ class AsyncClient:
         """Segments several objects of one image in one request; arguments and errors as in `segment`."""
         return await self._segment(image, image_id, list(prompts), wait_s, output)
 
+    def session(
+        self,
+        image: ImageLike | None = None,
+        *,
+        image_id: str | None = None,
+        wait_s: float = 0,
+        **output: Unpack[OutputArguments],
+    ) -> AsyncSession:
+        """An interactive session on an image, to be entered with `async with`; arguments and errors as in `segment`.
+
+        Without `multimask`, a lone first click takes the best of three candidates and everything else the single mask.
+        """
+        return AsyncSession(self, image, image_id, wait_s, output)
+
     async def get(self, image_id: str) -> EmbeddedImage:
         """What is stored under a name.
 
@@ -205,8 +219,7 @@ class AsyncClient:
             raise InvalidRequest(
                 "no prompts; Prompt() alone asks for the most prominent object", "NO_PROMPTS", "prompts"
             )
-        if not 0 <= wait_s <= _MAX_WAIT_S:
-            raise InvalidRequest(f"wait_s is {wait_s}; give 0 to {_MAX_WAIT_S}", "BAD_WAIT", "wait_s")
+        waiting = wait_ms(wait_s)
         options, outputs = output_options(output)
         messages = [prompt.message(f"prompts[{index}]") for index, prompt in enumerate(prompts)]
         image_id, wanted, source = await self._resolve(image, image_id)
@@ -215,7 +228,7 @@ class AsyncClient:
             namespace=self.namespace,
             prompts=messages,
             output=options,
-            wait_ms=int(wait_s * 1000),
+            wait_ms=waiting,
             # An image that was given itself is that image, whoever uses its name by now.
             content_key=wanted.content_key if wanted is not None else "",
         )

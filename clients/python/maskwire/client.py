@@ -1,56 +1,20 @@
 """The blocking client: `AsyncClient` run on a background event loop."""
 
-import asyncio
-import os
-import threading
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
 from maskwire.aio import AsyncClient
+from maskwire.background import run
+from maskwire.blocking import Session
 from maskwire.errors import MaskwireError
 from maskwire.prompts import FORMATS, Format, OutputArguments, Prompt
 from maskwire.results import EmbeddedImage, Result
+from maskwire.session import AsyncSession
 from maskwire.sources import ImageLike
 from maskwire.v1 import decoder_pb2, encoder_pb2, types_pb2
 
-T = TypeVar("T")
 AnImage = TypeVar("AnImage", bound=ImageLike)
-
-
-_lock = threading.Lock()
-_background: tuple[int, asyncio.AbstractEventLoop] | None = None
-
-
-def _loop() -> asyncio.AbstractEventLoop:
-    """One event loop for all blocking clients of the process: grpc's asyncio layer works best with a single one.
-
-    Raises:
-        MaskwireError: This process was forked from one that has used a client; grpc does not survive that.
-    """
-    global _background
-    with _lock:
-        if _background is None:
-            loop = asyncio.new_event_loop()
-            threading.Thread(target=loop.run_forever, name="maskwire-client", daemon=True).start()
-            _background = (os.getpid(), loop)
-        owner, loop = _background
-        if owner != os.getpid():
-            raise MaskwireError(
-                "this process was forked after its parent had used a Maskwire client; use the start method 'spawn', or "
-                "make the first client after the fork",
-                "FORKED",
-            )
-        return loop
-
-
-def _run(coroutine: Coroutine[Any, Any, T]) -> T:
-    future = asyncio.run_coroutine_threadsafe(coroutine, _loop())
-    try:
-        return future.result()
-    except BaseException:
-        future.cancel()  # after Ctrl-C, the call does not go on unseen
-        raise
 
 
 class Client:
@@ -72,7 +36,7 @@ class Client:
         async def connect() -> AsyncClient:
             return AsyncClient(encoder, decoder, namespace=namespace, timeout_s=timeout_s, retry_s=retry_s)
 
-        self._client = _run(connect())
+        self._client = run(connect())
         self._client._fetch = self._fetch
 
     def __enter__(self) -> Self:
@@ -85,11 +49,11 @@ class Client:
 
     def close(self) -> None:
         """Closes the connections."""
-        _run(self._client.close())
+        run(self._client.close())
 
     def embed(self, image: ImageLike, image_id: str | None = None, *, model: str = "") -> EmbeddedImage:
         """Makes an image ready for prompts; see `AsyncClient.embed`."""
-        return _run(self._client.embed(image, image_id, model=model))
+        return run(self._client.embed(image, image_id, model=model))
 
     def embed_many(
         self, images: Iterable[AnImage], *, model: str = ""
@@ -100,7 +64,7 @@ class Client:
         async def following() -> tuple[AnImage, EmbeddedImage | MaskwireError] | None:
             return await anext(outcomes, None)
 
-        while (outcome := _run(following())) is not None:
+        while (outcome := run(following())) is not None:
             yield outcome
 
     def segment(
@@ -116,7 +80,7 @@ class Client:
         **output: Unpack[OutputArguments],
     ) -> Result:
         """Segments one object; see `AsyncClient.segment`."""
-        return _run(
+        return run(
             self._client.segment(
                 image,
                 image_id=image_id,
@@ -139,7 +103,7 @@ class Client:
         **output: Unpack[OutputArguments],
     ) -> list[Result]:
         """Segments several objects of one image; see `AsyncClient.segment_objects`."""
-        return _run(
+        return run(
             self._client.segment_objects(
                 image,
                 prompts,
@@ -149,17 +113,32 @@ class Client:
             )
         )
 
+    def session(
+        self,
+        image: ImageLike | None = None,
+        *,
+        image_id: str | None = None,
+        wait_s: float = 0,
+        **output: Unpack[OutputArguments],
+    ) -> "Session":
+        """An interactive session on an image, to be entered with `with`; see `AsyncClient.session`."""
+
+        async def make() -> AsyncSession:
+            return self._client.session(image, image_id=image_id, wait_s=wait_s, **output)
+
+        return Session(run(make()))
+
     def get(self, image_id: str) -> EmbeddedImage:
         """What is stored under a name; see `AsyncClient.get`."""
-        return _run(self._client.get(image_id))
+        return run(self._client.get(image_id))
 
     def delete(self, image_id: str, *, embedding: bool = False) -> bool:
         """Forgets an image's name; see `AsyncClient.delete`."""
-        return _run(self._client.delete(image_id, embedding=embedding))
+        return run(self._client.delete(image_id, embedding=embedding))
 
     def models(self) -> list[encoder_pb2.ModelInfo]:
         """The models that the encoder serves."""
-        return _run(self._client.models())
+        return run(self._client.models())
 
     def _fetch(self, request: decoder_pb2.SegmentRequest, index: int) -> Callable[[Format], Sequence[types_pb2.Mask]]:
         """Asks one prompt of a request again, for another form of its masks."""
@@ -171,6 +150,6 @@ class Client:
             again.prompts.append(request.prompts[index])
             again.output.ClearField("formats")
             again.output.formats.append(FORMATS[form])
-            return _run(self._client._call_decoder(again)).results[0].masks
+            return run(self._client._call_decoder(again)).results[0].masks
 
         return fetch

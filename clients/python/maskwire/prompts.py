@@ -19,6 +19,7 @@ FORMATS: dict[str, pb.MaskFormat.ValueType] = {
     "packed_bits": pb.MASK_FORMAT_PACKED_BITS,
     "logits": pb.MASK_FORMAT_LOGITS,
 }
+_MAX_WAIT_S = 60
 _LOGITS_TYPES = {"float16": pb.DATA_TYPE_FP16, "float32": pb.DATA_TYPE_FP32}
 
 
@@ -139,3 +140,14 @@ def output_options(arguments: OutputArguments) -> tuple[pb.OutputOptions, tuple[
             f"a threshold is a number, an area a whole one: {error}", "BAD_OUTPUT", "output"
         ) from error
     return options, outputs
+
+
+def wait_ms(wait_s: float) -> int:
+    """How long to wait for an image, as it is sent.
+
+    Raises:
+        InvalidRequest: It is not within 0..60 s.
+    """
+    if not 0 <= wait_s <= _MAX_WAIT_S:
+        raise InvalidRequest(f"wait_s is {wait_s}; give 0 to {_MAX_WAIT_S}", "BAD_WAIT", "wait_s")
+    return int(wait_s * 1000)

@@ -146,8 +146,9 @@ class Result:
         model: Name of the model.
         content_key: Identity of the embedding that was used.
         object_score: Logit of "there is an object"; above 0 means yes.
-        prompt_id: As given in the prompt.
+        prompt_id: As given in the prompt; in a session, the object's name.
         cached: False when this call had to encode the image first.
+        is_preview: True for what a session only hovers over.
         timings: Milliseconds by stage, of the whole request.
     """
 
@@ -161,6 +162,7 @@ class Result:
         cached: bool,
         source: Source | None,
         fetch: Callable[[Format], Sequence[types_pb2.Mask]] | None,
+        is_preview: bool = False,
     ) -> None:
         image = response.image
         self.image_id = image.image_id
@@ -171,6 +173,7 @@ class Result:
         self.object_score = message.object_score
         self.prompt_id = message.prompt_id
         self.cached = cached
+        self.is_preview = is_preview
         self.timings = milliseconds(response.timings)
         self._prompt = prompt
         self._source = source

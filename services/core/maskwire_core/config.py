@@ -83,6 +83,9 @@ class DecoderSettings(Settings):
 
     port: int = Field(50052, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
     cache_bytes: int = Field(1024 * MIB, ge=0, description="Memory for hot embeddings, in bytes.")
+    session_bytes: int = Field(
+        8 * MIB, ge=0, description="Memory for the logits of one session's objects and their history, in bytes."
+    )
     workers: int = Field(1, ge=1, description="Prompts decoded at the same time.")
     threads: int = Field(0, ge=0, description="CPU threads of one decode; 0 shares the cores among the workers.")
     queue_limit: int = Field(256, ge=1, description="Prompts that may wait before new ones are refused.")

@@ -96,13 +96,19 @@ def configure_logging(settings: Settings) -> None:
         logging.getLogger(package).setLevel(settings.log_level)
 
 
-async def serve(settings: Settings, service: str, register: Callable[[grpc.aio.Server], None]) -> None:
+async def serve(
+    settings: Settings,
+    service: str,
+    register: Callable[[grpc.aio.Server], None],
+    drain: Callable[[], None] = lambda: None,
+) -> None:
     """Serves until SIGTERM or SIGINT, then drains.
 
     Args:
         settings: Address, drain time, reflection.
         service: Full name of the service, such as "maskwire.v1.DecoderService".
         register: Adds the servicer to the server.
+        drain: Called when no more calls are accepted; calls in progress have `settings.drain_s` to end.
     """
     server = grpc.aio.server(options=_OPTIONS)
     register(server)
@@ -127,6 +133,7 @@ async def serve(settings: Settings, service: str, register: Callable[[grpc.aio.S
     await stopping.wait()
     log.info("draining: accepted work has %g s to finish", settings.drain_s)
     await checks.enter_graceful_shutdown()
+    drain()
     await server.stop(settings.drain_s)
     log.info("stopped")
 

@@ -16,7 +16,10 @@ async def run(settings: DecoderSettings) -> None:
     try:
         service = DecoderService(settings, Images(settings, store))
         await serve(
-            settings, NAME, lambda server: decoder_pb2_grpc.add_DecoderServiceServicer_to_server(service, server)
+            settings,
+            NAME,
+            lambda server: decoder_pb2_grpc.add_DecoderServiceServicer_to_server(service, server),
+            service.drain,
         )
     finally:
         store.close()

@@ -15,6 +15,11 @@ from maskwire_decoder.runs import rle
 _CLAMP = 32.0  # as SAM2ImagePredictor does to the logits it returns
 
 
+def clamp(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Logits as they are returned, and fed back."""
+    return logits.clip(-_CLAMP, _CLAMP)
+
+
 def without_specks(
     logits: NDArray[np.float32], threshold: float, max_hole_area: int, max_sprinkle_area: int
 ) -> NDArray[np.float32]:
@@ -72,7 +77,7 @@ def _render(logits: NDArray[np.float32], score: float, output: Output, width: in
         dtype = LOGITS_DTYPES[output.logits_type]
         result.logits.height, result.logits.width = logits.shape
         result.logits.data_type = output.logits_type
-        result.logits.data = logits.clip(-_CLAMP, _CLAMP).astype(dtype).tobytes()
+        result.logits.data = clamp(logits).astype(dtype).tobytes()
     if output.formats == {pb.MASK_FORMAT_LOGITS}:
         return result  # no mask of the image's size is needed
     cleaned = without_specks(logits, output.threshold, output.max_hole_area, output.max_sprinkle_area)

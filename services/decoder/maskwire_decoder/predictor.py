@@ -36,6 +36,12 @@ class Prediction:
     iou: NDArray[np.float32]
     object_score: float
 
+    @property
+    def best(self) -> NDArray[np.float32]:
+        """SxS logits of the mask with the highest predicted IoU."""
+        best: NDArray[np.float32] = self.logits[int(self.iou.argmax())]
+        return best
+
 
 class Predictor:
     """Answers prompts as `SAM2ImagePredictor.predict` does. Safe to call from several threads.

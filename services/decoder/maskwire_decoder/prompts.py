@@ -110,23 +110,36 @@ def _read(prompt: pb.Prompt, path: str, width: int, height: int, mask_size: int,
             field=f"{path}.points",
         )
     for index, point in enumerate(prompt.points):
-        place = f"{path}.points[{index}]"
-        _within(point.x_px, width, f"{place}.x_px")
-        _within(point.y_px, height, f"{place}.y_px")
-        if point.HasField("label") and point.label not in (0, 1):
-            raise InvalidArgument(
-                "BAD_LABEL", f"label {point.label}; use 1 (inside the object) or 0 (outside)", field=f"{place}.label"
-            )
+        check_point(point, f"{path}.points[{index}]", width, height)
     return Prompt(
         prompt_id=prompt.prompt_id,
         points=np.array([(point.x_px, point.y_px) for point in prompt.points], np.float32).reshape(-1, 2),
         labels=np.array([point.label if point.HasField("label") else 1 for point in prompt.points], np.int64),
-        box=_read_box(prompt.box, f"{path}.box", width, height) if prompt.HasField("box") else None,
+        box=read_box(prompt.box, f"{path}.box", width, height) if prompt.HasField("box") else None,
         mask=_read_mask(prompt.mask, f"{path}.mask", mask_size) if prompt.HasField("mask") else None,
     )
 
 
-def _read_box(box: pb.Box, path: str, width: int, height: int) -> NDArray[np.float32]:
+def check_point(point: pb.Point, path: str, width: int, height: int) -> None:
+    """Refuses a click outside of the image or with an unknown label.
+
+    Raises:
+        InvalidArgument: With the path of the field that is wrong.
+    """
+    _within(point.x_px, width, f"{path}.x_px")
+    _within(point.y_px, height, f"{path}.y_px")
+    if point.HasField("label") and point.label not in (0, 1):
+        raise InvalidArgument(
+            "BAD_LABEL", f"label {point.label}; use 1 (inside the object) or 0 (outside)", field=f"{path}.label"
+        )
+
+
+def read_box(box: pb.Box, path: str, width: int, height: int) -> NDArray[np.float32]:
+    """Checks a box against the image; 4 fp32: x_min, y_min, x_max, y_max.
+
+    Raises:
+        InvalidArgument: With the path of the field that is wrong.
+    """
     _within(box.x_min_px, width, f"{path}.x_min_px")
     _within(box.x_max_px, width, f"{path}.x_max_px")
     _within(box.y_min_px, height, f"{path}.y_min_px")

@@ -129,6 +129,28 @@ def segment(
 
 
 @app.command()
+def click(
+    image: Annotated[str, typer.Argument(help="Image file, or the id of an embedded image.")],
+    image_id: Annotated[str | None, typer.Option(help="Name to embed the image under.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Picture that is written after each click.")
+    ] = None,
+    encoder: Encoder = None,
+    decoder: Decoder = None,
+    namespace: Namespace = "",
+    retry_s: RetryS = 5,
+) -> None:
+    """Click an object into shape, in the terminal: X,Y is a click, -X,Y one outside of it; undo, redo, box, new, save.
+
+    Commands come line by line, from the keyboard or a pipe.
+    """
+    from maskwire.cli.click import run
+
+    connection = {"encoder": encoder, "decoder": decoder, "namespace": namespace, "retry_s": retry_s}
+    run(image, image_id=image_id, output=output, connection=connection)
+
+
+@app.command()
 def embed(
     paths: Annotated[list[Path], typer.Argument(help="Image files and folders (searched through and through).")],
     image_id: Annotated[str | None, typer.Option(help="Name for the image; with a single file only.")] = None,

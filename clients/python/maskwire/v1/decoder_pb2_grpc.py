@@ -62,8 +62,11 @@ class DecoderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SegmentStream(self, request_iterator, context):
-        """Chooses an image, then answers prompts on it in the order in which they come, until the caller closes. A bad
-        request is an error in its own answer and the stream lives on.
+        """A session on one image after another, until the caller closes. Requests are answered in the order in which they
+        come, except that of waiting speculative ones only the newest counts. Prompts come whole ("segment"), or as changes
+        of named objects ("edit"), whose prompts, history and last mask the session keeps. A bad request is an error in its
+        own answer, changes nothing, and the stream lives on. A session's state ends with its stream; a caller that must go
+        on elsewhere sends it again with "restore".
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -40,8 +40,11 @@ class DecoderServiceStub:
     (IMAGE_NOT_FOUND, EMBEDDING_EXPIRED), RESOURCE_EXHAUSTED (too busy), UNAVAILABLE (store), DEADLINE_EXCEEDED.
     """
     SegmentStream: _grpc.StreamStreamMultiCallable[_decoder_pb2.SegmentStreamRequest, _decoder_pb2.SegmentStreamResponse]
-    """Chooses an image, then answers prompts on it in the order in which they come, until the caller closes. A bad
-    request is an error in its own answer and the stream lives on.
+    """A session on one image after another, until the caller closes. Requests are answered in the order in which they
+    come, except that of waiting speculative ones only the newest counts. Prompts come whole ("segment"), or as changes
+    of named objects ("edit"), whose prompts, history and last mask the session keeps. A bad request is an error in its
+    own answer, changes nothing, and the stream lives on. A session's state ends with its stream; a caller that must go
+    on elsewhere sends it again with "restore".
     """
 
 @_typing.type_check_only
@@ -56,8 +59,11 @@ class DecoderServiceAsyncStub(DecoderServiceStub):
     (IMAGE_NOT_FOUND, EMBEDDING_EXPIRED), RESOURCE_EXHAUSTED (too busy), UNAVAILABLE (store), DEADLINE_EXCEEDED.
     """
     SegmentStream: _aio.StreamStreamMultiCallable[_decoder_pb2.SegmentStreamRequest, _decoder_pb2.SegmentStreamResponse]  # type: ignore[assignment]
-    """Chooses an image, then answers prompts on it in the order in which they come, until the caller closes. A bad
-    request is an error in its own answer and the stream lives on.
+    """A session on one image after another, until the caller closes. Requests are answered in the order in which they
+    come, except that of waiting speculative ones only the newest counts. Prompts come whole ("segment"), or as changes
+    of named objects ("edit"), whose prompts, history and last mask the session keeps. A bad request is an error in its
+    own answer, changes nothing, and the stream lives on. A session's state ends with its stream; a caller that must go
+    on elsewhere sends it again with "restore".
     """
 
 class DecoderServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -81,8 +87,11 @@ class DecoderServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_decoder_pb2.SegmentStreamRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_decoder_pb2.SegmentStreamResponse], _abc.AsyncIterator[_decoder_pb2.SegmentStreamResponse]]:
-        """Chooses an image, then answers prompts on it in the order in which they come, until the caller closes. A bad
-        request is an error in its own answer and the stream lives on.
+        """A session on one image after another, until the caller closes. Requests are answered in the order in which they
+        come, except that of waiting speculative ones only the newest counts. Prompts come whole ("segment"), or as changes
+        of named objects ("edit"), whose prompts, history and last mask the session keeps. A bad request is an error in its
+        own answer, changes nothing, and the stream lives on. A session's state ends with its stream; a caller that must go
+        on elsewhere sends it again with "restore".
         """
 
 def add_DecoderServiceServicer_to_server(servicer: DecoderServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

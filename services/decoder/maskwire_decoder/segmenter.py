@@ -1,0 +1,141 @@
+"""From a request to its masks: the image, a turn on a worker thread, the answer."""
+
+import asyncio
+import time
+from collections.abc import Hashable, Sequence
+
+from maskwire.v1 import decoder_pb2 as pb
+from maskwire.v1 import types_pb2
+from maskwire_core import names
+from maskwire_core.config import DecoderSettings
+from maskwire_core.errors import InvalidArgument, ResourceExhausted
+from maskwire_core.rpc import MAX_MESSAGE_BYTES
+
+from maskwire_decoder import masks
+from maskwire_decoder.images import Image, Images
+from maskwire_decoder.predictor import Prediction
+from maskwire_decoder.prompts import LOGITS_DTYPES, Limits, Output, Prompt, read_output, read_prompts
+from maskwire_decoder.turns import Turns
+
+MAX_WAIT_MS = 60_000
+MAX_ANSWER_BYTES = MAX_MESSAGE_BYTES * 3 // 4
+
+Wanted = pb.SegmentRequest | pb.SetImage
+
+
+class Segmenter:
+    """What all requests share: images, worker threads, limits."""
+
+    def __init__(self, settings: DecoderSettings, images: Images) -> None:
+        self.limits = Limits(settings.max_prompts, settings.max_points)
+        self.turns = Turns("mask decoder", settings.workers, settings.queue_limit)
+        self.images = images
+
+    async def find(self, wanted: Wanted, timings: pb.SegmentTimings) -> Image:
+        """The image that a request names.
+
+        Raises:
+            ServiceError: See `Images.find`; or its name is none.
+        """
+        if wanted.wait_ms > MAX_WAIT_MS:
+            raise InvalidArgument("BAD_WAIT", f"wait_ms is {wanted.wait_ms}; at most {MAX_WAIT_MS}", field="wait_ms")
+        started = time.perf_counter()
+        namespace, image_id = names.namespace(wanted.namespace), names.image_id(wanted.image_id)
+        content_key = names.content_key(wanted.content_key)
+        image, timings.in_memory = await self.images.find(namespace, image_id, content_key, wanted.wait_ms)
+        timings.fetch_ms = (time.perf_counter() - started) * 1e3
+        return image
+
+    def read(self, prompts: Sequence[types_pb2.Prompt], image: Image) -> list[Prompt]:
+        """Checks prompts; see `read_prompts`."""
+        header = image.header
+        return read_prompts(prompts, header.width, header.height, image.predictor.config.mask_size, self.limits)
+
+    async def segment(
+        self,
+        caller: Hashable,
+        image: Image,
+        request: pb.SegmentRequest | pb.StreamPrompts,
+        image_id: str,
+        response: pb.SegmentResponse,
+    ) -> None:
+        """Answers the prompts of a request, filling in the response.
+
+        Raises:
+            ServiceError: A prompt is wrong, or too much is waiting.
+        """
+        output = read_output(request.output)
+        prompts = self.read(request.prompts, image)
+        check_size(len(prompts), output, image)
+        urgent = len(prompts) == 1  # somebody's click; many prompts are a program's
+        jobs = [
+            asyncio.ensure_future(self.turns.run(caller, urgent, _answer, image, prompt, output)) for prompt in prompts
+        ]
+        try:
+            decoded = await asyncio.gather(*jobs)
+        finally:  # after an error or a cancel, what still waits is not decoded
+            for job in jobs:
+                job.cancel()
+        response.image.CopyFrom(describe(image, image_id))
+        timings = response.timings
+        for (result, decode_ms, mask_ms), queue_ms in decoded:
+            response.results.append(result)
+            timings.queue_ms += queue_ms
+            timings.decode_ms += decode_ms
+            timings.mask_ms += mask_ms
+
+
+def predict(image: Image, prompt: Prompt, multimask: bool, every: bool) -> tuple[Prediction, float]:
+    """Runs on a worker thread. Returns the masks' logits and the milliseconds that it took."""
+    header = image.header
+    started = time.perf_counter()
+    prediction = image.predictor.predict(
+        image.prepared, prompt, header.width, header.height, multimask=multimask, every=every
+    )
+    return prediction, (time.perf_counter() - started) * 1e3
+
+
+def render(
+    image: Image, prompt: Prompt, prediction: Prediction, output: Output
+) -> tuple[types_pb2.PromptResult, float]:
+    """As `predict`, from logits to masks."""
+    started = time.perf_counter()
+    result = masks.render(prompt, prediction, output, image.header.width, image.header.height)
+    return result, (time.perf_counter() - started) * 1e3
+
+
+def _answer(image: Image, prompt: Prompt, output: Output) -> tuple[types_pb2.PromptResult, float, float]:
+    prediction, decode_ms = predict(image, prompt, output.multimask, output.every)
+    result, mask_ms = render(image, prompt, prediction, output)
+    return result, decode_ms, mask_ms
+
+
+def check_size(prompts: int, output: Output, image: Image) -> None:
+    """Refuses, before any work, what would not fit into one answer. The other forms of masks are small.
+
+    Raises:
+        ResourceExhausted: It would not.
+    """
+    mask_bytes = 0
+    if types_pb2.MASK_FORMAT_PACKED_BITS in output.formats:
+        mask_bytes += image.header.height * -(-image.header.width // 8)
+    if types_pb2.MASK_FORMAT_LOGITS in output.formats:
+        mask_bytes += image.predictor.config.mask_size**2 * LOGITS_DTYPES[output.logits_type].itemsize
+    masks = prompts * (image.predictor.candidates if output.every and output.multimask else 1)
+    if masks * mask_bytes > MAX_ANSWER_BYTES:
+        raise ResourceExhausted(
+            "ANSWER_TOO_LARGE",
+            f"{masks} masks of {mask_bytes} bytes exceed an answer's {MAX_ANSWER_BYTES}; ask for RLE or fewer prompts",
+            field="output.formats",
+        )
+
+
+def describe(image: Image, image_id: str) -> pb.SegmentedImage:
+    header = image.header
+    return pb.SegmentedImage(
+        image_id=image_id,
+        height_px=header.height,
+        width_px=header.width,
+        model=header.model,
+        content_key=header.content_key,
+    )

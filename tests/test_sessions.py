@@ -1,0 +1,469 @@
+"""Interactive sessions: against sam2's own predictor, while the mouse moves, and while decoders die."""
+
+import asyncio
+import contextlib
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from conftest import Stack, free_port, running, server, wait_until
+from maskwire import AsyncClient, Client, ImageNotFound, InvalidRequest, Result
+from maskwire.cli.status import health
+from maskwire.v1 import decoder_pb2, decoder_pb2_grpc, types_pb2
+from numpy.typing import NDArray
+from reference import Reference, build_demo, over_white
+from wire import described, frames, picture
+
+LOGITS: Any = {"outputs": ("rle", "logits"), "logits_dtype": "float32"}
+CLICKS = [(260, 130, 1), (300, 330, 0), (400, 150, 1), (180, 120, 1), (90, 90, 0)]
+
+
+@pytest.fixture(scope="module")
+def exact(valkey: str) -> Iterator[tuple[str, str]]:
+    """Addresses of an encoder that stores fp32, and of a decoder."""
+    with (
+        server("maskwire_encoder", valkey, "--store-codec", "fp32") as encoder,
+        server("maskwire_decoder", valkey) as decoder,
+    ):
+        yield encoder, decoder
+
+
+def click(session: Any, clicked: tuple[int, int, int]) -> Result:
+    x, y, label = clicked
+    result = session.click(x, y, positive=bool(label))
+    assert result is not None
+    return result
+
+
+class ByHand:
+    """What a user of SAM2ImagePredictor does: the first click's best candidate, then the logits fed back."""
+
+    def __init__(self, path: Path) -> None:
+        self._reference = Reference(build_demo(), over_white(path))
+        self._clicks: list[tuple[int, int, int]] = []
+        self._logits: NDArray[np.float32] | None = None
+
+    def click(self, clicked: tuple[int, int, int]) -> tuple[NDArray[np.float32], float]:
+        self._clicks.append(clicked)
+        points, labels = [(x, y) for x, y, _ in self._clicks], [label for _, _, label in self._clicks]
+        prompt = {"points": points, "labels": labels, "mask": self._logits}
+        answer = self._reference.predict(prompt, multimask=self._logits is None)
+        best = int(answer.scores.argmax())
+        self._logits = answer.logits[best]
+        return self._logits, float(answer.scores[best])
+
+
+def test_corrective_clicks_equal_sam2_with_logits_fed_back(exact: tuple[str, str], photo: Path) -> None:
+    by_hand = ByHand(photo)
+    with Client(*exact) as client, client.session(photo, **LOGITS) as session:
+        for clicked in CLICKS:
+            logits, score = by_hand.click(clicked)
+            result = click(session, clicked)
+            np.testing.assert_allclose(result.logits, logits, atol=1e-3)
+            assert result.score == pytest.approx(score, abs=1e-3)
+        assert session.counters == {"decodes": 5, "superseded": 0}
+
+
+def test_a_box_and_a_click_on_it_equal_sam2(exact: tuple[str, str], photo: Path) -> None:
+    reference, box = Reference(build_demo(), over_white(photo)), (135, 40, 500, 345)
+    first = reference.predict({"box": box}, multimask=False)
+    clicks = {"points": [(300, 330)], "labels": [0]}
+    fed = reference.predict({"box": box, **clicks, "mask": first.logits[0]}, multimask=False)
+    fresh = reference.predict({"box": box, **clicks}, multimask=True)
+    with Client(*exact) as client, client.session(photo, **LOGITS) as session:
+        np.testing.assert_allclose(session.box(*box).logits, first.logits[0], atol=1e-3)
+        np.testing.assert_allclose(session.click(300, 330, positive=False).logits, fed.logits[0], atol=1e-3)
+    with Client(*exact) as client, client.session(photo, multimask=True, every=True, **LOGITS) as session:
+        session.box(*box)
+        result = session.click(300, 330, positive=False, refine=False)
+        np.testing.assert_allclose([mask.logits for mask in result.candidates], fresh.logits, atol=1e-3)
+
+
+@pytest.mark.parametrize("kept", ["all", "one"])
+def test_undo_and_redo_restore_prompts_and_logits(valkey: str, exact: tuple[str, str], photo: Path, kept: str) -> None:
+    """Also where the logits were dropped for want of memory, and are decoded again."""
+    with contextlib.ExitStack() as stack:
+        address = exact[1]
+        if kept == "one":
+            address = stack.enter_context(server("maskwire_decoder", valkey, "--session-bytes", "0"))
+        client = stack.enter_context(Client(exact[0], address))
+        session = stack.enter_context(client.session(photo, **LOGITS))
+        states = [click(session, clicked) for clicked in CLICKS]
+        states.append(session.box(135, 40, 500, 345))
+        states.append(session.remove_point(1))  # type: ignore[arg-type]
+        for before in states[-2::-1]:
+            undone = session.undo()
+            assert undone is not None
+            np.testing.assert_array_equal(undone.logits, before.logits)
+            assert (undone.rle, undone.score) == (before.rle, before.score)
+        assert session.undo() is None
+        with pytest.raises(InvalidRequest) as caught:
+            session.undo()
+        assert caught.value.reason == "NOTHING_TO_UNDO"
+        for after in states:
+            redone = session.redo()
+            assert redone is not None
+            np.testing.assert_array_equal(redone.logits, after.logits)
+        assert session.undo() is not None
+        other = session.click(50, 60)  # the change that was taken back is gone
+        with pytest.raises(InvalidRequest, match="nothing was taken back"):
+            session.redo()
+        session.clear()
+        fresh = click(session, CLICKS[0])
+        np.testing.assert_array_equal(fresh.logits, states[0].logits)
+        session.undo()
+        cleared = session.undo()
+        assert cleared is not None
+        np.testing.assert_array_equal(cleared.logits, other.logits)
+        # With the logits of all steps kept, nothing is decoded twice.
+        assert kept == "one" or session.counters["decodes"] == 9
+
+
+def test_objects_do_not_mix(stack: Stack, photo: Path) -> None:
+    with stack.client() as client, client.session(photo, **LOGITS) as session:
+        alone = [click(session, clicked) for clicked in CLICKS[:3]]
+        assert session.new_object() == "object-2"
+        box = session.box(135, 40, 500, 345)
+        session.object_id = "object-1"
+        fourth = click(session, CLICKS[3])
+        session.object_id = session.new_object("cup")
+        again = [click(session, clicked) for clicked in CLICKS[:4]]
+        for first, second in zip([*alone, fourth], again, strict=True):
+            np.testing.assert_array_equal(first.logits, second.logits)
+        assert again[0].prompt_id == "cup"
+        session.object_id = "object-2"
+        session.click(300, 330, positive=False)
+        undone = session.undo()
+        assert undone is not None
+        assert undone.rle == box.rle
+        assert session.objects == ["object-1", "object-2", "cup"]
+        session.remove_object("cup")
+        assert session.objects == ["object-1", "object-2"]
+        with pytest.raises(InvalidRequest, match="no object 'cup'"):
+            session.remove_object("cup")
+        assert undone.overlay().size == (600, 400)
+
+
+def test_removed_points_and_replaced_boxes_leave_no_trace(stack: Stack, photo: Path) -> None:
+    with stack.client() as client, client.session(photo, multimask=False, **LOGITS) as session:
+        session.click(260, 130)
+        session.click(90, 90, positive=False)
+        removed = session.remove_point(1)
+        plain = client.segment(photo, points=[(260, 130)], multimask=False, **LOGITS)
+        assert removed is not None
+        np.testing.assert_array_equal(removed.logits, plain.logits)
+        session.new_object()
+        session.box(10, 10, 200, 200)
+        moved = session.box(135, 40, 500, 345)
+        np.testing.assert_array_equal(
+            moved.logits, client.segment(photo, box=(135, 40, 500, 345), multimask=False, **LOGITS).logits
+        )
+
+
+def test_a_preview_is_the_click_and_changes_nothing(stack: Stack, photo: Path) -> None:
+    with stack.client() as client, client.session(photo, **LOGITS) as session:
+        for clicked in CLICKS[:3]:
+            x, y, label = clicked
+            preview = session.hover(x, y, positive=bool(label))
+            assert preview is not None
+            assert preview.is_preview
+            np.testing.assert_array_equal(preview.logits, click(session, clicked).logits)
+        over = session.hover_box(135, 40, 500, 345)
+        assert over is not None
+        np.testing.assert_array_equal(over.logits, session.box(135, 40, 500, 345).logits)
+
+
+def test_images_change_and_are_waited_for(stack: Stack, photo: Path, encoder: Any) -> None:
+    data = picture(71, 320, 200)
+    with stack.client() as client, client.session(photo) as session:
+        session.click(260, 130)
+        embedder = threading.Timer(0.3, lambda: encoder.EncodeImage(frames(data, image_id="on its way")))
+        embedder.start()
+        ready = session.set_image("on its way", wait_s=30)
+        assert (ready.width_px, ready.height_px) == (320, 200)
+        assert session.objects == []
+        assert session.click(300, 100).mask.shape == (200, 320)
+        with pytest.raises(InvalidRequest, match="not within") as caught:
+            session.click(321, 100)
+        assert caught.value.field == "edit.add_point.x_px"
+        with pytest.raises(ImageNotFound):
+            session.set_image("missing")
+        with pytest.raises(InvalidRequest, match="no image is set"):
+            session.click(1, 1)
+        session.set_image(photo)
+        assert session.click(321, 300).mask.shape == (400, 600)
+
+
+def test_an_image_that_was_lost_is_embedded_again(stack: Stack) -> None:
+    noise = np.random.default_rng(81).integers(0, 256, (50, 70, 3), np.uint8)
+    others = [np.random.default_rng(82 + index).integers(0, 256, (50, 70, 3), np.uint8) for index in range(3)]
+    cache = ("--cache-bytes", "5000000")  # one image: any other drives it out
+    with server("maskwire_decoder", stack.redis_url, *cache) as address, Client(stack.encoder, address) as client:
+        for image in others:
+            client.embed(image)
+        with client.session(noise, image_id="fleeting", **LOGITS) as session:
+            before = session.click(30, 20)
+            for image in others:
+                client.segment(image)
+            with stack.client() as other:
+                other.delete("fleeting", embedding=True)
+                after = session.click(40, 40, positive=False)
+                assert after.content_key == before.content_key
+                assert other.get("fleeting").content_key == before.content_key
+                other.embed(others[0], image_id="fleeting")
+            undone = session.undo()
+            assert undone is not None
+            np.testing.assert_array_equal(undone.logits, before.logits)  # the session's image is what it was
+
+
+class Wire:
+    """A stream by the generated stubs, whose reader can be slow."""
+
+    def __init__(self, address: str, read_every_s: float = 0) -> None:
+        self._channel = grpc.insecure_channel(address)
+        self._requests: queue.Queue[decoder_pb2.SegmentStreamRequest | None] = queue.Queue()
+        stub = decoder_pb2_grpc.DecoderServiceStub(self._channel)
+        self._call: Any = stub.SegmentStream(iter(self._requests.get, None))
+        self.replies: dict[str, tuple[float, decoder_pb2.SegmentStreamResponse]] = {}
+        self.order: list[str] = []
+        self._acknowledges = bool(read_every_s)
+        self._pause_s = read_every_s
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        seen = 0
+        for reply in self._call:
+            self.replies[reply.request_id] = (time.monotonic(), reply)
+            self.order.append(reply.request_id)
+            if self._acknowledges and reply.WhichOneof("outcome") in ("result", "object"):
+                seen += 1
+                self._requests.put(decoder_pb2.SegmentStreamRequest(masks_seen=seen))
+                time.sleep(self._pause_s)
+
+    def send(self, request_id: str, **fields: Any) -> None:
+        if self._acknowledges and "masks_seen" not in fields and "set_image" in fields:
+            fields["masks_seen"] = 0
+        self._requests.put(decoder_pb2.SegmentStreamRequest(request_id=request_id, **fields))
+
+    def click(self, request_id: str, x: float, y: float, label: int = 1, **fields: Any) -> None:
+        point = types_pb2.Point(x_px=x, y_px=y, label=label)
+        self.send(request_id, edit=decoder_pb2.EditObject(object_id="cup", add_point=point), **fields)
+
+    def wait(self, request_id: str) -> decoder_pb2.SegmentStreamResponse:
+        wait_until(lambda: request_id in self.replies, 30)
+        return self.replies[request_id][1]
+
+    def close(self) -> None:
+        self._requests.put(None)
+        self._reader.join(30)
+        assert not self._reader.is_alive()
+        self._channel.close()
+
+
+@pytest.fixture
+def wire(stack: Stack, photo: Path, encoder: Any) -> Iterator[Callable[..., Wire]]:
+    """Opens streams on the photograph."""
+    encoder.EncodeImage(frames(photo.read_bytes(), 1 << 20, image_id="hovered"))
+    opened: list[Wire] = []
+
+    def open_stream(**options: Any) -> Wire:
+        opened.append(Wire(stack.decoder, **options))
+        opened[-1].send("image", set_image=decoder_pb2.SetImage(image_id="hovered"))
+        opened[-1].wait("image")
+        return opened[-1]
+
+    yield open_stream
+    for each in opened:
+        each.close()
+
+
+def resident_bytes(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
+
+
+def test_a_click_after_200_hovers_comes_within_two_decodes(wire: Callable[..., Wire], stack: Stack) -> None:
+    (pid,) = (pid for name, pid in stack.pids.items() if name.startswith("decoder"))
+    stream = wire()
+    stream.click("first", 260, 130)
+    stream.wait("first")
+    resident = []
+    for sweep in range(3):
+        before = stream.wait(f"click{sweep - 1}" if sweep else "first").counters
+        for index in range(200):
+            stream.click(f"hover{sweep}-{index}", 100 + index, 100, speculative=True)
+            time.sleep(0.01)
+        stream.click(f"click{sweep}", 300, 330, 0)
+        answer = stream.wait(f"click{sweep}")
+        hovers = [stream.wait(f"hover{sweep}-{index}") for index in range(200)]
+        masks = [index for index, reply in enumerate(hovers) if reply.HasField("object")]
+        dropped = [reply for reply in hovers if reply.HasField("superseded")]
+        assert len(masks) + len(dropped) == 200
+        assert len(dropped) > 20
+        # What was dropped was not decoded, except what ran when the click came.
+        abandoned = sum(reply.superseded.started for reply in dropped)
+        assert abandoned <= 1
+        assert answer.counters.decodes - before.decodes == len(masks) + abandoned + 1
+        assert answer.counters.superseded - before.superseded == len(dropped)
+        # From when the click came: what ran then, and the click itself.
+        assert answer.counters.decodes - hovers[-1].counters.decodes <= 2
+        assert stream.order.index(f"click{sweep}") > stream.order.index(f"hover{sweep}-199")
+        # The reply to a dropped hover tells how many decodes there had been when the next one came, whose mask takes
+        # what ran then and its own.
+        for index in masks:
+            if index and hovers[index - 1].HasField("superseded"):
+                assert hovers[index].counters.decodes - hovers[index - 1].counters.decodes <= 2
+        places = [stream.order.index(f"hover{sweep}-{index}") for index in masks]
+        assert places == sorted(places)
+        assert answer.object.undo_steps == sweep + 2
+        resident.append(resident_bytes(pid))
+    assert resident[-1] - resident[0] < 30e6
+
+
+def test_a_slow_reader_gets_the_newest_mask(wire: Callable[..., Wire]) -> None:
+    stream = wire(read_every_s=0.3)
+    for index in range(150):
+        stream.click(str(index), 100 + index, 100, speculative=True)
+        time.sleep(0.01)
+    sent_until = time.monotonic()
+    stream.wait("149")
+    masks = [int(name) for name in stream.order if name != "image" and stream.replies[name][1].HasField("object")]
+    assert masks[-1] == 149  # the last one is not lost
+    assert stream.replies["149"][0] - sent_until < 3
+    # Not one after another, as a backlog would be: it reads about three a second, while the mouse moves on by thirty.
+    assert len(masks) < 20
+    assert stream.replies["149"][1].counters.decodes == len(masks)
+
+
+def test_what_cannot_be_speculative_is_refused(wire: Callable[..., Wire]) -> None:
+    stream = wire()
+    stream.send("undo", edit=decoder_pb2.EditObject(object_id="cup", undo={}), speculative=True)
+    many = decoder_pb2.StreamPrompts(prompts=[types_pb2.Prompt()] * 2)
+    stream.send("many", segment=many, speculative=True)
+    for name in ("undo", "many"):
+        assert described(stream.wait(name).error) == ("NOT_SPECULATIVE", "speculative")
+    one = decoder_pb2.StreamPrompts(prompts=[types_pb2.Prompt(points=[types_pb2.Point(x_px=9, y_px=9)])])
+    stream.send("one", segment=one, speculative=True)
+    stream.send("seen", segment=one)
+    assert stream.wait("seen").result.results[0].masks[0].rle.counts
+    assert stream.wait("one").WhichOneof("outcome") in ("result", "superseded")
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason", "field"),
+    [
+        ({"object_id": "", "add_point": {"x_px": 1, "y_px": 1}}, "BAD_OBJECT_ID", "edit.object_id"),
+        ({"object_id": "x" * 257, "add_point": {"x_px": 1, "y_px": 1}}, "BAD_OBJECT_ID", "edit.object_id"),
+        ({"object_id": "new", "undo": {}}, "NO_OBJECT", "edit.object_id"),
+        ({"object_id": "new"}, "EMPTY_REQUEST", "edit"),
+        ({"object_id": "cup", "redo": {}}, "NOTHING_TO_REDO", "edit.redo"),
+        ({"object_id": "cup", "remove_point": 7}, "NO_SUCH_POINT", "edit.remove_point"),
+        ({"object_id": "cup", "add_point": {"x_px": float("nan")}}, "OUT_OF_IMAGE", "edit.add_point.x_px"),
+        ({"object_id": "cup", "add_point": {"label": 3}}, "BAD_LABEL", "edit.add_point.label"),
+        ({"object_id": "cup", "set_box": {"x_max_px": 700, "y_max_px": 9}}, "OUT_OF_IMAGE", "edit.set_box.x_max_px"),
+        ({"object_id": "cup", "set_box": {}}, "EMPTY_BOX", "edit.set_box"),
+    ],
+)
+def test_a_wrong_change_changes_nothing(
+    wire: Callable[..., Wire], edit: dict[str, Any], reason: str, field: str
+) -> None:
+    stream = wire()
+    stream.click("before", 260, 130)
+    stream.send("wrong", edit=decoder_pb2.EditObject(**edit))
+    stream.click("after", 300, 330, 0)
+    assert described(stream.wait("wrong").error) == (reason, field)
+    assert stream.wait("after").object.undo_steps == 2
+    assert len(stream.wait("after").object.prompt.points) == 2
+
+
+class Decoders:
+    """Two decoders, of which one can be ended."""
+
+    def __init__(self, stack: Stack, cleanup: contextlib.ExitStack) -> None:
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        for _ in range(2):
+            port = free_port()
+            command = [sys.executable, "-m", "maskwire_decoder", "--port", str(port), "--redis-url", stack.redis_url]
+            self.processes[f"127.0.0.1:{port}"] = cleanup.enter_context(running(command))
+        for address, process in self.processes.items():
+            wait_until(lambda address=address: health(address) == "SERVING", process=process)  # type: ignore[misc]
+        self.addresses = ",".join(self.processes)
+
+    def end(self, client: Client, image_id: str, number: signal.Signals) -> None:
+        """Ends the one that the client's calls on an image go to first."""
+        _, server = client._client._decoders.pick(image_id, 0)
+        process = self.processes[server.split()[-1]]
+        process.send_signal(number)
+        if number == signal.SIGKILL:
+            process.wait()
+
+
+def script(session: Any, between: Callable[[int], None] = lambda step: None) -> list[Result | None]:
+    """Clicks, undo, redo and a second object; `between` is called after each step."""
+    steps: list[Callable[[], Result | None]] = [
+        *(lambda clicked=clicked: click(session, clicked) for clicked in CLICKS[:4]),  # type: ignore[misc]
+        session.undo,
+        session.undo,
+        session.redo,
+        lambda: (session.new_object(), session.box(135, 40, 500, 345))[1],
+        lambda: session.click(300, 330, positive=False),
+        session.undo,
+        session.redo,
+    ]
+    results = []
+    for index, step in enumerate(steps):
+        results.append(step())
+        between(index)
+    session.object_id = "object-1"
+    results += [session.redo(), click(session, CLICKS[4])]
+    return results
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_session_goes_on_when_its_decoder_ends(stack: Stack, photo: Path, number: signal.Signals) -> None:
+    with contextlib.ExitStack() as cleanup:
+        decoders = Decoders(stack, cleanup)
+        undisturbed_client = cleanup.enter_context(stack.client())
+        client = cleanup.enter_context(Client(stack.encoder, decoders.addresses))
+        with undisturbed_client.session(photo, image_id="struck", **LOGITS) as session:
+            expected = script(session)
+        with client.session(photo, image_id="struck", **LOGITS) as session:
+            results = script(session, lambda step: decoders.end(client, "struck", number) if step == 8 else None)
+        for mask, same in zip(expected, results, strict=True):
+            assert mask is not None
+            assert same is not None
+            np.testing.assert_allclose(mask.logits, same.logits, atol=1e-4)
+            assert mask.rle == same.rle
+
+
+def test_no_prompt_is_lost_when_a_decoder_stops_while_it_is_asked(stack: Stack, photo: Path) -> None:
+    async def scenario(decoders: Decoders) -> None:
+        async with AsyncClient(stack.encoder, decoders.addresses) as client:
+            async with client.session(photo, image_id="asked") as session:
+                followed = session.masks()
+                _, server = client._decoders.pick("asked", 0)
+                answers: list[asyncio.Future[Any]] = []
+                for index in range(30):
+                    answers.append(session.click(20 + 18 * index, 200, positive=index % 3 > 0))
+                    answers.append(session.hover(300, 10 * index))
+                    if index == 10:
+                        decoders.processes[server.split()[-1]].terminate()
+                    await asyncio.sleep(0.02)
+                results = await asyncio.gather(*answers)
+                clicks = results[::2]
+                assert all(isinstance(result, Result) for result in clicks)
+                assert [len(result._prompt.points) for result in clicks] == list(range(1, 31))
+            masks = [result async for result in followed]
+            assert [mask.rle for mask in masks if not mask.is_preview] == [result.rle for result in clicks]
+
+    with contextlib.ExitStack() as cleanup:
+        asyncio.run(scenario(Decoders(stack, cleanup)))
