@@ -86,13 +86,27 @@ class DecoderSettings(Settings):
     session_bytes: int = Field(
         8 * MIB, ge=0, description="Memory for the logits of one session's objects and their history, in bytes."
     )
-    workers: int = Field(1, ge=1, description="Prompts decoded at the same time.")
-    threads: int = Field(0, ge=0, description="CPU threads of one decode; 0 shares the cores among the workers.")
+    workers: int = Field(0, ge=0, description="Prompts decoded at the same time; 0 for one on each core.")
+    threads: int = Field(
+        0,
+        ge=0,
+        description="CPU threads of a decode while no other is running, which has one; 0 for the cores, at most 8.",
+    )
     queue_limit: int = Field(256, ge=1, description="Prompts that may wait before new ones are refused.")
     max_prompts: int = Field(128, ge=1, description="Most prompts in one request.")
     max_points: int = Field(256, ge=1, description="Most points in one prompt.")
 
     @property
+    def decode_workers(self) -> int:
+        """Prompts decoded at the same time."""
+        return self.workers or _cores()
+
+    @property
     def decode_threads(self) -> int:
-        """CPU threads of one decode."""
-        return self.threads or max(1, (os.cpu_count() or 1) // self.workers)
+        """CPU threads of a decode while no other is running."""
+        return self.threads or min(_cores(), 8)
+
+
+def _cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -48,7 +48,7 @@ class Predictor:
 
     Args:
         bundle: The exported decoder.
-        threads: CPU threads of a decode that has the machine for itself.
+        threads: CPU threads of a decode while no other is running; one each where several are.
     """
 
     def __init__(self, bundle: DecoderBundle, threads: int) -> None:
@@ -58,7 +58,8 @@ class Predictor:
         self._threads = threads
         self._weights = {name: OrtValue.ortvalue_from_numpy(array) for name, array in bundle.weights.items()}
         self._sessions: dict[tuple[str, int], InferenceSession] = {}
-        self._opening = threading.Lock()
+        self._opening, self._lock = threading.Lock(), threading.Lock()
+        self._running = 0
         self._session("click", threads)
 
     def prepare(self, tensors: Mapping[str, NDArray[Any]]) -> Prepared:
@@ -81,7 +82,6 @@ class Predictor:
         *,
         multimask: bool = True,
         every: bool = True,
-        alone: bool = True,
     ) -> Prediction:
         """Decodes one prompt.
 
@@ -92,10 +92,21 @@ class Predictor:
             height: Likewise.
             multimask: The three candidates; otherwise the single mask, or the best of three where that is unstable.
             every: All of these instead of the one with the highest predicted IoU.
-            alone: Whether no other decode is running or waiting, so that this one may use several cores.
         """
+        with self._lock:
+            self._running += 1
+            # Decodes beside each other use the cores better with a thread each.
+            threads = self._threads if self._running == 1 else 1
+        try:
+            return self._predict(image, prompt, width, height, multimask, every, threads)
+        finally:
+            with self._lock:
+                self._running -= 1
+
+    def _predict(
+        self, image: Prepared, prompt: Prompt, width: int, height: int, multimask: bool, every: bool, threads: int
+    ) -> Prediction:
         points, labels = self._tokens(prompt, width, height)
-        threads = self._threads if alone else 1
         inputs: dict[str, NDArray[Any]] = {"points": points, "labels": labels}
         if len(labels) > _MOST_FOLDED:
             graph = "plain"

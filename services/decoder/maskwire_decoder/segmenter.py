@@ -28,7 +28,7 @@ class Segmenter:
 
     def __init__(self, settings: DecoderSettings, images: Images) -> None:
         self.limits = Limits(settings.max_prompts, settings.max_points)
-        self.turns = Turns("mask decoder", settings.workers, settings.queue_limit)
+        self.turns = Turns("mask decoder", settings.decode_workers, settings.queue_limit)
         self.images = images
 
     async def find(self, wanted: Wanted, timings: pb.SegmentTimings) -> Image:
