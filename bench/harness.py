@@ -1,0 +1,131 @@
+"""Timing two ways of doing one thing side by side."""
+
+import contextlib
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+_PACKAGES = ("torch", "sam2", "onnxruntime", "openvino", "numpy", "grpcio", "redis", "hiredis", "protobuf")
+
+
+@dataclass
+class Row:
+    """One comparison, ready to run.
+
+    Attributes:
+        name: What is measured.
+        against: What it is compared with.
+        at_most: The largest ratio of the two medians that is aimed for.
+        ours: Does it once.
+        other: Does it once in the other way.
+        check: Compares their results and says how they agree; raises AssertionError if they do not.
+        rounds: How often each is timed, in turns.
+    """
+
+    name: str
+    against: str
+    at_most: float
+    ours: Callable[[], Any]
+    other: Callable[[], Any]
+    check: Callable[[Any, Any], str] = lambda ours, other: ""
+    rounds: int = 15
+
+
+@dataclass
+class Outcome:
+    """A row's figures. Times are milliseconds; a spread is the distance between the quartiles."""
+
+    name: str
+    against: str
+    at_most: float
+    ours_ms: float
+    ours_spread_ms: float
+    other_ms: float
+    other_spread_ms: float
+    ratio: float
+    agreement: str
+    samples_ms: dict[str, list[float]] = field(repr=False)
+
+
+def measure(row: Row) -> Outcome:
+    """Runs both ways in turns: what disturbs the machine disturbs both."""
+    agreement = row.check(row.ours(), row.other())
+    samples: dict[str, list[float]] = {"ours": [], "other": []}
+    for number in range(row.rounds):
+        ways = [("ours", row.ours), ("other", row.other)]
+        for name, run in ways if number % 2 else ways[::-1]:
+            started = time.perf_counter()
+            run()
+            samples[name].append((time.perf_counter() - started) * 1e3)
+    ours, other = (statistics.median(samples[name]) for name in ("ours", "other"))
+    return Outcome(
+        name=row.name,
+        against=row.against,
+        at_most=row.at_most,
+        ours_ms=ours,
+        ours_spread_ms=_spread(samples["ours"]),
+        other_ms=other,
+        other_spread_ms=_spread(samples["other"]),
+        ratio=ours / other,
+        agreement=agreement,
+        samples_ms=samples,
+    )
+
+
+def _spread(samples: list[float]) -> float:
+    if len(samples) < 2:
+        return 0
+    low, _, high = statistics.quantiles(samples, n=4)
+    return high - low
+
+
+def table(outcomes: list[Outcome]) -> str:
+    """As Markdown."""
+    lines = [
+        "| what | against | ms (spread) | against, ms (spread) | ratio | aim | agreement |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {one.name} | {one.against} | {one.ours_ms:.2f} ({one.ours_spread_ms:.2f}) "
+        f"| {one.other_ms:.2f} ({one.other_spread_ms:.2f}) | {one.ratio:.3f} | {one.at_most} | {one.agreement} |"
+        for one in outcomes
+    ]
+    return "\n".join(lines)
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on, and with."""
+    versions = {}
+    for package in _PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    return {
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "versions": versions,
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def _cpu() -> str:
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as lines:
+        for line in lines:
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor()
+
+
+def as_json(outcomes: list[Outcome], command: str) -> str:
+    """With every sample."""
+    return json.dumps({"command": command, **machine(), "rows": [asdict(one) for one in outcomes]}, indent=1) + "\n"
+
+
+Rows = Callable[[], contextlib.AbstractContextManager[Iterator[Row]]]
+"""A module's `rows`: what they need lives as long as the context."""

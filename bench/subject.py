@@ -1,0 +1,89 @@
+"""What the rows measure on: a model, an image with its features, and a store and a decoder that serve them."""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from conftest import server, store_server
+from maskwire.cli.up import _store_program
+from maskwire_core.bundle import DecoderBundle, DecoderConfig
+from maskwire_core.embedding import Header, pack
+from maskwire_core.store import Store
+from maskwire_encoder.export import export_decoder, to_patches
+from numpy.typing import NDArray
+from PIL import Image
+from reference import Reference, build_tiny
+
+WIDTH, HEIGHT = 1800, 1200
+CLICK = (700.0, 500.0)
+KEY = "b" * 64
+ROOT = Path(__file__).resolve().parent.parent
+THREADS = os.cpu_count() or 1
+
+
+@dataclass
+class Subject:
+    """SAM 2.1 tiny with random weights, and the sample photograph at 1800x1200 encoded by it.
+
+    Attributes:
+        model: sam2's.
+        reference: Its predictor, with the image set.
+        bundle: The exported decoder.
+        tensors: The image's embedding in the stored layout, fp32.
+    """
+
+    model: Any
+    reference: Reference
+    bundle: DecoderBundle
+    tensors: dict[str, NDArray[np.float32]]
+
+    @property
+    def features(self) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """As sam2's mask decoder takes them."""
+        predictor = self.reference.predictor
+        return predictor._features["image_embed"], predictor._features["high_res_feats"]
+
+
+@cache
+def subject() -> Subject:
+    torch.set_num_threads(THREADS)
+    model = build_tiny().eval()
+    image = Image.open(ROOT / "examples" / "coffee.jpg").convert("RGB").resize((WIDTH, HEIGHT))
+    reference = Reference(model, np.array(image))
+    features = reference.predictor._features
+    high_res_0, high_res_1 = features["high_res_feats"]
+    tensors = {
+        "image_embed": to_patches(features["image_embed"], 1)[0, :, 0],
+        "high_res_1": to_patches(high_res_1, 2)[0],
+        "high_res_0": to_patches(high_res_0, 4)[0],
+    }
+    config = DecoderConfig("sam2.1_hiera_tiny", "f", 1024, 256, True, 0.05, 0.98)
+    return Subject(
+        model, reference, export_decoder(model, config), {name: tensor.numpy() for name, tensor in tensors.items()}
+    )
+
+
+def packed(codec: str) -> bytes:
+    """The embedding as it is stored."""
+    bundle = subject().bundle
+    header = Header("default", KEY, "tiny", "f", bundle.digest, HEIGHT, WIDTH, codec, time.time())
+    return pack(header, subject().tensors)
+
+
+@contextlib.contextmanager
+def served(codec: str = "fp32") -> Iterator[tuple[str, str]]:
+    """A store that holds the image as "photo", and a decoder. Yields the decoder's and the store's address."""
+    with store_server(_store_program()) as url:
+        with contextlib.closing(Store(url)) as store:
+            store.publish_decoder(subject().bundle)
+            store.put_embedding("default", KEY, packed(codec), 3600)
+            store.set_alias("default", "photo", KEY, 3600)
+        with server("maskwire_decoder", url) as address:
+            yield address, url
