@@ -18,6 +18,7 @@ _operators.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tenso
 _operators.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
 from sam2.sam2_image_predictor import SAM2ImagePredictor  # noqa: E402
+from sam2.utils.transforms import SAM2Transforms as SAM2Transforms  # noqa: E402 - for tests of preprocessing
 
 TINY = "configs/sam2.1/sam2.1_hiera_t.yaml"
 _DEMO = [

@@ -2,19 +2,17 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from maskwire_core.config import EncoderSettings
 from maskwire_core.models import ModelError, add
 from maskwire_encoder import checkpoints
 from maskwire_encoder.export import to_patches
-from maskwire_encoder.model import Model, preprocess
+from maskwire_encoder.model import Model
 from reference import TINY, build_tiny
 from safetensors.torch import save_file
-from sam2.utils.transforms import SAM2Transforms
 
 
 @pytest.fixture(scope="module")
@@ -25,21 +23,6 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Model:
 def load(settings: EncoderSettings) -> Model:
     (source,) = checkpoints.find(settings)
     return Model(source, settings)
-
-
-@given(st.integers(1, 700), st.integers(1, 700), st.integers(0, 2**32))
-@settings(max_examples=25, deadline=None)
-def test_preprocessing_equals_sam2(demo: Model, width: int, height: int, seed: int) -> None:
-    rgb = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
-    expected = SAM2Transforms(resolution=demo.image_size, mask_threshold=0.0)(rgb)
-    torch.testing.assert_close(demo.prepare(rgb), expected, atol=1e-5, rtol=0)
-
-
-def test_preprocessing_a_batch_is_preprocessing_each() -> None:
-    batch = torch.randint(0, 256, (4, 130, 210, 3), dtype=torch.uint8)
-    together = preprocess(batch, 512)
-    for pixels, prepared in zip(batch, together, strict=True):
-        torch.testing.assert_close(preprocess(pixels[None], 512)[0], prepared, atol=1e-6, rtol=0)
 
 
 @given(st.sampled_from([1, 2, 4]), st.integers(1, 4), st.integers(1, 4))

@@ -9,7 +9,7 @@ import pytest
 from conftest import server
 from maskwire import Client
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 from reference import Reference, build_demo
 
 Pixels = NDArray[np.uint8]
@@ -34,7 +34,7 @@ def saved(image: Image.Image, form: str, **options: Any) -> bytes:
 
 
 def decoded(data: bytes) -> Pixels:
-    return np.array(Image.open(io.BytesIO(data)).convert("RGB"))
+    return np.array(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB"))
 
 
 def lossy(form: str, **options: Any) -> Callable[[], tuple[bytes, Pixels]]:
@@ -53,12 +53,16 @@ def exact(width: int, height: int, form: str = "PNG", **options: Any) -> Callabl
     return make
 
 
+def exif_tag(orientation: int) -> Image.Exif:
+    tags = Image.Exif()
+    tags[ExifTags.Base.Orientation] = orientation
+    return tags
+
+
 def exif(orientation: int) -> Callable[[], tuple[bytes, Pixels]]:
     def make() -> tuple[bytes, Pixels]:
         pixels = scene(200, 120)
         image = Image.fromarray(pixels)
-        tags = image.getexif()
-        tags[0x0112] = orientation
         shown = {
             1: pixels,
             2: pixels[:, ::-1],
@@ -69,7 +73,7 @@ def exif(orientation: int) -> Callable[[], tuple[bytes, Pixels]]:
             7: np.rot90(pixels, 2).transpose(1, 0, 2),
             8: np.rot90(pixels),
         }[orientation]
-        return saved(image, "PNG", exif=tags), np.ascontiguousarray(shown)
+        return saved(image, "PNG", exif=exif_tag(orientation)), np.ascontiguousarray(shown)
 
     return make
 
@@ -110,6 +114,7 @@ PICTURES: dict[str, Callable[[], tuple[bytes, Pixels]]] = {
     "alpha": alpha,
     "cmyk": cmyk,
     "jpeg": lossy("JPEG", quality=70),
+    "jpeg, turned": lossy("JPEG", exif=exif_tag(6)),
     "progressive jpeg": lossy("JPEG", progressive=True),
     "webp": lossy("WEBP"),
     "bmp": exact(200, 150, "BMP"),
@@ -146,7 +151,8 @@ def test_masks_equal_sam2(name: str, client: Client, model: Any) -> None:
     embedded = client.embed(data)
     assert (embedded.width, embedded.height) == (width, height)
     reference = Reference(model, pixels)
-    rounding = name == "alpha"  # Pillow composes with integers: some pixels are one level off
+    # Pillow composes with integers, and large images are resized in 8 bits: some values are a level off.
+    rounding = name in ("alpha", "40 megapixels")
     for prompt in (
         {"points": [(width * 0.4, height * 0.6)], "labels": [1]},
         {"box": [0, 0, width * 0.7, height * 0.8]},

@@ -19,7 +19,8 @@ from maskwire_core.store import Store, content_key
 from torch import Tensor
 
 from maskwire_encoder.images import read_image
-from maskwire_encoder.model import PREPROCESSING, Model
+from maskwire_encoder.model import Model
+from maskwire_encoder.preprocessing import PREPROCESSING
 
 _READERS = 2
 

@@ -10,33 +10,11 @@ from maskwire_core.config import EncoderSettings
 from maskwire_core.models import ModelError
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from maskwire_encoder import checkpoints, export
+from maskwire_encoder.preprocessing import prepare
 
 log = logging.getLogger(__name__)
-
-PREPROCESSING = "sam2/1"
-"""Version of pixels-to-input: ToTensor, antialiased bilinear resize to a square, ImageNet normalisation."""
-
-_MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
-_STD = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
-
-
-def preprocess(pixels: Tensor, size: int) -> Tensor:
-    """Pixels to a model's input, as sam2's SAM2Transforms does: ToTensor, Resize (antialiased), Normalize.
-
-    Args:
-        pixels: BxHxWx3, uint8, RGB, on any device.
-        size: Side of the model's square input in pixels.
-
-    Returns:
-        Bx3xSxS, fp32, on the same device.
-    """
-    planes = pixels.permute(0, 3, 1, 2).contiguous().float().div_(255)
-    if planes.shape[2:] != (size, size):
-        planes = F.interpolate(planes, (size, size), mode="bilinear", align_corners=False, antialias=True)
-    return planes.sub_(_MEAN.to(planes.device)).div_(_STD.to(planes.device))
 
 
 class Model:
@@ -60,7 +38,7 @@ class Model:
 
     def prepare(self, rgb: NDArray[np.uint8]) -> Tensor:
         """Pixels (HxWx3, RGB) to the model's input (3xSxS, fp32, on the CPU)."""
-        return preprocess(torch.from_numpy(rgb)[None], self.image_size)[0]
+        return prepare(rgb, self.image_size)
 
     @torch.inference_mode()
     def encode(self, images: Tensor) -> list[dict[str, NDArray[np.float32]]]:
