@@ -12,6 +12,8 @@ import grpc
 from maskwire.calls import retrying, upload
 from maskwire.channels import DEFAULT_DECODER, DEFAULT_ENCODER, Channels
 from maskwire.errors import ImageNotFound, InvalidRequest, MaskwireError
+from maskwire.everything import EverythingArguments, FoundMask, Update
+from maskwire.generation import generate
 from maskwire.memory import Memory
 from maskwire.prompts import Format, OutputArguments, Prompt, output_options, wait_ms
 from maskwire.results import EmbeddedImage, Result
@@ -166,6 +168,44 @@ class AsyncClient:
         Without `multimask`, a lone first click takes the best of three candidates and everything else the single mask.
         """
         return AsyncSession(self, image, image_id, wait_s, output)
+
+    def generate_masks(
+        self,
+        image: ImageLike | None = None,
+        *,
+        image_id: str | None = None,
+        wait_s: float = 0,
+        **arguments: Unpack[EverythingArguments],
+    ) -> AsyncIterator[Update]:
+        """Segments everything in an image, as SAM2AutomaticMaskGenerator does; yields masks as they are found.
+
+        Leaving the iteration (closing it) ends the work on the server. Where its decoder dies, it begins again.
+
+        Args:
+            image: As in `segment`; with crop_n_layers the picture itself must be known.
+            image_id: Likewise.
+            wait_s: Likewise.
+            arguments: See `EverythingArguments`.
+
+        Raises:
+            InvalidRequest: A parameter is wrong.
+            MaskwireError: As `segment`.
+        """
+        return generate(self, image, image_id, wait_s, arguments)
+
+    async def everything(
+        self,
+        image: ImageLike | None = None,
+        *,
+        image_id: str | None = None,
+        wait_s: float = 0,
+        **arguments: Unpack[EverythingArguments],
+    ) -> list[FoundMask]:
+        """All masks of an image, as SAM2AutomaticMaskGenerator gives them; see `generate_masks`."""
+        masks: list[FoundMask] = []
+        async for update in self.generate_masks(image, image_id=image_id, wait_s=wait_s, **arguments):
+            masks = update.masks
+        return masks
 
     async def get(self, image_id: str) -> EmbeddedImage:
         """What is stored under a name.

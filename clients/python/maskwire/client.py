@@ -5,9 +5,10 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
 from maskwire.aio import AsyncClient
-from maskwire.background import run
+from maskwire.background import each, run
 from maskwire.blocking import Session
 from maskwire.errors import MaskwireError
+from maskwire.everything import EverythingArguments, FoundMask, Update
 from maskwire.prompts import FORMATS, Format, OutputArguments, Prompt
 from maskwire.results import EmbeddedImage, Result
 from maskwire.session import AsyncSession
@@ -59,13 +60,7 @@ class Client:
         self, images: Iterable[AnImage], *, model: str = ""
     ) -> Iterator[tuple[AnImage, EmbeddedImage | MaskwireError]]:
         """Embeds many images, several at a time; see `AsyncClient.embed_many`."""
-        outcomes = self._client.embed_many(images, model=model)
-
-        async def following() -> tuple[AnImage, EmbeddedImage | MaskwireError] | None:
-            return await anext(outcomes, None)
-
-        while (outcome := run(following())) is not None:
-            yield outcome
+        return each(self._client.embed_many(images, model=model))
 
     def segment(
         self,
@@ -127,6 +122,28 @@ class Client:
             return self._client.session(image, image_id=image_id, wait_s=wait_s, **output)
 
         return Session(run(make()))
+
+    def generate_masks(
+        self,
+        image: ImageLike | None = None,
+        *,
+        image_id: str | None = None,
+        wait_s: float = 0,
+        **arguments: Unpack[EverythingArguments],
+    ) -> Iterator[Update]:
+        """Segments everything in an image, and yields masks as they are found; see `AsyncClient.generate_masks`."""
+        return each(self._client.generate_masks(image, image_id=image_id, wait_s=wait_s, **arguments))
+
+    def everything(
+        self,
+        image: ImageLike | None = None,
+        *,
+        image_id: str | None = None,
+        wait_s: float = 0,
+        **arguments: Unpack[EverythingArguments],
+    ) -> list[FoundMask]:
+        """All masks of an image; see `AsyncClient.everything`."""
+        return run(self._client.everything(image, image_id=image_id, wait_s=wait_s, **arguments))
 
     def get(self, image_id: str) -> EmbeddedImage:
         """What is stored under a name; see `AsyncClient.get`."""

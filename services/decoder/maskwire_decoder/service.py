@@ -10,6 +10,7 @@ from maskwire_core.config import DecoderSettings
 from maskwire_core.errors import Unavailable
 from maskwire_core.rpc import Context, answering, streaming
 
+from maskwire_decoder.everything import Generator
 from maskwire_decoder.images import Images
 from maskwire_decoder.segmenter import Segmenter
 from maskwire_decoder.session import Session
@@ -48,4 +49,11 @@ class DecoderService(decoder_pb2_grpc.DecoderServiceServicer):
             raise Unavailable("DRAINING", "this decoder is about to stop; ask another", retry_after_s=0.1)
         session = Session(self._segmenter, self._session_bytes, self._draining)
         async for response in session.answer(requests):
+            yield response
+
+    @streaming
+    async def GenerateMasks(
+        self, request: pb.GenerateMasksRequest, context: Context
+    ) -> AsyncIterator[pb.GenerateMasksResponse]:
+        async for response in Generator(self._segmenter, context, request).run():
             yield response
