@@ -72,6 +72,8 @@ class Client:
         box: Sequence[float] | None = None,
         mask: Any = None,
         wait_s: float = 0,
+        save_logits: bool = False,
+        load_logits: bool = False,
         **output: Unpack[OutputArguments],
     ) -> Result:
         """Segments one object; see `AsyncClient.segment`."""
@@ -84,6 +86,8 @@ class Client:
                 box=box,
                 mask=mask,
                 wait_s=wait_s,
+                save_logits=save_logits,
+                load_logits=load_logits,
                 **output,
             )
         )
@@ -95,6 +99,8 @@ class Client:
         *,
         image_id: str | None = None,
         wait_s: float = 0,
+        save_logits: bool = False,
+        load_logits: bool = False,
         **output: Unpack[OutputArguments],
     ) -> list[Result]:
         """Segments several objects of one image; see `AsyncClient.segment_objects`."""
@@ -104,6 +110,8 @@ class Client:
                 prompts,
                 image_id=image_id,
                 wait_s=wait_s,
+                save_logits=save_logits,
+                load_logits=load_logits,
                 **output,
             )
         )
@@ -163,6 +171,7 @@ class Client:
         def fetch(form: Format) -> Sequence[types_pb2.Mask]:
             again = decoder_pb2.SegmentRequest()
             again.CopyFrom(request)
+            again.load_logits = False
             del again.prompts[:]
             again.prompts.append(request.prompts[index])
             again.output.ClearField("formats")

@@ -9,6 +9,7 @@ from maskwire.v1 import decoder_pb2_grpc
 from maskwire_core.config import DecoderSettings
 from maskwire_core.errors import Unavailable
 from maskwire_core.rpc import Context, answering, streaming
+from maskwire_core.store import Store
 
 from maskwire_decoder.everything import Generator
 from maskwire_decoder.images import Images
@@ -21,8 +22,8 @@ NAME = pb.DESCRIPTOR.services_by_name["DecoderService"].full_name
 class DecoderService(decoder_pb2_grpc.DecoderServiceServicer):
     """See protos/maskwire/v1/decoder.proto."""
 
-    def __init__(self, settings: DecoderSettings, images: Images) -> None:
-        self._segmenter = Segmenter(settings, images)
+    def __init__(self, settings: DecoderSettings, images: Images, store: Store) -> None:
+        self._segmenter = Segmenter(settings, images, store)
         self._session_bytes = settings.session_bytes
         self._draining = asyncio.Event()
 

@@ -33,6 +33,8 @@ class SegmentRequest(_message.Message):
     OUTPUT_FIELD_NUMBER: _builtins.int
     WAIT_MS_FIELD_NUMBER: _builtins.int
     CONTENT_KEY_FIELD_NUMBER: _builtins.int
+    SAVE_LOGITS_FIELD_NUMBER: _builtins.int
+    LOAD_LOGITS_FIELD_NUMBER: _builtins.int
     image_id: _builtins.str
     """The image's name, as given to or issued by the encoder."""
     namespace: _builtins.str
@@ -41,6 +43,16 @@ class SegmentRequest(_message.Message):
     """How long to wait for the image if it is not there yet (its encode may be in flight), in milliseconds; at most 60,000."""
     content_key: _builtins.str
     """Take this embedding, whatever image_id names by now. Errors: NOT_FOUND (EMBEDDING_EXPIRED) when it is not stored."""
+    save_logits: _builtins.bool
+    """Keep the logits of the best mask of each prompt under the prompts of this request, for load_logits of later ones. They
+    are shared by all decoders, belong to the embedding, and live for minutes. Errors: INVALID_ARGUMENT (TOO_MUCH_TO_SAVE).
+    """
+    load_logits: _builtins.bool
+    """Refine what was saved. Of the saved requests on this embedding whose every prompt matches another prompt of this
+    request (the same box, and points that this one has too), and that are not this request itself, the one with one
+    point fewer counts, else the one with most points. Its logits become the mask of the prompts that they match, where
+    these have none. Without any, the prompts are decoded as they are.
+    """
     @_builtins.property
     def prompts(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Prompt]:
         """One or more objects; each is answered by itself. Empty: one prompt without points, box or mask."""
@@ -58,10 +70,12 @@ class SegmentRequest(_message.Message):
         output: _types_pb2.OutputOptions | None = ...,
         wait_ms: _builtins.int = ...,
         content_key: _builtins.str = ...,
+        save_logits: _builtins.bool = ...,
+        load_logits: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["output", b"output"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_key", b"content_key", "image_id", b"image_id", "namespace", b"namespace", "output", b"output", "prompts", b"prompts", "wait_ms", b"wait_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_key", b"content_key", "image_id", b"image_id", "load_logits", b"load_logits", "namespace", b"namespace", "output", b"output", "prompts", b"prompts", "save_logits", b"save_logits", "wait_ms", b"wait_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
