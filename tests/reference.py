@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,6 +17,32 @@ _operators = torch.library.Library("torchvision", "DEF")
 _operators.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 _operators.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
+
+def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torch.Tensor:
+    """torchvision::nms as its CPU kernel has it, box by box."""
+    order = scores.sort(stable=True, descending=True).indices.tolist()
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    kept: list[int] = []
+    for index in order:
+        for better in kept:
+            sides = torch.minimum(boxes[index, 2:], boxes[better, 2:]) - torch.maximum(
+                boxes[index, :2], boxes[better, :2]
+            )
+            inner = sides.clamp(min=0).prod()
+            if (inner / (areas[better] + areas[index] - inner)).item() > iou_threshold:
+                break
+        else:
+            kept.append(index)
+    return torch.tensor(kept, dtype=torch.int64)
+
+
+_operators.impl("nms", nms, "CPU")
+
+import torchvision.ops.boxes  # noqa: E402
+
+torchvision.ops.boxes._assert_has_ops = lambda: None  # it is defined, above
+
+from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator  # noqa: E402
 from sam2.sam2_image_predictor import SAM2ImagePredictor  # noqa: E402
 from sam2.utils.transforms import SAM2Transforms as SAM2Transforms  # noqa: E402 - for tests of preprocessing
 
@@ -64,13 +90,25 @@ def build_demo() -> Any:
     return model
 
 
+def everything(model: Any, rgb: NDArray[np.uint8], **arguments: Any) -> list[dict[str, Any]]:
+    """What SAM2AutomaticMaskGenerator finds."""
+    generator = SAM2AutomaticMaskGenerator(model, **arguments)
+    generator.predictor._bb_feat_sizes = _feature_sizes(model)
+    return cast(list[dict[str, Any]], generator.generate(rgb))
+
+
+def _feature_sizes(model: Any) -> list[tuple[int, int]]:
+    """Those of a model of any image size; sam2 has written down those of 1024."""
+    side = model.image_size // 4
+    return [(side, side), (side // 2, side // 2), (side // 4, side // 4)]
+
+
 class Reference:
     """SAM2ImagePredictor on one image."""
 
     def __init__(self, model: Any, rgb: NDArray[np.uint8]) -> None:
         self.predictor = SAM2ImagePredictor(model)
-        side = model.image_size // 4
-        self.predictor._bb_feat_sizes = [(side, side), (side // 2, side // 2), (side // 4, side // 4)]
+        self.predictor._bb_feat_sizes = _feature_sizes(model)
         self.predictor.set_image(rgb)
 
     def predict(self, prompt: Mapping[str, Any], multimask: bool) -> "Answer":

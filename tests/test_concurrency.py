@@ -1,12 +1,15 @@
-"""Shared work and the bounded queue."""
+"""Shared work, the bounded queue, and turns."""
 
 import asyncio
 import threading
+import time
+from typing import Any
 
 import pytest
 from maskwire_core.errors import ResourceExhausted
 from maskwire_core.flights import Flights
 from maskwire_core.pool import Pool
+from maskwire_decoder.turns import Turns
 
 
 def test_one_run_for_all_who_ask() -> None:
@@ -104,5 +107,51 @@ def test_the_pool_refuses_what_is_too_much_and_forgets_the_cancelled() -> None:
         assert result == "c"
         assert waited_ms > 50
         assert ran == ["a", "c"]
+
+    asyncio.run(scenario())
+
+
+def test_callers_take_turns_and_clicks_go_first() -> None:
+    async def scenario() -> None:
+        turns = Turns("test", threads=1, limit=1000)
+        order: list[str] = []
+
+        def job(caller: str, urgent: bool) -> Any:
+            def work() -> None:
+                time.sleep(0.001)
+                order.append(caller)
+
+            return asyncio.ensure_future(turns.run(caller, urgent, work))
+
+        jobs = [job("start", False)]
+        await asyncio.sleep(0)
+        jobs += [job("bulk", False) for _ in range(30)] + [job("other", False) for _ in range(5)]
+        jobs += [job(name, True) for name in "aaaaaabc"]
+        await asyncio.gather(*jobs)
+        rest = [name for name in order if name in ("bulk", "other")]
+        assert rest[:10] == ["bulk", "other"] * 5  # in turn, though bulk came first and with more
+        clicks = [name for name in order if name in "abc"]
+        assert clicks == list("abcaaaaa")
+        # Clicks first, yet every fourth job is of the rest.
+        assert order.index("c") <= 5
+        assert [index for index, name in enumerate(order) if name in "abc"][-1] <= 13
+
+    asyncio.run(scenario())
+
+
+def test_what_is_cancelled_is_not_run_and_what_is_too_much_is_refused() -> None:
+    async def scenario() -> None:
+        turns = Turns("test", threads=1, limit=2)
+        ran: list[int] = []
+        first = asyncio.create_task(turns.run("a", False, time.sleep, 0.1))
+        await asyncio.sleep(0.02)
+        waiting = [asyncio.create_task(turns.run("a", False, ran.append, index)) for index in range(2)]
+        await asyncio.sleep(0.01)
+        with pytest.raises(ResourceExhausted, match="are waiting for the test"):
+            await turns.run("b", False, ran.append, 7)
+        click = asyncio.create_task(turns.run("b", True, ran.append, 8))  # clicks have room of their own
+        waiting[0].cancel()
+        await asyncio.gather(first, waiting[1], click)
+        assert ran == [8, 1]
 
     asyncio.run(scenario())

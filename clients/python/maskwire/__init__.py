@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         Overloaded,
         ServerUnavailable,
     )
+    from maskwire.everything import FoundMask, Update
     from maskwire.prompts import Prompt
     from maskwire.results import EmbeddedImage, Mask, Result
     from maskwire.session import AsyncSession
@@ -34,6 +35,7 @@ _HOMES = {
     "Client": "client",
     "DeadlineExceeded": "errors",
     "EmbeddedImage": "results",
+    "FoundMask": "everything",
     "ImageNotFound": "errors",
     "InvalidRequest": "errors",
     "Mask": "results",
@@ -44,6 +46,7 @@ _HOMES = {
     "Result": "results",
     "ServerUnavailable": "errors",
     "Session": "blocking",
+    "Update": "everything",
 }
 
 __all__ = [
@@ -52,6 +55,7 @@ __all__ = [
     "Client",
     "DeadlineExceeded",
     "EmbeddedImage",
+    "FoundMask",
     "ImageNotFound",
     "InvalidRequest",
     "Mask",
@@ -62,6 +66,7 @@ __all__ = [
     "Result",
     "ServerUnavailable",
     "Session",
+    "Update",
 ]
 
 

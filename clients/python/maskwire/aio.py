@@ -12,6 +12,8 @@ import grpc
 from maskwire.calls import retrying, upload
 from maskwire.channels import DEFAULT_DECODER, DEFAULT_ENCODER, Channels
 from maskwire.errors import ImageNotFound, InvalidRequest, MaskwireError
+from maskwire.everything import EverythingArguments, FoundMask, Update
+from maskwire.generation import generate
 from maskwire.memory import Memory
 from maskwire.prompts import Format, OutputArguments, Prompt, output_options, wait_ms
 from maskwire.results import EmbeddedImage, Result
@@ -115,6 +117,8 @@ class AsyncClient:
         box: Sequence[float] | None = None,
         mask: Any = None,
         wait_s: float = 0,
+        save_logits: bool = False,
+        load_logits: bool = False,
         **output: Unpack[OutputArguments],
     ) -> Result:
         """Segments one object. With no points, box or mask: the most prominent one.
@@ -128,6 +132,8 @@ class AsyncClient:
             box: (x_min, y_min, x_max, y_max) in pixels.
             mask: Logits of an earlier result, to refine.
             wait_s: How long to wait for an image that somebody else is embedding, at most 60.
+            save_logits: Keep this answer's logits for some minutes, for later calls of anybody in this namespace.
+            load_logits: Refine the saved logits of an earlier call with fewer points, if there are any.
             output: What to return: multimask, every, outputs, logits_dtype, mask_threshold, max_hole_area,
                 max_sprinkle_area; see `OutputArguments`.
 
@@ -139,7 +145,8 @@ class AsyncClient:
             ServerUnavailable: Nobody answers.
             DeadlineExceeded: No answer came in time.
         """
-        return (await self._segment(image, image_id, [Prompt(points, labels, box, mask)], wait_s, output))[0]
+        prompts = [Prompt(points, labels, box, mask)]
+        return (await self._segment(image, image_id, prompts, wait_s, (save_logits, load_logits), output))[0]
 
     async def segment_objects(
         self,
@@ -148,10 +155,12 @@ class AsyncClient:
         *,
         image_id: str | None = None,
         wait_s: float = 0,
+        save_logits: bool = False,
+        load_logits: bool = False,
         **output: Unpack[OutputArguments],
     ) -> list[Result]:
         """Segments several objects of one image in one request; arguments and errors as in `segment`."""
-        return await self._segment(image, image_id, list(prompts), wait_s, output)
+        return await self._segment(image, image_id, list(prompts), wait_s, (save_logits, load_logits), output)
 
     def session(
         self,
@@ -166,6 +175,44 @@ class AsyncClient:
         Without `multimask`, a lone first click takes the best of three candidates and everything else the single mask.
         """
         return AsyncSession(self, image, image_id, wait_s, output)
+
+    def generate_masks(
+        self,
+        image: ImageLike | None = None,
+        *,
+        image_id: str | None = None,
+        wait_s: float = 0,
+        **arguments: Unpack[EverythingArguments],
+    ) -> AsyncIterator[Update]:
+        """Segments everything in an image, as SAM2AutomaticMaskGenerator does; yields masks as they are found.
+
+        Leaving the iteration (closing it) ends the work on the server. Where its decoder dies, it begins again.
+
+        Args:
+            image: As in `segment`; with crop_n_layers the picture itself must be known.
+            image_id: Likewise.
+            wait_s: Likewise.
+            arguments: See `EverythingArguments`.
+
+        Raises:
+            InvalidRequest: A parameter is wrong.
+            MaskwireError: As `segment`.
+        """
+        return generate(self, image, image_id, wait_s, arguments)
+
+    async def everything(
+        self,
+        image: ImageLike | None = None,
+        *,
+        image_id: str | None = None,
+        wait_s: float = 0,
+        **arguments: Unpack[EverythingArguments],
+    ) -> list[FoundMask]:
+        """All masks of an image, as SAM2AutomaticMaskGenerator gives them; see `generate_masks`."""
+        masks: list[FoundMask] = []
+        async for update in self.generate_masks(image, image_id=image_id, wait_s=wait_s, **arguments):
+            masks = update.masks
+        return masks
 
     async def get(self, image_id: str) -> EmbeddedImage:
         """What is stored under a name.
@@ -213,6 +260,7 @@ class AsyncClient:
         image_id: str | None,
         prompts: Sequence[Prompt],
         wait_s: float,
+        logits: tuple[bool, bool],
         output: OutputArguments,
     ) -> list[Result]:
         if not prompts:
@@ -231,6 +279,8 @@ class AsyncClient:
             wait_ms=waiting,
             # An image that was given itself is that image, whoever uses its name by now.
             content_key=wanted.content_key if wanted is not None else "",
+            save_logits=logits[0],
+            load_logits=logits[1],
         )
         cached = wanted is None or wanted.cached
         try:
@@ -244,6 +294,7 @@ class AsyncClient:
             request.content_key = again.content_key
             response = await self._call_decoder(request)
         source = source or self._memory.source(image_id, response.image.content_key)
+        request.save_logits = False
         request.content_key = response.image.content_key  # forms that are fetched later are of the same image
         return [
             Result(
@@ -253,7 +304,8 @@ class AsyncClient:
                 forms=outputs,
                 cached=cached,
                 source=source,
-                fetch=None if self._fetch is None else self._fetch(request, index),
+                # Asked again, saved logits may be others by then.
+                fetch=None if self._fetch is None or result.refined else self._fetch(request, index),
             )
             for index, result in enumerate(response.results)
         ]

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import threading
-from collections.abc import Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator
 from typing import Any, TypeVar
 
 from maskwire.errors import MaskwireError
@@ -44,3 +44,22 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
     except BaseException:
         future.cancel()  # after Ctrl-C, the call does not go on unseen
         raise
+
+
+def each(items: AsyncIterator[T]) -> Iterator[T]:
+    """Iterates on that loop. Who leaves off early ends the work."""
+
+    async def following() -> tuple[T] | None:
+        async for item in items:
+            return (item,)
+        return None
+
+    async def close() -> None:
+        if isinstance(items, AsyncGenerator):
+            await items.aclose()
+
+    try:
+        while (item := run(following())) is not None:
+            yield item[0]
+    finally:
+        run(close())

@@ -5,9 +5,10 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
 from maskwire.aio import AsyncClient
-from maskwire.background import run
+from maskwire.background import each, run
 from maskwire.blocking import Session
 from maskwire.errors import MaskwireError
+from maskwire.everything import EverythingArguments, FoundMask, Update
 from maskwire.prompts import FORMATS, Format, OutputArguments, Prompt
 from maskwire.results import EmbeddedImage, Result
 from maskwire.session import AsyncSession
@@ -59,13 +60,7 @@ class Client:
         self, images: Iterable[AnImage], *, model: str = ""
     ) -> Iterator[tuple[AnImage, EmbeddedImage | MaskwireError]]:
         """Embeds many images, several at a time; see `AsyncClient.embed_many`."""
-        outcomes = self._client.embed_many(images, model=model)
-
-        async def following() -> tuple[AnImage, EmbeddedImage | MaskwireError] | None:
-            return await anext(outcomes, None)
-
-        while (outcome := run(following())) is not None:
-            yield outcome
+        return each(self._client.embed_many(images, model=model))
 
     def segment(
         self,
@@ -77,6 +72,8 @@ class Client:
         box: Sequence[float] | None = None,
         mask: Any = None,
         wait_s: float = 0,
+        save_logits: bool = False,
+        load_logits: bool = False,
         **output: Unpack[OutputArguments],
     ) -> Result:
         """Segments one object; see `AsyncClient.segment`."""
@@ -89,6 +86,8 @@ class Client:
                 box=box,
                 mask=mask,
                 wait_s=wait_s,
+                save_logits=save_logits,
+                load_logits=load_logits,
                 **output,
             )
         )
@@ -100,6 +99,8 @@ class Client:
         *,
         image_id: str | None = None,
         wait_s: float = 0,
+        save_logits: bool = False,
+        load_logits: bool = False,
         **output: Unpack[OutputArguments],
     ) -> list[Result]:
         """Segments several objects of one image; see `AsyncClient.segment_objects`."""
@@ -109,6 +110,8 @@ class Client:
                 prompts,
                 image_id=image_id,
                 wait_s=wait_s,
+                save_logits=save_logits,
+                load_logits=load_logits,
                 **output,
             )
         )
@@ -128,6 +131,28 @@ class Client:
 
         return Session(run(make()))
 
+    def generate_masks(
+        self,
+        image: ImageLike | None = None,
+        *,
+        image_id: str | None = None,
+        wait_s: float = 0,
+        **arguments: Unpack[EverythingArguments],
+    ) -> Iterator[Update]:
+        """Segments everything in an image, and yields masks as they are found; see `AsyncClient.generate_masks`."""
+        return each(self._client.generate_masks(image, image_id=image_id, wait_s=wait_s, **arguments))
+
+    def everything(
+        self,
+        image: ImageLike | None = None,
+        *,
+        image_id: str | None = None,
+        wait_s: float = 0,
+        **arguments: Unpack[EverythingArguments],
+    ) -> list[FoundMask]:
+        """All masks of an image; see `AsyncClient.everything`."""
+        return run(self._client.everything(image, image_id=image_id, wait_s=wait_s, **arguments))
+
     def get(self, image_id: str) -> EmbeddedImage:
         """What is stored under a name; see `AsyncClient.get`."""
         return run(self._client.get(image_id))
@@ -146,6 +171,7 @@ class Client:
         def fetch(form: Format) -> Sequence[types_pb2.Mask]:
             again = decoder_pb2.SegmentRequest()
             again.CopyFrom(request)
+            again.load_logits = False
             del again.prompts[:]
             again.prompts.append(request.prompts[index])
             again.output.ClearField("formats")

@@ -148,6 +148,7 @@ class Result:
         object_score: Logit of "there is an object"; above 0 means yes.
         prompt_id: As given in the prompt; in a session, the object's name.
         cached: False when this call had to encode the image first.
+        refined: True when saved logits were refined.
         is_preview: True for what a session only hovers over.
         timings: Milliseconds by stage, of the whole request.
     """
@@ -173,6 +174,7 @@ class Result:
         self.object_score = message.object_score
         self.prompt_id = message.prompt_id
         self.cached = cached
+        self.refined = message.refined
         self.is_preview = is_preview
         self.timings = milliseconds(response.timings)
         self._prompt = prompt

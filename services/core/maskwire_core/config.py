@@ -83,6 +83,10 @@ class DecoderSettings(Settings):
 
     port: int = Field(50052, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
     cache_bytes: int = Field(1024 * MIB, ge=0, description="Memory for hot embeddings, in bytes.")
+    saved_logits_ttl_s: int = Field(600, ge=1, description="Seconds that logits saved for refinement are kept.")
+    saved_logits_bytes: int = Field(
+        32 * MIB, ge=0, description="Memory in the store for saved logits of one embedding, in bytes."
+    )
     session_bytes: int = Field(
         8 * MIB, ge=0, description="Memory for the logits of one session's objects and their history, in bytes."
     )

@@ -73,14 +73,14 @@ def answering(
 
 
 def streaming(
-    method: Callable[[Any, AsyncIterator[Request], Context], AsyncIterator[Response]],
-) -> Callable[[Any, AsyncIterator[Request], Context], AsyncIterator[Response]]:
-    """As `answering`, for a method with many responses."""
+    method: Callable[[Any, Request, Context], AsyncIterator[Response]],
+) -> Callable[[Any, Request, Context], AsyncIterator[Response]]:
+    """As `answering`, for a method with many responses; its request may be an iterator of many."""
 
     @functools.wraps(method)
-    async def guarded(self: Any, requests: AsyncIterator[Request], context: Context) -> AsyncIterator[Response]:
+    async def guarded(self: Any, request: Request, context: Context) -> AsyncIterator[Response]:
         try:
-            async for response in method(self, requests, context):
+            async for response in method(self, request, context):
                 yield response
         except (asyncio.CancelledError, grpc.aio.AbortError, GeneratorExit):
             raise

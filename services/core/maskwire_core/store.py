@@ -4,6 +4,8 @@ Keys, with {...} a cluster hash tag so that what belongs to one image lies on on
 
     maskwire:embedding:{NAMESPACE/CONTENT_KEY}   bytes of `embedding.pack`, expires
     maskwire:alias:{NAMESPACE/IMAGE_ID}          the content key, expires
+    maskwire:prompts:{NAMESPACE/CONTENT_KEY}     prompts whose logits are saved, by time of use, expires
+    maskwire:logits:{NAMESPACE/CONTENT_KEY}      their logits by prompts, expires
     maskwire:decoder:DIGEST                      bytes of `DecoderBundle.packed`
 """
 
@@ -11,7 +13,8 @@ import contextlib
 import hashlib
 import logging
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 import redis
@@ -49,6 +52,14 @@ def _embedding(namespace: str, key: str) -> str:
 
 def _alias(namespace: str, image_id: str) -> str:
     return f"maskwire:alias:{{{namespace}/{image_id}}}"
+
+
+def _prompts(namespace: str, key: str) -> str:
+    return f"maskwire:prompts:{{{namespace}/{key}}}"
+
+
+def _logits(namespace: str, key: str) -> str:
+    return f"maskwire:logits:{{{namespace}/{key}}}"
 
 
 def _decoder(digest: str) -> str:
@@ -171,6 +182,45 @@ class Store:
         """Forgets a name. Returns whether it existed."""
         with _translated():
             return bool(self._redis.delete(_alias(namespace, image_id)))
+
+    # Logits to be refined
+
+    def save_logits(self, namespace: str, key: str, prompts: bytes, logits: bytes, ttl_s: int) -> list[bytes]:
+        """Saves logits under the prompts that gave them.
+
+        Returns:
+            All prompts that logits of this embedding are saved under, the least recently used first.
+        """
+        index, values = _prompts(namespace, key), _logits(namespace, key)
+        with _translated():
+            pipeline = self._redis.pipeline()
+            pipeline.hset(values, prompts, logits)
+            pipeline.zadd(index, {prompts: time.time()})
+            pipeline.pexpire(values, ttl_s * 1000)
+            pipeline.pexpire(index, ttl_s * 1000)
+            pipeline.zrange(index, 0, -1)
+            return cast(list[bytes], pipeline.execute()[-1])
+
+    def saved_prompts(self, namespace: str, key: str) -> list[bytes]:
+        """Prompts that logits of an embedding are saved under, the least recently used first."""
+        with _translated():
+            return cast(list[bytes], self._redis.zrange(_prompts(namespace, key), 0, -1))
+
+    def get_logits(self, namespace: str, key: str, prompts: bytes) -> bytes | None:
+        """Logits that were saved under prompts, which count as used."""
+        with _translated():
+            pipeline = self._redis.pipeline()
+            pipeline.zadd(_prompts(namespace, key), {prompts: time.time()}, xx=True)
+            pipeline.hget(_logits(namespace, key), prompts)
+            return cast(bytes | None, pipeline.execute()[-1])
+
+    def drop_logits(self, namespace: str, key: str, prompts: Sequence[bytes]) -> None:
+        """Forgets logits."""
+        with _translated():
+            pipeline = self._redis.pipeline()
+            pipeline.zrem(_prompts(namespace, key), *prompts)
+            pipeline.hdel(_logits(namespace, key), *prompts)
+            pipeline.execute()
 
     # Exported decoders
 

@@ -14,7 +14,7 @@ from maskwire_decoder.service import NAME, DecoderService
 async def run(settings: DecoderSettings) -> None:
     store = open_store(settings)
     try:
-        service = DecoderService(settings, Images(settings, store))
+        service = DecoderService(settings, Images(settings, store), store)
         await serve(
             settings,
             NAME,

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import types_pb2
@@ -10,11 +11,13 @@ from maskwire_core import names
 from maskwire_core.config import DecoderSettings
 from maskwire_core.errors import InvalidArgument, ResourceExhausted
 from maskwire_core.rpc import MAX_MESSAGE_BYTES
+from maskwire_core.store import Store
 
 from maskwire_decoder import masks
 from maskwire_decoder.images import Image, Images
 from maskwire_decoder.predictor import Prediction
 from maskwire_decoder.prompts import LOGITS_DTYPES, Limits, Output, Prompt, read_output, read_prompts
+from maskwire_decoder.refinement import Refinement
 from maskwire_decoder.turns import Turns
 
 MAX_WAIT_MS = 60_000
@@ -26,10 +29,11 @@ Wanted = pb.SegmentRequest | pb.SetImage
 class Segmenter:
     """What all requests share: images, worker threads, limits."""
 
-    def __init__(self, settings: DecoderSettings, images: Images) -> None:
+    def __init__(self, settings: DecoderSettings, images: Images, store: Store) -> None:
         self.limits = Limits(settings.max_prompts, settings.max_points)
         self.turns = Turns("mask decoder", settings.decode_workers, settings.queue_limit)
-        self.images = images
+        self._images = images
+        self._refinement = Refinement(settings, store)
 
     async def find(self, wanted: Wanted, timings: pb.SegmentTimings) -> Image:
         """The image that a request names.
@@ -42,7 +46,7 @@ class Segmenter:
         started = time.perf_counter()
         namespace, image_id = names.namespace(wanted.namespace), names.image_id(wanted.image_id)
         content_key = names.content_key(wanted.content_key)
-        image, timings.in_memory = await self.images.find(namespace, image_id, content_key, wanted.wait_ms)
+        image, timings.in_memory = await self._images.find(namespace, image_id, content_key, wanted.wait_ms)
         timings.fetch_ms = (time.perf_counter() - started) * 1e3
         return image
 
@@ -67,6 +71,16 @@ class Segmenter:
         output = read_output(request.output)
         prompts = self.read(request.prompts, image)
         check_size(len(prompts), output, image)
+        saving = isinstance(request, pb.SegmentRequest) and request.save_logits
+        loaded: list[bool] = []
+        if isinstance(request, pb.SegmentRequest) and request.load_logits:
+            size = image.predictor.config.mask_size
+            found = await asyncio.to_thread(self._refinement.load, image.header, prompts, size)
+            loaded = [logits is not None and prompt.mask is None for prompt, logits in zip(prompts, found, strict=True)]
+            prompts = [
+                replace(prompt, mask=logits) if use else prompt
+                for prompt, logits, use in zip(prompts, found, loaded, strict=True)
+            ]
         urgent = len(prompts) == 1  # somebody's click; many prompts are a program's
         jobs = [
             asyncio.ensure_future(self.turns.run(caller, urgent, _answer, image, prompt, output)) for prompt in prompts
@@ -76,13 +90,18 @@ class Segmenter:
         finally:  # after an error or a cancel, what still waits is not decoded
             for job in jobs:
                 job.cancel()
+        if saving:
+            logits = [prediction.best for (_, prediction, _, _), _ in decoded]
+            await asyncio.to_thread(self._refinement.save, image.header, prompts, logits)
         response.image.CopyFrom(describe(image, image_id))
         timings = response.timings
-        for (result, decode_ms, mask_ms), queue_ms in decoded:
+        for (result, _, decode_ms, mask_ms), queue_ms in decoded:
             response.results.append(result)
             timings.queue_ms += queue_ms
             timings.decode_ms += decode_ms
             timings.mask_ms += mask_ms
+        for result, use in zip(response.results, loaded, strict=False):
+            result.refined = use
 
 
 def predict(image: Image, prompt: Prompt, multimask: bool, every: bool) -> tuple[Prediction, float]:
@@ -104,10 +123,10 @@ def render(
     return result, (time.perf_counter() - started) * 1e3
 
 
-def _answer(image: Image, prompt: Prompt, output: Output) -> tuple[types_pb2.PromptResult, float, float]:
+def _answer(image: Image, prompt: Prompt, output: Output) -> tuple[types_pb2.PromptResult, Prediction, float, float]:
     prediction, decode_ms = predict(image, prompt, output.multimask, output.every)
     result, mask_ms = render(image, prompt, prediction, output)
-    return result, decode_ms, mask_ms
+    return result, prediction, decode_ms, mask_ms
 
 
 def check_size(prompts: int, output: Output, image: Image) -> None:

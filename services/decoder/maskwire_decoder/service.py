@@ -9,7 +9,9 @@ from maskwire.v1 import decoder_pb2_grpc
 from maskwire_core.config import DecoderSettings
 from maskwire_core.errors import Unavailable
 from maskwire_core.rpc import Context, answering, streaming
+from maskwire_core.store import Store
 
+from maskwire_decoder.everything import Generator
 from maskwire_decoder.images import Images
 from maskwire_decoder.segmenter import Segmenter
 from maskwire_decoder.session import Session
@@ -20,8 +22,8 @@ NAME = pb.DESCRIPTOR.services_by_name["DecoderService"].full_name
 class DecoderService(decoder_pb2_grpc.DecoderServiceServicer):
     """See protos/maskwire/v1/decoder.proto."""
 
-    def __init__(self, settings: DecoderSettings, images: Images) -> None:
-        self._segmenter = Segmenter(settings, images)
+    def __init__(self, settings: DecoderSettings, images: Images, store: Store) -> None:
+        self._segmenter = Segmenter(settings, images, store)
         self._session_bytes = settings.session_bytes
         self._draining = asyncio.Event()
 
@@ -48,4 +50,11 @@ class DecoderService(decoder_pb2_grpc.DecoderServiceServicer):
             raise Unavailable("DRAINING", "this decoder is about to stop; ask another", retry_after_s=0.1)
         session = Session(self._segmenter, self._session_bytes, self._draining)
         async for response in session.answer(requests):
+            yield response
+
+    @streaming
+    async def GenerateMasks(
+        self, request: pb.GenerateMasksRequest, context: Context
+    ) -> AsyncIterator[pb.GenerateMasksResponse]:
+        async for response in Generator(self._segmenter, context, request).run():
             yield response

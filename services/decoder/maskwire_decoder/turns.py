@@ -39,7 +39,7 @@ class Turns:
     def __init__(self, name: str, threads: int, limit: int) -> None:
         self._name = name
         self._limit = limit
-        self._threads = threads
+        self.threads = threads
         self._lock = threading.Lock()
         self._lanes: dict[bool, OrderedDict[Hashable, deque[_Job]]] = {True: OrderedDict(), False: OrderedDict()}
         self._waiting = {True: 0, False: 0}
@@ -67,7 +67,7 @@ class Turns:
         job = _Job(lambda: function(*args, **kwargs), loop, loop.create_future(), time.perf_counter())
         with self._lock:
             waiting = self._waiting[urgent]
-            if waiting + self._running >= self._limit + self._threads:
+            if waiting + self._running >= self._limit + self.threads:
                 raise ResourceExhausted(
                     "QUEUE_FULL", f"{waiting} requests are waiting for the {self._name}; try again", retry_after_s=0.5
                 )

@@ -27,7 +27,7 @@ from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from maskwire.v1 import types_pb2 as maskwire_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19maskwire/v1/decoder.proto\x12\x0bmaskwire.v1\x1a\x1bgoogle/protobuf/empty.proto\x1a\x17google/rpc/status.proto\x1a\x17maskwire/v1/types.proto\"\xad\x01\n\x0eSegmentRequest\x12\x10\n\x08image_id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12$\n\x07prompts\x18\x03 \x03(\x0b\x32\x13.maskwire.v1.Prompt\x12*\n\x06output\x18\x04 \x01(\x0b\x32\x1a.maskwire.v1.OutputOptions\x12\x0f\n\x07wait_ms\x18\x05 \x01(\r\x12\x13\n\x0b\x63ontent_key\x18\x06 \x01(\t\"\x97\x01\n\x0fSegmentResponse\x12*\n\x07results\x18\x01 \x03(\x0b\x32\x19.maskwire.v1.PromptResult\x12*\n\x05image\x18\x02 \x01(\x0b\x32\x1b.maskwire.v1.SegmentedImage\x12,\n\x07timings\x18\x03 \x01(\x0b\x32\x1b.maskwire.v1.SegmentTimings\"k\n\x0eSegmentedImage\x12\x10\n\x08image_id\x18\x01 \x01(\t\x12\x11\n\theight_px\x18\x02 \x01(\r\x12\x10\n\x08width_px\x18\x03 \x01(\r\x12\r\n\x05model\x18\x04 \x01(\t\x12\x13\n\x0b\x63ontent_key\x18\x05 \x01(\t\"}\n\x0eSegmentTimings\x12\x10\n\x08queue_ms\x18\x01 \x01(\x02\x12\x10\n\x08\x66\x65tch_ms\x18\x02 \x01(\x02\x12\x11\n\tdecode_ms\x18\x03 \x01(\x02\x12\x0f\n\x07mask_ms\x18\x04 \x01(\x02\x12\x10\n\x08total_ms\x18\x05 \x01(\x02\x12\x11\n\tin_memory\x18\x06 \x01(\x08\"U\n\x08SetImage\x12\x10\n\x08image_id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0f\n\x07wait_ms\x18\x03 \x01(\r\x12\x13\n\x0b\x63ontent_key\x18\x04 \x01(\t\"a\n\rStreamPrompts\x12$\n\x07prompts\x18\x01 \x03(\x0b\x32\x13.maskwire.v1.Prompt\x12*\n\x06output\x18\x02 \x01(\x0b\x32\x1a.maskwire.v1.OutputOptions\"\xfe\x02\n\nEditObject\x12\x11\n\tobject_id\x18\x01 \x01(\t\x12\'\n\tadd_point\x18\x02 \x01(\x0b\x32\x12.maskwire.v1.PointH\x00\x12\x16\n\x0cremove_point\x18\x03 \x01(\rH\x00\x12#\n\x07set_box\x18\x04 \x01(\x0b\x32\x10.maskwire.v1.BoxH\x00\x12\'\n\x05\x63lear\x18\x05 \x01(\x0b\x32\x16.google.protobuf.EmptyH\x00\x12&\n\x04undo\x18\x06 \x01(\x0b\x32\x16.google.protobuf.EmptyH\x00\x12&\n\x04redo\x18\x07 \x01(\x0b\x32\x16.google.protobuf.EmptyH\x00\x12(\n\x06remove\x18\x08 \x01(\x0b\x32\x16.google.protobuf.EmptyH\x00\x12*\n\x06output\x18\t \x01(\x0b\x32\x1a.maskwire.v1.OutputOptions\x12\x13\n\x06refine\x18\n \x01(\x08H\x01\x88\x01\x01\x42\x08\n\x06\x63hangeB\t\n\x07_refine\"Z\n\rRestoreObject\x12\x11\n\tobject_id\x18\x01 \x01(\t\x12&\n\x05steps\x18\x02 \x03(\x0b\x32\x17.maskwire.v1.EditObject\x12\x0e\n\x06undone\x18\x03 \x01(\r\"\xa5\x02\n\x14SegmentStreamRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12*\n\tset_image\x18\x02 \x01(\x0b\x32\x15.maskwire.v1.SetImageH\x00\x12-\n\x07segment\x18\x03 \x01(\x0b\x32\x1a.maskwire.v1.StreamPromptsH\x00\x12\'\n\x04\x65\x64it\x18\x04 \x01(\x0b\x32\x17.maskwire.v1.EditObjectH\x00\x12-\n\x07restore\x18\x05 \x01(\x0b\x32\x1a.maskwire.v1.RestoreObjectH\x00\x12\x13\n\x0bspeculative\x18\x06 \x01(\x08\x12\x17\n\nmasks_seen\x18\x07 \x01(\x04H\x01\x88\x01\x01\x42\t\n\x07requestB\r\n\x0b_masks_seen\"f\n\nImageReady\x12*\n\x05image\x18\x01 \x01(\x0b\x32\x1b.maskwire.v1.SegmentedImage\x12,\n\x07timings\x18\x02 \x01(\x0b\x32\x1b.maskwire.v1.SegmentTimings\"\x9c\x01\n\x0cObjectResult\x12\x11\n\tobject_id\x18\x01 \x01(\t\x12#\n\x06prompt\x18\x02 \x01(\x0b\x32\x13.maskwire.v1.Prompt\x12,\n\x06result\x18\x03 \x01(\x0b\x32\x1c.maskwire.v1.SegmentResponse\x12\x12\n\nundo_steps\x18\x04 \x01(\r\x12\x12\n\nredo_steps\x18\x05 \x01(\r\"\x1d\n\nSuperseded\x12\x0f\n\x07started\x18\x01 \x01(\x08\"5\n\x0eStreamCounters\x12\x0f\n\x07\x64\x65\x63odes\x18\x01 \x01(\x04\x12\x12\n\nsuperseded\x18\x02 \x01(\x04\"\xf3\x02\n\x15SegmentStreamResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12.\n\x0bimage_ready\x18\x02 \x01(\x0b\x32\x17.maskwire.v1.ImageReadyH\x00\x12.\n\x06result\x18\x03 \x01(\x0b\x32\x1c.maskwire.v1.SegmentResponseH\x00\x12#\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12+\n\x06object\x18\x05 \x01(\x0b\x32\x19.maskwire.v1.ObjectResultH\x00\x12-\n\nsuperseded\x18\x06 \x01(\x0b\x32\x17.maskwire.v1.SupersededH\x00\x12+\n\treconnect\x18\x07 \x01(\x0b\x32\x16.google.protobuf.EmptyH\x00\x12-\n\x08\x63ounters\x18\x08 \x01(\x0b\x32\x1b.maskwire.v1.StreamCountersB\t\n\x07outcome2\xb2\x01\n\x0e\x44\x65\x63oderService\x12\x44\n\x07Segment\x12\x1b.maskwire.v1.SegmentRequest\x1a\x1c.maskwire.v1.SegmentResponse\x12Z\n\rSegmentStream\x12!.maskwire.v1.SegmentStreamRequest\x1a\".maskwire.v1.SegmentStreamResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19maskwire/v1/decoder.proto\x12\x0bmaskwire.v1\x1a\x1bgoogle/protobuf/empty.proto\x1a\x17google/rpc/status.proto\x1a\x17maskwire/v1/types.proto\"\xd7\x01\n\x0eSegmentRequest\x12\x10\n\x08image_id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12$\n\x07prompts\x18\x03 \x03(\x0b\x32\x13.maskwire.v1.Prompt\x12*\n\x06output\x18\x04 \x01(\x0b\x32\x1a.maskwire.v1.OutputOptions\x12\x0f\n\x07wait_ms\x18\x05 \x01(\r\x12\x13\n\x0b\x63ontent_key\x18\x06 \x01(\t\x12\x13\n\x0bsave_logits\x18\x07 \x01(\x08\x12\x13\n\x0bload_logits\x18\x08 \x01(\x08\"\x97\x01\n\x0fSegmentResponse\x12*\n\x07results\x18\x01 \x03(\x0b\x32\x19.maskwire.v1.PromptResult\x12*\n\x05image\x18\x02 \x01(\x0b\x32\x1b.maskwire.v1.SegmentedImage\x12,\n\x07timings\x18\x03 \x01(\x0b\x32\x1b.maskwire.v1.SegmentTimings\"k\n\x0eSegmentedImage\x12\x10\n\x08image_id\x18\x01 \x01(\t\x12\x11\n\theight_px\x18\x02 \x01(\r\x12\x10\n\x08width_px\x18\x03 \x01(\r\x12\r\n\x05model\x18\x04 \x01(\t\x12\x13\n\x0b\x63ontent_key\x18\x05 \x01(\t\"}\n\x0eSegmentTimings\x12\x10\n\x08queue_ms\x18\x01 \x01(\x02\x12\x10\n\x08\x66\x65tch_ms\x18\x02 \x01(\x02\x12\x11\n\tdecode_ms\x18\x03 \x01(\x02\x12\x0f\n\x07mask_ms\x18\x04 \x01(\x02\x12\x10\n\x08total_ms\x18\x05 \x01(\x02\x12\x11\n\tin_memory\x18\x06 \x01(\x08\"U\n\x08SetImage\x12\x10\n\x08image_id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0f\n\x07wait_ms\x18\x03 \x01(\r\x12\x13\n\x0b\x63ontent_key\x18\x04 \x01(\t\"a\n\rStreamPrompts\x12$\n\x07prompts\x18\x01 \x03(\x0b\x32\x13.maskwire.v1.Prompt\x12*\n\x06output\x18\x02 \x01(\x0b\x32\x1a.maskwire.v1.OutputOptions\"\xfe\x02\n\nEditObject\x12\x11\n\tobject_id\x18\x01 \x01(\t\x12\'\n\tadd_point\x18\x02 \x01(\x0b\x32\x12.maskwire.v1.PointH\x00\x12\x16\n\x0cremove_point\x18\x03 \x01(\rH\x00\x12#\n\x07set_box\x18\x04 \x01(\x0b\x32\x10.maskwire.v1.BoxH\x00\x12\'\n\x05\x63lear\x18\x05 \x01(\x0b\x32\x16.google.protobuf.EmptyH\x00\x12&\n\x04undo\x18\x06 \x01(\x0b\x32\x16.google.protobuf.EmptyH\x00\x12&\n\x04redo\x18\x07 \x01(\x0b\x32\x16.google.protobuf.EmptyH\x00\x12(\n\x06remove\x18\x08 \x01(\x0b\x32\x16.google.protobuf.EmptyH\x00\x12*\n\x06output\x18\t \x01(\x0b\x32\x1a.maskwire.v1.OutputOptions\x12\x13\n\x06refine\x18\n \x01(\x08H\x01\x88\x01\x01\x42\x08\n\x06\x63hangeB\t\n\x07_refine\"Z\n\rRestoreObject\x12\x11\n\tobject_id\x18\x01 \x01(\t\x12&\n\x05steps\x18\x02 \x03(\x0b\x32\x17.maskwire.v1.EditObject\x12\x0e\n\x06undone\x18\x03 \x01(\r\"\xa5\x02\n\x14SegmentStreamRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12*\n\tset_image\x18\x02 \x01(\x0b\x32\x15.maskwire.v1.SetImageH\x00\x12-\n\x07segment\x18\x03 \x01(\x0b\x32\x1a.maskwire.v1.StreamPromptsH\x00\x12\'\n\x04\x65\x64it\x18\x04 \x01(\x0b\x32\x17.maskwire.v1.EditObjectH\x00\x12-\n\x07restore\x18\x05 \x01(\x0b\x32\x1a.maskwire.v1.RestoreObjectH\x00\x12\x13\n\x0bspeculative\x18\x06 \x01(\x08\x12\x17\n\nmasks_seen\x18\x07 \x01(\x04H\x01\x88\x01\x01\x42\t\n\x07requestB\r\n\x0b_masks_seen\"f\n\nImageReady\x12*\n\x05image\x18\x01 \x01(\x0b\x32\x1b.maskwire.v1.SegmentedImage\x12,\n\x07timings\x18\x02 \x01(\x0b\x32\x1b.maskwire.v1.SegmentTimings\"\x9c\x01\n\x0cObjectResult\x12\x11\n\tobject_id\x18\x01 \x01(\t\x12#\n\x06prompt\x18\x02 \x01(\x0b\x32\x13.maskwire.v1.Prompt\x12,\n\x06result\x18\x03 \x01(\x0b\x32\x1c.maskwire.v1.SegmentResponse\x12\x12\n\nundo_steps\x18\x04 \x01(\r\x12\x12\n\nredo_steps\x18\x05 \x01(\r\"\x1d\n\nSuperseded\x12\x0f\n\x07started\x18\x01 \x01(\x08\"5\n\x0eStreamCounters\x12\x0f\n\x07\x64\x65\x63odes\x18\x01 \x01(\x04\x12\x12\n\nsuperseded\x18\x02 \x01(\x04\"\xf3\x02\n\x15SegmentStreamResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12.\n\x0bimage_ready\x18\x02 \x01(\x0b\x32\x17.maskwire.v1.ImageReadyH\x00\x12.\n\x06result\x18\x03 \x01(\x0b\x32\x1c.maskwire.v1.SegmentResponseH\x00\x12#\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12+\n\x06object\x18\x05 \x01(\x0b\x32\x19.maskwire.v1.ObjectResultH\x00\x12-\n\nsuperseded\x18\x06 \x01(\x0b\x32\x17.maskwire.v1.SupersededH\x00\x12+\n\treconnect\x18\x07 \x01(\x0b\x32\x16.google.protobuf.EmptyH\x00\x12-\n\x08\x63ounters\x18\x08 \x01(\x0b\x32\x1b.maskwire.v1.StreamCountersB\t\n\x07outcome\"4\n\tPointGrid\x12\x17\n\x0fpoints_per_side\x18\x01 \x01(\r\x12\x0e\n\x06points\x18\x02 \x03(\x01\"w\n\tImageCrop\x12\x10\n\x08image_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ontent_key\x18\x02 \x01(\t\x12\x1d\n\x03\x62ox\x18\x03 \x01(\x0b\x32\x10.maskwire.v1.Box\x12$\n\x04grid\x18\x04 \x01(\x0b\x32\x16.maskwire.v1.PointGrid\"\xc9\x04\n\x14GenerateMasksRequest\x12\x10\n\x08image_id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0f\n\x07wait_ms\x18\x03 \x01(\r\x12\x13\n\x0b\x63ontent_key\x18\x04 \x01(\t\x12$\n\x04grid\x18\x05 \x01(\x0b\x32\x16.maskwire.v1.PointGrid\x12\x18\n\x10points_per_batch\x18\x06 \x01(\r\x12\x1c\n\x0fpred_iou_thresh\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12#\n\x16stability_score_thresh\x18\x08 \x01(\x01H\x01\x88\x01\x01\x12#\n\x16stability_score_offset\x18\t \x01(\x01H\x02\x88\x01\x01\x12\x16\n\x0emask_threshold\x18\n \x01(\x01\x12\x1b\n\x0e\x62ox_nms_thresh\x18\x0b \x01(\x01H\x03\x88\x01\x01\x12\x1c\n\x0f\x63rop_nms_thresh\x18\x0c \x01(\x01H\x04\x88\x01\x01\x12\x1c\n\x14min_mask_region_area\x18\r \x01(\r\x12\x0f\n\x07use_m2m\x18\x0e \x01(\x08\x12\x16\n\tmultimask\x18\x0f \x01(\x08H\x05\x88\x01\x01\x12%\n\x05\x63rops\x18\x10 \x03(\x0b\x32\x16.maskwire.v1.ImageCropB\x12\n\x10_pred_iou_threshB\x19\n\x17_stability_score_threshB\x19\n\x17_stability_score_offsetB\x11\n\x0f_box_nms_threshB\x12\n\x10_crop_nms_threshB\x0c\n\n_multimask\"\xe5\x01\n\rGeneratedMask\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x1d\n\x03rle\x18\x02 \x01(\x0b\x32\x10.maskwire.v1.Rle\x12\x0f\n\x07\x61rea_px\x18\x03 \x01(\r\x12\x1d\n\x03\x62ox\x18\x04 \x01(\x0b\x32\x10.maskwire.v1.Box\x12\x15\n\rpredicted_iou\x18\x05 \x01(\x01\x12\x17\n\x0fstability_score\x18\x06 \x01(\x01\x12!\n\x05point\x18\x07 \x01(\x0b\x32\x12.maskwire.v1.Point\x12\"\n\x08\x63rop_box\x18\x08 \x01(\x0b\x32\x10.maskwire.v1.Box\"\x88\x02\n\x15GenerateMasksResponse\x12)\n\x05\x66ound\x18\x01 \x03(\x0b\x32\x1a.maskwire.v1.GeneratedMask\x12\x0f\n\x07\x64ropped\x18\x02 \x03(\r\x12\x0f\n\x07revived\x18\x03 \x03(\r\x12\x13\n\x0bpoints_done\x18\x04 \x01(\r\x12\x14\n\x0cpoints_total\x18\x05 \x01(\r\x12\x0f\n\x07is_last\x18\x06 \x01(\x08\x12\x0c\n\x04kept\x18\x07 \x03(\r\x12*\n\x05image\x18\x08 \x01(\x0b\x32\x1b.maskwire.v1.SegmentedImage\x12,\n\x07timings\x18\t \x01(\x0b\x32\x1b.maskwire.v1.SegmentTimings2\x8c\x02\n\x0e\x44\x65\x63oderService\x12\x44\n\x07Segment\x12\x1b.maskwire.v1.SegmentRequest\x1a\x1c.maskwire.v1.SegmentResponse\x12Z\n\rSegmentStream\x12!.maskwire.v1.SegmentStreamRequest\x1a\".maskwire.v1.SegmentStreamResponse(\x01\x30\x01\x12X\n\rGenerateMasks\x12!.maskwire.v1.GenerateMasksRequest\x1a\".maskwire.v1.GenerateMasksResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,33 +35,43 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'maskwire.v1.decoder_pb2', _
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SEGMENTREQUEST']._serialized_start=122
-  _globals['_SEGMENTREQUEST']._serialized_end=295
-  _globals['_SEGMENTRESPONSE']._serialized_start=298
-  _globals['_SEGMENTRESPONSE']._serialized_end=449
-  _globals['_SEGMENTEDIMAGE']._serialized_start=451
-  _globals['_SEGMENTEDIMAGE']._serialized_end=558
-  _globals['_SEGMENTTIMINGS']._serialized_start=560
-  _globals['_SEGMENTTIMINGS']._serialized_end=685
-  _globals['_SETIMAGE']._serialized_start=687
-  _globals['_SETIMAGE']._serialized_end=772
-  _globals['_STREAMPROMPTS']._serialized_start=774
-  _globals['_STREAMPROMPTS']._serialized_end=871
-  _globals['_EDITOBJECT']._serialized_start=874
-  _globals['_EDITOBJECT']._serialized_end=1256
-  _globals['_RESTOREOBJECT']._serialized_start=1258
-  _globals['_RESTOREOBJECT']._serialized_end=1348
-  _globals['_SEGMENTSTREAMREQUEST']._serialized_start=1351
-  _globals['_SEGMENTSTREAMREQUEST']._serialized_end=1644
-  _globals['_IMAGEREADY']._serialized_start=1646
-  _globals['_IMAGEREADY']._serialized_end=1748
-  _globals['_OBJECTRESULT']._serialized_start=1751
-  _globals['_OBJECTRESULT']._serialized_end=1907
-  _globals['_SUPERSEDED']._serialized_start=1909
-  _globals['_SUPERSEDED']._serialized_end=1938
-  _globals['_STREAMCOUNTERS']._serialized_start=1940
-  _globals['_STREAMCOUNTERS']._serialized_end=1993
-  _globals['_SEGMENTSTREAMRESPONSE']._serialized_start=1996
-  _globals['_SEGMENTSTREAMRESPONSE']._serialized_end=2367
-  _globals['_DECODERSERVICE']._serialized_start=2370
-  _globals['_DECODERSERVICE']._serialized_end=2548
+  _globals['_SEGMENTREQUEST']._serialized_end=337
+  _globals['_SEGMENTRESPONSE']._serialized_start=340
+  _globals['_SEGMENTRESPONSE']._serialized_end=491
+  _globals['_SEGMENTEDIMAGE']._serialized_start=493
+  _globals['_SEGMENTEDIMAGE']._serialized_end=600
+  _globals['_SEGMENTTIMINGS']._serialized_start=602
+  _globals['_SEGMENTTIMINGS']._serialized_end=727
+  _globals['_SETIMAGE']._serialized_start=729
+  _globals['_SETIMAGE']._serialized_end=814
+  _globals['_STREAMPROMPTS']._serialized_start=816
+  _globals['_STREAMPROMPTS']._serialized_end=913
+  _globals['_EDITOBJECT']._serialized_start=916
+  _globals['_EDITOBJECT']._serialized_end=1298
+  _globals['_RESTOREOBJECT']._serialized_start=1300
+  _globals['_RESTOREOBJECT']._serialized_end=1390
+  _globals['_SEGMENTSTREAMREQUEST']._serialized_start=1393
+  _globals['_SEGMENTSTREAMREQUEST']._serialized_end=1686
+  _globals['_IMAGEREADY']._serialized_start=1688
+  _globals['_IMAGEREADY']._serialized_end=1790
+  _globals['_OBJECTRESULT']._serialized_start=1793
+  _globals['_OBJECTRESULT']._serialized_end=1949
+  _globals['_SUPERSEDED']._serialized_start=1951
+  _globals['_SUPERSEDED']._serialized_end=1980
+  _globals['_STREAMCOUNTERS']._serialized_start=1982
+  _globals['_STREAMCOUNTERS']._serialized_end=2035
+  _globals['_SEGMENTSTREAMRESPONSE']._serialized_start=2038
+  _globals['_SEGMENTSTREAMRESPONSE']._serialized_end=2409
+  _globals['_POINTGRID']._serialized_start=2411
+  _globals['_POINTGRID']._serialized_end=2463
+  _globals['_IMAGECROP']._serialized_start=2465
+  _globals['_IMAGECROP']._serialized_end=2584
+  _globals['_GENERATEMASKSREQUEST']._serialized_start=2587
+  _globals['_GENERATEMASKSREQUEST']._serialized_end=3172
+  _globals['_GENERATEDMASK']._serialized_start=3175
+  _globals['_GENERATEDMASK']._serialized_end=3404
+  _globals['_GENERATEMASKSRESPONSE']._serialized_start=3407
+  _globals['_GENERATEMASKSRESPONSE']._serialized_end=3671
+  _globals['_DECODERSERVICE']._serialized_start=3674
+  _globals['_DECODERSERVICE']._serialized_end=3942
 # @@protoc_insertion_point(module_scope)

@@ -33,6 +33,8 @@ class SegmentRequest(_message.Message):
     OUTPUT_FIELD_NUMBER: _builtins.int
     WAIT_MS_FIELD_NUMBER: _builtins.int
     CONTENT_KEY_FIELD_NUMBER: _builtins.int
+    SAVE_LOGITS_FIELD_NUMBER: _builtins.int
+    LOAD_LOGITS_FIELD_NUMBER: _builtins.int
     image_id: _builtins.str
     """The image's name, as given to or issued by the encoder."""
     namespace: _builtins.str
@@ -41,6 +43,16 @@ class SegmentRequest(_message.Message):
     """How long to wait for the image if it is not there yet (its encode may be in flight), in milliseconds; at most 60,000."""
     content_key: _builtins.str
     """Take this embedding, whatever image_id names by now. Errors: NOT_FOUND (EMBEDDING_EXPIRED) when it is not stored."""
+    save_logits: _builtins.bool
+    """Keep the logits of the best mask of each prompt under the prompts of this request, for load_logits of later ones. They
+    are shared by all decoders, belong to the embedding, and live for minutes. Errors: INVALID_ARGUMENT (TOO_MUCH_TO_SAVE).
+    """
+    load_logits: _builtins.bool
+    """Refine what was saved. Of the saved requests on this embedding whose every prompt matches another prompt of this
+    request (the same box, and points that this one has too), and that are not this request itself, the one with one
+    point fewer counts, else the one with most points. Its logits become the mask of the prompts that they match, where
+    these have none. Without any, the prompts are decoded as they are.
+    """
     @_builtins.property
     def prompts(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Prompt]:
         """One or more objects; each is answered by itself. Empty: one prompt without points, box or mask."""
@@ -58,10 +70,12 @@ class SegmentRequest(_message.Message):
         output: _types_pb2.OutputOptions | None = ...,
         wait_ms: _builtins.int = ...,
         content_key: _builtins.str = ...,
+        save_logits: _builtins.bool = ...,
+        load_logits: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["output", b"output"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_key", b"content_key", "image_id", b"image_id", "namespace", b"namespace", "output", b"output", "prompts", b"prompts", "wait_ms", b"wait_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_key", b"content_key", "image_id", b"image_id", "load_logits", b"load_logits", "namespace", b"namespace", "output", b"output", "prompts", b"prompts", "save_logits", b"save_logits", "wait_ms", b"wait_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -621,3 +635,306 @@ class SegmentStreamResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 
 Global___SegmentStreamResponse: _TypeAlias = SegmentStreamResponse  # noqa: Y015
+
+@_typing.final
+class PointGrid(_message.Message):
+    """Where to click: points_per_side, or the points themselves."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POINTS_PER_SIDE_FIELD_NUMBER: _builtins.int
+    POINTS_FIELD_NUMBER: _builtins.int
+    points_per_side: _builtins.int
+    """So many by so many evenly spaced points; at most 512. 32 where neither this nor points are given."""
+    @_builtins.property
+    def points(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """x0, y0, x1, y1, ... as fractions of the width and height, 0 to 1."""
+
+    def __init__(
+        self,
+        *,
+        points_per_side: _builtins.int = ...,
+        points: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["points", b"points", "points_per_side", b"points_per_side"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PointGrid: _TypeAlias = PointGrid  # noqa: Y015
+
+@_typing.final
+class ImageCrop(_message.Message):
+    """A part of the image that is segmented too, at the model's full resolution. It is an image of its own, embedded from
+    the pixels of the part, in the same namespace.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IMAGE_ID_FIELD_NUMBER: _builtins.int
+    CONTENT_KEY_FIELD_NUMBER: _builtins.int
+    BOX_FIELD_NUMBER: _builtins.int
+    GRID_FIELD_NUMBER: _builtins.int
+    image_id: _builtins.str
+    """The name of the part's image. Its encode may be in flight: wait_ms of the request counts."""
+    content_key: _builtins.str
+    """Take this embedding, whatever image_id names by now."""
+    @_builtins.property
+    def box(self) -> _types_pb2.Box:
+        """Where the part lies, in whole pixels of the whole image."""
+
+    @_builtins.property
+    def grid(self) -> Global___PointGrid:
+        """Where to click in it."""
+
+    def __init__(
+        self,
+        *,
+        image_id: _builtins.str = ...,
+        content_key: _builtins.str = ...,
+        box: _types_pb2.Box | None = ...,
+        grid: Global___PointGrid | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["box", b"box", "grid", b"grid"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["box", b"box", "content_key", b"content_key", "grid", b"grid", "image_id", b"image_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImageCrop: _TypeAlias = ImageCrop  # noqa: Y015
+
+@_typing.final
+class GenerateMasksRequest(_message.Message):
+    """Parameters of GenerateMasks; absent ones are as in SAM2AutomaticMaskGenerator."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IMAGE_ID_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    WAIT_MS_FIELD_NUMBER: _builtins.int
+    CONTENT_KEY_FIELD_NUMBER: _builtins.int
+    GRID_FIELD_NUMBER: _builtins.int
+    POINTS_PER_BATCH_FIELD_NUMBER: _builtins.int
+    PRED_IOU_THRESH_FIELD_NUMBER: _builtins.int
+    STABILITY_SCORE_THRESH_FIELD_NUMBER: _builtins.int
+    STABILITY_SCORE_OFFSET_FIELD_NUMBER: _builtins.int
+    MASK_THRESHOLD_FIELD_NUMBER: _builtins.int
+    BOX_NMS_THRESH_FIELD_NUMBER: _builtins.int
+    CROP_NMS_THRESH_FIELD_NUMBER: _builtins.int
+    MIN_MASK_REGION_AREA_FIELD_NUMBER: _builtins.int
+    USE_M2M_FIELD_NUMBER: _builtins.int
+    MULTIMASK_FIELD_NUMBER: _builtins.int
+    CROPS_FIELD_NUMBER: _builtins.int
+    image_id: _builtins.str
+    """The image's name."""
+    namespace: _builtins.str
+    """Tenant; empty: "default"."""
+    wait_ms: _builtins.int
+    """How long to wait for the image, and for each crop, if it is not there yet, in milliseconds; at most 60,000."""
+    content_key: _builtins.str
+    """Take this embedding, whatever image_id names by now."""
+    points_per_batch: _builtins.int
+    """Clicks between two responses; 64."""
+    pred_iou_thresh: _builtins.float
+    """Masks are kept whose predicted IoU is above this; 0.8. Not above 0: all."""
+    stability_score_thresh: _builtins.float
+    """Masks are kept whose stability score is not below this; 0.95. Not above 0: all."""
+    stability_score_offset: _builtins.float
+    """The stability score is the IoU of the masks with the threshold raised and lowered by this; 1."""
+    mask_threshold: _builtins.float
+    """Logit above which a pixel is inside; 0."""
+    box_nms_thresh: _builtins.float
+    """Of two masks of one crop whose boxes' IoU is above this, the one with the lower predicted IoU is dropped; 0.7."""
+    crop_nms_thresh: _builtins.float
+    """Likewise between crops, where masks of smaller crops stay; 0.7."""
+    min_mask_region_area: _builtins.int
+    """Holes and islands of at most this many low-resolution pixels are filled and removed; 0 leaves them."""
+    use_m2m: _builtins.bool
+    """Refine each mask once with its own logits."""
+    multimask: _builtins.bool
+    """The three candidates of each click (also when absent), or its single mask."""
+    @_builtins.property
+    def grid(self) -> Global___PointGrid:
+        """Where to click."""
+
+    @_builtins.property
+    def crops(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImageCrop]:
+        """Parts of the image that are segmented after the whole. Of the reference's crop layers, those after the first; their
+        boxes are the caller's to choose.
+        """
+
+    def __init__(
+        self,
+        *,
+        image_id: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        wait_ms: _builtins.int = ...,
+        content_key: _builtins.str = ...,
+        grid: Global___PointGrid | None = ...,
+        points_per_batch: _builtins.int = ...,
+        pred_iou_thresh: _builtins.float | None = ...,
+        stability_score_thresh: _builtins.float | None = ...,
+        stability_score_offset: _builtins.float | None = ...,
+        mask_threshold: _builtins.float = ...,
+        box_nms_thresh: _builtins.float | None = ...,
+        crop_nms_thresh: _builtins.float | None = ...,
+        min_mask_region_area: _builtins.int = ...,
+        use_m2m: _builtins.bool = ...,
+        multimask: _builtins.bool | None = ...,
+        crops: _abc.Iterable[Global___ImageCrop] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_box_nms_thresh", b"_box_nms_thresh", "_crop_nms_thresh", b"_crop_nms_thresh", "_multimask", b"_multimask", "_pred_iou_thresh", b"_pred_iou_thresh", "_stability_score_offset", b"_stability_score_offset", "_stability_score_thresh", b"_stability_score_thresh", "box_nms_thresh", b"box_nms_thresh", "crop_nms_thresh", b"crop_nms_thresh", "grid", b"grid", "multimask", b"multimask", "pred_iou_thresh", b"pred_iou_thresh", "stability_score_offset", b"stability_score_offset", "stability_score_thresh", b"stability_score_thresh"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_box_nms_thresh", b"_box_nms_thresh", "_crop_nms_thresh", b"_crop_nms_thresh", "_multimask", b"_multimask", "_pred_iou_thresh", b"_pred_iou_thresh", "_stability_score_offset", b"_stability_score_offset", "_stability_score_thresh", b"_stability_score_thresh", "box_nms_thresh", b"box_nms_thresh", "content_key", b"content_key", "crop_nms_thresh", b"crop_nms_thresh", "crops", b"crops", "grid", b"grid", "image_id", b"image_id", "mask_threshold", b"mask_threshold", "min_mask_region_area", b"min_mask_region_area", "multimask", b"multimask", "namespace", b"namespace", "points_per_batch", b"points_per_batch", "pred_iou_thresh", b"pred_iou_thresh", "stability_score_offset", b"stability_score_offset", "stability_score_thresh", b"stability_score_thresh", "use_m2m", b"use_m2m", "wait_ms", b"wait_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__box_nms_thresh: _TypeAlias = _typing.Literal["box_nms_thresh"]  # noqa: Y015
+    _WhichOneofArgType__box_nms_thresh: _TypeAlias = _typing.Literal["_box_nms_thresh", b"_box_nms_thresh"]  # noqa: Y015
+    _WhichOneofReturnType__crop_nms_thresh: _TypeAlias = _typing.Literal["crop_nms_thresh"]  # noqa: Y015
+    _WhichOneofArgType__crop_nms_thresh: _TypeAlias = _typing.Literal["_crop_nms_thresh", b"_crop_nms_thresh"]  # noqa: Y015
+    _WhichOneofReturnType__multimask: _TypeAlias = _typing.Literal["multimask"]  # noqa: Y015
+    _WhichOneofArgType__multimask: _TypeAlias = _typing.Literal["_multimask", b"_multimask"]  # noqa: Y015
+    _WhichOneofReturnType__pred_iou_thresh: _TypeAlias = _typing.Literal["pred_iou_thresh"]  # noqa: Y015
+    _WhichOneofArgType__pred_iou_thresh: _TypeAlias = _typing.Literal["_pred_iou_thresh", b"_pred_iou_thresh"]  # noqa: Y015
+    _WhichOneofReturnType__stability_score_offset: _TypeAlias = _typing.Literal["stability_score_offset"]  # noqa: Y015
+    _WhichOneofArgType__stability_score_offset: _TypeAlias = _typing.Literal["_stability_score_offset", b"_stability_score_offset"]  # noqa: Y015
+    _WhichOneofReturnType__stability_score_thresh: _TypeAlias = _typing.Literal["stability_score_thresh"]  # noqa: Y015
+    _WhichOneofArgType__stability_score_thresh: _TypeAlias = _typing.Literal["_stability_score_thresh", b"_stability_score_thresh"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__box_nms_thresh) -> _WhichOneofReturnType__box_nms_thresh | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__crop_nms_thresh) -> _WhichOneofReturnType__crop_nms_thresh | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__multimask) -> _WhichOneofReturnType__multimask | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pred_iou_thresh) -> _WhichOneofReturnType__pred_iou_thresh | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__stability_score_offset) -> _WhichOneofReturnType__stability_score_offset | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__stability_score_thresh) -> _WhichOneofReturnType__stability_score_thresh | None: ...
+
+Global___GenerateMasksRequest: _TypeAlias = GenerateMasksRequest  # noqa: Y015
+
+@_typing.final
+class GeneratedMask(_message.Message):
+    """A mask that was found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    RLE_FIELD_NUMBER: _builtins.int
+    AREA_PX_FIELD_NUMBER: _builtins.int
+    BOX_FIELD_NUMBER: _builtins.int
+    PREDICTED_IOU_FIELD_NUMBER: _builtins.int
+    STABILITY_SCORE_FIELD_NUMBER: _builtins.int
+    POINT_FIELD_NUMBER: _builtins.int
+    CROP_BOX_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Counted from 0 within the call, in the order in which masks are sent."""
+    area_px: _builtins.int
+    """Pixels inside."""
+    predicted_iou: _builtins.float
+    """The model's prediction of its IoU."""
+    stability_score: _builtins.float
+    """See stability_score_offset."""
+    @_builtins.property
+    def rle(self) -> _types_pb2.Rle:
+        """The mask, of the whole image's size."""
+
+    @_builtins.property
+    def box(self) -> _types_pb2.Box:
+        """The outermost pixels inside, in whole pixels: x_max and y_max are inside too."""
+
+    @_builtins.property
+    def point(self) -> _types_pb2.Point:
+        """The click, in pixels of the whole image."""
+
+    @_builtins.property
+    def crop_box(self) -> _types_pb2.Box:
+        """The part of the image that it was found in: the whole, or a crop."""
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        rle: _types_pb2.Rle | None = ...,
+        area_px: _builtins.int = ...,
+        box: _types_pb2.Box | None = ...,
+        predicted_iou: _builtins.float = ...,
+        stability_score: _builtins.float = ...,
+        point: _types_pb2.Point | None = ...,
+        crop_box: _types_pb2.Box | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["box", b"box", "crop_box", b"crop_box", "point", b"point", "rle", b"rle"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["area_px", b"area_px", "box", b"box", "crop_box", b"crop_box", "number", b"number", "point", b"point", "predicted_iou", b"predicted_iou", "rle", b"rle", "stability_score", b"stability_score"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GeneratedMask: _TypeAlias = GeneratedMask  # noqa: Y015
+
+@_typing.final
+class GenerateMasksResponse(_message.Message):
+    """What has come of the latest clicks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FOUND_FIELD_NUMBER: _builtins.int
+    DROPPED_FIELD_NUMBER: _builtins.int
+    REVIVED_FIELD_NUMBER: _builtins.int
+    POINTS_DONE_FIELD_NUMBER: _builtins.int
+    POINTS_TOTAL_FIELD_NUMBER: _builtins.int
+    IS_LAST_FIELD_NUMBER: _builtins.int
+    KEPT_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
+    TIMINGS_FIELD_NUMBER: _builtins.int
+    points_done: _builtins.int
+    """Clicks made so far."""
+    points_total: _builtins.int
+    """Clicks in all."""
+    is_last: _builtins.bool
+    """True for the last response."""
+    @_builtins.property
+    def found(self) -> _containers.RepeatedCompositeFieldContainer[Global___GeneratedMask]:
+        """Masks that count by now and were not sent before."""
+
+    @_builtins.property
+    def dropped(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Numbers of masks sent before that do not count any more: a better one covers the same place."""
+
+    @_builtins.property
+    def revived(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Numbers of masks that were dropped and count again, since what had replaced them was dropped itself."""
+
+    @_builtins.property
+    def kept(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """With the last response: numbers of the masks that stay, in the reference's order."""
+
+    @_builtins.property
+    def image(self) -> Global___SegmentedImage:
+        """The image."""
+
+    @_builtins.property
+    def timings(self) -> Global___SegmentTimings:
+        """Where the time went so far."""
+
+    def __init__(
+        self,
+        *,
+        found: _abc.Iterable[Global___GeneratedMask] | None = ...,
+        dropped: _abc.Iterable[_builtins.int] | None = ...,
+        revived: _abc.Iterable[_builtins.int] | None = ...,
+        points_done: _builtins.int = ...,
+        points_total: _builtins.int = ...,
+        is_last: _builtins.bool = ...,
+        kept: _abc.Iterable[_builtins.int] | None = ...,
+        image: Global___SegmentedImage | None = ...,
+        timings: Global___SegmentTimings | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "timings", b"timings"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dropped", b"dropped", "found", b"found", "image", b"image", "is_last", b"is_last", "kept", b"kept", "points_done", b"points_done", "points_total", b"points_total", "revived", b"revived", "timings", b"timings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GenerateMasksResponse: _TypeAlias = GenerateMasksResponse  # noqa: Y015

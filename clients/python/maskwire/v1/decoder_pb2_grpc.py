@@ -46,6 +46,11 @@ class DecoderServiceStub:
                 request_serializer=maskwire_dot_v1_dot_decoder__pb2.SegmentStreamRequest.SerializeToString,
                 response_deserializer=maskwire_dot_v1_dot_decoder__pb2.SegmentStreamResponse.FromString,
                 _registered_method=True)
+        self.GenerateMasks = channel.unary_stream(
+                '/maskwire.v1.DecoderService/GenerateMasks',
+                request_serializer=maskwire_dot_v1_dot_decoder__pb2.GenerateMasksRequest.SerializeToString,
+                response_deserializer=maskwire_dot_v1_dot_decoder__pb2.GenerateMasksResponse.FromString,
+                _registered_method=True)
 
 
 class DecoderServiceServicer:
@@ -72,6 +77,15 @@ class DecoderServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GenerateMasks(self, request, context):
+        """Segments everything: a grid of clicks, of whose masks the good and distinct ones are kept. Same parameters and
+        result as SAM2AutomaticMaskGenerator. Masks come as they are found, before it is known which of them stay; the last
+        response says. A caller that cancels ends the work within one click. Errors: as Segment.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DecoderServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -84,6 +98,11 @@ def add_DecoderServiceServicer_to_server(servicer, server):
                     servicer.SegmentStream,
                     request_deserializer=maskwire_dot_v1_dot_decoder__pb2.SegmentStreamRequest.FromString,
                     response_serializer=maskwire_dot_v1_dot_decoder__pb2.SegmentStreamResponse.SerializeToString,
+            ),
+            'GenerateMasks': grpc.unary_stream_rpc_method_handler(
+                    servicer.GenerateMasks,
+                    request_deserializer=maskwire_dot_v1_dot_decoder__pb2.GenerateMasksRequest.FromString,
+                    response_serializer=maskwire_dot_v1_dot_decoder__pb2.GenerateMasksResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -142,6 +161,33 @@ class DecoderService:
             '/maskwire.v1.DecoderService/SegmentStream',
             maskwire_dot_v1_dot_decoder__pb2.SegmentStreamRequest.SerializeToString,
             maskwire_dot_v1_dot_decoder__pb2.SegmentStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GenerateMasks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/maskwire.v1.DecoderService/GenerateMasks',
+            maskwire_dot_v1_dot_decoder__pb2.GenerateMasksRequest.SerializeToString,
+            maskwire_dot_v1_dot_decoder__pb2.GenerateMasksResponse.FromString,
             options,
             channel_credentials,
             insecure,

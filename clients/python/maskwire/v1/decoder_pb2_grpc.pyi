@@ -46,6 +46,11 @@ class DecoderServiceStub:
     own answer, changes nothing, and the stream lives on. A session's state ends with its stream; a caller that must go
     on elsewhere sends it again with "restore".
     """
+    GenerateMasks: _grpc.UnaryStreamMultiCallable[_decoder_pb2.GenerateMasksRequest, _decoder_pb2.GenerateMasksResponse]
+    """Segments everything: a grid of clicks, of whose masks the good and distinct ones are kept. Same parameters and
+    result as SAM2AutomaticMaskGenerator. Masks come as they are found, before it is known which of them stay; the last
+    response says. A caller that cancels ends the work within one click. Errors: as Segment.
+    """
 
 @_typing.type_check_only
 class DecoderServiceAsyncStub(DecoderServiceStub):
@@ -64,6 +69,11 @@ class DecoderServiceAsyncStub(DecoderServiceStub):
     of named objects ("edit"), whose prompts, history and last mask the session keeps. A bad request is an error in its
     own answer, changes nothing, and the stream lives on. A session's state ends with its stream; a caller that must go
     on elsewhere sends it again with "restore".
+    """
+    GenerateMasks: _aio.UnaryStreamMultiCallable[_decoder_pb2.GenerateMasksRequest, _decoder_pb2.GenerateMasksResponse]  # type: ignore[assignment]
+    """Segments everything: a grid of clicks, of whose masks the good and distinct ones are kept. Same parameters and
+    result as SAM2AutomaticMaskGenerator. Masks come as they are found, before it is known which of them stay; the last
+    response says. A caller that cancels ends the work within one click. Errors: as Segment.
     """
 
 class DecoderServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -92,6 +102,17 @@ class DecoderServiceServicer(metaclass=_abc_1.ABCMeta):
         of named objects ("edit"), whose prompts, history and last mask the session keeps. A bad request is an error in its
         own answer, changes nothing, and the stream lives on. A session's state ends with its stream; a caller that must go
         on elsewhere sends it again with "restore".
+        """
+
+    @_abc_1.abstractmethod
+    def GenerateMasks(
+        self,
+        request: _decoder_pb2.GenerateMasksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_decoder_pb2.GenerateMasksResponse], _abc.AsyncIterator[_decoder_pb2.GenerateMasksResponse]]:
+        """Segments everything: a grid of clicks, of whose masks the good and distinct ones are kept. Same parameters and
+        result as SAM2AutomaticMaskGenerator. Masks come as they are found, before it is known which of them stay; the last
+        response says. A caller that cancels ends the work within one click. Errors: as Segment.
         """
 
 def add_DecoderServiceServicer_to_server(servicer: DecoderServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -479,10 +479,13 @@ class PromptResult(_message.Message):
     PROMPT_ID_FIELD_NUMBER: _builtins.int
     MASKS_FIELD_NUMBER: _builtins.int
     OBJECT_SCORE_FIELD_NUMBER: _builtins.int
+    REFINED_FIELD_NUMBER: _builtins.int
     prompt_id: _builtins.str
     """The prompt's id as it was sent."""
     object_score: _builtins.float
     """Logit of "there is an object"; above 0 means yes. 10 for models without this head."""
+    refined: _builtins.bool
+    """True when saved logits were refined (load_logits)."""
     @_builtins.property
     def masks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Mask]:
         """One mask (the best) or all candidates."""
@@ -493,10 +496,11 @@ class PromptResult(_message.Message):
         prompt_id: _builtins.str = ...,
         masks: _abc.Iterable[Global___Mask] | None = ...,
         object_score: _builtins.float = ...,
+        refined: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["masks", b"masks", "object_score", b"object_score", "prompt_id", b"prompt_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["masks", b"masks", "object_score", b"object_score", "prompt_id", b"prompt_id", "refined", b"refined"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
