@@ -143,3 +143,17 @@ def test_clicking_in_the_terminal(terminal: Terminal, photo: Path) -> None:
     assert "edit.add_point.x_px" in output
     assert Image.open(terminal.folder / "kept.png").size == (600, 400)
     assert Image.open(terminal.folder / "coffee.overlay.png").size == (600, 400)
+
+
+def test_profile_accounts_for_all_the_time(terminal: Terminal, photo: Path) -> None:
+    found = json.loads(terminal.run("profile", photo, "--clicks", "5", "--json").stdout)
+    assert found["image"] == {"width": 600, "height": 400, "model": "demo"}
+    for part in ("embed", "first_click", "warm_click"):
+        hops = found[part]
+        assert min(hops.values()) >= 0
+        if part != "warm_click":  # medians of parts do not add up to the median of the whole
+            assert sum(hops.values()) == pytest.approx(2 * hops["total"], rel=0.02, abs=0.1)
+    assert found["warm_click"]["prompt encoder and mask decoder"] > 1
+    said = terminal.run("profile", photo, "--clicks", "2").stdout
+    assert "warm click" in said
+    assert "stored already" in said

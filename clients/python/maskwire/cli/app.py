@@ -168,6 +168,23 @@ def embed(
 
 
 @app.command()
+def profile(
+    image: Annotated[str, typer.Argument(help="Image file.")],
+    clicks: Annotated[int, typer.Option("--clicks", "-c", min=1, help="Warm clicks to take the median of.")] = 50,
+    encoder: Encoder = None,
+    decoder: Decoder = None,
+    namespace: Namespace = "",
+    retry_s: RetryS = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Show where the time of embedding an image and of a click on it goes, hop by hop, in your own deployment."""
+    from maskwire.cli.profile import run
+
+    connection = {"encoder": encoder, "decoder": decoder, "namespace": namespace, "retry_s": retry_s}
+    run(image, clicks=clicks, connection=connection, as_json=as_json)
+
+
+@app.command()
 def status(
     kind: Annotated[Kind | None, typer.Argument(help="Ask only these servers; all if not given.")] = None,
     encoder: Encoder = None,
