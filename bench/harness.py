@@ -6,7 +6,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -122,10 +122,7 @@ def _cpu() -> str:
     return platform.processor()
 
 
-def as_json(outcomes: list[Outcome], command: str) -> str:
+def as_json(outcomes: list[Outcome], command: str, **more: Any) -> str:
     """With every sample."""
-    return json.dumps({"command": command, **machine(), "rows": [asdict(one) for one in outcomes]}, indent=1) + "\n"
-
-
-Rows = Callable[[], contextlib.AbstractContextManager[Iterator[Row]]]
-"""A module's `rows`: what they need lives as long as the context."""
+    document = {"command": command, **machine(), "rows": [asdict(one) for one in outcomes], **more}
+    return json.dumps(document, indent=1) + "\n"

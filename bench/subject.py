@@ -77,13 +77,18 @@ def packed(codec: str) -> bytes:
     return pack(header, subject().tensors)
 
 
+def fill(url: str, codec: str) -> None:
+    """Puts the image into a store as "photo", and the decoder."""
+    with contextlib.closing(Store(url)) as store:
+        store.publish_decoder(subject().bundle)
+        store.put_embedding("default", KEY, packed(codec), 3600)
+        store.set_alias("default", "photo", KEY, 3600)
+
+
 @contextlib.contextmanager
 def served(codec: str = "fp32") -> Iterator[tuple[str, str]]:
-    """A store that holds the image as "photo", and a decoder. Yields the decoder's and the store's address."""
+    """A store that holds the image, and a decoder. Yields the decoder's and the store's address."""
     with store_server(_store_program()) as url:
-        with contextlib.closing(Store(url)) as store:
-            store.publish_decoder(subject().bundle)
-            store.put_embedding("default", KEY, packed(codec), 3600)
-            store.set_alias("default", "photo", KEY, 3600)
+        fill(url, codec)
         with server("maskwire_decoder", url) as address:
             yield address, url

@@ -84,11 +84,18 @@ def store_server(
 @contextlib.contextmanager
 def server(package: str, redis_url: str, *options: str) -> Iterator[str]:
     """An encoder or a decoder. Yields its address."""
+    with running_server(package, redis_url, *options) as (address, _):
+        yield address
+
+
+@contextlib.contextmanager
+def running_server(package: str, redis_url: str, *options: str) -> Iterator[tuple[str, int]]:
+    """The same. Yields its address and process id."""
     port = free_port()
     command = [sys.executable, "-m", package, "--port", str(port), "--redis-url", redis_url, *options]
     with running(command) as process:
         wait_until(lambda: health(f"127.0.0.1:{port}") == "SERVING", process=process)
-        yield f"127.0.0.1:{port}"
+        yield f"127.0.0.1:{port}", process.pid
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,58 @@
+"""What a decoder worker takes: seconds until it serves, and memory."""
+
+import contextlib
+import re
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+from conftest import running_server, store_server
+from maskwire.cli.up import _store_program
+from maskwire.v1 import decoder_pb2 as pb
+from maskwire.v1 import decoder_pb2_grpc, types_pb2
+
+from bench.subject import fill
+
+_CLICKS = 20
+
+
+@dataclass
+class Worker:
+    """Of one process that holds one image at 1024 px (22 MiB) and its decoder (21 MiB)."""
+
+    seconds_until_serving: float
+    idle_mib: float
+    one_image_mib: float
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return (
+            f"A decoder worker serves after {self.seconds_until_serving:.1f} s and takes {self.idle_mib:.0f} MiB of "
+            f"memory; with one image and its decoder {self.one_image_mib:.0f} MiB (at most 300 are aimed for)."
+        )
+
+
+def resident_mib(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    found = re.search(r"VmRSS:\s+(\d+) kB", status)
+    assert found is not None
+    return int(found[1]) / 1024
+
+
+def measure() -> Worker:
+    with contextlib.ExitStack() as stack:
+        url = stack.enter_context(store_server(_store_program()))
+        fill(url, "fp16")
+        started = time.perf_counter()
+        address, pid = stack.enter_context(running_server("maskwire_decoder", url))
+        seconds = time.perf_counter() - started
+        idle = resident_mib(pid)
+        stub = decoder_pb2_grpc.DecoderServiceStub(stack.enter_context(grpc.insecure_channel(address)))
+        for number in range(_CLICKS):
+            point = types_pb2.Point(x_px=500 + number, y_px=400)
+            stub.Segment(pb.SegmentRequest(image_id="photo", prompts=[types_pb2.Prompt(points=[point])]))
+        return Worker(seconds, idle, resident_mib(pid))
