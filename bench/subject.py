@@ -1,6 +1,7 @@
 """What the rows measure on: a model, an image with its features, and a store and a decoder that serve them."""
 
 import contextlib
+import hashlib
 import os
 import time
 from collections.abc import Iterator
@@ -23,7 +24,6 @@ from reference import Reference, build_tiny
 
 WIDTH, HEIGHT = 1800, 1200
 CLICK = (700.0, 500.0)
-KEY = "b" * 64
 ROOT = Path(__file__).resolve().parent.parent
 THREADS = os.cpu_count() or 1
 
@@ -70,19 +70,20 @@ def subject() -> Subject:
     )
 
 
-def packed(codec: str) -> bytes:
-    """The embedding as it is stored."""
+def packed(codec: str, key: str = "b" * 64, width: int = WIDTH, height: int = HEIGHT) -> bytes:
+    """The embedding as it is stored, of an image of any size."""
     bundle = subject().bundle
-    header = Header("default", KEY, "tiny", "f", bundle.digest, HEIGHT, WIDTH, codec, time.time())
+    header = Header("default", key, "tiny", "f", bundle.digest, height, width, codec, time.time())
     return pack(header, subject().tensors)
 
 
-def fill(url: str, codec: str) -> None:
-    """Puts the image into a store as "photo", and the decoder."""
+def fill(url: str, codec: str, name: str = "photo", width: int = WIDTH, height: int = HEIGHT) -> None:
+    """Puts the image into a store under a name, and the decoder."""
+    key = hashlib.sha256(name.encode()).hexdigest()
     with contextlib.closing(Store(url)) as store:
         store.publish_decoder(subject().bundle)
-        store.put_embedding("default", KEY, packed(codec), 3600)
-        store.set_alias("default", "photo", KEY, 3600)
+        store.put_embedding("default", key, packed(codec, key, width, height), 3600)
+        store.set_alias("default", name, key, 3600)
 
 
 @contextlib.contextmanager
