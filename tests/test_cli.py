@@ -157,3 +157,25 @@ def test_profile_accounts_for_all_the_time(terminal: Terminal, photo: Path) -> N
     said = terminal.run("profile", photo, "--clicks", "2").stdout
     assert "warm click" in said
     assert "stored already" in said
+
+
+def test_everything_writes_masks_a_data_set_and_a_picture(terminal: Terminal, stack: Stack, photo: Path) -> None:
+    options = ("--points-per-side", "3", "--pred-iou-thresh", "0.05", "--stability-score-thresh", "0.3")
+    options += ("--stability-score-offset", "0.2")
+    summary = json.loads(terminal.run("everything", photo, "-o", "masks", "--json", *options).stdout)
+    with stack.client() as client:
+        masks = client.everything(
+            photo, points_per_side=3, pred_iou_thresh=0.05, stability_score_thresh=0.3, stability_score_offset=0.2
+        )
+    assert summary["masks"] == len(masks) > 0
+    folder = terminal.folder / "masks"
+    assert Image.open(folder / "overlay.png").size == (600, 400)
+    dataset = json.loads((folder / "coco.json").read_text())
+    for number, (mask, annotation) in enumerate(zip(masks, dataset["annotations"], strict=True)):
+        assert annotation["segmentation"] == mask.rle
+        np.testing.assert_array_equal(np.array(Image.open(folder / f"mask-{number:04}.png")) > 0, mask.array)
+    printed = terminal.run("everything", photo, "-o", "one.json", *options).stdout
+    assert printed.startswith(f"{len(masks)} masks in ")
+    assert json.loads((terminal.folder / "one.json").read_text()) == dataset
+    assert Image.open(terminal.folder / "one.overlay.png").size == (600, 400)
+    assert "--output" in terminal.run("everything", photo, "-o", "/proc/x", *options, code=1).stderr

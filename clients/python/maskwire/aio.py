@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar, Unpack
 
 import grpc
 
-from maskwire.calls import retrying, upload
+from maskwire.calls import pipelined, retrying, upload
 from maskwire.channels import DEFAULT_DECODER, DEFAULT_ENCODER, Channels
 from maskwire.errors import ImageNotFound, InvalidRequest, MaskwireError
 from maskwire.everything import EverythingArguments, FoundMask, Update
@@ -23,9 +23,11 @@ from maskwire.v1 import decoder_pb2, decoder_pb2_grpc, encoder_pb2, encoder_pb2_
 
 T = TypeVar("T")
 AnImage = TypeVar("AnImage", bound=ImageLike)
+Prompts = Prompt | Sequence[Prompt]
 Fetch = Callable[[decoder_pb2.SegmentRequest, int], Callable[[Format], Sequence[types_pb2.Mask]]]
 
 _EMBEDS_IN_FLIGHT = 4
+_SEGMENTS_IN_FLIGHT = 8
 
 
 class AsyncClient:
@@ -85,27 +87,31 @@ class AsyncClient:
         """
         return await self._embed(await asyncio.to_thread(Source, image), image_id, model)
 
-    async def embed_many(
+    def embed_many(
         self, images: Iterable[AnImage], *, model: str = ""
     ) -> AsyncIterator[tuple[AnImage, EmbeddedImage | MaskwireError]]:
         """Embeds many images, several at a time. Yields each with its outcome as it is ready."""
-        waiting = iter(images)
-        running: dict[asyncio.Task[EmbeddedImage], AnImage] = {}
-        try:
-            while True:
-                while len(running) < _EMBEDS_IN_FLIGHT and (image := next(waiting, None)) is not None:
-                    running[asyncio.create_task(self.embed(image, model=model))] = image
-                if not running:
-                    return
-                done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    image, error = running.pop(task), task.exception()
-                    if error is not None and not isinstance(error, MaskwireError):
-                        raise error
-                    yield image, error if error is not None else task.result()
-        finally:
-            for task in running:
-                task.cancel()
+        return pipelined(images, lambda image: self.embed(image, model=model), _EMBEDS_IN_FLIGHT)
+
+    def segment_many(
+        self, requests: Iterable[tuple[AnImage, Prompts]], **output: Unpack[OutputArguments]
+    ) -> AsyncIterator[tuple[tuple[AnImage, Prompts], list[Result] | MaskwireError]]:
+        """Segments objects of many images, several at a time: while one is encoded, others are decoded.
+
+        Args:
+            requests: Images, as in `segment`, each with a prompt or several; taken as the work goes on.
+            output: What to return.
+
+        Yields:
+            Each request with its results, one for each prompt, or with what went wrong; as they are ready.
+        """
+
+        async def segment(request: tuple[AnImage, Prompts]) -> list[Result]:
+            image, prompts = request
+            several = [prompts] if isinstance(prompts, Prompt) else prompts
+            return await self.segment_objects(image, several, **output)
+
+        return pipelined(requests, segment, _SEGMENTS_IN_FLIGHT)
 
     async def segment(
         self,

@@ -1,7 +1,8 @@
 """How calls are made: with a deadline, retries, and uploads that stop when nobody needs them."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from maskwire.v1 import encoder_pb2_grpc  # its async stub exists for type checkers only
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 
 _CHUNK_BYTES = 1 << 20
 
@@ -76,6 +78,29 @@ async def upload(
         raise
     response: encoder_pb2.EncodeImageResponse = await call
     return response
+
+
+async def pipelined(
+    items: Iterable[Item], work: Callable[[Item], Awaitable[T]], in_flight: int
+) -> AsyncIterator[tuple[Item, T | MaskwireError]]:
+    """Works on many items, several at a time. Yields each with its outcome as it is ready; takes items as it goes."""
+    waiting = iter(items)
+    running: dict[asyncio.Future[T], Item] = {}
+    try:
+        while True:
+            while len(running) < in_flight and (following := list(itertools.islice(waiting, 1))):
+                running[asyncio.ensure_future(work(following[0]))] = following[0]
+            if not running:
+                return
+            done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                item, error = running.pop(task), task.exception()
+                if error is not None and not isinstance(error, MaskwireError):
+                    raise error
+                yield item, error if error is not None else task.result()
+    finally:
+        for task in running:
+            task.cancel()
 
 
 _backoff = wait_exponential_jitter(multiplier=0.05, max=1, jitter=0.05)

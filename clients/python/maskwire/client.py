@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
-from maskwire.aio import AsyncClient
+from maskwire.aio import AsyncClient, Prompts
 from maskwire.background import each, run
 from maskwire.blocking import Session
 from maskwire.errors import MaskwireError
@@ -61,6 +61,12 @@ class Client:
     ) -> Iterator[tuple[AnImage, EmbeddedImage | MaskwireError]]:
         """Embeds many images, several at a time; see `AsyncClient.embed_many`."""
         return each(self._client.embed_many(images, model=model))
+
+    def segment_many(
+        self, requests: Iterable[tuple[AnImage, Prompts]], **output: Unpack[OutputArguments]
+    ) -> Iterator[tuple[tuple[AnImage, Prompts], list[Result] | MaskwireError]]:
+        """Segments objects of many images, several at a time; see `AsyncClient.segment_many`."""
+        return each(self._client.segment_many(requests, **output))
 
     def segment(
         self,

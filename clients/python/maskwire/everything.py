@@ -82,6 +82,11 @@ class FoundMask:
         """COCO RLE as pycocotools takes it: {"size": [height, width], "counts": str}."""
         return {"size": [self._rle.height, self._rle.width], "counts": self._rle.counts}
 
+    @property
+    def score(self) -> float:
+        """The predicted IoU."""
+        return self.predicted_iou
+
     @cached_property
     def array(self) -> NDArray[np.bool_]:
         """HxW, of the image's size."""
@@ -128,6 +133,7 @@ class Update:
         done: Clicks so far.
         total: Clicks in all.
         is_last: Whether this is the end.
+        image: Name, size and model of the image.
     """
 
     new: list[FoundMask]
@@ -135,6 +141,7 @@ class Update:
     done: int
     total: int
     is_last: bool
+    image: pb.SegmentedImage
 
 
 class Collection:
@@ -158,6 +165,7 @@ class Collection:
             done=response.points_done,
             total=response.points_total,
             is_last=response.is_last,
+            image=response.image,
         )
 
 

@@ -1,5 +1,8 @@
 """Masks drawn over pictures."""
 
+import colorsys
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
@@ -38,6 +41,26 @@ def draw(picture: Image.Image, mask: NDArray[np.bool_], prompt: types_pb2.Prompt
         color = _POSITIVE if point.label else _NEGATIVE
         pen.circle((point.x_px, point.y_px), 5 * unit, fill=color, outline=_EDGE, width=unit)
     return drawn
+
+
+def draw_all(picture: Image.Image, masks: Sequence[NDArray[np.bool_]]) -> Image.Image:
+    """Draws masks in colours of their own, the larger ones below.
+
+    Args:
+        picture: RGB.
+        masks: HxW each, of the picture's size.
+
+    Returns:
+        A new picture.
+    """
+    pixels = np.array(picture)
+    unit = max(1, round(max(picture.size) / 1000))
+    # Hues a golden section apart stay apart, however many there are.
+    colors = [colorsys.hsv_to_rgb(number * 0.618034 % 1, 0.75, 1) for number in range(len(masks))]
+    for color, mask in zip(colors, sorted(masks, key=np.count_nonzero, reverse=True), strict=True):
+        pixels[mask] = ((1 - _OPACITY) * pixels[mask] + _OPACITY * 255 * np.array(color)).astype(np.uint8)
+        pixels[_edge(mask, unit)] = (255 * np.array(color)).astype(np.uint8)
+    return Image.fromarray(pixels)
 
 
 def _edge(mask: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:

@@ -6,18 +6,21 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco
 
-from maskwire import overlay
+from maskwire import exports, overlay
 from maskwire.errors import OutputMissing
 from maskwire.prompts import Format
 from maskwire.sources import ImageLike, Source
 from maskwire.v1 import decoder_pb2, encoder_pb2, types_pb2
+
+if TYPE_CHECKING:
+    import supervision
 
 _DTYPES = {types_pb2.DATA_TYPE_FP16: "<f2", types_pb2.DATA_TYPE_FP32: "<f4"}
 
@@ -123,9 +126,13 @@ class Mask:
         polygons = self._with("polygons").polygons
         return [(np.array(polygon.coordinates_px, np.int32).reshape(-1, 2), polygon.is_hole) for polygon in polygons]
 
-    def polygons(self) -> list[NDArray[np.int32]]:
-        """Outer contours, each Nx2 x, y in pixels; `contours` has the holes too."""
-        return [polygon for polygon, is_hole in self.contours if not is_hole]
+    def polygons(self, simplify_px: float = 0) -> list[NDArray[np.int32]]:
+        """Outer contours, each Nx2 x, y in pixels; `contours` has the holes too.
+
+        Args:
+            simplify_px: How far corners may be from the polygon that are left out.
+        """
+        return [exports.simplified(polygon, simplify_px) for polygon, is_hole in self.contours if not is_hole]
 
     @cached_property
     def logits(self) -> NDArray[np.float32]:
@@ -211,9 +218,38 @@ class Result:
         """SxS fp32 at the model's resolution: pass it as `mask` to refine."""
         return self.best.logits
 
-    def polygons(self) -> list[NDArray[np.int32]]:
-        """Outer contours, each Nx2 x, y in pixels."""
-        return self.best.polygons()
+    def polygons(self, simplify_px: float = 0) -> list[NDArray[np.int32]]:
+        """Outer contours, each Nx2 x, y in pixels; see `Mask.polygons`."""
+        return self.best.polygons(simplify_px)
+
+    def to_coco(self, annotation_id: int = 1, image_id: int | str = 1, category_id: int = 1) -> dict[str, Any]:
+        """An annotation of a COCO data set, with RLE and score."""
+        return exports.coco_annotation(self.best, annotation_id, image_id, category_id)
+
+    def to_labelme(
+        self, label: str, file_name: str, *, simplify_px: float = 1, group_id: int | None = None
+    ) -> dict[str, Any]:
+        """The content of a labelme file.
+
+        Args:
+            label: Of the object.
+            file_name: Of the picture, beside the labelme file.
+            simplify_px: As in `polygons`.
+            group_id: Marks its polygons as one object's.
+        """
+        return exports.labelme(self.polygons(simplify_px), label, group_id, file_name, self.width, self.height)
+
+    def to_supervision(self) -> "supervision.Detections":
+        """All candidates as Detections of Roboflow's supervision, which must be installed: maskwire[supervision]."""
+        return exports.detections(self.candidates)
+
+    def crop(self, image: ImageLike | None = None, *, margin_px: int = 0) -> Image.Image:
+        """The part of the picture around the mask; the picture as in `overlay`."""
+        return exports.crop(self._picture(image), self.mask, margin_px)
+
+    def cutout(self, image: ImageLike | None = None) -> Image.Image:
+        """The picture with everything outside of the mask transparent: RGBA, to be saved as PNG."""
+        return exports.cutout(self._picture(image), self.mask)
 
     def overlay(self, image: ImageLike | None = None, *, mask: Mask | None = None) -> Image.Image:
         """The image with mask and prompt drawn over it.
@@ -225,17 +261,19 @@ class Result:
         Raises:
             OutputMissing: The client does not have the picture.
         """
-        source = Source(image) if image is not None else self._source
-        if source is None:
-            raise OutputMissing(
-                f"this client has not seen the picture of {self.image_id!r}; pass it: save_overlay(path, image=...)",
-                "OUTPUT_MISSING",
-            )
-        return overlay.draw(source.picture(), (mask or self.best).array, self._prompt)
+        return overlay.draw(self._picture(image), (mask or self.best).array, self._prompt)
 
     def save_overlay(self, path: str | PathLike[str], image: ImageLike | None = None) -> None:
         """Writes `overlay` to a file; its ending chooses the format."""
         self.overlay(image).save(path)
+
+    def _picture(self, image: ImageLike | None) -> Image.Image:
+        source = Source(image) if image is not None else self._source
+        if source is None:
+            raise OutputMissing(
+                f"this client has not seen the picture of {self.image_id!r}; pass it as image=...", "OUTPUT_MISSING"
+            )
+        return source.picture()
 
 
 def milliseconds(timings: Any) -> dict[str, float]:

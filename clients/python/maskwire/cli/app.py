@@ -151,6 +151,57 @@ def click(
 
 
 @app.command()
+def everything(
+    image: Annotated[str, typer.Argument(help="Image file, or the id of an embedded image.")],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="Folder for masks, overlay.png and coco.json; or a .json file."),
+    ],
+    points_per_side: Annotated[int, typer.Option(min=1, max=512, help="Clicks along each side.")] = 32,
+    pred_iou_thresh: Annotated[float, typer.Option(help="Keep masks with a predicted IoU above this.")] = 0.8,
+    stability_score_thresh: Annotated[float, typer.Option(help="Keep masks at least as stable as this.")] = 0.95,
+    stability_score_offset: Annotated[float, typer.Option(help="By which the threshold is moved for that.")] = 1.0,
+    box_nms_thresh: Annotated[float, typer.Option(help="Masks whose boxes overlap more are the same.")] = 0.7,
+    crop_n_layers: Annotated[int, typer.Option(min=0, max=4, help="How often the image is cut finer, too.")] = 0,
+    min_mask_region_area: Annotated[
+        int, typer.Option(min=0, help="Remove holes and islands of at most so many low-resolution pixels.")
+    ] = 0,
+    image_id: Annotated[str | None, typer.Option(help="Name to embed the image under.")] = None,
+    encoder: Encoder = None,
+    decoder: Decoder = None,
+    namespace: Namespace = "",
+    retry_s: RetryS = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Segment everything in an image: all masks that SAM 2's automatic mask generator finds.
+
+    Examples:
+
+      maskwire everything photo.jpg -o masks
+
+      maskwire everything photo.jpg -o coco.json --points-per-side 16 --crop-n-layers 1
+    """
+    from maskwire.cli.everything import run
+
+    run(
+        image,
+        image_id=image_id,
+        output=output,
+        arguments={
+            "points_per_side": points_per_side,
+            "pred_iou_thresh": pred_iou_thresh,
+            "stability_score_thresh": stability_score_thresh,
+            "stability_score_offset": stability_score_offset,
+            "box_nms_thresh": box_nms_thresh,
+            "crop_n_layers": crop_n_layers,
+            "min_mask_region_area": min_mask_region_area,
+        },
+        connection={"encoder": encoder, "decoder": decoder, "namespace": namespace, "retry_s": retry_s},
+        as_json=as_json,
+    )
+
+
+@app.command()
 def embed(
     paths: Annotated[list[Path], typer.Argument(help="Image files and folders (searched through and through).")],
     image_id: Annotated[str | None, typer.Option(help="Name for the image; with a single file only.")] = None,

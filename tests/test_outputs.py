@@ -1,0 +1,178 @@
+"""Masks as other tools take them, and many images at once."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import supervision
+from conftest import ROOT, Stack
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from maskwire import Client, InvalidRequest, MaskwireError, Prompt, Result
+from maskwire.exports import cutout, detections, simplified
+from PIL import Image
+from pycocotools.coco import COCO
+
+BOX = (135, 40, 500, 345)
+
+
+@pytest.fixture
+def client(stack: Stack) -> Any:
+    with stack.client() as client:
+        yield client
+
+
+def test_coco_annotations_are_read_by_pycocotools(client: Client, photo: Path, tmp_path: Path) -> None:
+    result = client.segment(photo, box=BOX)
+    dataset = {
+        "images": [{"id": 7, "file_name": photo.name, "width": 600, "height": 400}],
+        "categories": [{"id": 3, "name": "cup"}],
+        "annotations": [result.to_coco(5, 7, 3)],
+    }
+    path = tmp_path / "coco.json"
+    path.write_text(json.dumps(dataset))
+    read = COCO(str(path))
+    (annotation,) = read.loadAnns(read.getAnnIds(imgIds=[7]))
+    np.testing.assert_array_equal(read.annToMask(annotation).astype(bool), result.mask)
+    rows, columns = np.nonzero(result.mask)
+    assert annotation["area"] == result.mask.sum()
+    assert annotation["bbox"] == [
+        columns.min(),
+        rows.min(),
+        columns.max() - columns.min() + 1,
+        rows.max() - rows.min() + 1,
+    ]
+    assert annotation["score"] == pytest.approx(result.score)
+
+
+def test_labelme_polygons_are_the_mask(client: Client, photo: Path) -> None:
+    result = client.segment(photo, box=BOX, outputs=("rle", "polygons"))
+    document = json.loads(json.dumps(result.to_labelme("cup", photo.name, simplify_px=0, group_id=4)))
+    assert (document["imagePath"], document["imageWidth"], document["imageHeight"]) == (photo.name, 600, 400)
+    drawn = np.zeros((400, 600), np.uint8)
+    for shape in document["shapes"]:
+        assert (shape["label"], shape["shape_type"], shape["group_id"]) == ("cup", "polygon", 4)
+        cv2.fillPoly(drawn, [np.array(shape["points"], np.int32)], 1)
+    # A labelme polygon has no holes, and specks of one or two pixels are none.
+    assert (drawn.astype(bool) & ~result.mask).sum() + (result.mask & ~drawn.astype(bool)).sum() < 0.02 * drawn.size
+    fewer = result.to_labelme("cup", photo.name, simplify_px=2)["shapes"]
+    assert sum(len(shape["points"]) for shape in fewer) < 0.6 * sum(
+        len(shape["points"]) for shape in document["shapes"]
+    )
+
+
+@given(st.integers(0, 2**32), st.floats(0.1, 30), st.integers(3, 300))
+@settings(max_examples=60, deadline=None)
+def test_simplified_polygons_stay_near(seed: int, tolerance: float, corners: int) -> None:
+    random = np.random.default_rng(seed)
+    angles = np.sort(random.uniform(0, 2 * np.pi, corners))
+    radii = random.uniform(20, 100, corners)
+    polygon = np.stack([radii * np.cos(angles), radii * np.sin(angles)], 1).round().astype(np.int32) + 128
+    fewer = simplified(polygon, tolerance)
+    assert {tuple(corner) for corner in fewer} <= {tuple(corner) for corner in polygon}
+    closed = np.concatenate([fewer, fewer[:1]]).astype(float)
+    for corner in polygon:
+        start, along = closed[:-1], np.diff(closed, axis=0)
+        length = np.maximum((along**2).sum(1), 1e-12)
+        share = (((corner - start) * along).sum(1) / length).clip(0, 1)
+        assert np.linalg.norm(start + share[:, None] * along - corner, axis=1).min() <= tolerance + 1e-9
+    np.testing.assert_array_equal(simplified(polygon, 0), polygon)
+    with pytest.raises(InvalidRequest):
+        simplified(polygon, -1)
+
+
+def test_supervision_takes_the_masks(client: Client, photo: Path) -> None:
+    result = client.segment(photo, points=[(260, 130)], every=True)
+    found = result.to_supervision()
+    assert len(found) == 3
+    np.testing.assert_array_equal(found.mask, [mask.array for mask in result.candidates])
+    np.testing.assert_allclose(found.confidence, [mask.score for mask in result.candidates])
+    np.testing.assert_array_equal(found.xyxy, supervision.mask_to_xyxy(found.mask))
+    assert len(detections([])) == 0
+
+
+def test_pictures_are_cut_along_the_mask(client: Client, photo: Path, tmp_path: Path) -> None:
+    result = client.segment(photo, box=BOX)
+    rows, columns = np.nonzero(result.mask)
+    pixels = np.array(Image.open(photo).convert("RGB"))
+    expected = pixels[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    np.testing.assert_array_equal(np.array(result.crop()), expected)
+    assert result.crop(margin_px=1000).size == (600, 400)
+    result.cutout().save(tmp_path / "cut.png")
+    cut = np.array(Image.open(tmp_path / "cut.png"))
+    np.testing.assert_array_equal(cut[..., 3] == 255, result.mask)
+    np.testing.assert_array_equal(cut[result.mask][:, :3], pixels[result.mask])
+    assert np.array(cutout(Image.open(photo), np.zeros((400, 600), bool)))[..., 3].max() == 0
+
+
+def test_many_images_are_segmented_as_they_come(client: Client, photo: Path, tmp_path: Path) -> None:
+    def noise(seed: int) -> Any:
+        return np.random.default_rng(seed).integers(0, 256, (60, 90, 3), np.uint8)
+
+    taken = 0
+
+    def requests() -> Any:
+        nonlocal taken
+        for seed in range(100, 112):
+            taken += 1
+            yield noise(seed), Prompt(points=[(30, 20)], prompt_id=str(seed))
+        yield photo, [Prompt(box=BOX), Prompt(points=[(260, 130)])]
+        yield tmp_path / "missing.jpg", Prompt()
+        yield photo, Prompt(points=[(9999, 1)])
+
+    outcomes = []
+    for outcome in client.segment_many(requests()):
+        if not outcomes:
+            assert taken < 12  # not all at once
+        outcomes.append(outcome)
+    assert len(outcomes) == 15
+    for (image, _), results in outcomes:
+        if isinstance(results, MaskwireError):
+            assert isinstance(results, InvalidRequest)
+        elif isinstance(image, Path):
+            assert [result.rle for result in results] == [
+                client.segment(photo, box=BOX).rle,
+                client.segment(photo, points=[(260, 130)]).rle,
+            ]
+        else:
+            (result,) = results
+            assert isinstance(result, Result)
+            assert result.rle == client.segment(noise(int(result.prompt_id)), points=[(30, 20)]).rle
+    assert sum(isinstance(results, MaskwireError) for _, results in outcomes) == 2
+
+
+def test_the_example_labels_a_data_set(stack: Stack, photo: Path, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.jpg").write_bytes(photo.read_bytes())
+    dataset = {
+        "images": [{"id": 1, "file_name": "a.jpg", "width": 600, "height": 400}],
+        "categories": [{"id": 1, "name": "cup"}],
+        "annotations": [
+            {"id": 10, "image_id": 1, "category_id": 1, "bbox": [135, 40, 365, 305]},
+            {"id": 11, "image_id": 1, "category_id": 1, "bbox": [300, 200, 310, 210]},  # ends outside
+            {"id": 12, "image_id": 1, "category_id": 1, "bbox": [1, 1, 2, 2], "segmentation": [[1, 1, 3, 1, 3, 3]]},
+        ],
+    }
+    (tmp_path / "boxes.json").write_text(json.dumps(dataset))
+    script = ROOT / "examples" / "prelabel_coco.py"
+    subprocess.run(
+        [sys.executable, str(script), "boxes.json", "images", "masks.json"],
+        cwd=tmp_path,
+        env={**os.environ, **stack.environment},
+        check=True,
+        timeout=120,
+    )
+    first, second, third = json.loads((tmp_path / "masks.json").read_text())["annotations"]
+    with stack.client() as client:
+        expected = client.segment(photo, box=BOX, multimask=False)
+    assert first["segmentation"] == expected.rle
+    assert first["area"] == expected.mask.sum()
+    assert second["segmentation"]["size"] == [400, 600]
+    assert second["area"] > 0
+    assert third == dataset["annotations"][2]  # type: ignore[index]
