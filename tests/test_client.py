@@ -20,6 +20,7 @@ from maskwire import (
     Prompt,
     ServerUnavailable,
 )
+from maskwire.v1 import decoder_pb2
 from PIL import Image
 
 
@@ -281,3 +282,12 @@ def test_an_unreachable_server_is_named_with_a_remedy() -> None:
             client.models()
         with pytest.raises(ServerUnavailable, match=f"decoder at {address}.*MASKWIRE_DECODER"):
             client.segment("photo-1")
+
+
+def test_a_prefetched_image_is_in_the_decoders_memory_at_the_first_click(stack: Stack, decoder: Any) -> None:
+    with stack.client() as client:
+        for seed, fetched in ((31, True), (32, False)):
+            name = client.embed(noise(seed)).image_id
+            if fetched:
+                client.prefetch(image_id=name)
+            assert decoder.Segment(decoder_pb2.SegmentRequest(image_id=name)).timings.in_memory == fetched

@@ -182,6 +182,11 @@ class AsyncClient:
         """
         return AsyncSession(self, image, image_id, wait_s, output)
 
+    async def prefetch(self, image: ImageLike | None = None, *, image_id: str | None = None) -> None:
+        """Has the decoder that will answer clicks on an image fetch its embedding; errors as in `segment`."""
+        async with self.session(image, image_id=image_id):
+            pass
+
     def generate_masks(
         self,
         image: ImageLike | None = None,

@@ -122,6 +122,10 @@ class Client:
             )
         )
 
+    def prefetch(self, image: ImageLike | None = None, *, image_id: str | None = None) -> None:
+        """Has the decoder that will answer clicks on an image fetch its embedding; see `AsyncClient.prefetch`."""
+        run(self._client.prefetch(image, image_id=image_id))
+
     def session(
         self,
         image: ImageLike | None = None,
