@@ -1,25 +1,20 @@
 """The asyncio client."""
 
 import asyncio
-import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
-import grpc
-
-from maskwire.calls import pipelined, retrying, upload
-from maskwire.channels import DEFAULT_DECODER, DEFAULT_ENCODER, Channels
+from maskwire.calls import pipelined
+from maskwire.connection import Connection
 from maskwire.errors import ImageNotFound, InvalidRequest, MaskwireError
 from maskwire.everything import EverythingArguments, FoundMask, Update
 from maskwire.generation import generate
-from maskwire.memory import Memory
 from maskwire.prompts import Format, OutputArguments, Prompt, output_options, wait_ms
 from maskwire.results import EmbeddedImage, Result
 from maskwire.session import AsyncSession
 from maskwire.sources import ImageLike, Source
-from maskwire.v1 import decoder_pb2, decoder_pb2_grpc, encoder_pb2, encoder_pb2_grpc, types_pb2
+from maskwire.v1 import decoder_pb2, encoder_pb2, types_pb2
 
 T = TypeVar("T")
 AnImage = TypeVar("AnImage", bound=ImageLike)
@@ -52,11 +47,7 @@ class AsyncClient:
         retry_s: float = 15,
     ) -> None:
         self.namespace = namespace
-        self.timeout_s = timeout_s
-        self.retry_s = retry_s
-        self._encoders = Channels("encoder", encoder, DEFAULT_ENCODER)
-        self._decoders = Channels("decoder", decoder, DEFAULT_DECODER)
-        self._memory = Memory()
+        self._connection = Connection(encoder, decoder, namespace, timeout_s, retry_s)
         self._fetch: Fetch | None = None
 
     async def __aenter__(self) -> Self:
@@ -69,8 +60,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Closes the connections."""
-        await self._encoders.close()
-        await self._decoders.close()
+        await self._connection.close()
 
     async def embed(self, image: ImageLike, image_id: str | None = None, *, model: str = "") -> EmbeddedImage:
         """Makes an image ready for prompts. An image that is stored already is neither sent nor encoded again.
@@ -85,7 +75,7 @@ class AsyncClient:
             Overloaded: Too much is waiting, or the image is too large.
             ServerUnavailable: Nobody answers.
         """
-        return await self._embed(await asyncio.to_thread(Source, image), image_id, model)
+        return await self._connection.embed(await asyncio.to_thread(Source, image), image_id, model)
 
     def embed_many(
         self, images: Iterable[AnImage], *, model: str = ""
@@ -180,7 +170,7 @@ class AsyncClient:
 
         Without `multimask`, a lone first click takes the best of three candidates and everything else the single mask.
         """
-        return AsyncSession(self, image, image_id, wait_s, output)
+        return AsyncSession(self._connection, image, image_id, wait_s, output)
 
     async def prefetch(self, image: ImageLike | None = None, *, image_id: str | None = None) -> None:
         """Has the decoder that will answer clicks on an image fetch its embedding; errors as in `segment`."""
@@ -209,7 +199,7 @@ class AsyncClient:
             InvalidRequest: A parameter is wrong.
             MaskwireError: As `segment`.
         """
-        return generate(self, image, image_id, wait_s, arguments)
+        return generate(self._connection, image, image_id, wait_s, arguments)
 
     async def everything(
         self,
@@ -231,39 +221,22 @@ class AsyncClient:
         Raises:
             ImageNotFound: Nothing is.
         """
-        request = encoder_pb2.GetImageRequest(image_id=image_id, namespace=self.namespace)
-        response = await self._call_encoder(lambda stub, timeout: stub.GetImage(request, timeout=timeout))
-        return EmbeddedImage.read(response.image)
+        return await self._connection.get(image_id)
 
     async def delete(self, image_id: str, *, embedding: bool = False) -> bool:
         """Forgets an image's name, and with `embedding` its embedding too. Returns whether the name existed."""
         request = encoder_pb2.DeleteImageRequest(
             image_id=image_id, namespace=self.namespace, delete_embedding=embedding
         )
-        self._memory.forget(image_id)
-        response = await self._call_encoder(lambda stub, timeout: stub.DeleteImage(request, timeout=timeout))
+        self._connection.memory.forget(image_id)
+        response = await self._connection.call_encoder(lambda stub, timeout: stub.DeleteImage(request, timeout=timeout))
         return response.deleted
 
     async def models(self) -> list[encoder_pb2.ModelInfo]:
         """The models that the encoder serves."""
         request = encoder_pb2.ListModelsRequest()
-        response = await self._call_encoder(lambda stub, timeout: stub.ListModels(request, timeout=timeout))
+        response = await self._connection.call_encoder(lambda stub, timeout: stub.ListModels(request, timeout=timeout))
         return list(response.models)
-
-    async def _embed(self, source: Source, image_id: str | None, model: str = "") -> EmbeddedImage:
-        def prepare() -> tuple[Hashable, bytes, bytes]:
-            identity = source.identify()  # before its bytes: a file that changes meanwhile is embedded again next time
-            data = source.read()
-            return identity, data, hashlib.sha256(data).digest()
-
-        identity, data, digest = await asyncio.to_thread(prepare)
-        header = encoder_pb2.EncodeImageHeader(
-            image_id=image_id or "", namespace=self.namespace, sha256=digest, size_bytes=len(data), model=model
-        )
-        response = await self._call_encoder(lambda stub, timeout: upload(stub, header, data, timeout))
-        stored = EmbeddedImage.read(response.image, response.cached, response.timings)
-        self._memory.add(identity, image_id, source, stored)
-        return stored
 
     async def _segment(
         self,
@@ -281,7 +254,7 @@ class AsyncClient:
         waiting = wait_ms(wait_s)
         options, outputs = output_options(output)
         messages = [prompt.message(f"prompts[{index}]") for index, prompt in enumerate(prompts)]
-        image_id, wanted, source = await self._resolve(image, image_id)
+        image_id, wanted, source = await self._connection.resolve(image, image_id)
         request = decoder_pb2.SegmentRequest(
             image_id=image_id,
             namespace=self.namespace,
@@ -295,16 +268,16 @@ class AsyncClient:
         )
         cached = wanted is None or wanted.cached
         try:
-            response = await self._call_decoder(request)
+            response = await self._connection.call_decoder(request)
         except ImageNotFound:
-            source = source or self._memory.source(image_id)
+            source = source or self._connection.memory.source(image_id)
             if source is None:
                 raise
-            again = await self._embed(source, image_id)
+            again = await self._connection.embed(source, image_id)
             cached = cached and again.cached
             request.content_key = again.content_key
-            response = await self._call_decoder(request)
-        source = source or self._memory.source(image_id, response.image.content_key)
+            response = await self._connection.call_decoder(request)
+        source = source or self._connection.memory.source(image_id, response.image.content_key)
         request.save_logits = False
         request.content_key = response.image.content_key  # forms that are fetched later are of the same image
         return [
@@ -320,43 +293,3 @@ class AsyncClient:
             )
             for index, result in enumerate(response.results)
         ]
-
-    async def _resolve(
-        self, image: ImageLike | None, image_id: str | None
-    ) -> tuple[str, EmbeddedImage | None, Source | None]:
-        """The name to ask for; and for an image that was given itself, what is stored of it, and its bytes."""
-        if image is None:
-            if image_id is None:
-                raise InvalidRequest("give an image or an image_id", "NO_IMAGE", "image")
-            return image_id, None, None
-        if isinstance(image, str) and image_id is None and (self._memory.knows(image) or not _is_file(image)):
-            return image, None, None
-        source = await asyncio.to_thread(Source, image)
-        stored = self._memory.stored(await asyncio.to_thread(source.identify), image_id)
-        if stored is None:
-            stored = await self._embed(source, image_id)
-        else:
-            stored = replace(stored, cached=True)
-        return stored.image_id, stored, source
-
-    async def _call_encoder(
-        self, call: "Callable[[encoder_pb2_grpc.EncoderServiceAsyncStub, float], Awaitable[T]]"
-    ) -> T:
-        async def attempt(channel: grpc.aio.Channel, timeout_s: float) -> T:
-            return await call(encoder_pb2_grpc.EncoderServiceStub(channel), timeout_s)
-
-        return await retrying(self._encoders, "", attempt, self.timeout_s, self.retry_s)
-
-    async def _call_decoder(self, request: decoder_pb2.SegmentRequest) -> decoder_pb2.SegmentResponse:
-        async def attempt(channel: grpc.aio.Channel, timeout_s: float) -> decoder_pb2.SegmentResponse:
-            stub: decoder_pb2_grpc.DecoderServiceAsyncStub = decoder_pb2_grpc.DecoderServiceStub(channel)
-            return await stub.Segment(request, timeout=timeout_s)
-
-        return await retrying(self._decoders, request.image_id, attempt, self.timeout_s, self.retry_s)
-
-
-def _is_file(name: str) -> bool:
-    try:
-        return Source(name).identify() is not None
-    except MaskwireError:
-        return False

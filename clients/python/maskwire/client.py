@@ -186,6 +186,6 @@ class Client:
             again.prompts.append(request.prompts[index])
             again.output.ClearField("formats")
             again.output.formats.append(FORMATS[form])
-            return run(self._client._call_decoder(again)).results[0].masks
+            return run(self._client._connection.call_decoder(again)).results[0].masks
 
         return fetch

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
 
 from maskwire.calls import retrying
+from maskwire.connection import Connection
 from maskwire.errors import DeadlineExceeded, ImageNotFound, OutputMissing, ServerUnavailable, from_rpc
 from maskwire.everything import Collection, EverythingArguments, Update, request_of
 from maskwire.prompts import wait_ms
@@ -14,16 +15,13 @@ from maskwire.sources import ImageLike, Source
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import decoder_pb2_grpc
 
-if TYPE_CHECKING:
-    from maskwire.aio import AsyncClient
-
 _MAX_STARTS = 3
 _CROP_WAIT_MS = 60_000
 _EMBEDS_IN_FLIGHT = 2
 
 
 async def generate(
-    client: "AsyncClient",
+    connection: Connection,
     image: ImageLike | None,
     image_id: str | None,
     wait_s: float,
@@ -31,12 +29,12 @@ async def generate(
 ) -> AsyncIterator[Update]:
     """See `AsyncClient.generate_masks`."""
     waiting = wait_ms(wait_s)
-    name, stored, source = await client._resolve(image, image_id)
-    stored = stored or await client.get(name)
+    name, stored, source = await connection.resolve(image, image_id)
+    stored = stored or await connection.get(name)
     request = request_of(stored.width, stored.height, arguments)
-    request.image_id, request.namespace, request.wait_ms = name, client.namespace, waiting
+    request.image_id, request.namespace, request.wait_ms = name, connection.namespace, waiting
     request.content_key = stored.content_key
-    source = source or client._memory.source(name, stored.content_key)
+    source = source or connection.memory.source(name, stored.content_key)
     if request.crops:
         if source is None:
             raise OutputMissing(
@@ -47,19 +45,19 @@ async def generate(
             box = crop.box
             place = f"{box.x_min_px:.0f}-{box.y_min_px:.0f}-{box.x_max_px:.0f}-{box.y_max_px:.0f}"
             crop.image_id = f"crop-{stored.content_key}-{place}"  # another image under this name has other crops
-    crops = asyncio.ensure_future(_embed_crops(client, request, source, stored.model))
+    crops = asyncio.ensure_future(_embed_crops(connection, request, source, stored.model))
     starts = 0
     try:
         while True:
             starts += 1
             try:
-                async for update in _listen(client, request, crops):
+                async for update in _listen(connection, request, crops):
                     yield update
                 return
             except ImageNotFound:
                 if source is None or starts >= _MAX_STARTS:
                     raise
-                again = await client._embed(source, name)
+                again = await connection.embed(source, name)
                 request.content_key = again.content_key
             except ServerUnavailable:
                 if starts >= _MAX_STARTS:
@@ -69,7 +67,7 @@ async def generate(
 
 
 async def _embed_crops(
-    client: "AsyncClient", request: pb.GenerateMasksRequest, source: Source | None, model: str
+    connection: Connection, request: pb.GenerateMasksRequest, source: Source | None, model: str
 ) -> None:
     """Embeds all crops while the decoder is at work on the whole image, in the order in which it wants them."""
     if source is None or not request.crops:
@@ -80,7 +78,7 @@ async def _embed_crops(
     async def embed(crop: pb.ImageCrop) -> None:
         async with free:
             part = picture.crop((crop.box.x_min_px, crop.box.y_min_px, crop.box.x_max_px, crop.box.y_max_px))
-            await client.embed(part, crop.image_id, model=model)
+            await connection.embed(await asyncio.to_thread(Source, part), crop.image_id, model)
 
     tasks = [asyncio.create_task(embed(crop)) for crop in request.crops]
     try:
@@ -91,7 +89,7 @@ async def _embed_crops(
 
 
 async def _listen(
-    client: "AsyncClient", request: pb.GenerateMasksRequest, crops: "asyncio.Future[None]"
+    connection: Connection, request: pb.GenerateMasksRequest, crops: "asyncio.Future[None]"
 ) -> AsyncIterator[Update]:
     """The updates of one call. It ends early with an error of the crops."""
 
@@ -106,18 +104,20 @@ async def _listen(
             raise
 
     collection = Collection()
-    call, response = await retrying(client._decoders, request.image_id, attempt, client.timeout_s, client.retry_s)
+    call, response = await retrying(
+        connection.decoders, request.image_id, attempt, connection.timeout_s, connection.retry_s
+    )
     try:
         while response is not grpc.aio.EOF:
             yield collection.add(response)
-            async with asyncio.timeout(client.timeout_s):
+            async with asyncio.timeout(connection.timeout_s):
                 reading = asyncio.ensure_future(call.read())
                 await asyncio.wait({reading, crops}, return_when=asyncio.FIRST_COMPLETED)
                 if crops.done():
                     crops.result()
                 response = await reading
     except TimeoutError as error:
-        raise DeadlineExceeded(f"the decoder sent nothing for {client.timeout_s:g} s") from error
+        raise DeadlineExceeded(f"the decoder sent nothing for {connection.timeout_s:g} s") from error
     except grpc.aio.AioRpcError as error:
         raise from_rpc(error, "decoder") from error
     finally:

@@ -5,19 +5,17 @@ from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from google.protobuf.empty_pb2 import Empty
 
+from maskwire.connection import Connection
 from maskwire.prompts import OutputArguments, Prompt, output_options, wait_ms
 from maskwire.results import Result
 from maskwire.sources import ImageLike
 from maskwire.streams import Stream
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import types_pb2
-
-if TYPE_CHECKING:
-    from maskwire.aio import AsyncClient
 
 
 @dataclass
@@ -92,7 +90,7 @@ class AsyncSession:
 
     def __init__(
         self,
-        client: "AsyncClient",
+        connection: Connection,
         image: ImageLike | None,
         image_id: str | None,
         wait_s: float,
@@ -100,7 +98,7 @@ class AsyncSession:
     ) -> None:
         self.object_id = "object-1"
         self.image = pb.SegmentedImage()
-        self._client = client
+        self._connection = connection
         self._wanted = (image, image_id, wait_s)
         self._output, self._forms = output_options(output)
         if "multimask" not in output:
@@ -109,9 +107,9 @@ class AsyncSession:
         self._histories: dict[str, _History] = {}
         self._followers: list[Masks] = []
         self._stream = Stream(
-            client._decoders,
-            client.timeout_s,
-            client.retry_s,
+            connection.decoders,
+            connection.timeout_s,
+            connection.retry_s,
             opening=self._opening,
             recover=self._embed_again,
             answered=self._answered,
@@ -233,10 +231,10 @@ class AsyncSession:
         return self._stream.send(pb.SegmentStreamRequest(edit=edit, speculative=speculative))
 
     async def _name(self, image: ImageLike | None, image_id: str | None, wait_s: float) -> pb.SetImage:
-        name, stored, _ = await self._client._resolve(image, image_id)
+        name, stored, _ = await self._connection.resolve(image, image_id)
         return pb.SetImage(
             image_id=name,
-            namespace=self._client.namespace,
+            namespace=self._connection.namespace,
             wait_ms=wait_ms(wait_s),
             content_key=stored.content_key if stored is not None else "",
         )
@@ -252,10 +250,10 @@ class AsyncSession:
         ]
 
     async def _embed_again(self) -> bool:
-        source = self._client._memory.source(self._set_image.image_id, self._set_image.content_key or None)
+        source = self._connection.memory.source(self._set_image.image_id, self._set_image.content_key or None)
         if source is None:
             return False
-        stored = await self._client._embed(source, self._set_image.image_id)
+        stored = await self._connection.embed(source, self._set_image.image_id)
         self._set_image.content_key = stored.content_key
         return True
 
@@ -281,7 +279,7 @@ class AsyncSession:
             prompt=response.object.prompt,
             forms=self._forms,
             cached=True,
-            source=self._client._memory.source(self.image.image_id, self.image.content_key),
+            source=self._connection.memory.source(self.image.image_id, self.image.content_key),
             fetch=None,
             is_preview=request.speculative,
         )

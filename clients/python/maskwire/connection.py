@@ -1,0 +1,104 @@
+"""What clients, sessions and generators share: servers, calls, and the images that were embedded."""
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import replace
+from typing import TypeVar
+
+import grpc
+
+from maskwire.calls import retrying, upload
+from maskwire.channels import DEFAULT_DECODER, DEFAULT_ENCODER, Channels
+from maskwire.errors import InvalidRequest, MaskwireError
+from maskwire.memory import Memory
+from maskwire.results import EmbeddedImage
+from maskwire.sources import ImageLike, Source
+from maskwire.v1 import decoder_pb2, decoder_pb2_grpc, encoder_pb2, encoder_pb2_grpc
+
+T = TypeVar("T")
+
+
+class Connection:
+    """Arguments as of `AsyncClient`."""
+
+    def __init__(
+        self, encoder: str | None, decoder: str | None, namespace: str, timeout_s: float, retry_s: float
+    ) -> None:
+        self.namespace = namespace
+        self.timeout_s = timeout_s
+        self.retry_s = retry_s
+        self.decoders = Channels("decoder", decoder, DEFAULT_DECODER)
+        self.memory = Memory()
+        self._encoders = Channels("encoder", encoder, DEFAULT_ENCODER)
+
+    async def close(self) -> None:
+        await self._encoders.close()
+        await self.decoders.close()
+
+    async def embed(self, source: Source, image_id: str | None, model: str = "") -> EmbeddedImage:
+        """Embeds an image, and remembers it; see `AsyncClient.embed`."""
+
+        def prepare() -> tuple[Hashable, bytes, bytes]:
+            identity = source.identify()  # before its bytes: a file that changes meanwhile is embedded again next time
+            data = source.read()
+            return identity, data, hashlib.sha256(data).digest()
+
+        identity, data, digest = await asyncio.to_thread(prepare)
+        header = encoder_pb2.EncodeImageHeader(
+            image_id=image_id or "", namespace=self.namespace, sha256=digest, size_bytes=len(data), model=model
+        )
+        response = await self.call_encoder(lambda stub, timeout: upload(stub, header, data, timeout))
+        stored = EmbeddedImage.read(response.image, response.cached, response.timings)
+        self.memory.add(identity, image_id, source, stored)
+        return stored
+
+    async def get(self, image_id: str) -> EmbeddedImage:
+        """What is stored under a name; see `AsyncClient.get`."""
+        request = encoder_pb2.GetImageRequest(image_id=image_id, namespace=self.namespace)
+        response = await self.call_encoder(lambda stub, timeout: stub.GetImage(request, timeout=timeout))
+        return EmbeddedImage.read(response.image)
+
+    async def resolve(
+        self, image: ImageLike | None, image_id: str | None
+    ) -> tuple[str, EmbeddedImage | None, Source | None]:
+        """The name to ask for; and for an image that was given itself, what is stored of it, and its bytes."""
+        if image is None:
+            if image_id is None:
+                raise InvalidRequest("give an image or an image_id", "NO_IMAGE", "image")
+            return image_id, None, None
+        if isinstance(image, str) and image_id is None and (self.memory.knows(image) or not _is_file(image)):
+            return image, None, None
+        source = await asyncio.to_thread(Source, image)
+        stored = self.memory.stored(await asyncio.to_thread(source.identify), image_id)
+        if stored is None:
+            stored = await self.embed(source, image_id)
+        else:
+            stored = replace(stored, cached=True)
+        return stored.image_id, stored, source
+
+    async def call_encoder(
+        self, call: "Callable[[encoder_pb2_grpc.EncoderServiceAsyncStub, float], Awaitable[T]]"
+    ) -> T:
+        """Makes a unary call of an encoder."""
+
+        async def attempt(channel: grpc.aio.Channel, timeout_s: float) -> T:
+            return await call(encoder_pb2_grpc.EncoderServiceStub(channel), timeout_s)
+
+        return await retrying(self._encoders, "", attempt, self.timeout_s, self.retry_s)
+
+    async def call_decoder(self, request: decoder_pb2.SegmentRequest) -> decoder_pb2.SegmentResponse:
+        """Makes the call, by preference of the decoder that has the image."""
+
+        async def attempt(channel: grpc.aio.Channel, timeout_s: float) -> decoder_pb2.SegmentResponse:
+            stub: decoder_pb2_grpc.DecoderServiceAsyncStub = decoder_pb2_grpc.DecoderServiceStub(channel)
+            return await stub.Segment(request, timeout=timeout_s)
+
+        return await retrying(self.decoders, request.image_id, attempt, self.timeout_s, self.retry_s)
+
+
+def _is_file(name: str) -> bool:
+    try:
+        return Source(name).identify() is not None
+    except MaskwireError:
+        return False
