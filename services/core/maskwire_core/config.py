@@ -68,6 +68,12 @@ class EncoderSettings(Settings):
     )
     ttl_s: int = Field(86_400, ge=1, description="Seconds that an embedding is kept after it was last embedded.")
     queue_limit: int = Field(64, ge=1, description="Images that may wait for the model before new ones are refused.")
+    max_batch: int = Field(0, ge=0, description="Most images in a batch; 0 is 32 on CUDA and 1 on a CPU.")
+    max_wait_ms: float = Field(
+        5, ge=0, description="Milliseconds that an image waits for others to share its batch; never while nothing runs."
+    )
+    readers: int = Field(2, ge=1, description="Threads that decode image files.")
+    writers: int = Field(8, ge=1, description="Threads that write embeddings to the store.")
     max_image_bytes: int = Field(64 * MIB, ge=1, description="Largest image file accepted, in bytes.")
     max_image_pixels: int = Field(120_000_000, ge=1, description="Largest image accepted, in pixels.")
 

@@ -80,7 +80,8 @@ class Batcher(Generic[Item, Result]):
         self._batches: set[asyncio.Task[None]] = set()
         self._running = 0
         self._wake: asyncio.TimerHandle | None = None
-        self._item_s = 0.0  # what one item takes, of late
+        self._item_s: float | None = None
+        self._last: tuple[float, int] | None = None  # start and size of the last batch, if work was left waiting
 
     @property
     def waiting(self) -> int:
@@ -96,6 +97,11 @@ class Batcher(Generic[Item, Result]):
     def running(self) -> int:
         """Pieces of work in batches that run."""
         return self._running
+
+    @property
+    def item_s(self) -> float:
+        """Seconds from one item to the next while there was always enough to do, of late; 0 if there never was."""
+        return self._item_s or 0.0
 
     @property
     def oldest_wait_s(self) -> float:
@@ -123,7 +129,7 @@ class Batcher(Generic[Item, Result]):
             raise ResourceExhausted(
                 "QUEUE_FULL",
                 f"{self.waiting} requests are waiting for the {self.name}; try again",
-                retry_after_s=min(max(_RETRY_S[0], self.waiting * self._item_s / 2), _RETRY_S[1]),
+                retry_after_s=min(max(_RETRY_S[0], self.waiting * self.item_s / 2), _RETRY_S[1]),
             )
         loop = asyncio.get_running_loop()
         ticket = Ticket(kind, item, demand, loop.time(), loop.create_future(), demand.bulk)
@@ -166,6 +172,7 @@ class Batcher(Generic[Item, Result]):
                 else:
                     batch.append(ticket)
             if batch:
+                self._pace(now, len(batch))
                 self._running += len(batch)
                 task = loop.create_task(self._work(kind, batch))
                 self._batches.add(task)
@@ -181,11 +188,9 @@ class Batcher(Generic[Item, Result]):
         except Exception as error:  # goes to those who wait for it
             outcomes = [error] * len(batch)
         finally:
-            self._batches.discard(asyncio.current_task())  # type: ignore[arg-type]  # runs in a task
+            self._batches.discard(asyncio.current_task())
             self._running -= len(batch)
         took_s = loop.time() - started
-        item_s = took_s / len(batch) / self._at_once
-        self._item_s += (item_s - self._item_s) * (_SMOOTHING if self.tally.batches else 1)
         self.tally.batches += 1
         self.tally.done += len(batch)
         self.tally.busy_s += took_s
@@ -199,6 +204,12 @@ class Batcher(Generic[Item, Result]):
                 ticket.answer.set_exception(outcome)
             else:
                 ticket.answer.set_result((outcome, waited_s * 1e3))
+
+    def _pace(self, now: float, size: int) -> None:
+        if self._last is not None:
+            item_s = (now - self._last[0]) / self._last[1]
+            self._item_s = item_s if self._item_s is None else self._item_s + _SMOOTHING * (item_s - self._item_s)
+        self._last = (now, size) if self._tickets else None
 
     def _wake_at(self, when: float) -> None:
         if self._wake is not None:

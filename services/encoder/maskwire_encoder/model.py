@@ -1,6 +1,7 @@
 """A SAM 2 image encoder on a device, and the export of its decoder."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -41,14 +42,16 @@ class Model:
         return prepare(rgb, self.image_size)
 
     @torch.inference_mode()
-    def encode(self, images: Tensor) -> list[dict[str, NDArray[np.float32]]]:
-        """Encodes Bx3xSxS inputs.
+    def encode(self, images: Sequence[Tensor] | Tensor) -> list[dict[str, NDArray[np.float32]]]:
+        """Encodes inputs, 3xSxS each.
 
         Returns:
             For each, tensors of the decoder's names in the stored layout: image_embed (tokens x C), high_res_1
             (tokens x 4 x C/4), high_res_0 (tokens x 16 x C/8).
         """
-        high_res_0, high_res_1, embed = self._sam.forward_image(images.to(self.device))["backbone_fpn"]
+        high_res_0, high_res_1, embed = self._sam.forward_image(torch.stack(tuple(images)).to(self.device))[
+            "backbone_fpn"
+        ]
         if self._sam.directly_add_no_mem_embed:
             embed = embed + self._sam.no_mem_embed.reshape(1, -1, 1, 1)
         laid_out = {

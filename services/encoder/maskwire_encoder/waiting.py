@@ -128,7 +128,7 @@ class WaitingRoom(Generic[Item]):
         kind = self.next_kind()
         lines = self._lines[kind]
         self._lines.move_to_end(kind)
-        taken = []
+        taken: list[Ticket[Item]] = []
         while len(taken) < most and (lines[False].count or lines[True].count):
             both = len(self) > self.bulk > 0
             bulk = bool(lines[True].count) and (self._bulk_turn() or not lines[False].count)
