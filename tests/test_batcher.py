@@ -269,8 +269,8 @@ def test_a_full_queue_says_when_to_come_back() -> None:
         batcher = Batcher("device", device.run, limit=8)
         demands = {str(index): Demand(index) for index in range(8)}
         tasks = await _flood(batcher, demands)
-        await asyncio.sleep(1.5)  # one is done, and it took a second; the queue has a place again
-        tasks.append(asyncio.create_task(batcher.submit("model", "8", Demand(8))))
+        await asyncio.sleep(2.5)  # two are done, a second each, and two have taken their places in the queue
+        tasks += [asyncio.create_task(batcher.submit("model", name, Demand(name))) for name in ("8", "9")]
         await asyncio.sleep(0)
         with pytest.raises(ResourceExhausted) as refused:
             await batcher.submit("model", "too many", Demand("late"))
