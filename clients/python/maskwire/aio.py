@@ -26,7 +26,7 @@ AnImage = TypeVar("AnImage", bound=ImageLike)
 Prompts = Prompt | Sequence[Prompt]
 Fetch = Callable[[decoder_pb2.SegmentRequest, int], Callable[[Format], Sequence[types_pb2.Mask]]]
 
-_EMBEDS_IN_FLIGHT = 4
+_EMBEDS_IN_FLIGHT = 16
 _SEGMENTS_IN_FLIGHT = 8
 
 
@@ -72,26 +72,29 @@ class AsyncClient:
         await self._encoders.close()
         await self._decoders.close()
 
-    async def embed(self, image: ImageLike, image_id: str | None = None, *, model: str = "") -> EmbeddedImage:
+    async def embed(
+        self, image: ImageLike, image_id: str | None = None, *, model: str = "", bulk: bool = False
+    ) -> EmbeddedImage:
         """Makes an image ready for prompts. An image that is stored already is neither sent nor encoded again.
 
         Args:
             image: Path, bytes of a file, PIL image, uint8 array (HxW, HxWx3 RGB, HxWx4 RGBA) or open binary file.
             image_id: Name for it; an existing name is re-pointed to this image. None: the server issues one.
             model: Name of the model; empty for the server's default.
+            bulk: Nobody waits for it: images that somebody waits for go first.
 
         Raises:
             InvalidRequest: It is no image, or the name is not allowed.
             Overloaded: Too much is waiting, or the image is too large.
             ServerUnavailable: Nobody answers.
         """
-        return await self._embed(await asyncio.to_thread(Source, image), image_id, model)
+        return await self._embed(await asyncio.to_thread(Source, image), image_id, model, bulk)
 
     def embed_many(
-        self, images: Iterable[AnImage], *, model: str = ""
+        self, images: Iterable[AnImage], *, model: str = "", bulk: bool = False
     ) -> AsyncIterator[tuple[AnImage, EmbeddedImage | MaskwireError]]:
-        """Embeds many images, several at a time. Yields each with its outcome as it is ready."""
-        return pipelined(images, lambda image: self.embed(image, model=model), _EMBEDS_IN_FLIGHT)
+        """Embeds many images, several at a time. Yields each with its outcome as it is ready; see `embed`."""
+        return pipelined(images, lambda image: self.embed(image, model=model, bulk=bulk), _EMBEDS_IN_FLIGHT)
 
     def segment_many(
         self, requests: Iterable[tuple[AnImage, Prompts]], **output: Unpack[OutputArguments]
@@ -245,7 +248,7 @@ class AsyncClient:
         response = await self._call_encoder(lambda stub, timeout: stub.ListModels(request, timeout=timeout))
         return list(response.models)
 
-    async def _embed(self, source: Source, image_id: str | None, model: str = "") -> EmbeddedImage:
+    async def _embed(self, source: Source, image_id: str | None, model: str = "", bulk: bool = False) -> EmbeddedImage:
         def prepare() -> tuple[Hashable, bytes, bytes]:
             identity = source.identify()  # before its bytes: a file that changes meanwhile is embedded again next time
             data = source.read()
@@ -253,7 +256,12 @@ class AsyncClient:
 
         identity, data, digest = await asyncio.to_thread(prepare)
         header = encoder_pb2.EncodeImageHeader(
-            image_id=image_id or "", namespace=self.namespace, sha256=digest, size_bytes=len(data), model=model
+            image_id=image_id or "",
+            namespace=self.namespace,
+            sha256=digest,
+            size_bytes=len(data),
+            model=model,
+            priority=encoder_pb2.PRIORITY_BULK if bulk else encoder_pb2.PRIORITY_INTERACTIVE,
         )
         response = await self._call_encoder(lambda stub, timeout: upload(stub, header, data, timeout))
         stored = EmbeddedImage.read(response.image, response.cached, response.timings)
@@ -340,7 +348,7 @@ class AsyncClient:
         async def attempt(channel: grpc.aio.Channel, timeout_s: float) -> T:
             return await call(encoder_pb2_grpc.EncoderServiceStub(channel), timeout_s)
 
-        return await retrying(self._encoders, "", attempt, self.timeout_s, self.retry_s)
+        return await retrying(self._encoders, None, attempt, self.timeout_s, self.retry_s)
 
     async def _call_decoder(self, request: decoder_pb2.SegmentRequest) -> decoder_pb2.SegmentResponse:
         async def attempt(channel: grpc.aio.Channel, timeout_s: float) -> decoder_pb2.SegmentResponse:

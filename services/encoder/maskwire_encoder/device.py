@@ -62,10 +62,10 @@ def works(device: torch.device) -> bool:
     """Whether the device can still add."""
     try:
         return float(torch.ones(2, device=device).sum()) == 2
-    except RuntimeError:
+    except Exception:  # each backend has its own
         return False
 
 
-def probe() -> list[str]:
+def cuda_devices() -> list[str]:
     """The CUDA devices that torch sees, as `--device` takes them."""
     return [f"cuda:{index}" for index in range(torch.cuda.device_count())]
