@@ -22,12 +22,12 @@ class FailingModel(Model):
         if any((image > 2).all() for image in images):
             self.device = torch.device("meta")  # one that cannot compute
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
-        time.sleep(0.2)
+        time.sleep(0.05)
         return super().encode(images)
 
 
 if __name__ == "__main__":
     folder, port, redis_url = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-    settings = small.settings(folder, port=port, redis_url=redis_url, threads=1, queue_limit=4)
+    settings = small.settings(folder, port=port, redis_url=redis_url, threads=1, queue_limit=30)
     configure_logging(settings)
     asyncio.run(run(settings, FailingModel))
