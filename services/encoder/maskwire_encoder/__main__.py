@@ -37,7 +37,7 @@ async def run(settings: EncoderSettings, load: Callable[[ModelSource, EncoderSet
                 settings,
                 NAME,
                 lambda server: encoder_pb2_grpc.add_EncoderServiceServicer_to_server(EncoderService(encoder), server),
-                encoder.pipeline.lost,
+                broken=encoder.pipeline.lost,
             )
     except ModelError as error:
         sys.exit(f"error: {error}")
