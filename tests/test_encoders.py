@@ -129,7 +129,7 @@ def test_many_callers_get_their_own_image(pair: Stack, encoders: Encoders, tmp_p
     loads = [encoders.load(index) for index in range(2)]
     assert sum(load.batches for load in loads) < sum(load.encoded for load in loads)  # there were batches
     store = Store(pair.redis_url)
-    for index in range(0, 200, 5):
+    for index in range(0, 200, 10):
         embedding = store.get_embedding("default", stored[index])
         assert embedding is not None
         (alone,) = model.encode(model.prepare(read_image(files[index], 10_000))[None])

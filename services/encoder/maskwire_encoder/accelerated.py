@@ -1,0 +1,207 @@
+"""Batches on a CUDA device: uint8 pixels up, preprocessing, model and packing there, stored values down.
+
+All of it runs on a CPU too, without streams and graphs, which is how it is tested.
+"""
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from maskwire_encoder.canary import Canary, Deviation
+from maskwire_encoder.features import NAMES
+from maskwire_encoder.model_inputs import preprocess
+
+log = logging.getLogger(__name__)
+
+SIZES = (1, 2, 4, 8, 16, 32, 64)
+"""Batches are padded to the next of these, so that few shapes have to be made ready."""
+
+PRECISIONS = ("fp16", "bf16", "tf32", "fp32")
+"""From the fastest on; fp16 before bf16, which takes as long and is coarser."""
+
+_HALF_MAX = float(torch.finfo(torch.float16).max)
+
+Run = Callable[[Tensor], Sequence[Tensor]]
+
+
+def padded_size(count: int, largest: int) -> int:
+    """The size of the batch that `count` images are padded to."""
+    return min(size for size in (*(s for s in SIZES if s < largest), largest) if size >= count)
+
+
+@contextlib.contextmanager
+def computing(precision: str, device: torch.device) -> Iterator[None]:
+    """Runs its body in a precision: matrix products in fp16 or bf16 where autocast has them so, fp32 products by tensor
+    cores in TF32, or exact fp32. Nothing else in the process turns TF32 on."""
+    tf32 = "tf32" if precision == "tf32" else "ieee"
+    torch.backends.cuda.matmul.fp32_precision = tf32
+    torch.backends.cudnn.conv.fp32_precision = tf32
+    dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision)
+    with torch.autocast(device.type, dtype, enabled=dtype is not None):
+        yield
+
+
+class Accelerated:
+    """Encodes batches. `start` makes it ready; after that it may be called from two threads, whose batches overlap.
+
+    Args:
+        features: `ImageFeatures` on its device, in fp32.
+        size: Side of the model's square input in pixels.
+        device: Where the model is.
+        largest: Largest batch; `start` lowers it to what fits.
+        half: Whether values are stored as fp16, and so are rounded on the device.
+
+    Attributes:
+        precision: One of PRECISIONS.
+        largest: Largest batch.
+    """
+
+    def __init__(self, features: nn.Module, size: int, device: torch.device, largest: int, half: bool) -> None:
+        self.precision = "fp32"
+        self.largest = largest
+        self._features = features
+        self._size = size
+        self._device = device
+        self._half = half
+        self._graphs: dict[int, tuple[Any, Tensor, Sequence[Tensor]]] = {}
+        self._turn = threading.Lock()
+        cuda = device.type == "cuda"
+        self._upload, self._compute, self._download = (torch.cuda.Stream(device) if cuda else None for _ in range(3))
+
+    def start(self, canary: Canary, precision: str, graphs: bool) -> None:
+        """Chooses the precision, finds the largest batch that fits, and records graphs. Each is checked by a canary.
+
+        Args:
+            canary: Of this model.
+            precision: One of PRECISIONS, or "auto" for the fastest whose masks are those of fp32.
+            graphs: Whether to record CUDA graphs.
+        """
+        self.precision = self._choose(canary) if precision == "auto" else precision
+        fitting = 0
+        for size in sorted({padded_size(count, self.largest) for count in range(1, self.largest + 1)}):
+            inputs = canary.inputs[torch.arange(size) % len(canary.inputs)]
+            try:
+                deviation = canary.check(self._on_compute(lambda: self._eager(inputs)))
+            except torch.OutOfMemoryError:
+                break
+            log.info("batches of %d in %s: %s", size, self.precision, deviation)
+            if fitting and not deviation.acceptable:
+                log.warning("batches of %d change masks (%s); using %d at most", size, deviation, fitting)
+                break
+            fitting = size
+            if graphs and self._device.type == "cuda":
+                self._record(inputs, canary)
+        if not fitting:
+            raise torch.OutOfMemoryError(f"{self._device} has no memory for a single image")
+        self.largest = fitting
+
+    def prepare(self, rgb: NDArray[np.uint8]) -> Tensor:
+        """Pixels (HxWx3, RGB) as `encode` takes them: the same, in memory that the device can read directly."""
+        pixels = torch.from_numpy(np.ascontiguousarray(rgb))
+        return pixels.pin_memory() if self._device.type == "cuda" else pixels
+
+    @torch.inference_mode()
+    def encode(self, images: Sequence[Tensor]) -> list[dict[str, NDArray[Any]]]:
+        """Encodes HxWx3 pixels, uint8, of any sizes.
+
+        Returns:
+            For each, tensors of the decoder's names in the stored layout, fp16 or fp32.
+        """
+        with self._turn:  # batches begin in order; while one is awaited below, the next is launched
+            pixels = self._sent(images)
+            outputs = self._on_compute(lambda: self._packed(pixels))
+            arrived, done = self._received(outputs)
+        if done is not None:
+            done.synchronize()
+        return [
+            {name: tensor[index].numpy() for name, tensor in zip(NAMES, arrived, strict=True)}
+            for index in range(len(images))
+        ]
+
+    def _sent(self, images: Sequence[Tensor]) -> list[Tensor]:
+        if self._upload is None or self._compute is None:
+            return list(images)
+        with torch.cuda.stream(self._upload):
+            sent = [image.to(self._device, non_blocking=True) for image in images]
+        self._compute.wait_stream(self._upload)
+        for image in sent:
+            image.record_stream(self._compute)
+        return sent
+
+    def _packed(self, pixels: Sequence[Tensor]) -> list[Tensor]:
+        inputs = torch.cat([preprocess(image[None], self._size) for image in pixels])
+        missing = padded_size(len(inputs), self.largest) - len(inputs)
+        if missing > 0:
+            inputs = torch.cat([inputs, inputs[-1:].expand(missing, -1, -1, -1)])
+        outputs = [tensor[: len(pixels)] for tensor in self._run(inputs)]
+        if self._half:
+            return [tensor.clamp(-_HALF_MAX, _HALF_MAX).half() for tensor in outputs]
+        return [tensor.float().clone() for tensor in outputs]
+
+    def _received(self, outputs: Sequence[Tensor]) -> tuple[Sequence[Tensor], Any]:
+        if self._download is None or self._compute is None:
+            return outputs, None
+        self._download.wait_stream(self._compute)
+        with torch.cuda.stream(self._download):
+            arrived = [torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True) for tensor in outputs]
+            for here, there in zip(arrived, outputs, strict=True):
+                here.copy_(there, non_blocking=True)
+                there.record_stream(self._download)
+            done = torch.cuda.Event(blocking=True)
+            done.record(self._download)
+        return arrived, done
+
+    def _run(self, inputs: Tensor) -> Sequence[Tensor]:
+        recorded = self._graphs.get(len(inputs))
+        if recorded is None:
+            return self._eager(inputs)
+        graph, static_inputs, static_outputs = recorded
+        static_inputs.copy_(inputs)
+        graph.replay()
+        return static_outputs
+
+    @torch.inference_mode()
+    def _eager(self, inputs: Tensor) -> Sequence[Tensor]:
+        with computing(self.precision, self._device):
+            outputs: Sequence[Tensor] = self._features(inputs)
+        return outputs
+
+    def _on_compute(self, work: Callable[[], Sequence[Tensor]]) -> Sequence[Tensor]:
+        if self._compute is None:
+            return work()
+        with torch.cuda.stream(self._compute):
+            return work()
+
+    def _choose(self, canary: Canary) -> str:
+        """The fastest precision whose masks are those of fp32."""
+        for precision in PRECISIONS[:-1]:
+            self.precision = precision
+            outputs = [self._on_compute(lambda image=image: self._eager(image[None])) for image in canary.inputs]  # type: ignore[misc]
+            deviation = canary.check([torch.cat(parts) for parts in zip(*outputs, strict=True)])
+            log.info("%s: %s", precision, deviation)
+            if deviation.acceptable:
+                return precision
+        return PRECISIONS[-1]
+
+    def _record(self, inputs: Tensor, canary: Canary) -> None:
+        """Records a graph for a batch size. A graph that cannot be recorded, or is wrong, is not used."""
+        static_inputs = inputs.clone()
+        try:
+            graph = torch.cuda.CUDAGraph()
+            with torch.inference_mode(), torch.cuda.graph(graph, stream=self._compute):
+                static_outputs = self._eager(static_inputs)
+            self._graphs[len(inputs)] = graph, static_inputs, static_outputs
+            deviation: Deviation = canary.check(self._on_compute(lambda: self._run(inputs)))
+            if deviation.acceptable:
+                return
+            log.warning("the graph for batches of %d is wrong (%s) and not used", len(inputs), deviation)
+        except RuntimeError as error:
+            log.warning("no graph for batches of %d: %s", len(inputs), str(error).splitlines()[0])
+        self._graphs.pop(len(inputs), None)
