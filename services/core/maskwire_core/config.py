@@ -79,6 +79,15 @@ class EncoderSettings(Settings):
     max_wait_ms: float = Field(
         5, ge=0, description="Milliseconds that an image waits for others to share its batch; never while nothing runs."
     )
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = Field(
+        "auto", description="Of the model on CUDA; auto takes the fastest whose masks equal those of fp32 (IoU 0.999)."
+    )
+    compile: bool = Field(
+        False, description="Compile the model on CUDA: minutes at the first start, kept in the cache folder."
+    )
+    device_memory: float = Field(
+        0.9, gt=0, le=1, description="Share of the CUDA device's memory that this encoder may use; batches adapt."
+    )
     readers: int = Field(2, ge=1, description="Threads that decode image files.")
     writers: int = Field(8, ge=1, description="Threads that write embeddings to the store.")
     max_image_bytes: int = Field(64 * MIB, ge=1, description="Largest image file accepted, in bytes.")

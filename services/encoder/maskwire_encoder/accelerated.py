@@ -3,10 +3,11 @@
 All of it runs on a CPU too, without streams and graphs, which is how it is tested.
 """
 
-import contextlib
+import copy
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ from torch import Tensor, nn
 
 from maskwire_encoder.canary import Canary, Deviation
 from maskwire_encoder.features import NAMES
-from maskwire_encoder.model_inputs import preprocess
+from maskwire_encoder.packages import Run
+from maskwire_encoder.preprocessing import preprocess
 
 log = logging.getLogger(__name__)
 
@@ -26,9 +28,8 @@ SIZES = (1, 2, 4, 8, 16, 32, 64)
 PRECISIONS = ("fp16", "bf16", "tf32", "fp32")
 """From the fastest on; fp16 before bf16, which takes as long and is coarser."""
 
+_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 _HALF_MAX = float(torch.finfo(torch.float16).max)
-
-Run = Callable[[Tensor], Sequence[Tensor]]
 
 
 def padded_size(count: int, largest: int) -> int:
@@ -36,16 +37,39 @@ def padded_size(count: int, largest: int) -> int:
     return min(size for size in (*(s for s in SIZES if s < largest), largest) if size >= count)
 
 
-@contextlib.contextmanager
-def computing(precision: str, device: torch.device) -> Iterator[None]:
-    """Runs its body in a precision: matrix products in fp16 or bf16 where autocast has them so, fp32 products by tensor
-    cores in TF32, or exact fp32. Nothing else in the process turns TF32 on."""
-    tf32 = "tf32" if precision == "tf32" else "ieee"
-    torch.backends.cuda.matmul.fp32_precision = tf32
-    torch.backends.cudnn.conv.fp32_precision = tf32
-    dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision)
-    with torch.autocast(device.type, dtype, enabled=dtype is not None):
-        yield
+class InPrecision(nn.Module):
+    """Runs a module's products in fp16 or bf16 where autocast has them so, in fp32 by tensor cores (TF32), or in exact
+    fp32.
+
+    Args:
+        module: In fp32; for fp16 and bf16 it is copied, with weights that need no conversion each time.
+        precision: One of PRECISIONS.
+        device: Where it is.
+    """
+
+    def __init__(self, module: nn.Module, precision: str, device: torch.device) -> None:
+        super().__init__()
+        self._tf32 = "tf32" if precision == "tf32" else "ieee"
+        self._dtype = _DTYPES.get(precision)
+        self._device_type = device.type
+        self.module = module
+        if self._dtype is not None:
+            self.module = copy.deepcopy(module)
+            for part in self.module.modules():
+                if isinstance(part, nn.Linear | nn.Conv2d):
+                    part.to(self._dtype)
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        # Both kinds of product are set, since cuDNN's convolutions use TF32 where nobody says.
+        torch.backends.cuda.matmul.fp32_precision = self._tf32
+        torch.backends.cudnn.conv.fp32_precision = self._tf32  # type: ignore[attr-defined]
+        with torch.autocast(self._device_type, self._dtype, enabled=self._dtype is not None):
+            outputs: tuple[Tensor, ...] = self.module(inputs)
+        return outputs
+
+
+_turn = threading.Lock()
+"""Held while a batch is launched: batches begin in order, and precision is a setting of the whole process."""
 
 
 class Accelerated:
@@ -66,29 +90,41 @@ class Accelerated:
     def __init__(self, features: nn.Module, size: int, device: torch.device, largest: int, half: bool) -> None:
         self.precision = "fp32"
         self.largest = largest
-        self._features = features
+        self._exact = features
+        self._plain = InPrecision(features, self.precision, device)
+        self._features: Run = self._plain
         self._size = size
         self._device = device
         self._half = half
         self._graphs: dict[int, tuple[Any, Tensor, Sequence[Tensor]]] = {}
-        self._turn = threading.Lock()
         cuda = device.type == "cuda"
-        self._upload, self._compute, self._download = (torch.cuda.Stream(device) if cuda else None for _ in range(3))
+        self._upload, self._compute, self._download = (
+            torch.cuda.Stream(device) if cuda else None  # type: ignore[no-untyped-call]
+            for _ in range(3)
+        )
 
-    def start(self, canary: Canary, precision: str, graphs: bool) -> None:
-        """Chooses the precision, finds the largest batch that fits, and records graphs. Each is checked by a canary.
+    def start(self, canary: Canary, precision: str, compile_as: Callable[[nn.Module, str], Run] | None = None) -> None:
+        """Chooses the precision, finds the largest batch that fits, and records CUDA graphs. A canary checks each.
 
         Args:
             canary: Of this model.
             precision: One of PRECISIONS, or "auto" for the fastest whose masks are those of fp32.
-            graphs: Whether to record CUDA graphs.
+            compile_as: Makes the compiled form of a module in a precision; None leaves it as it is.
+
+        Raises:
+            torch.OutOfMemoryError: There is no memory for a single image.
         """
-        self.precision = self._choose(canary) if precision == "auto" else precision
+        if precision == "auto":
+            self._choose(canary)
+        else:
+            self._use(precision)
+        if compile_as is not None:
+            self._compile(compile_as, canary)
         fitting = 0
         for size in sorted({padded_size(count, self.largest) for count in range(1, self.largest + 1)}):
             inputs = canary.inputs[torch.arange(size) % len(canary.inputs)]
             try:
-                deviation = canary.check(self._on_compute(lambda: self._eager(inputs)))
+                deviation = canary.check(self._on_compute(partial(self._eager, inputs)))
             except torch.OutOfMemoryError:
                 break
             log.info("batches of %d in %s: %s", size, self.precision, deviation)
@@ -96,7 +132,7 @@ class Accelerated:
                 log.warning("batches of %d change masks (%s); using %d at most", size, deviation, fitting)
                 break
             fitting = size
-            if graphs and self._device.type == "cuda":
+            if self._device.type == "cuda":
                 self._record(inputs, canary)
         if not fitting:
             raise torch.OutOfMemoryError(f"{self._device} has no memory for a single image")
@@ -114,12 +150,12 @@ class Accelerated:
         Returns:
             For each, tensors of the decoder's names in the stored layout, fp16 or fp32.
         """
-        with self._turn:  # batches begin in order; while one is awaited below, the next is launched
+        with _turn:
             pixels = self._sent(images)
-            outputs = self._on_compute(lambda: self._packed(pixels))
+            outputs = self._on_compute(partial(self._packed, pixels))
             arrived, done = self._received(outputs)
         if done is not None:
-            done.synchronize()
+            done.synchronize()  # meanwhile the next batch is launched from another thread
         return [
             {name: tensor[index].numpy() for name, tensor in zip(NAMES, arrived, strict=True)}
             for index in range(len(images))
@@ -154,7 +190,7 @@ class Accelerated:
             for here, there in zip(arrived, outputs, strict=True):
                 here.copy_(there, non_blocking=True)
                 there.record_stream(self._download)
-            done = torch.cuda.Event(blocking=True)
+            done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
             done.record(self._download)
         return arrived, done
 
@@ -169,26 +205,45 @@ class Accelerated:
 
     @torch.inference_mode()
     def _eager(self, inputs: Tensor) -> Sequence[Tensor]:
-        with computing(self.precision, self._device):
-            outputs: Sequence[Tensor] = self._features(inputs)
-        return outputs
+        return self._features(inputs)
 
     def _on_compute(self, work: Callable[[], Sequence[Tensor]]) -> Sequence[Tensor]:
         if self._compute is None:
             return work()
+        outside = torch.cuda.current_stream(self._device)
+        self._compute.wait_stream(outside)
         with torch.cuda.stream(self._compute):
-            return work()
+            outputs = work()
+        outside.wait_stream(self._compute)
+        return outputs
 
-    def _choose(self, canary: Canary) -> str:
-        """The fastest precision whose masks are those of fp32."""
-        for precision in PRECISIONS[:-1]:
-            self.precision = precision
-            outputs = [self._on_compute(lambda image=image: self._eager(image[None])) for image in canary.inputs]  # type: ignore[misc]
+    def _use(self, precision: str) -> None:
+        self.precision = precision
+        self._plain = self._features = InPrecision(self._exact, precision, self._device)
+
+    def _compile(self, compile_as: Callable[[nn.Module, str], Run], canary: Canary) -> None:
+        """Uses the compiled form, unless it cannot be made or is wrong."""
+        try:
+            self._features = compile_as(self._plain, self.precision)
+            deviation = canary.check(self._on_compute(partial(self._eager, canary.inputs)))
+            if deviation.acceptable:
+                return
+            log.warning("the compiled model changes masks (%s) and is not used", deviation)
+        except Exception as error:  # compilers raise many kinds; the model works without
+            log.warning("the model is not compiled: %s", str(error).splitlines()[0])
+        self._features = self._plain
+
+    def _choose(self, canary: Canary) -> None:
+        """Uses the fastest precision whose masks are those of fp32."""
+        for precision in PRECISIONS:
+            self._use(precision)
+            if precision == "fp32":
+                return
+            outputs = [self._on_compute(partial(self._eager, image[None])) for image in canary.inputs]
             deviation = canary.check([torch.cat(parts) for parts in zip(*outputs, strict=True)])
             log.info("%s: %s", precision, deviation)
             if deviation.acceptable:
-                return precision
-        return PRECISIONS[-1]
+                return
 
     def _record(self, inputs: Tensor, canary: Canary) -> None:
         """Records a graph for a batch size. A graph that cannot be recorded, or is wrong, is not used."""
@@ -198,7 +253,7 @@ class Accelerated:
             with torch.inference_mode(), torch.cuda.graph(graph, stream=self._compute):
                 static_outputs = self._eager(static_inputs)
             self._graphs[len(inputs)] = graph, static_inputs, static_outputs
-            deviation: Deviation = canary.check(self._on_compute(lambda: self._run(inputs)))
+            deviation: Deviation = canary.check(self._on_compute(partial(self._run, inputs)))
             if deviation.acceptable:
                 return
             log.warning("the graph for batches of %d is wrong (%s) and not used", len(inputs), deviation)

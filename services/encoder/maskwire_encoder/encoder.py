@@ -76,7 +76,7 @@ class ImageEncoder:
         self.settings = settings
         self.models = {model.source.name: model for model in models}
         self._store = store
-        self.pipeline = Pipeline(settings, on_cuda=models[0].device.type == "cuda")
+        self.pipeline = Pipeline(settings, models)
         self._flights: Flights[Stored] = Flights()
         self._demands: dict[tuple[str, str], Demand] = {}  # of those in flight
 

@@ -40,13 +40,13 @@ class Pipeline:
 
     Args:
         settings: Sizes of the stages.
-        on_cuda: Whether the models run on a CUDA device, where batches pay and overlap with transfers.
+        models: What will encode; all on one device.
     """
 
-    def __init__(self, settings: EncoderSettings, on_cuda: bool) -> None:
+    def __init__(self, settings: EncoderSettings, models: Sequence[Model]) -> None:
         self._max_pixels = settings.max_image_pixels
-        most = settings.max_batch or (32 if on_cuda else 1)
-        at_once = 2 if on_cuda else 1
+        most = max(model.largest for model in models)
+        at_once = 2 if models[0].device.type == "cuda" else 1  # a batch's transfers overlap with another's products
         self._ahead = max(settings.readers, 2 * most)
         self._writing = 0
         self._most_writing = settings.writers + 2 * most
@@ -59,7 +59,7 @@ class Pipeline:
         self.model: Batcher[Tensor, Tensors] = Batcher(
             "model",
             self._encode,
-            most=lambda _: most,
+            most=lambda model: cast(Model, model).largest,
             at_once=at_once,
             max_wait_s=settings.max_wait_ms / 1e3,
             limit=settings.queue_limit + 2 * self._ahead,  # never reached: the readers do not run so far ahead
