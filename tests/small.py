@@ -1,4 +1,4 @@
-"""A model that encodes an image in a few hundredths of a second: the demo model at 256 px."""
+"""A model that encodes an image in a few hundredths of a second: the demo model at 128 px."""
 
 from importlib import resources
 from pathlib import Path
@@ -15,9 +15,9 @@ def options(folder: Path) -> dict[str, str]:
     from hydra import compose
 
     config = compose(config_name=TINY)
-    changes = {**checkpoints._DEMO_CHANGES, "image_size": 256}
+    changes = {**checkpoints._DEMO_CHANGES, "image_size": 128}
     for part in ("self_attention", "cross_attention"):
-        changes[f"memory_attention.layer.{part}.feat_sizes"] = [16, 16]
+        changes[f"memory_attention.layer.{part}.feat_sizes"] = [8, 8]
     for key, value in changes.items():
         OmegaConf.update(config, f"model.{key}", value)
     path = folder / "small.yaml"

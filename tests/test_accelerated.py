@@ -61,11 +61,11 @@ def test_sizes() -> None:
 
 @pytest.mark.parametrize("half", [False, True])
 def test_any_batch_gives_each_image_its_own_embedding(model: Model, features: ImageFeatures, half: bool) -> None:
-    """Whatever the size of the batch, its order and its padding: what the plain path stores, to the last fp16 bit or so."""
+    """Whatever the size of the batch, its order and its padding: what the plain path stores."""
     accelerated = Accelerated(features, model.image_size, CPU, largest=6, half=half)
     pictures = images(6)
     expected = [model.encode(model.prepare(picture.numpy())[None])[0] for picture in pictures]
-    for order in ([0], [1, 2], [5, 3, 4], [2, 2, 1, 0, 4], [0, 1, 2, 3, 4, 5]):
+    for order in ([0], [1, 2], [2, 5, 3, 1, 4]):
         batch = accelerated.encode([accelerated.prepare(pictures[index].numpy()) for index in order])
         assert len(batch) == len(order)
         for index, tensors in zip(order, batch, strict=True):
@@ -118,7 +118,7 @@ def test_the_canary_knows_right_from_wrong(canary: Canary, features: ImageFeatur
 
 
 def test_sizes_whose_masks_are_wrong_are_not_used(canary: Canary, features: ImageFeatures) -> None:
-    accelerated = Accelerated(Mixing(features), 256, CPU, largest=8, half=True)
+    accelerated = Accelerated(Mixing(features), 128, CPU, largest=4, half=True)
     accelerated.start(canary, "fp32")
     assert accelerated.largest == 2
 
@@ -134,7 +134,7 @@ def test_the_precision_is_the_fastest_whose_masks_are_right(
     assert deviations["fp16"].iou > deviations["bf16"].iou > 0.8
     for least, chosen in ((deviations["bf16"].iou - 0.01, "fp16"), (1.0, "tf32")):
         monkeypatch.setattr("maskwire_encoder.canary.LEAST_IOU", least)
-        accelerated = Accelerated(features, 256, CPU, largest=2, half=True)
+        accelerated = Accelerated(features, 128, CPU, largest=2, half=True)
         accelerated.start(canary, "auto")
         assert accelerated.precision == chosen
     assert PRECISIONS.index("fp16") < PRECISIONS.index("bf16")
@@ -152,11 +152,11 @@ class OutOfMemory(nn.Module):
         return outputs
 
 
-@pytest.mark.parametrize(("fits", "largest"), [(3, 2), (5, 4), (100, 6)])
+@pytest.mark.parametrize(("fits", "largest"), [(3, 2), (100, 4)])
 def test_batches_are_as_large_as_memory_allows(
     canary: Canary, features: ImageFeatures, fits: int, largest: int
 ) -> None:
-    accelerated = Accelerated(OutOfMemory(features, fits), 256, CPU, largest=6, half=True)
+    accelerated = Accelerated(OutOfMemory(features, fits), 128, CPU, largest=4, half=True)
     accelerated.start(canary, "fp32")
     assert accelerated.largest == largest
 
@@ -178,11 +178,11 @@ def test_a_compiled_form_is_used_if_it_is_right(canary: Canary, features: ImageF
         raise RuntimeError("no compiler")
 
     for way in (compile_as, compile_wrongly, fail):
-        accelerated = Accelerated(features, 256, CPU, largest=1, half=False)
+        accelerated = Accelerated(features, 128, CPU, largest=1, half=False)
         accelerated.start(canary, "fp32", way)
         (picture,) = images(1)
         (tensors,) = accelerated.encode([picture])
-        plain = Accelerated(features, 256, CPU, largest=1, half=False).encode([picture])[0]
+        plain = Accelerated(features, 128, CPU, largest=1, half=False).encode([picture])[0]
         np.testing.assert_array_equal(tensors[NAMES[0]], plain[NAMES[0]])
     assert used
 

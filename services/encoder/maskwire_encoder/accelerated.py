@@ -49,7 +49,7 @@ class InPrecision(nn.Module):
 
     def __init__(self, module: nn.Module, precision: str, device: torch.device) -> None:
         super().__init__()
-        self._tf32 = "tf32" if precision == "tf32" else "ieee"
+        self._tf32 = precision == "tf32"
         self._dtype = _DTYPES.get(precision)
         self._device_type = device.type
         self.module = module
@@ -61,8 +61,8 @@ class InPrecision(nn.Module):
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
         # Both kinds of product are set, since cuDNN's convolutions use TF32 where nobody says.
-        torch.backends.cuda.matmul.fp32_precision = self._tf32
-        torch.backends.cudnn.conv.fp32_precision = self._tf32  # type: ignore[attr-defined]
+        torch.backends.cuda.matmul.allow_tf32 = self._tf32
+        torch.backends.cudnn.allow_tf32 = self._tf32
         with torch.autocast(self._device_type, self._dtype, enabled=self._dtype is not None):
             outputs: tuple[Tensor, ...] = self.module(inputs)
         return outputs

@@ -15,7 +15,7 @@ LEAST_IOU = 0.999
 
 Features = Sequence[Tensor]
 
-_GRID = 4
+_GRID = 3
 _PICTURES = 3
 
 
