@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 import pytest
+from maskwire_core.errors import ResourceExhausted
 from maskwire_core.flights import Flights
 from maskwire_decoder.turns import Turns
 
