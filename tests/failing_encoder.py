@@ -1,6 +1,6 @@
-"""An encoder whose model is slow, and whose device is lost at the first white image: ... FOLDER PORT REDIS_URL
+"""An encoder whose model can be held up, and whose device is lost at the first white image: ... FOLDER PORT REDIS_URL
 
-Everything but the model's forward pass is the real server.
+Its model stands still while there is a file named "hold" in the folder. All else is the real server.
 """
 
 import asyncio
@@ -22,7 +22,8 @@ class FailingModel(Model):
         if any((image > 2).all() for image in images):
             self.device = torch.device("meta")  # one that cannot compute
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
-        time.sleep(0.05)
+        while (folder / "hold").exists():
+            time.sleep(0.005)
         return super().encode(images)
 
 

@@ -140,7 +140,10 @@ def test_whatever_happens(
         assert (batcher.waiting, batcher.waiting_bulk, batcher.running) == (0, 0, 0)
         assert batcher.tally.done == len(started)
         assert batcher.tally.refused == outcomes.count("refused")
-        assert batcher.tally.expired == outcomes.count("expired")
+        # What expires at the moment when its caller leaves may count as either.
+        expired, cancelled = outcomes.count("expired"), outcomes.count("cancelled")
+        assert expired <= batcher.tally.expired <= expired + cancelled
+        assert batcher.tally.cancelled <= cancelled
 
     virtual_time.run(scenario())
 

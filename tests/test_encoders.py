@@ -1,11 +1,13 @@
 """Several encoders on one store, many callers at once, and what happens when a device is lost."""
 
+import contextlib
 import os
 import signal
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -160,76 +162,102 @@ def test_a_killed_encoders_work_is_taken_over(pair: Stack, encoders: Encoders, c
     assert sum(call.exception() is not None for call in busy) > 0
 
 
+@dataclass
+class Held:
+    """An encoder whose model can be held up; see failing_encoder.py."""
+
+    address: str
+    process: Any
+    encoder: Any
+    folder: Path
+
+    def load(self) -> encoder_pb2.GetLoadResponse:
+        return self.encoder.GetLoad(encoder_pb2.GetLoadRequest())
+
+    @contextlib.contextmanager
+    def standing_still(self) -> Iterator[None]:
+        (self.folder / "hold").touch()
+        try:
+            yield
+        finally:
+            (self.folder / "hold").unlink()
+
+    def start(self, seeds: Iterable[int], bulk: bool = False, **call: Any) -> list[Any]:
+        """Begins to embed small pictures."""
+        priority = encoder_pb2.PRIORITY_BULK if bulk else encoder_pb2.PRIORITY_UNSPECIFIED
+        return [self.encoder.EncodeImage.future(frames(picture(n, 33, 44), priority=priority), **call) for n in seeds]
+
+
 @pytest.fixture(scope="module")
-def slow(valkey: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Any]]:
-    """An encoder whose model takes its time; see failing_encoder.py."""
-    port = free_port()
-    folder = tmp_path_factory.mktemp("slow")
+def held(valkey: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Held]:
+    port, folder = free_port(), tmp_path_factory.mktemp("held")
     command = [sys.executable, str(ROOT / "tests" / "failing_encoder.py"), str(folder), str(port), valkey]
     with running(command) as process:
-        wait_until(lambda: health(f"127.0.0.1:{port}") == "SERVING", process=process)
-        yield f"127.0.0.1:{port}", process
+        address = f"127.0.0.1:{port}"
+        wait_until(lambda: health(address) == "SERVING", process=process)
+        with grpc.insecure_channel(address) as channel:
+            yield Held(address, process, encoder_pb2_grpc.EncoderServiceStub(channel), folder)
 
 
-def test_images_that_somebody_waits_for_go_first(slow: tuple[str, Any]) -> None:
-    with grpc.insecure_channel(slow[0]) as channel:
-        encoder: Any = encoder_pb2_grpc.EncoderServiceStub(channel)
-        bulk = [
-            encoder.EncodeImage.future(frames(picture(300 + index, 33, 44), priority=encoder_pb2.PRIORITY_BULK))
-            for index in range(25)
-        ]
-        wait_until(lambda: encoder.GetLoad(encoder_pb2.GetLoadRequest()).waiting_bulk > 15)
-        assert not encoder.EncodeImage(frames(picture(400, 33, 44))).cached
-        assert sum(not call.done() for call in bulk) > 5
-        assert [call.result().cached for call in bulk] == [False] * 25
+def test_images_that_somebody_waits_for_go_first(held: Held) -> None:
+    with held.standing_still():
+        bulk = held.start(range(300, 325), bulk=True)
+        wait_until(lambda: held.load().waiting + held.load().encoding == 25)
+        interactive = held.start([400])
+        wait_until(lambda: held.load().waiting + held.load().encoding == 26)
+        assert held.load().waiting_bulk >= 20
+        assert held.load().oldest_wait_ms > 0
+    answered = sorted(
+        (call.result().image.expires_at.ToNanoseconds(), call in interactive) for call in bulk + interactive
+    )
+    # After those that had been read already, and one of the bulk that does not starve.
+    assert [first for _, first in answered].index(True) <= 6
 
 
-def test_what_nobody_waits_for_any_more_is_not_encoded(slow: tuple[str, Any]) -> None:
-    with grpc.insecure_channel(slow[0]) as channel:
-        encoder: Any = encoder_pb2_grpc.EncoderServiceStub(channel)
-
-        def load() -> encoder_pb2.GetLoadResponse:
-            return encoder.GetLoad(encoder_pb2.GetLoadRequest())
-
-        before = load()
-        busy = [encoder.EncodeImage.future(frames(picture(500 + index, 33, 44))) for index in range(20)]
-        wait_until(lambda: load().waiting > 15)
-        later = {"priority": encoder_pb2.PRIORITY_BULK}
-        hasty = [encoder.EncodeImage.future(frames(picture(600 + n, 33, 44), **later), timeout=0.3) for n in range(3)]
-        gone = encoder.EncodeImage.future(frames(picture(700, 33, 44), **later))
-        wait_until(lambda: load().waiting_bulk > 3)
+def test_what_nobody_waits_for_any_more_is_not_encoded(held: Held) -> None:
+    before = held.load()
+    with held.standing_still():
+        busy = held.start(range(500, 515))
+        wait_until(lambda: held.load().waiting + held.load().encoding == 15)
+        hasty = held.start(range(600, 603), bulk=True, timeout=3)
+        (gone,) = held.start([700], bulk=True)
+        wait_until(lambda: held.load().waiting_bulk == 4)
         gone.cancel()
         assert [call.code() for call in hasty] == [grpc.StatusCode.DEADLINE_EXCEEDED] * 3
-        assert not any(call.result().cached for call in busy)
-        wait_until(lambda: load().waiting == load().encoding == 0)
-        after = load()
-        assert after.encoded - before.encoded == 20
-        assert (after.expired + after.cancelled) - (before.expired + before.cancelled) == 4
-        assert (after.waited_ms > before.waited_ms, after.busy_ms > before.busy_ms) == (True, True)
+        wait_until(lambda: held.load().waiting_bulk == 0)
+    assert not any(call.result().cached for call in busy)
+    after = held.load()
+    assert after.encoded - before.encoded == 15
+    assert (after.expired + after.cancelled) - (before.expired + before.cancelled) == 4
+    assert after.waited_ms > before.waited_ms
+    assert after.busy_ms > before.busy_ms
 
 
-def test_a_full_queue_and_a_lost_device(slow: tuple[str, Any]) -> None:
-    address, process = slow
-    with grpc.insecure_channel(address) as channel, Client(address, retry_s=60) as client:
-        encoder: Any = encoder_pb2_grpc.EncoderServiceStub(channel)
-        calls = [encoder.EncodeImage.future(frames(picture(index, 33, 44))) for index in range(60)]
-        errors = [call.exception() for call in calls]
-        refused = [error for error in errors if error is not None]
-        assert refused
-        for error in refused:
-            assert details(error) == ("RESOURCE_EXHAUSTED", "QUEUE_FULL", "")
-        trailers = dict(refused[-1].trailing_metadata())
+def test_a_full_queue_says_when_to_come_back(held: Held) -> None:
+    with held.standing_still():
+        calls = held.start(range(60))
+        wait_until(lambda: sum(call.done() for call in calls) >= 20)
+        assert health(held.address) == "SERVING"
+        assert held.load().refused >= 20
+    errors = [call.exception() for call in calls]
+    refused = [error for error in errors if error is not None]
+    assert 20 <= len(refused) < 60
+    for error in refused:
+        assert details(error) == ("RESOURCE_EXHAUSTED", "QUEUE_FULL", "")
+        status = Status.FromString(dict(error.trailing_metadata())["grpc-status-details-bin"])
         retry = RetryInfo()
-        assert any(detail.Unpack(retry) for detail in Status.FromString(trailers["grpc-status-details-bin"]).details)
-        assert 0.1 <= retry.retry_delay.ToMilliseconds() / 1e3 <= 10
-        assert health(address) == "SERVING"
-        # The client comes back when it was told to.
+        assert any(detail.Unpack(retry) for detail in status.details)
+        assert 100 <= retry.retry_delay.ToMilliseconds() <= 10_000
+    with Client(held.address, retry_s=60) as client:  # comes back by itself
         again = [picture(index, 33, 44) for index, error in enumerate(errors) if error is not None]
         assert {getattr(outcome, "width", outcome) for _, outcome in client.embed_many(again)} == {33}
 
-        white = np.full((20, 20, 3), 255, np.uint8)
-        with Client(address, retry_s=0) as hasty, pytest.raises(ServerUnavailable, match="is lost") as lost:
-            hasty.embed(white)
-        assert lost.value.reason == "DEVICE_LOST"
-        assert process.wait(30) == 1
-        assert health(address) == "UNREACHABLE"
+
+def test_a_lost_device_ends_the_encoder(held: Held) -> None:
+    """Last of the module."""
+    white = np.full((20, 20, 3), 255, np.uint8)
+    with Client(held.address, retry_s=0) as client, pytest.raises(ServerUnavailable, match="is lost") as lost:
+        client.embed(white)
+    assert lost.value.reason == "DEVICE_LOST"
+    assert held.process.wait(30) == 1
+    assert health(held.address) == "UNREACHABLE"
