@@ -140,9 +140,9 @@ def simulate(cluster: Cluster, times: Times, clicks: int, seed: int = 1) -> Outc
             counted += 1
             (outcome.open_ms if new else outcome.click_ms).append((environment.now - started) * 1e3)
 
-    def user() -> Process:
+    def user(begins_s: float) -> Process:
         nonlocal images
-        yield environment.timeout(dice.uniform(0, cluster.think_s))
+        yield environment.timeout(begins_s)
         new, image = False, -1
         while True:
             if image < 0 or dice.random() < 1 / cluster.clicks:
@@ -155,7 +155,8 @@ def simulate(cluster: Cluster, times: Times, clicks: int, seed: int = 1) -> Outc
             yield environment.timeout(dice.expovariate(1 / cluster.think_s))
 
     for _ in range(cluster.users):
-        environment.process(user())
+        if (begins_s := dice.uniform(0, cluster.think_s)) < wanted_s:
+            environment.process(user(begins_s))
     environment.run(until=wanted_s)
     outcome.busy = {
         "store": min(1.0, max(node.busy for node in nodes) / wanted_s),

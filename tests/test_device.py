@@ -1,10 +1,13 @@
-"""Batches that do not fit, and devices that are lost."""
+"""Batches that do not fit, devices that are lost, and devices that are chosen."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
 import torch
+from maskwire import MaskwireError
+from maskwire.cli.up import _encoder_devices
+from maskwire_core.config import EncoderSettings
 from maskwire_core.errors import ResourceExhausted
 from maskwire_encoder.device import DeviceLost, Tensors, encode
 
@@ -50,3 +53,17 @@ def test_an_error_of_a_device_that_still_works_is_told() -> None:
 def test_a_device_that_cannot_compute_is_lost() -> None:
     with pytest.raises(DeviceLost, match="meta is lost: CUDA error: device-side assert"):
         encode(Model(8, "meta"), [torch.tensor(-1)])
+
+
+def test_one_encoder_takes_one_device() -> None:
+    assert EncoderSettings(device="cuda:1").device == "cuda:1"
+    for several in ("cuda:0,cuda:1", "all", "gpu"):
+        with pytest.raises(ValueError, match="'maskwire up --device cuda:0,cuda:1' or 'all'"):
+            EncoderSettings(device=several)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there are CUDA devices")
+def test_all_devices_are_none_without_cuda() -> None:
+    with pytest.raises(MaskwireError, match="torch sees no CUDA device; use --device cpu"):
+        _encoder_devices("all")
+    assert _encoder_devices("cpu, cpu") == ["cpu", "cpu"]

@@ -43,7 +43,7 @@ def run(
     for package, extra in (("maskwire_encoder", "torch"), ("maskwire_decoder", "onnxruntime")):
         if importlib.util.find_spec(package) is None or importlib.util.find_spec(extra) is None:
             raise MaskwireError("the servers are not installed: pip install 'maskwire[all]'", "NOT_INSTALLED")
-    devices = _cuda_devices() if device == "all" else [name.strip() for name in device.split(",")]
+    devices = _encoder_devices(device)
     encoder_ports = _ports(encoder_port, len(devices))
     if decoder_port is None:
         decoder_port = (encoder_port or _FIRST_PORT) + len(devices)
@@ -158,8 +158,10 @@ def _answers_ping(port: int) -> bool:
     return False
 
 
-def _cuda_devices() -> list[str]:
-    """Asked of a process of its own, so that this one stays light."""
+def _encoder_devices(device: str) -> list[str]:
+    """The devices that `--device` means. Which CUDA devices there are, a process of its own finds out with torch."""
+    if device != "all":
+        return [name.strip() for name in device.split(",")]
     code = "from maskwire_encoder.device import cuda_devices; print(*cuda_devices())"
     found = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True).stdout.split()
     if not found:
