@@ -113,6 +113,11 @@ def simulate(cluster: Cluster, times: Times, clicks: int, seed: int = 1) -> Outc
     counted_from = wanted_s / 5
     reads = counted = images = 0
 
+    def keep(cache: OrderedDict[int, None], image: int) -> None:
+        cache[image] = None
+        if len(cache) > cluster.cached:
+            cache.popitem(last=False)
+
     def click(image: int, new: bool) -> Process:
         nonlocal reads, counted
         started = environment.now
@@ -132,9 +137,7 @@ def simulate(cluster: Cluster, times: Times, clicks: int, seed: int = 1) -> Outc
             reads += started >= counted_from
             yield node.serve(times.read)
             yield decoder.serve(times.prepare)
-            cache[image] = None
-            if len(cache) > cluster.cached:
-                cache.popitem(last=False)
+            keep(cache, image)
         yield decoder.serve(times.decode)
         if started >= counted_from:
             counted += 1
@@ -143,16 +146,17 @@ def simulate(cluster: Cluster, times: Times, clicks: int, seed: int = 1) -> Outc
     def user(begins_s: float) -> Process:
         nonlocal images
         yield environment.timeout(begins_s)
-        new, image = False, -1
+        images += 1
+        image = images
+        new = dice.random() < 1 / cluster.clicks
+        if not new and cluster.affinity and cluster.cached:  # most begin in the middle of an image
+            keep(caches[zlib.crc32(b"decoder %d" % image) % cluster.decoders], image)
         while True:
-            if image < 0 or dice.random() < 1 / cluster.clicks:
-                images, new = images + 1, image >= 0  # at the start users are in the middle of an image
-                image = images
-                if not new and cluster.affinity and cluster.cached:
-                    caches[zlib.crc32(b"decoder %d" % image) % cluster.decoders][image] = None
             yield environment.process(click(image, new))
-            new = False
             yield environment.timeout(dice.expovariate(1 / cluster.think_s))
+            if new := dice.random() < 1 / cluster.clicks:
+                images += 1
+                image = images
 
     for _ in range(cluster.users):
         if (begins_s := dice.uniform(0, cluster.think_s)) < wanted_s:

@@ -17,7 +17,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -169,14 +169,15 @@ def throughput(counts: list[int], seconds: float, say: Callable[[str], None]) ->
 
 
 SHAPES = {
-    "one store": (1, True, 46),
-    "one store, no affinity": (1, False, 46),
-    "one store, no memory in decoders": (1, True, 0),
-    "cluster": (0, True, 46),
-    "cluster, no affinity": (0, False, 46),
+    "one store": (1, True, 128),
+    "one store, 1 GiB in decoders": (1, True, 46),
+    "one store, no affinity": (1, False, 128),
+    "cluster": (0, True, 128),
+    "cluster, 1 GiB in decoders": (0, True, 46),
+    "cluster, no affinity": (0, False, 128),
 }
-"""Nodes (0: one for 50 decoders), affinity, embeddings that a decoder keeps: 1 GiB holds 46."""
-NODE_FOR = 50
+"""Nodes (0: one for 20 decoders), affinity, embeddings in a decoder's memory: 22 MiB each."""
+NODE_FOR = 20
 
 
 def clusters(times: Times, sizes: list[int], clicks: int, say: Callable[[str], None]) -> list[dict[str, Any]]:
@@ -192,21 +193,18 @@ def clusters(times: Times, sizes: list[int], clicks: int, say: Callable[[str], N
                 users=int(0.5 * decoders / times.decode * Cluster.think_s),
             )
             outcome = simulate(cluster, times, max(clicks, 5 * decoders))
-            offered = offered_load(cluster, times)
+            calm = replace(times, lookup=0, read=0, write=0)  # what is read when nobody waits for the store
+            reads = simulate(cluster, calm, max(clicks, 5 * decoders)).reads
+            offered = offered_load(cluster, times, reads)
             found.append({"shape": shape, **asdict(cluster), **described(outcome), "offered_to_store": offered})
             say(line(found[-1]))
     return found
 
 
-def offered_load(cluster: Cluster, times: Times) -> float:
+def offered_load(cluster: Cluster, times: Times, reads: float) -> float:
     """Work for each store node in a second of time, if nobody waited: above 1, queues grow without end."""
-    rate = cluster.users / cluster.think_s
-    if cluster.cached and cluster.affinity:
-        misses = 1 / cluster.clicks
-    else:
-        misses = 1 - sum(1 - (1 - 1 / cluster.decoders) ** n for n in range(cluster.clicks)) / cluster.clicks
-        misses = misses if cluster.cached else 1.0
-    return rate * (times.lookup + misses * times.read + times.write / cluster.clicks) / cluster.nodes
+    each = times.lookup + reads * times.read + times.write / cluster.clicks
+    return cluster.users / cluster.think_s * each / cluster.nodes
 
 
 def described(outcome: Outcome) -> dict[str, Any]:
