@@ -16,7 +16,7 @@ import grpc
 import numpy as np
 import pytest
 from conftest import Stack, free_port, running, server, wait_until
-from maskwire import AsyncClient, Client, ImageNotFound, InvalidRequest, Result
+from maskwire import AsyncClient, Client, ImageNotFound, InvalidRequest, MaskwireError, Result
 from maskwire.cli.status import health
 from maskwire.v1 import decoder_pb2, decoder_pb2_grpc, types_pb2
 from numpy.typing import NDArray
@@ -467,3 +467,30 @@ def test_no_prompt_is_lost_when_a_decoder_stops_while_it_is_asked(stack: Stack, 
 
     with contextlib.ExitStack() as cleanup:
         asyncio.run(scenario(Decoders(stack, cleanup)))
+
+
+def test_a_session_that_is_left_leaves_nothing_behind(stack: Stack, photo: Path) -> None:
+    """A decoder that is told to stop waits for its streams: here it must find none."""
+
+    async def scenario(address: str) -> None:
+        async with AsyncClient(stack.encoder, address) as client:
+            await client.embed(photo, image_id="left")
+            for answered in (True, False) * 5:
+                async with client.session("left") as session:
+                    session.hover(9, 9)
+                    click = session.click(260, 130)
+                    if answered:
+                        await click
+                if not answered:
+                    with pytest.raises(MaskwireError, match="closed"):
+                        await click
+                with pytest.raises(MaskwireError, match="closed"):
+                    await session.undo()
+
+    port = free_port()
+    command = [sys.executable, "-m", "maskwire_decoder", "--port", str(port), "--redis-url", stack.redis_url]
+    with running([*command, "--drain-s", "60"]) as process:
+        wait_until(lambda: health(f"127.0.0.1:{port}") == "SERVING", process=process)
+        asyncio.run(scenario(f"127.0.0.1:{port}"))
+        process.terminate()
+        assert process.wait(30) == 0

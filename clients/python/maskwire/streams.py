@@ -15,6 +15,7 @@ from maskwire.errors import DeadlineExceeded, ImageNotFound, MaskwireError, Serv
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import decoder_pb2_grpc
 
+_CLOSE_S = 1
 _MAX_SENDS = 4  # of one request, where streams keep breaking under it
 
 Answer = asyncio.Future[Any]
@@ -66,7 +67,8 @@ class Stream:
         self._news = asyncio.Event()  # for the writer
         self._masks_seen = 0
         self._must_acknowledge = False
-        self._server = "decoder"
+        self._closing = False
+        self._call: Any = None
         self._task: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -75,14 +77,20 @@ class Stream:
         Raises:
             MaskwireError: There is no decoder or no image.
         """
-        self._task = asyncio.create_task(self._run(await self._connect()))
+        self._call = await self._connect()
+        self._task = asyncio.create_task(self._run())
 
     async def close(self) -> None:
         """Ends the stream. Requests that were not answered fail."""
+        self._closing = True
+        self._news.set()
         if self._task is not None:
+            if not self._pending:  # an orderly end costs grpc less memory than a cancelled call
+                await asyncio.wait({self._task}, timeout=_CLOSE_S)
             self._task.cancel()
             await asyncio.wait({self._task})
-        self._fail(MaskwireError("the session was closed", "CLOSED"))
+        self._hang_up()
+        self._fail(_closed())
 
     def send(self, message: pb.SegmentStreamRequest) -> Answer:
         """Sends a request. Its future gives None if it was superseded, and fails with what the server said."""
@@ -90,6 +98,9 @@ class Stream:
         message.request_id = str(next(self._numbers))
         request = _Request(message, loop.create_future())
         request.answer.add_done_callback(_retrieved)
+        if self._closing:
+            _fail(request.answer, _closed())
+            return request.answer
         timer = loop.call_later(self._timeout_s, self._expire, request.answer)
         request.answer.add_done_callback(lambda _: timer.cancel())
         if message.speculative:
@@ -100,24 +111,28 @@ class Stream:
         self._unsent.append(request)
         self._news.set()
         if self._task is None or self._task.done():  # the last one gave up; now may be better
-            self._task = asyncio.create_task(self._run(None))
+            self._task = asyncio.create_task(self._run())
         return request.answer
 
     # One stream after another
 
-    async def _run(self, call: Any) -> None:
+    async def _run(self) -> None:
         try:
-            while True:
-                call = call or await self._connect()
+            while not self._closing:
+                self._call = self._call or await self._connect()
                 try:
-                    await self._converse(call)
+                    await self._converse(self._call)
                 except (_Moved, grpc.aio.AioRpcError) as lost:
                     self._prepare_again(lost)
                 finally:
-                    call.cancel()
-                call = None
+                    self._hang_up()
         except MaskwireError as error:
             self._fail(error)
+
+    def _hang_up(self) -> None:
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
 
     async def _connect(self) -> Any:
         """A stream on which the image is ready."""
@@ -179,13 +194,17 @@ class Stream:
         try:
             while (response := await call.read()) is not grpc.aio.EOF:
                 self._read(response)
-            raise _Moved
+            if not self._closing:
+                raise _Moved
         finally:
             writer.cancel()
 
     async def _write(self, call: Any) -> None:
         while True:
             while not self._unsent and not self._must_acknowledge:
+                if self._closing:
+                    await call.done_writing()
+                    return
                 self._news.clear()
                 await self._news.wait()
             message = pb.SegmentStreamRequest()
@@ -238,6 +257,10 @@ class Stream:
         self._unsent.clear()
         while self._pending:
             _fail(self._pending.popitem(last=False)[1].answer, error)
+
+
+def _closed() -> MaskwireError:
+    return MaskwireError("the session is closed; begin another", "CLOSED")
 
 
 def _succeed(answer: Answer, result: Any) -> None:
