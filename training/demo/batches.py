@@ -66,7 +66,7 @@ class Batches(Dataset[Batch]):
         count = self.stage.objects
         replace = len(weights) < count
         chosen = random.choice(len(weights), count, replace=replace, p=weights / weights.sum())
-        if scene.prominent is not None and random.random() < 0.35:
+        if scene.prominent is not None and random.random() < 0.6:
             chosen[0] = scene.prominent
         image, masks = scene.image, np.stack([scene.masks[index] for index in chosen])
         if random.random() < 0.5:

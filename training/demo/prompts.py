@@ -7,7 +7,7 @@ from training.demo.batches import Batch
 from training.demo.decoder import BACKGROUND, CORNER_1, CORNER_2, EMPTY, FOREGROUND, PAD
 from training.demo.order import order
 
-BOXES, NOTHING, CENTRED = 0.35, 0.5, 0.4
+BOXES, NOTHING, CENTRED = 0.35, 0.6, 0.4
 """Shares: boxes among all objects; no prompt among the prominent ones; the centre among clicks."""
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.demo.pack import Pack
-from training.demo.shapes import Image, outline, texture
+from training.demo.shapes import Image, outline, plain, texture
 
 WEIGHTS = {"coco": 0.55, "food": 0.2, "facade": 0.2, "nuclei": 0.05}
 """How often photographs of each source are drawn; sources that are not named here count as the rarest."""
@@ -57,9 +57,13 @@ class Scenes:
         Some objects are put onto another as its parts, such as a wheel on a car: then the larger one's mask keeps them.
         """
         size = self.size
-        image = self._background(size, random) if random.random() < (0.4 if easy else 0.8) else texture(size, random)
+        kind = random.random()
+        if kind < (0.3 if easy else 0.1):
+            image = plain(size, random)
+        else:
+            image = self._background(size, random) if kind < (0.6 if easy else 0.85) else texture(size, random)
         masks: list[NDArray[np.bool_]] = []
-        for _ in range(int(random.integers(2, 5) if easy else random.integers(1, 8))):
+        for _ in range(int(random.integers(1, 5) if easy else random.integers(1, 8))):
             whole = masks[-1] if masks and not easy and random.random() < 0.3 else None
             patch = self._object(random)
             if whole is None:

@@ -20,6 +20,16 @@ def texture(size: int, random: np.random.Generator) -> Image:
     return np.clip(total, 0, 255)
 
 
+def plain(size: int, random: np.random.Generator) -> Image:
+    """One colour that grows darker towards a side, with a little grain, as a wall behind an object."""
+    along = np.linspace(-1, 1, size)
+    down, across = random.normal(0, 25, 2)
+    slope = along[:, None] * down + along[None] * across
+    grain = random.normal(0, random.uniform(0, 4), (size, size))
+    colour = random.uniform(30, 240) + random.normal(0, 15, 3)
+    return np.clip((slope + grain)[..., None] + colour, 0, 255).astype(np.float32)
+
+
 def outline(size: int, random: np.random.Generator) -> NDArray[np.uint8]:
     """A filled ellipse, ring, bar, polygon or blob in the middle of a square; 0 to 255, with soft borders."""
     mask, centre = np.zeros((size, size), np.uint8), size // 2
