@@ -20,7 +20,7 @@ from training.demo.asker import Answer, bounds, centre, correction, iou
 from training.demo.batches import Batch, Batches
 from training.demo.curriculum import STAGES, Stage
 from training.demo.decoder import BACKGROUND, CORNER_1, CORNER_2, EMPTY, FOREGROUND, PAD, decode, places
-from training.demo.export import export
+from training.demo.export import average, export
 from training.demo.forward import encode
 from training.demo.heldout import COMPOSED, cases
 from training.demo.loop import run
@@ -301,6 +301,13 @@ def test_exported_weights_are_those_that_were_trained(tmp_path: Path) -> None:
     again = Network(128)
     again.load(tmp_path / "demo.safetensors")
     assert torch.equal(again.fourier, made.fourier)
+    before = made.no_mem_embed.detach().clone()
+    with torch.no_grad():
+        made.no_mem_embed.mul_(3)
+    average(made, tmp_path / "demo.safetensors")
+    torch.testing.assert_close(made.no_mem_embed, 2 * before, atol=1e-3, rtol=1e-3)
+    with pytest.raises(ValueError, match="same beginning"):
+        average(network(5, 512), tmp_path / "demo.safetensors")
     with torch.no_grad():
         made.no_mem_embed.fill_(1e6)
     with pytest.raises(ValueError, match="no_mem_embed"):

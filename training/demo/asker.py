@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import torch
 from maskwire_encoder import checkpoints
-from maskwire_encoder.model import preprocess
+from maskwire_encoder.preprocessing import preprocess
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
