@@ -13,6 +13,7 @@ PACKAGES = {
     "maskwire_core": ROOT / "services/core/maskwire_core",
     "maskwire_encoder": ROOT / "services/encoder/maskwire_encoder",
     "maskwire_decoder": ROOT / "services/decoder/maskwire_decoder",
+    "training": ROOT / "training",
 }
 # What each package may import of the others. Of the client, servers take the stubs alone.
 ALLOWED = {
@@ -20,6 +21,7 @@ ALLOWED = {
     "maskwire_core": {"maskwire.v1"},
     "maskwire_encoder": {"maskwire.v1", "maskwire_core"},
     "maskwire_decoder": {"maskwire.v1", "maskwire_core"},
+    "training": {"maskwire", "maskwire_core", "maskwire_encoder"},
 }
 
 

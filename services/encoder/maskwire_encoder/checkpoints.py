@@ -107,7 +107,7 @@ def build(source: ModelSource) -> tuple[Any, str]:
     Raises:
         ModelError: A file cannot be read, or weights and configuration do not belong together.
     """
-    config = _configuration(source)
+    config = configuration(source)
     try:
         model = instantiate(config, _recursive_=True)
     except Exception as error:  # hydra wraps whatever a configuration's constructors raise
@@ -127,7 +127,12 @@ def build(source: ModelSource) -> tuple[Any, str]:
     return model.eval().requires_grad_(False), _fingerprint(model, config)
 
 
-def _configuration(source: ModelSource) -> DictConfig:
+def configuration(source: ModelSource) -> DictConfig:
+    """The resolved model section of a source's configuration, with its changes.
+
+    Raises:
+        ModelError: There is no such configuration.
+    """
     try:
         loaded = OmegaConf.load(source.config) if Path(source.config).is_file() else compose(config_name=source.config)
     except Exception as error:  # hydra's and YAML's errors share no base class

@@ -1,0 +1,381 @@
+"""Training of the demo model: the same arithmetic as sam2's, reproducible, on data that is kept apart."""
+
+import json
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from maskwire_encoder import checkpoints
+from torch.nn import functional as F
+
+from training.demo import evaluate, pack
+from training.demo.asker import Answer, bounds, centre, correction, iou
+from training.demo.batches import Batch, Batches
+from training.demo.curriculum import STAGES, Stage
+from training.demo.decoder import BACKGROUND, CORNER_1, CORNER_2, EMPTY, FOREGROUND, PAD, decode, places
+from training.demo.export import average, export
+from training.demo.forward import encode
+from training.demo.heldout import COMPOSED, cases
+from training.demo.loop import run
+from training.demo.network import Network, source
+from training.demo.objective import objective
+from training.demo.order import order, unorder
+from training.demo.prompts import Prompts, pick, pixels
+from training.demo.state import State
+from training.demo.train import main as train
+
+SIZE = 64
+STAGE = Stage("full", SIZE, 2, 2, updates=200, rate=1e-3, easy=0.5, real=0.5, corrections=1.0)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Packed pictures of coloured discs: 10 photographs with masks, 9 backgrounds and 9 cut-outs."""
+    folder = tmp_path_factory.mktemp("data")
+    random = np.random.default_rng(0)
+    for name in ("photos", "backgrounds", "cutouts"):
+        (folder / name).mkdir()
+    document: dict[str, list[Any]] = {"images": [], "annotations": []}
+    for number in range(10):
+        picture = random.integers(0, 100, (90, 120, 3), np.uint8)
+        x, y, radius = (int(value) for value in random.integers(30, 60, 3))
+        cv2.circle(picture, (x, y), radius // 2, (200, 220, int(random.integers(256))), -1)
+        angles = np.linspace(0, 2 * np.pi, 40)
+        outline = np.stack([x + radius / 2 * np.cos(angles), y + radius / 2 * np.sin(angles)], 1)
+        cv2.imwrite(str(folder / "photos" / f"{number}.png"), picture)
+        document["images"].append({"id": number, "file_name": f"{number}.png", "width": 120, "height": 90})
+        document["annotations"].append({"image_id": number, "segmentation": [outline.flatten().tolist()]})
+        if number < 9:
+            cv2.imwrite(str(folder / "backgrounds" / f"{number}.jpg"), random.integers(0, 256, (80, 80, 3), np.uint8))
+            cutout = np.full((50, 50, 4), random.integers(0, 256, 4), np.uint8)
+            cutout[..., 3] = 0
+            cv2.circle(cutout, (25, 25), 20, (10, number * 20, 200, 255), -1)
+            cv2.imwrite(str(folder / "cutouts" / f"{number}.png"), cutout)
+    (folder / "photos" / "annotations.json").write_text(json.dumps(document))
+    out = folder / "data.zip"
+    counts = pack.write(out, [folder / "photos"], [folder / "backgrounds"], [folder / "cutouts"])
+    assert list(counts.values()) == [10, 9, 9]
+    return out
+
+
+@pytest.fixture(scope="module")
+def batches(data: Path) -> Batches:
+    return Batches(pack.Pack.load(data, held_out=False), STAGE, seed=3)
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """Training on a CPU sets the number of threads for good."""
+    count = torch.get_num_threads()
+    yield
+    torch.set_num_threads(count)
+
+
+def network(seed: int, size: int = SIZE) -> Network:
+    """Weights of which none is special, so that none can be forgotten."""
+    made = Network.fresh(size, seed)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.03)
+    return made
+
+
+@given(st.integers(1, 3), st.integers(1, 3), st.sampled_from([1, 2, 4, 8]))
+def test_four_consecutive_tokens_are_a_block_and_the_order_can_be_undone(rows: int, columns: int, side: int) -> None:
+    height, width = rows * side, columns * side
+    raster = torch.arange(2.0 * height * width).reshape(2, height, width, 1)
+    ordered = order(raster, side)
+    assert torch.equal(unorder(ordered, height, width, side), raster)
+    assert torch.equal(ordered[0, 0].sort(0).values[:, 0], raster[0, :side, :side].flatten())
+    if side > 1:
+        blocks = F.max_pool2d(raster.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
+        pooled = ordered.unflatten(2, (-1, 4)).amax(3)
+        assert torch.equal(unorder(pooled, height // 2, width // 2, side // 2), blocks)
+
+
+def same_gradients(ours: Network, theirs: Network) -> None:
+    others = dict(theirs.named_parameters())
+    for name, parameter in ours.named_parameters():
+        wanted, gradient = (torch.zeros(()) if got is None else got for got in (others[name].grad, parameter.grad))
+        assert float((gradient - wanted).norm()) <= 1e-3 * float(wanted.norm()) + 1e-5, name
+
+
+@pytest.mark.parametrize("size", [64, 128, 160])
+def test_encoding_and_its_gradients_equal_sam2s(size: int) -> None:
+    ours, theirs = network(size, size), network(size, size)
+    rgb = torch.randint(0, 256, (2, size, size, 3), dtype=torch.uint8)
+    planes = (rgb.float() / 255 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
+    high_0, high_1, embed = theirs.image_encoder(planes.permute(0, 3, 1, 2))["backbone_fpn"]
+    head = theirs.sam_mask_decoder
+    embed = embed + theirs.no_mem_embed.reshape(1, -1, 1, 1)
+    expected = embed, head.conv_s1(high_1), head.conv_s0(high_0)
+    sides = (size // 16, 2), (size // 8, 4), (size // 4, 8)
+    rasters = [
+        unorder(features, side, side, cell).permute(0, 3, 1, 2)
+        for features, (side, cell) in zip(encode(ours, rgb), sides, strict=True)
+    ]
+    for got, wanted in zip(rasters, expected, strict=True):
+        torch.testing.assert_close(got, wanted, atol=1e-4, rtol=1e-4)
+        weights = torch.randn_like(wanted)
+        (got * weights).mean().backward(retain_graph=True)
+        (wanted * weights).mean().backward(retain_graph=True)
+    same_gradients(ours, theirs)
+
+
+@pytest.mark.parametrize(("size", "masked"), [(64, True), (128, False), (160, True)])
+def test_decoding_and_its_gradients_equal_sam2s(size: int, masked: bool) -> None:
+    ours, theirs = network(size, size), network(size, size)
+    tokens = (size // 16) ** 2
+    features = torch.randn(2, tokens, 256), torch.randn(2, tokens, 4, 64), torch.randn(2, tokens, 16, 32)
+    points = torch.rand(4, 2, 2) * size
+    labels = torch.tensor([[FOREGROUND, BACKGROUND], [CORNER_1, CORNER_2], [PAD, FOREGROUND], [FOREGROUND, FOREGROUND]])
+    mask = torch.randn(4, 1, size // 4, size // 4) * 5 if masked else None
+
+    sparse, dense = theirs.sam_prompt_encoder((points, labels), None, mask)
+    sides = (size // 16, 2), (size // 8, 4), (size // 4, 8)
+    embed, high_1, high_0 = (
+        unorder(feature, side, side, cell).permute(0, 3, 1, 2).repeat_interleave(2, 0)
+        for feature, (side, cell) in zip(features, sides, strict=True)
+    )
+    place = theirs.sam_prompt_encoder.get_dense_pe()
+    expected = theirs.sam_mask_decoder.predict_masks(embed, place, sparse, dense, False, [high_0, high_1])
+
+    # A prompt that is longer by an empty place is the same prompt.
+    padded = F.pad(points, (0, 0, 0, 1)), F.pad(labels, (0, 1), value=EMPTY)
+    ordered = order(mask.permute(0, 2, 3, 1), 8).flatten(1) if mask is not None else None
+    got = decode(ours, features, places(ours), *padded, ordered, torch.ones(4, dtype=torch.bool) if masked else None)
+    logits = unorder(got.logits.flatten(0, 1)[..., None], size // 4, size // 4, 8).reshape(expected[0].shape)
+    torch.testing.assert_close(logits, expected[0], atol=2e-4, rtol=1e-4)
+    torch.testing.assert_close(got.iou, expected[1], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(got.object_score, expected[3], atol=1e-4, rtol=1e-4)
+    weights = torch.randn_like(logits)
+    ((logits * weights).mean() + got.iou.sum() + got.object_score.sum()).backward()
+    ((expected[0] * weights).mean() + expected[1].sum() + expected[3].sum()).backward()
+    same_gradients(ours, theirs)
+
+
+def test_a_mask_counts_only_where_there_is_one() -> None:
+    made = network(1)
+    with torch.no_grad():
+        features, place = encode(made, torch.randint(0, 256, (1, SIZE, SIZE, 3), dtype=torch.uint8)), places(made)
+        points, labels = torch.rand(2, 1, 2) * SIZE, torch.ones(2, 1, dtype=torch.long)
+        plain = decode(made, features, place, points, labels)
+        mask = torch.randn(2, (SIZE // 4) ** 2)
+        mixed = decode(made, features, place, points, labels, mask, torch.tensor([True, False]))
+    torch.testing.assert_close(mixed.logits[1], plain.logits[1])
+    assert float((mixed.logits[0] - plain.logits[0]).abs().max()) > 1e-3
+
+
+def test_batches_are_reproducible_and_their_parts_agree(batches: Batches) -> None:
+    for number in range(6):
+        batch = batches[number]
+        for one, other in zip(batch, batches[number], strict=True):
+            assert torch.equal(one, other)
+        targets = unorder(batch.targets[..., None], SIZE // 4, SIZE // 4, 8)[..., 0].numpy()
+        for target, box, point in zip(targets, batch.boxes.tolist(), batch.centres.long().tolist(), strict=True):
+            rows, columns = np.nonzero(target)
+            assert columns.min() == int(box[0]) // 4
+            assert rows.max() == (int(box[3]) - 1) // 4
+            assert target[point[1] // 4, point[0] // 4] > 0
+    assert not torch.equal(batches[0].images, batches[1].images)
+
+
+@given(st.integers(0, 2**31))
+@settings(max_examples=20, deadline=None)
+def test_corrective_clicks_lie_where_the_mask_is_wrong(batches: Batches, seed: int) -> None:
+    torch.manual_seed(seed)
+    batch = batches[seed % 5]
+    prompts = Prompts(batch, SIZE)
+    guess = torch.randn(batch.targets.shape)
+    prompts.correct(guess)
+    inside, masks = batch.targets > 0.5, guess > 0
+    where = pixels(SIZE, CPU)
+    for index, (point, label) in enumerate(zip(prompts.points[:, -1], prompts.labels[:, -1], strict=True)):
+        (place,) = torch.nonzero((where == point // 4 * 4).all(1))[0]
+        assert bool(inside[index, place]) == (int(label) == FOREGROUND)
+        assert bool(masks[index, place]) != (int(label) == FOREGROUND)
+    prompts.correct(torch.where(inside, 1.0, -1.0))  # without error: one more click inside
+    assert prompts.labels[inside.any(1), -1].eq(FOREGROUND).all()
+
+
+@given(st.integers(0, 2**31))
+@settings(max_examples=30, deadline=None)
+def test_the_evaluations_clicks_are_in_the_deepest_error(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    mask, target = (cv2.blur(random.random((40, 50)), (9, 9)) > 0.5 for _ in range(2))
+    (x, y), label = correction(mask, target)
+    assert target[y, x] == (label == FOREGROUND)
+    assert mask[y, x] != target[y, x]
+    if target.any():
+        x, y = centre(target)
+        assert target[y, x]
+        assert correction(target, target) == ((x, y), FOREGROUND)
+
+
+def test_a_place_is_picked_within_its_region() -> None:
+    regions = torch.rand(50, 30) > 0.8
+    regions[0] = False
+    for _ in range(20):
+        index, any_there = pick(regions)
+        assert regions[torch.arange(50), index][any_there].all()
+        assert torch.equal(any_there, regions.any(1))
+
+
+class Same:
+    """Always the first batch of others."""
+
+    def __init__(self, batches: Batches) -> None:
+        self.seed, self._batch = batches.seed, batches[0]
+
+    def __getitem__(self, number: int) -> Batch:
+        return self._batch
+
+
+def steps(state: State, batches: Any, limit: int) -> list[float]:
+    losses: list[float] = []
+    run(state, STAGE, batches, nullcontext(), CPU, 0, limit, lambda _, figures: losses.append(figures["loss"]))
+    return losses
+
+
+def test_steps_lower_the_loss(batches: Batches) -> None:
+    state = State.of(Network.fresh(SIZE, 0), "full", CPU)
+    torch.manual_seed(0)
+    same = Same(batches)
+
+    def loss() -> float:
+        torch.manual_seed(5)
+        with torch.no_grad():
+            return float(objective(state.network(SIZE), same[0], corrections=0)[0])
+
+    state.average = state.weights  # what is compared is the last weights
+    before = loss()
+    steps(state, same, 40)
+    assert loss() < 0.8 * before
+
+
+def test_resumed_training_is_the_same_training(batches: Batches, tmp_path: Path) -> None:
+    whole, first = (State.of(Network.fresh(SIZE, 0), "full", CPU) for _ in range(2))
+    steps(whole, batches, 6)
+    steps(first, batches, 3)
+    first.save(tmp_path / "checkpoint.pt")
+    second = State.load(tmp_path / "checkpoint.pt", CPU)
+    assert second.updates == 3
+    steps(second, batches, 6)
+    for name, value in vars(whole).items():
+        if isinstance(value, torch.Tensor):
+            if name == "counters":
+                assert int(value[0]) == second.updates == 6
+            else:
+                assert torch.equal(value, vars(second)[name]), name
+
+
+def test_the_command_trains_resumes_and_exports(data: Path, tmp_path: Path, threads: None) -> None:
+    small = [Stage(stage.name, SIZE, 1, 1, 4, 1e-3, 0.5, 0.5, 1.0) for stage in STAGES]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.demo.train.STAGES", small)
+        arguments = ["--data", str(data), "--out", str(tmp_path), "--device", "cpu", "--start", "scenes"]
+        train([*arguments, "--scale", "0.5"])
+        state = State.load(tmp_path / "checkpoint.pt", CPU)
+        assert (state.stage, state.updates) == ("full", 2)
+        train(arguments)  # twice as many updates: goes on
+        assert State.load(tmp_path / "checkpoint.pt", CPU).updates == 4
+    assert (tmp_path / "held-out.jpg").is_file()
+    checkpoints.build(source(tmp_path / "demo.safetensors"))
+
+
+def test_exported_weights_are_those_that_were_trained(tmp_path: Path) -> None:
+    made = network(4, 512)
+    export(made, tmp_path / "demo.safetensors")
+    sam, _ = checkpoints.build(source(tmp_path / "demo.safetensors"))
+    served = sam.state_dict()
+    for name, tensor in made.state_dict().items():
+        assert torch.equal(served[name], tensor.half().float()), name
+    again = Network(128)
+    again.load(tmp_path / "demo.safetensors")
+    assert torch.equal(again.fourier, made.fourier)
+    before = made.no_mem_embed.detach().clone()
+    with torch.no_grad():
+        made.no_mem_embed.mul_(3)
+    average(made, tmp_path / "demo.safetensors")
+    torch.testing.assert_close(made.no_mem_embed, 2 * before, atol=1e-3, rtol=1e-3)
+    with pytest.raises(ValueError, match="same beginning"):
+        average(network(5, 512), tmp_path / "demo.safetensors")
+    with torch.no_grad():
+        made.no_mem_embed.fill_(1e6)
+    with pytest.raises(ValueError, match="no_mem_embed"):
+        export(made, tmp_path / "broken.safetensors")
+
+
+def test_what_is_held_out_is_not_trained_on(data: Path) -> None:
+    trained, held_out = (pack.Pack.load(data, held_out=flag) for flag in (False, True))
+    for kind in ("backgrounds", "cutouts"):
+        ours, theirs = ({picture.tobytes() for picture in getattr(part, kind)} for part in (trained, held_out))
+        assert (len(ours), len(theirs)) == (7, 2)
+        assert not ours & theirs
+    ours, theirs = ({photo.pixels.tobytes() for photo in part.photos["photos"]} for part in (trained, held_out))
+    assert (len(ours), len(theirs)) == (8, 2)
+    assert not ours & theirs
+
+
+def test_packed_masks_are_the_annotations(data: Path) -> None:
+    (photos,) = pack.Pack.load(data, held_out=False).photos.values()
+    for photo in photos:
+        bright = photo.pixels[..., 1] > 150
+        assert iou(photo.mask(0), bright) > 0.9
+
+
+def test_missing_data_is_told() -> None:
+    with pytest.raises(SystemExit, match=r"training\.demo\.pack"):
+        pack.Pack.load(Path("nowhere.zip"), held_out=False)
+
+
+def test_evaluating_the_sample(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["evaluate", "--composed", "3", "--objects", "1", "--json", str(tmp_path / "scores")])
+        evaluate.main()
+    printed = capsys.readouterr().out
+    assert "| composed | " in printed
+    assert "Mean absolute error" in printed
+    scores = json.loads((tmp_path / "scores").read_text())
+    assert set(scores) > {COMPOSED}
+    assert all(0 <= row[column] <= 1 for row in scores.values() for column in evaluate.COLUMNS[:-1])
+
+
+class Knowing:
+    """An annotator's dream: every answer is right."""
+
+    def look(self, rgb: Any) -> None:
+        pass
+
+    def corrected(self, target: Any, clicks: int) -> list[Answer]:
+        self.last = target
+        return [
+            Answer(np.stack([target, ~target]), np.array([0.9, 0.1], np.float32), np.zeros((2, 4, 4), np.float32))
+        ] + [self.nothing() for _ in range(clicks)]
+
+    def box(self, box: Any) -> Answer:
+        assert box == bounds(self.last)
+        return self.nothing()
+
+    def nothing(self) -> Answer:
+        return Answer(self.last[None], np.ones(1, np.float32), np.zeros((1, 4, 4), np.float32))
+
+
+def test_evaluation_counts_right(data: Path) -> None:
+    held_out = list(cases(pack.Pack.load(data, held_out=True), composed=2, objects=1))
+    again = list(cases(pack.Pack.load(data, held_out=True), composed=2, objects=1))
+    assert all(np.array_equal(one.rgb, other.rgb) for one, other in zip(held_out, again, strict=True))
+    scores = evaluate.evaluate(Knowing(), held_out)  # type: ignore[arg-type]
+    for name in ("photos", COMPOSED):
+        assert scores.summary()[name] == dict.fromkeys(evaluate.COLUMNS, 1.0)
+    assert scores.table().splitlines()[2] == "| photos | 2 | " + " | ".join(["1.00"] * 6) + " |"
+    assert "| 0.0 to 0.2 | 4 | 0.10 | 0.00 |" in scores.calibration()
+    assert "| 0.8 to 1.0 | 20 | 0.98 | 1.00 |" in scores.calibration()

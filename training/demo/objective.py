@@ -1,0 +1,61 @@
+"""The training objective on one batch."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from training.demo.batches import Batch
+from training.demo.decoder import decode, places
+from training.demo.forward import encode
+from training.demo.losses import mask_loss
+from training.demo.network import Network
+from training.demo.prompts import Prompts
+
+KEPT_MASKS = 0.85
+"""Share of corrective clicks that come with the previous mask, as they do in use."""
+
+
+def objective(network: Network, batch: Batch, corrections: float) -> tuple[Tensor, dict[str, Tensor]]:
+    """Loss of a first prompt and of corrective clicks for each object.
+
+    First: of three candidates the best counts (a click may mean a part or the whole), and the single mask more the less
+    ambiguous the prompt is. Then `corrections` clicks on average, up to five; only the last of them has a gradient,
+    so that masks are corrected at any depth for the price of one.
+
+    Returns:
+        The loss; IoU by kind of prompt.
+    """
+    features, place = encode(network, batch.images), places(network)
+    prompts = Prompts(batch, network.size)
+    boxed = prompts.boxed
+    decoded = decode(network, features, place, prompts.points, prompts.labels)
+    logits = decoded.logits.float().contiguous()
+    losses, iou = mask_loss(logits, batch.targets)
+    best = 1 + losses[:, 1:].argmin(1)
+    every = torch.arange(len(best), device=best.device)
+    single, three = torch.where(boxed, 1.0, 0.3), torch.where(boxed, 0.2, 1.0)
+    loss = (single * losses[:, 0] + three * losses[every, best]).mean()
+    loss = loss + 3 * (decoded.iou.float() - iou).square().mean(1).mean()
+    loss = loss + 0.05 * F.softplus(-decoded.object_score.float()).mean()  # every prompt means an object
+    chosen = torch.where(boxed, 0, best)
+    reached = iou[every, chosen]
+    told = {
+        "click": reached[~boxed & ~prompts.nothing],
+        "box": reached[boxed],
+        "nothing": reached[prompts.nothing],
+    }
+    count = int((torch.rand(()) * 2 * corrections).round().clamp(max=5))
+    mask = logits[every, chosen].detach()
+    for index in range(count):
+        prompts.correct(mask)
+        kept = torch.rand(len(mask), device=mask.device) < KEPT_MASKS
+        last = index == count - 1
+        with torch.set_grad_enabled(last):
+            decoded = decode(network, features, place, prompts.points, prompts.labels, mask.clamp(-32, 32), kept)
+        logits = decoded.logits[:, :1].float().contiguous()
+        mask = logits[:, 0].detach()
+        if last:
+            losses, iou = mask_loss(logits, batch.targets)
+            loss = loss + losses.mean() + (decoded.iou[:, :1].float() - iou).square().mean()
+            told[f"+{count}"] = iou[:, 0]
+    return loss, told

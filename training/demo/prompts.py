@@ -1,0 +1,80 @@
+"""Prompts as SAM is trained with: a click, a box or nothing; then clicks where the mask is wrong."""
+
+import torch
+from torch import Tensor
+
+from training.demo.batches import Batch
+from training.demo.decoder import BACKGROUND, CORNER_1, CORNER_2, EMPTY, FOREGROUND, PAD
+from training.demo.order import order
+
+BOXES, NOTHING, CENTRED = 0.35, 0.6, 0.4
+"""Shares: boxes among all objects; no prompt among the prominent ones; the centre among clicks."""
+
+
+class Prompts:
+    """The points of N objects, growing by corrective clicks. Randomness is torch's global generator's.
+
+    Attributes:
+        points: NxJx2, pixels of the input.
+        labels: NxJ.
+        boxed: N, whether the prompt is a box.
+        nothing: N, whether there is none.
+    """
+
+    def __init__(self, batch: Batch, size: int) -> None:
+        self.size, self._inside = size, batch.targets > 0.5
+        self._pixels = pixels(size, batch.targets.device)
+        number, device = len(batch.boxes), batch.boxes.device
+        kind = torch.rand(number, device=device)
+        self.nothing = batch.prominent & (kind > 1 - NOTHING)
+        self.boxed = (kind < BOXES) & ~self.nothing
+        centred = torch.rand(number, 1, device=device) < CENTRED
+        anywhere = self._place(pick(self._inside)[0])
+        click = torch.where(centred, batch.centres, anywhere)[:, None]
+        self.points = torch.where(self.boxed[:, None, None], self._boxes(batch), torch.cat([click, click], 1))
+        box_labels = torch.tensor([CORNER_1, CORNER_2], device=device)
+        labels = torch.where(self.boxed[:, None], box_labels, torch.tensor([FOREGROUND, EMPTY], device=device))
+        self.labels = torch.where(self.nothing[:, None], torch.tensor([PAD, EMPTY], device=device), labels)
+
+    def _boxes(self, batch: Batch) -> Tensor:
+        """Nx2x2: four of five are jittered, by about 4 % of their sides."""
+        sides = (batch.boxes[:, 2:] - batch.boxes[:, :2]).repeat(1, 2)
+        jittered = torch.rand(len(sides), 1, device=sides.device) < 0.8
+        moved = batch.boxes + torch.randn_like(batch.boxes).clamp(-2, 2) * 0.04 * jittered * sides
+        return moved.clamp(0, self.size).unflatten(1, (2, 2))
+
+    def correct(self, logits: Tensor) -> None:
+        """Adds a click for each object: inside what is missing or what is too much, whichever is larger.
+
+        Args:
+            logits: NxP of the mask so far, in window order.
+        """
+        masks = logits > 0
+        missing, surplus = self._inside & ~masks, masks & ~self._inside
+        more = missing.sum(1) >= surplus.sum(1)
+        chosen, wrong = pick(torch.where(more[:, None], missing, surplus))
+        anywhere, _ = pick(self._inside)  # a mask without error gets one more click inside
+        place = self._place(torch.where(wrong, chosen, anywhere))
+        label = torch.where(more | ~wrong, FOREGROUND, BACKGROUND)
+        self.points = torch.cat([self.points, place[:, None]], 1)
+        self.labels = torch.cat([self.labels, label[:, None]], 1)
+
+    def _place(self, index: Tensor) -> Tensor:
+        """A random input pixel within S/4 pixels given by their indices."""
+        return self._pixels[index] + torch.randint(0, 4, (len(index), 2), device=index.device)
+
+
+def pixels(size: int, device: torch.device) -> Tensor:
+    """Px2: x and y of the upper left input pixel of each S/4 pixel, in window order."""
+    along = torch.arange(0, size, 4, device=device, dtype=torch.float32)
+    y, x = torch.meshgrid(along, along, indexing="ij")
+    return order(torch.stack([x, y], -1)[None], 8).reshape(-1, 2)
+
+
+def pick(regions: Tensor) -> tuple[Tensor, Tensor]:
+    """The index of a random true element of each NxP row (the last element where there is none); whether there is."""
+    counts = regions.cumsum(1, dtype=torch.int32)
+    total = counts[:, -1]
+    rank = (torch.rand(len(total), device=total.device) * total).int() + 1
+    index = torch.searchsorted(counts, rank[:, None])[:, 0]
+    return index.clamp(max=regions.shape[1] - 1), total > 0
