@@ -3,6 +3,7 @@
 Keys, with {...} a cluster hash tag so that what belongs to one image lies on one node:
 
     maskwire:embedding:{NAMESPACE/CONTENT_KEY}   bytes of `embedding.pack`, expires
+    maskwire:claim:{NAMESPACE/CONTENT_KEY}       token of the encoder that is making the embedding, expires
     maskwire:alias:{NAMESPACE/IMAGE_ID}          the content key, expires
     maskwire:prompts:{NAMESPACE/CONTENT_KEY}     prompts whose logits are saved, by time of use, expires
     maskwire:logits:{NAMESPACE/CONTENT_KEY}      their logits by prompts, expires
@@ -29,6 +30,10 @@ from maskwire_core.errors import CorruptValue, InvalidArgument, ResourceExhauste
 
 log = logging.getLogger(__name__)
 
+# A claim is extended or given up by its owner alone.
+_RENEW = 'return redis.call("get", KEYS[1]) == ARGV[1] and redis.call("pexpire", KEYS[1], ARGV[2])'
+_RELEASE = 'return redis.call("get", KEYS[1]) == ARGV[1] and redis.call("del", KEYS[1])'
+
 _SOCKET_READ_BYTES = 1 << 20  # an 8 MiB value in few reads; redis-py's default of 64 KiB takes several times as long
 
 
@@ -48,6 +53,10 @@ def content_key(image_sha256: bytes, fingerprint: str, decoder: str, preprocessi
 
 def _embedding(namespace: str, key: str) -> str:
     return f"maskwire:embedding:{{{namespace}/{key}}}"
+
+
+def _claim(namespace: str, key: str) -> str:
+    return f"maskwire:claim:{{{namespace}/{key}}}"
 
 
 def _alias(namespace: str, image_id: str) -> str:
@@ -157,6 +166,24 @@ class Store:
     def delete_embedding(self, namespace: str, key: str) -> None:
         with _translated():
             self._redis.delete(_embedding(namespace, key))
+
+    # Claims: who is making an embedding. They save work and no more: a store that is short of memory may drop them, and
+    # then the same bytes are stored twice.
+
+    def claim(self, namespace: str, key: str, token: str, ttl_ms: int) -> bool:
+        """Claims the making of an embedding unless another has. Returns whether it is this token's now."""
+        with _translated():
+            return bool(self._redis.set(_claim(namespace, key), token, nx=True, px=ttl_ms))
+
+    def renew_claim(self, namespace: str, key: str, token: str, ttl_ms: int) -> bool:
+        """Extends a claim. Returns whether it was still this token's."""
+        with _translated():
+            return bool(self._redis.eval(_RENEW, 1, _claim(namespace, key), token, str(ttl_ms)))
+
+    def release_claim(self, namespace: str, key: str, token: str) -> None:
+        """Gives a claim up, if it is this token's."""
+        with _translated():
+            self._redis.eval(_RELEASE, 1, _claim(namespace, key), token)
 
     # Image names
 
