@@ -1,14 +1,12 @@
-"""Shared work, the bounded queue, and turns."""
+"""Shared work, and turns."""
 
 import asyncio
-import threading
 import time
 from typing import Any
 
 import pytest
 from maskwire_core.errors import ResourceExhausted
 from maskwire_core.flights import Flights
-from maskwire_core.pool import Pool
 from maskwire_decoder.turns import Turns
 
 
@@ -78,35 +76,6 @@ def test_work_goes_on_while_anyone_waits_and_ends_when_nobody_does() -> None:
         await asyncio.sleep(0)
         assert state == "cancelled"
         assert await flights.join("key") is None
-
-    asyncio.run(scenario())
-
-
-def test_the_pool_refuses_what_is_too_much_and_forgets_the_cancelled() -> None:
-    async def scenario() -> None:
-        pool = Pool("model", threads=1, limit=2)
-        release, ran = threading.Event(), []
-
-        def work(name: str) -> str:
-            release.wait(10)
-            ran.append(name)
-            return name
-
-        tasks = [asyncio.create_task(pool.run(work, name)) for name in "abc"]
-        await asyncio.sleep(0.05)
-        assert pool.pending == 3
-        with pytest.raises(ResourceExhausted) as caught:
-            await pool.run(work, "d")
-        assert caught.value.reason == "QUEUE_FULL"
-        tasks[1].cancel()
-        await asyncio.sleep(0.05)
-        assert pool.pending == 2
-        release.set()
-        assert (await tasks[0])[0] == "a"
-        result, waited_ms = await tasks[2]
-        assert result == "c"
-        assert waited_ms > 50
-        assert ran == ["a", "c"]
 
     asyncio.run(scenario())
 

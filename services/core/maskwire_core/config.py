@@ -1,6 +1,7 @@
 """Settings. Each field is an environment variable (prefix MASKWIRE_) and a command-line option of its server."""
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -21,6 +22,12 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
     port: int = Field(0, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
     reflection: bool = Field(True, description="Offer gRPC server reflection (for grpcurl and the like).")
+    connection_age_s: float = Field(
+        300,
+        ge=0,
+        description="Seconds after which clients are asked to connect anew, so that they find servers that were added; "
+        "calls go on. 0: never.",
+    )
     drain_s: float = Field(20, ge=0, description="Seconds that accepted work gets to finish after SIGTERM or Ctrl-C.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe log level.")
     redis_url: str = Field(
@@ -61,15 +68,40 @@ class EncoderSettings(Settings):
         Path("~/.cache/maskwire/models"), description="Folder in which checkpoints of published models are looked for."
     )
     cache: Path = Field(Path("~/.cache/maskwire"), description="Folder for exported decoders, made once per model.")
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N; one for each encoder process.")
     threads: int = Field(0, ge=0, description="CPU threads of the model; 0 leaves it to torch.")
     store_codec: Literal["fp32", "fp16", "int8", "int4"] = Field(
         "fp16", description="How embeddings are stored; int8 and int4 halve the space again and cost exactness."
     )
     ttl_s: int = Field(86_400, ge=1, description="Seconds that an embedding is kept after it was last embedded.")
     queue_limit: int = Field(64, ge=1, description="Images that may wait for the model before new ones are refused.")
+    max_batch: int = Field(0, ge=0, description="Most images in a batch; 0 is 32 on CUDA and 1 on a CPU.")
+    max_wait_ms: float = Field(
+        5, ge=0, description="Milliseconds that an image waits for others to share its batch; never while nothing runs."
+    )
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = Field(
+        "auto", description="Of the model on CUDA; auto takes the fastest whose masks equal those of fp32 (IoU 0.999)."
+    )
+    compile: bool = Field(
+        False, description="Compile the model on CUDA: minutes at the first start, kept in the cache folder."
+    )
+    device_memory: float = Field(
+        0.9, gt=0, le=1, description="Share of the CUDA device's memory that this encoder may use; batches adapt."
+    )
+    readers: int = Field(2, ge=1, description="Threads that decode image files.")
+    writers: int = Field(8, ge=1, description="Threads that write embeddings to the store.")
     max_image_bytes: int = Field(64 * MIB, ge=1, description="Largest image file accepted, in bytes.")
     max_image_pixels: int = Field(120_000_000, ge=1, description="Largest image accepted, in pixels.")
+
+    @field_validator("device")
+    @classmethod
+    def _one_device(cls, value: str) -> str:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
+            raise ValueError(
+                f"{value!r} is not auto, cpu, cuda or cuda:N; 'maskwire up --device cuda:0,cuda:1' or 'all' starts an "
+                "encoder for each of several"
+            )
+        return value
 
     @field_validator("model", mode="before")
     @classmethod

@@ -5,6 +5,7 @@ ServiceError                 what a caller is told: status code, stable reason, 
 |- NotFound                  the image or model is not there
 |- ResourceExhausted         too much at once, or too large
 |- Unavailable               try again
+|- DeadlineExceeded          the caller's deadline passed
 CorruptValue                 a stored value is not what its key says; never reaches a caller
 """
 
@@ -72,6 +73,10 @@ class ResourceExhausted(ServiceError):
 
 class Unavailable(ServiceError):
     code = grpc.StatusCode.UNAVAILABLE
+
+
+class DeadlineExceeded(ServiceError):
+    code = grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 def image_not_found(image_id: str) -> NotFound:

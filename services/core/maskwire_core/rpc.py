@@ -40,6 +40,9 @@ _OPTIONS = [
 ]
 
 
+_BROKEN_DRAIN_S = 1
+
+
 def status_of(error: BaseException) -> Status:
     """An error as it is told to a caller. What is no `ServiceError` is logged and told without its details."""
     if isinstance(error, ServiceError):
@@ -101,6 +104,7 @@ async def serve(
     service: str,
     register: Callable[[grpc.aio.Server], None],
     drain: Callable[[], None] = lambda: None,
+    broken: asyncio.Event | None = None,
 ) -> None:
     """Serves until SIGTERM or SIGINT, then drains.
 
@@ -109,8 +113,11 @@ async def serve(
         service: Full name of the service, such as "maskwire.v1.DecoderService".
         register: Adds the servicer to the server.
         drain: Called when no more calls are accepted; calls in progress have `settings.drain_s` to end.
+        broken: Set when the server can do its work no more: health turns NOT_SERVING and the program ends with an
+            error, to be started anew.
     """
-    server = grpc.aio.server(options=_OPTIONS)
+    age = ("grpc.max_connection_age_ms", int(settings.connection_age_s * 1e3))
+    server = grpc.aio.server(options=[*_OPTIONS, age] if settings.connection_age_s else _OPTIONS)
     register(server)
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
@@ -122,7 +129,7 @@ async def serve(
         port = server.add_insecure_port(address)
     except RuntimeError as error:
         raise SystemExit(f"error: cannot listen on {address}; is it in use? Choose another with --port") from error
-    stopping = asyncio.Event()
+    stopping, broken = asyncio.Event(), broken or asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
@@ -130,12 +137,15 @@ async def serve(
     for name in ("", service):
         await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
     log.info("%s serves on %s:%d", service, settings.host, port)
-    await stopping.wait()
+    ends = [asyncio.create_task(event.wait()) for event in (stopping, broken)]
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     log.info("draining: accepted work has %g s to finish", settings.drain_s)
     await checks.enter_graceful_shutdown()
     drain()
-    await server.stop(settings.drain_s)
+    await server.stop(_BROKEN_DRAIN_S if broken.is_set() else settings.drain_s)
     log.info("stopped")
+    if broken.is_set():
+        raise SystemExit("error: the server cannot do its work any more; its log tells why")
 
 
 @contextlib.asynccontextmanager

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from collections.abc import Callable
 
 import torch
 from maskwire.v1 import encoder_pb2_grpc
@@ -11,7 +12,7 @@ from maskwire_core.models import ModelError
 from maskwire_core.rpc import configure_logging, repeating, serve
 from maskwire_core.store import open_store
 
-from maskwire_encoder.checkpoints import find
+from maskwire_encoder.checkpoints import ModelSource, find
 from maskwire_encoder.encoder import ImageEncoder
 from maskwire_encoder.model import Model
 from maskwire_encoder.service import NAME, EncoderService
@@ -19,7 +20,8 @@ from maskwire_encoder.service import NAME, EncoderService
 _PUBLISH_PERIOD_S = 2
 
 
-async def run(settings: EncoderSettings) -> None:
+async def run(settings: EncoderSettings, load: Callable[[ModelSource, EncoderSettings], Model] = Model) -> None:
+    """Serves the models that the settings name, as `load` makes them."""
     store = open_store(settings)
     try:
         try:
@@ -28,13 +30,14 @@ async def run(settings: EncoderSettings) -> None:
             sys.exit(f"error: {error} (store at {store.address}; set --redis-url)")
         if settings.threads:
             torch.set_num_threads(settings.threads)
-        encoder = ImageEncoder(settings, store, [Model(source, settings) for source in find(settings)])
+        encoder = ImageEncoder(settings, store, [load(source, settings) for source in find(settings)])
         await encoder.publish_decoders()
         async with repeating(_PUBLISH_PERIOD_S, encoder.publish_decoders):
             await serve(
                 settings,
                 NAME,
                 lambda server: encoder_pb2_grpc.add_EncoderServiceServicer_to_server(EncoderService(encoder), server),
+                broken=encoder.pipeline.lost,
             )
     except ModelError as error:
         sys.exit(f"error: {error}")

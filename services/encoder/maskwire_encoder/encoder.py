@@ -2,9 +2,11 @@
 
 import asyncio
 import hashlib
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from maskwire.v1 import encoder_pb2 as pb
 from maskwire.v1 import types_pb2
@@ -14,15 +16,16 @@ from maskwire_core.embedding import Header, pack
 from maskwire_core.errors import InvalidArgument, NotFound, ResourceExhausted, embedding_expired, image_not_found
 from maskwire_core.flights import Flights
 from maskwire_core.models import canonical
-from maskwire_core.pool import Pool
 from maskwire_core.store import Store, content_key
-from torch import Tensor
 
-from maskwire_encoder.images import read_image
+from maskwire_encoder.claims import found_or_claimed
 from maskwire_encoder.model import Model
+from maskwire_encoder.pipeline import Pipeline
 from maskwire_encoder.preprocessing import PREPROCESSING
+from maskwire_encoder.waiting import Demand
 
-_READERS = 2
+Stored = tuple[Header, int, pb.EncodeTimings | None]
+"""Header, size in bytes and timings of an embedding; no timings if somebody else has stored it."""
 
 
 @dataclass
@@ -36,6 +39,7 @@ class Upload:
         size_bytes: Size of the file.
         model: What encodes it.
         key: Content key of its embedding.
+        demand: Who wants it, and how soon.
         started: `time.perf_counter()` when the header came.
         lookup_ms: What asking the store took.
     """
@@ -46,8 +50,14 @@ class Upload:
     size_bytes: int
     model: Model
     key: str
+    demand: Demand
     started: float
     lookup_ms: float = 0
+
+    @property
+    def flight(self) -> tuple[str, str]:
+        """What callers of the same image have in common."""
+        return self.namespace, self.key
 
 
 class ImageEncoder:
@@ -56,19 +66,27 @@ class ImageEncoder:
     Args:
         settings: Limits, codec, time to live.
         store: Where embeddings go.
-        models: What makes them, the default first; all on one device, which takes one image at a time.
+        models: What makes them, the default first; all on one device.
+
+    Attributes:
+        pipeline: The stages in which images are encoded.
     """
 
     def __init__(self, settings: EncoderSettings, store: Store, models: Sequence[Model]) -> None:
         self.settings = settings
         self.models = {model.source.name: model for model in models}
         self._store = store
-        self._readers = Pool("image reader", _READERS, settings.queue_limit)
-        self._device = Pool("model", 1, settings.queue_limit)
-        self._flights: Flights[tuple[Header, int, pb.EncodeTimings | None]] = Flights()
+        self.pipeline = Pipeline(settings, models)
+        self._flights: Flights[Stored] = Flights()
+        self._demands: dict[tuple[str, str], Demand] = {}  # of those in flight
 
-    def accept(self, header: pb.EncodeImageHeader) -> Upload:
+    def accept(self, header: pb.EncodeImageHeader, caller: str, time_left_s: float | None) -> Upload:
         """Checks a header.
+
+        Args:
+            header: As it came.
+            caller: Whom it came from; callers take turns.
+            time_left_s: After this time nobody waits for the answer; None if the caller did not say.
 
         Raises:
             InvalidArgument: A field is wrong.
@@ -97,7 +115,11 @@ class ImageEncoder:
         )
         image_id = names.image_id(header.image_id) if header.image_id else names.issue_image_id()
         namespace = names.namespace(header.namespace)
-        return Upload(namespace, image_id, header.sha256, header.size_bytes, model, key, started)
+        if header.priority not in pb.Priority.values():
+            raise InvalidArgument("BAD_PRIORITY", f"{header.priority} is no Priority", field="header.priority")
+        deadline = math.inf if time_left_s is None else asyncio.get_running_loop().time() + time_left_s
+        demand = Demand((namespace, caller), header.priority == pb.PRIORITY_BULK, deadline)
+        return Upload(namespace, image_id, header.sha256, header.size_bytes, model, key, demand, started)
 
     async def find(self, upload: Upload) -> pb.EncodeImageResponse | None:
         """Names and keeps the embedding of an upload if it is stored or being made already."""
@@ -108,7 +130,8 @@ class ImageEncoder:
             header, size, _ = found
             await asyncio.to_thread(self._store.touch_embedding, upload.namespace, upload.key, self.settings.ttl_s)
         else:
-            flight = await self._flights.join((upload.namespace, upload.key))
+            self._join(upload)
+            flight = await self._flights.join(upload.flight)
             if flight is None:
                 return None
             header, size, _ = flight
@@ -119,8 +142,9 @@ class ImageEncoder:
 
         Raises:
             InvalidArgument: The bytes are not those of the header, or no image.
-            ResourceExhausted: Too much is waiting, or the store is full.
-            Unavailable: The store does not answer.
+            ResourceExhausted: Too much is waiting, or the device's memory or the store is full.
+            Unavailable: The store does not answer, or the device is lost.
+            DeadlineExceeded: The deadline passed before the image's turn came.
         """
         # Before joining others: whoever claims a digest must not make those fail who have the bytes.
         digest = await asyncio.to_thread(lambda: hashlib.sha256(data).digest())
@@ -130,9 +154,13 @@ class ImageEncoder:
                 "the bytes received are not those whose size and SHA-256 the header gave",
                 field="chunk",
             )
-        (header, size, timings), joined = await self._flights.share(
-            (upload.namespace, upload.key), lambda: self._embed(upload, data)
-        )
+        self._join(upload)
+
+        def embed() -> Coroutine[Any, Any, Stored]:
+            self._demands[upload.flight] = upload.demand
+            return self._embed(upload, data)
+
+        (header, size, timings), joined = await self._flights.share(upload.flight, embed)
         own = pb.EncodeTimings()
         if timings is not None and not joined:
             own.CopyFrom(timings)
@@ -168,22 +196,27 @@ class ImageEncoder:
         for model in self.models.values():
             await asyncio.to_thread(self._store.publish_decoder, model.decoder)
 
-    async def _embed(self, upload: Upload, data: bytes) -> tuple[Header, int, pb.EncodeTimings | None]:
-        """Header, size and timings of the stored embedding; no timings if somebody stored it during the upload."""
-        found = await asyncio.to_thread(self._store.find_embedding, upload.namespace, upload.key)
-        if found is not None:
-            return found[0], found[1], None
+    def _join(self, upload: Upload) -> None:
+        """Makes an image in flight as urgent as this upload is."""
+        if (demand := self._demands.get(upload.flight)) is not None:
+            demand.join(upload.demand)
+            self.pipeline.hurry(demand)
+
+    async def _embed(self, upload: Upload, data: bytes) -> Stored:
+        try:
+            async with found_or_claimed(self._store, upload.namespace, upload.key) as found:
+                return (*found, None) if found is not None else await self._make(upload, data)
+        finally:
+            self._demands.pop(upload.flight, None)
+
+    async def _make(self, upload: Upload, data: bytes) -> Stored:
+        """Encodes and stores an image."""
         timings = pb.EncodeTimings()
-
-        def read() -> tuple[int, int, Tensor]:
-            rgb = read_image(data, self.settings.max_image_pixels)
-            return rgb.shape[0], rgb.shape[1], upload.model.prepare(rgb)
-
         started = time.perf_counter()
-        (height, width, pixels), waited_ms = await self._readers.run(read)
+        pixels, waited_ms = await self.pipeline.read(upload.model, data, upload.demand)
         timings.read_ms = _since(started) - waited_ms
         started = time.perf_counter()
-        (tensors,), queue_ms = await self._device.run(upload.model.encode, pixels[None])
+        tensors, queue_ms = await self.pipeline.encode(upload.model, pixels, upload.demand)
         timings.queue_ms = waited_ms + queue_ms
         timings.encode_ms = _since(started) - queue_ms
         header = Header(
@@ -192,8 +225,8 @@ class ImageEncoder:
             model=upload.model.source.name,
             fingerprint=upload.model.fingerprint,
             decoder=upload.model.decoder.digest,
-            height=height,
-            width=width,
+            height=pixels.height,
+            width=pixels.width,
             codec=self.settings.store_codec,
             created_at=time.time(),
         )
@@ -205,7 +238,7 @@ class ImageEncoder:
             return len(value)
 
         started = time.perf_counter()
-        size = await asyncio.to_thread(store)
+        size = await self.pipeline.store(store)
         timings.store_ms = _since(started)
         return header, size, timings
 

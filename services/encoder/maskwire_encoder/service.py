@@ -29,7 +29,7 @@ class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
         first = await anext(frames, None)
         if first is None or first.WhichOneof("frame") != "header":
             raise InvalidArgument("HEADER_MISSING", "the first frame must be the header", field="header")
-        upload = self._encoder.accept(first.header)
+        upload = self._encoder.accept(first.header, context.peer(), context.time_remaining())
         stored = await self._encoder.find(upload)
         if stored is not None:
             return stored
@@ -46,7 +46,7 @@ class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
     async def EncodeImages(
         self, requests: AsyncIterator[pb.EncodeImagesRequest], context: Context
     ) -> AsyncIterator[pb.EncodeImagesResponse]:
-        async for response in Uploads(self._encoder).answer(requests):
+        async for response in Uploads(self._encoder, context).answer(requests):
             yield response
 
     @answering
@@ -73,3 +73,22 @@ class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
             for index, model in enumerate(self._encoder.models.values())
         ]
         return pb.ListModelsResponse(models=models)
+
+    @answering
+    async def GetLoad(self, request: pb.GetLoadRequest, context: Context) -> pb.GetLoadResponse:
+        readers, model = self._encoder.pipeline.readers, self._encoder.pipeline.model
+        return pb.GetLoadResponse(
+            waiting=readers.waiting + readers.running + model.waiting,
+            waiting_bulk=readers.waiting_bulk + model.waiting_bulk,
+            encoding=model.running,
+            queue_limit=self._encoder.settings.queue_limit,
+            oldest_wait_ms=max(readers.oldest_wait_s, model.oldest_wait_s) * 1e3,
+            backlog_ms=(readers.waiting + readers.running + model.waiting) * model.item_s * 1e3,
+            encoded=model.tally.done,
+            batches=model.tally.batches,
+            refused=readers.tally.refused,
+            expired=readers.tally.expired + model.tally.expired,
+            cancelled=readers.tally.cancelled + model.tally.cancelled,
+            waited_ms=(readers.tally.waited_s + model.tally.waited_s) * 1e3,
+            busy_ms=model.tally.busy_s * 1e3,
+        )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from maskwire.v1 import encoder_pb2 as pb
 from maskwire_core.errors import InvalidArgument, ResourceExhausted
-from maskwire_core.rpc import status_of
+from maskwire_core.rpc import Context, status_of
 
 from maskwire_encoder.encoder import ImageEncoder, Upload
 
@@ -25,8 +25,9 @@ class _Receiving:
 class Uploads:
     """The uploads of one EncodeImages stream."""
 
-    def __init__(self, encoder: ImageEncoder) -> None:
+    def __init__(self, encoder: ImageEncoder, context: Context) -> None:
         self._encoder = encoder
+        self._context = context
         self._open: dict[str, _Receiving | None] = {}  # None while nothing is to be received
         self._replies: asyncio.Queue[pb.EncodeImagesResponse | None] = asyncio.Queue()
 
@@ -68,7 +69,7 @@ class Uploads:
 
     async def _begin(self, name: str, header: pb.EncodeImageHeader) -> None:
         try:
-            upload = self._encoder.accept(header)
+            upload = self._encoder.accept(header, self._context.peer(), self._context.time_remaining())
             stored = await self._encoder.find(upload)
         except Exception as error:  # as above
             self._open.pop(name)

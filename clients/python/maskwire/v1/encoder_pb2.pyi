@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.rpc import status_pb2 as _status_pb2
 from maskwire.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
@@ -20,6 +21,30 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Priority:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PriorityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Priority.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PRIORITY_UNSPECIFIED: _Priority.ValueType  # 0
+    """Not said: interactive."""
+    PRIORITY_INTERACTIVE: _Priority.ValueType  # 1
+    """Somebody waits for it."""
+    PRIORITY_BULK: _Priority.ValueType  # 2
+    """Embedded ahead of time: interactive images go first, except for one place in eight."""
+
+class Priority(_Priority, metaclass=_PriorityEnumTypeWrapper):
+    """How urgent an image is."""
+
+PRIORITY_UNSPECIFIED: Priority.ValueType  # 0
+"""Not said: interactive."""
+PRIORITY_INTERACTIVE: Priority.ValueType  # 1
+"""Somebody waits for it."""
+PRIORITY_BULK: Priority.ValueType  # 2
+"""Embedded ahead of time: interactive images go first, except for one place in eight."""
+Global___Priority: _TypeAlias = Priority  # noqa: Y015
+
 @_typing.final
 class EncodeImageHeader(_message.Message):
     """Describes the image that follows."""
@@ -31,6 +56,7 @@ class EncodeImageHeader(_message.Message):
     SHA256_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     image_id: _builtins.str
     """The caller's name for the image; an existing name is re-pointed to this image. Empty: the server issues one.
     At most 256 characters, no control characters.
@@ -43,6 +69,8 @@ class EncodeImageHeader(_message.Message):
     """Size of the file in bytes."""
     model: _builtins.str
     """Name of the model; empty: the server's default."""
+    priority: Global___Priority.ValueType
+    """How urgent it is. Where several callers want the same image, the most urgent one counts."""
     def __init__(
         self,
         *,
@@ -51,10 +79,11 @@ class EncodeImageHeader(_message.Message):
         sha256: _builtins.bytes = ...,
         size_bytes: _builtins.int = ...,
         model: _builtins.str = ...,
+        priority: Global___Priority.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["image_id", b"image_id", "model", b"model", "namespace", b"namespace", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image_id", b"image_id", "model", b"model", "namespace", b"namespace", "priority", b"priority", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -447,3 +476,92 @@ class ListModelsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListModelsResponse: _TypeAlias = ListModelsResponse  # noqa: Y015
+
+@_typing.final
+class GetLoadRequest(_message.Message):
+    """Asks how busy an encoder is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetLoadRequest: _TypeAlias = GetLoadRequest  # noqa: Y015
+
+@_typing.final
+class GetLoadResponse(_message.Message):
+    """How busy an encoder is. Counts and sums run from its start."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WAITING_FIELD_NUMBER: _builtins.int
+    WAITING_BULK_FIELD_NUMBER: _builtins.int
+    ENCODING_FIELD_NUMBER: _builtins.int
+    QUEUE_LIMIT_FIELD_NUMBER: _builtins.int
+    OLDEST_WAIT_MS_FIELD_NUMBER: _builtins.int
+    BACKLOG_MS_FIELD_NUMBER: _builtins.int
+    ENCODED_FIELD_NUMBER: _builtins.int
+    BATCHES_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    EXPIRED_FIELD_NUMBER: _builtins.int
+    CANCELLED_FIELD_NUMBER: _builtins.int
+    WAITED_MS_FIELD_NUMBER: _builtins.int
+    BUSY_MS_FIELD_NUMBER: _builtins.int
+    waiting: _builtins.int
+    """Images that wait, from being received until the model begins with them."""
+    waiting_bulk: _builtins.int
+    """Those of them with PRIORITY_BULK."""
+    encoding: _builtins.int
+    """Images in the model now."""
+    queue_limit: _builtins.int
+    """At this many waiting images, new ones are refused."""
+    oldest_wait_ms: _builtins.float
+    """How long the oldest waiting image has waited, in milliseconds."""
+    backlog_ms: _builtins.float
+    """How long all that waits will take at the present rate, in milliseconds. Scale out when it stays above what users
+    should wait.
+    """
+    encoded: _builtins.int
+    """Images that the model has encoded."""
+    batches: _builtins.int
+    """Batches in which it did."""
+    refused: _builtins.int
+    """Images refused because the queue was full."""
+    expired: _builtins.int
+    """Images whose deadline passed while they waited."""
+    cancelled: _builtins.int
+    """Images whose callers left while they waited."""
+    waited_ms: _builtins.float
+    """Sum of the milliseconds that images waited."""
+    busy_ms: _builtins.float
+    """Sum of the milliseconds that batches took in the model; batches that overlap count each."""
+    def __init__(
+        self,
+        *,
+        waiting: _builtins.int = ...,
+        waiting_bulk: _builtins.int = ...,
+        encoding: _builtins.int = ...,
+        queue_limit: _builtins.int = ...,
+        oldest_wait_ms: _builtins.float = ...,
+        backlog_ms: _builtins.float = ...,
+        encoded: _builtins.int = ...,
+        batches: _builtins.int = ...,
+        refused: _builtins.int = ...,
+        expired: _builtins.int = ...,
+        cancelled: _builtins.int = ...,
+        waited_ms: _builtins.float = ...,
+        busy_ms: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backlog_ms", b"backlog_ms", "batches", b"batches", "busy_ms", b"busy_ms", "cancelled", b"cancelled", "encoded", b"encoded", "encoding", b"encoding", "expired", b"expired", "oldest_wait_ms", b"oldest_wait_ms", "queue_limit", b"queue_limit", "refused", b"refused", "waited_ms", b"waited_ms", "waiting", b"waiting", "waiting_bulk", b"waiting_bulk"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetLoadResponse: _TypeAlias = GetLoadResponse  # noqa: Y015

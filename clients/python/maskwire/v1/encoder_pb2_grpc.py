@@ -61,6 +61,11 @@ class EncoderServiceStub:
                 request_serializer=maskwire_dot_v1_dot_encoder__pb2.ListModelsRequest.SerializeToString,
                 response_deserializer=maskwire_dot_v1_dot_encoder__pb2.ListModelsResponse.FromString,
                 _registered_method=True)
+        self.GetLoad = channel.unary_unary(
+                '/maskwire.v1.EncoderService/GetLoad',
+                request_serializer=maskwire_dot_v1_dot_encoder__pb2.GetLoadRequest.SerializeToString,
+                response_deserializer=maskwire_dot_v1_dot_encoder__pb2.GetLoadResponse.FromString,
+                _registered_method=True)
 
 
 class EncoderServiceServicer:
@@ -72,7 +77,8 @@ class EncoderServiceServicer:
         """Embeds one image: a header, then the file's bytes in chunks. Where that image is already stored, the answer comes
         after the header. Otherwise the server sends initial metadata with "maskwire-content: needed" at once, so that a
         client that waits for it uploads nothing in vain. Errors: INVALID_ARGUMENT (header, digest, unreadable image), RESOURCE_EXHAUSTED
-        (queue or store full, image too large), NOT_FOUND (model), UNAVAILABLE (store).
+        (queue or store full, device memory, image too large), NOT_FOUND (model), UNAVAILABLE (store, lost device),
+        DEADLINE_EXCEEDED (it passed before the image's turn came; the image was not encoded).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -107,6 +113,13 @@ class EncoderServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetLoad(self, request, context):
+        """How busy this encoder is: what an autoscaler looks at.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EncoderServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -134,6 +147,11 @@ def add_EncoderServiceServicer_to_server(servicer, server):
                     servicer.ListModels,
                     request_deserializer=maskwire_dot_v1_dot_encoder__pb2.ListModelsRequest.FromString,
                     response_serializer=maskwire_dot_v1_dot_encoder__pb2.ListModelsResponse.SerializeToString,
+            ),
+            'GetLoad': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLoad,
+                    request_deserializer=maskwire_dot_v1_dot_encoder__pb2.GetLoadRequest.FromString,
+                    response_serializer=maskwire_dot_v1_dot_encoder__pb2.GetLoadResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -273,6 +291,33 @@ class EncoderService:
             '/maskwire.v1.EncoderService/ListModels',
             maskwire_dot_v1_dot_encoder__pb2.ListModelsRequest.SerializeToString,
             maskwire_dot_v1_dot_encoder__pb2.ListModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLoad(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/maskwire.v1.EncoderService/GetLoad',
+            maskwire_dot_v1_dot_encoder__pb2.GetLoadRequest.SerializeToString,
+            maskwire_dot_v1_dot_encoder__pb2.GetLoadResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,7 +39,8 @@ class EncoderServiceStub:
     """Embeds one image: a header, then the file's bytes in chunks. Where that image is already stored, the answer comes
     after the header. Otherwise the server sends initial metadata with "maskwire-content: needed" at once, so that a
     client that waits for it uploads nothing in vain. Errors: INVALID_ARGUMENT (header, digest, unreadable image), RESOURCE_EXHAUSTED
-    (queue or store full, image too large), NOT_FOUND (model), UNAVAILABLE (store).
+    (queue or store full, device memory, image too large), NOT_FOUND (model), UNAVAILABLE (store, lost device),
+    DEADLINE_EXCEEDED (it passed before the image's turn came; the image was not encoded).
     """
     EncodeImages: _grpc.StreamStreamMultiCallable[_encoder_pb2.EncodeImagesRequest, _encoder_pb2.EncodeImagesResponse]
     """Embeds many images over one stream; answers come as they are ready, each naming its request. A bad image is an
@@ -51,6 +52,8 @@ class EncoderServiceStub:
     """Forgets an image's name, and its embedding too when asked. Deleting what is not there is no error."""
     ListModels: _grpc.UnaryUnaryMultiCallable[_encoder_pb2.ListModelsRequest, _encoder_pb2.ListModelsResponse]
     """The models that this encoder serves."""
+    GetLoad: _grpc.UnaryUnaryMultiCallable[_encoder_pb2.GetLoadRequest, _encoder_pb2.GetLoadResponse]
+    """How busy this encoder is: what an autoscaler looks at."""
 
 @_typing.type_check_only
 class EncoderServiceAsyncStub(EncoderServiceStub):
@@ -63,7 +66,8 @@ class EncoderServiceAsyncStub(EncoderServiceStub):
     """Embeds one image: a header, then the file's bytes in chunks. Where that image is already stored, the answer comes
     after the header. Otherwise the server sends initial metadata with "maskwire-content: needed" at once, so that a
     client that waits for it uploads nothing in vain. Errors: INVALID_ARGUMENT (header, digest, unreadable image), RESOURCE_EXHAUSTED
-    (queue or store full, image too large), NOT_FOUND (model), UNAVAILABLE (store).
+    (queue or store full, device memory, image too large), NOT_FOUND (model), UNAVAILABLE (store, lost device),
+    DEADLINE_EXCEEDED (it passed before the image's turn came; the image was not encoded).
     """
     EncodeImages: _aio.StreamStreamMultiCallable[_encoder_pb2.EncodeImagesRequest, _encoder_pb2.EncodeImagesResponse]  # type: ignore[assignment]
     """Embeds many images over one stream; answers come as they are ready, each naming its request. A bad image is an
@@ -75,6 +79,8 @@ class EncoderServiceAsyncStub(EncoderServiceStub):
     """Forgets an image's name, and its embedding too when asked. Deleting what is not there is no error."""
     ListModels: _aio.UnaryUnaryMultiCallable[_encoder_pb2.ListModelsRequest, _encoder_pb2.ListModelsResponse]  # type: ignore[assignment]
     """The models that this encoder serves."""
+    GetLoad: _aio.UnaryUnaryMultiCallable[_encoder_pb2.GetLoadRequest, _encoder_pb2.GetLoadResponse]  # type: ignore[assignment]
+    """How busy this encoder is: what an autoscaler looks at."""
 
 class EncoderServiceServicer(metaclass=_abc_1.ABCMeta):
     """Computes image embeddings and keeps them in the store. Errors carry google.rpc.ErrorInfo (domain "maskwire"),
@@ -90,7 +96,8 @@ class EncoderServiceServicer(metaclass=_abc_1.ABCMeta):
         """Embeds one image: a header, then the file's bytes in chunks. Where that image is already stored, the answer comes
         after the header. Otherwise the server sends initial metadata with "maskwire-content: needed" at once, so that a
         client that waits for it uploads nothing in vain. Errors: INVALID_ARGUMENT (header, digest, unreadable image), RESOURCE_EXHAUSTED
-        (queue or store full, image too large), NOT_FOUND (model), UNAVAILABLE (store).
+        (queue or store full, device memory, image too large), NOT_FOUND (model), UNAVAILABLE (store, lost device),
+        DEADLINE_EXCEEDED (it passed before the image's turn came; the image was not encoded).
         """
 
     @_abc_1.abstractmethod
@@ -126,5 +133,13 @@ class EncoderServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_encoder_pb2.ListModelsResponse, _abc.Awaitable[_encoder_pb2.ListModelsResponse]]:
         """The models that this encoder serves."""
+
+    @_abc_1.abstractmethod
+    def GetLoad(
+        self,
+        request: _encoder_pb2.GetLoadRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_encoder_pb2.GetLoadResponse, _abc.Awaitable[_encoder_pb2.GetLoadResponse]]:
+        """How busy this encoder is: what an autoscaler looks at."""
 
 def add_EncoderServiceServicer_to_server(servicer: EncoderServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

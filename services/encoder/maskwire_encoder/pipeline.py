@@ -1,0 +1,125 @@
+"""The way of an image through this process: read, encoded, stored, each while others are in the other stages."""
+
+import asyncio
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar, cast
+
+from maskwire_core.config import EncoderSettings
+from maskwire_core.errors import Unavailable
+from torch import Tensor
+
+from maskwire_encoder import device
+from maskwire_encoder.batcher import Batcher
+from maskwire_encoder.device import DeviceLost, Tensors
+from maskwire_encoder.images import read_image
+from maskwire_encoder.model import Model
+from maskwire_encoder.waiting import Demand
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """An image as its model takes it.
+
+    Attributes:
+        height: Of the image, in pixels.
+        width: Likewise.
+        prepared: What `Model.prepare` made of it.
+    """
+
+    height: int
+    width: int
+    prepared: Tensor
+
+
+class Pipeline:
+    """Stages with threads of their own. Images wait before the first in a fair order; no stage runs far ahead.
+
+    Args:
+        settings: Sizes of the stages.
+        models: What will encode; all on one device.
+    """
+
+    def __init__(self, settings: EncoderSettings, models: Sequence[Model]) -> None:
+        self._max_pixels = settings.max_image_pixels
+        most = max(model.largest for model in models)
+        at_once = 2 if models[0].device.type == "cuda" else 1  # a batch's transfers overlap with another's products
+        self._ahead = max(settings.readers, 2 * most)
+        self._writing = 0
+        self._most_writing = settings.writers + 2 * most
+        self._reading = ThreadPoolExecutor(settings.readers, "image reader")
+        self._encoding = ThreadPoolExecutor(at_once, "model")
+        self._storing = ThreadPoolExecutor(settings.writers, "store writer")
+        self.readers: Batcher[bytes, Pixels] = Batcher(
+            "encoder", self._read, at_once=settings.readers, limit=settings.queue_limit, may_start=self._has_room
+        )
+        self.model: Batcher[Tensor, Tensors] = Batcher(
+            "model",
+            self._encode,
+            most=lambda model: cast(Model, model).largest,
+            at_once=at_once,
+            max_wait_s=settings.max_wait_ms / 1e3,
+            limit=settings.queue_limit + 2 * self._ahead,  # never reached: the readers do not run so far ahead
+        )
+        self.lost = asyncio.Event()
+        """Set when the device does not work any more."""
+
+    async def read(self, model: Model, data: bytes, demand: Demand) -> tuple[Pixels, float]:
+        """Decodes an image file and prepares it for a model, when its turn comes. Also returns the milliseconds waited.
+
+        Raises:
+            InvalidArgument: It is no image.
+            ResourceExhausted: QUEUE_FULL.
+            DeadlineExceeded: The deadline passed before its turn came.
+        """
+        return await self.readers.submit(model, data, demand)
+
+    async def encode(self, model: Model, pixels: Pixels, demand: Demand) -> tuple[Tensors, float]:
+        """Encodes an image, in a batch with others. Also returns the milliseconds that it waited.
+
+        Raises:
+            ResourceExhausted: DEVICE_OUT_OF_MEMORY.
+            Unavailable: The device is lost.
+            DeadlineExceeded: The deadline passed before its turn came.
+        """
+        try:
+            return await self.model.submit(model, pixels.prepared, demand)
+        finally:
+            self.readers.poke()
+
+    async def store(self, write: Callable[[], T]) -> T:
+        """Runs a write to the store, on a thread."""
+        self._writing += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._storing, write)
+        finally:
+            self._writing -= 1
+            self.readers.poke()
+
+    def hurry(self, demand: Demand) -> None:
+        """To be called after a demand was joined by another."""
+        self.readers.hurry(demand)
+        self.model.hurry(demand)
+
+    def _has_room(self) -> bool:
+        ahead = self.readers.running + self.model.waiting
+        return ahead < self._ahead and self._writing < self._most_writing
+
+    async def _read(self, model: Hashable, files: Sequence[bytes]) -> list[Pixels]:
+        def read() -> Pixels:
+            rgb = read_image(files[0], self._max_pixels)
+            return Pixels(rgb.shape[0], rgb.shape[1], cast(Model, model).prepare(rgb))
+
+        return [await asyncio.get_running_loop().run_in_executor(self._reading, read)]
+
+    async def _encode(self, model: Hashable, prepared: Sequence[Tensor]) -> list[Tensors | Exception]:
+        self.readers.poke()  # there is room again
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._encoding, device.encode, cast(Model, model), prepared)
+        except DeviceLost as error:
+            self.lost.set()
+            raise Unavailable("DEVICE_LOST", f"{error}; this encoder ends, try again", retry_after_s=0.5) from error
