@@ -21,7 +21,7 @@ AnImage = TypeVar("AnImage", bound=ImageLike)
 Prompts = Prompt | Sequence[Prompt]
 Fetch = Callable[[decoder_pb2.SegmentRequest, int], Callable[[Format], Sequence[types_pb2.Mask]]]
 
-_EMBEDS_IN_FLIGHT = 4
+_EMBEDS_IN_FLIGHT = 16
 _SEGMENTS_IN_FLIGHT = 8
 
 
@@ -62,26 +62,29 @@ class AsyncClient:
         """Closes the connections."""
         await self._connection.close()
 
-    async def embed(self, image: ImageLike, image_id: str | None = None, *, model: str = "") -> EmbeddedImage:
+    async def embed(
+        self, image: ImageLike, image_id: str | None = None, *, model: str = "", bulk: bool = False
+    ) -> EmbeddedImage:
         """Makes an image ready for prompts. An image that is stored already is neither sent nor encoded again.
 
         Args:
             image: Path, bytes of a file, PIL image, uint8 array (HxW, HxWx3 RGB, HxWx4 RGBA) or open binary file.
             image_id: Name for it; an existing name is re-pointed to this image. None: the server issues one.
             model: Name of the model; empty for the server's default.
+            bulk: Nobody waits for it: images that somebody waits for go first.
 
         Raises:
             InvalidRequest: It is no image, or the name is not allowed.
             Overloaded: Too much is waiting, or the image is too large.
             ServerUnavailable: Nobody answers.
         """
-        return await self._connection.embed(await asyncio.to_thread(Source, image), image_id, model)
+        return await self._connection.embed(await asyncio.to_thread(Source, image), image_id, model, bulk)
 
     def embed_many(
-        self, images: Iterable[AnImage], *, model: str = ""
+        self, images: Iterable[AnImage], *, model: str = "", bulk: bool = False
     ) -> AsyncIterator[tuple[AnImage, EmbeddedImage | MaskwireError]]:
-        """Embeds many images, several at a time. Yields each with its outcome as it is ready."""
-        return pipelined(images, lambda image: self.embed(image, model=model), _EMBEDS_IN_FLIGHT)
+        """Embeds many images, several at a time. Yields each with its outcome as it is ready; see `embed`."""
+        return pipelined(images, lambda image: self.embed(image, model=model, bulk=bulk), _EMBEDS_IN_FLIGHT)
 
     def segment_many(
         self, requests: Iterable[tuple[AnImage, Prompts]], **output: Unpack[OutputArguments]

@@ -23,7 +23,7 @@ _CHUNK_BYTES = 1 << 20
 
 async def retrying(
     channels: Channels,
-    key: str,
+    key: str | None,
     attempt: Callable[[grpc.aio.Channel, float], Awaitable[T]],
     timeout_s: float,
     retry_s: float,
@@ -32,7 +32,7 @@ async def retrying(
 
     Args:
         channels: The servers.
-        key: Image that the call is about.
+        key: Image that the call is about; None where any server will do.
         attempt: Makes the call on a channel within a number of seconds.
         timeout_s: Longest time for all attempts.
         retry_s: How long to go on trying.

@@ -1,6 +1,8 @@
 """Connections to encoders and decoders."""
 
 import hashlib
+import itertools
+import json
 import os
 from typing import Any
 
@@ -24,6 +26,8 @@ _OPTIONS: list[tuple[str, Any]] = [
     ("grpc.keepalive_timeout_ms", 3_000),
     ("grpc.http2.ping_timeout_ms", 3_000),
 ]
+# A name that stands for several servers is asked for all of them, and calls go to each in turn.
+_BALANCED = ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]}))
 
 
 class Channels:
@@ -45,12 +49,13 @@ class Channels:
         if not self.addresses:
             raise InvalidRequest(f"{text!r} has no address; give host:port", "BAD_ADDRESS", kind)
         self._channels: dict[str, grpc.aio.Channel] = {}
+        self._turns = itertools.count()
 
-    def pick(self, key: str, attempt: int) -> tuple[grpc.aio.Channel, str]:
+    def pick(self, key: str | None, attempt: int) -> tuple[grpc.aio.Channel, str]:
         """A channel for a key, the same for the same key as long as that server answers, so that its memory is used.
 
         Args:
-            key: Image that the call is about.
+            key: Image that the call is about; None where any server is as good as another: they take turns.
             attempt: 0 at first; each retry goes to the next server.
 
         Returns:
@@ -58,9 +63,10 @@ class Channels:
         """
         # Rendezvous hashing: adding a server moves only the keys that the new one gets.
         ranked = sorted(self.addresses, key=lambda address: hashlib.sha256(f"{address}\0{key}".encode()).digest())
-        address = ranked[attempt % len(ranked)]
+        address = ranked[(next(self._turns) if key is None else attempt) % len(ranked)]
         if address not in self._channels:
-            self._channels[address] = grpc.aio.insecure_channel(address, options=_OPTIONS)
+            options = [*_OPTIONS, _BALANCED] if self.kind == "encoder" else _OPTIONS
+            self._channels[address] = grpc.aio.insecure_channel(address, options=options)
         return self._channels[address], f"{self.kind} at {address}"
 
     async def close(self) -> None:

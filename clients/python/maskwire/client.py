@@ -52,15 +52,17 @@ class Client:
         """Closes the connections."""
         run(self._client.close())
 
-    def embed(self, image: ImageLike, image_id: str | None = None, *, model: str = "") -> EmbeddedImage:
+    def embed(
+        self, image: ImageLike, image_id: str | None = None, *, model: str = "", bulk: bool = False
+    ) -> EmbeddedImage:
         """Makes an image ready for prompts; see `AsyncClient.embed`."""
-        return run(self._client.embed(image, image_id, model=model))
+        return run(self._client.embed(image, image_id, model=model, bulk=bulk))
 
     def embed_many(
-        self, images: Iterable[AnImage], *, model: str = ""
+        self, images: Iterable[AnImage], *, model: str = "", bulk: bool = False
     ) -> Iterator[tuple[AnImage, EmbeddedImage | MaskwireError]]:
         """Embeds many images, several at a time; see `AsyncClient.embed_many`."""
-        return each(self._client.embed_many(images, model=model))
+        return each(self._client.embed_many(images, model=model, bulk=bulk))
 
     def segment_many(
         self, requests: Iterable[tuple[AnImage, Prompts]], **output: Unpack[OutputArguments]

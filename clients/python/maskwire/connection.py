@@ -36,7 +36,7 @@ class Connection:
         await self._encoders.close()
         await self.decoders.close()
 
-    async def embed(self, source: Source, image_id: str | None, model: str = "") -> EmbeddedImage:
+    async def embed(self, source: Source, image_id: str | None, model: str = "", bulk: bool = False) -> EmbeddedImage:
         """Embeds an image, and remembers it; see `AsyncClient.embed`."""
 
         def prepare() -> tuple[Hashable, bytes, bytes]:
@@ -46,7 +46,12 @@ class Connection:
 
         identity, data, digest = await asyncio.to_thread(prepare)
         header = encoder_pb2.EncodeImageHeader(
-            image_id=image_id or "", namespace=self.namespace, sha256=digest, size_bytes=len(data), model=model
+            image_id=image_id or "",
+            namespace=self.namespace,
+            sha256=digest,
+            size_bytes=len(data),
+            model=model,
+            priority=encoder_pb2.PRIORITY_BULK if bulk else encoder_pb2.PRIORITY_INTERACTIVE,
         )
         response = await self.call_encoder(lambda stub, timeout: upload(stub, header, data, timeout))
         stored = EmbeddedImage.read(response.image, response.cached, response.timings)
@@ -85,7 +90,7 @@ class Connection:
         async def attempt(channel: grpc.aio.Channel, timeout_s: float) -> T:
             return await call(encoder_pb2_grpc.EncoderServiceStub(channel), timeout_s)
 
-        return await retrying(self._encoders, "", attempt, self.timeout_s, self.retry_s)
+        return await retrying(self._encoders, None, attempt, self.timeout_s, self.retry_s)
 
     async def call_decoder(self, request: decoder_pb2.SegmentRequest) -> decoder_pb2.SegmentResponse:
         """Makes the call, by preference of the decoder that has the image."""

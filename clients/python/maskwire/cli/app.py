@@ -260,8 +260,15 @@ def up(
     ] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Weights of the model (.pt or .safetensors).")] = None,
     config: Annotated[str | None, typer.Option(help="Configuration of a model of your own (YAML).")] = None,
-    device: Annotated[str, typer.Option(envvar="MASKWIRE_DEVICE", help="auto, cpu, cuda or cuda:N.")] = "auto",
-    decoders: Annotated[int, typer.Option(min=1, max=64, help="Decoder processes; ports count up.")] = 1,
+    device: Annotated[
+        str,
+        typer.Option(
+            envvar="MASKWIRE_DEVICE",
+            help="auto, cpu, cuda or cuda:N. Several with commas, or all CUDA devices with 'all': an encoder for each; "
+            "ports count up.",
+        ),
+    ] = "auto",
+    decoders: Annotated[int, typer.Option(min=0, max=64, help="Decoder processes; ports count up.")] = 1,
     redis_url: Annotated[
         str | None, typer.Option(envvar="MASKWIRE_REDIS_URL", help="Store to use; without it, one is started.")
     ] = None,
@@ -272,10 +279,13 @@ def up(
     host: Annotated[
         str, typer.Option(envvar="MASKWIRE_HOST", help="Address to listen on; 0.0.0.0 for all.")
     ] = "127.0.0.1",
-    encoder_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free port.")] = 50051,
+    encoder_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="First encoder's port; 0 takes free ones.")
+    ] = 50051,
     decoder_port: Annotated[
-        int, typer.Option(min=0, max=65535, help="First decoder's port; 0 takes free ones.")
-    ] = 50052,
+        int | None,
+        typer.Option(min=0, max=65535, help="First decoder's port, by default the encoders' next; 0 takes free ones."),
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the servers' logs.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the addresses as one JSON line when ready.")] = False,
 ) -> None:

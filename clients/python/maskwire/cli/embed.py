@@ -35,7 +35,7 @@ def run(paths: Sequence[Path], *, image_id: str | None, model: str, connection: 
                 [(files[0], client.embed(files[0], image_id, model=model))]
             )
         else:
-            outcomes = client.embed_many(files, model=model)
+            outcomes = client.embed_many(files, model=model, bulk=len(files) > 1)
         for file, outcome in outcomes:
             if isinstance(outcome, EmbeddedImage):
                 encoded, stored = encoded + (not outcome.cached), stored + outcome.cached

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import socket
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from maskwire.cli.supervisor import Child, Supervisor
 from maskwire.errors import MaskwireError
 
 _STORES = ("valkey-server", "redis-server")
+_FIRST_PORT = 50051
 
 
 def run(
@@ -33,7 +35,7 @@ def run(
     store_codec: str,
     host: str,
     encoder_port: int,
-    decoder_port: int,
+    decoder_port: int | None,
     verbose: bool,
     as_json: bool,
 ) -> None:
@@ -41,10 +43,13 @@ def run(
     for package, extra in (("maskwire_encoder", "torch"), ("maskwire_decoder", "onnxruntime")):
         if importlib.util.find_spec(package) is None or importlib.util.find_spec(extra) is None:
             raise MaskwireError("the servers are not installed: pip install 'maskwire[all]'", "NOT_INSTALLED")
-    encoder_port = encoder_port or _free_port()
-    decoder_ports = [decoder_port + index if decoder_port else _free_port() for index in range(decoders)]
+    devices = _encoder_devices(device)
+    encoder_ports = _ports(encoder_port, len(devices))
+    if decoder_port is None:
+        decoder_port = (encoder_port or _FIRST_PORT) + len(devices)
+    decoder_ports = _ports(decoder_port, decoders)
     reached = "127.0.0.1" if host == "0.0.0.0" else host
-    for port in (encoder_port, *decoder_ports):
+    for port in (*encoder_ports, *decoder_ports):
         _check_free(host, port)
 
     with tempfile.TemporaryDirectory(prefix="maskwire-") as folder, Supervisor(console.print) as supervisor:
@@ -60,19 +65,22 @@ def run(
             }
             names = ", ".join(models)
             progress.update(
-                f"starting an encoder with {names} (its first start takes longer) and {decoders} decoder(s)"
+                f"starting {len(devices)} encoder(s) with {names} (a first start takes longer), {decoders} decoder(s)"
             )
-            command = [sys.executable, "-m", "maskwire_encoder", "--port", str(encoder_port), "--model", names]
-            command += ["--device", device, "--store-codec", store_codec]
-            command += ["--checkpoint", str(checkpoint)] if checkpoint is not None else []
-            command += ["--config", config] if config is not None else []
-            children = [_server("encoder", command, f"{reached}:{encoder_port}", environment)]
+            children = []
+            for name, port in zip(devices, encoder_ports, strict=True):
+                command = [sys.executable, "-m", "maskwire_encoder", "--port", str(port), "--model", names]
+                command += ["--device", name, "--store-codec", store_codec]
+                command += ["--checkpoint", str(checkpoint)] if checkpoint is not None else []
+                command += ["--config", config] if config is not None else []
+                label = "encoder" if len(devices) == 1 else f"encoder at {port} on {name}"
+                children.append(_server(label, command, f"{reached}:{port}", environment))
             for port in decoder_ports:
                 command = [sys.executable, "-m", "maskwire_decoder", "--port", str(port)]
                 children.append(_server(f"decoder at {port}", command, f"{reached}:{port}", environment))
             supervisor.start(*children)
         addresses = {
-            "encoder": f"{reached}:{encoder_port}",
+            "encoder": ",".join(f"{reached}:{port}" for port in encoder_ports),
             "decoder": ",".join(f"{reached}:{port}" for port in decoder_ports),
             "redis_url": redis_url,
             "model": names,
@@ -90,7 +98,7 @@ def run(
 def _tell(console: Console, addresses: Mapping[str, object]) -> None:
     console.print("[bold]maskwire is up[/bold]")
     console.print(f"  encoder  {addresses['encoder']}  (model {addresses['model']})")
-    console.print(f"  decoder  {addresses['decoder']}")
+    console.print(f"  decoder  {addresses['decoder'] or 'none'}")
     console.print(f"  store    {_without_password(str(addresses['redis_url']))}")
     if addresses["model"] == "demo":
         console.print("  The demo model gives rough masks, for trying out. Real ones: maskwire models list")
@@ -148,6 +156,21 @@ def _answers_ping(port: int) -> bool:
         connection.sendall(b"PING\r\n")
         return connection.recv(16).startswith(b"+PONG")
     return False
+
+
+def _encoder_devices(device: str) -> list[str]:
+    """The devices that `--device` means. Which CUDA devices there are, a process of its own finds out with torch."""
+    if device != "all":
+        return [name.strip() for name in device.split(",")]
+    code = "from maskwire_encoder.device import cuda_devices; print(*cuda_devices())"
+    found = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True).stdout.split()
+    if not found:
+        raise MaskwireError("--device all: torch sees no CUDA device; use --device cpu", "NO_DEVICE", "--device")
+    return found
+
+
+def _ports(first: int, count: int) -> list[int]:
+    return [first + index if first else _free_port() for index in range(count)]
 
 
 def _free_port() -> int:

@@ -1,0 +1,30 @@
+"""A model that encodes an image in a few hundredths of a second: the demo model at 128 px."""
+
+from importlib import resources
+from pathlib import Path
+
+from maskwire_core.config import EncoderSettings
+from maskwire_encoder import checkpoints
+from omegaconf import OmegaConf
+from reference import TINY
+from sam2.build_sam import build_sam2  # noqa: F401 - importing it registers the package's configurations
+
+
+def options(folder: Path) -> dict[str, str]:
+    """Settings of an encoder for it; writes its configuration into a folder."""
+    from hydra import compose
+
+    config = compose(config_name=TINY)
+    changes = {**checkpoints._DEMO_CHANGES, "image_size": 128}
+    for part in ("self_attention", "cross_attention"):
+        changes[f"memory_attention.layer.{part}.feat_sizes"] = [8, 8]
+    for key, value in changes.items():
+        OmegaConf.update(config, f"model.{key}", value)
+    path = folder / "small.yaml"
+    OmegaConf.save(config, path)
+    weights = resources.files("maskwire_encoder") / "weights" / "demo.safetensors"
+    return {"model": "small", "config": str(path), "checkpoint": str(weights), "device": "cpu"}
+
+
+def settings(folder: Path, **more: object) -> EncoderSettings:
+    return EncoderSettings(**options(folder), cache=folder, **more)  # type: ignore[arg-type]
