@@ -1,0 +1,314 @@
+"""How many images an encoder serves, how exactly, and what its queue costs.
+
+    python -m bench.encoder [--device cuda] [--models sam2.1_hiera_tiny,...] [--sizes 1,2,4,8,16,32] [--seconds 5]
+    python -m bench.encoder --quick      the demo model, small batches: a minute or two on a CPU
+
+For each model and batch size: the forward pass by sam2 as it is, by sam2 under bf16 autocast and by torch.compile, and
+Maskwire's from pixels to stored values, in turns; then the whole way from a JPEG's bytes to the store with many
+callers; and how far the masks are from sam2's in fp32, for single clicks and several prompts at once. Published models
+get seeded random weights unless --checkpoints names a folder that has them. Writes Markdown and JSON.
+"""
+
+import argparse
+import asyncio
+import io
+import itertools
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+from conftest import store_server  # noqa: E402
+from maskwire.cli.up import _store_program  # noqa: E402
+from maskwire_core.config import EncoderSettings  # noqa: E402
+from maskwire_core.models import DEMO, PUBLISHED  # noqa: E402
+from maskwire_core.store import Store  # noqa: E402
+from maskwire_encoder import checkpoints, device  # noqa: E402
+from maskwire_encoder.encoder import ImageEncoder  # noqa: E402
+from maskwire_encoder.images import read_image  # noqa: E402
+from maskwire_encoder.model import Model  # noqa: E402
+from maskwire_encoder.pipeline import Pipeline, Pixels  # noqa: E402
+from maskwire_encoder.waiting import Demand  # noqa: E402
+from PIL import Image  # noqa: E402
+from reference import build_random  # noqa: E402
+from wire import header  # noqa: E402
+
+from bench.deviation import Deviation  # noqa: E402
+from bench.harness import machine  # noqa: E402
+
+PHOTOGRAPH = ROOT / "examples" / "coffee.jpg"
+GFLOP = {"tiny": 292, "small": 360, "base_plus": 647, "large": 1823}
+"""Of one image at 1024 px, neck included; a product and a sum are two."""
+
+
+def photographs(count: int, width: int = 1800, height: int = 1200) -> list[bytes]:
+    """Different JPEGs: parts of the sample photograph."""
+    whole = Image.open(PHOTOGRAPH).convert("RGB")
+    random, files = np.random.default_rng(3), []
+    for _ in range(count):
+        left, top = random.uniform(0, 0.4, 2) * whole.size
+        box = (left, top, left + 0.6 * whole.width, top + 0.6 * whole.height)
+        buffer = io.BytesIO()
+        whole.resize((width, height), box=box).save(buffer, "JPEG", quality=90)
+        files.append(buffer.getvalue())
+    return files
+
+
+def source(name: str, given: Path | None, folder: Path) -> EncoderSettings:
+    """Settings for a model: its checkpoint, or seeded random weights."""
+    settings: dict[str, Any] = {"model": [name], "cache": folder}
+    if name != DEMO:
+        checkpoint = (given or folder) / f"{name}.pt"
+        if not checkpoint.exists():
+            checkpoint = folder / f"{name}.pt"
+            torch.save({"model": build_random(PUBLISHED[name].config, seed=5).state_dict()}, checkpoint)
+        settings["checkpoint"] = checkpoint
+    return EncoderSettings(**settings)
+
+
+def rate(runs: dict[str, Callable[[], Any]], images: int, seconds: float) -> dict[str, float]:
+    """Images per second of each way, by the median of runs in turns."""
+    taken: dict[str, list[float]] = {name: [] for name in runs}
+    for run in runs.values():
+        run()
+    end = time.perf_counter() + seconds * len(runs)
+    while time.perf_counter() < end or min(map(len, taken.values())) < 3:
+        for name, run in runs.items():
+            started = time.perf_counter()
+            run()
+            taken[name].append(time.perf_counter() - started)
+    return {name: images / statistics.median(times) for name, times in taken.items()}
+
+
+class Ways:
+    """The forward pass as others run it. Inputs lie on the device, outputs stay there."""
+
+    def __init__(self, model: Model, compiled: bool) -> None:
+        sam, _ = checkpoints.build(model.source)
+        self._device = model.device
+        self._sam = sam.to(model.device)
+        self._compiled = torch.compile(self._sam.image_encoder) if compiled else None
+
+    def runs(self, inputs: torch.Tensor) -> dict[str, Callable[[], Any]]:
+        def stock() -> None:
+            with torch.inference_mode():
+                self._sam.forward_image(inputs)
+            self._wait()
+
+        def autocast(module: Any = self._sam.forward_image) -> None:
+            with torch.inference_mode(), torch.autocast(self._device.type, torch.bfloat16):
+                module(inputs)
+            self._wait()
+
+        ways: dict[str, Callable[[], Any]] = {"sam2 fp32": stock, "sam2 bf16": autocast}
+        if self._compiled is not None:
+            ways["torch.compile bf16"] = lambda: autocast(self._compiled)
+        return ways
+
+    def _wait(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+
+async def serve(model: Model, settings: EncoderSettings, store: Store, files: Sequence[bytes], callers: int) -> Any:
+    """Bytes to stored, by callers who each wait for their answer. Returns images/s, sorted seconds, and the tally."""
+    encoder = ImageEncoder(settings, store, [model])
+    await encoder.publish_decoders()
+    headers = [header(data, namespace=f"run{time.monotonic_ns()}") for data in files]
+    work, taken = iter(range(len(files))), list[float]()
+
+    async def caller(number: int) -> None:
+        for index in work:
+            started = time.perf_counter()
+            upload = encoder.accept(headers[index], f"caller {number}", None)
+            if await encoder.find(upload) is None:
+                await encoder.encode(upload, files[index], 0)
+            taken.append(time.perf_counter() - started)
+
+    started = time.perf_counter()
+    await asyncio.gather(*(caller(number) for number in range(callers)))
+    elapsed = time.perf_counter() - started
+    for made in headers:
+        await asyncio.to_thread(store.delete_embedding, made.namespace, encoder.accept(made, "", None).key)
+    tally = encoder.pipeline.model.tally
+    return {
+        "images_s": len(files) / elapsed,
+        "ms": {f"p{p}": float(np.percentile(taken, p)) * 1e3 for p in (50, 90, 99)},
+        "mean_batch": tally.done / tally.batches,
+        "busy": tally.busy_s / elapsed,
+    }
+
+
+async def queue_cost(model: Model, settings: EncoderSettings, images: int) -> dict[str, float]:
+    """The batcher against a bare loop over the same model, and what it adds to an idle encoder's answer."""
+    pipeline = Pipeline(settings, [model])
+    pixels = model.prepare(np.zeros((64, 64, 3), np.uint8))
+    loop = asyncio.get_running_loop()
+    ratios, added = [], []
+    share = max(1, images // 5)
+    for _ in range(5):  # in turns, since the machine may be busy
+        started = time.perf_counter()
+        for _ in range(share):
+            await asyncio.to_thread(device.encode, model, [pixels])
+        bare = time.perf_counter() - started
+        work = iter(range(share))
+
+        async def caller(number: int, work: Any = work) -> None:
+            for _ in work:
+                await pipeline.encode(model, Pixels(64, 64, pixels), Demand(number))
+
+        started = time.perf_counter()
+        await asyncio.gather(*(caller(number) for number in range(64)))
+        ratios.append((time.perf_counter() - started) / bare)
+
+    class Instant(Model):
+        def __init__(self) -> None:
+            self.device, self.largest = torch.device("cpu"), 1
+
+        def encode(self, images: Any) -> list[Any]:
+            return [{} for _ in images]
+
+    instant = Instant()
+    idle = Pipeline(settings, [instant])
+    for _ in range(300):
+        started = time.perf_counter()
+        await loop.run_in_executor(None, device.encode, instant, [pixels])
+        direct = time.perf_counter() - started
+        started = time.perf_counter()
+        await idle.encode(instant, Pixels(64, 64, pixels), Demand(0))
+        added.append(time.perf_counter() - started - direct)
+    return {"loop_ratio": statistics.median(ratios), "idle_added_ms_p50": statistics.median(added) * 1e3}
+
+
+def measure(name: str, arguments: argparse.Namespace, store: Store, say: Callable[[str], None]) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        settings = source(name, arguments.checkpoints, Path(folder)).model_copy(
+            update={
+                "device": arguments.device,
+                "compile": arguments.compile,
+                "max_batch": max(arguments.sizes),
+                "queue_limit": 100_000,
+                "readers": arguments.readers,
+            }
+        )
+        (found,) = checkpoints.find(settings)
+        started = time.perf_counter()
+        model = Model(found, settings)
+        ready_s = time.perf_counter() - started
+        others = Ways(model, arguments.torch_compile)
+        deviation = Deviation(model, Image.open(PHOTOGRAPH).convert("RGB"), arguments.prompts)
+    files = photographs(arguments.images)
+    gflop = next((value for size, value in GFLOP.items() if name.endswith(size)), None)
+    rows = []
+    largest = model.largest
+    for size in [size for size in arguments.sizes if size <= largest]:
+        decoded = [read_image(data, 10**9) for data in itertools.islice(itertools.cycle(files), size)]
+        prepared = [model.prepare(pixels) for pixels in decoded]
+        inputs = torch.randn(size, 3, model.image_size, model.image_size).to(model.device)
+        runs = {**others.runs(inputs), "maskwire": lambda prepared=prepared: model.encode(prepared)}
+        row: dict[str, Any] = {"batch": size, "images_s": rate(runs, size, arguments.seconds)}
+        model.largest = size
+        row["served"] = asyncio.run(serve(model, settings, store, files, callers=max(4, 2 * size)))
+        row["alone_ms"] = asyncio.run(serve(model, settings, store, files[:10], callers=1))["ms"]
+        row["exactness"] = deviation.of_batch(size)
+        if gflop is not None and arguments.peak_tflops:
+            row["roofline"] = row["images_s"]["maskwire"] * gflop / 1e3 / arguments.peak_tflops
+        rows.append(row)
+        say(line(name, row))
+    model.largest = 1
+    cost = asyncio.run(queue_cost(model, settings, arguments.images))
+    say(f"{name}: queue {cost}")
+    precision = model._accelerated.precision if model._accelerated is not None else "as --device cpu has it"
+    return {"model": name, "ready_s": ready_s, "precision": precision, "rows": rows, "queue": cost}
+
+
+HEAD = (
+    "| model | batch | sam2 fp32 | sam2 bf16 | torch.compile | maskwire | bf16 roofline | served images/s | busy "
+    "| p50 / p90 / p99 ms | alone, p50 ms | single clicks: IoU, logit | several prompts: IoU, logit |\n"
+    "|---|---|---|---|---|---|---|---|---|---|---|---|---|"
+)
+
+
+def line(name: str, row: dict[str, Any]) -> str:
+    speed, served, exact = row["images_s"], row["served"], row["exactness"]
+    ways = [speed["sam2 fp32"], speed["sam2 bf16"], speed.get("torch.compile bf16"), speed["maskwire"]]
+    cells = ["-" if way is None else f"{way:.2f}" for way in ways]
+    cells.append(f"{row['roofline']:.0%}" if "roofline" in row else "-")
+    cells += [f"{served['images_s']:.2f}", f"{served['busy']:.0%}"]
+    cells.append(" / ".join(f"{value:.0f}" for value in served["ms"].values()))
+    cells.append(f"{row['alone_ms']['p50']:.0f}")
+    cells += [f"{exact[kind]['iou']:.4f}, {exact[kind]['logit']:.1e}" for kind in ("single", "several")]
+    return f"| {name} | {row['batch']} | {' | '.join(cells)} |"
+
+
+def numbers(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="auto", help="as for the encoder")
+    parser.add_argument("--models", default=",".join(name for name in PUBLISHED if name.startswith("sam2.1")))
+    parser.add_argument("--checkpoints", type=Path, help="folder with published checkpoints")
+    parser.add_argument("--sizes", type=numbers, default="1,2,4,8,16,32", help="batch sizes")
+    parser.add_argument("--seconds", type=float, default=5, help="for each way and batch size")
+    parser.add_argument("--images", type=int, default=200, help="different images that are served")
+    parser.add_argument("--prompts", type=int, default=8, help="of each kind for each image")
+    parser.add_argument("--readers", type=int, default=8, help="threads that decode JPEGs")
+    parser.add_argument("--compile", action="store_true", help="Maskwire's own compiled package (CUDA)")
+    parser.add_argument("--torch-compile", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--peak-tflops", type=float, default=0, help="the device's bf16 peak: 989 for an H100 SXM")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--out", type=Path, default=ROOT / "bench" / "results" / "encoder.md")
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.models, arguments.sizes, arguments.images = DEMO, [1, 2, 4], 24
+        arguments.seconds, arguments.prompts, arguments.torch_compile, arguments.readers = 1, 3, False, 2
+    console = Console(stderr=True, width=200)
+    console.print(HEAD, highlight=False)
+    with store_server(_store_program()) as url:
+        store = Store(url)
+        measured = [
+            measure(name, arguments, store, lambda text: console.print(text, highlight=False))
+            for name in arguments.models.split(",")
+        ]
+        store.close()
+    about = machine()
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    command = " ".join(["python -m bench.encoder", *sys.argv[1:]])
+    lines = [
+        f"Generated by `{command}` on {about['date']}; do not edit. {gpu}; {about['cpu']}, {about['cores']} cores; "
+        f"torch {torch.__version__}. Images/s. sam2's ways are the forward pass alone, Maskwire's goes from pixels to "
+        "stored values, and *served* from a JPEG's bytes (1800x1200) to the store, for twice as many callers as a "
+        "batch holds.",
+        "",
+        HEAD,
+        *(line(model["model"], row) for model in measured for row in model["rows"]),
+        "",
+        "| model | ready after | precision | 64 callers against a bare loop, time | added to an idle answer, p50 |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {model['model']} | {model['ready_s']:.1f} s | {model['precision']} | {model['queue']['loop_ratio']:.3f} "
+        f"| {model['queue']['idle_added_ms_p50']:.2f} ms |"
+        for model in measured
+    ]
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text("\n".join(lines) + "\n")
+    document = {"command": command, **about, "gpu": gpu, "models": measured}
+    arguments.out.with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
