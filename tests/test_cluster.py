@@ -2,8 +2,6 @@
 
 import pytest
 
-pytest.importorskip("simpy")
-
 from bench.cluster import Cluster, Outcome, Times, simulate
 
 
