@@ -20,7 +20,6 @@ from torch import Tensor
 
 from maskwire_encoder.images import read_image
 from maskwire_encoder.model import Model
-from maskwire_encoder.preprocessing import PREPROCESSING
 
 _READERS = 2
 
@@ -93,7 +92,7 @@ class ImageEncoder:
                 field="header.size_bytes",
             )
         key = content_key(
-            header.sha256, model.fingerprint, model.decoder.digest, PREPROCESSING, self.settings.store_codec
+            header.sha256, model.fingerprint, model.decoder.digest, model.arithmetic, self.settings.store_codec
         )
         image_id = names.image_id(header.image_id) if header.image_id else names.issue_image_id()
         namespace = names.namespace(header.namespace)

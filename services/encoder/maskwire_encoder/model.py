@@ -1,6 +1,7 @@
 """A SAM 2 image encoder on a device, and the export of its decoder."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,9 @@ from maskwire_core.models import ModelError
 from numpy.typing import NDArray
 from torch import Tensor
 
-from maskwire_encoder import checkpoints, export
-from maskwire_encoder.preprocessing import prepare
+from maskwire_encoder import backends, checkpoints, export
+from maskwire_encoder.backends import Tensors
+from maskwire_encoder.preprocessing import PREPROCESSING, prepare
 
 log = logging.getLogger(__name__)
 
@@ -25,52 +27,50 @@ class Model:
         fingerprint: Digest of weights and configuration.
         image_size: Side of its square input in pixels.
         device: Where it runs.
+        decoder: Its exported mask decoder.
+        backend: What runs its image encoder.
     """
 
     def __init__(self, source: checkpoints.ModelSource, settings: EncoderSettings) -> None:
         self.source = source
-        log.info("loading %s from %s", self.source.name, self.source.checkpoint)
-        self._sam, self.fingerprint = checkpoints.build(self.source)
-        self.image_size: int = self._sam.image_size
+        log.info("loading %s from %s", source.name, source.checkpoint)
+        sam, self.fingerprint = checkpoints.build(source)
+        self.image_size: int = sam.image_size
         self.device = torch.device(_device(settings.device))
-        self.decoder = self._export()
-        self._sam.to(self.device)
+        log.info("exporting the mask decoder of %s", source.name)
+        self.decoder = self._export(sam)
+        self.backend = backends.choose(sam, self.device, settings)
 
     def prepare(self, rgb: NDArray[np.uint8]) -> Tensor:
         """Pixels (HxWx3, RGB) to the model's input (3xSxS, fp32, on the CPU)."""
         return prepare(rgb, self.image_size)
 
-    @torch.inference_mode()
-    def encode(self, images: Tensor) -> list[dict[str, NDArray[np.float32]]]:
-        """Encodes Bx3xSxS inputs.
+    def encode(self, images: Sequence[Tensor] | Tensor) -> list[Tensors]:
+        """Encodes inputs, 3xSxS each.
 
         Returns:
-            For each, tensors of the decoder's names in the stored layout: image_embed (tokens x C), high_res_1
+            For each, fp32 tensors of the decoder's names in the stored layout: image_embed (tokens x C), high_res_1
             (tokens x 4 x C/4), high_res_0 (tokens x 16 x C/8).
         """
-        high_res_0, high_res_1, embed = self._sam.forward_image(images.to(self.device))["backbone_fpn"]
-        if self._sam.directly_add_no_mem_embed:
-            embed = embed + self._sam.no_mem_embed.reshape(1, -1, 1, 1)
-        laid_out = {
-            "image_embed": export.to_patches(embed, 1)[:, :, 0],
-            "high_res_1": export.to_patches(high_res_1, 2),
-            "high_res_0": export.to_patches(high_res_0, 4),
-        }
-        arrays = {name: tensor.float().cpu().numpy() for name, tensor in laid_out.items()}
-        return [{name: array[index] for name, array in arrays.items()} for index in range(len(images))]
+        return self.backend.encode(tuple(images))
 
-    def _export(self) -> DecoderBundle:
-        decoder: Any = self._sam.sam_mask_decoder
+    @property
+    def arithmetic(self) -> str:
+        """What beside the weights decides about the values of an embedding."""
+        return f"{PREPROCESSING} {self.backend.precision}"
+
+    def _export(self, sam: Any) -> DecoderBundle:
+        decoder = sam.sam_mask_decoder
         config = DecoderConfig(
             model=self.source.name,
             fingerprint=self.fingerprint,
             image_size=self.image_size,
-            mask_size=4 * self._sam.sam_image_embedding_size,
+            mask_size=4 * sam.sam_image_embedding_size,
             dynamic_multimask=decoder.dynamic_multimask_via_stability,
             stability_delta=decoder.dynamic_multimask_stability_delta,
             stability_threshold=decoder.dynamic_multimask_stability_thresh,
         )
-        return export.export_decoder(self._sam, config)
+        return export.export_decoder(sam, config)
 
 
 def _device(name: str) -> str:
