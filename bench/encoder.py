@@ -229,8 +229,7 @@ def measure(name: str, arguments: argparse.Namespace, store: Store, say: Callabl
     model.largest = 1
     cost = asyncio.run(queue_cost(model, settings, arguments.images))
     say(f"{name}: queue {cost}")
-    precision = model._accelerated.precision if model._accelerated is not None else "as --device cpu has it"
-    return {"model": name, "ready_s": ready_s, "precision": precision, "rows": rows, "queue": cost}
+    return {"model": name, "ready_s": ready_s, "precision": model.backend.precision, "rows": rows, "queue": cost}
 
 
 HEAD = (

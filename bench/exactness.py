@@ -79,12 +79,12 @@ def measure(name: str, prompts: int) -> dict[tuple[str, str], tuple[float, float
     height, width = rgb.shape[:2]
     with tempfile.TemporaryDirectory() as folder:
         if name == DEMO:
-            sam, settings = build_demo(), EncoderSettings(cache=Path(folder), device="cpu")
+            sam, settings = build_demo(), EncoderSettings(device="cpu", backend="torch")
         else:
             sam = build_random(PUBLISHED[name].config, seed=5)
             checkpoint = Path(folder) / f"{name}.pt"
             torch.save({"model": sam.state_dict()}, checkpoint)
-            settings = EncoderSettings(model=[name], checkpoint=checkpoint, cache=Path(folder), device="cpu")
+            settings = EncoderSettings(model=[name], checkpoint=checkpoint, device="cpu", backend="torch")
         reference = Reference(sam, rgb)
         (source,) = checkpoints.find(settings)
         model = Model(source, settings)

@@ -26,6 +26,8 @@ from PIL import Image
 from reference import build_tiny
 
 ROOT = Path(__file__).parent.parent
+EXACT = ("--store-codec", "fp32", "--precision", "fp32")
+"""Options of an encoder whose masks are compared with sam2's to the last digits."""
 COFFEE = ROOT / "examples" / "coffee.jpg"
 
 

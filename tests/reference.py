@@ -1,6 +1,6 @@
 """sam2's own predictor, the reference that Maskwire's masks must equal."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -58,14 +58,14 @@ _DEMO = [
 ]
 
 
-def build_random(config: str, seed: int = 0) -> Any:
+def build_random(config: str, seed: int = 0, changes: Sequence[str] = ()) -> Any:
     """A SAM 2 model with seeded random weights.
 
     Biases and norms are random too, so that none of them can be forgotten, and the decoder's weights are larger than
     its initialisation makes them, so that masks depend on prompts as strongly as a trained model's do.
     """
     torch.manual_seed(seed)
-    model = build_sam2(config, None, device="cpu")
+    model = build_sam2(config, None, device="cpu", hydra_overrides_extra=list(changes))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim == 1:

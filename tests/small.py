@@ -23,7 +23,7 @@ def options(folder: Path) -> dict[str, str]:
     path = folder / "small.yaml"
     OmegaConf.save(config, path)
     weights = resources.files("maskwire_encoder") / "weights" / "demo.safetensors"
-    return {"model": "small", "config": str(path), "checkpoint": str(weights), "device": "cpu"}
+    return {"model": "small", "config": str(path), "checkpoint": str(weights), "device": "cpu", "backend": "torch"}
 
 
 def settings(folder: Path, **more: object) -> EncoderSettings:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import sam2
 import torch
-from conftest import server
+from conftest import EXACT, server
 from maskwire import Client, Prompt
 from maskwire_core.models import PUBLISHED
 from reference import TINY, Answer, Reference, build_random, over_white, random_prompt
@@ -73,7 +73,7 @@ def test_masks_are_those_of_sam2(name: str, valkey: str, decoder_address: str, p
     for codec, bound in (("fp32", 1e-3), ("fp16", FP16_LOGITS)):
         if codec == "fp16" and not name.endswith(ALL_KINDS):
             break
-        started = server("maskwire_encoder", valkey, "--store-codec", codec, *options)
+        started = server("maskwire_encoder", valkey, *EXACT, "--store-codec", codec, *options)
         with started as encoder, Client(encoder, decoder_address, timeout_s=600) as client:
             image_id = client.embed(photo).image_id
             for (prompt, multimask), answer in zip(prompts, answers, strict=True):
@@ -104,6 +104,6 @@ def test_a_model_of_another_size_from_a_configuration_of_ones_own(
     prompt = {"points": [(300, 200), (20, 20)], "labels": [1, 0]}
     answer = Reference(model, over_white(photo)).predict(prompt, multimask=True)
     options = ("--model", "own", "--config", str(own), "--checkpoint", str(tmp_path / "own.safetensors"))
-    started = server("maskwire_encoder", valkey, "--store-codec", "fp32", *options)
+    started = server("maskwire_encoder", valkey, *EXACT, *options)
     with started as encoder, Client(encoder, decoder_address) as client:
         check(client, client.embed(photo).image_id, prompt, True, answer, 1e-3)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Stack, server
+from conftest import EXACT, Stack, server
 from maskwire import AsyncClient, Client, InvalidRequest, OutputMissing
 from maskwire_decoder.boxes import distinct
 from reference import build_demo, everything, nms, over_white
@@ -23,7 +23,7 @@ LOW: Any = {"pred_iou_thresh": 0.05, "stability_score_thresh": 0.3, "stability_s
 @pytest.fixture(scope="module")
 def exact(valkey: str) -> Iterator[Client]:
     with (
-        server("maskwire_encoder", valkey, "--store-codec", "fp32") as encoder,
+        server("maskwire_encoder", valkey, *EXACT) as encoder,
         server("maskwire_decoder", valkey) as decoder,
         Client(encoder, decoder) as client,
     ):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import server
+from conftest import EXACT, server
 from maskwire import Client
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
@@ -135,10 +135,9 @@ def model() -> Any:
 
 @pytest.fixture(scope="module")
 def client(valkey: str) -> Iterator[Client]:
-    options = ("--store-codec", "fp32")
     with (
         server("maskwire_decoder", valkey) as decoder,
-        server("maskwire_encoder", valkey, *options) as encoder,
+        server("maskwire_encoder", valkey, *EXACT) as encoder,
         Client(encoder, decoder) as connected,
     ):
         yield connected

@@ -15,7 +15,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from conftest import Stack, free_port, running, server, wait_until
+from conftest import EXACT, Stack, free_port, running, server, wait_until
 from maskwire import AsyncClient, Client, ImageNotFound, InvalidRequest, MaskwireError, Result
 from maskwire.cli.status import health
 from maskwire.v1 import decoder_pb2, decoder_pb2_grpc, types_pb2
@@ -31,7 +31,7 @@ CLICKS = [(260, 130, 1), (300, 330, 0), (400, 150, 1), (180, 120, 1), (90, 90, 0
 def exact(valkey: str) -> Iterator[tuple[str, str]]:
     """Addresses of an encoder that stores fp32, and of a decoder."""
     with (
-        server("maskwire_encoder", valkey, "--store-codec", "fp32") as encoder,
+        server("maskwire_encoder", valkey, *EXACT) as encoder,
         server("maskwire_decoder", valkey) as decoder,
     ):
         yield encoder, decoder

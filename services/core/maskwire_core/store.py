@@ -37,17 +37,17 @@ _RELEASE = 'return redis.call("get", KEYS[1]) == ARGV[1] and redis.call("del", K
 _SOCKET_READ_BYTES = 1 << 20  # an 8 MiB value in few reads; redis-py's default of 64 KiB takes several times as long
 
 
-def content_key(image_sha256: bytes, fingerprint: str, decoder: str, preprocessing: str, codec: str) -> str:
+def content_key(image_sha256: bytes, fingerprint: str, decoder: str, arithmetic: str, codec: str) -> str:
     """The identity of an embedding: equal exactly when image bytes and everything done to them, and with them, are.
 
     Args:
         image_sha256: Digest of the image file.
         fingerprint: Of the model.
         decoder: Digest of the exported decoder. Embeddings whose decoder nobody publishes any more are not found.
-        preprocessing: Version of pixels-to-input.
+        arithmetic: Version of pixels-to-input, and the encoder's precision.
         codec: How values are stored.
     """
-    parts = "\0".join((image_sha256.hex(), fingerprint, decoder, preprocessing, codec))
+    parts = "\0".join((image_sha256.hex(), fingerprint, decoder, arithmetic, codec))
     return hashlib.sha256(parts.encode()).hexdigest()
 
 

@@ -16,7 +16,6 @@ LEAST_IOU = 0.999
 Features = Sequence[Tensor]
 
 _GRID = 3
-_PICTURES = 3
 
 
 @dataclass(frozen=True)
@@ -43,12 +42,13 @@ class Canary:
         sam: A `sam2.modeling.sam2_base.SAM2Base` in fp32 on the device.
         features: Its `ImageFeatures`.
         device: Where both are.
+        count: Number of pictures.
     """
 
-    def __init__(self, sam: Any, features: torch.nn.Module, device: torch.device) -> None:
+    def __init__(self, sam: Any, features: torch.nn.Module, device: torch.device, count: int = 3) -> None:
         self._sam = sam
         self._side: int = sam.sam_image_embedding_size
-        self.inputs = pictures(_PICTURES, sam.image_size).to(device)
+        self.inputs = pictures(count, sam.image_size).to(device)
         step = sam.image_size / _GRID
         ticks = torch.arange(_GRID, device=device) * step + step / 2
         first = torch.cartesian_prod(ticks, ticks)[:, None]
@@ -70,7 +70,7 @@ class Canary:
         """
         ious, logit = [], 0.0
         for index in range(len(features[0])):
-            expected, got = self._expected[index % _PICTURES], self._masks(features, index)
+            expected, got = self._expected[index % len(self._expected)], self._masks(features, index)
             either = ((expected > 0) | (got > 0)).sum((-2, -1))
             both = ((expected > 0) & (got > 0)).sum((-2, -1))
             iou = torch.where(either > 0, both / either.clamp(min=1), torch.ones(()).to(both.device))

@@ -21,7 +21,6 @@ from maskwire_core.store import Store, content_key
 from maskwire_encoder.claims import found_or_claimed
 from maskwire_encoder.model import Model
 from maskwire_encoder.pipeline import Pipeline
-from maskwire_encoder.preprocessing import PREPROCESSING
 from maskwire_encoder.waiting import Demand
 
 Stored = tuple[Header, int, pb.EncodeTimings | None]
@@ -111,7 +110,7 @@ class ImageEncoder:
                 field="header.size_bytes",
             )
         key = content_key(
-            header.sha256, model.fingerprint, model.decoder.digest, PREPROCESSING, self.settings.store_codec
+            header.sha256, model.fingerprint, model.decoder.digest, model.arithmetic, self.settings.store_codec
         )
         image_id = names.image_id(header.image_id) if header.image_id else names.issue_image_id()
         namespace = names.namespace(header.namespace)

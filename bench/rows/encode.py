@@ -1,0 +1,42 @@
+"""The image encoder on a CPU."""
+
+import contextlib
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from maskwire_core.config import EncoderSettings
+from maskwire_encoder.backends import TorchBackend, choose
+from maskwire_encoder.canary import Canary
+from maskwire_encoder.features import NAMES, ImageFeatures
+from maskwire_encoder.preprocessing import prepare
+from PIL import Image
+
+from bench.harness import Row
+from bench.subject import HEIGHT, ROOT, THREADS, WIDTH, subject
+
+
+@contextlib.contextmanager
+def rows() -> Iterator[Iterator[Row]]:
+    sam = subject().model
+    image = Image.open(ROOT / "examples" / "coffee.jpg").convert("RGB").resize((WIDTH, HEIGHT))
+    pixels = prepare(np.array(image), sam.image_size)
+    features = ImageFeatures(sam).eval()
+    stock = TorchBackend(features, sam.image_size)
+    canary = Canary(sam, features, torch.device("cpu"), count=1)
+
+    def row(precision: str, at_most: float) -> Row:
+        backend = choose(sam, EncoderSettings(device="cpu", precision=precision, threads=THREADS))
+        (found,) = backend.encode(tuple(canary.inputs))
+        iou = canary.check([torch.from_numpy(found[name])[None] for name in NAMES]).iou
+        return Row(
+            f"encode on CPU ({type(backend).__name__}, {backend.precision})",
+            "torch fp32",
+            at_most,
+            lambda: backend.encode((pixels,)),
+            lambda: stock.encode((pixels,)),
+            lambda ours, other: f"masks' mean IoU {iou:.4f}",
+            7,
+        )
+
+    yield (row(*kind) for kind in (("auto", 0.35), ("fp32", 0.6)))
