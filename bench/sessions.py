@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import itertools
 import json
+import os
 import random
 import statistics
 import sys
@@ -145,6 +146,7 @@ def main() -> None:
     arguments = parser.parse_args()
     count, seconds = arguments.sessions, arguments.seconds
     rows: dict[str, dict[str, Any]] = {}
+    load = os.getloadavg()[0]  # of what else runs here
     with up() as stack:
         for name, length, think_s in (
             (f"{count}, thinking {arguments.think_s:g} s", seconds, arguments.think_s),
@@ -158,9 +160,9 @@ def main() -> None:
     about = machine()
     arguments.out.write_text(
         f"# Sessions on one decoder\n\n`{command}` on {about['cores']} cores ({about['cpu']}), {about['date']}; "
-        f"servers and callers on the same machine, demo model.\n\n{table(rows)}\n"
+        f"servers and callers on the same machine, demo model. Load average before: {load:.1f}.\n\n{table(rows)}\n"
     )
-    document = {"command": command, **about, "rows": rows}
+    document = {"command": command, **about, "load_before": load, "rows": rows}
     arguments.out.with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n")
     print(table(rows))
 
