@@ -159,7 +159,7 @@ def simulate(cluster: Cluster, times: Times, clicks: int, seed: int = 1) -> Outc
                 image = images
 
     for _ in range(cluster.users):
-        if (begins_s := dice.uniform(0, cluster.think_s)) < wanted_s:
+        if (begins_s := dice.expovariate(1 / cluster.think_s)) < wanted_s:  # clicks come evenly from the first moment
             environment.process(user(begins_s))
     environment.run(until=wanted_s)
     outcome.busy = {

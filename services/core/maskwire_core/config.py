@@ -95,7 +95,9 @@ class EncoderSettings(Settings):
     device_memory: float = Field(
         0.9, gt=0, le=1, description="Share of the CUDA device's memory that this encoder may use; batches adapt."
     )
-    readers: int = Field(2, ge=1, description="Threads that decode image files.")
+    readers: int = Field(
+        0, ge=0, description="Threads that decode image files; 0 is one for each core on CUDA and 2 on a CPU."
+    )
     writers: int = Field(8, ge=1, description="Threads that write embeddings to the store.")
     max_image_bytes: int = Field(64 * MIB, ge=1, description="Largest image file accepted, in bytes.")
     max_image_pixels: int = Field(120_000_000, ge=1, description="Largest image accepted, in pixels.")

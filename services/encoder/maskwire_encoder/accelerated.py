@@ -98,6 +98,7 @@ class Accelerated:
         self._half = half
         self._graphs: dict[int, tuple[Any, Tensor, Sequence[Tensor]]] = {}
         cuda = device.type == "cuda"
+        self._pool = torch.cuda.graph_pool_handle() if cuda else None
         self._upload, self._compute, self._download = (
             torch.cuda.Stream(device) if cuda else None  # type: ignore[no-untyped-call]
             for _ in range(3)
@@ -250,7 +251,8 @@ class Accelerated:
         static_inputs = inputs.clone()
         try:
             graph = torch.cuda.CUDAGraph()
-            with torch.inference_mode(), torch.cuda.graph(graph, stream=self._compute):
+            # One pool for all: a graph's outputs are packed before the next one runs, on the same stream.
+            with torch.inference_mode(), torch.cuda.graph(graph, pool=self._pool, stream=self._compute):
                 static_outputs = self._eager(static_inputs)
             self._graphs[len(inputs)] = graph, static_inputs, static_outputs
             deviation: Deviation = canary.check(self._on_compute(partial(self._run, inputs)))

@@ -1,6 +1,7 @@
 """The way of an image through this process: read, encoded, stored, each while others are in the other stages."""
 
 import asyncio
+import os
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -46,15 +47,17 @@ class Pipeline:
     def __init__(self, settings: EncoderSettings, models: Sequence[Model]) -> None:
         self._max_pixels = settings.max_image_pixels
         most = max(model.largest for model in models)
-        at_once = 2 if models[0].device.type == "cuda" else 1  # a batch's transfers overlap with another's products
-        self._ahead = max(settings.readers, 2 * most)
+        cuda = models[0].device.type == "cuda"
+        at_once = 2 if cuda else 1  # on CUDA, a batch's transfers overlap with another's products
+        readers = settings.readers or (os.cpu_count() or 2 if cuda else 2)
+        self._ahead = max(readers, 2 * most)
         self._writing = 0
         self._most_writing = settings.writers + 2 * most
-        self._reading = ThreadPoolExecutor(settings.readers, "image reader")
+        self._reading = ThreadPoolExecutor(readers, "image reader")
         self._encoding = ThreadPoolExecutor(at_once, "model")
         self._storing = ThreadPoolExecutor(settings.writers, "store writer")
         self.readers: Batcher[bytes, Pixels] = Batcher(
-            "encoder", self._read, at_once=settings.readers, limit=settings.queue_limit, may_start=self._has_room
+            "encoder", self._read, at_once=readers, limit=settings.queue_limit, may_start=self._has_room
         )
         self.model: Batcher[Tensor, Tensors] = Batcher(
             "model",
