@@ -36,9 +36,10 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Two encoders, kept running, on one store that keeps what they encode in fp32."""
     folder = tmp_path_factory.mktemp("small")
     chosen = {**small.options(folder), "device": "cpu,cpu", "decoders": "0", "store-codec": "fp32"}
+    settings = {**SETTINGS, "MASKWIRE_BACKEND": chosen.pop("backend"), "MASKWIRE_CACHE": str(folder)}
     words = [word for name, value in chosen.items() for word in (f"--{name}", value)]
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**SETTINGS, "MASKWIRE_CACHE": str(folder)}.items():
+        for name, value in settings.items():
             patch.setenv(name, value)
         with up(*words) as stack:
             yield stack
