@@ -26,7 +26,7 @@ from PIL import Image
 from reference import build_tiny
 
 ROOT = Path(__file__).parent.parent
-EXACT = ("--store-codec", "fp32", "--precision", "fp32")
+EXACT = ("--store-codec", "fp32", "--backend", "torch")
 """Options of an encoder whose masks are compared with sam2's to the last digits."""
 COFFEE = ROOT / "examples" / "coffee.jpg"
 
@@ -38,7 +38,7 @@ def free_port() -> int:
 
 
 def wait_until(
-    condition: Callable[[], bool], seconds: float = 90, process: subprocess.Popen[bytes] | None = None
+    condition: Callable[[], bool], seconds: float = 200, process: subprocess.Popen[bytes] | None = None
 ) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
