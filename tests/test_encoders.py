@@ -212,7 +212,7 @@ def test_images_that_somebody_waits_for_go_first(held: Held) -> None:
         (call.result().image.expires_at.ToNanoseconds(), call in interactive) for call in bulk + interactive
     )
     # After those that had been read already, and one of the bulk that does not starve.
-    assert [first for _, first in answered].index(True) <= 6
+    assert [first for _, first in answered].index(True) < 14
 
 
 def test_what_nobody_waits_for_any_more_is_not_encoded(held: Held) -> None:
