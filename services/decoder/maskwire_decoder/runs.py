@@ -3,7 +3,8 @@
 Bilinear upsampling is linear along a column between two source rows, so that the mask changes there at most once, and
 only if the two rows differ in sign in that column. Only source cells whose corners differ are looked at: a few in a
 hundred. The arithmetic is that of `torch.nn.functional.interpolate` (bilinear, align_corners False) in fp32, compiled
-so that a product and a sum are rounded once: the mask is the same, bit by bit.
+so that a product and a sum are rounded once: the mask is the same, bit by bit. For small masks torch adds in another
+order, and they are made in full.
 """
 
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco
+
+_SMALL = 128
+"""Width and height together up to which torch takes its other kernel (`_use_vectorized_kernel_cond_2d`)."""
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
@@ -28,6 +32,9 @@ def rle(logits: Floats, width: int, height: int) -> dict[str, Any]:
     Returns:
         {"size": [height, width], "counts": bytes}, as `pycocotools.mask.encode` gives it for the mask.
     """
+    if width + height <= _SMALL:
+        small: Any = coco.encode(np.asfortranarray(_upsampled(logits, width, height) > 0).view(np.uint8))
+        return cast(dict[str, Any], small)
     ends = _changes(logits, width, height)
     if len(ends) and ends[-1] == width * height:
         ends = ends[:-1]
@@ -70,6 +77,19 @@ def _sum(factor: Floats, other: Floats | np.float32, onto: Floats | np.float32) 
 
 def _between(before: Floats, after: Floats, weight: Floats) -> Floats:
     return _sum(before, np.float32(1) - weight, after * weight)
+
+
+def _upsampled(logits: Floats, width: int, height: int) -> Floats:
+    """As `cpu_upsample_linear_channels_last` in torch's UpSampleKernel.cpp."""
+    rows, columns = logits.shape
+    x, y = _Axis.of(columns, width), _Axis.of(rows, height)
+    right, below = np.minimum(x.low + 1, columns - 1), np.minimum(y.low + 1, rows - 1)
+    across, down = x.weight, y.weight[:, None]
+    before, above = np.float32(1) - across, np.float32(1) - down
+    total = above * across * logits[y.low][:, right]
+    total = _sum(above * before, logits[y.low][:, x.low], total)
+    total = _sum(down * before, logits[below][:, x.low], total)
+    return _sum(down * across, logits[below][:, right], total)
 
 
 def _changes(logits: Floats, width: int, height: int) -> Integers:
