@@ -6,6 +6,7 @@ from pathlib import Path
 
 from maskwire import MaskwireError
 from maskwire_core.config import GatewaySettings
+from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -17,9 +18,12 @@ from starlette.types import ASGIApp
 from starlette.websockets import WebSocket
 
 from maskwire_gateway.bodies import Bodies
+from maskwire_gateway.fetching import Fetcher
 from maskwire_gateway.front import Front, Keys
 from maskwire_gateway.native import Native
+from maskwire_gateway.pictures import Pictures
 from maskwire_gateway.problems import Problem, problem_of
+from maskwire_gateway.roboflow import Roboflow, invalid
 from maskwire_gateway.services import Services
 from maskwire_gateway.sockets import PROTOCOL, Relay
 from maskwire_gateway.telemetry import Telemetry
@@ -43,6 +47,8 @@ def application(settings: GatewaySettings, page: Path | None) -> ASGIApp:
         await services.close()
 
     services = Services(settings)
+    fetcher = Fetcher(settings.url_hosts, settings.url_timeout_s) if settings.urls else None
+    pictures = Pictures(fetcher, settings.max_image_bytes)
 
     async def stream(socket: WebSocket) -> None:
         await socket.accept(PROTOCOL if PROTOCOL in socket.scope["subprotocols"] else None)
@@ -67,6 +73,7 @@ def application(settings: GatewaySettings, page: Path | None) -> ASGIApp:
 
     routes: list[BaseRoute] = [
         *Native(services, bodies, telemetry, settings.max_image_bytes).routes(),
+        *Roboflow(settings, services, bodies, pictures, keys, telemetry).routes(),
         WebSocketRoute("/v1/stream", stream),
         Route("/healthz", healthz),
         Route("/readyz", readyz),
@@ -75,7 +82,13 @@ def application(settings: GatewaySettings, page: Path | None) -> ASGIApp:
     ]
     if page is not None:
         routes.append(Mount("/assets", StaticFiles(directory=page)))
-    handlers = {Problem: _answer, MaskwireError: _answer, HTTPException: _no_route, Exception: _answer}
+    handlers = {
+        Problem: _answer,
+        MaskwireError: _answer,
+        ValidationError: invalid,
+        HTTPException: _no_route,
+        Exception: _answer,
+    }
     app: ASGIApp = Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
     app = Front(app, settings, keys, telemetry)
     if settings.origins:

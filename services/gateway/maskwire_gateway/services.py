@@ -38,12 +38,12 @@ class Services:
 
         Args:
             data: The file.
-            header: Name, model and so on; digest and size are filled in here.
+            header: Name, model and so on; size, and digest where it is missing, are filled in here.
 
         Raises:
             MaskwireError: As `AsyncClient.embed`.
         """
-        header.sha256 = (await asyncio.to_thread(hashlib.sha256, data)).digest()
+        header.sha256 = header.sha256 or (await asyncio.to_thread(hashlib.sha256, data)).digest()
         header.size_bytes = len(data)
         return await self.connection.call_encoder(lambda stub, timeout: upload(stub, header, data, timeout))
 
