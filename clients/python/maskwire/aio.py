@@ -134,7 +134,7 @@ class AsyncClient:
             save_logits: Keep this answer's logits for some minutes, for later calls of anybody in this namespace.
             load_logits: Refine the saved logits of an earlier call with fewer points, if there are any.
             output: What to return: multimask, every, outputs, logits_dtype, mask_threshold, max_hole_area,
-                max_sprinkle_area; see `OutputArguments`.
+                max_sprinkle_area, unclamped_logits; see `OutputArguments`.
 
         Raises:
             InvalidRequest: A prompt is wrong; `field` says where.

@@ -286,6 +286,10 @@ def up(
         int | None,
         typer.Option(min=0, max=65535, help="First decoder's port, by default the encoders' next; 0 takes free ones."),
     ] = None,
+    gateway_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of the page and the HTTP interface; 0 takes a free one.")
+    ] = 9001,
+    gateway: Annotated[bool, typer.Option(help="Start the gateway, if it is installed.")] = True,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the servers' logs.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the addresses as one JSON line when ready.")] = False,
 ) -> None:
@@ -308,6 +312,7 @@ def up(
         host=host,
         encoder_port=encoder_port,
         decoder_port=decoder_port,
+        gateway_port=gateway_port if gateway else None,
         verbose=verbose,
         as_json=as_json,
     )
