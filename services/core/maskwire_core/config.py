@@ -32,7 +32,8 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe log level.")
     redis_url: str = Field(
         "redis://localhost:6379/0",
-        description="Store: redis://, rediss:// (TLS) or unix:// address of Redis or Valkey.",
+        description="Store: redis://, rediss:// (TLS) or unix:// address of Redis or Valkey, "
+        "redis+sentinel://HOST:PORT,.../SERVICE, or redis+cluster://HOST:PORT,...",
     )
     redis_timeout_s: float = Field(2, gt=0, description="Seconds of silence after which a store command is given up.")
 
