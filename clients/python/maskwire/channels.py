@@ -4,10 +4,12 @@ import hashlib
 import itertools
 import json
 import os
+import time
 from typing import Any
 
 import grpc
 
+from maskwire.budget import RetryBudget
 from maskwire.errors import InvalidRequest
 
 DEFAULT_ENCODER = "localhost:50051"
@@ -21,13 +23,16 @@ _OPTIONS: list[tuple[str, Any]] = [
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
-    # A server that stopped answering is noticed in three seconds; keepalive alone takes a minute.
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 3_000),
-    ("grpc.http2.ping_timeout_ms", 3_000),
+    # A server that stopped answering is noticed in three seconds; keepalive's own timeout alone takes a minute.
+    ("grpc.keepalive_time_ms", 1_000),
+    ("grpc.keepalive_timeout_ms", 2_000),
+    ("grpc.http2.ping_timeout_ms", 2_000),
 ]
 # A name that stands for several servers is asked for all of them, and calls go to each in turn.
 _BALANCED = ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]}))
+
+
+_AVOIDED_S = 1  # for which a server that could not be reached is not asked first
 
 
 class Channels:
@@ -40,6 +45,9 @@ class Channels:
 
     Raises:
         InvalidRequest: There is no address in it.
+
+    Attributes:
+        budget: Of retries, for all calls to these servers.
     """
 
     def __init__(self, kind: str, addresses: str | None, default: str) -> None:
@@ -49,7 +57,9 @@ class Channels:
         if not self.addresses:
             raise InvalidRequest(f"{text!r} has no address; give host:port", "BAD_ADDRESS", kind)
         self._channels: dict[str, grpc.aio.Channel] = {}
+        self.budget = RetryBudget()
         self._turns = itertools.count()
+        self._away: dict[str, float] = {}
 
     def pick(self, key: str | None, attempt: int) -> tuple[grpc.aio.Channel, str]:
         """A channel for a key, the same for the same key as long as that server answers, so that its memory is used.
@@ -59,15 +69,22 @@ class Channels:
             attempt: 0 at first; each retry goes to the next server.
 
         Returns:
-            The channel, and the server's kind and address for messages.
+            The channel, and the server's address.
         """
         # Rendezvous hashing: adding a server moves only the keys that the new one gets.
         ranked = sorted(self.addresses, key=lambda address: hashlib.sha256(f"{address}\0{key}".encode()).digest())
-        address = ranked[(next(self._turns) if key is None else attempt) % len(ranked)]
+        turn = (next(self._turns) if key is None else attempt) % len(ranked)
+        ranked = ranked[turn:] + ranked[:turn]
+        now = time.monotonic()
+        address = next((address for address in ranked if self._away.get(address, 0) < now), ranked[0])
         if address not in self._channels:
             options = [*_OPTIONS, _BALANCED] if self.kind == "encoder" else _OPTIONS
             self._channels[address] = grpc.aio.insecure_channel(address, options=options)
-        return self._channels[address], f"{self.kind} at {address}"
+        return self._channels[address], address
+
+    def unreachable(self, address: str) -> None:
+        """A server could not be reached: others go first for a while."""
+        self._away[address] = time.monotonic() + _AVOIDED_S
 
     async def close(self) -> None:
         for channel in self._channels.values():

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import math
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import replace
 from typing import TypeVar
@@ -17,6 +18,8 @@ from maskwire.sources import ImageLike, Source
 from maskwire.v1 import decoder_pb2, decoder_pb2_grpc, encoder_pb2, encoder_pb2_grpc
 
 T = TypeVar("T")
+
+_HEDGE_S = 1.0
 
 
 class Connection:
@@ -99,7 +102,10 @@ class Connection:
             stub: decoder_pb2_grpc.DecoderServiceAsyncStub = decoder_pb2_grpc.DecoderServiceStub(channel)
             return await stub.Segment(request, timeout=timeout_s)
 
-        return await retrying(self.decoders, request.image_id, attempt, self.timeout_s, self.retry_s)
+        # A click is answered much sooner; many prompts, or an image that is waited for, take their time.
+        quick = len(request.prompts) == 1 and not request.wait_ms and not request.save_logits
+        hedge_s = _HEDGE_S if quick else math.inf
+        return await retrying(self.decoders, request.image_id, attempt, self.timeout_s, self.retry_s, hedge_s)
 
 
 def _is_file(name: str) -> bool:

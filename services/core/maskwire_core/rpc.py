@@ -31,12 +31,13 @@ _OPTIONS = [
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.so_reuseport", 0),  # a second server on the port is an error, not a silent sharer
-    # Clients may ping every 10 s, also between calls; the default allows one ping in 5 minutes.
-    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    # Clients may ping every second, also between calls; the default allows one ping in 5 minutes.
+    ("grpc.http2.min_ping_interval_without_data_ms", 500),
     ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 3_000),
-    ("grpc.http2.ping_timeout_ms", 3_000),
+    # A client that is gone without a word is noticed in three seconds; without the last line in a minute.
+    ("grpc.keepalive_time_ms", 1_000),
+    ("grpc.keepalive_timeout_ms", 2_000),
+    ("grpc.http2.ping_timeout_ms", 2_000),
 ]
 
 
@@ -54,8 +55,10 @@ def status_of(error: BaseException) -> Status:
 async def abort(context: Context, error: BaseException) -> NoReturn:
     status = status_of(error)
     code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
-    details = (("grpc-status-details-bin", status.SerializeToString()),)
-    await context.abort(code, status.message, details)
+    trailers: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", status.SerializeToString())]
+    if isinstance(error, ServiceError) and error.retry_after_s is not None:
+        trailers.append(("grpc-retry-pushback-ms", str(int(error.retry_after_s * 1e3))))  # for grpc's own retries
+    await context.abort(code, status.message, tuple(trailers))
 
 
 def answering(
