@@ -29,6 +29,12 @@ class Settings(BaseSettings):
         "calls go on. 0: never.",
     )
     drain_s: float = Field(20, ge=0, description="Seconds that accepted work gets to finish after SIGTERM or Ctrl-C.")
+    canary_s: float = Field(
+        60,
+        ge=0,
+        description="Seconds from one trial of the server's own work to the next while it is idle; health says whether "
+        "it went well. 0: none.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe log level.")
     redis_url: str = Field(
         "redis://localhost:6379/0",

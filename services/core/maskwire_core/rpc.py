@@ -7,6 +7,7 @@ import logging
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn, TypeVar
 
 import grpc
@@ -16,6 +17,7 @@ from grpc_reflection.v1alpha import reflection
 
 from maskwire_core.config import MIB, Settings
 from maskwire_core.errors import ServiceError
+from maskwire_core.readiness import watch
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +42,8 @@ _OPTIONS = [
     ("grpc.http2.ping_timeout_ms", 2_000),
 ]
 
-
 _BROKEN_DRAIN_S = 1
+_STORE_THREADS = 32
 
 
 def status_of(error: BaseException) -> Status:
@@ -108,6 +110,7 @@ async def serve(
     register: Callable[[grpc.aio.Server], None],
     drain: Callable[[], None] = lambda: None,
     broken: asyncio.Event | None = None,
+    canary: Callable[[], Awaitable[None]] | None = None,
 ) -> None:
     """Serves until SIGTERM or SIGINT, then drains.
 
@@ -118,6 +121,8 @@ async def serve(
         drain: Called when no more calls are accepted; calls in progress have `settings.drain_s` to end.
         broken: Set when the server can do its work no more: health turns NOT_SERVING and the program ends with an
             error, to be started anew.
+        canary: Tries whether the server can do its work; see `readiness.watch`. While it cannot, health of `service` is
+            NOT_SERVING; health of the process ("") is not changed by it.
     """
     age = ("grpc.max_connection_age_ms", int(settings.connection_age_s * 1e3))
     server = grpc.aio.server(options=[*_OPTIONS, age] if settings.connection_age_s else _OPTIONS)
@@ -134,14 +139,27 @@ async def serve(
         raise SystemExit(f"error: cannot listen on {address}; is it in use? Choose another with --port") from error
     stopping, broken = asyncio.Event(), broken or asyncio.Event()
     loop = asyncio.get_running_loop()
+    # Commands of the store wait here; asyncio's own few threads would all wait for a store that hangs.
+    loop.set_default_executor(ThreadPoolExecutor(_STORE_THREADS, "store"))
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     await server.start()
     for name in ("", service):
         await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
     log.info("%s serves on %s:%d", service, settings.host, port)
+
+    async def tell(ready: bool) -> None:
+        await checks.set(
+            service, health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
+        )
+
     ends = [asyncio.create_task(event.wait()) for event in (stopping, broken)]
+    watching = (
+        asyncio.create_task(watch(canary, settings.canary_s, tell, broken)) if canary and settings.canary_s else None
+    )
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    if watching is not None:
+        watching.cancel()
     log.info("draining: accepted work has %g s to finish", settings.drain_s)
     await checks.enter_graceful_shutdown()
     drain()

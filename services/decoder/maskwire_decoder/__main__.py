@@ -20,6 +20,7 @@ async def run(settings: DecoderSettings) -> None:
             NAME,
             lambda server: decoder_pb2_grpc.add_DecoderServiceServicer_to_server(service, server),
             service.drain,
+            canary=service.canary,
         )
     finally:
         store.close()

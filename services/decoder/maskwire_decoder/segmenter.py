@@ -5,6 +5,7 @@ import time
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
+import numpy as np
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import types_pb2
 from maskwire_core import names
@@ -34,6 +35,28 @@ class Segmenter:
         self.turns = Turns("mask decoder", settings.decode_workers, settings.queue_limit)
         self._images = images
         self._refinement = Refinement(settings, store)
+        self._done = -1
+
+    async def canary(self) -> None:
+        """Decodes a click on the image that was used last, if there is any. Not while others get done.
+
+        Raises:
+            RuntimeError: The mask's logits are not finite.
+            Exception: Whatever the decode raises.
+        """
+        done, self._done = self._done, self.turns.done
+        if self.turns.done != done >= 0:
+            return
+        image = self._images.latest()
+        if image is None:
+            await self.turns.run(self, True, lambda: None)  # its threads live
+            return
+        centre = types_pb2.Point(x_px=image.header.width / 2, y_px=image.header.height / 2)
+        (prompt,) = self.read([types_pb2.Prompt(points=[centre])], image)
+        (prediction, _), _ = await self.turns.run(self, True, predict, image, prompt, True, False)
+        self._done = self.turns.done
+        if not np.isfinite(prediction.best).all():
+            raise RuntimeError(f"a click on an image of {image.header.model} gives no numbers")
 
     async def find(self, wanted: Wanted, timings: pb.SegmentTimings) -> Image:
         """The image that a request names.

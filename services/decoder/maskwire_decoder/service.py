@@ -31,6 +31,10 @@ class DecoderService(decoder_pb2_grpc.DecoderServiceServicer):
         """Tells the callers of streams to go on elsewhere, and refuses new streams."""
         self._draining.set()
 
+    async def canary(self) -> None:
+        """Tries whether prompts are decoded; see `Segmenter.canary`."""
+        await self._segmenter.canary()
+
     @answering
     async def Segment(self, request: pb.SegmentRequest, context: Context) -> pb.SegmentResponse:
         started = time.perf_counter()

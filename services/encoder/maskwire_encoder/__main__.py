@@ -32,12 +32,14 @@ async def run(settings: EncoderSettings, load: Callable[[ModelSource, EncoderSet
             torch.set_num_threads(settings.threads)
         encoder = ImageEncoder(settings, store, [load(source, settings) for source in find(settings)])
         await encoder.publish_decoders()
+        await encoder.pipeline.canary()
         async with repeating(_PUBLISH_PERIOD_S, encoder.publish_decoders):
             await serve(
                 settings,
                 NAME,
                 lambda server: encoder_pb2_grpc.add_EncoderServiceServicer_to_server(EncoderService(encoder), server),
                 broken=encoder.pipeline.lost,
+                canary=encoder.pipeline.canary,
             )
     except ModelError as error:
         sys.exit(f"error: {error}")
