@@ -1,4 +1,4 @@
-"""Running a gRPC server: errors, health, reflection, drain."""
+"""Running a gRPC server: errors, TLS, health, reflection, drain."""
 
 import asyncio
 import contextlib
@@ -18,6 +18,7 @@ from grpc_reflection.v1alpha import reflection
 from maskwire_core.config import MIB, Settings
 from maskwire_core.errors import ServiceError
 from maskwire_core.readiness import watch
+from maskwire_core.tls import server_credentials
 
 log = logging.getLogger(__name__)
 
@@ -111,6 +112,7 @@ async def serve(
     drain: Callable[[], None] = lambda: None,
     broken: asyncio.Event | None = None,
     canary: Callable[[], Awaitable[None]] | None = None,
+    interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
 ) -> None:
     """Serves until SIGTERM or SIGINT, then drains.
 
@@ -123,20 +125,25 @@ async def serve(
             error, to be started anew.
         canary: Tries whether the server can do its work; see `readiness.watch`. While it cannot, health of `service` is
             NOT_SERVING; health of the process ("") is not changed by it.
+        interceptors: What each call goes through first.
     """
+    credentials = server_credentials(settings)
     age = ("grpc.max_connection_age_ms", int(settings.connection_age_s * 1e3))
-    server = grpc.aio.server(options=[*_OPTIONS, age] if settings.connection_age_s else _OPTIONS)
+    options = [*_OPTIONS, age] if settings.connection_age_s else _OPTIONS
+    server = grpc.aio.server(interceptors=interceptors, options=options)
     register(server)
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
-    if settings.reflection:
+    if settings.reflection if settings.reflection is not None else settings.tokens is None:
         names: Sequence[str] = (service, "grpc.health.v1.Health", reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
-    address = f"{settings.host}:{settings.port}"
-    try:
-        port = server.add_insecure_port(address)
-    except RuntimeError as error:
-        raise SystemExit(f"error: cannot listen on {address}; is it in use? Choose another with --port") from error
+    port = _listen(server, settings.host, settings.port, credentials)
+    health_server = None
+    if settings.health_port is not None:
+        health_server = grpc.aio.server(options=_OPTIONS)
+        health_pb2_grpc.add_HealthServicer_to_server(checks, health_server)
+        _listen(health_server, settings.host, settings.health_port)
+        await health_server.start()
     stopping, broken = asyncio.Event(), broken or asyncio.Event()
     loop = asyncio.get_running_loop()
     # Commands of the store wait here; asyncio's own few threads would all wait for a store that hangs.
@@ -164,9 +171,22 @@ async def serve(
     await checks.enter_graceful_shutdown()
     drain()
     await server.stop(_BROKEN_DRAIN_S if broken.is_set() else settings.drain_s)
+    if health_server is not None:
+        await health_server.stop(None)
     log.info("stopped")
     if broken.is_set():
         raise SystemExit("error: the server cannot do its work any more; its log tells why")
+
+
+def _listen(server: grpc.aio.Server, host: str, port: int, credentials: grpc.ServerCredentials | None = None) -> int:
+    """Returns the port, which is chosen here if it was 0."""
+    address = f"{host}:{port}"
+    try:
+        if credentials is not None:
+            return server.add_secure_port(address, credentials)
+        return server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise SystemExit(f"error: cannot listen on {address}; is it in use? Choose another with --port") from error
 
 
 @contextlib.asynccontextmanager

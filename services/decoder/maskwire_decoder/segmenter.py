@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import types_pb2
-from maskwire_core import names
+from maskwire_core import callers, names
 from maskwire_core.config import DecoderSettings
 from maskwire_core.errors import InvalidArgument, ResourceExhausted
 from maskwire_core.rpc import MAX_MESSAGE_BYTES
@@ -67,7 +67,7 @@ class Segmenter:
         if wanted.wait_ms > MAX_WAIT_MS:
             raise InvalidArgument("BAD_WAIT", f"wait_ms is {wanted.wait_ms}; at most {MAX_WAIT_MS}", field="wait_ms")
         started = time.perf_counter()
-        namespace, image_id = names.namespace(wanted.namespace), names.image_id(wanted.image_id)
+        namespace, image_id = callers.current().reading(wanted.namespace), names.image_id(wanted.image_id)
         content_key = names.content_key(wanted.content_key)
         image, timings.in_memory = await self._images.find(namespace, image_id, content_key, wanted.wait_ms)
         timings.fetch_ms = (time.perf_counter() - started) * 1e3
@@ -93,6 +93,7 @@ class Segmenter:
         """
         output = read_output(request.output)
         prompts = self.read(request.prompts, image)
+        callers.current().charge(requests=len(prompts) - 1)  # the call itself is one
         check_size(len(prompts), output, image)
         saving = isinstance(request, pb.SegmentRequest) and request.save_logits
         loaded: list[bool] = []

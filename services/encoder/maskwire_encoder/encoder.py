@@ -10,7 +10,7 @@ from typing import Any
 
 from maskwire.v1 import encoder_pb2 as pb
 from maskwire.v1 import types_pb2
-from maskwire_core import names
+from maskwire_core import callers, names
 from maskwire_core.config import EncoderSettings
 from maskwire_core.embedding import Header, pack
 from maskwire_core.errors import InvalidArgument, NotFound, ResourceExhausted, embedding_expired, image_not_found
@@ -90,6 +90,7 @@ class ImageEncoder:
         Raises:
             InvalidArgument: A field is wrong.
             NotFound: The model is not served here.
+            PermissionDenied: The namespace is another's.
             ResourceExhausted: The file is too large.
         """
         started = time.perf_counter()
@@ -103,17 +104,19 @@ class ImageEncoder:
             )
         if not header.size_bytes:
             raise InvalidArgument("EMPTY_IMAGE", "size_bytes is 0; send the file's size", field="header.size_bytes")
-        if header.size_bytes > self.settings.max_image_bytes:
+        token = callers.current().token
+        most_bytes = min(self.settings.max_image_bytes, token.max_image_bytes or self.settings.max_image_bytes)
+        if header.size_bytes > most_bytes:
             raise ResourceExhausted(
                 "IMAGE_TOO_LARGE",
-                f"the file has {header.size_bytes} bytes; at most {self.settings.max_image_bytes} are accepted",
+                f"the file has {header.size_bytes} bytes; at most {most_bytes} are accepted",
                 field="header.size_bytes",
             )
         key = content_key(
             header.sha256, model.fingerprint, model.decoder.digest, model.arithmetic, self.settings.store_codec
         )
         image_id = names.image_id(header.image_id) if header.image_id else names.issue_image_id()
-        namespace = names.namespace(header.namespace)
+        namespace = callers.current().writing(header.namespace)
         if header.priority not in pb.Priority.values():
             raise InvalidArgument("BAD_PRIORITY", f"{header.priority} is no Priority", field="header.priority")
         deadline = math.inf if time_left_s is None else asyncio.get_running_loop().time() + time_left_s
@@ -121,7 +124,11 @@ class ImageEncoder:
         return Upload(namespace, image_id, header.sha256, header.size_bytes, model, key, demand, started)
 
     async def find(self, upload: Upload) -> pb.EncodeImageResponse | None:
-        """Names and keeps the embedding of an upload if it is stored or being made already."""
+        """Names and keeps the embedding of an upload if it is stored or being made already.
+
+        Raises:
+            ResourceExhausted: It must be made, and the caller may not send and encode as much now.
+        """
         looked = time.perf_counter()
         found = await asyncio.to_thread(self._store.find_embedding, upload.namespace, upload.key)
         upload.lookup_ms = _since(looked)
@@ -132,6 +139,7 @@ class ImageEncoder:
             self._join(upload)
             flight = await self._flights.join(upload.flight)
             if flight is None:
+                callers.current().charge(encodes=1, received_bytes=upload.size_bytes)
                 return None
             header, size, _ = flight
         return await self._finish(upload, header, size, True, pb.EncodeTimings())
