@@ -2,12 +2,15 @@
 
 import asyncio
 import itertools
+import math
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_delay, wait_exponential_jitter
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_before_delay, wait_exponential_jitter
 
+from maskwire.budget import RetryBudget
 from maskwire.channels import Channels
 from maskwire.errors import DeadlineExceeded, MaskwireError, Overloaded, ServerUnavailable, from_rpc
 from maskwire.v1 import encoder_pb2
@@ -21,40 +24,82 @@ Item = TypeVar("Item")
 _CHUNK_BYTES = 1 << 20
 
 
+Attempt = Callable[[grpc.aio.Channel, float], Awaitable[T]]
+"""Makes a call on a channel, to be answered within a number of seconds."""
+
+
 async def retrying(
     channels: Channels,
     key: str | None,
-    attempt: Callable[[grpc.aio.Channel, float], Awaitable[T]],
+    attempt: Attempt[T],
     timeout_s: float,
     retry_s: float,
+    hedge_s: float = math.inf,
 ) -> T:
     """Calls a server; while it is away or busy, calls again or calls the next.
 
     Args:
         channels: The servers.
         key: Image that the call is about; None where any server will do.
-        attempt: Makes the call on a channel within a number of seconds.
+        attempt: Makes the call.
         timeout_s: Longest time for all attempts.
         retry_s: How long to go on trying.
+        hedge_s: After this time without an answer, another server is asked too, and the first answer counts.
 
     Raises:
         MaskwireError: What the last attempt failed with.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_s
+    longest_s = min(timeout_s, retry_s)
+
+    async def ask(number: int) -> T:
+        channel, address = channels.pick(key, number)
+        server = f"{channels.kind} at {address}"
+        left_s = deadline - loop.time()
+        if left_s <= 0:
+            raise DeadlineExceeded(f"the {server} gave no answer within {timeout_s:g} s")
+        try:
+            answer = await attempt(channel, left_s)
+        except grpc.aio.AioRpcError as raised:
+            error = from_rpc(raised, server)
+            if isinstance(error, ServerUnavailable) and not error.reason:
+                channels.unreachable(address)
+            raise error from raised
+        channels.budget.succeeded()
+        return answer
+
+    def pause(state: RetryCallState) -> float:
+        wanted_s = _wait(state)
+        left_s = longest_s - (state.seconds_since_start or 0)
+        return wanted_s if wanted_s >= left_s else max(wanted_s, channels.budget.reserve(left_s))
+
     async for retry in AsyncRetrying(
-        retry=retry_if_exception(_retryable), wait=_wait, stop=stop_after_delay(retry_s), reraise=True
+        retry=retry_if_exception(_retryable), wait=pause, stop=stop_before_delay(longest_s), reraise=True
     ):
         with retry:
-            channel, server = channels.pick(key, retry.retry_state.attempt_number - 1)
-            left_s = deadline - loop.time()
-            if left_s <= 0:
-                raise DeadlineExceeded(f"the {server} gave no answer within {timeout_s:g} s")
-            try:
-                return await attempt(channel, left_s)
-            except grpc.aio.AioRpcError as error:
-                raise from_rpc(error, server) from error
+            number = retry.retry_state.attempt_number - 1
+            if hedge_s == math.inf or len(channels.addresses) == 1:
+                return await ask(number)
+            return await _hedged(ask, number, hedge_s, channels.budget)
     raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+async def _hedged(ask: Callable[[int], Awaitable[T]], number: int, after_s: float, budget: RetryBudget) -> T:
+    asked = {asyncio.ensure_future(ask(number))}
+    try:
+        done, waiting = await asyncio.wait(asked, timeout=after_s)
+        if waiting and budget.take():
+            asked.add(asyncio.ensure_future(ask(number + 1)))
+            done, waiting = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+            if waiting and all(call.exception() for call in done):
+                done, waiting = await asyncio.wait(asked)
+        elif waiting:
+            done, waiting = await asyncio.wait(asked)
+        return next((call for call in done if call.exception() is None), next(iter(done))).result()
+    finally:
+        for call in asked:
+            call.cancel()
 
 
 async def upload(
@@ -107,11 +152,13 @@ _backoff = wait_exponential_jitter(multiplier=0.05, max=1, jitter=0.05)
 
 
 def _retryable(error: BaseException) -> bool:
-    return isinstance(error, ServerUnavailable) or (isinstance(error, Overloaded) and error.retry_after_s is not None)
+    if not isinstance(error, ServerUnavailable | Overloaded) or (error.retry_after_s or 0) < 0:
+        return False
+    return isinstance(error, ServerUnavailable) or error.retry_after_s is not None
 
 
 def _wait(state: RetryCallState) -> float:
-    """As long as the server said, else longer each time."""
+    """As long as the server said and a little longer, so that not all come back together; else longer each time."""
     error = state.outcome.exception() if state.outcome is not None else None
     said = error.retry_after_s if isinstance(error, MaskwireError) else None
-    return said if said is not None else _backoff(state)
+    return said * random.uniform(1, 1.5) if said else _backoff(state)

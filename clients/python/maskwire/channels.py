@@ -1,13 +1,17 @@
 """Connections to encoders and decoders."""
 
+import copy
 import hashlib
 import itertools
 import json
 import os
-from typing import Any
+import time
+from typing import Any, Self
 
 import grpc
 
+from maskwire.budget import RetryBudget
+from maskwire.credentials import Credentials, Metadata, authorized
 from maskwire.errors import InvalidRequest
 
 DEFAULT_ENCODER = "localhost:50051"
@@ -21,13 +25,16 @@ _OPTIONS: list[tuple[str, Any]] = [
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
-    # A server that stopped answering is noticed in three seconds; keepalive alone takes a minute.
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 3_000),
-    ("grpc.http2.ping_timeout_ms", 3_000),
+    # A server that stopped answering is noticed in three seconds; keepalive's own timeout alone takes a minute.
+    ("grpc.keepalive_time_ms", 1_000),
+    ("grpc.keepalive_timeout_ms", 2_000),
+    ("grpc.http2.ping_timeout_ms", 2_000),
 ]
 # A name that stands for several servers is asked for all of them, and calls go to each in turn.
 _BALANCED = ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]}))
+
+
+_AVOIDED_S = 1  # for which a server that could not be reached is not asked first
 
 
 class Channels:
@@ -37,19 +44,28 @@ class Channels:
         kind: "encoder" or "decoder".
         addresses: "host:port", or several separated by commas; None takes MASKWIRE_ENCODER or MASKWIRE_DECODER.
         default: Address where neither says.
+        credentials: How to connect, and what to show.
 
     Raises:
         InvalidRequest: There is no address in it.
+
+    Attributes:
+        budget: Of retries, for all calls to these servers.
     """
 
-    def __init__(self, kind: str, addresses: str | None, default: str) -> None:
+    def __init__(self, kind: str, addresses: str | None, default: str, credentials: Credentials) -> None:
         text = addresses or os.environ.get(f"MASKWIRE_{kind.upper()}") or default
         self.kind = kind
         self.addresses = [address.strip() for address in text.split(",") if address.strip()]
         if not self.addresses:
             raise InvalidRequest(f"{text!r} has no address; give host:port", "BAD_ADDRESS", kind)
         self._channels: dict[str, grpc.aio.Channel] = {}
+        self.budget = RetryBudget()
         self._turns = itertools.count()
+        self._away: dict[str, float] = {}
+        self._credentials = credentials
+        self._metadata = credentials.metadata
+        self._borrowed = False
 
     def pick(self, key: str | None, attempt: int) -> tuple[grpc.aio.Channel, str]:
         """A channel for a key, the same for the same key as long as that server answers, so that its memory is used.
@@ -59,17 +75,32 @@ class Channels:
             attempt: 0 at first; each retry goes to the next server.
 
         Returns:
-            The channel, and the server's kind and address for messages.
+            The channel, and the server's address.
         """
         # Rendezvous hashing: adding a server moves only the keys that the new one gets.
         ranked = sorted(self.addresses, key=lambda address: hashlib.sha256(f"{address}\0{key}".encode()).digest())
-        address = ranked[(next(self._turns) if key is None else attempt) % len(ranked)]
+        turn = (next(self._turns) if key is None else attempt) % len(ranked)
+        ranked = ranked[turn:] + ranked[:turn]
+        now = time.monotonic()
+        address = next((address for address in ranked if self._away.get(address, 0) < now), ranked[0])
         if address not in self._channels:
             options = [*_OPTIONS, _BALANCED] if self.kind == "encoder" else _OPTIONS
-            self._channels[address] = grpc.aio.insecure_channel(address, options=options)
-        return self._channels[address], f"{self.kind} at {address}"
+            self._channels[address] = self._credentials.connect(address, options)
+        return authorized(self._channels[address], self._metadata), address
+
+    def acting_as(self, metadata: Metadata) -> Self:
+        """The same channels, whose calls send other metadata."""
+        other = copy.copy(self)
+        other._metadata, other._borrowed = metadata, True
+        return other
+
+    def unreachable(self, address: str) -> None:
+        """A server could not be reached: others go first for a while."""
+        self._away[address] = time.monotonic() + _AVOIDED_S
 
     async def close(self) -> None:
+        if self._borrowed:
+            return
         for channel in self._channels.values():
             await channel.close()
         self._channels.clear()

@@ -2,6 +2,8 @@
 
 MaskwireError
 |- InvalidRequest      the request is wrong: `field` says where
+|- NotAuthenticated    no valid token
+|- NotAllowed          the token does not allow it
 |- ImageNotFound       no such image (any more): embed it
 |- Overloaded          too much at once, or too large
 |- ServerUnavailable   nobody answers, after retries
@@ -24,7 +26,7 @@ class MaskwireError(Exception):
         message: What is wrong, and the remedy.
         reason: Stable name of the cause, such as IMAGE_NOT_FOUND; empty if the server gave none.
         field: Path of the wrong request field, such as "prompts[0].points[2].x_px"; often empty.
-        retry_after_s: When a retry may succeed, if the server said.
+        retry_after_s: When a retry may succeed, if the server said; negative: it will not.
     """
 
     def __init__(self, message: str, reason: str = "", field: str = "", retry_after_s: float | None = None) -> None:
@@ -40,6 +42,14 @@ class MaskwireError(Exception):
 
 class InvalidRequest(MaskwireError):
     """The request is wrong and stays wrong; `field` says where."""
+
+
+class NotAuthenticated(MaskwireError):
+    """The servers ask for a token, and this is no valid one (any more)."""
+
+
+class NotAllowed(MaskwireError):
+    """The token does not allow it."""
 
 
 class ImageNotFound(MaskwireError):
@@ -64,6 +74,8 @@ class OutputMissing(MaskwireError):
 
 _KINDS: dict[int, type[MaskwireError]] = {
     grpc.StatusCode.INVALID_ARGUMENT.value[0]: InvalidRequest,
+    grpc.StatusCode.UNAUTHENTICATED.value[0]: NotAuthenticated,
+    grpc.StatusCode.PERMISSION_DENIED.value[0]: NotAllowed,
     grpc.StatusCode.NOT_FOUND.value[0]: ImageNotFound,
     grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]: Overloaded,
     grpc.StatusCode.UNAVAILABLE.value[0]: ServerUnavailable,
@@ -99,10 +111,17 @@ def from_rpc(error: grpc.aio.AioRpcError, server: str) -> MaskwireError:
                 return from_status(Status.FromString(value))
             except DecodeError:
                 break
+    # What has no details comes from grpc itself, or from something in between.
+    pushback = next((value for key, value in trailers if key == "grpc-retry-pushback-ms"), b"")
+    try:
+        retry_after_s = float(pushback) / 1e3
+    except ValueError:
+        retry_after_s = None
     if error.code() == grpc.StatusCode.UNAVAILABLE:
         variable = f"MASKWIRE_{server.split()[0].upper()}"
         return ServerUnavailable(
-            f"cannot reach the {server}; is it running? Start everything with 'maskwire up', or set {variable}"
+            f"cannot reach the {server}; is it running? Start everything with 'maskwire up', or set {variable}",
+            retry_after_s=retry_after_s,
         )
     kind = _KINDS.get(error.code().value[0], MaskwireError)
-    return kind(f"the {server} answered {error.code().name}: {error.details()}")
+    return kind(f"the {server} answered {error.code().name}: {error.details()}", retry_after_s=retry_after_s)

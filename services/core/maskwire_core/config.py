@@ -28,16 +28,36 @@ class Settings(BaseSettings):
 class ServiceSettings(Settings):
     """What the servers that speak gRPC and use the store have."""
 
-    reflection: bool = Field(True, description="Offer gRPC server reflection (for grpcurl and the like).")
+    reflection: bool | None = Field(
+        None, description="Offer gRPC server reflection (for grpcurl and the like); by default unless --tokens is set."
+    )
+    tokens: Path | None = Field(
+        None, description="File of bearer tokens, made by 'maskwire token'; without it, everybody may do everything."
+    )
+    tls_cert: Path | None = Field(None, description="Certificate chain of this server (PEM); without it, no TLS.")
+    tls_key: Path | None = Field(None, description="Its private key (PEM).")
+    tls_client_ca: Path | None = Field(
+        None, description="Certificates (PEM) one of which callers' own must be signed with (mTLS)."
+    )
+    health_port: int | None = Field(
+        None, ge=0, le=65535, description="Port for health checks alone, without TLS and tokens; none if not set."
+    )
     connection_age_s: float = Field(
         300,
         ge=0,
         description="Seconds after which clients are asked to connect anew, so that they find servers that were added; "
         "calls go on. 0: never.",
     )
+    canary_s: float = Field(
+        60,
+        ge=0,
+        description="Seconds from one trial of the server's own work to the next while it is idle; health says whether "
+        "it went well. 0: none.",
+    )
     redis_url: str = Field(
         "redis://localhost:6379/0",
-        description="Store: redis://, rediss:// (TLS) or unix:// address of Redis or Valkey.",
+        description="Store: redis://, rediss:// (TLS) or unix:// address of Redis or Valkey, "
+        "redis+sentinel://HOST:PORT,.../SERVICE, or redis+cluster://HOST:PORT,...",
     )
     redis_timeout_s: float = Field(2, gt=0, description="Seconds of silence after which a store command is given up.")
 
@@ -84,6 +104,12 @@ class EncoderSettings(ServiceSettings):
         "fp16", description="How embeddings are stored; int8 and int4 halve the space again and cost exactness."
     )
     ttl_s: int = Field(86_400, ge=1, description="Seconds that an embedding is kept after it was last embedded.")
+    quota_bytes: int = Field(
+        0,
+        ge=0,
+        description="Bytes of embeddings that each namespace may keep; those that would expire first make room. 0: any "
+        "number. All encoders of a store need the same.",
+    )
     queue_limit: int = Field(64, ge=1, description="Images that may wait for the model before new ones are refused.")
     max_batch: int = Field(0, ge=0, description="Most images in a batch; 0 is 32 on CUDA and 1 on a CPU.")
     max_wait_ms: float = Field(

@@ -2,6 +2,8 @@
 
 ServiceError                 what a caller is told: status code, stable reason, field paths, when to retry
 |- InvalidArgument           the request is wrong and stays wrong
+|- Unauthenticated           no valid token
+|- PermissionDenied          the token does not allow it
 |- NotFound                  the image or model is not there
 |- ResourceExhausted         too much at once, or too large
 |- Unavailable               try again
@@ -61,6 +63,14 @@ class ServiceError(Exception):
 
 class InvalidArgument(ServiceError):
     code = grpc.StatusCode.INVALID_ARGUMENT
+
+
+class Unauthenticated(ServiceError):
+    code = grpc.StatusCode.UNAUTHENTICATED
+
+
+class PermissionDenied(ServiceError):
+    code = grpc.StatusCode.PERMISSION_DENIED
 
 
 class NotFound(ServiceError):

@@ -1,4 +1,4 @@
-"""Running a gRPC server: errors, health, reflection, drain."""
+"""Running a gRPC server: errors, TLS, health, reflection, drain."""
 
 import asyncio
 import contextlib
@@ -6,6 +6,7 @@ import functools
 import logging
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn, TypeVar
 
 import grpc
@@ -15,6 +16,8 @@ from grpc_reflection.v1alpha import reflection
 
 from maskwire_core.config import MIB, ServiceSettings
 from maskwire_core.errors import ServiceError
+from maskwire_core.readiness import watch
+from maskwire_core.tls import server_credentials
 
 log = logging.getLogger(__name__)
 
@@ -30,16 +33,17 @@ _OPTIONS = [
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.so_reuseport", 0),  # a second server on the port is an error, not a silent sharer
-    # Clients may ping every 10 s, also between calls; the default allows one ping in 5 minutes.
-    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    # Clients may ping every second, also between calls; the default allows one ping in 5 minutes.
+    ("grpc.http2.min_ping_interval_without_data_ms", 500),
     ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 3_000),
-    ("grpc.http2.ping_timeout_ms", 3_000),
+    # A client that is gone without a word is noticed in three seconds; without the last line in a minute.
+    ("grpc.keepalive_time_ms", 1_000),
+    ("grpc.keepalive_timeout_ms", 2_000),
+    ("grpc.http2.ping_timeout_ms", 2_000),
 ]
 
-
 _BROKEN_DRAIN_S = 1
+_STORE_THREADS = 32
 
 
 def status_of(error: BaseException) -> Status:
@@ -53,8 +57,10 @@ def status_of(error: BaseException) -> Status:
 async def abort(context: Context, error: BaseException) -> NoReturn:
     status = status_of(error)
     code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
-    details = (("grpc-status-details-bin", status.SerializeToString()),)
-    await context.abort(code, status.message, details)
+    trailers: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", status.SerializeToString())]
+    if isinstance(error, ServiceError) and error.retry_after_s is not None:
+        trailers.append(("grpc-retry-pushback-ms", str(int(error.retry_after_s * 1e3))))  # for grpc's own retries
+    await context.abort(code, status.message, tuple(trailers))
 
 
 def answering(
@@ -98,6 +104,8 @@ async def serve(
     register: Callable[[grpc.aio.Server], None],
     drain: Callable[[], None] = lambda: None,
     broken: asyncio.Event | None = None,
+    canary: Callable[[], Awaitable[None]] | None = None,
+    interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
 ) -> None:
     """Serves until SIGTERM or SIGINT, then drains.
 
@@ -108,37 +116,70 @@ async def serve(
         drain: Called when no more calls are accepted; calls in progress have `settings.drain_s` to end.
         broken: Set when the server can do its work no more: health turns NOT_SERVING and the program ends with an
             error, to be started anew.
+        canary: Tries whether the server can do its work; see `readiness.watch`. While it cannot, health of `service` is
+            NOT_SERVING; health of the process ("") is not changed by it.
+        interceptors: What each call goes through first.
     """
+    credentials = server_credentials(settings)
     age = ("grpc.max_connection_age_ms", int(settings.connection_age_s * 1e3))
-    server = grpc.aio.server(options=[*_OPTIONS, age] if settings.connection_age_s else _OPTIONS)
+    options = [*_OPTIONS, age] if settings.connection_age_s else _OPTIONS
+    server = grpc.aio.server(interceptors=interceptors, options=options)
     register(server)
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
-    if settings.reflection:
+    if settings.reflection if settings.reflection is not None else settings.tokens is None:
         names: Sequence[str] = (service, "grpc.health.v1.Health", reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
-    address = f"{settings.host}:{settings.port}"
-    try:
-        port = server.add_insecure_port(address)
-    except RuntimeError as error:
-        raise SystemExit(f"error: cannot listen on {address}; is it in use? Choose another with --port") from error
+    port = _listen(server, settings.host, settings.port, credentials)
+    health_server = None
+    if settings.health_port is not None:
+        health_server = grpc.aio.server(options=_OPTIONS)
+        health_pb2_grpc.add_HealthServicer_to_server(checks, health_server)
+        _listen(health_server, settings.host, settings.health_port)
+        await health_server.start()
     stopping, broken = asyncio.Event(), broken or asyncio.Event()
     loop = asyncio.get_running_loop()
+    # Commands of the store wait here; asyncio's own few threads would all wait for a store that hangs.
+    loop.set_default_executor(ThreadPoolExecutor(_STORE_THREADS, "store"))
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     await server.start()
     for name in ("", service):
         await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
     log.info("%s serves on %s:%d", service, settings.host, port)
+
+    async def tell(ready: bool) -> None:
+        await checks.set(
+            service, health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
+        )
+
     ends = [asyncio.create_task(event.wait()) for event in (stopping, broken)]
+    watching = (
+        asyncio.create_task(watch(canary, settings.canary_s, tell, broken)) if canary and settings.canary_s else None
+    )
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    if watching is not None:
+        watching.cancel()
     log.info("draining: accepted work has %g s to finish", settings.drain_s)
     await checks.enter_graceful_shutdown()
     drain()
     await server.stop(_BROKEN_DRAIN_S if broken.is_set() else settings.drain_s)
+    if health_server is not None:
+        await health_server.stop(None)
     log.info("stopped")
     if broken.is_set():
         raise SystemExit("error: the server cannot do its work any more; its log tells why")
+
+
+def _listen(server: grpc.aio.Server, host: str, port: int, credentials: grpc.ServerCredentials | None = None) -> int:
+    """Returns the port, which is chosen here if it was 0."""
+    address = f"{host}:{port}"
+    try:
+        if credentials is not None:
+            return server.add_secure_port(address, credentials)
+        return server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise SystemExit(f"error: cannot listen on {address}; is it in use? Choose another with --port") from error
 
 
 @contextlib.asynccontextmanager

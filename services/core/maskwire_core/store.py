@@ -8,6 +8,10 @@ Keys, with {...} a cluster hash tag so that what belongs to one image lies on on
     maskwire:prompts:{NAMESPACE/CONTENT_KEY}     prompts whose logits are saved, by time of use, expires
     maskwire:logits:{NAMESPACE/CONTENT_KEY}      their logits by prompts, expires
     maskwire:decoder:DIGEST                      bytes of `DecoderBundle.packed`
+
+usage.py has those of quotas.
+
+No command or script touches keys of two images, so that all of this works on a cluster.
 """
 
 import contextlib
@@ -15,26 +19,24 @@ import hashlib
 import logging
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from typing import cast
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar, cast
 
 import redis
-from redis.backoff import ExponentialWithJitterBackoff
-from redis.retry import Retry
 
-from maskwire_core import bulk
 from maskwire_core.bundle import DecoderBundle
 from maskwire_core.config import ServiceSettings
+from maskwire_core.connections import Connections
 from maskwire_core.embedding import MAX_HEADER_BYTES, Embedding, Header, read_header, unpack
-from maskwire_core.errors import CorruptValue, InvalidArgument, ResourceExhausted, Unavailable
+from maskwire_core.errors import CorruptValue, InvalidArgument
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # A claim is extended or given up by its owner alone.
 _RENEW = 'return redis.call("get", KEYS[1]) == ARGV[1] and redis.call("pexpire", KEYS[1], ARGV[2])'
 _RELEASE = 'return redis.call("get", KEYS[1]) == ARGV[1] and redis.call("del", KEYS[1])'
-
-_SOCKET_READ_BYTES = 1 << 20  # an 8 MiB value in few reads; redis-py's default of 64 KiB takes several times as long
 
 
 def content_key(image_sha256: bytes, fingerprint: str, decoder: str, arithmetic: str, codec: str) -> str:
@@ -76,13 +78,12 @@ def _decoder(digest: str) -> str:
 
 
 class Store:
-    """A connection pool to one store. Methods block and are safe to call from many threads.
+    """What lies in one store. Methods block and are safe to call from many threads.
 
-    All methods raise `Unavailable` (STORE_UNAVAILABLE, STORE_REFUSES) when the store cannot be reached, is loading, is
-    read-only or refuses, and `ResourceExhausted` (STORE_FULL) when it has no memory left for a write.
+    All methods raise `Unavailable` and `ResourceExhausted` as `Connections.asking` says.
 
     Args:
-        url: redis://, rediss:// or unix:// address.
+        url: Address; see `Connections`.
         timeout_s: Longest silence within one command.
 
     Raises:
@@ -90,44 +91,43 @@ class Store:
     """
 
     def __init__(self, url: str, timeout_s: float = 2) -> None:
-        # Broken connections are retried; a store that does not answer in time is not asked twice.
-        retry = Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.2), 2, supported_errors=(redis.ConnectionError,))
-        try:
-            self._redis = redis.Redis.from_url(
-                url,
-                socket_timeout=timeout_s,
-                socket_connect_timeout=min(timeout_s, 1),
-                socket_read_size=_SOCKET_READ_BYTES,
-                retry=retry,
-                health_check_interval=30,
-            )
-        except ValueError as error:
-            raise InvalidArgument("BAD_URL", f"not a store's address: {error}", field="redis_url") from error
+        self._connections = Connections(url, timeout_s)
         self.corrupt_values = 0
-        options = self._redis.connection_pool.connection_kwargs
-        self.address: str = options.get("path") or f"{options.get('host')}:{options.get('port')}"
+
+    @property
+    def address(self) -> str:
         """Where the store is, without its password."""
+        return self._connections.address
+
+    @property
+    def _redis(self) -> redis.Redis:
+        return self._connections.client
 
     def close(self) -> None:
-        self._redis.close()
+        self._connections.close()
+
+    def run(self, action: Callable[[redis.Redis], T]) -> T:
+        """Gives commands of another module, and raises as the methods here do."""
+        with self._connections.asking():
+            return action(self._redis)
 
     def ping(self) -> None:
         """Returns when the store answers."""
-        with _translated():
+        with self._connections.asking():
             self._redis.ping()
 
     # Embeddings
 
     def put_embedding(self, namespace: str, key: str, value: bytes, ttl_s: int) -> None:
         """Writes an embedding as `embedding.pack` made it, in one atomic command."""
-        with _translated():
+        with self._connections.asking():
             self._redis.set(_embedding(namespace, key), value, px=ttl_s * 1000)
 
     def get_embedding(self, namespace: str, key: str) -> Embedding | None:
         """Reads and verifies an embedding. A damaged value is deleted and counts as missing."""
         name = _embedding(namespace, key)
-        with _translated(), self._dropping_corrupt(name):
-            value = bulk.get(self._redis, name)
+        with self._connections.asking(), self._dropping_corrupt(name):
+            value = self._connections.get(name)
             if value is None:
                 return None
             embedding = unpack(value.data)
@@ -143,7 +143,7 @@ class Store:
             header is damaged or whose size is wrong is deleted and counts as missing.
         """
         name = _embedding(namespace, key)
-        with _translated(), self._dropping_corrupt(name):
+        with self._connections.asking(), self._dropping_corrupt(name):
             pipeline = self._redis.pipeline(transaction=False)
             pipeline.getrange(name, 0, MAX_HEADER_BYTES - 1)
             pipeline.strlen(name)
@@ -160,11 +160,11 @@ class Store:
 
     def touch_embedding(self, namespace: str, key: str, ttl_s: int) -> None:
         """Lets an embedding live for another `ttl_s` seconds."""
-        with _translated():
+        with self._connections.asking():
             self._redis.pexpire(_embedding(namespace, key), ttl_s * 1000)
 
     def delete_embedding(self, namespace: str, key: str) -> None:
-        with _translated():
+        with self._connections.asking():
             self._redis.delete(_embedding(namespace, key))
 
     # Claims: who is making an embedding. They save work and no more: a store that is short of memory may drop them, and
@@ -172,42 +172,42 @@ class Store:
 
     def claim(self, namespace: str, key: str, token: str, ttl_ms: int) -> bool:
         """Claims the making of an embedding unless another has. Returns whether it is this token's now."""
-        with _translated():
+        with self._connections.asking():
             return bool(self._redis.set(_claim(namespace, key), token, nx=True, px=ttl_ms))
 
     def renew_claim(self, namespace: str, key: str, token: str, ttl_ms: int) -> bool:
         """Extends a claim. Returns whether it was still this token's."""
-        with _translated():
+        with self._connections.asking():
             return bool(self._redis.eval(_RENEW, 1, _claim(namespace, key), token, str(ttl_ms)))
 
     def release_claim(self, namespace: str, key: str, token: str) -> None:
         """Gives a claim up, if it is this token's."""
-        with _translated():
+        with self._connections.asking():
             self._redis.eval(_RELEASE, 1, _claim(namespace, key), token)
 
     # Image names
 
     def set_alias(self, namespace: str, image_id: str, key: str, ttl_s: int) -> None:
         """Names an embedding, or re-points a name that is in use."""
-        with _translated():
+        with self._connections.asking():
             self._redis.set(_alias(namespace, image_id), key, px=ttl_s * 1000)
 
     def get_alias(self, namespace: str, image_id: str) -> str | None:
         """The content key that a name stands for."""
         name = _alias(namespace, image_id)
-        with _translated(), self._dropping_corrupt(name):
+        with self._connections.asking(), self._dropping_corrupt(name):
             value = cast(bytes | None, self._redis.get(name))
             return value.decode("ascii", "replace") if value is not None else None
         return None
 
     def alias_ttl_ms(self, namespace: str, image_id: str) -> int:
         """Milliseconds until a name is forgotten; negative if it is not there."""
-        with _translated():
+        with self._connections.asking():
             return self._redis.pttl(_alias(namespace, image_id))
 
     def delete_alias(self, namespace: str, image_id: str) -> bool:
         """Forgets a name. Returns whether it existed."""
-        with _translated():
+        with self._connections.asking():
             return bool(self._redis.delete(_alias(namespace, image_id)))
 
     # Logits to be refined
@@ -219,7 +219,7 @@ class Store:
             All prompts that logits of this embedding are saved under, the least recently used first.
         """
         index, values = _prompts(namespace, key), _logits(namespace, key)
-        with _translated():
+        with self._connections.asking():
             pipeline = self._redis.pipeline()
             pipeline.hset(values, prompts, logits)
             pipeline.zadd(index, {prompts: time.time()})
@@ -230,12 +230,12 @@ class Store:
 
     def saved_prompts(self, namespace: str, key: str) -> list[bytes]:
         """Prompts that logits of an embedding are saved under, the least recently used first."""
-        with _translated():
+        with self._connections.asking():
             return cast(list[bytes], self._redis.zrange(_prompts(namespace, key), 0, -1))
 
     def get_logits(self, namespace: str, key: str, prompts: bytes) -> bytes | None:
         """Logits that were saved under prompts, which count as used."""
-        with _translated():
+        with self._connections.asking():
             pipeline = self._redis.pipeline()
             pipeline.zadd(_prompts(namespace, key), {prompts: time.time()}, xx=True)
             pipeline.hget(_logits(namespace, key), prompts)
@@ -243,7 +243,7 @@ class Store:
 
     def drop_logits(self, namespace: str, key: str, prompts: Sequence[bytes]) -> None:
         """Forgets logits."""
-        with _translated():
+        with self._connections.asking():
             pipeline = self._redis.pipeline()
             pipeline.zrem(_prompts(namespace, key), *prompts)
             pipeline.hdel(_logits(namespace, key), *prompts)
@@ -254,14 +254,14 @@ class Store:
     def publish_decoder(self, bundle: DecoderBundle) -> None:
         """Writes an exported decoder under its digest, unless it is there."""
         name = _decoder(bundle.digest)
-        with _translated():
+        with self._connections.asking():
             if not self._redis.exists(name):
                 self._redis.set(name, bundle.packed)
 
     def get_decoder(self, digest: str) -> DecoderBundle | None:
         """Reads an exported decoder and checks its digest. A damaged one is deleted and counts as missing."""
         name = _decoder(digest)
-        with _translated(), self._dropping_corrupt(name):
+        with self._connections.asking(), self._dropping_corrupt(name):
             value = cast(bytes | None, self._redis.get(name))
             return DecoderBundle.unpack(value, digest) if value is not None else None
         return None
@@ -291,20 +291,3 @@ def open_store(settings: ServiceSettings) -> Store:
 def _check_owner(header: Header, namespace: str, key: str) -> None:
     if (header.namespace, header.content_key) != (namespace, key):
         raise CorruptValue("an embedding lies under another image's key")
-
-
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    """Turns redis-py's errors into those that callers are told."""
-    try:
-        yield
-    except redis.OutOfMemoryError as error:
-        raise ResourceExhausted(
-            "STORE_FULL", "the store has no memory left; try again later", retry_after_s=5
-        ) from error
-    except (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError) as error:
-        log.warning("the store does not answer: %s", error)
-        raise Unavailable("STORE_UNAVAILABLE", "the store does not answer; try again", retry_after_s=0.5) from error
-    except redis.RedisError as error:  # no permission, disk full, cluster down, ...
-        log.error("the store refuses: %s", error)
-        raise Unavailable("STORE_REFUSES", "the store refuses a command; its log tells why", retry_after_s=5) from error

@@ -5,25 +5,29 @@ import sys
 
 from maskwire.v1 import decoder_pb2_grpc
 from maskwire_core.config import DecoderSettings, from_command_line
+from maskwire_core.guard import guarding
 from maskwire_core.logs import configure_logging
 from maskwire_core.rpc import serve
 from maskwire_core.store import open_store
 
 from maskwire_decoder.batched import is_available
 from maskwire_decoder.images import Images
-from maskwire_decoder.service import NAME, DecoderService
+from maskwire_decoder.service import NAME, RIGHTS, DecoderService
 
 
 async def run(settings: DecoderSettings) -> None:
     store = open_store(settings)
     try:
         service = DecoderService(settings, Images(settings, store), store)
-        await serve(
-            settings,
-            NAME,
-            lambda server: decoder_pb2_grpc.add_DecoderServiceServicer_to_server(service, server),
-            service.drain,
-        )
+        async with guarding(settings, RIGHTS) as interceptors:
+            await serve(
+                settings,
+                NAME,
+                lambda server: decoder_pb2_grpc.add_DecoderServiceServicer_to_server(service, server),
+                service.drain,
+                canary=service.canary,
+                interceptors=interceptors,
+            )
     finally:
         store.close()
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import types_pb2
+from maskwire_core import callers
 from maskwire_core.errors import InvalidArgument
 from numpy.typing import NDArray
 from pycocotools import mask as coco
@@ -113,6 +114,7 @@ class Generator:
         started = time.perf_counter()
         whole: pb.SegmentedImage | None = None
         done, total = 0, sum(len(part.grid) for part in self._parts)
+        callers.current().charge(requests=total)
         for index, part in enumerate(self._parts):
             image = await self._segmenter.find(part.source, self._timings)
             whole = whole or describe(image, part.source.image_id)

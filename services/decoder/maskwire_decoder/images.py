@@ -54,6 +54,10 @@ class Images:
         self._loads: Flights[Image | None] = Flights()
         self._decoder_loads: Flights[Predictor] = Flights()
 
+    def latest(self) -> Image | None:
+        """The image in memory that was used last."""
+        return next(reversed(self._hot.values()), None)
+
     async def find(self, namespace: str, image_id: str, content_key: str, wait_ms: int) -> tuple[Image, bool]:
         """The image that a name stands for now, or that a content key does.
 

@@ -5,9 +5,10 @@ import time
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
+import numpy as np
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import types_pb2
-from maskwire_core import names
+from maskwire_core import callers, names
 from maskwire_core.config import DecoderSettings
 from maskwire_core.errors import InvalidArgument, ResourceExhausted
 from maskwire_core.rpc import MAX_MESSAGE_BYTES
@@ -34,6 +35,28 @@ class Segmenter:
         self.turns = Turns("mask decoder", settings.decode_workers, settings.queue_limit)
         self._images = images
         self._refinement = Refinement(settings, store)
+        self._done = -1
+
+    async def canary(self) -> None:
+        """Decodes a click on the image that was used last, if there is any. Not while others get done.
+
+        Raises:
+            RuntimeError: The mask's logits are not finite.
+            Exception: Whatever the decode raises.
+        """
+        done, self._done = self._done, self.turns.done
+        if self.turns.done != done >= 0:
+            return
+        image = self._images.latest()
+        if image is None:
+            await self.turns.run(self, True, lambda: None)  # its threads live
+            return
+        centre = types_pb2.Point(x_px=image.header.width / 2, y_px=image.header.height / 2)
+        (prompt,) = self.read([types_pb2.Prompt(points=[centre])], image)
+        (prediction, _), _ = await self.turns.run(self, True, predict, image, prompt, True, False)
+        self._done = self.turns.done
+        if not np.isfinite(prediction.best).all():
+            raise RuntimeError(f"a click on an image of {image.header.model} gives no numbers")
 
     async def find(self, wanted: Wanted, timings: pb.SegmentTimings) -> Image:
         """The image that a request names.
@@ -44,7 +67,7 @@ class Segmenter:
         if wanted.wait_ms > MAX_WAIT_MS:
             raise InvalidArgument("BAD_WAIT", f"wait_ms is {wanted.wait_ms}; at most {MAX_WAIT_MS}", field="wait_ms")
         started = time.perf_counter()
-        namespace, image_id = names.namespace(wanted.namespace), names.image_id(wanted.image_id)
+        namespace, image_id = callers.current().reading(wanted.namespace), names.image_id(wanted.image_id)
         content_key = names.content_key(wanted.content_key)
         image, timings.in_memory = await self._images.find(namespace, image_id, content_key, wanted.wait_ms)
         timings.fetch_ms = (time.perf_counter() - started) * 1e3
@@ -70,6 +93,7 @@ class Segmenter:
         """
         output = read_output(request.output)
         prompts = self.read(request.prompts, image)
+        callers.current().charge(requests=len(prompts) - 1)  # the call itself is one
         check_size(len(prompts), output, image)
         saving = isinstance(request, pb.SegmentRequest) and request.save_logits
         loaded: list[bool] = []

@@ -10,6 +10,7 @@ from maskwire_core.config import DecoderSettings
 from maskwire_core.errors import Unavailable
 from maskwire_core.rpc import Context, answering, streaming
 from maskwire_core.store import Store
+from maskwire_core.tokens import Right
 
 from maskwire_decoder.everything import Generator
 from maskwire_decoder.images import Images
@@ -17,6 +18,8 @@ from maskwire_decoder.segmenter import Segmenter
 from maskwire_decoder.session import Session
 
 NAME = pb.DESCRIPTOR.services_by_name["DecoderService"].full_name
+RIGHTS: dict[str, Right | None] = {"Segment": "segment", "SegmentStream": "segment", "GenerateMasks": "segment"}
+"""What a token must allow for each method."""
 
 
 class DecoderService(decoder_pb2_grpc.DecoderServiceServicer):
@@ -30,6 +33,10 @@ class DecoderService(decoder_pb2_grpc.DecoderServiceServicer):
     def drain(self) -> None:
         """Tells the callers of streams to go on elsewhere, and refuses new streams."""
         self._draining.set()
+
+    async def canary(self) -> None:
+        """Tries whether prompts are decoded; see `Segmenter.canary`."""
+        await self._segmenter.canary()
 
     @answering
     async def Segment(self, request: pb.SegmentRequest, context: Context) -> pb.SegmentResponse:

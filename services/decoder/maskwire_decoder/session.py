@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 from maskwire.v1 import decoder_pb2 as pb
-from maskwire_core.errors import InvalidArgument
+from maskwire_core import callers
+from maskwire_core.errors import InvalidArgument, ServiceError
 from maskwire_core.rpc import status_of
 
 from maskwire_decoder.images import Image
@@ -90,12 +91,22 @@ class Session:
                 if message.HasField("masks_seen"):
                     self._masks_seen = message.masks_seen
                 if message.WhichOneof("request") is not None or not message.HasField("masks_seen"):
-                    self._accept(_Request(message, time.perf_counter()))
+                    self._charge_and_accept(_Request(message, time.perf_counter()))
                 self._changes.tell()
                 await self._changes.until(lambda: len(self._waiting) + len(self._outbox) < _MAX_WAITING)
         finally:
             self._input_ended = True
             self._changes.tell()
+
+    def _charge_and_accept(self, request: _Request) -> None:
+        try:
+            callers.current().charge(requests=1, received_bytes=request.message.ByteSize())
+        except ServiceError as error:  # told to the caller, whose stream lives on
+            response = _response(request)
+            response.error.CopyFrom(status_of(error))
+            self._send(response)
+        else:
+            self._accept(request)
 
     def _accept(self, request: _Request) -> None:
         if _may_be_dropped(request.message):

@@ -40,6 +40,8 @@ class Turns:
         self._name = name
         self._limit = limit
         self.threads = threads
+        self.done = 0
+        """Functions that have run."""
         self._lock = threading.Lock()
         self._lanes: dict[bool, OrderedDict[Hashable, deque[_Job]]] = {True: OrderedDict(), False: OrderedDict()}
         self._waiting = {True: 0, False: 0}
@@ -94,6 +96,7 @@ class Turns:
             result, error = None, raised
         with self._lock:
             self._running -= 1
+            self.done += 1
         try:
             job.loop.call_soon_threadsafe(_finish, job.future, (result, waited_ms), error)
         except RuntimeError:  # the loop has ended, and its callers with it

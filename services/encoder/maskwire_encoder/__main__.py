@@ -8,6 +8,7 @@ import torch
 from maskwire.v1 import encoder_pb2_grpc
 from maskwire_core.config import EncoderSettings, from_command_line
 from maskwire_core.errors import ServiceError
+from maskwire_core.guard import guarding
 from maskwire_core.logs import configure_logging
 from maskwire_core.models import ModelError
 from maskwire_core.rpc import repeating, serve
@@ -16,7 +17,7 @@ from maskwire_core.store import open_store
 from maskwire_encoder.checkpoints import ModelSource, find
 from maskwire_encoder.encoder import ImageEncoder
 from maskwire_encoder.model import Model
-from maskwire_encoder.service import NAME, EncoderService
+from maskwire_encoder.service import NAME, RIGHTS, EncoderService
 
 _PUBLISH_PERIOD_S = 2
 
@@ -33,12 +34,16 @@ async def run(settings: EncoderSettings, load: Callable[[ModelSource, EncoderSet
             torch.set_num_threads(settings.threads)
         encoder = ImageEncoder(settings, store, [load(source, settings) for source in find(settings)])
         await encoder.publish_decoders()
-        async with repeating(_PUBLISH_PERIOD_S, encoder.publish_decoders):
+        await encoder.pipeline.canary()
+        publishing = repeating(_PUBLISH_PERIOD_S, encoder.publish_decoders)
+        async with publishing, guarding(settings, RIGHTS) as interceptors:
             await serve(
                 settings,
                 NAME,
                 lambda server: encoder_pb2_grpc.add_EncoderServiceServicer_to_server(EncoderService(encoder), server),
                 broken=encoder.pipeline.lost,
+                canary=encoder.pipeline.canary,
+                interceptors=interceptors,
             )
     except ModelError as error:
         sys.exit(f"error: {error}")

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
+import numpy as np
 from maskwire_core.config import EncoderSettings
 from maskwire_core.errors import Unavailable
 from torch import Tensor
@@ -19,6 +20,8 @@ from maskwire_encoder.model import Model
 from maskwire_encoder.waiting import Demand
 
 T = TypeVar("T")
+
+_CANARY_SHARE = 0.02  # of the largest value, by which values may differ from time to time
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,9 @@ class Pipeline:
         )
         self.lost = asyncio.Event()
         """Set when the device does not work any more."""
+        self._models = models
+        self._expected: dict[Model, Tensors] = {}
+        self._done = -1
 
     async def read(self, model: Model, data: bytes, demand: Demand) -> tuple[Pixels, float]:
         """Decodes an image file and prepares it for a model, when its turn comes. Also returns the milliseconds waited.
@@ -101,6 +107,26 @@ class Pipeline:
         finally:
             self._writing -= 1
             self.readers.poke()
+
+    async def canary(self) -> None:
+        """Encodes a made picture with each model, and compares with the first time. Not while images get done.
+
+        Raises:
+            Unavailable: The device is lost.
+            RuntimeError: The model does not give what it gave before.
+        """
+        done, self._done = self._done, self.model.tally.done
+        if self.model.tally.done != done >= 0:
+            return
+        for model in self._models:
+            picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+            (outcome,) = await self._encode(model, [model.prepare(picture)])
+            if isinstance(outcome, Exception):
+                raise outcome
+            for name, expected in self._expected.setdefault(model, outcome).items():
+                # Other batches sum in another order.
+                if not np.allclose(outcome[name], expected, atol=_CANARY_SHARE * float(np.abs(expected).max())):
+                    raise RuntimeError(f"{model.source.name} gives another {name} for the same picture than before")
 
     def hurry(self, demand: Demand) -> None:
         """To be called after a demand was joined by another."""

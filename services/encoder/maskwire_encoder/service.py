@@ -5,14 +5,24 @@ from collections.abc import AsyncIterator
 
 from maskwire.v1 import encoder_pb2 as pb
 from maskwire.v1 import encoder_pb2_grpc
-from maskwire_core import names
+from maskwire_core import callers, names
 from maskwire_core.errors import InvalidArgument
 from maskwire_core.rpc import CONTENT_NEEDED, Context, answering, streaming
+from maskwire_core.tokens import Right
 
 from maskwire_encoder.encoder import ImageEncoder
 from maskwire_encoder.uploads import Uploads
 
 NAME = pb.DESCRIPTOR.services_by_name["EncoderService"].full_name
+RIGHTS: dict[str, Right | None] = {
+    "EncodeImage": "encode",
+    "EncodeImages": "encode",
+    "GetImage": "read",
+    "DeleteImage": "delete",
+    "ListModels": None,
+    "GetLoad": "stats",
+}
+"""What a token must allow for each method."""
 
 
 class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
@@ -51,12 +61,12 @@ class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
 
     @answering
     async def GetImage(self, request: pb.GetImageRequest, context: Context) -> pb.GetImageResponse:
-        namespace, image_id = names.namespace(request.namespace), names.image_id(request.image_id)
+        namespace, image_id = callers.current().reading(request.namespace), names.image_id(request.image_id)
         return pb.GetImageResponse(image=await self._encoder.get(namespace, image_id))
 
     @answering
     async def DeleteImage(self, request: pb.DeleteImageRequest, context: Context) -> pb.DeleteImageResponse:
-        namespace, image_id = names.namespace(request.namespace), names.image_id(request.image_id)
+        namespace, image_id = callers.current().reading(request.namespace), names.image_id(request.image_id)
         return pb.DeleteImageResponse(deleted=await self._encoder.delete(namespace, image_id, request.delete_embedding))
 
     @answering

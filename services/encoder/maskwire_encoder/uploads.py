@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from maskwire.v1 import encoder_pb2 as pb
+from maskwire_core import callers
 from maskwire_core.errors import InvalidArgument, ResourceExhausted
 from maskwire_core.rpc import Context, status_of
 
@@ -48,6 +49,7 @@ class Uploads:
                 name = request.request_id
                 try:
                     if request.WhichOneof("frame") == "header":
+                        callers.current().charge(requests=1)
                         if name in self._open:
                             raise InvalidArgument(
                                 "REQUEST_ID_IN_USE", f"upload {name!r} is still in flight", field="request_id"

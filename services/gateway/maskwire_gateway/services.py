@@ -10,6 +10,7 @@ from maskwire import MaskwireError
 from maskwire.calls import retrying, upload
 from maskwire.channels import Channels
 from maskwire.connection import Connection
+from maskwire.credentials import Credentials
 from maskwire.v1 import encoder_pb2 as pb
 from maskwire_core.config import GatewaySettings
 
@@ -26,7 +27,7 @@ class Services:
 
     def __init__(self, settings: GatewaySettings) -> None:
         self.connection = Connection(
-            settings.encoder, settings.decoder, "", timeout_s=settings.timeout_s, retry_s=settings.retry_s
+            settings.encoder, settings.decoder, "", settings.timeout_s, settings.retry_s, Credentials(token="")
         )
         self._models: tuple[float, list[pb.ModelInfo]] = (-_MODELS_S, [])
 

@@ -1,0 +1,62 @@
+"""Certificates of the servers."""
+
+import logging
+from pathlib import Path
+from typing import Any, cast
+
+import grpc
+
+from maskwire_core.config import ServiceSettings
+
+log = logging.getLogger(__name__)
+
+
+class _Certificates:
+    """The files of a certificate, looked at before each handshake, so that renewed ones need no restart."""
+
+    def __init__(self, certificate: Path, key: Path, client_ca: Path | None) -> None:
+        self._files = [path for path in (certificate, key, client_ca) if path is not None]
+        self._seen = self._stamps()
+        self.first = self._read()
+
+    def changed(self) -> grpc.ServerCertificateConfiguration | None:
+        """What is in the files, if they have changed. Called by gRPC, on a thread of its own."""
+        try:
+            stamps = self._stamps()
+            if stamps == self._seen:
+                return None
+            self._seen = stamps
+            fresh = self._read()
+        except OSError as error:
+            log.error("cannot read the certificate: %s; the one before stays", error)
+            return None
+        log.info("the certificate has changed")
+        return fresh
+
+    def _stamps(self) -> list[tuple[int, int, int]]:
+        found = [path.stat() for path in self._files]
+        return [(each.st_mtime_ns, each.st_size, each.st_ino) for each in found]
+
+    def _read(self) -> grpc.ServerCertificateConfiguration:
+        certificate, key, *client_ca = [path.read_bytes() for path in self._files]
+        return grpc.ssl_server_certificate_configuration([(key, certificate)], *client_ca)
+
+
+def server_credentials(settings: ServiceSettings) -> grpc.ServerCredentials | None:
+    """The credentials that the settings name; None: plaintext. With a client CA, callers must have a certificate of it.
+
+    Wrong settings and files that cannot be read end the program.
+    """
+    if settings.tls_cert is None and settings.tls_key is None and settings.tls_client_ca is None:
+        return None
+    if settings.tls_cert is None or settings.tls_key is None:
+        raise SystemExit("error: TLS needs both --tls-cert and --tls-key")
+    try:
+        files = _Certificates(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+    except OSError as error:
+        raise SystemExit(f"error: cannot read {error.filename}: {error.strerror}") from error
+    return grpc.dynamic_ssl_server_credentials(
+        files.first,
+        cast(Any, files.changed),  # may return None, whatever the stub says
+        require_client_authentication=settings.tls_client_ca is not None,
+    )
