@@ -3,6 +3,7 @@
 Switches are files in the folder:
 
     hold      the model stands still while the file is there
+    slow      each batch takes a tenth of a second more
     memory    the device's memory holds one image at a time
     stored    an embedding that has been stored is not told of while the file is there
 
@@ -37,6 +38,8 @@ class FailingModel(Model):
         if len(images) > 1 and (folder / "memory").exists():
             raise torch.OutOfMemoryError("CUDA out of memory")
         waits("hold")
+        if (folder / "slow").exists():
+            time.sleep(0.1)
         return super().encode(images)
 
 

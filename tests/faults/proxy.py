@@ -6,7 +6,7 @@ import socket
 import struct
 import threading
 from collections.abc import Coroutine, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 _CHUNK = 65_536
@@ -20,7 +20,6 @@ class _Pair:
     caller: asyncio.StreamWriter
     server: asyncio.StreamWriter
     replied: int = 0  # bytes towards the caller
-    ends: set[str] = field(default_factory=set)  # who has closed
 
 
 class Proxy:
@@ -35,6 +34,7 @@ class Proxy:
         flip_after: Bytes of replies after which one bit of the next is flipped, `cuts` times.
         accepted: Connections so far.
         carried: Bytes so far, both ways.
+        ended: Connections that the server has ended.
     """
 
     def __init__(self, target: int) -> None:
@@ -47,6 +47,7 @@ class Proxy:
         self.cuts = 0
         self.accepted = 0
         self.carried = 0
+        self.ended = 0
         self.port = 0
         self._pairs: set[_Pair] = set()
         self._loop = asyncio.new_event_loop()
@@ -54,11 +55,6 @@ class Proxy:
     @property
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
-
-    @property
-    def open(self) -> int:
-        """Connections to the server that it has not closed."""
-        return sum("server" not in pair.ends for pair in self._pairs)
 
     def cut(self) -> int:
         """Ends all connections with RST on both sides. Returns how many."""
@@ -98,12 +94,11 @@ class Proxy:
             return
         pair = _Pair(writer, server)
         self._pairs.add(pair)
-        try:
+        with contextlib.suppress(asyncio.CancelledError):
             await asyncio.gather(self._carry(pair, reader, server, "caller"), self._carry(pair, back, writer, "server"))
-        finally:
-            self._pairs.discard(pair)
-            writer.close()
-            server.close()
+        self._pairs.discard(pair)
+        writer.close()
+        server.close()
 
     async def _carry(self, pair: _Pair, source: asyncio.StreamReader, target: asyncio.StreamWriter, whose: str) -> None:
         """Carries one direction: bytes arrive `latency_s` after they came, in order, at most so many a second."""
@@ -113,7 +108,7 @@ class Proxy:
             with contextlib.suppress(OSError):
                 while data := await source.read(_CHUNK):
                     await queue.put((self._loop.time(), data))
-            pair.ends.add(whose)
+            self.ended += whose == "server"
             await queue.put((self._loop.time(), b""))
 
         receiver = asyncio.create_task(receive())

@@ -25,7 +25,8 @@ def test_ten_times_too_much(world: World, note: Observation, kind: str) -> None:
     server = (world.encoders if kind == "encoder" else world.decoders)[0]
     stored = world.calm.embed(picture(250))
     point = types_pb2.Prompt(points=[types_pb2.Point(x_px=30, y_px=20)])
-    segment = pb.SegmentRequest(image_id="x", namespace="calm", content_key=stored.content_key, prompts=[point])
+    many = [point] * 20  # work that outweighs the call itself, as a real model's does
+    segment = pb.SegmentRequest(image_id="x", namespace="calm", content_key=stored.content_key, prompts=many)
     codes, refused_ms, answered_ms, healths = Counter[str](), list[float](), list[float](), Counter[str]()
     numbers = iter(range(25_000, 99_000))
 
@@ -55,9 +56,9 @@ def test_ten_times_too_much(world: World, note: Observation, kind: str) -> None:
             kinds = {"encoder": encoder_pb2_grpc.EncoderServiceStub, "decoder": decoder_pb2_grpc.DecoderServiceStub}
             stub = kinds[kind](channel)
             started = time.perf_counter()
-            for _ in range(40):
+            for _ in range(20):
                 await call(stub, 10)
-            rate = 40 / (time.perf_counter() - started)
+            rate = 20 / (time.perf_counter() - started)
             codes.clear()
             answered_ms.clear()
             calls, begun = [], time.perf_counter()
@@ -70,8 +71,9 @@ def test_ten_times_too_much(world: World, note: Observation, kind: str) -> None:
             await asyncio.gather(*calls)
             return rate
 
-    rate = asyncio.run(overload())
-    print(codes, sorted(refused_ms)[:: max(1, len(refused_ms) // 10)], statistics.median(answered_ms or [0]))
+    with world.switched("slow", *world.encoders):
+        rate = asyncio.run(overload())
+    refused_ms.sort()
     assert set(codes) <= {"answered", "QUEUE_FULL", "DEADLINE_EXCEEDED"}
     assert codes["answered"] > 0
     assert codes["QUEUE_FULL"] > codes["answered"]

@@ -67,7 +67,7 @@ class World:
                 server.start()
         for encoder in self.encoders:
             for switch in processes.switches(encoder).iterdir():
-                if switch.name in ("hold", "memory", "stored"):
+                if switch.name in ("hold", "slow", "memory", "stored"):
                     switch.unlink()
         for server in [self.store, *self.servers]:
             server.wait()

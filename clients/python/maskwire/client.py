@@ -33,9 +33,12 @@ class Client:
         namespace: str = "",
         timeout_s: float = 60,
         retry_s: float = 15,
+        dead_after_s: float = 3,
     ) -> None:
         async def connect() -> AsyncClient:
-            return AsyncClient(encoder, decoder, namespace=namespace, timeout_s=timeout_s, retry_s=retry_s)
+            return AsyncClient(
+                encoder, decoder, namespace=namespace, timeout_s=timeout_s, retry_s=retry_s, dead_after_s=dead_after_s
+            )
 
         self._client = run(connect())
         self._client._fetch = self._fetch

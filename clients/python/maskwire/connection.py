@@ -26,14 +26,21 @@ class Connection:
     """Arguments as of `AsyncClient`."""
 
     def __init__(
-        self, encoder: str | None, decoder: str | None, namespace: str, timeout_s: float, retry_s: float
+        self,
+        encoder: str | None,
+        decoder: str | None,
+        namespace: str,
+        timeout_s: float,
+        retry_s: float,
+        dead_after_s: float = 3,
     ) -> None:
         self.namespace = namespace
         self.timeout_s = timeout_s
         self.retry_s = retry_s
-        self.decoders = Channels("decoder", decoder, DEFAULT_DECODER)
+        self.decoders = Channels("decoder", decoder, DEFAULT_DECODER, dead_after_s)
         self.memory = Memory()
-        self._encoders = Channels("encoder", encoder, DEFAULT_ENCODER)
+        self._encoders = Channels("encoder", encoder, DEFAULT_ENCODER, dead_after_s)
+        self._uploading = asyncio.Semaphore(len(self._encoders.addresses))
 
     async def close(self) -> None:
         await self._encoders.close()
@@ -56,7 +63,7 @@ class Connection:
             model=model,
             priority=encoder_pb2.PRIORITY_BULK if bulk else encoder_pb2.PRIORITY_INTERACTIVE,
         )
-        response = await self.call_encoder(lambda stub, timeout: upload(stub, header, data, timeout))
+        response = await self.call_encoder(lambda stub, timeout: upload(stub, header, data, timeout, self._uploading))
         stored = EmbeddedImage.read(response.image, response.cached, response.timings)
         self.memory.add(identity, image_id, source, stored)
         return stored

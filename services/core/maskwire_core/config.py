@@ -28,6 +28,12 @@ class Settings(BaseSettings):
         description="Seconds after which clients are asked to connect anew, so that they find servers that were added; "
         "calls go on. 0: never.",
     )
+    dead_after_s: float = Field(
+        3,
+        ge=1,
+        description="Seconds after which a caller that stopped answering pings is given up. Raise it for links on "
+        "which a single message takes longer.",
+    )
     drain_s: float = Field(20, ge=0, description="Seconds that accepted work gets to finish after SIGTERM or Ctrl-C.")
     canary_s: float = Field(
         60,
