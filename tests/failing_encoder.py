@@ -1,6 +1,13 @@
-"""An encoder whose model can be held up, and whose device is lost at the first white image: ... FOLDER PORT REDIS_URL
+"""An encoder whose model can be held up and made to fail: ... FOLDER PORT REDIS_URL. All else is the real server.
 
-Its model stands still while there is a file named "hold" in the folder. All else is the real server.
+Switches are files in the folder:
+
+    hold      the model stands still while the file is there
+    slow      each batch takes a tenth of a second more
+    memory    the device's memory holds one image at a time
+    stored    an embedding that has been stored is not told of while the file is there
+
+Its device is lost at the first white image.
 """
 
 import asyncio
@@ -13,8 +20,14 @@ from typing import Any
 import small
 import torch
 from maskwire_core.rpc import configure_logging
+from maskwire_core.store import Store
 from maskwire_encoder.__main__ import run
 from maskwire_encoder.model import Model
+
+
+def waits(switch: str) -> None:
+    while (folder / switch).exists():
+        time.sleep(0.005)
 
 
 class FailingModel(Model):
@@ -22,13 +35,22 @@ class FailingModel(Model):
         if any((image > 2).all() for image in images):
             self.device = torch.device("meta")  # one that cannot compute
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
-        while (folder / "hold").exists():
-            time.sleep(0.005)
+        if len(images) > 1 and (folder / "memory").exists():
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        waits("hold")
+        if (folder / "slow").exists():
+            time.sleep(0.1)
         return super().encode(images)
+
+
+def put_and_wait(self: Store, *arguments: Any) -> None:
+    put(self, *arguments)
+    waits("stored")
 
 
 if __name__ == "__main__":
     folder, port, redis_url = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    put, Store.put_embedding = Store.put_embedding, put_and_wait  # type: ignore[method-assign]
     settings = small.settings(folder, port=port, redis_url=redis_url, threads=1, queue_limit=30)
     configure_logging(settings)
     asyncio.run(run(settings, FailingModel))

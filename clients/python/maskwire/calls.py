@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Item = TypeVar("Item")
 
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 16  # of which some are on their way at a time; see channels.py
 
 
 Attempt = Callable[[grpc.aio.Channel, float], Awaitable[T]]
@@ -107,17 +107,19 @@ async def upload(
     header: encoder_pb2.EncodeImageHeader,
     data: bytes,
     timeout_s: float,
+    uploading: asyncio.Semaphore,
 ) -> encoder_pb2.EncodeImageResponse:
-    """Sends the header, and the bytes if the server wants them."""
+    """Sends the header, and the bytes if the server wants them, as many images' at a time as the semaphore lets."""
     call: Any = stub.EncodeImage(timeout=timeout_s)
     try:
         await call.write(encoder_pb2.EncodeImageRequest(header=header))
         if ("maskwire-content", "needed") in (tuple(pair) for pair in await call.initial_metadata()):
-            for start in range(0, len(data), _CHUNK_BYTES):
-                await call.write(encoder_pb2.EncodeImageRequest(chunk=data[start : start + _CHUNK_BYTES]))
+            async with uploading:
+                for start in range(0, len(data), _CHUNK_BYTES):
+                    await call.write(encoder_pb2.EncodeImageRequest(chunk=data[start : start + _CHUNK_BYTES]))
             await call.done_writing()
-    except asyncio.InvalidStateError:
-        pass  # the server has answered before the end of the upload; the answer tells why
+    except (asyncio.InvalidStateError, grpc.aio.AioRpcError):
+        pass  # the call has ended before the upload; its answer tells why, better than the failed write does
     except asyncio.CancelledError:
         call.cancel()
         raise

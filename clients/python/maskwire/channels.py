@@ -25,10 +25,9 @@ _OPTIONS: list[tuple[str, Any]] = [
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
-    # A server that stopped answering is noticed in three seconds; keepalive's own timeout alone takes a minute.
-    ("grpc.keepalive_time_ms", 1_000),
-    ("grpc.keepalive_timeout_ms", 2_000),
-    ("grpc.http2.ping_timeout_ms", 2_000),
+    # What is on its way stays little, so that pings, which queue behind it, come back in time over slow links too.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.max_pings_without_data", 0),  # also when a session is idle
 ]
 # A name that stands for several servers is asked for all of them, and calls go to each in turn.
 _BALANCED = ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]}))
@@ -45,6 +44,7 @@ class Channels:
         addresses: "host:port", or several separated by commas; None takes MASKWIRE_ENCODER or MASKWIRE_DECODER.
         default: Address where neither says.
         credentials: How to connect, and what to show.
+        dead_after_s: Seconds after which a server that stopped answering is given up.
 
     Raises:
         InvalidRequest: There is no address in it.
@@ -53,12 +53,15 @@ class Channels:
         budget: Of retries, for all calls to these servers.
     """
 
-    def __init__(self, kind: str, addresses: str | None, default: str, credentials: Credentials) -> None:
+    def __init__(
+        self, kind: str, addresses: str | None, default: str, credentials: Credentials, dead_after_s: float = 3
+    ) -> None:
         text = addresses or os.environ.get(f"MASKWIRE_{kind.upper()}") or default
         self.kind = kind
         self.addresses = [address.strip() for address in text.split(",") if address.strip()]
         if not self.addresses:
             raise InvalidRequest(f"{text!r} has no address; give host:port", "BAD_ADDRESS", kind)
+        self._options = [*_OPTIONS, *_pings(dead_after_s), *([_BALANCED] if kind == "encoder" else [])]
         self._channels: dict[str, grpc.aio.Channel] = {}
         self.budget = RetryBudget()
         self._turns = itertools.count()
@@ -84,8 +87,7 @@ class Channels:
         now = time.monotonic()
         address = next((address for address in ranked if self._away.get(address, 0) < now), ranked[0])
         if address not in self._channels:
-            options = [*_OPTIONS, _BALANCED] if self.kind == "encoder" else _OPTIONS
-            self._channels[address] = self._credentials.connect(address, options)
+            self._channels[address] = self._credentials.connect(address, self._options)
         return authorized(self._channels[address], self._metadata), address
 
     def acting_as(self, metadata: Metadata) -> Self:
@@ -104,3 +106,13 @@ class Channels:
         for channel in self._channels.values():
             await channel.close()
         self._channels.clear()
+
+
+def _pings(dead_after_s: float) -> list[tuple[str, Any]]:
+    """A ping for each third of the time, to be answered in the other two. By the first two alone it takes a minute."""
+    third_ms = int(dead_after_s * 1e3 / 3)
+    return [
+        ("grpc.keepalive_time_ms", third_ms),
+        ("grpc.keepalive_timeout_ms", 2 * third_ms),
+        ("grpc.http2.ping_timeout_ms", 2 * third_ms),
+    ]

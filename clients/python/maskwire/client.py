@@ -36,10 +36,18 @@ class Client:
         tls: Tls | bool | None = None,
         timeout_s: float = 60,
         retry_s: float = 15,
+        dead_after_s: float = 3,
     ) -> None:
         async def connect() -> AsyncClient:
             return AsyncClient(
-                encoder, decoder, namespace=namespace, token=token, tls=tls, timeout_s=timeout_s, retry_s=retry_s
+                encoder,
+                decoder,
+                namespace=namespace,
+                token=token,
+                tls=tls,
+                timeout_s=timeout_s,
+                retry_s=retry_s,
+                dead_after_s=dead_after_s,
             )
 
         self._client = run(connect())

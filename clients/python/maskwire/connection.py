@@ -35,13 +35,15 @@ class Connection:
         timeout_s: float,
         retry_s: float,
         credentials: Credentials,
+        dead_after_s: float = 3,
     ) -> None:
         self.namespace = namespace
         self.timeout_s = timeout_s
         self.retry_s = retry_s
-        self.decoders = Channels("decoder", decoder, DEFAULT_DECODER, credentials)
+        self.decoders = Channels("decoder", decoder, DEFAULT_DECODER, credentials, dead_after_s)
         self.memory = Memory()
-        self.encoders = Channels("encoder", encoder, DEFAULT_ENCODER, credentials)
+        self.encoders = Channels("encoder", encoder, DEFAULT_ENCODER, credentials, dead_after_s)
+        self._uploading = asyncio.Semaphore(len(self.encoders.addresses))
 
     async def close(self) -> None:
         await self.encoders.close()
@@ -73,10 +75,14 @@ class Connection:
             model=model,
             priority=encoder_pb2.PRIORITY_BULK if bulk else encoder_pb2.PRIORITY_INTERACTIVE,
         )
-        response = await self.call_encoder(lambda stub, timeout: upload(stub, header, data, timeout))
+        response = await self.upload(header, data)
         stored = EmbeddedImage.read(response.image, response.cached, response.timings)
         self.memory.add(identity, image_id, source, stored)
         return stored
+
+    async def upload(self, header: encoder_pb2.EncodeImageHeader, data: bytes) -> encoder_pb2.EncodeImageResponse:
+        """Embeds an image file; its bytes are sent if they are not known yet."""
+        return await self.call_encoder(lambda stub, timeout: upload(stub, header, data, timeout, self._uploading))
 
     async def get(self, image_id: str) -> EmbeddedImage:
         """What is stored under a name; see `AsyncClient.get`."""

@@ -117,7 +117,8 @@ def from_rpc(error: grpc.aio.AioRpcError, server: str) -> MaskwireError:
         retry_after_s = float(pushback) / 1e3
     except ValueError:
         retry_after_s = None
-    if error.code() == grpc.StatusCode.UNAVAILABLE:
+    # This side's own cancelling raises another exception: the server has cancelled, since it ends.
+    if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
         variable = f"MASKWIRE_{server.split()[0].upper()}"
         return ServerUnavailable(
             f"cannot reach the {server}; is it running? Start everything with 'maskwire up', or set {variable}",

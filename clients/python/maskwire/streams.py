@@ -1,6 +1,7 @@
 """A SegmentStream that outlives its server."""
 
 import asyncio
+import contextlib
 import itertools
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -166,8 +167,9 @@ class Stream:
             stub: decoder_pb2_grpc.DecoderServiceAsyncStub = decoder_pb2_grpc.DecoderServiceStub(channel)
             call: Any = stub.SegmentStream()
             try:
-                for message in opening:
-                    await call.write(message)
+                with contextlib.suppress(asyncio.InvalidStateError, grpc.aio.AioRpcError):  # reading tells why
+                    for message in opening:
+                        await call.write(message)
                 async with asyncio.timeout(left_s):
                     ready = await call.read()
             except TimeoutError as error:

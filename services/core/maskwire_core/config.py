@@ -48,6 +48,12 @@ class ServiceSettings(Settings):
         description="Seconds after which clients are asked to connect anew, so that they find servers that were added; "
         "calls go on. 0: never.",
     )
+    dead_after_s: float = Field(
+        3,
+        ge=1,
+        description="Seconds after which a caller that stopped answering pings is given up. Raise it for links on "
+        "which a single message takes longer.",
+    )
     canary_s: float = Field(
         60,
         ge=0,

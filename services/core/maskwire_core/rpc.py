@@ -36,10 +36,8 @@ _OPTIONS = [
     # Clients may ping every second, also between calls; the default allows one ping in 5 minutes.
     ("grpc.http2.min_ping_interval_without_data_ms", 500),
     ("grpc.keepalive_permit_without_calls", 1),
-    # A client that is gone without a word is noticed in three seconds; without the last line in a minute.
-    ("grpc.keepalive_time_ms", 1_000),
-    ("grpc.keepalive_timeout_ms", 2_000),
-    ("grpc.http2.ping_timeout_ms", 2_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.http2.bdp_probe", 0),  # little is on its way at a time, so that pings come through slow links in time
 ]
 
 _BROKEN_DRAIN_S = 1
@@ -121,8 +119,15 @@ async def serve(
         interceptors: What each call goes through first.
     """
     credentials = server_credentials(settings)
-    age = ("grpc.max_connection_age_ms", int(settings.connection_age_s * 1e3))
-    options = [*_OPTIONS, age] if settings.connection_age_s else _OPTIONS
+    third_ms = int(settings.dead_after_s * 1e3 / 3)
+    options = [
+        *_OPTIONS,
+        ("grpc.keepalive_time_ms", third_ms),
+        ("grpc.keepalive_timeout_ms", 2 * third_ms),
+        ("grpc.http2.ping_timeout_ms", 2 * third_ms),  # without it, a minute
+    ]
+    if settings.connection_age_s:
+        options.append(("grpc.max_connection_age_ms", int(settings.connection_age_s * 1e3)))
     server = grpc.aio.server(interceptors=interceptors, options=options)
     register(server)
     checks = health.aio.HealthServicer()

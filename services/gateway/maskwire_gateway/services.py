@@ -7,7 +7,7 @@ import time
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from maskwire import MaskwireError
-from maskwire.calls import retrying, upload
+from maskwire.calls import retrying
 from maskwire.channels import Channels
 from maskwire.connection import Connection
 from maskwire.credentials import Credentials
@@ -46,7 +46,7 @@ class Services:
         """
         header.sha256 = header.sha256 or (await asyncio.to_thread(hashlib.sha256, data)).digest()
         header.size_bytes = len(data)
-        return await self.connection.call_encoder(lambda stub, timeout: upload(stub, header, data, timeout))
+        return await self.connection.upload(header, data)
 
     async def get(self, request: pb.GetImageRequest) -> pb.GetImageResponse:
         """What is stored under a name."""

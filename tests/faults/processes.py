@@ -1,0 +1,138 @@
+"""Servers that are killed, stopped and started again, each on a port that it keeps."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from conftest import ROOT, free_port, wait_until
+from maskwire.cli.status import health
+from maskwire.cli.supervisor import leashed
+from maskwire.cli.up import _store_program
+
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class Server:
+    """A process. What it prints goes to `log`.
+
+    Args:
+        command: Program and arguments.
+        port: Where it listens.
+        ready: Whether it does its work.
+        log: Where its messages go.
+        environment: Added to this process's own.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        port: int,
+        ready: Callable[[], bool],
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.command = list(command)
+        self.port = port
+        self.address = f"127.0.0.1:{port}"
+        self.log = log
+        self._ready = ready
+        self._environment = environment or {}
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    @property
+    def lives(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    @property
+    def rss(self) -> int:
+        """Resident memory in bytes."""
+        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * PAGE
+
+    @property
+    def open_files(self) -> int:
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def start(self) -> "Server":
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                leashed(self.command), env={**os.environ, **self._environment}, stdout=log, stderr=log
+            )
+        return self
+
+    def wait(self) -> "Server":
+        """Returns when it does its work."""
+        wait_until(self._ready, 60, self.process)
+        return self
+
+    def ready(self) -> bool:
+        return self._ready()
+
+    def send(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """As kill -9."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def end(self) -> int:
+        """Asks it to stop, and returns its exit code when it has."""
+        assert self.process is not None
+        with contextlib.suppress(ProcessLookupError):
+            self.send(signal.SIGCONT)
+        self.process.terminate()
+        try:
+            return self.process.wait(40)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
+
+
+def store(folder: Path, *options: str, port: int = 0, program: str | None = None) -> Server:
+    """A Valkey, or what `program` says, that keeps nothing on disk unless the options say so."""
+    port = port or free_port()
+    command = [program or _store_program(), "--port", str(port), "--save", "", "--appendonly", "no"]
+
+    def answers() -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as connection:
+            connection.sendall(b"PING\r\n")
+            return connection.recv(16).startswith(b"+PONG")
+        return False
+
+    command += ["--dir", str(folder), *options]
+    return Server(command, port, answers, folder / f"store-{port}.log")
+
+
+def encoder(folder: Path, redis_url: str, **environment: str) -> Server:
+    """An encoder of a small model that can be held up; see failing_encoder.py. Its switches are files in a folder."""
+    port = free_port()
+    own = folder / f"encoder-{port}"
+    own.mkdir()
+    command = [sys.executable, str(ROOT / "tests" / "failing_encoder.py"), str(own), str(port), redis_url]
+    return Server(command, port, lambda: _serves(port), folder / f"encoder-{port}.log", environment)
+
+
+def switches(server: Server) -> Path:
+    """Folder of an encoder's switches."""
+    return Path(server.command[2])
+
+
+def decoder(folder: Path, redis_url: str, *options: str) -> Server:
+    port = free_port()
+    command = [sys.executable, "-m", "maskwire_decoder", "--port", str(port), "--redis-url", redis_url, *options]
+    return Server(command, port, lambda: _serves(port), folder / f"decoder-{port}.log")
+
+
+def _serves(port: int) -> bool:
+    return health(f"127.0.0.1:{port}") == "SERVING"

@@ -1,0 +1,168 @@
+"""A way to a server that can be made slow, silent, or cut."""
+
+import asyncio
+import contextlib
+import socket
+import struct
+import threading
+from collections.abc import Coroutine, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+_CHUNK = 65_536
+_RST = struct.pack("ii", 1, 0)  # SO_LINGER of 0 s: close() sends RST
+
+
+@dataclass(eq=False)
+class _Pair:
+    """A caller's connection and the one to the server that belongs to it."""
+
+    caller: asyncio.StreamWriter
+    server: asyncio.StreamWriter
+    replied: int = 0  # bytes towards the caller
+
+
+class Proxy:
+    """Carries TCP connections to a server, as badly as it is told to.
+
+    Attributes:
+        target: Port of the server; another one counts for new connections.
+        latency_s: Added to each way.
+        bytes_per_s: Most in each direction of each connection; 0 for any.
+        silent: Nothing is carried, and nothing is closed: the other side seems to have gone without a word.
+        cut_after: Bytes of replies after which a connection ends with RST, `cuts` times.
+        flip_after: Bytes of replies after which one bit of the next is flipped, `cuts` times.
+        accepted: Connections so far.
+        carried: Bytes so far, both ways.
+        ended: Connections that the server has ended.
+    """
+
+    def __init__(self, target: int) -> None:
+        self.target = target
+        self.latency_s = 0.0
+        self.bytes_per_s = 0
+        self.silent = False
+        self.cut_after: int | None = None
+        self.flip_after: int | None = None
+        self.cuts = 0
+        self.accepted = 0
+        self.carried = 0
+        self.ended = 0
+        self.port = 0
+        self._pairs: set[_Pair] = set()
+        self._loop = asyncio.new_event_loop()
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def cut(self) -> int:
+        """Ends all connections with RST on both sides. Returns how many."""
+        return self._run(self._cut(list(self._pairs)))
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator["Proxy"]:
+        thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        thread.start()
+        server = self._run(asyncio.start_server(self._accept, "127.0.0.1", 0))
+        self.port = server.sockets[0].getsockname()[1]
+        try:
+            yield self
+        finally:
+            self._loop.call_soon_threadsafe(server.close)
+            self.cut()
+            self._run(self._finish())
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            thread.join()
+            self._loop.close()
+
+    async def _finish(self) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+    def _run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.accepted += 1
+        try:
+            back, server = await asyncio.open_connection("127.0.0.1", self.target)
+        except OSError:
+            _reset(writer)
+            return
+        pair = _Pair(writer, server)
+        self._pairs.add(pair)
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.gather(self._carry(pair, reader, server, "caller"), self._carry(pair, back, writer, "server"))
+        self._pairs.discard(pair)
+        writer.close()
+        server.close()
+
+    async def _carry(self, pair: _Pair, source: asyncio.StreamReader, target: asyncio.StreamWriter, whose: str) -> None:
+        """Carries one direction: bytes arrive `latency_s` after they came, in order, at most so many a second."""
+        queue: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(256)
+
+        async def receive() -> None:
+            with contextlib.suppress(OSError):
+                while data := await source.read(_CHUNK):
+                    await queue.put((self._loop.time(), data))
+            self.ended += whose == "server"
+            await queue.put((self._loop.time(), b""))
+
+        receiver = asyncio.create_task(receive())
+        try:
+            while True:
+                came, data = await queue.get()
+                while self.silent:  # noqa: ASYNC110 - set from another thread
+                    await asyncio.sleep(0.02)
+                await asyncio.sleep(max(0, came + self.latency_s - self._loop.time()))
+                if not data:
+                    target.write_eof()
+                    return
+                if self.bytes_per_s:
+                    for start in range(0, len(data), 1500):
+                        piece = data[start : start + 1500]
+                        await asyncio.sleep(len(piece) / self.bytes_per_s)
+                        target.write(piece)
+                    data = b""
+                if whose == "server":
+                    data = await self._damaged(pair, data)
+                self.carried += len(data)
+                target.write(data)
+                await target.drain()
+        except OSError:
+            return
+        finally:
+            receiver.cancel()
+
+    async def _damaged(self, pair: _Pair, data: bytes) -> bytes:
+        before, pair.replied = pair.replied, pair.replied + len(data)
+        if self.cuts <= 0:
+            return data
+        if self.flip_after is not None and before <= self.flip_after < pair.replied:
+            self.cuts -= 1
+            at = self.flip_after - before
+            return data[:at] + bytes([data[at] ^ 16]) + data[at + 1 :]
+        if self.cut_after is not None and pair.replied > self.cut_after:
+            self.cuts -= 1
+            pair.caller.write(data[: max(0, self.cut_after - before)])
+            await pair.caller.drain()
+            await self._cut([pair])
+            raise ConnectionResetError
+        return data
+
+    async def _cut(self, pairs: list[_Pair]) -> int:
+        for pair in pairs:
+            _reset(pair.caller)
+            _reset(pair.server)
+        return len(pairs)
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    link: socket.socket | None = writer.get_extra_info("socket")
+    if link is not None:
+        with contextlib.suppress(OSError):
+            link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RST)
+    writer.transport.abort()

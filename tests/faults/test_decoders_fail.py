@@ -1,0 +1,179 @@
+"""Rows 6, 7, 9 and 20: decoders die or stop while people click, and everything is restarted."""
+
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from conftest import wait_until
+from maskwire.v1 import decoder_pb2, decoder_pb2_grpc, types_pb2
+from wire import picture
+
+from . import processes
+from .processes import Server
+from .results import Observation
+from .world import Doing, World, counts
+
+CLICKS = [(30, 20), (10, 10), (50, 35), (20, 30)]
+
+
+def serving(world: World, client: Any, image_id: str) -> Server:
+    """The decoder that a client asks first about an image."""
+    _, address = client._client._connection.decoders.pick(image_id, 0)
+    return next(server for server in world.decoders if server.address == address)
+
+
+def clicked(world: World, number: int) -> list[str]:
+    """The right masks of a session's clicks."""
+    with world.calm.session(picture(number)) as session:
+        return [counts(session.click(*point)) for point in CLICKS]
+
+
+@pytest.mark.fault(6)
+@pytest.mark.parametrize("fault", ["SIGKILL", "SIGSTOP"])
+def test_a_decoder_dies_under_open_streams(world: World, note: Observation, fault: str) -> None:
+    note.injected = f"{fault} to the decoder of four sessions with two clicks each"
+    right = clicked(world, 60)
+    with world.client() as client:
+        client.embed(picture(60), image_id=f"six-{fault}")
+        sessions = [client.session(image_id=f"six-{fault}") for _ in range(4)]
+        for session in sessions:
+            session.__enter__()
+            assert [counts(session.click(*point)) for point in CLICKS[:2]] == right[:2]
+        note.fault()
+        serving(world, client, f"six-{fault}").send(signal.Signals[fault])
+        answers = [Doing(lambda session=session: counts(session.click(*CLICKS[2]))) for session in sessions]
+        assert [answer.result() for answer in answers] == [right[2]] * 4
+        took_s = note.recovered()
+        for session in sessions:
+            assert counts(session.click(*CLICKS[3])) == right[3]
+            session.close()
+    assert took_s < 10
+    note.observed = f"all four were answered {took_s:.2f} s later by the other decoder, with the right masks"
+
+
+@pytest.mark.fault(6, variant="unary")
+def test_a_decoder_stands_still_under_a_unary_click(world: World, note: Observation) -> None:
+    note.injected = "SIGSTOP to the decoder of an image, then a unary click"
+    with world.client() as client:
+        world.check(client, 61)
+        stored = client.embed(picture(61))
+        client.segment(image_id=stored.image_id, points=[(30, 20)])
+        victim = serving(world, client, stored.image_id)
+        note.fault()
+        victim.send(signal.SIGSTOP)
+        assert counts(client.segment(image_id=stored.image_id, points=[(30, 20)])) == world.right(61)
+        took_s = note.recovered()
+    assert took_s < 3
+    note.observed = f"answered after {took_s:.2f} s: the other decoder is asked too after 1 s"
+
+
+@pytest.mark.fault(7)
+def test_a_decoder_is_asked_to_stop_under_load(world: World, note: Observation) -> None:
+    note.injected = "SIGTERM to the decoder of eight sessions that were clicking all the time"
+    right = clicked(world, 70)
+    prompts, stop = Counter[str](), threading.Event()
+    with world.client() as client:
+        client.embed(picture(70), image_id="seven")
+
+        def work() -> None:
+            with client.session(image_id="seven") as session:
+                while not stop.is_set():
+                    session.new_object()
+                    for point, expected in zip(CLICKS, right, strict=True):
+                        assert counts(session.click(*point)) == expected
+                        prompts["right"] += 1
+
+        workers = [Doing(work) for _ in range(8)]
+        wait_until(lambda: prompts["right"] > 40, 30)
+        note.fault()
+        assert serving(world, client, "seven").end() == 0
+        note.recovered()
+        after = prompts["right"] + 40
+        wait_until(lambda: prompts["right"] > after, 30)
+        stop.set()
+        for worker in workers:
+            worker.result()
+    note.observed = f"{prompts['right']} prompts, 0 lost, 0 wrong; exit code 0"
+
+
+@pytest.mark.fault(9)
+def test_everything_is_restarted_under_load(world: World, note: Observation) -> None:
+    note.injected = "SIGTERM and a new start of one encoder and decoder, then of the others, then of the store"
+    numbers = [90, 91, 92, 93]
+    right = {number: world.right(number) for number in numbers}
+    done, stop = Counter[str](), threading.Event()
+    with world.client(retry_s=30) as client:
+
+        def work(number: int) -> None:
+            while not stop.is_set():
+                assert counts(client.segment(picture(number), points=[(30, 20)])) == right[number]
+                fresh = picture(random.getrandbits(40))
+                client.embed(fresh)
+                done["operations"] += 2
+
+        workers = [Doing(lambda number=number: work(number)) for number in numbers]
+        wait_until(lambda: done["operations"] > 20, 30)
+        note.fault()
+        for servers in [*zip(world.encoders, world.decoders, strict=True), (world.store,)]:
+            for server in servers:
+                server.end()
+                server.start()
+            for server in servers:
+                server.wait()
+        note.recovered()
+        after = done["operations"] + 20
+        wait_until(lambda: done["operations"] > after, 30)
+        stop.set()
+        for worker in workers:
+            worker.result()
+    note.observed = f"{done['operations']} operations meanwhile, 0 errors, 0 wrong masks"
+
+
+@pytest.mark.fault(20)
+def test_a_thousand_calls_are_cancelled_while_they_read_the_store(world: World, note: Observation) -> None:
+    note.injected = "1,000 calls on 20 images cancelled after 0 to 10 ms, in a decoder that keeps no image in memory"
+    server = processes.decoder(world.folder, world.url, "--cache-bytes", "0").start().wait()
+    try:
+        right = {number: world.right(number) for number in range(200, 220)}
+        keys = {number: world.calm.embed(picture(number)).content_key for number in right}
+        point = types_pb2.Prompt(points=[types_pb2.Point(x_px=30, y_px=20)])
+
+        def request(number: int) -> decoder_pb2.SegmentRequest:
+            return decoder_pb2.SegmentRequest(image_id="x", namespace="calm", content_key=keys[number], prompts=[point])
+
+        pick, outcomes = random.Random(20), Counter[str]()
+        with grpc.insecure_channel(server.address) as channel:
+            stub = decoder_pb2_grpc.DecoderServiceStub(channel)
+            stub.Segment(request(200))
+            files, connections = server.open_files, len(world.raw.client_list())
+            for _ in range(100):
+                calls = [(number, stub.Segment.future(request(number))) for number in pick.sample(list(keys), 10)]
+                time.sleep(pick.uniform(0, 0.01))
+                for _, call in calls:
+                    call.cancel()
+                    outcomes["cancelled" if call.cancelled() else "answered"] += 1
+            answers = [(number, stub.Segment.future(request(number))) for number in list(keys) * 5]
+            for number, call in answers:
+                (result,) = call.result(60).results
+                assert result.masks[0].rle.counts == right[number]
+        assert outcomes["cancelled"] > 500
+        wait_until(lambda: server.open_files <= files + 40, 10)
+        assert len(world.raw.client_list()) <= connections + 40  # one for each thread that reads, at most
+        note.observed = (
+            f"{outcomes['cancelled']} cancelled in time; 100 answers after them right; {server.open_files - files} "
+            f"more open files, {len(world.raw.client_list()) - connections} more connections"
+        )
+    finally:
+        server.end()
+
+
+def test_the_pictures_have_different_masks(world: World) -> None:
+    """Else a wrong answer could not be told from a right one."""
+    assert len({world.right(number) for number in range(200, 220)}) > 15
+    assert np.ptp([len(world.right(number)) for number in range(200, 220)]) > 0

@@ -1,0 +1,114 @@
+"""Rows 25 and 38: ten times too much, and streams without end."""
+
+import asyncio
+import os
+import statistics
+import time
+from collections import Counter
+
+import grpc
+import pytest
+from maskwire.cli.status import health
+from maskwire.v1 import decoder_pb2 as pb
+from maskwire.v1 import decoder_pb2_grpc, encoder_pb2_grpc, types_pb2
+from wire import details, header, picture
+
+from .results import Observation
+from .streams import run as open_and_cancel
+from .world import World
+
+
+@pytest.mark.fault(25)
+@pytest.mark.parametrize("kind", ["encoder", "decoder"])
+def test_ten_times_too_much(world: World, note: Observation, kind: str) -> None:
+    note.injected = "calls with deadlines of 2 s for 5 s, ten times as many as were answered one after another before"
+    server = (world.encoders if kind == "encoder" else world.decoders)[0]
+    stored = world.calm.embed(picture(250))
+    point = types_pb2.Prompt(points=[types_pb2.Point(x_px=30, y_px=20)])
+    many = [point] * 20  # work that outweighs the call itself, as a real model's does
+    segment = pb.SegmentRequest(image_id="x", namespace="calm", content_key=stored.content_key, prompts=many)
+    codes, refused_ms, answered_ms, healths = Counter[str](), list[float](), list[float](), Counter[str]()
+    numbers = iter(range(25_000, 99_000))
+
+    async def call(stub: object, timeout_s: float) -> None:
+        started = time.perf_counter()
+        try:
+            if kind == "decoder":
+                await stub.Segment(segment, timeout=timeout_s)  # type: ignore[attr-defined]
+            else:
+                data = picture(next(numbers))
+                sent = time.perf_counter()
+                upload = stub.EncodeImage(timeout=timeout_s)  # type: ignore[attr-defined]
+                started = sent
+                await upload.write(encode_header(data))
+                await upload.write(encode_chunk(data))
+                await upload.done_writing()
+                await upload
+        except grpc.aio.AioRpcError as error:
+            codes[details(error)[1] if error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED else error.code().name] += 1
+            refused_ms.append((time.perf_counter() - started) * 1e3)
+        else:
+            codes["answered"] += 1
+            answered_ms.append((time.perf_counter() - started) * 1e3)
+
+    async def overload() -> float:
+        async with grpc.aio.insecure_channel(server.address) as channel:
+            kinds = {"encoder": encoder_pb2_grpc.EncoderServiceStub, "decoder": decoder_pb2_grpc.DecoderServiceStub}
+            stub = kinds[kind](channel)
+            started = time.perf_counter()
+            for _ in range(20):
+                await call(stub, 10)
+            rate = 20 / (time.perf_counter() - started)
+            codes.clear()
+            answered_ms.clear()
+            calls, begun = [], time.perf_counter()
+            while (now := time.perf_counter() - begun) < 5:
+                while len(calls) < now * 10 * rate:
+                    calls.append(asyncio.create_task(call(stub, 2)))
+                await asyncio.sleep(0.01)
+                if len(calls) % 50 == 0:
+                    healths[await asyncio.to_thread(health, server.address)] += 1
+            await asyncio.gather(*calls)
+            return rate
+
+    with world.switched("slow", *world.encoders):
+        rate = asyncio.run(overload())
+    refused_ms.sort()
+    assert set(codes) <= {"answered", "QUEUE_FULL", "DEADLINE_EXCEEDED"}
+    assert codes["answered"] > 0
+    assert codes["QUEUE_FULL"] > codes["answered"]
+    assert codes["DEADLINE_EXCEEDED"] <= 0.05 * sum(codes.values())
+    assert set(healths) <= {"SERVING"}
+    assert health(server.address) == "SERVING"
+    note.observed = (
+        f"{rate:.0f}/s before; of {sum(codes.values())} calls {codes['answered']} answered in their 2 s (half within "
+        f"{statistics.median(answered_ms):.0f} ms), {codes['QUEUE_FULL']} refused (half within "
+        f"{statistics.median(refused_ms):.0f} ms), {codes['DEADLINE_EXCEEDED']} too late; SERVING all the time"
+    )
+
+
+def encode_header(data: bytes):  # type: ignore[no-untyped-def]
+    from maskwire.v1 import encoder_pb2
+
+    return encoder_pb2.EncodeImageRequest(header=header(data))
+
+
+def encode_chunk(data: bytes):  # type: ignore[no-untyped-def]
+    from maskwire.v1 import encoder_pb2
+
+    return encoder_pb2.EncodeImageRequest(chunk=data)
+
+
+@pytest.mark.fault(38, variant="short")
+def test_streams_are_opened_and_cancelled(world: World, note: Observation) -> None:
+    count = int(os.environ.get("MASKWIRE_TEST_STREAMS", "4000"))
+    note.injected = f"{count} streams opened and cancelled, in turn before, while and after they are answered"
+    server = world.decoders[0]
+    asyncio.run(open_and_cancel(server.address, 3000))  # what a server allocates once
+    files, before = server.open_files, server.rss
+    asyncio.run(open_and_cancel(server.address, count))
+    grown = (server.rss - before) / (1 << 20)
+    assert grown < 16
+    assert server.open_files <= files + 2
+    world.check(world.calm, 250)
+    note.observed = f"resident memory grew by {grown:.1f} MiB, open files by {server.open_files - files}"

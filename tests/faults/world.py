@@ -1,0 +1,159 @@
+"""A small cluster: a store, encoders, decoders, and the masks that are right."""
+
+import contextlib
+import functools
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import redis
+from conftest import wait_until
+from maskwire import Client, Result
+from maskwire.v1 import decoder_pb2_grpc, encoder_pb2, encoder_pb2_grpc
+from wire import picture
+
+from . import processes
+from .processes import Server
+
+
+class World:
+    """Starts everything. Parts are killed and started again as tests like; each keeps its port.
+
+    Args:
+        folder: For logs and switches.
+        count: Encoders, and decoders.
+
+    Attributes:
+        url: Of the store.
+        raw: A connection to the store.
+    """
+
+    def __init__(self, folder: Path, count: int = 2) -> None:
+        self.folder = folder
+        self.store = processes.store(folder)
+        self.url = f"redis://127.0.0.1:{self.store.port}/0"
+        self.encoders = [processes.encoder(folder, self.url) for _ in range(count)]
+        self.decoders = [processes.decoder(folder, self.url) for _ in range(count)]
+        self.raw = redis.Redis.from_url(self.url)
+        self._right: dict[tuple[int, tuple[int, int]], str] = {}
+
+    @property
+    def servers(self) -> list[Server]:
+        return [*self.encoders, *self.decoders]
+
+    def __enter__(self) -> "World":
+        self.store.start().wait()
+        for server in self.servers:
+            server.start()
+        for server in self.servers:
+            server.wait()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for server in [*self.servers, self.store]:
+            if server.lives:
+                server.end()
+        self.raw.close()
+
+    def mend(self) -> None:
+        """Everything runs and works again."""
+        for server in [self.store, *self.servers]:
+            if server.lives:
+                server.send(signal.SIGCONT)
+            else:
+                server.start()
+        for encoder in self.encoders:
+            for switch in processes.switches(encoder).iterdir():
+                if switch.name in ("hold", "slow", "memory", "stored"):
+                    switch.unlink()
+        for server in [self.store, *self.servers]:
+            server.wait()
+
+    def client(self, **arguments: Any) -> Client:
+        """A client of all encoders and decoders, or of others."""
+        wanted = {"encoder": self.encoders, "decoder": self.decoders} | arguments
+        for kind in ("encoder", "decoder"):
+            if not isinstance(wanted[kind], str):
+                wanted[kind] = ",".join(server.address for server in wanted[kind])
+        return Client(**wanted)
+
+    # Right answers
+
+    @functools.cached_property
+    def calm(self) -> Client:
+        """A client that nobody disturbs, for the right answers."""
+        return self.client(namespace="calm")
+
+    def right(self, number: int, point: tuple[int, int] = (30, 20)) -> str:
+        """RLE of the mask of a click on the picture of a number, asked while nothing is wrong."""
+        if (number, point) not in self._right:
+            self._right[number, point] = counts(self.calm.segment(picture(number), points=[point]))
+        return self._right[number, point]
+
+    def check(self, client: Client, number: int, point: tuple[int, int] = (30, 20)) -> None:
+        """Asks, and compares with the right answer."""
+        assert counts(client.segment(picture(number), points=[point])) == self.right(number, point)
+
+    # Encoders
+
+    @contextlib.contextmanager
+    def stub(self, server: Server) -> Iterator[Any]:
+        kind = encoder_pb2_grpc.EncoderServiceStub if server in self.encoders else decoder_pb2_grpc.DecoderServiceStub
+        with grpc.insecure_channel(server.address) as channel:
+            yield kind(channel)
+
+    def load(self, server: Server) -> encoder_pb2.GetLoadResponse:
+        with self.stub(server) as stub:
+            return stub.GetLoad(encoder_pb2.GetLoadRequest(), timeout=10)
+
+    @contextlib.contextmanager
+    def switched(self, switch: str, *servers: Server) -> Iterator[None]:
+        files = [processes.switches(server) / switch for server in servers or self.encoders]
+        for file in files:
+            file.touch()
+        try:
+            yield
+        finally:
+            for file in files:
+                file.unlink(missing_ok=True)
+
+    def busy(self, *servers: Server) -> Server:
+        """The encoder whose model has an image, when one has."""
+        found: list[Server] = []
+
+        def look() -> bool:
+            found.extend(server for server in servers or self.encoders if self.load(server).encoding)
+            return bool(found)
+
+        wait_until(look, 20)
+        return found[0]
+
+
+def counts(result: Result) -> str:
+    return str(result.rle["counts"])
+
+
+class Doing(threading.Thread):
+    """A call on a thread of its own, whose outcome can be waited for."""
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        super().__init__(daemon=True)
+        self._call = call
+        self.outcome: Any = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self.outcome = self._call()
+        except BaseException as error:  # given to whoever asks
+            self.outcome = error
+
+    def result(self, seconds: float = 60) -> Any:
+        self.join(seconds)
+        assert not self.is_alive(), "no answer in time"
+        if isinstance(self.outcome, BaseException):
+            raise self.outcome
+        return self.outcome
