@@ -5,7 +5,8 @@ import sys
 
 from maskwire.v1 import decoder_pb2_grpc
 from maskwire_core.config import DecoderSettings, from_command_line
-from maskwire_core.rpc import configure_logging, serve
+from maskwire_core.logs import configure_logging
+from maskwire_core.rpc import serve
 from maskwire_core.store import open_store
 
 from maskwire_decoder.batched import is_available
