@@ -153,7 +153,7 @@ stage.scene = () => ({
   cursor: pointing.cursor,
 });
 
-viewport.addEventListener("change", () => status.zoom(viewport.scale));
+viewport.addEventListener("change", () => picture && status.zoom(viewport.scale));
 everything.addEventListener("change", () => stage.draw("overlay"));
 editor.addEventListener("answer", ({ detail }) => status.mask(detail.timings, detail.roundTripMs));
 editor.addEventListener("error", ({ detail }) => notices.error(detail.message));

@@ -81,7 +81,7 @@ export class Stage {
     context.imageSmoothingEnabled = scale < CRISP_SCALE;
     context.imageSmoothingQuality = "high";
     context.fillStyle = "#fff"; // what servers lay under transparent images
-    context.fillRect(0, 0, bitmap.width, bitmap.height);
+    context.fillRect(1 / scale, 1 / scale, bitmap.width - 2 / scale, bitmap.height - 2 / scale); // no white fringe
     context.drawImage(small ? this._small : bitmap, 0, 0, bitmap.width, bitmap.height);
   }
 
@@ -95,9 +95,10 @@ export class Stage {
       if (item.mask && item.visible) this._drawMask(item.mask, item.colour, this._strength(item, selected, preview));
     }
     if (lit) this._drawMask(lit.mask, "#ffffff", { fill: 0.25, width: 2 });
-    if (preview?.mask) this._drawMask(preview.mask, selected.colour, { fill: 0.34, width: 1.5, dash: [5, 4] });
+    const tint = selected.generated ? "#ffffff" : selected.colour; // a generated mask stays, the click is a new object's
+    if (preview?.mask) this._drawMask(preview.mask, tint, { fill: 0.34, width: 1.5, dash: [5, 4] });
     for (const item of items) if (item.visible && item === selected) this._drawPrompt(item, preview);
-    if (preview?.box) this._drawBox(preview.box, selected.colour);
+    if (preview?.box) this._drawBox(preview.box, tint);
     if (cursor) this._drawCursor(cursor);
   }
 
