@@ -117,6 +117,19 @@ class Tab:
     def click(self, x: float, y: float, **options: Any) -> None:
         self.page.mouse.click(*self.screen(x, y), **options)
 
+    def zoom(self, x: float, y: float, delta: float) -> None:
+        """Turns the wheel over a place of the window, in CSS pixels."""
+        before = self.page.evaluate("() => app.viewport.scale")
+        self.page.mouse.move(x, y)
+        self.page.mouse.wheel(0, -delta)
+        self.page.wait_for_function("before => app.viewport.scale !== before", arg=before)
+
+    def look_away(self) -> None:
+        """Takes the mouse off the image, and waits until no preview is drawn."""
+        self.page.mouse.move(640, 20)
+        self.page.wait_for_function("() => !app.editor.preview")
+        self.page.evaluate("() => new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
+
     def drag(self, x0: float, y0: float, x1: float, y1: float) -> None:
         self.move(x0, y0)
         self.page.mouse.down()

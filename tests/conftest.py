@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import numpy as np
@@ -24,6 +24,10 @@ from maskwire.cli.up import _store_program
 from maskwire.v1 import decoder_pb2_grpc, encoder_pb2_grpc
 from PIL import Image
 from reference import build_tiny
+
+if TYPE_CHECKING:
+    from chromium import Gateway, Tab
+    from playwright.sync_api import Browser
 
 ROOT = Path(__file__).parent.parent
 EXACT = ("--store-codec", "fp32", "--backend", "torch")
@@ -211,3 +215,37 @@ def encoder(stack: Stack) -> Iterator[Any]:
 def decoder(stack: Stack) -> Iterator[Any]:
     with grpc.insecure_channel(stack.decoder) as channel:
         yield decoder_pb2_grpc.DecoderServiceStub(channel)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["Browser"]:
+    from chromium import chromium  # playwright's event loop stays this module's
+
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def site(stack: Stack) -> Iterator["Gateway"]:
+    """A gateway with the page."""
+    from chromium import Gateway
+
+    started = Gateway(stack.encoder, stack.decoder)
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def open_tab(browser: "Browser", site: "Gateway") -> Iterator[Callable[..., "Tab"]]:
+    """Opens the page; arguments as Tab's."""
+    from chromium import Tab
+
+    tabs: list[Tab] = []
+
+    def make(url: str = site.url, **options: Any) -> Tab:
+        tabs.append(Tab(browser, url, **options))
+        return tabs[-1]
+
+    yield make
+    for tab in tabs:
+        tab.close()

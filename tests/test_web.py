@@ -1,53 +1,24 @@
 """The page in a real browser, over a gateway, an encoder, a decoder and a store."""
 
 import base64
-import io
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-from chromium import Gateway, Tab, chromium, decoded
+from chromium import Gateway, Tab
 from conftest import Stack, server
-from maskwire import Client
 from numpy.typing import NDArray
 from PIL import Image
-from playwright.sync_api import Browser, expect
-from pycocotools import mask as coco
+from playwright.sync_api import expect
 
 OpenTab = Callable[..., Tab]
 CLICK, OUTSIDE, BOX, OTHER = (260, 130), (300, 330), (135, 40, 500, 345), (50, 40)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def gateway(stack: Stack) -> Iterator[Gateway]:
-    started = Gateway(stack.encoder, stack.decoder)
-    yield started
-    started.stop()
-
-
-@pytest.fixture
-def open_tab(browser: Browser, gateway: Gateway) -> Iterator[OpenTab]:
-    tabs: list[Tab] = []
-
-    def make(**options: Any) -> Tab:
-        tabs.append(Tab(browser, options.pop("url", gateway.url), **options))
-        return tabs[-1]
-
-    yield make
-    for tab in tabs:
-        tab.close()
 
 
 @pytest.fixture
@@ -56,49 +27,6 @@ def tab(open_tab: OpenTab) -> Tab:
     made = open_tab()
     made.open_sample()
     return made
-
-
-def random_masks() -> Iterator[NDArray[np.uint8]]:
-    random = np.random.default_rng()
-    yield np.zeros((5, 7), np.uint8)
-    yield np.ones((9, 4), np.uint8)
-    yield np.eye(6, dtype=np.uint8)
-    for _ in range(30):
-        height, width = random.integers(1, 90, 2)
-        yield (random.uniform(size=(height, width)) < random.uniform()).astype(np.uint8)
-    for _ in range(4):  # long counts
-        noise = cv2.GaussianBlur(random.normal(size=(700, 1100)), (0, 0), random.uniform(3, 40))
-        yield (noise > random.normal() * noise.std()).astype(np.uint8)
-
-
-def test_masks_are_decoded_and_outlined_exactly(open_tab: OpenTab) -> None:
-    tab = open_tab()
-    masks = list(random_masks())
-    rles = [coco.encode(np.asfortranarray(mask)) for mask in masks]
-    script = """async (rles) => {
-        const { Mask } = await import('/assets/rle.js');
-        const { outlines, signedArea } = await import('/assets/contours.js');
-        return rles.map(({ size: [height, width], counts }) => {
-            const mask = new Mask({ height, width, counts });
-            const lines = outlines(mask);
-            const bytes = btoa([...mask.bytes(1)].map((byte) => String.fromCharCode(byte)).join(''));
-            return { bytes, area: mask.area, box: mask.box, lines, doubled: lines.reduce((s, l) => s + signedArea(l), 0) };
-        });
-    }"""
-    answers = tab.page.evaluate(script, [{**rle, "counts": rle["counts"].decode()} for rle in rles])
-    for mask, rle, answer in zip(masks, rles, answers, strict=True):
-        np.testing.assert_array_equal(
-            np.frombuffer(base64.b64decode(answer["bytes"]), np.uint8).reshape(mask.shape), mask
-        )
-        assert answer["area"] == coco.area(rle) == answer["doubled"] / 2
-        assert answer["box"] == coco.toBbox(rle).tolist()
-        filled = np.zeros(mask.shape, bool)
-        for line in answer["lines"]:
-            for (x0, y0), (x1, y1) in zip(line, [*line[1:], line[0]], strict=True):
-                assert (x0 == x1) != (y0 == y1)
-                if x0 == x1:  # even-odd: behind each vertical edge inside and outside change places
-                    filled[min(y0, y1) : max(y0, y1), x0:] ^= True
-        np.testing.assert_array_equal(filled, mask.astype(bool))
 
 
 def test_people_click_an_object_into_shape_and_take_it_home(
@@ -235,78 +163,6 @@ def test_everything_is_found_kept_and_cancelled(tab: Tab, stack: Stack, photo: P
     tab.until("it.mask")  # clicks go on
 
 
-def marked(path: Path, size: tuple[int, int], places: list[tuple[int, int]], **options: Any) -> Path:
-    """A grey picture with green pixels."""
-    pixels = np.full((size[1], size[0], 3), 120, np.uint8)
-    for x, y in places:
-        pixels[y, x] = (0, 255, 0)
-    Image.fromarray(pixels).save(path, **options)
-    return path
-
-
-@pytest.mark.parametrize("ratio", [1, 2])
-def test_places_are_right_under_any_zoom_and_pixel_ratio(open_tab: OpenTab, tmp_path: Path, ratio: int) -> None:
-    """What is under the pointer on the screen is what the page says and sends."""
-    places = [(7, 5), (1300, 700), (2995, 1990)]
-    tab = open_tab(device_scale_factor=ratio)
-    tab.open_file(marked(tmp_path / "marks.png", (3000, 2000), places))
-    random = np.random.default_rng()
-    for x, y in places:
-        tab.page.keyboard.press("0")
-        outwards = np.sign([x - 1500, y - 1000])
-        for _ in range(3):  # beside the mark, so that it moves as well: towards the middle
-            tab.page.mouse.move(*(tab.screen(x, y) + outwards * random.uniform(2, 10, 2)))
-            tab.page.mouse.wheel(0, -random.uniform(600, 1000))
-            tab.page.wait_for_timeout(100)
-        scale = tab.page.evaluate("() => app.viewport.scale")
-        assert scale > 3
-        shot = np.asarray(Image.open(io.BytesIO(tab.page.screenshot())).convert("RGB")).astype(int)
-        rows, columns = np.nonzero((shot[..., 1] > 200) & (shot[..., 0] < 60) & (shot[..., 2] < 60))
-        assert len(rows) >= scale**2 * ratio**2 / 2
-        seen = (np.array([columns.mean(), rows.mean()]) + 0.5) / ratio
-        tab.page.mouse.click(*seen)
-        tab.until("it.prompt.points.length")
-        point = tab.prompt["points"][-1]
-        shown = [float(part) for part in tab.page.inner_text("#place").removeprefix("x").split("y")]
-        np.testing.assert_allclose(shown, (point["x_px"], point["y_px"]), atol=1e-3)
-        # Chromium reports where the mouse is in whole CSS pixels.
-        np.testing.assert_allclose(shown, (x + 0.5, y + 0.5), atol=1 / scale + 0.06)
-        np.testing.assert_allclose(tab.screen(*shown), seen, atol=1.1)
-
-
-def test_masks_are_drawn_where_they_are(open_tab: OpenTab) -> None:
-    tab = open_tab(device_scale_factor=2)
-    tab.open_sample()
-    tab.click(*CLICK)
-    tab.until("it.mask")
-    tab.move(200, 150)
-    tab.page.mouse.wheel(0, -400)
-    tab.page.mouse.move(2, 400)
-    tab.page.wait_for_timeout(300)
-    mask, alpha = tab.mask, tab.overlay_alpha()
-    rows, columns = np.mgrid[0 : alpha.shape[0] : 3, 0 : alpha.shape[1] : 3]
-    scale, left, top = tab.page.evaluate("() => [app.viewport.scale, app.viewport.x, app.viewport.y]")
-    x, y = (columns + 0.5) / 2 / scale - left / scale, (rows + 0.5) / 2 / scale - top / scale
-    inside = (x >= 0) & (y >= 0) & (x < mask.shape[1]) & (y < mask.shape[0])
-    x, y, drawn = x[inside], y[inside], alpha[rows[inside], columns[inside]] > 0
-    padded = np.pad(mask, 1).astype(np.uint8)
-    border = cv2.morphologyEx(padded, cv2.MORPH_GRADIENT, np.ones((5, 5), np.uint8))[1:-1, 1:-1]
-    sure = (border[y.astype(int), x.astype(int)] == 0) & (np.hypot(x - CLICK[0], y - CLICK[1]) > 8)
-    np.testing.assert_array_equal(drawn[sure], mask[y.astype(int), x.astype(int)][sure])
-    assert drawn[sure].sum() > 500
-
-
-def test_photographs_are_turned_as_the_server_turns_them(open_tab: OpenTab, tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90 degrees
-    tab = open_tab()
-    tab.open_file(marked(tmp_path / "turned.jpg", (64, 40), [], exif=exif))
-    expect(tab.page.locator("#title")).to_contain_text("40 × 64")
-    tab.click(20, 60)
-    tab.until("it.prompt.points.length")
-    assert tab.page.locator(".notice").count() == 0
-
-
 def test_a_killed_gateway_is_survived(open_tab: OpenTab, stack: Stack, photo: Path) -> None:
     gateway = Gateway(stack.encoder, stack.decoder)
     try:
@@ -340,96 +196,6 @@ def test_a_killed_gateway_is_survived(open_tab: OpenTab, stack: Stack, photo: Pa
             assert client.get(image_id).width == 600
     finally:
         gateway.stop()
-
-
-def test_a_token_is_asked_for(open_tab: OpenTab, stack: Stack) -> None:
-    gateway = Gateway(stack.encoder, stack.decoder, "--api-keys", "right-key")
-    try:
-        tab = open_tab(url=gateway.url)
-        field = tab.page.get_by_label("Access token", exact=True).and_(tab.page.locator("input"))
-        field.fill("wrong-key")
-        field.press("Enter")
-        expect(tab.page.locator("#token-text")).to_contain_text("refused")
-        field.fill("right-key")
-        field.press("Enter")
-        tab.open_sample()
-        tab.click(*CLICK)
-        tab.until("it.mask")
-    finally:
-        gateway.stop()
-
-
-def test_a_phone_is_enough(open_tab: OpenTab) -> None:
-    tab = open_tab(width=390, height=844, device_scale_factor=2, has_touch=True, is_mobile=True)
-    tab.page.get_by_role("button", name="Or try this one").tap()
-    tab.until_connected()
-    tab.page.touchscreen.tap(*tab.screen(*CLICK))
-    tab.until("it.prompt.points.length === 1 && it.mask")
-    tab.page.get_by_role("radio", name="Exclude").tap()
-    tab.page.touchscreen.tap(*tab.screen(*OUTSIDE))
-    tab.until("it.prompt.points.length === 2")
-    assert [point["label"] for point in tab.prompt["points"]] == [1, 0]
-    expect(tab.page.locator("#place")).to_contain_text("x 300")
-
-    fingers = tab.context.new_cdp_session(tab.page)
-
-    def touch(kind: str, *places: tuple[float, float]) -> None:
-        points = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(places)]
-        fingers.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
-
-    before = tab.page.evaluate("() => app.viewport.scale")
-    touch("touchStart", (150, 250), (250, 350))
-    touch("touchMove", (125, 225), (275, 375))
-    touch("touchMove", (100, 200), (300, 400))
-    touch("touchEnd")
-    scale = tab.page.evaluate("() => app.viewport.scale")
-    assert scale == pytest.approx(2 * before, rel=0.02)
-    start = tab.screen(*CLICK)
-    touch("touchStart", (200, 300))
-    touch("touchMove", (240, 330))
-    touch("touchEnd")
-    assert np.subtract(tab.screen(*CLICK), start) == pytest.approx((40, 30), abs=1)
-    assert len(tab.prompt["points"]) == 2
-
-    tab.page.get_by_role("button", name="Fit the image").tap()
-    tab.page.get_by_role("button", name="New").tap()
-    tab.page.get_by_role("radio", name="Box").tap()
-    touch("touchStart", tab.screen(*BOX[:2]))
-    touch("touchMove", tab.screen(300, 200))
-    touch("touchMove", tab.screen(*BOX[2:]))
-    touch("touchEnd")
-    tab.until("it.prompt.box && it.mask")
-    np.testing.assert_allclose([tab.prompt["box"][key] for key in ("x_min_px", "x_max_px")], BOX[::2], atol=3)
-    assert tab.page.evaluate("() => document.documentElement.scrollWidth") == 390
-    for button in tab.page.get_by_role("button").all():
-        edge = button.bounding_box()
-        assert edge is None or (edge["x"] >= 0 and edge["x"] + edge["width"] <= 390) or "Object" in button.inner_text()
-    tab.picture("page-phone.png")
-
-
-def test_the_keyboard_is_enough_and_all_has_a_name(open_tab: OpenTab) -> None:
-    tab = open_tab(color_scheme="dark")
-    tab.page.get_by_role("button", name="Or try this one").focus()
-    tab.page.keyboard.press("Enter")
-    tab.until_connected()
-    tab.page.keyboard.press("ArrowLeft")
-    tab.page.keyboard.press("Shift+ArrowUp")
-    tab.page.keyboard.press("Enter")
-    tab.until("it.prompt.points.length === 1")
-    tab.page.keyboard.press("Shift+ArrowDown")
-    tab.page.keyboard.press("Shift+Enter")
-    tab.until("it.prompt.points.length === 2")
-    (inside, outside) = tab.prompt["points"]
-    assert (inside["y_px"], outside["y_px"], outside["label"]) == (199, 200, 0)
-    assert tab.page.locator("#spoken").inner_text()
-    tab.page.keyboard.press("?")
-    expect(tab.page.get_by_role("dialog", name="Shortcuts")).to_be_visible()
-    tab.page.keyboard.press("Escape")
-    nameless = """() => [...document.querySelectorAll('button, input, select, canvas[tabindex]')]
-        .filter((e) => !(e.ariaLabel || e.textContent.trim() || e.labels?.length || e.id === 'file'))
-        .map((e) => e.outerHTML)"""
-    assert tab.page.evaluate(nameless) == []
-    tab.picture("page-dark.png")
 
 
 def test_images_are_dropped_and_pasted_and_other_files_explained(open_tab: OpenTab, photo: Path) -> None:

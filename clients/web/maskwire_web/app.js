@@ -267,6 +267,7 @@ addEventListener("drop", (event) => {
   openFirst(event.dataTransfer);
 });
 
+$("token-cancel").onclick = () => $("token").close("");
 setTool("include");
 api
   .models()

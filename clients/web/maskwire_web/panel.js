@@ -42,7 +42,7 @@ export class Panel {
     items.forEach((item, index) => {
       const row = this._rows.get(item) ?? this._make(item);
       if (this.list.children[index] !== row) this.list.insertBefore(row, this.list.children[index] ?? null);
-      const wasSelected = row.classList.contains("selected");
+      const before = row.className;
       row.classList.toggle("selected", item === objects.selected);
       row.classList.toggle("empty", item.isEmpty);
       row.classList.toggle("concealed", !item.visible);
@@ -50,7 +50,7 @@ export class Panel {
       select.setAttribute("aria-pressed", item === objects.selected);
       select.querySelector(".name").textContent = item.name;
       select.querySelector(".summary").textContent = summary(item);
-      if (item === objects.selected && !wasSelected) row.scrollIntoView({ block: "nearest", inline: "nearest" });
+      if (item === objects.selected && row.className !== before) row.scrollIntoView({ block: "nearest", inline: "nearest" });
     });
   }
 

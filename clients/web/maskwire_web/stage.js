@@ -14,7 +14,8 @@ export class Stage {
     this._paths = new WeakMap(); // Mask -> Path2D
     this._stale = new Set();
     viewport.addEventListener("change", () => this.draw("picture", "overlay"));
-    new ResizeObserver(([entry]) => this._resize(entry)).observe(overlay);
+    new ResizeObserver(() => this._resize()).observe(overlay);
+    this._followRatio();
   }
 
   /** @param scene () => what to draw over the picture: see _drawOverlay */
@@ -52,16 +53,27 @@ export class Stage {
     if (stale.has("overlay")) this._drawOverlay();
   }
 
-  _resize(entry) {
-    const device = entry.devicePixelContentBoxSize?.[0];
-    const { width, height } = entry.contentRect;
+  _resize() {
+    const { clientWidth: width, clientHeight: height } = this.overlay.canvas;
+    this.ratio = devicePixelRatio;
     for (const { canvas } of [this.picture, this.overlay]) {
-      canvas.width = device?.inlineSize ?? Math.round(width * devicePixelRatio);
-      canvas.height = device?.blockSize ?? Math.round(height * devicePixelRatio);
+      canvas.width = Math.round(width * this.ratio);
+      canvas.height = Math.round(height * this.ratio);
     }
-    this.ratio = this.overlay.canvas.width / Math.max(1, width);
     this.viewport.resize(width, height);
     this.draw("picture", "overlay");
+  }
+
+  /** The window may move to a screen with another pixel ratio. */
+  _followRatio() {
+    matchMedia(`(resolution: ${devicePixelRatio}dppx)`).addEventListener(
+      "change",
+      () => {
+        this._resize();
+        this._followRatio();
+      },
+      { once: true },
+    );
   }
 
   /** Clears a canvas and sets its coordinates to those of the image. */
