@@ -46,6 +46,7 @@ export class Panel {
       row.classList.toggle("selected", item === objects.selected);
       row.classList.toggle("empty", item.isEmpty);
       row.classList.toggle("concealed", !item.visible);
+      row.querySelector("[data-hide]").setAttribute("aria-pressed", !item.visible);
       const select = row.querySelector(".object");
       select.setAttribute("aria-pressed", item === objects.selected);
       select.querySelector(".name").textContent = item.name;
@@ -90,11 +91,11 @@ export class Panel {
     select.innerHTML = `<span class="swatch"></span><span class="text"><span class="name"></span><span class="summary"></span></span>`;
     select.onclick = () => this.on.select(item);
     select.ondblclick = () => this.rename(item);
-    const hide = button("eye", "Show or hide", () => {
+    const hide = button("eye", "Hide", () => {
       item.visible = !item.visible;
-      hide.setAttribute("aria-pressed", !item.visible);
       this.on.changed();
     });
+    hide.dataset.hide = "";
     row.append(
       select,
       button("pen", "Rename", () => this.rename(item)),

@@ -34,8 +34,8 @@ export class Stage {
       resizeWidth: Math.max(1, Math.round(bitmap.width * share)),
       resizeHeight: Math.max(1, Math.round(bitmap.height * share)),
       resizeQuality: "high",
-    });
-    if (this.bitmap !== bitmap) return;
+    }).catch(() => null); // closed meanwhile
+    if (!small || this.bitmap !== bitmap) return;
     this._small = small;
     this.draw("picture");
   }
