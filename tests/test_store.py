@@ -141,6 +141,14 @@ def test_what_is_no_address_is_refused(url: str) -> None:
         Store(url)
 
 
+@pytest.mark.parametrize("kind", ["redis", "rediss", "redis+cluster", "redis+sentinel"])
+def test_a_password_that_makes_no_address_is_not_told(kind: str) -> None:
+    for password in ("se/cret", "se?cret", "se#cret", "[secret"):
+        with pytest.raises(InvalidArgument) as caught:
+            Store(f"{kind}://user:{password}@localhost:6379/mymaster")
+        assert "cret" not in str(caught.value)
+
+
 def test_a_full_store_is_told_and_still_reads() -> None:
     with store_server(_store_program(), "--maxmemory", "5mb", "--maxmemory-policy", "noeviction") as url:
         store = Store(url)

@@ -52,7 +52,9 @@ class Connections:
         try:
             self.address, self._open = _way(url, timeout_s)
         except ValueError as error:
-            raise InvalidArgument("BAD_URL", f"not a store's address: {error}", field="redis_url") from error
+            # What could not be read may be a part of the password.
+            why = "percent-encode special characters in its password" if "@" in url else str(error)
+            raise InvalidArgument("BAD_URL", f"not a store's address: {why}", field="redis_url") from error
 
     @property
     def client(self) -> redis.Redis:
