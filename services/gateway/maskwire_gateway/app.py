@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncIterator
+from importlib import metadata
 from pathlib import Path
 
 from maskwire import MaskwireError
@@ -11,13 +12,15 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 from starlette.websockets import WebSocket
 
+from maskwire_gateway import handbook
 from maskwire_gateway.bodies import Bodies
+from maskwire_gateway.description import describe
 from maskwire_gateway.fetching import Fetcher
 from maskwire_gateway.front import Front, Keys
 from maskwire_gateway.native import Native
@@ -66,6 +69,14 @@ def application(settings: GatewaySettings, page: Path | None) -> ASGIApp:
     async def metrics(request: Request) -> Response:
         return Response(telemetry.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
+    document = describe(_version())
+
+    async def openapi(request: Request) -> Response:
+        return JSONResponse(document)
+
+    async def docs(request: Request) -> Response:
+        return HTMLResponse(handbook.page(document))
+
     async def index(request: Request) -> Response:
         if page is None:
             return PlainTextResponse("Maskwire's gateway. The API is described at /docs.\n")
@@ -78,6 +89,8 @@ def application(settings: GatewaySettings, page: Path | None) -> ASGIApp:
         Route("/healthz", healthz),
         Route("/readyz", readyz),
         Route("/metrics", metrics),
+        Route("/openapi.json", openapi),
+        Route("/docs", docs),
         Route("/", index),
     ]
     if page is not None:
@@ -100,6 +113,13 @@ def application(settings: GatewaySettings, page: Path | None) -> ASGIApp:
             expose_headers=_EXPOSED,
         )
     return app
+
+
+def _version() -> str:
+    try:
+        return metadata.version("maskwire")
+    except metadata.PackageNotFoundError:  # from a source tree that was not installed
+        return "0"
 
 
 async def _answer(request: Request, error: Exception) -> Response:

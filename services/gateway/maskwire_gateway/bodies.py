@@ -53,17 +53,16 @@ class Bodies:
         try:
             try:
                 async with asyncio.timeout(self._timeout_s):
-                    try:
-                        body.data = await _read(request, body, max_bytes)
-                    except Problem:
-                        await _discard(request)
-                        raise
+                    body.data = await _read(request, body, max_bytes)
             except TimeoutError as error:
                 raise Problem(
                     408, f"the body did not come within {self._timeout_s:g} s; send it faster", "BODY_TOO_SLOW"
                 ) from error
             except ClientDisconnect as error:
                 raise Problem(499, "the client has left", "CLIENT_LEFT") from error
+            except Problem:
+                await _discard(request, self._timeout_s)
+                raise
             yield body
         finally:
             self.held_bytes -= body.held_bytes
@@ -84,10 +83,11 @@ async def _read(request: Request, body: Body, max_bytes: int) -> bytes:
     return b"".join(chunks)
 
 
-async def _discard(request: Request) -> None:
+async def _discard(request: Request, timeout_s: float) -> None:
     """Reads on without keeping anything: many clients read no answer before they have sent everything."""
     if "expect" in request.headers:
         return
-    with contextlib.suppress(ClientDisconnect, RuntimeError):  # gone, or read to its end already
-        async for _ in request.stream():
-            pass
+    with contextlib.suppress(ClientDisconnect, TimeoutError, RuntimeError):  # gone, slow, or at its end already
+        async with asyncio.timeout(timeout_s):
+            async for _ in request.stream():
+                pass

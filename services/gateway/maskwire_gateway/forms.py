@@ -19,7 +19,7 @@ class Picture(BaseModel):
     value: str
 
 
-class Point(BaseModel):
+class Click(BaseModel):
     """A click in pixels of the image."""
 
     x: _NUMBER
@@ -27,7 +27,7 @@ class Point(BaseModel):
     positive: bool
 
 
-class Box(BaseModel):
+class CentredBox(BaseModel):
     """A rectangle in pixels of the image; x and y are its centre."""
 
     x: _NUMBER
@@ -39,8 +39,8 @@ class Box(BaseModel):
 class ObjectPrompt(BaseModel):
     """One object. With neither box nor points: the most prominent one."""
 
-    box: Box | None = None
-    points: list[Point] | None = None
+    box: CentredBox | None = None
+    points: list[Click] | None = None
 
     def prompt(self, width: int, height: int) -> Prompt:
         """As the client takes it. A box that leaves the image, as detectors' boxes do by fractions, ends at its edge.

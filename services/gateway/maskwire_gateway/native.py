@@ -59,7 +59,7 @@ class Native:
                 raise Problem(413, f"the image is larger than {self._max_image_bytes} bytes", "IMAGE_TOO_LARGE")
             if not data:
                 raise Problem(400, "the body is empty; send an image file", "EMPTY_IMAGE", "body")
-            response = await self._services.embed(data, header)
+            response = await self._services.embed(data, header, "body")
         self._telemetry.embedded(response.cached)
         return await wire.respond(response)
 

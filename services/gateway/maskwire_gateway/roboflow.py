@@ -153,7 +153,7 @@ class Roboflow:
 
     async def _embed(self, data: bytes, image_id: str, model: str, digest: bytes = b"") -> types_pb2.ImageInfo:
         header = encoder_pb2.EncodeImageHeader(image_id=image_id, model=model, sha256=digest)
-        response = await self._services.embed(data, header)
+        response = await self._services.embed(data, header, "image.value")
         self._telemetry.embedded(response.cached)
         return response.image
 

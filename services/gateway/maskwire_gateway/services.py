@@ -16,6 +16,7 @@ from maskwire_core.config import GatewaySettings
 
 _MODELS_S = 5
 _PROBE_S = 2
+_OF_THE_FILE = ("chunk", "header.size_bytes")
 
 
 class Services:
@@ -34,19 +35,24 @@ class Services:
     async def close(self) -> None:
         await self.connection.close()
 
-    async def embed(self, data: bytes, header: pb.EncodeImageHeader) -> pb.EncodeImageResponse:
+    async def embed(self, data: bytes, header: pb.EncodeImageHeader, place: str) -> pb.EncodeImageResponse:
         """Embeds an image file. One that is stored already is neither uploaded nor decoded.
 
         Args:
             data: The file.
             header: Name, model and so on; size, and digest where it is missing, are filled in here.
+            place: Where in the request the file is, for errors.
 
         Raises:
             MaskwireError: As `AsyncClient.embed`.
         """
         header.sha256 = header.sha256 or (await asyncio.to_thread(hashlib.sha256, data)).digest()
         header.size_bytes = len(data)
-        return await self.connection.upload(header, data)
+        try:
+            return await self.connection.upload(header, data)
+        except MaskwireError as error:
+            error.field = place if error.field in _OF_THE_FILE else error.field.removeprefix("header.")
+            raise
 
     async def get(self, request: pb.GetImageRequest) -> pb.GetImageResponse:
         """What is stored under a name."""
