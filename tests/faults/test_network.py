@@ -126,6 +126,6 @@ def test_the_link_is_bad(world: World, note: Observation, link: str) -> None:
     assert connections <= 6  # one each for two clients, and what keepalive gave up
     assert uploads <= 4
     note.observed = (
-        f"three masks and a session right in {calm_s:.1f} s; an upload with a deadline of 1 s failed after {failed_s:.2f} s; "
-        f"{connections} connections, no image twice"
+        f"three masks and a session right in {calm_s:.1f} s; an upload with a deadline of 1 s failed after "
+        f"{failed_s:.2f} s; {connections} connections, no image twice"
     )
