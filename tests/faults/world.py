@@ -17,6 +17,7 @@ from wire import picture
 
 from . import processes
 from .processes import Server
+from .proxy import Proxy
 
 
 class World:
@@ -25,19 +26,24 @@ class World:
     Args:
         folder: For logs and switches.
         count: Encoders, and decoders.
+        proxied: Whether all connections can be made bad: those of clients, and the servers' to the store.
 
     Attributes:
         url: Of the store.
-        raw: A connection to the store.
+        raw: A connection to the store, never through a proxy.
+        ways: The proxies, by the port of the server that they lead to.
     """
 
-    def __init__(self, folder: Path, count: int = 2) -> None:
+    def __init__(self, folder: Path, count: int = 2, proxied: bool = False) -> None:
         self.folder = folder
         self.store = processes.store(folder)
-        self.url = f"redis://127.0.0.1:{self.store.port}/0"
+        self.ways: dict[int, Proxy] = {}
+        self._stack = contextlib.ExitStack()
+        self._proxied = proxied
+        self.url = f"redis://{self._way(self.store)}/0"
         self.encoders = [processes.encoder(folder, self.url) for _ in range(count)]
         self.decoders = [processes.decoder(folder, self.url) for _ in range(count)]
-        self.raw = redis.Redis.from_url(self.url)
+        self.raw = redis.Redis(port=self.store.port)
         self._right: dict[tuple[int, tuple[int, int]], str] = {}
 
     @property
@@ -52,11 +58,20 @@ class World:
             server.wait()
         return self
 
+    def _way(self, server: Server) -> str:
+        """Address at which others reach a server."""
+        if not self._proxied:
+            return server.address
+        if server.port not in self.ways:
+            self.ways[server.port] = self._stack.enter_context(Proxy(server.port).running())
+        return self.ways[server.port].address
+
     def __exit__(self, *_: object) -> None:
         for server in [*self.servers, self.store]:
             if server.lives:
                 server.end()
         self.raw.close()
+        self._stack.close()
 
     def mend(self) -> None:
         """Everything runs and works again."""
@@ -77,7 +92,7 @@ class World:
         wanted = {"encoder": self.encoders, "decoder": self.decoders} | arguments
         for kind in ("encoder", "decoder"):
             if not isinstance(wanted[kind], str):
-                wanted[kind] = ",".join(server.address for server in wanted[kind])
+                wanted[kind] = ",".join(map(self._way, wanted[kind]))
         return Client(**wanted)
 
     # Right answers
