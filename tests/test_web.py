@@ -194,6 +194,15 @@ def test_a_killed_gateway_is_survived(open_tab: OpenTab, stack: Stack, photo: Pa
             tab.page.keyboard.press("Control+Shift+z")
             tab.until("it.prompt.points.length === 2")
             assert client.get(image_id).width == 600
+
+            gateway.kill()  # An image that is opened meanwhile waits.
+            tab.page.set_input_files("#file", photo)
+            expect(tab.page.locator("#working-text")).to_have_text("Waiting for the server")
+            gateway.start(other)
+            tab.until_connected()
+            tab.click(*CLICK)
+            tab.until("it.mask")
+            np.testing.assert_array_equal(tab.mask, first)
     finally:
         gateway.stop()
 

@@ -62,6 +62,7 @@ def test_a_phone_is_enough(open_tab: OpenTab) -> None:
     assert len(tab.prompt["points"]) == 2
 
     tab.page.get_by_role("button", name="Fit the image").tap()
+    tab.page.wait_for_function("before => app.viewport.scale === before", arg=before)
     tab.page.get_by_role("button", name="New").tap()
     tab.page.get_by_role("radio", name="Box").tap()
     touch("touchStart", tab.screen(*BOX[:2]))

@@ -23,6 +23,7 @@ export class Gestures {
       pointercancel: this._lost,
       pointerleave: (event) => event.pointerType !== "touch" && this.on.leave(),
       contextmenu: (event) => event.preventDefault(),
+      touchstart: (event) => event.preventDefault(), // else the browser takes a swipe's end for a fling, and eats the next tap
       wheel: this._wheel,
     })) {
       element.addEventListener(name, handle.bind(this), { passive: false });

@@ -1,6 +1,6 @@
 // What the page tells people: a line for screen readers, and messages that stay until they are read.
 
-const STAY_MS = 6000;
+const STAY_MS = 3000;
 
 export class Notices {
   /** @param spoken an aria-live element @param list where messages appear, assertive for errors */
