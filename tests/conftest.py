@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import grpc
 import numpy as np
@@ -129,6 +129,13 @@ def store_url(request: pytest.FixtureRequest) -> Iterator[str]:
         yield url
 
 
+class Servers(Protocol):
+    """An encoder and a decoder, by their addresses."""
+
+    encoder: str
+    decoder: str
+
+
 @dataclass
 class Stack:
     """What `maskwire up` started."""
@@ -186,8 +193,8 @@ def stack() -> Iterator[Stack]:
 
 
 @contextlib.contextmanager
-def running_gateway(stack: Stack, *options: str, decoder: str = "") -> Iterator[tuple[str, int]]:
-    """A gateway in front of a stack. Yields its address, http://..., and process id."""
+def running_gateway(stack: "Servers", *options: str, decoder: str = "") -> Iterator[tuple[str, int]]:
+    """A gateway in front of an encoder and a decoder. Yields its address, http://..., and process id."""
     port = free_port()
     command = [sys.executable, "-m", "maskwire_gateway", "--port", str(port), "--encoder", stack.encoder]
     with running([*command, "--decoder", decoder or stack.decoder, *options]) as process:

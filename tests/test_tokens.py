@@ -1,6 +1,7 @@
 """Who may do what, over real servers."""
 
 import asyncio
+import base64
 import json
 import subprocess
 import sys
@@ -13,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import pytest
 import small
-from conftest import free_port, running, store_server, wait_until
+from conftest import free_port, running, running_gateway, store_server, wait_until
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
@@ -28,6 +30,7 @@ from maskwire_core.callers import Caller
 from maskwire_core.limits import Bucket
 from maskwire_core.tokens import RIGHTS, Token, TokenError, Tokens
 from typer.testing import CliRunner
+from websockets.sync.client import connect
 from wire import details, failing, frames, picture
 
 PASSWORD = "a-password-of-the-store"
@@ -409,6 +412,48 @@ def test_the_client_sends_its_token_with_every_call(guarded: Guarded, monkeypatc
             assert (await first.get("nine")).image_id == "nine"
 
     asyncio.run(gateway())
+
+
+def test_the_gateway_passes_tokens_on(guarded: Guarded) -> None:
+    """Encoders and decoders judge, whichever way the token came."""
+    one, two = guarded.token(), guarded.token("other")
+    data = picture(91, 60, 40)
+    with running_gateway(guarded) as (address, _):
+
+        def embed(token: str | None = None, **options: Any) -> httpx.Response:
+            headers = {"Authorization": f"Bearer {token}"} if token else {}
+            return httpx.post(f"{address}/v1/images?image_id=mine", content=data, headers=headers, **options)
+
+        assert httpx.get(f"{address}/readyz").status_code == 200
+        for refused in (embed(), embed("mw_no_token"), embed("no token is like this"), httpx.get(f"{address}/v1/models")):
+            assert refused.status_code == 401
+            assert refused.headers["www-authenticate"] == "Bearer"
+        assert embed(one).json()["image"]["namespace"] == "acme"
+        assert embed(two).json()["image"]["namespace"] == "other"
+        reader = guarded.token(rights=["read"])
+        assert embed(reader).status_code == 403
+        for token, status in ((one, 200), (reader, 200), (None, 401)):
+            headers = {"Authorization": f"Bearer {token}"} if token else {}
+            assert httpx.get(f"{address}/v1/images/mine", headers=headers).status_code == status
+
+        # /sam2: the query goes before the header, and that before the body.
+        image = {"type": "base64", "value": base64.b64encode(data).decode()}
+
+        def old(query: str = "", header: str = "", body: str | None = None) -> int:
+            headers = {"Authorization": f"Bearer {header}"} if header else {}
+            sent = {"image": image, "api_key": body}
+            return httpx.post(f"{address}/sam2/embed_image{query}", headers=headers, json=sent).status_code
+
+        assert [old(f"?api_key={one}"), old(header=one), old(body=two)] == [200, 200, 200]
+        assert [old(), old("?api_key=no", one, two), old(header="no", body=one)] == [401, 401, 401]
+
+        url = f"{address.replace('http', 'ws')}/v1/stream"
+        for protocols, expected in ((["maskwire.v1", f"maskwire.bearer.{one}"], 0), (["maskwire.v1"], 16)):
+            with connect(url, subprotocols=protocols) as socket:  # type: ignore[arg-type]
+                assert socket.subprotocol == "maskwire.v1"
+                socket.send(json.dumps({"request_id": "a", "set_image": {"image_id": "mine"}}))
+                answer = json.loads(socket.recv())
+                assert answer.get("error", {}).get("code", 0) == expected, answer
 
 
 def test_no_secrets_in_logs(guarded: Guarded) -> None:

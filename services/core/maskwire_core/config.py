@@ -21,6 +21,11 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
     port: int = Field(0, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
+    tls_cert: Path | None = Field(None, description="Certificate chain of this server (PEM); without it, no TLS.")
+    tls_key: Path | None = Field(None, description="Its private key (PEM).")
+    tls_client_ca: Path | None = Field(
+        None, description="Certificates (PEM) one of which callers' own must be signed with (mTLS)."
+    )
     drain_s: float = Field(20, ge=0, description="Seconds that accepted work gets to finish after SIGTERM or Ctrl-C.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe log level.")
 
@@ -33,11 +38,6 @@ class ServiceSettings(Settings):
     )
     tokens: Path | None = Field(
         None, description="File of bearer tokens, made by 'maskwire token'; without it, everybody may do everything."
-    )
-    tls_cert: Path | None = Field(None, description="Certificate chain of this server (PEM); without it, no TLS.")
-    tls_key: Path | None = Field(None, description="Its private key (PEM).")
-    tls_client_ca: Path | None = Field(
-        None, description="Certificates (PEM) one of which callers' own must be signed with (mTLS)."
     )
     health_port: int | None = Field(
         None, ge=0, le=65535, description="Port for health checks alone, without TLS and tokens; none if not set."
@@ -218,9 +218,6 @@ class GatewaySettings(Settings):
     retry_s: float = Field(
         5, ge=0, description="How long a call is retried while a server is away or busy, in seconds."
     )
-    api_keys: Annotated[list[str], NoDecode] = Field(
-        [], description="Keys of which a caller must present one, separated by commas; none: everybody is served."
-    )
     origins: Annotated[list[str], NoDecode] = Field(
         [],
         description="Web pages of other origins that may use this gateway, such as https://labels.example, separated "
@@ -246,7 +243,7 @@ class GatewaySettings(Settings):
     )
     body_timeout_s: float = Field(30, gt=0, description="Longest time for receiving a request's body.")
 
-    @field_validator("api_keys", "origins", "url_hosts", mode="before")
+    @field_validator("origins", "url_hosts", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return [name for name in _listed(value) if name]

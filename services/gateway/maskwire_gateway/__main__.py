@@ -2,6 +2,7 @@
 
 import importlib.util
 import logging
+import ssl
 from pathlib import Path
 
 import uvicorn
@@ -34,6 +35,10 @@ def main() -> None:
         access_log=False,
         server_header=False,
         backlog=_BACKLOG,
+        ssl_certfile=settings.tls_cert,
+        ssl_keyfile=settings.tls_key,
+        ssl_ca_certs=str(settings.tls_client_ca) if settings.tls_client_ca else None,
+        ssl_cert_reqs=ssl.CERT_REQUIRED if settings.tls_client_ca else ssl.CERT_NONE,
         timeout_graceful_shutdown=round(settings.drain_s),
         ws_max_size=_MAX_FRAME_BYTES,
         ws_per_message_deflate=False,  # a mask as RLE is a few kB; compressing it would cost more than sending it

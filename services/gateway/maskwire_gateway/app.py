@@ -22,7 +22,7 @@ from maskwire_gateway import handbook
 from maskwire_gateway.bodies import Bodies
 from maskwire_gateway.description import describe
 from maskwire_gateway.fetching import Fetcher
-from maskwire_gateway.front import Front, Keys
+from maskwire_gateway.front import Front, bearer
 from maskwire_gateway.native import Native
 from maskwire_gateway.pictures import Pictures
 from maskwire_gateway.problems import Problem, problem_of
@@ -41,7 +41,7 @@ def application(settings: GatewaySettings, page: Path | None) -> ASGIApp:
         settings: Its settings.
         page: Folder with the page's index.html and assets; None without a page.
     """
-    telemetry, keys = Telemetry(), Keys(settings.api_keys)
+    telemetry = Telemetry()
     bodies = Bodies(settings.body_memory_bytes, settings.body_timeout_s)
 
     @contextlib.asynccontextmanager
@@ -55,7 +55,7 @@ def application(settings: GatewaySettings, page: Path | None) -> ASGIApp:
 
     async def stream(socket: WebSocket) -> None:
         await socket.accept(PROTOCOL if PROTOCOL in socket.scope["subprotocols"] else None)
-        await Relay(services.connection, telemetry, socket).run()
+        await Relay(services.acting_as(bearer(socket)).connection, telemetry, socket).run()
 
     async def healthz(request: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -84,7 +84,7 @@ def application(settings: GatewaySettings, page: Path | None) -> ASGIApp:
 
     routes: list[BaseRoute] = [
         *Native(services, bodies, telemetry, settings.max_image_bytes).routes(),
-        *Roboflow(settings, services, bodies, pictures, keys, telemetry).routes(),
+        *Roboflow(settings, services, bodies, pictures, telemetry).routes(),
         WebSocketRoute("/v1/stream", stream),
         Route("/healthz", healthz),
         Route("/readyz", readyz),
@@ -103,7 +103,7 @@ def application(settings: GatewaySettings, page: Path | None) -> ASGIApp:
         Exception: _answer,
     }
     app: ASGIApp = Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
-    app = Front(app, settings, keys, telemetry)
+    app = Front(app, settings, telemetry)
     if settings.origins:
         app = CORSMiddleware(
             app,

@@ -33,7 +33,7 @@ _PROBLEM: Json = {
 }
 _REASONS = {
     400: "The request is wrong.",
-    401: "No key, or a wrong one.",
+    401: "No token, or a wrong one.",
     403: "The web page's origin is not allowed.",
     404: "There is no such image or model (any more).",
     408: "The body came too slowly.",
@@ -61,9 +61,9 @@ def describe(version: str) -> Json:
         "paths": paths,
         "components": {
             "schemas": {"Problem": _PROBLEM, "Invalid": _invalid(), **schemas.all, **_forms()},
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         },
-        "security": [{}, {"key": []}],
+        "security": [{}, {"token": []}],
     }
 
 

@@ -1,6 +1,5 @@
-"""What every request passes first: its id, its origin, its key, limits and counting."""
+"""What every request passes first: its id, its origin, limits and counting."""
 
-import hmac
 import logging
 import re
 import secrets
@@ -10,6 +9,7 @@ from urllib.parse import urlsplit
 
 from maskwire_core.config import GatewaySettings
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
@@ -19,7 +19,7 @@ from maskwire_gateway.telemetry import Telemetry
 log = logging.getLogger(__name__)
 
 BEARER = "maskwire.bearer."
-"""Begins the subprotocol by which a browser, which can set no header on a WebSocket, presents its key."""
+"""Begins the subprotocol by which a browser, which can set no header on a WebSocket, presents its token."""
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _UNGUARDED = ("/healthz", "/readyz", "/metrics")  # probes are neither refused nor counted among the load
@@ -32,14 +32,12 @@ class Front:
     Args:
         app: What comes after.
         settings: Origins and limits.
-        keys: Of which requests of /v1 need one.
         telemetry: Counts.
     """
 
-    def __init__(self, app: ASGIApp, settings: GatewaySettings, keys: "Keys", telemetry: Telemetry) -> None:
+    def __init__(self, app: ASGIApp, settings: GatewaySettings, telemetry: Telemetry) -> None:
         self._app = app
         self._settings = settings
-        self._keys = keys
         self._telemetry = telemetry
         self._requests = self._sockets = 0
 
@@ -107,52 +105,22 @@ class Front:
             self._telemetry.sockets.set(self._sockets)
 
     def _refusal(self, scope: Scope, headers: Headers) -> Problem | None:
-        """What is wrong with where a request comes from, or with its key."""
+        """What is wrong with where a request comes from."""
         origin = headers.get("origin")
         if origin is not None and not _allowed(origin, headers.get("host", ""), self._settings.origins):
             return Problem(
                 403, f"pages of {origin} may not use this gateway; MASKWIRE_ORIGINS lists those that may", "BAD_ORIGIN"
             )
-        if not scope["path"].startswith("/v1/"):
-            return None  # the others' keys may be in the body, or they need none
-        try:
-            self._keys.check(bearer(headers) or offered(scope))
-        except Problem as problem:
-            return problem
         return None
 
 
-def bearer(headers: Headers) -> str:
-    """The key in the header Authorization; empty if there is none."""
-    scheme, _, key = headers.get("authorization", "").partition(" ")
-    return key.strip() if scheme.lower() == "bearer" else ""
-
-
-def offered(scope: Scope) -> str:
-    """The key among the subprotocols that a WebSocket offers."""
-    protocols = scope.get("subprotocols", ())
-    return next((name.removeprefix(BEARER) for name in protocols if name.startswith(BEARER)), "")
-
-
-class Keys:
-    """The keys of which a caller must present one; without any, everybody is served."""
-
-    def __init__(self, keys: Sequence[str]) -> None:
-        self._keys = [key.encode() for key in keys]
-
-    def check(self, key: str) -> None:
-        """Refuses a wrong key.
-
-        Raises:
-            Problem: It is not one of them.
-        """
-        if not self._keys:
-            return
-        if not key:
-            raise Problem(401, "no key was given; send Authorization: Bearer KEY", "NO_KEY")
-        # All are compared, each in constant time: neither the answer's time nor its text tells how near a guess is.
-        if not sum([hmac.compare_digest(key.encode(), known) for known in self._keys]):
-            raise Problem(401, "the key is not valid here", "BAD_KEY")
+def bearer(connection: HTTPConnection) -> str:
+    """The caller's token: in the header Authorization, or among the subprotocols that a WebSocket offers; or empty."""
+    scheme, _, token = connection.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return token.strip()
+    offered = connection.scope.get("subprotocols", ())
+    return next((name.removeprefix(BEARER) for name in offered if name.startswith(BEARER)), "")
 
 
 def _allowed(origin: str, host: str, listed: Sequence[str]) -> bool:

@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from maskwire_gateway import wire
 from maskwire_gateway.bodies import Bodies
+from maskwire_gateway.front import bearer
 from maskwire_gateway.problems import Problem, problem_of
 from maskwire_gateway.services import Services
 from maskwire_gateway.telemetry import Telemetry
@@ -59,38 +60,41 @@ class Native:
                 raise Problem(413, f"the image is larger than {self._max_image_bytes} bytes", "IMAGE_TOO_LARGE")
             if not data:
                 raise Problem(400, "the body is empty; send an image file", "EMPTY_IMAGE", "body")
-            response = await self._services.embed(data, header, "body")
+            response = await self._as(request).embed(data, header, "body")
         self._telemetry.embedded(response.cached)
         return await wire.respond(response)
 
     async def get(self, request: Request) -> Response:
         message = wire.read_query(request.query_params, encoder_pb2.GetImageRequest())
         message.image_id = _named(request, message.image_id)
-        return await wire.respond(await self._services.get(message))
+        return await wire.respond(await self._as(request).get(message))
 
     async def delete(self, request: Request) -> Response:
         message = wire.read_query(request.query_params, encoder_pb2.DeleteImageRequest())
         message.image_id = _named(request, message.image_id)
-        return await wire.respond(await self._services.delete(message))
+        return await wire.respond(await self._as(request).delete(message))
 
     async def segment(self, request: Request) -> Response:
         async with self._bodies.receive(request, _MAX_JSON_BYTES) as body:
             message = await wire.read(body.data, decoder_pb2.SegmentRequest())
         message.image_id = _named(request, message.image_id)
-        return await wire.respond(await self._services.connection.call_decoder(message))
+        return await wire.respond(await self._as(request).connection.call_decoder(message))
 
     async def masks(self, request: Request) -> Response:
         async with self._bodies.receive(request, _MAX_JSON_BYTES) as body:
             message = await wire.read(body.data, decoder_pb2.GenerateMasksRequest())
         message.image_id = _named(request, message.image_id)
-        following = responses(self._services.connection, message)
+        following = responses(self._as(request).connection, message)
         first = await anext(following)  # what is wrong from the start has a status of its own
         return StreamingResponse(
             _events(first, following), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
         )
 
     async def models(self, request: Request) -> Response:
-        return await wire.respond(encoder_pb2.ListModelsResponse(models=await self._services.models()))
+        return await wire.respond(encoder_pb2.ListModelsResponse(models=await self._as(request).models()))
+
+    def _as(self, request: Request) -> Services:
+        return self._services.acting_as(bearer(request))
 
 
 async def _events(

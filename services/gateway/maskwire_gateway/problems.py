@@ -9,6 +9,8 @@ from maskwire import (
     ImageNotFound,
     InvalidRequest,
     MaskwireError,
+    NotAllowed,
+    NotAuthenticated,
     Overloaded,
     ServerUnavailable,
 )
@@ -73,6 +75,10 @@ def problem_of(error: Exception) -> Problem:
             return error
         case InvalidRequest():
             status = 400
+        case NotAuthenticated():
+            status = 401
+        case NotAllowed():
+            status = 403
         case ImageNotFound():
             status = 404
         case Overloaded():
@@ -93,6 +99,8 @@ def problem_of(error: Exception) -> Problem:
 
 _CODES: list[tuple[type[MaskwireError], type[errors.ServiceError]]] = [
     (InvalidRequest, errors.InvalidArgument),
+    (NotAuthenticated, errors.Unauthenticated),
+    (NotAllowed, errors.PermissionDenied),
     (ImageNotFound, errors.NotFound),
     (Overloaded, errors.ResourceExhausted),
     (ServerUnavailable, errors.Unavailable),

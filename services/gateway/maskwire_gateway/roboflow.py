@@ -16,7 +16,7 @@ from starlette.routing import Route
 from maskwire_gateway import answers, versions
 from maskwire_gateway.bodies import Bodies, Body
 from maskwire_gateway.forms import VERSION, EmbedForm, ImageForm, SegmentForm
-from maskwire_gateway.front import Keys, bearer
+from maskwire_gateway.front import bearer
 from maskwire_gateway.pictures import Pictures
 from maskwire_gateway.problems import Problem
 from maskwire_gateway.services import Services
@@ -35,7 +35,6 @@ class Roboflow:
         services: Encoders and decoders.
         bodies: Receives requests' bodies.
         pictures: Gets images.
-        keys: Of which a request needs one.
         telemetry: Counts.
     """
 
@@ -45,7 +44,6 @@ class Roboflow:
         services: Services,
         bodies: Bodies,
         pictures: Pictures,
-        keys: Keys,
         telemetry: Telemetry,
     ) -> None:
         self._other_model = settings.other_model
@@ -53,7 +51,6 @@ class Roboflow:
         self._services = services
         self._bodies = bodies
         self._pictures = pictures
-        self._keys = keys
         self._telemetry = telemetry
 
     def routes(self) -> list[Route]:
@@ -65,34 +62,35 @@ class Roboflow:
 
     async def clear(self, request: Request) -> Response:
         """Asked for by tests written for other servers; which models there are, the encoder's settings say."""
-        self._check_key(request, None)
+        await self._as(request).models()  # it needs a token like the others
         return JSONResponse({"models": []})
 
     async def embed_image(self, request: Request) -> Response:
         started = time.perf_counter()
         async with self._bodies.receive(request, self._max_body_bytes) as body:
-            form = await self._read(request, body, EmbedForm)
-            image, _ = await self._image(form, body)
+            form = await self._read(body, EmbedForm)
+            image, _ = await self._image(self._as(request, form), form, body)
         took_s = time.perf_counter() - started
         return JSONResponse({"image_id": image.image_id, "time": took_s}, headers=_headers(image.model, took_s))
 
     async def segment_image(self, request: Request) -> Response:
         started = time.perf_counter()
         async with self._bodies.receive(request, self._max_body_bytes) as body:
-            form = await self._read(request, body, SegmentForm)
-            image, data = await self._image(form, body)
+            form = await self._read(body, SegmentForm)
+            services = self._as(request, form)
+            image, data = await self._image(services, form, body)
             wanted = self._request(form, image)
             if form.format == "binary":
                 # As arrays, and once more while they are compressed.
                 body.hold(2 * answers.array_bytes(len(wanted.prompts), image.width_px, image.height_px))
             try:
-                response = await self._services.connection.call_decoder(wanted)
+                response = await services.connection.call_decoder(wanted)
             except ImageNotFound:  # it has left the store just now
                 if data is None:
                     raise
-                image = await self._embed(data, image.image_id, image.model)
+                image = await self._embed(services, data, image.image_id, image.model)
                 wanted.content_key = image.content_key
-                response = await self._services.connection.call_decoder(wanted)
+                response = await services.connection.call_decoder(wanted)
             if form.format == "binary":
                 content = await asyncio.to_thread(answers.arrays, response)
                 headers = _headers(image.model, time.perf_counter() - started)
@@ -118,22 +116,23 @@ class Roboflow:
             load_logits=form.load_logits_from_cache,
         )
 
-    async def _read(self, request: Request, body: Body, kind: type[Form]) -> Form:
+    async def _read(self, body: Body, kind: type[Form]) -> Form:
         form = await asyncio.to_thread(kind.model_validate_json, body.data)
         body.data = b""  # the form has it
-        self._check_key(request, form.api_key)
         return form
 
-    def _check_key(self, request: Request, in_body: str | None) -> None:
-        self._keys.check(request.query_params.get("api_key") or bearer(request.headers) or in_body or "")
+    def _as(self, request: Request, form: ImageForm | None = None) -> Services:
+        """Encoders and decoders, asked with the caller's key as the token."""
+        in_body = form.api_key if form is not None else None
+        return self._services.acting_as(request.query_params.get("api_key") or bearer(request) or in_body or "")
 
-    async def _image(self, form: ImageForm, body: Body) -> tuple[types_pb2.ImageInfo, bytes | None]:
+    async def _image(self, services: Services, form: ImageForm, body: Body) -> tuple[types_pb2.ImageInfo, bytes | None]:
         """The stored image, and its file where the request brought it."""
-        models = await self._services.models()
+        models = await services.models()
         if form.image is None:
             if not form.image_id:
                 raise Problem(400, "give an image, or the image_id of one that was sent before", "NO_IMAGE", "image")
-            stored = await self._services.get(encoder_pb2.GetImageRequest(image_id=form.image_id))
+            stored = await services.get(encoder_pb2.GetImageRequest(image_id=form.image_id))
             asked = versions.choose(form.version, models, self._other_model) if form.version else None
             if asked is not None and versions.served(form.version or "", models) and asked.name != stored.image.model:
                 raise Problem(
@@ -149,11 +148,13 @@ class Roboflow:
         digest = (await asyncio.to_thread(hashlib.sha256, data)).digest()
         # Equal images get equal names, so that a caller that sends its image with each click leaves one name.
         name = form.image_id or f"img_{digest.hex()[:40]}_{model.name}"
-        return await self._embed(data, name, model.name, digest), data
+        return await self._embed(services, data, name, model.name, digest), data
 
-    async def _embed(self, data: bytes, image_id: str, model: str, digest: bytes = b"") -> types_pb2.ImageInfo:
+    async def _embed(
+        self, services: Services, data: bytes, image_id: str, model: str, digest: bytes = b""
+    ) -> types_pb2.ImageInfo:
         header = encoder_pb2.EncodeImageHeader(image_id=image_id, model=model, sha256=digest)
-        response = await self._services.embed(data, header, "image.value")
+        response = await services.embed(data, header, "image.value")
         self._telemetry.embedded(response.cached)
         return response.image
 

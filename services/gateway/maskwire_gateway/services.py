@@ -1,12 +1,14 @@
 """The servers behind the gateway, spoken to as any client does."""
 
 import asyncio
+import copy
 import hashlib
 import time
+from typing import Self
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from maskwire import MaskwireError
+from maskwire import InvalidRequest, MaskwireError
 from maskwire.calls import retrying
 from maskwire.channels import Channels
 from maskwire.connection import Connection
@@ -14,7 +16,10 @@ from maskwire.credentials import Credentials
 from maskwire.v1 import encoder_pb2 as pb
 from maskwire_core.config import GatewaySettings
 
+from maskwire_gateway.problems import Problem
+
 _MODELS_S = 5
+_MAX_TOKENS = 1000
 _PROBE_S = 2
 _OF_THE_FILE = ("chunk", "header.size_bytes")
 
@@ -30,10 +35,25 @@ class Services:
         self.connection = Connection(
             settings.encoder, settings.decoder, "", settings.timeout_s, settings.retry_s, Credentials(token="")
         )
-        self._models: tuple[float, list[pb.ModelInfo]] = (-_MODELS_S, [])
+        self._token = ""
+        self._models: dict[str, tuple[float, list[pb.ModelInfo]]] = {}  # by token: not everybody may ask
 
     async def close(self) -> None:
         await self.connection.close()
+
+    def acting_as(self, token: str) -> Self:
+        """The same for a caller with a token, which encoders and decoders judge.
+
+        Raises:
+            Problem: It can be none.
+        """
+        other = copy.copy(self)
+        try:
+            other.connection = self.connection.acting_as(token, "")
+        except InvalidRequest as error:
+            raise Problem(401, error.message, error.reason) from error
+        other._token = token
+        return other
 
     async def embed(self, data: bytes, header: pb.EncodeImageHeader, place: str) -> pb.EncodeImageResponse:
         """Embeds an image file. One that is stored already is neither uploaded nor decoded.
@@ -64,14 +84,16 @@ class Services:
 
     async def models(self) -> list[pb.ModelInfo]:
         """The models that are served, as an encoder said seconds ago."""
-        asked, models = self._models
-        if time.monotonic() - asked > _MODELS_S:
+        asked, models = self._models.get(self._token, (0, []))
+        if not models or time.monotonic() - asked > _MODELS_S:
             request = pb.ListModelsRequest()
             response = await self.connection.call_encoder(
                 lambda stub, timeout: stub.ListModels(request, timeout=timeout)
             )
             models = list(response.models)
-            self._models = (time.monotonic(), models)
+            if len(self._models) >= _MAX_TOKENS:
+                self._models.clear()
+            self._models[self._token] = (time.monotonic(), models)
         return models
 
     async def missing(self) -> list[str]:
