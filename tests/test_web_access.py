@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from chromium import Gateway, Tab
-from conftest import Stack
+from chromium import Tab
+from conftest import Stack, running_gateway
 from playwright.sync_api import expect
 
 OpenTab = Callable[..., Tab]
@@ -13,10 +13,9 @@ CLICK, OUTSIDE, BOX = (260, 130), (300, 330), (135, 40, 500, 345)
 
 
 def test_a_token_is_asked_for(open_tab: OpenTab, stack: Stack) -> None:
-    gateway = Gateway(stack.encoder, stack.decoder, "--api-keys", "right-key")
-    try:
-        tab = open_tab(url=gateway.url)
-        field = tab.page.get_by_label("Access token", exact=True).and_(tab.page.locator("input"))
+    with running_gateway(stack, "--api-keys", "right-key") as (address, _):
+        tab = open_tab(url=address)
+        field = tab.page.locator("#token-value")
         field.fill("wrong-key")
         field.press("Enter")
         expect(tab.page.locator("#token-text")).to_contain_text("refused")
@@ -25,8 +24,6 @@ def test_a_token_is_asked_for(open_tab: OpenTab, stack: Stack) -> None:
         tab.open_sample()
         tab.click(*CLICK)
         tab.until("it.mask")
-    finally:
-        gateway.stop()
 
 
 def test_a_phone_is_enough(open_tab: OpenTab) -> None:
