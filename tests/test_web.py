@@ -139,19 +139,28 @@ def test_objects_are_listed_renamed_deleted_and_brought_back(tab: Tab) -> None:
 
 
 def test_everything_is_found_kept_and_cancelled(tab: Tab, stack: Stack, photo: Path) -> None:
+    """The lowest score is chosen afterwards, and gives what it gives when it is chosen before."""
     with stack.client() as client:
-        expected = client.everything(photo, points_per_side=8, pred_iou_thresh=0, stability_score_thresh=0.5)
+        found = client.everything(photo, points_per_side=8, pred_iou_thresh=0, stability_score_thresh=0.5)
+        lowest = round(float(np.median([mask.predicted_iou for mask in found])), 2)
+        expected = client.everything(photo, points_per_side=8, pred_iou_thresh=lowest, stability_score_thresh=0.5)
+    assert 0 < len(expected) < len(found)
     tab.page.keyboard.press("e")
     tab.page.select_option("#density", "8")
     tab.page.fill("#stability", "0.5")
     tab.page.get_by_role("button", name="Find all").click()
     tab.page.wait_for_selector("#everything-score:visible")
     tab.page.locator("#min-score").fill("0")
-    assert f"{len(expected)} masks" in tab.page.inner_text("#everything-count")
+    expect(tab.page.locator("#everything-count")).to_contain_text(f"{len(found)} masks")
     tab.picture("page-everything.png")
+    tab.page.locator("#min-score").fill(str(lowest))
     tab.page.get_by_role("button", name="Keep all").click()
     kept = json.loads(tab.download("COCO JSON").read_text())["annotations"]
-    assert [one["segmentation"]["counts"] for one in kept] == [mask.rle["counts"] for mask in expected]
+    assert [one["segmentation"] for one in kept] == [mask.rle for mask in expected]
+    tab.page.get_by_role("button", name="Python").click()
+    expect(tab.page.get_by_text("Copied Python code").last).to_be_visible()
+    assert f"pred_iou_thresh={lowest}, stability_score_thresh=0.5" in tab.clipboard
+    assert f"mask = masks[{len(expected) - 1}]" in tab.clipboard
     tab.page.keyboard.press("Control+z")
     expect(tab.page.get_by_role("button", name="COCO JSON")).to_be_disabled()
 
