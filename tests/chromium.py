@@ -4,16 +4,13 @@ import base64
 import contextlib
 import os
 import shutil
-import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT, free_port, running, wait_until
+from conftest import ROOT
 from numpy.typing import NDArray
 from playwright.sync_api import Browser, Download, Page, sync_playwright
 from pycocotools import mask as coco
@@ -36,37 +33,6 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
-class Gateway:
-    """A gateway on a port of its own, which can be killed and started again there."""
-
-    def __init__(self, encoder: str, decoder: str, *options: str) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}/"
-        self._encoder = encoder
-        self._options = options
-        self._stack = contextlib.ExitStack()
-        self.start(decoder)
-
-    def start(self, decoder: str) -> None:
-        servers = ("--encoder", self._encoder, "--decoder", decoder)
-        command = [sys.executable, "-m", "maskwire_gateway", "--port", str(self.port), *servers, *self._options]
-        self._process = self._stack.enter_context(running(command))
-
-        def ready() -> bool:
-            with contextlib.suppress(urllib.error.URLError, OSError):
-                return urllib.request.urlopen(f"{self.url}readyz", timeout=5).status == 200
-            return False
-
-        wait_until(ready, process=self._process)
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
-
-    def stop(self) -> None:
-        self._stack.close()
-
-
 class Tab:
     """The page, and what people see and do there. Places are pixels of the image.
 
@@ -75,7 +41,7 @@ class Tab:
 
     def __init__(self, browser: Browser, url: str, width: int = 1280, height: int = 800, **options: Any) -> None:
         self.context = browser.new_context(viewport={"width": width, "height": height}, **options)
-        self.context.grant_permissions(["clipboard-read", "clipboard-write"], origin=url.rstrip("/"))
+        self.context.grant_permissions(["clipboard-read", "clipboard-write"], origin=url)
         self.page: Page = self.context.new_page()
         self.page.set_default_timeout(20_000)
         self.failures: list[str] = []

@@ -27,7 +27,7 @@ from reference import build_tiny
 from web import Web, serving
 
 if TYPE_CHECKING:
-    from chromium import Gateway, Tab
+    from chromium import Tab
     from playwright.sync_api import Browser
 
 ROOT = Path(__file__).parent.parent
@@ -193,9 +193,11 @@ def stack() -> Iterator[Stack]:
 
 
 @contextlib.contextmanager
-def running_gateway(stack: "Servers", *options: str, decoder: str = "") -> Iterator[tuple[str, int]]:
-    """A gateway in front of an encoder and a decoder. Yields its address, http://..., and process id."""
-    port = free_port()
+def running_gateway(stack: "Servers", *options: str, decoder: str = "", port: int = 0) -> Iterator[tuple[str, int]]:
+    """A gateway in front of an encoder and a decoder, on a free port if none is given. Yields its address, http://...,
+    and process id.
+    """
+    port = port or free_port()
     command = [sys.executable, "-m", "maskwire_gateway", "--port", str(port), "--encoder", stack.encoder]
     with running([*command, "--decoder", decoder or stack.decoder, *options]) as process:
         wait_until(lambda: _answers_http("127.0.0.1", port), process=process)
@@ -259,24 +261,14 @@ def browser() -> Iterator["Browser"]:
         yield started
 
 
-@pytest.fixture(scope="session")
-def site(stack: Stack) -> Iterator["Gateway"]:
-    """A gateway with the page."""
-    from chromium import Gateway
-
-    started = Gateway(stack.encoder, stack.decoder)
-    yield started
-    started.stop()
-
-
 @pytest.fixture
-def open_tab(browser: "Browser", site: "Gateway") -> Iterator[Callable[..., "Tab"]]:
+def open_tab(browser: "Browser", gateway: str) -> Iterator[Callable[..., "Tab"]]:
     """Opens the page; arguments as Tab's."""
     from chromium import Tab
 
     tabs: list[Tab] = []
 
-    def make(url: str = site.url, **options: Any) -> Tab:
+    def make(url: str = gateway, **options: Any) -> Tab:
         tabs.append(Tab(browser, url, **options))
         return tabs[-1]
 

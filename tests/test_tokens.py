@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,13 @@ from typing import Any
 import grpc
 import httpx
 import pytest
-import small
-from conftest import free_port, running, running_gateway, store_server, wait_until
+from conftest import running_gateway, wait_until
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from maskwire import AsyncClient, Client, ImageNotFound, NotAllowed, NotAuthenticated, Overloaded
+from guarded import PASSWORD, Guarded, bearer, guarded_servers
+from maskwire import AsyncClient, ImageNotFound, NotAllowed, NotAuthenticated, Overloaded
 from maskwire.cli.status import health
-from maskwire.cli.up import _store_program
 from maskwire.v1 import decoder_pb2, decoder_pb2_grpc, encoder_pb2, encoder_pb2_grpc, types_pb2
 from maskwire_core import tokens, tokens_cli
 from maskwire_core.callers import Caller
@@ -33,75 +31,15 @@ from typer.testing import CliRunner
 from websockets.sync.client import connect
 from wire import details, failing, frames, picture
 
-PASSWORD = "a-password-of-the-store"
 NOBODY = ("UNAUTHENTICATED", "TOKEN_INVALID", "")
 MISSING = ("NOT_FOUND", "IMAGE_NOT_FOUND", "image_id")
 POINT = types_pb2.Prompt(points=[types_pb2.Point(x_px=5, y_px=5)])
 
 
-@dataclass
-class Guarded:
-    """An encoder and a decoder that ask for tokens, and log all they can."""
-
-    encoder: str
-    decoder: str
-    file: Path
-    logs: list[Path]
-    redis_url: str
-    issued: list[str] = field(default_factory=list)
-
-    def token(self, namespace: str = "acme", **fields: Any) -> str:
-        """A new token, which the servers know when this returns."""
-        fields = {"namespaces": [namespace], "rights": list(RIGHTS), **fields}
-        text, entry = tokens.issue(**fields)
-        tokens.change(self.file, lambda entries: [*entries, entry])
-        self.issued.append(text)
-        for address in (self.encoder, self.decoder):
-            wait_until(lambda address=address: self.knows(address, text), 10)  # type: ignore[misc]
-        return text
-
-    def knows(self, address: str, text: str) -> bool:
-        with grpc.insecure_channel(address) as channel:
-            kind, name = (encoder_pb2_grpc.EncoderServiceStub(channel).ListModels, "encoder")
-            if address == self.decoder:
-                kind, name = decoder_pb2_grpc.DecoderServiceStub(channel).Segment, "decoder"
-            request = encoder_pb2.ListModelsRequest() if name == "encoder" else decoder_pb2.SegmentRequest()
-            try:
-                kind(request, metadata=bearer(text), timeout=10)
-            except grpc.RpcError as error:
-                return error.code() != grpc.StatusCode.UNAUTHENTICATED
-            return True
-
-    def client(self, text: str | None, **arguments: Any) -> Client:
-        return Client(self.encoder, self.decoder, token=text, **arguments)
-
-
-def bearer(text: str) -> tuple[tuple[str, str], ...]:
-    return (("authorization", f"Bearer {text}"),)
-
-
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
-    folder = tmp_path_factory.mktemp("guarded")
-    chosen = small.options(folder)
-    file = folder / "tokens.json"
-    tokens.change(file, lambda entries: entries)
-    ports, logs = (free_port(), free_port()), [folder / "encoder.log", folder / "decoder.log"]
-    with store_server(_store_program(), "--requirepass", PASSWORD) as url:
-        url = url.replace("redis://", f"redis://:{PASSWORD}@")
-        environment = {"MASKWIRE_REDIS_URL": url, "MASKWIRE_TOKENS": str(file), "MASKWIRE_LOG_LEVEL": "DEBUG"}
-        encoder = [word for name, value in chosen.items() for word in (f"--{name}", value)]
-        commands = [("maskwire_encoder", [*encoder, "--cache", str(folder)]), ("maskwire_decoder", [])]
-        with open(logs[0], "wb") as first, open(logs[1], "wb") as second:
-            processes = [
-                running([sys.executable, "-m", package, "--port", str(port), *words], environment, stderr=log)
-                for (package, words), port, log in zip(commands, ports, (first, second), strict=True)
-            ]
-            addresses = [f"127.0.0.1:{port}" for port in ports]
-            with processes[0] as one, processes[1] as two:
-                for address, process in zip(addresses, (one, two), strict=True):
-                    wait_until(lambda address=address: health(address) == "SERVING", process=process)  # type: ignore[misc]
-                yield Guarded(*addresses, file, logs, url)
+    with guarded_servers(tmp_path_factory.mktemp("guarded")) as servers:
+        yield servers
 
 
 @pytest.fixture
@@ -425,7 +363,12 @@ def test_the_gateway_passes_tokens_on(guarded: Guarded) -> None:
             return httpx.post(f"{address}/v1/images?image_id=mine", content=data, headers=headers, **options)
 
         assert httpx.get(f"{address}/readyz").status_code == 200
-        for refused in (embed(), embed("mw_no_token"), embed("no token is like this"), httpx.get(f"{address}/v1/models")):
+        for refused in (
+            embed(),
+            embed("mw_no_token"),
+            embed("none is like this"),
+            httpx.get(f"{address}/v1/models"),
+        ):
             assert refused.status_code == 401
             assert refused.headers["www-authenticate"] == "Bearer"
         assert embed(one).json()["image"]["namespace"] == "acme"

@@ -2,6 +2,8 @@
 
 import base64
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,8 +13,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from chromium import Gateway, Tab
-from conftest import Stack, server
+from chromium import Tab
+from conftest import Stack, free_port, running_gateway, server
 from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import expect
@@ -137,19 +139,28 @@ def test_objects_are_listed_renamed_deleted_and_brought_back(tab: Tab) -> None:
 
 
 def test_everything_is_found_kept_and_cancelled(tab: Tab, stack: Stack, photo: Path) -> None:
+    """The lowest score is chosen afterwards, and gives what it gives when it is chosen before."""
     with stack.client() as client:
-        expected = client.everything(photo, points_per_side=8, pred_iou_thresh=0, stability_score_thresh=0.5)
+        found = client.everything(photo, points_per_side=8, pred_iou_thresh=0, stability_score_thresh=0.5)
+        lowest = round(float(np.median([mask.predicted_iou for mask in found])), 2)
+        expected = client.everything(photo, points_per_side=8, pred_iou_thresh=lowest, stability_score_thresh=0.5)
+    assert 0 < len(expected) < len(found)
     tab.page.keyboard.press("e")
     tab.page.select_option("#density", "8")
     tab.page.fill("#stability", "0.5")
     tab.page.get_by_role("button", name="Find all").click()
     tab.page.wait_for_selector("#everything-score:visible")
     tab.page.locator("#min-score").fill("0")
-    assert f"{len(expected)} masks" in tab.page.inner_text("#everything-count")
+    expect(tab.page.locator("#everything-count")).to_contain_text(f"{len(found)} masks")
     tab.picture("page-everything.png")
+    tab.page.locator("#min-score").fill(str(lowest))
     tab.page.get_by_role("button", name="Keep all").click()
     kept = json.loads(tab.download("COCO JSON").read_text())["annotations"]
-    assert [one["segmentation"]["counts"] for one in kept] == [mask.rle["counts"] for mask in expected]
+    assert [one["segmentation"] for one in kept] == [mask.rle for mask in expected]
+    tab.page.get_by_role("button", name="Python").click()
+    expect(tab.page.get_by_text("Copied Python code").last).to_be_visible()
+    assert f"pred_iou_thresh={lowest}, stability_score_thresh=0.5" in tab.clipboard
+    assert f"mask = masks[{len(expected) - 1}]" in tab.clipboard
     tab.page.keyboard.press("Control+z")
     expect(tab.page.get_by_role("button", name="COCO JSON")).to_be_disabled()
 
@@ -164,47 +175,47 @@ def test_everything_is_found_kept_and_cancelled(tab: Tab, stack: Stack, photo: P
 
 
 def test_a_killed_gateway_is_survived(open_tab: OpenTab, stack: Stack, photo: Path) -> None:
-    gateway = Gateway(stack.encoder, stack.decoder)
-    try:
-        tab = open_tab(url=gateway.url)
+    """Nothing is lost: the page goes on with what was clicked before, and with what is clicked meanwhile."""
+    port = free_port()
+    with running_gateway(stack, port=port) as (address, pid):
+        tab = open_tab(url=address)
         tab.open_sample()
         tab.click(*CLICK)
         tab.until("it.mask")
         first = tab.mask
-        gateway.kill()
+        os.kill(pid, signal.SIGKILL)
         tab.page.wait_for_selector("#connection[data-state=waiting]")
         tab.page.keyboard.down("Shift")
         tab.click(*OUTSIDE)
         tab.page.keyboard.up("Shift")
-        gateway.start(stack.decoder)
+    with running_gateway(stack, port=port) as (_, pid), stack.client() as client:
         tab.until("it.prompt.points.length === 2")
-        with stack.client() as client, client.session(photo) as session:
+        with client.session(photo) as session:
             session.click(*CLICK)
             np.testing.assert_array_equal(tab.mask, session.click(*OUTSIDE, positive=False).mask)
         tab.page.keyboard.press("Control+z")
         tab.until("it.prompt.points.length === 1")
         np.testing.assert_array_equal(tab.mask, first)
+        os.kill(pid, signal.SIGKILL)
 
         # Now the image is gone, too: the page stores it again.
-        gateway.kill()
         image_id = tab.page.evaluate("() => app.editor.session.image.image_id")
-        with stack.client() as client, server("maskwire_decoder", stack.redis_url) as other:
-            client.delete(image_id, embedding=True)
-            gateway.start(other)
-            tab.page.keyboard.press("Control+Shift+z")
-            tab.until("it.prompt.points.length === 2")
-            assert client.get(image_id).width == 600
+        client.delete(image_id, embedding=True)
+        with server("maskwire_decoder", stack.redis_url) as empty:
+            with running_gateway(stack, decoder=empty, port=port) as (_, pid):
+                tab.page.keyboard.press("Control+Shift+z")
+                tab.until("it.prompt.points.length === 2")
+                assert client.get(image_id).width == 600
+                os.kill(pid, signal.SIGKILL)
 
-            gateway.kill()  # An image that is opened meanwhile waits.
+            # An image that is opened while the server is away waits for it.
             tab.page.set_input_files("#file", photo)
             expect(tab.page.locator("#working-text")).to_have_text("Waiting for the server")
-            gateway.start(other)
-            tab.until_connected()
-            tab.click(*CLICK)
-            tab.until("it.mask")
-            np.testing.assert_array_equal(tab.mask, first)
-    finally:
-        gateway.stop()
+            with running_gateway(stack, decoder=empty, port=port):
+                tab.until_connected()
+                tab.click(*CLICK)
+                tab.until("it.mask")
+                np.testing.assert_array_equal(tab.mask, first)
 
 
 def test_images_are_dropped_and_pasted_and_other_files_explained(open_tab: OpenTab, photo: Path) -> None:

@@ -1,32 +1,32 @@
 """The page on a phone, by keyboard alone, and with a token."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
-from chromium import Gateway, Tab
-from conftest import Stack
+from chromium import Tab
+from conftest import running_gateway
+from guarded import guarded_servers
 from playwright.sync_api import expect
 
 OpenTab = Callable[..., Tab]
 CLICK, OUTSIDE, BOX = (260, 130), (300, 330), (135, 40, 500, 345)
 
 
-def test_a_token_is_asked_for(open_tab: OpenTab, stack: Stack) -> None:
-    gateway = Gateway(stack.encoder, stack.decoder, "--api-keys", "right-key")
-    try:
-        tab = open_tab(url=gateway.url)
-        field = tab.page.get_by_label("Access token", exact=True).and_(tab.page.locator("input"))
-        field.fill("wrong-key")
+def test_a_token_is_asked_for(open_tab: OpenTab, tmp_path: Path) -> None:
+    with guarded_servers(tmp_path) as servers, running_gateway(servers) as (address, _):
+        right = servers.token()
+        tab = open_tab(url=address)
+        field = tab.page.locator("#token-value")
+        field.fill("mw_wrong")
         field.press("Enter")
         expect(tab.page.locator("#token-text")).to_contain_text("refused")
-        field.fill("right-key")
+        field.fill(right)
         field.press("Enter")
         tab.open_sample()
         tab.click(*CLICK)
         tab.until("it.mask")
-    finally:
-        gateway.stop()
 
 
 def test_a_phone_is_enough(open_tab: OpenTab) -> None:

@@ -1,0 +1,85 @@
+"""Servers that ask for tokens."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import small
+from conftest import free_port, running, store_server, wait_until
+from maskwire import Client
+from maskwire.cli.status import health
+from maskwire.cli.up import _store_program
+from maskwire.v1 import decoder_pb2, decoder_pb2_grpc, encoder_pb2, encoder_pb2_grpc
+from maskwire_core import tokens
+from maskwire_core.tokens import RIGHTS
+
+PASSWORD = "a-password-of-the-store"
+
+
+@dataclass
+class Guarded:
+    """An encoder and a decoder that ask for tokens, and log all they can."""
+
+    encoder: str
+    decoder: str
+    file: Path
+    logs: list[Path]
+    redis_url: str
+    issued: list[str] = field(default_factory=list)
+
+    def token(self, namespace: str = "acme", **fields: Any) -> str:
+        """A new token, which the servers know when this returns."""
+        fields = {"namespaces": [namespace], "rights": list(RIGHTS), **fields}
+        text, entry = tokens.issue(**fields)
+        tokens.change(self.file, lambda entries: [*entries, entry])
+        self.issued.append(text)
+        for address in (self.encoder, self.decoder):
+            wait_until(lambda address=address: self.knows(address, text), 10)  # type: ignore[misc]
+        return text
+
+    def knows(self, address: str, text: str) -> bool:
+        with grpc.insecure_channel(address) as channel:
+            kind, name = (encoder_pb2_grpc.EncoderServiceStub(channel).ListModels, "encoder")
+            if address == self.decoder:
+                kind, name = decoder_pb2_grpc.DecoderServiceStub(channel).Segment, "decoder"
+            request = encoder_pb2.ListModelsRequest() if name == "encoder" else decoder_pb2.SegmentRequest()
+            try:
+                kind(request, metadata=bearer(text), timeout=10)
+            except grpc.RpcError as error:
+                return error.code() != grpc.StatusCode.UNAUTHENTICATED
+            return True
+
+    def client(self, text: str | None, **arguments: Any) -> Client:
+        return Client(self.encoder, self.decoder, token=text, **arguments)
+
+
+def bearer(text: str) -> tuple[tuple[str, str], ...]:
+    return (("authorization", f"Bearer {text}"),)
+
+
+@contextlib.contextmanager
+def guarded_servers(folder: Path) -> Iterator[Guarded]:
+    """An encoder of a small model and a decoder, over a store with a password."""
+    chosen = small.options(folder)
+    file = folder / "tokens.json"
+    tokens.change(file, lambda entries: entries)
+    ports, logs = (free_port(), free_port()), [folder / "encoder.log", folder / "decoder.log"]
+    with store_server(_store_program(), "--requirepass", PASSWORD) as url:
+        url = url.replace("redis://", f"redis://:{PASSWORD}@")
+        environment = {"MASKWIRE_REDIS_URL": url, "MASKWIRE_TOKENS": str(file), "MASKWIRE_LOG_LEVEL": "DEBUG"}
+        encoder = [word for name, value in chosen.items() for word in (f"--{name}", value)]
+        commands = [("maskwire_encoder", [*encoder, "--cache", str(folder)]), ("maskwire_decoder", [])]
+        with open(logs[0], "wb") as first, open(logs[1], "wb") as second:
+            processes = [
+                running([sys.executable, "-m", package, "--port", str(port), *words], environment, stderr=log)
+                for (package, words), port, log in zip(commands, ports, (first, second), strict=True)
+            ]
+            addresses = [f"127.0.0.1:{port}" for port in ports]
+            with processes[0] as one, processes[1] as two:
+                for address, process in zip(addresses, (one, two), strict=True):
+                    wait_until(lambda address=address: health(address) == "SERVING", process=process)  # type: ignore[misc]
+                yield Guarded(*addresses, file, logs, url)
