@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import small
 from conftest import _store_program, running, store_server, wait_until
 from maskwire import Client, ServerUnavailable
 from maskwire_core.models import PUBLISHED
@@ -100,6 +101,9 @@ def test_the_disk_is_full(world: World, note: Observation, tmp_path: Path) -> No
     note.injected = "encoder and decoder with `ulimit -f 0` (no file can grow) and messages going to /dev/full"
     environment = {"TMPDIR": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
     encoder, decoder = processes.encoder(world.folder, world.url), processes.decoder(world.folder, world.url)
+    words = [word for name, value in small.options(tmp_path).items() for word in (f"--{name}", value)]
+    port = ["--port", str(encoder.port), "--redis-url", world.url, "--threads", "1"]
+    encoder.command = [sys.executable, "-m", "maskwire_encoder", *words, *port]
     limited = ["bash", "-c", 'ulimit -f 0; exec "$@" >/dev/full 2>/dev/full', "full"]
     full = [[*limited, *server.command] for server in (encoder, decoder)]
     with running(full[0], environment) as one, running(full[1], environment) as other:
@@ -117,15 +121,21 @@ def test_the_disk_is_full(world: World, note: Observation, tmp_path: Path) -> No
 @pytest.mark.fault(30)
 @pytest.mark.parametrize("hours", [1, -1])
 def test_the_clock_is_wrong(world: World, note: Observation, hours: int) -> None:
-    note.injected = f"time.time() of an encoder and a decoder jumps by {hours:+} h while they run"
+    note.injected = f"time.time() of Maskwire's code in an encoder and a decoder jumps by {hours:+} h while they run"
     flag = world.folder / f"clock{hours}"
     jump = (
-        "import os, sys, time; real = time.time; "
-        f"time.time = lambda: real() + {hours} * 3600 * os.path.exists({str(flag)!r}); "
-        "import runpy; sys.argv = sys.argv[1:]; "
-        "sys.path.insert(0, os.path.dirname(sys.argv[0])) if os.path.exists(sys.argv[0]) else None; "
-        "runpy.run_path(sys.argv[0], run_name='__main__') if os.path.exists(sys.argv[0]) else "
-        "runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
+        "import importlib, os, runpy, sys, time, types\n"
+        "class Clock(types.ModuleType):\n"
+        "    def __getattr__(self, name): return getattr(time, name)\n"
+        f"    def time(self): return time.time() + {hours} * 3600 * os.path.exists({str(flag)!r})\n"
+        "program = sys.argv[1]\n"
+        "sys.argv = sys.argv[1:]\n"
+        "sys.path.insert(0, os.path.dirname(program))\n"
+        "importlib.import_module('maskwire_decoder.service' if 'decoder' in program else 'maskwire_encoder.__main__')\n"
+        "for name, module in list(sys.modules.items()):\n"
+        "    if name.startswith('maskwire_') and getattr(module, 'time', None) is time: module.time = Clock('time')\n"
+        "if os.path.exists(program): runpy.run_path(program, run_name='__main__')\n"
+        "else: runpy.run_module(program, run_name='__main__', alter_sys=True)\n"
     )
     encoder, decoder = processes.encoder(world.folder, world.url), processes.decoder(world.folder, world.url)
     for server in (encoder, decoder):

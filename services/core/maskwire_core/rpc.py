@@ -47,6 +47,8 @@ _STORE_THREADS = 32
 
 def status_of(error: BaseException) -> Status:
     """An error as it is told to a caller. What is no `ServiceError` is logged and told without its details."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:  # as task groups raise
+        error = error.exceptions[0]
     if isinstance(error, ServiceError):
         return error.status()
     log.exception("unexpected error", exc_info=error)
