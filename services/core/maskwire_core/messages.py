@@ -14,8 +14,12 @@ Request = TypeVar("Request")
 class _Unreadable:
     """Stands for bytes that could not be parsed."""
 
+    def __init__(self, size: int) -> None:
+        self._size = size
 
-_UNREADABLE: Any = _Unreadable()
+    def ByteSize(self) -> int:
+        """As messages have it."""
+        return self._size
 
 
 class Parsing(grpc.aio.ServerInterceptor):
@@ -35,7 +39,7 @@ class Parsing(grpc.aio.ServerInterceptor):
             try:
                 return parse(data)
             except DecodeError:
-                return _UNREADABLE
+                return _Unreadable(len(data))
 
         return handler._replace(request_deserializer=tolerant)
 
@@ -46,7 +50,7 @@ def readable(request: Request) -> Request:
     Raises:
         InvalidArgument: UNREADABLE_MESSAGE.
     """
-    if request is _UNREADABLE:
+    if isinstance(request, _Unreadable):
         raise InvalidArgument("UNREADABLE_MESSAGE", "the bytes are not the message that this call takes")
     return request
 
