@@ -18,7 +18,7 @@ from typing import Any
 
 import small
 import torch
-from maskwire_core.rpc import configure_logging
+from maskwire_core.logs import configure_logging
 from maskwire_core.store import Store
 from maskwire_encoder.__main__ import run
 from maskwire_encoder.model import Model
