@@ -6,8 +6,7 @@ Switches are files in the folder:
     slow      each batch takes a tenth of a second more
     memory    the device's memory holds one image at a time
     stored    an embedding that has been stored is not told of while the file is there
-
-Its device is lost at the first white image.
+    lost      the device does not work any more; nor after the first white image
 """
 
 import asyncio
@@ -19,7 +18,7 @@ from typing import Any
 
 import small
 import torch
-from maskwire_core.rpc import configure_logging
+from maskwire_core.logs import configure_logging
 from maskwire_core.store import Store
 from maskwire_encoder.__main__ import run
 from maskwire_encoder.model import Model
@@ -32,7 +31,7 @@ def waits(switch: str) -> None:
 
 class FailingModel(Model):
     def encode(self, images: Sequence[torch.Tensor] | torch.Tensor) -> list[dict[str, Any]]:
-        if any((image > 2).all() for image in images):
+        if any((image > 2).all() for image in images) or (folder / "lost").exists():
             self.device = torch.device("meta")  # one that cannot compute
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
         if len(images) > 1 and (folder / "memory").exists():

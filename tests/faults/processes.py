@@ -71,7 +71,7 @@ class Server:
 
     def wait(self) -> "Server":
         """Returns when it does its work."""
-        wait_until(self._ready, 60, self.process)
+        wait_until(self._ready, 150, self.process)
         return self
 
     def ready(self) -> bool:

@@ -116,7 +116,8 @@ class World:
 
     @contextlib.contextmanager
     def stub(self, server: Server) -> Iterator[Any]:
-        kind = encoder_pb2_grpc.EncoderServiceStub if server in self.encoders else decoder_pb2_grpc.DecoderServiceStub
+        encodes = any("encoder" in Path(word).name for word in server.command)
+        kind = encoder_pb2_grpc.EncoderServiceStub if encodes else decoder_pb2_grpc.DecoderServiceStub
         with grpc.insecure_channel(server.address) as channel:
             yield kind(channel)
 

@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha import reflection
 
 from maskwire_core.config import MIB, ServiceSettings
 from maskwire_core.errors import ServiceError
+from maskwire_core.messages import Parsing, each, readable
 from maskwire_core.readiness import watch
 from maskwire_core.tls import server_credentials
 
@@ -46,6 +47,8 @@ _STORE_THREADS = 32
 
 def status_of(error: BaseException) -> Status:
     """An error as it is told to a caller. What is no `ServiceError` is logged and told without its details."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:  # as task groups raise
+        error = error.exceptions[0]
     if isinstance(error, ServiceError):
         return error.status()
     log.exception("unexpected error", exc_info=error)
@@ -69,7 +72,7 @@ def answering(
     @functools.wraps(method)
     async def guarded(self: Any, request: Request, context: Context) -> Response:
         try:
-            return await method(self, request, context)
+            return await method(self, _checked(request), context)
         except (asyncio.CancelledError, grpc.aio.AbortError):
             raise
         except Exception as error:  # the boundary between this server and its callers
@@ -86,7 +89,7 @@ def streaming(
     @functools.wraps(method)
     async def guarded(self: Any, request: Request, context: Context) -> AsyncIterator[Response]:
         try:
-            async for response in method(self, request, context):
+            async for response in method(self, _checked(request), context):
                 yield response
         except (asyncio.CancelledError, grpc.aio.AbortError, GeneratorExit):
             raise
@@ -94,6 +97,10 @@ def streaming(
             await abort(context, error)
 
     return guarded
+
+
+def _checked(request: Any) -> Any:
+    return each(request) if hasattr(request, "__aiter__") else readable(request)
 
 
 async def serve(
@@ -128,7 +135,7 @@ async def serve(
     ]
     if settings.connection_age_s:
         options.append(("grpc.max_connection_age_ms", int(settings.connection_age_s * 1e3)))
-    server = grpc.aio.server(interceptors=interceptors, options=options)
+    server = grpc.aio.server(interceptors=[*interceptors, Parsing()], options=options)
     register(server)
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)

@@ -1,0 +1,73 @@
+"""Writes docs/reliability.md from what was observed: python -m tests.faults.report
+
+MASKWIRE_FAULT_RESULTS=tests/faults/results.json python -m pytest tests/faults
+python -m tests.faults.crasher --minutes 10 --json tests/faults/crasher.json
+python -m tests.faults.fuzz --inputs 100000 --json tests/faults/fuzz.json
+python -m tests.faults.streams --streams 100000 > tests/faults/streams.txt
+python -m tests.faults.report
+"""
+
+import json
+from pathlib import Path
+
+from .results import COMMITTED, Observation, load
+from .rows import ROWS
+
+_HERE = Path(__file__).parent
+_DOC = _HERE.parent.parent / "docs" / "reliability.md"
+
+ELSEWHERE = {
+    36: "not injected here; `tests/test_tokens.py` and `tests/test_quota.py` have it, mid-stream included",
+    37: "not injected here; `tests/test_gateway.py` has it (`test_urls`, `test_public_addresses`)",
+}
+"""Rows that other tests hold."""
+
+
+def table(observations: list[Observation]) -> list[str]:
+    """One line for each row of `ROWS`, whether it was injected or not."""
+    lines = ["| # | fault | expected | injected | observed |", "|---|---|---|---|---|"]
+    for number, (fault, expected) in ROWS.items():
+        seen = [observation for observation in observations if observation.row == number]
+        if not seen:
+            injected, observed = "", ELSEWHERE.get(number, "**not yet injected**")
+        elif len({(one.injected, one.observed) for one in seen}) == 1:
+            injected, observed = seen[0].injected, seen[0].observed + _ways(seen)
+        else:
+            injected = "<br>".join(dict.fromkeys(f"{_name(one)}{one.injected}" for one in seen))
+            observed = "<br>".join(f"{_name(one)}{one.observed}" for one in seen)
+        lines.append(f"| {number} | {fault} | {expected} | {injected} | {observed} |")
+    return lines
+
+
+def _name(observation: Observation) -> str:
+    return f"*{observation.variant}*: " if observation.variant else ""
+
+
+def _ways(seen: list[Observation]) -> str:
+    names = [one.variant for one in seen if one.variant]
+    return f" ({', '.join(names)})" if len(names) > 1 else ""
+
+
+def quoted(path: Path) -> list[str]:
+    """The lines of a run's report, as a literal block; or that there was none."""
+    if not path.exists():
+        return ["Not yet run."]
+    lines = json.loads(path.read_text()) if path.suffix == ".json" else path.read_text().splitlines()
+    return [f"    {line}" for line in lines]
+
+
+def document(observations: list[Observation]) -> str:
+    """The whole of docs/reliability.md."""
+    text = (_HERE / "reliability.md").read_text()
+    for name, lines in {
+        "ROWS": table(observations),
+        "CRASHER": quoted(_HERE / "crasher.json"),
+        "FUZZ": quoted(_HERE / "fuzz.json"),
+        "STREAMS": quoted(_HERE / "streams.txt"),
+    }.items():
+        text = text.replace(f"[{name}]", "\n".join(lines))
+    return text
+
+
+if __name__ == "__main__":
+    _DOC.write_text(document(load(COMMITTED)))

@@ -1,0 +1,50 @@
+"""Short runs of the crasher and of the fuzzer, and the page that they are quoted on."""
+
+import math
+
+import pytest
+from maskwire.budget import RetryBudget
+
+from . import crasher, fuzz, report
+from .results import COMMITTED, load
+
+
+def test_random_faults() -> None:
+    seen = crasher.run(minutes=0.35, seed=2)
+    assert (seen.wrong, seen.lost, seen.leaked_processes) == ([], [], 0)
+    assert seen.faults.total() >= 4
+    assert seen.operations.total() >= 50
+    assert seen.open_files[1] <= seen.open_files[0] + 20
+
+
+def test_damaged_input() -> None:
+    lines, wrong = fuzz.run(4000, seed=1)
+    assert wrong == []
+    assert lines[0].startswith("4000 inputs")
+
+
+def test_the_page_is_what_was_observed() -> None:
+    """docs/reliability.md changes by `python -m tests.faults.report` alone."""
+    assert report._DOC.read_text() == report.document(load(COMMITTED))
+
+
+def test_a_budget_of_retries() -> None:
+    now = [0.0]
+    budget = RetryBudget(at_once=3, per_s=2, clock=lambda: now[0])
+    assert [budget.reserve(10) for _ in range(5)] == [0, 0, 0, 0.5, 1]
+    assert budget.reserve(1) == math.inf  # would be 1.5 s, and takes nothing
+    assert budget.reserve(1.5) == 1.5
+    assert not budget.take()
+    now[0] = 2.0
+    assert budget.take()
+    assert not budget.take()
+    budget.succeeded()
+    assert budget.take()
+    now[0] = 100.0
+    assert [budget.take() for _ in range(4)] == [True, True, True, False]
+
+
+@pytest.mark.slow
+def test_random_faults_for_longer() -> None:
+    seen = crasher.run(minutes=3, seed=5)
+    assert (seen.wrong, seen.lost, seen.leaked_processes) == ([], [], 0)
