@@ -17,6 +17,7 @@ _HERE = Path(__file__).parent
 _DOC = _HERE.parent.parent / "docs" / "reliability.md"
 
 ELSEWHERE = {
+    8: "not injected here; `tests/test_web.py` has it in a browser (`test_a_killed_gateway_is_survived`)",
     36: "not injected here; `tests/test_tokens.py` and `tests/test_quota.py` have it, mid-stream included",
     37: "not injected here; `tests/test_gateway.py` has it (`test_urls`, `test_public_addresses`)",
 }

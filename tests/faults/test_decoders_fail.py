@@ -102,6 +102,7 @@ def test_a_decoder_is_asked_to_stop_under_load(world: World, note: Observation) 
     note.observed = f"{prompts['right']} prompts, 0 lost, 0 wrong; exit code 0"
 
 
+@pytest.mark.slow
 @pytest.mark.fault(9)
 def test_everything_is_restarted_under_load(world: World, note: Observation) -> None:
     note.injected = "SIGTERM and a new start of one encoder and decoder, then of the others, then of the store"

@@ -1,6 +1,7 @@
 """Rows 27 to 30: no device memory, wrong weights, no disk, a wrong clock."""
 
 import hashlib
+import resource
 import subprocess
 import sys
 import threading
@@ -8,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import small
-from conftest import _store_program, running, store_server, wait_until
-from maskwire import Client, ServerUnavailable
+from conftest import _store_program, store_server
+from maskwire import Client, ImageNotFound, ServerUnavailable
 from maskwire_core.models import PUBLISHED
 from wire import frames, picture
 
@@ -48,6 +48,7 @@ def test_the_device_has_too_little_memory(world: World, note: Observation) -> No
     note.observed = f"{batches} batches were split; all sixteen images answered"
 
 
+@pytest.mark.slow
 @pytest.mark.fault(27, variant="device lost")
 def test_the_device_is_lost(world: World, note: Observation) -> None:
     note.injected = "a sticky device error: the model raises, and the device cannot add any more"
@@ -97,29 +98,31 @@ def test_weights_are_not_those(note: Observation, tmp_path: Path) -> None:
 
 
 @pytest.mark.fault(29)
-def test_the_disk_is_full(world: World, note: Observation, tmp_path: Path) -> None:
-    note.injected = "encoder and decoder with `ulimit -f 0` (no file can grow) and messages going to /dev/full"
-    environment = {"TMPDIR": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
-    encoder, decoder = processes.encoder(world.folder, world.url), processes.decoder(world.folder, world.url)
-    words = [word for name, value in small.options(tmp_path).items() for word in (f"--{name}", value)]
-    port = ["--port", str(encoder.port), "--redis-url", world.url, "--threads", "1"]
-    encoder.command = [sys.executable, "-m", "maskwire_encoder", *words, *port]
-    limited = ["bash", "-c", 'ulimit -f 0; exec "$@" >/dev/full 2>/dev/full', "full"]
-    full = [[*limited, *server.command] for server in (encoder, decoder)]
-    with running(full[0], environment) as one, running(full[1], environment) as other:
-        wait_until(encoder.ready, 60, one)
-        wait_until(decoder.ready, 60, other)
-        with Client(encoder.address, decoder.address) as client:
+def test_the_disk_is_full(world: World, note: Observation) -> None:
+    note.injected = "RLIMIT_FSIZE of an encoder and a decoder set to 0 while they run: no file can grow, logs included"
+    servers = world.encoders[0], world.decoders[0]
+    limits = [resource.prlimit(server.pid, resource.RLIMIT_FSIZE) for server in servers]
+    sizes = [server.log.stat().st_size for server in servers]
+    try:
+        for server, (_, hard) in zip(servers, limits, strict=True):
+            resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (0, hard))
+        with Client(servers[0].address, servers[1].address) as client:
             for number in (2900, 2901, 2902):
                 world.check(client, number)
             assert not client.embed(picture(2903)).cached
-            with pytest.raises(Exception, match="no image named"):
+            with pytest.raises(ImageNotFound):
                 client.segment(image_id="nothing")
-    note.observed = "started, encoded and answered with the right masks"
+            world.raw.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")  # which is logged
+            world.check(client, 2904)
+        assert [server.log.stat().st_size for server in servers] == sizes
+    finally:
+        for server, limit in zip(servers, limits, strict=True):
+            resource.prlimit(server.pid, resource.RLIMIT_FSIZE, limit)
+    note.observed = "encoded and answered with the right masks; what would have been logged is lost"
 
 
 @pytest.mark.fault(30)
-@pytest.mark.parametrize("hours", [1, -1])
+@pytest.mark.parametrize("hours", [1, pytest.param(-1, marks=pytest.mark.slow)])
 def test_the_clock_is_wrong(world: World, note: Observation, hours: int) -> None:
     note.injected = f"time.time() of Maskwire's code in an encoder and a decoder jumps by {hours:+} h while they run"
     flag = world.folder / f"clock{hours}"

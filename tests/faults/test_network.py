@@ -50,6 +50,7 @@ def test_the_other_side_is_gone_without_a_word(world: World, note: Observation, 
     }[side]
 
 
+@pytest.mark.slow
 @pytest.mark.fault(22)
 def test_a_reader_is_slow(world: World, note: Observation) -> None:
     note.injected = "600 prompts with packed bits of a 3,000 x 2,000 image (0.7 MB each) on a stream that reads nothing"
