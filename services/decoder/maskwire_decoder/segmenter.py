@@ -85,8 +85,9 @@ class Segmenter:
         request: pb.SegmentRequest | pb.StreamPrompts,
         image_id: str,
         response: pb.SegmentResponse,
+        left_s: float | None = None,
     ) -> None:
-        """Answers the prompts of a request, filling in the response.
+        """Answers the prompts of a request, filling in the response; within `left_s` seconds if that is given.
 
         Raises:
             ServiceError: A prompt is wrong, or too much is waiting.
@@ -106,6 +107,7 @@ class Segmenter:
                 for prompt, logits, use in zip(prompts, found, loaded, strict=True)
             ]
         urgent = len(prompts) == 1  # somebody's click; many prompts are a program's
+        self.turns.admit(caller, urgent, len(prompts), left_s)
         jobs = [
             asyncio.ensure_future(self.turns.run(caller, urgent, _answer, image, prompt, output)) for prompt in prompts
         ]

@@ -45,7 +45,8 @@ class DecoderService(decoder_pb2_grpc.DecoderServiceServicer):
         image = await self._segmenter.find(request, response.timings)
         # A caller's requests on different images are probably different people's: gateways share a connection.
         caller = (context.peer(), image.header.namespace, image.header.content_key)
-        await self._segmenter.segment(caller, image, request, request.image_id, response)
+        left_s = context.time_remaining()
+        await self._segmenter.segment(caller, image, request, request.image_id, response, left_s)
         response.timings.total_ms = (time.perf_counter() - started) * 1e3
         return response
 

@@ -15,6 +15,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _URGENT_IN_A_ROW = 3
+_SMOOTHING = 0.1
 
 
 @dataclass(eq=False)
@@ -47,7 +48,35 @@ class Turns:
         self._waiting = {True: 0, False: 0}
         self._running = 0
         self._urgent_in_a_row = 0
+        self._job_s = 0.0  # what a function takes, of late
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix=name)
+
+    def admit(self, caller: Hashable, urgent: bool, count: int, left_s: float | None) -> None:
+        """Refuses what would not be answered in time anyway.
+
+        Args:
+            caller: Whose turns it takes.
+            urgent: As for `run`.
+            count: Functions that are to be run.
+            left_s: Seconds until nobody wants the answer any more; None if there is no such time.
+
+        Raises:
+            ResourceExhausted: So much waits already, at the pace of late.
+        """
+        with self._lock:
+            lane, waiting = self._lanes[urgent], self._waiting[urgent]
+            own = len(lane.get(caller, ())) + count
+            ahead = own + sum(min(len(jobs), own) for other, jobs in lane.items() if other != caller)
+            rest = self._waiting[not urgent]
+            between = min(rest, ahead // _URGENT_IN_A_ROW if urgent else ahead * _URGENT_IN_A_ROW)
+            expected_s = (ahead + between) * self._job_s / self.threads
+        if waiting and left_s is not None and expected_s > left_s:
+            raise ResourceExhausted(
+                "QUEUE_FULL",
+                f"{waiting} requests are waiting for the {self._name}, and the deadline would pass before its turn; try "
+                "again",
+                retry_after_s=min(max(0.1, expected_s / 2), 10.0),
+            )
 
     async def run(
         self, caller: Hashable, urgent: bool, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
@@ -89,7 +118,8 @@ class Turns:
             if job is None:  # cancelled
                 return
             self._running += 1
-        waited_ms = (time.perf_counter() - job.queued) * 1e3
+        started = time.perf_counter()
+        waited_ms = (started - job.queued) * 1e3
         try:
             result, error = job.function(), None
         except BaseException as raised:  # it is the caller's, who awaits it
@@ -97,6 +127,7 @@ class Turns:
         with self._lock:
             self._running -= 1
             self.done += 1
+            self._job_s += _SMOOTHING * (time.perf_counter() - started - self._job_s)
         try:
             job.loop.call_soon_threadsafe(_finish, job.future, (result, waited_ms), error)
         except RuntimeError:  # the loop has ended, and its callers with it

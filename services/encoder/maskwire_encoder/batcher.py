@@ -121,17 +121,19 @@ class Batcher(Generic[Item, Result]):
             The outcome, and the milliseconds that it waited.
 
         Raises:
-            ResourceExhausted: QUEUE_FULL.
+            ResourceExhausted: QUEUE_FULL: too much waits, or so much that the deadline would pass meanwhile.
             DeadlineExceeded: The deadline passed before it was its turn.
         """
-        if self.waiting >= self._limit:
+        loop = asyncio.get_running_loop()
+        in_time = loop.time() + (self._room.ahead(demand) + 1) * self.item_s <= demand.deadline
+        if self.waiting >= self._limit or (self.waiting and not in_time):
             self.tally.refused += 1
             raise ResourceExhausted(
                 "QUEUE_FULL",
-                f"{self.waiting} requests are waiting for the {self.name}; try again",
+                f"{self.waiting} requests are waiting for the {self.name}"
+                f"{'' if in_time else ', and the deadline would pass before its turn'}; try again",
                 retry_after_s=min(max(_RETRY_S[0], self.waiting * self.item_s / 2), _RETRY_S[1]),
             )
-        loop = asyncio.get_running_loop()
         ticket = Ticket(kind, item, demand, loop.time(), loop.create_future(), demand.bulk)
         self._tickets[demand] = ticket
         self._room.add(ticket)

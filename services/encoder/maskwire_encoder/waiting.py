@@ -71,6 +71,11 @@ class _Line(Generic[Item]):
             del self._callers[ticket.demand.caller]
         self.count -= 1
 
+    def ahead(self, caller: Hashable) -> int:
+        """Tickets that go before another one of a caller, as things are."""
+        own = len(self._callers.get(caller, ()))
+        return sum(min(len(tickets), own + 1) for other, tickets in self._callers.items() if other != caller) + own
+
     def pop(self) -> Ticket[Item]:
         caller, own = self._callers.popitem(last=False)
         ticket = next(iter(own))
@@ -106,6 +111,13 @@ class WaitingRoom(Generic[Item]):
         lines[ticket.bulk].discard(ticket)
         if not any(line.count for line in lines.values()):
             del self._lines[ticket.kind]
+
+    def ahead(self, demand: Demand) -> int:
+        """Tickets that would go before one with this demand, or most of them, as things are."""
+        same = sum(lines[demand.bulk].ahead(demand.caller) for lines in self._lines.values())
+        if demand.bulk:
+            return same + min(len(self) - self.bulk, same * (BULK_SHARE - 1))
+        return same + min(self.bulk, same // (BULK_SHARE - 1))
 
     def hurry(self, ticket: Ticket[Item]) -> None:
         """Moves a ticket whose demand is not bulk any more."""
