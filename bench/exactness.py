@@ -28,7 +28,7 @@ from maskwire_core.codecs import CODECS  # noqa: E402
 from maskwire_core.config import EncoderSettings  # noqa: E402
 from maskwire_core.embedding import Header, pack, unpack  # noqa: E402
 from maskwire_core.models import DEMO, PUBLISHED  # noqa: E402
-from maskwire_decoder.predictor import Predictor  # noqa: E402
+from maskwire_decoder.predictor import CpuPredictor  # noqa: E402
 from maskwire_decoder.prompts import Prompt  # noqa: E402
 from maskwire_decoder.runs import rle  # noqa: E402
 from maskwire_encoder import checkpoints  # noqa: E402
@@ -89,7 +89,7 @@ def measure(name: str, prompts: int) -> dict[tuple[str, str], tuple[float, float
         (source,) = checkpoints.find(settings)
         model = Model(source, settings)
     (tensors,) = model.encode(model.prepare(rgb)[None])
-    predictor = Predictor(model.decoder, threads=os.cpu_count() or 1)
+    predictor = CpuPredictor(model.decoder, threads=os.cpu_count() or 1)
     stored = {}
     for codec in CODECS:
         header = Header("n", "k", name, "f", "d", height, width, codec, time.time())

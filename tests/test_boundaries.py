@@ -13,6 +13,7 @@ PACKAGES = {
     "maskwire_core": ROOT / "services/core/maskwire_core",
     "maskwire_encoder": ROOT / "services/encoder/maskwire_encoder",
     "maskwire_decoder": ROOT / "services/decoder/maskwire_decoder",
+    "maskwire_gateway": ROOT / "services/gateway/maskwire_gateway",
     "training": ROOT / "training",
 }
 # What each package may import of the others. Of the client, servers take the stubs alone.
@@ -21,6 +22,15 @@ ALLOWED = {
     "maskwire_core": {"maskwire.v1"},
     "maskwire_encoder": {"maskwire.v1", "maskwire_core"},
     "maskwire_decoder": {"maskwire.v1", "maskwire_core"},
+    # It is a client of the servers, and shares settings, names of models and errors with them.
+    "maskwire_gateway": {
+        "maskwire",
+        "maskwire_web",
+        "maskwire_core.config",
+        "maskwire_core.errors",
+        "maskwire_core.logs",
+        "maskwire_core.models",
+    },
     "training": {"maskwire", "maskwire_core", "maskwire_encoder"},
 }
 

@@ -8,7 +8,7 @@ import grpc
 import numpy as np
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import decoder_pb2_grpc, types_pb2
-from maskwire_decoder.predictor import Predictor
+from maskwire_decoder.predictor import CpuPredictor
 from maskwire_decoder.prompts import Prompt
 from maskwire_decoder.runs import rle
 from pycocotools import mask as coco
@@ -27,7 +27,7 @@ def agree(ours: Any, other: Any) -> str:
 @contextlib.contextmanager
 def rows() -> Iterator[Iterator[Row]]:
     one = subject()
-    predictor = Predictor(one.bundle, THREADS)
+    predictor = CpuPredictor(one.bundle, THREADS)
     image = predictor.prepare(one.tensors)
     point = types_pb2.Point(x_px=CLICK[0], y_px=CLICK[1])
     request = pb.SegmentRequest(image_id="photo", prompts=[types_pb2.Prompt(points=[point])])

@@ -33,10 +33,10 @@ class Connection:
         self.retry_s = retry_s
         self.decoders = Channels("decoder", decoder, DEFAULT_DECODER)
         self.memory = Memory()
-        self._encoders = Channels("encoder", encoder, DEFAULT_ENCODER)
+        self.encoders = Channels("encoder", encoder, DEFAULT_ENCODER)
 
     async def close(self) -> None:
-        await self._encoders.close()
+        await self.encoders.close()
         await self.decoders.close()
 
     async def embed(self, source: Source, image_id: str | None, model: str = "", bulk: bool = False) -> EmbeddedImage:
@@ -93,7 +93,7 @@ class Connection:
         async def attempt(channel: grpc.aio.Channel, timeout_s: float) -> T:
             return await call(encoder_pb2_grpc.EncoderServiceStub(channel), timeout_s)
 
-        return await retrying(self._encoders, None, attempt, self.timeout_s, self.retry_s)
+        return await retrying(self.encoders, None, attempt, self.timeout_s, self.retry_s)
 
     async def call_decoder(self, request: decoder_pb2.SegmentRequest) -> decoder_pb2.SegmentResponse:
         """Makes the call, by preference of the decoder that has the image."""

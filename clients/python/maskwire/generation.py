@@ -51,8 +51,9 @@ async def generate(
         while True:
             starts += 1
             try:
-                async for update in _listen(connection, request, crops):
-                    yield update
+                collection = Collection()
+                async for response in responses(connection, request, crops):
+                    yield collection.add(response)
                 return
             except ImageNotFound:
                 if source is None or starts >= _MAX_STARTS:
@@ -88,10 +89,15 @@ async def _embed_crops(
             task.cancel()
 
 
-async def _listen(
-    connection: Connection, request: pb.GenerateMasksRequest, crops: "asyncio.Future[None]"
-) -> AsyncIterator[Update]:
-    """The updates of one call. It ends early with an error of the crops."""
+async def responses(
+    connection: Connection, request: pb.GenerateMasksRequest, crops: "asyncio.Future[None] | None" = None
+) -> AsyncIterator[pb.GenerateMasksResponse]:
+    """The responses of one call, which is retried until the first of them is there. It ends early with an error of the
+    crops, which somebody embeds meanwhile.
+
+    Raises:
+        MaskwireError: As `AsyncClient.segment`.
+    """
 
     async def attempt(channel: grpc.aio.Channel, left_s: float) -> tuple[Any, Any]:
         stub: decoder_pb2_grpc.DecoderServiceAsyncStub = decoder_pb2_grpc.DecoderServiceStub(channel)
@@ -103,18 +109,18 @@ async def _listen(
             call.cancel()
             raise
 
-    collection = Collection()
     call, response = await retrying(
         connection.decoders, request.image_id, attempt, connection.timeout_s, connection.retry_s
     )
     try:
         while response is not grpc.aio.EOF:
-            yield collection.add(response)
+            yield response
             async with asyncio.timeout(connection.timeout_s):
                 reading = asyncio.ensure_future(call.read())
-                await asyncio.wait({reading, crops}, return_when=asyncio.FIRST_COMPLETED)
-                if crops.done():
-                    crops.result()
+                if crops is not None:
+                    await asyncio.wait({reading, crops}, return_when=asyncio.FIRST_COMPLETED)
+                    if crops.done():
+                        crops.result()
                 response = await reading
     except TimeoutError as error:
         raise DeadlineExceeded(f"the decoder sent nothing for {connection.timeout_s:g} s") from error

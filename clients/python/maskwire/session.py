@@ -3,7 +3,6 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
@@ -11,30 +10,12 @@ from google.protobuf.empty_pb2 import Empty
 
 from maskwire.connection import Connection
 from maskwire.prompts import OutputArguments, Prompt, output_options, wait_ms
+from maskwire.replay import Replay
 from maskwire.results import Result
 from maskwire.sources import ImageLike
 from maskwire.streams import Stream
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import types_pb2
-
-
-@dataclass
-class _History:
-    """What led to an object: the changes in order, and how many of them, from the last, were taken back."""
-
-    steps: list[pb.EditObject] = field(default_factory=list)
-    undone: int = 0
-
-    def record(self, edit: pb.EditObject) -> None:
-        match edit.WhichOneof("change"):
-            case "undo":
-                self.undone += 1
-            case "redo":
-                self.undone -= 1
-            case _:
-                del self.steps[len(self.steps) - self.undone :]
-                self.steps.append(edit)
-                self.undone = 0
 
 
 class Masks:
@@ -85,7 +66,6 @@ class AsyncSession:
 
     Attributes:
         object_id: Name of the object that clicks, boxes and undo are for.
-        image: The image's name, size and model.
     """
 
     def __init__(
@@ -97,27 +77,25 @@ class AsyncSession:
         output: OutputArguments,
     ) -> None:
         self.object_id = "object-1"
-        self.image = pb.SegmentedImage()
         self._connection = connection
         self._wanted = (image, image_id, wait_s)
         self._output, self._forms = output_options(output)
         if "multimask" not in output:
             self._output.ClearField("multimask")
-        self._set_image = pb.SetImage()
-        self._histories: dict[str, _History] = {}
+        self._replay = Replay(pb.SetImage())
         self._followers: list[Masks] = []
         self._stream = Stream(
             connection.decoders,
             connection.timeout_s,
             connection.retry_s,
-            opening=self._opening,
+            opening=self._replay.opening,
             recover=self._embed_again,
             answered=self._answered,
         )
 
     async def __aenter__(self) -> Self:
         image, image_id, wait_s = self._wanted
-        self._set_image = await self._name(image, image_id, wait_s)
+        self._replay.set_image = await self._name(image, image_id, wait_s)
         await self._stream.open()
         return self
 
@@ -134,6 +112,11 @@ class AsyncSession:
 
     # Images and objects
 
+    @property
+    def image(self) -> pb.SegmentedImage:
+        """The image's name, size and model."""
+        return self._replay.image
+
     async def set_image(
         self, image: ImageLike | None = None, *, image_id: str | None = None, wait_s: float = 0
     ) -> pb.SegmentedImage:
@@ -148,10 +131,10 @@ class AsyncSession:
 
     def new_object(self, object_id: str | None = None) -> str:
         """Begins an object; what follows is for it. Returns its name: the given one, or object-1, object-2, ..."""
-        number = len(self._histories) + 1
+        number = len(self._replay.histories) + 1
         while object_id is None:
             name = f"object-{number}"
-            object_id = None if name in self._histories or name == self.object_id else name
+            object_id = None if name in self._replay.histories or name == self.object_id else name
             number += 1
         self.object_id = object_id
         return object_id
@@ -159,7 +142,7 @@ class AsyncSession:
     @property
     def objects(self) -> list[str]:
         """Names of the objects whose changes were answered. Set `object_id` to go on with one."""
-        return list(self._histories)
+        return list(self._replay.histories)
 
     # Changes of the object
 
@@ -239,38 +222,17 @@ class AsyncSession:
             content_key=stored.content_key if stored is not None else "",
         )
 
-    def _opening(self) -> list[pb.SegmentStreamRequest]:
-        restored = [
-            pb.RestoreObject(object_id=object_id, steps=history.steps, undone=history.undone)
-            for object_id, history in self._histories.items()
-        ]
-        return [
-            pb.SegmentStreamRequest(set_image=self._set_image),
-            *(pb.SegmentStreamRequest(restore=message) for message in restored),
-        ]
-
     async def _embed_again(self) -> bool:
-        source = self._connection.memory.source(self._set_image.image_id, self._set_image.content_key or None)
+        wanted = self._replay.set_image
+        source = self._connection.memory.source(wanted.image_id, wanted.content_key or None)
         if source is None:
             return False
-        stored = await self._connection.embed(source, self._set_image.image_id)
-        self._set_image.content_key = stored.content_key
+        stored = await self._connection.embed(source, wanted.image_id)
+        wanted.content_key = stored.content_key
         return True
 
     def _answered(self, request: pb.SegmentStreamRequest, response: pb.SegmentStreamResponse) -> Result | None:
-        if request.HasField("set_image"):
-            self.image = response.image_ready.image
-            if request.request_id:  # not the one that a new stream begins with
-                self._histories.clear()
-            self._set_image = request.set_image
-            self._set_image.content_key = self.image.content_key  # the session stays with it, whatever the name means
-            return None
-        object_id = response.object.object_id
-        if not request.speculative:
-            if request.edit.WhichOneof("change") == "remove":
-                self._histories.pop(object_id, None)
-            else:
-                self._histories.setdefault(object_id, _History()).record(request.edit)
+        self._replay.note(request, response)
         if not response.object.result.results:
             return None
         result = Result(

@@ -41,7 +41,10 @@ class Stream:
         retry_s: How long to go on looking for a decoder that answers.
         opening: The requests that a new stream begins with; first of all a set_image.
         recover: Embeds the image of `opening` again; False if it cannot.
-        answered: Told each answer as it comes, with its request; what it returns is what the request's future gives.
+        answered: Told each answer that is no error as it comes, with its request; what it returns is what the request's
+            future gives.
+        unseen: How many of the masks that it was told have not reached those they are for; the decoder sends no
+            further previews while there are two. `acknowledge` says when some have.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class Stream:
         opening: Callable[[], Sequence[pb.SegmentStreamRequest]],
         recover: Callable[[], Awaitable[bool]],
         answered: Callable[[pb.SegmentStreamRequest, pb.SegmentStreamResponse], Any],
+        unseen: Callable[[], int] = lambda: 0,
     ) -> None:
         self.counters = pb.StreamCounters()
         self._channels = channels
@@ -61,6 +65,7 @@ class Stream:
         self._opening = opening
         self._recover = recover
         self._answered = answered
+        self._unseen = unseen
         self._numbers = itertools.count(1)
         self._pending: OrderedDict[str, _Request] = OrderedDict()
         self._unsent: deque[_Request] = deque()
@@ -93,7 +98,8 @@ class Stream:
         self._fail(_closed())
 
     def send(self, message: pb.SegmentStreamRequest) -> Answer:
-        """Sends a request. Its future gives None if it was superseded, and fails with what the server said."""
+        """Sends a request. Its future gives None if it was superseded before it left, and fails with what the server
+        said. The request gets a number for its id."""
         loop = asyncio.get_running_loop()
         message.request_id = str(next(self._numbers))
         request = _Request(message, loop.create_future())
@@ -110,9 +116,19 @@ class Stream:
         self._pending[message.request_id] = request
         self._unsent.append(request)
         self._news.set()
-        if self._task is None or self._task.done():  # the last one gave up; now may be better
+        if self.ended:  # the last one gave up; now may be better
             self._task = asyncio.create_task(self._run())
         return request.answer
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has given up; the next request tries again."""
+        return self._task is None or self._task.done()
+
+    def acknowledge(self) -> None:
+        """Masks have reached those they are for."""
+        self._must_acknowledge = True
+        self._news.set()
 
     # One stream after another
 
@@ -212,7 +228,7 @@ class Stream:
                 request = self._unsent.popleft()
                 request.sends += 1
                 message.CopyFrom(request.message)
-            message.masks_seen = self._masks_seen
+            message.masks_seen = max(0, self._masks_seen - self._unseen())
             self._must_acknowledge = False
             try:
                 await call.write(message)
@@ -241,9 +257,6 @@ class Stream:
             _fail(request.answer, error)
             return
         del self._pending[response.request_id]
-        if outcome == "superseded":
-            _succeed(request.answer, None)
-            return
         _succeed(request.answer, self._answered(request.message, response))
 
     def _drop(self, request: _Request) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from maskwire_core.errors import CorruptValue
 
-GRAPHS = {"image_fp32", "image_fp16", "mask", "click", "refine", "plain"}
+GRAPHS = {"image_fp32", "image_fp16", "mask", "click", "refine", "plain", "several"}
 BEST = 4
 """To graphs that make masks: the candidate with the highest predicted IoU. 0 is the single mask, 1 to 3 candidates."""
 
@@ -60,10 +60,11 @@ class DecoderBundle:
         config: See `DecoderConfig`.
         graphs: By name. With N image tokens of C channels:
             image_fp32, image_fp16: a stored embedding to what every prompt on it needs.
-            mask: that image's tokens and a mask prompt to tokens that know the mask.
+            mask: that image's tokens and mask prompts to tokens that know a mask, for each of them.
             click: a prompt of few points, and no mask, to masks.
             refine: a prompt of few points on tokens that may know a mask.
             plain: any prompt.
+            several: prompts with equally many points, at once.
         weights: All their initialisers by name.
     """
 

@@ -21,6 +21,13 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
     port: int = Field(0, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
+    drain_s: float = Field(20, ge=0, description="Seconds that accepted work gets to finish after SIGTERM or Ctrl-C.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe log level.")
+
+
+class ServiceSettings(Settings):
+    """What the servers that speak gRPC and use the store have."""
+
     reflection: bool | None = Field(
         None, description="Offer gRPC server reflection (for grpcurl and the like); by default unless --tokens is set."
     )
@@ -41,14 +48,12 @@ class Settings(BaseSettings):
         description="Seconds after which clients are asked to connect anew, so that they find servers that were added; "
         "calls go on. 0: never.",
     )
-    drain_s: float = Field(20, ge=0, description="Seconds that accepted work gets to finish after SIGTERM or Ctrl-C.")
     canary_s: float = Field(
         60,
         ge=0,
         description="Seconds from one trial of the server's own work to the next while it is idle; health says whether "
         "it went well. 0: none.",
     )
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe log level.")
     redis_url: str = Field(
         "redis://localhost:6379/0",
         description="Store: redis://, rediss:// (TLS) or unix:// address of Redis or Valkey, "
@@ -71,7 +76,7 @@ def from_command_line(kind: type[AnySettings]) -> AnySettings:
         sys.exit(1)
 
 
-class EncoderSettings(Settings):
+class EncoderSettings(ServiceSettings):
     """Maskwire encoder: turns images into SAM 2 embeddings and stores them."""
 
     port: int = Field(50051, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
@@ -141,11 +146,10 @@ class EncoderSettings(Settings):
     @field_validator("model", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        parts = value if isinstance(value, list) else [value]
-        return [name.strip() for part in parts for name in str(part).split(",")]
+        return _listed(value)
 
 
-class DecoderSettings(Settings):
+class DecoderSettings(ServiceSettings):
     """Maskwire decoder: turns prompts on stored embeddings into masks."""
 
     port: int = Field(50052, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
@@ -157,7 +161,22 @@ class DecoderSettings(Settings):
     session_bytes: int = Field(
         8 * MIB, ge=0, description="Memory for the logits of one session's objects and their history, in bytes."
     )
-    workers: int = Field(0, ge=0, description="Prompts decoded at the same time; 0 for one on each core.")
+    decode_device: str = Field(
+        "cpu",
+        pattern=r"^(cpu|cuda(:\d+)?)$",
+        description="cpu; or cuda or cuda:N, which pays where many prompts come at once (everything mode, "
+        "pre-labelling) and needs the package onnxruntime-gpu instead of onnxruntime.",
+    )
+    max_batch_prompts: int = Field(
+        0,
+        ge=0,
+        description="Most prompts decoded in a batch; 0 is 32 on CUDA and 1 on a CPU, where batches do not pay.",
+    )
+    workers: int = Field(
+        0,
+        ge=0,
+        description="Prompts under way at the same time; 0 for one on each core, or two batches where there are any.",
+    )
     threads: int = Field(
         0,
         ge=0,
@@ -168,14 +187,68 @@ class DecoderSettings(Settings):
     max_points: int = Field(256, ge=1, description="Most points in one prompt.")
 
     @property
+    def decode_batch(self) -> int:
+        """Most prompts decoded in a batch."""
+        return self.max_batch_prompts or (1 if self.decode_device == "cpu" else 32)
+
+    @property
     def decode_workers(self) -> int:
-        """Prompts decoded at the same time."""
-        return self.workers or _cores()
+        """Prompts under way at the same time: while a batch is decoded, the next one gathers."""
+        return self.workers or (2 * self.decode_batch if self.decode_batch > 1 else _cores())
 
     @property
     def decode_threads(self) -> int:
         """CPU threads of a decode while no other is running."""
         return self.threads or min(_cores(), 8)
+
+
+class GatewaySettings(Settings):
+    """Maskwire gateway: HTTP and WebSocket in front of encoders and decoders."""
+
+    port: int = Field(9001, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
+    encoder: str = Field("localhost:50051", description="Address of the encoder, or several with commas.")
+    decoder: str = Field("localhost:50052", description="Address of the decoder, or several with commas.")
+    timeout_s: float = Field(60, gt=0, description="Longest time for one call of a server, retries included.")
+    retry_s: float = Field(
+        5, ge=0, description="How long a call is retried while a server is away or busy, in seconds."
+    )
+    api_keys: Annotated[list[str], NoDecode] = Field(
+        [], description="Keys of which a caller must present one, separated by commas; none: everybody is served."
+    )
+    origins: Annotated[list[str], NoDecode] = Field(
+        [],
+        description="Web pages of other origins that may use this gateway, such as https://labels.example, separated "
+        "by commas; * for all. Its own page may always.",
+    )
+    other_model: Literal["default", "refuse"] = Field(
+        "default",
+        description="What answers /sam2 requests for a SAM 2 version that is not served: the default model, which the "
+        "header X-Maskwire-Model then names, or 404.",
+    )
+    urls: bool = Field(False, description="Fetch images by URL for /sam2 requests; from public addresses only.")
+    url_hosts: Annotated[list[str], NoDecode] = Field(
+        [], description="Hosts (name, or name:port) that URLs may name though their addresses are private, with commas."
+    )
+    url_timeout_s: float = Field(10, gt=0, description="Longest time for fetching one URL.")
+    max_image_bytes: int = Field(64 * MIB, ge=1, description="Largest image file accepted, in bytes.")
+    max_requests: int = Field(256, ge=1, description="Requests that are served at the same time; more are refused.")
+    max_sockets: int = Field(512, ge=1, description="WebSockets that are open at the same time; more are refused.")
+    body_memory_bytes: int = Field(
+        512 * MIB,
+        ge=1,
+        description="Memory for the bodies of requests in progress, in bytes; requests beyond it are refused.",
+    )
+    body_timeout_s: float = Field(30, gt=0, description="Longest time for receiving a request's body.")
+
+    @field_validator("api_keys", "origins", "url_hosts", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return [name for name in _listed(value) if name]
+
+
+def _listed(value: object) -> list[str]:
+    parts = value if isinstance(value, list) else [value]
+    return [name.strip() for part in parts for name in str(part).split(",")]
 
 
 def _cores() -> int:

@@ -10,7 +10,7 @@ import grpc
 
 from maskwire_core import callers
 from maskwire_core.callers import Caller
-from maskwire_core.config import Settings
+from maskwire_core.config import ServiceSettings
 from maskwire_core.errors import PermissionDenied, ServiceError, Unauthenticated
 from maskwire_core.rpc import Context, abort, repeating
 from maskwire_core.tokens import Right, TokenError, Tokens
@@ -118,7 +118,7 @@ class Guard(grpc.aio.ServerInterceptor):
 
 @contextlib.asynccontextmanager
 async def guarding(
-    settings: Settings, rights: Mapping[str, Right | None]
+    settings: ServiceSettings, rights: Mapping[str, Right | None]
 ) -> AsyncIterator[Sequence[grpc.aio.ServerInterceptor]]:
     """The interceptors that the settings ask for, at work while the body runs. Tokens that cannot be read end the
     program.

@@ -5,7 +5,6 @@ import contextlib
 import functools
 import logging
 import signal
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn, TypeVar
@@ -15,7 +14,7 @@ from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from maskwire_core.config import MIB, Settings
+from maskwire_core.config import MIB, ServiceSettings
 from maskwire_core.errors import ServiceError
 from maskwire_core.readiness import watch
 from maskwire_core.tls import server_credentials
@@ -99,14 +98,8 @@ def streaming(
     return guarded
 
 
-def configure_logging(settings: Settings) -> None:
-    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for package in ("maskwire_core", "maskwire_encoder", "maskwire_decoder"):  # libraries only from WARNING on
-        logging.getLogger(package).setLevel(settings.log_level)
-
-
 async def serve(
-    settings: Settings,
+    settings: ServiceSettings,
     service: str,
     register: Callable[[grpc.aio.Server], None],
     drain: Callable[[], None] = lambda: None,

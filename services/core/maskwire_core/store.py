@@ -23,7 +23,7 @@ from typing import cast
 import redis
 
 from maskwire_core.bundle import DecoderBundle
-from maskwire_core.config import Settings
+from maskwire_core.config import ServiceSettings
 from maskwire_core.connections import Connections
 from maskwire_core.embedding import MAX_HEADER_BYTES, Embedding, Header, read_header, unpack
 from maskwire_core.errors import CorruptValue, InvalidArgument
@@ -271,7 +271,7 @@ class Store:
                 self._redis.delete(name)
 
 
-def open_store(settings: Settings) -> Store:
+def open_store(settings: ServiceSettings) -> Store:
     """The store that the settings name. An address that is none ends the program."""
     try:
         return Store(settings.redis_url, settings.redis_timeout_s)

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import grpc
 
-from maskwire_core.config import Settings
+from maskwire_core.config import ServiceSettings
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class _Certificates:
         return grpc.ssl_server_certificate_configuration([(key, certificate)], *client_ca)
 
 
-def server_credentials(settings: Settings) -> grpc.ServerCredentials | None:
+def server_credentials(settings: ServiceSettings) -> grpc.ServerCredentials | None:
     """The credentials that the settings name; None: plaintext. With a client CA, callers must have a certificate of it.
 
     Wrong settings and files that cannot be read end the program.

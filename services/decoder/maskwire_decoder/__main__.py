@@ -1,13 +1,16 @@
 """Starts a decoder: python -m maskwire_decoder --help"""
 
 import asyncio
+import sys
 
 from maskwire.v1 import decoder_pb2_grpc
 from maskwire_core.config import DecoderSettings, from_command_line
 from maskwire_core.guard import guarding
-from maskwire_core.rpc import configure_logging, serve
+from maskwire_core.logs import configure_logging
+from maskwire_core.rpc import serve
 from maskwire_core.store import open_store
 
+from maskwire_decoder.batched import is_available
 from maskwire_decoder.images import Images
 from maskwire_decoder.service import NAME, RIGHTS, DecoderService
 
@@ -32,6 +35,11 @@ async def run(settings: DecoderSettings) -> None:
 def main() -> None:
     settings = from_command_line(DecoderSettings)
     configure_logging(settings)
+    if not is_available(settings.decode_device):
+        sys.exit(
+            f"error: ONNX Runtime here has no CUDA, which --decode-device {settings.decode_device} asks for; "
+            "pip uninstall onnxruntime, then pip install 'onnxruntime-gpu[cuda,cudnn]'"
+        )
     asyncio.run(run(settings))
 
 

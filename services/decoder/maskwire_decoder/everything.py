@@ -20,8 +20,8 @@ from pycocotools import mask as coco
 from maskwire_decoder import boxes
 from maskwire_decoder.images import Image
 from maskwire_decoder.masks import clamp, without_specks
-from maskwire_decoder.predictor import Prediction
 from maskwire_decoder.prompts import Prompt, read_box
+from maskwire_decoder.question import Prediction
 from maskwire_decoder.rules import Part, Rules, read_parts
 from maskwire_decoder.runs import rle
 from maskwire_decoder.segmenter import Segmenter, describe

@@ -4,14 +4,18 @@ import asyncio
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import Any
 
 from maskwire_core.config import DecoderSettings
 from maskwire_core.embedding import Header
 from maskwire_core.errors import ServiceError, Unavailable, embedding_expired, image_not_found
 from maskwire_core.flights import Flights
 from maskwire_core.store import Store
+from numpy.typing import NDArray
+from onnxruntime import OrtValue
 
-from maskwire_decoder.predictor import Predictor, Prepared
+from maskwire_decoder.batched import BatchedPredictor
+from maskwire_decoder.predictor import CpuPredictor, Predictor, Prepared
 
 _MAX_PREDICTORS = 8
 _MAX_ALIASES = 10_000
@@ -29,14 +33,14 @@ class Image:
 
     @property
     def nbytes(self) -> int:
-        return sum(tensor.nbytes for tensor in self.prepared.values())
+        return sum(_nbytes(value) for value in self.prepared.values())
 
 
 class Images:
     """Finds images by name. The most recently used stay in memory, up to a number of bytes.
 
     Args:
-        settings: Memory, threads.
+        settings: Memory, threads, device.
         store: Where embeddings and decoders come from.
     """
 
@@ -138,7 +142,11 @@ class Images:
     async def _load_decoder(self, header: Header) -> Predictor:
         def load() -> Predictor | None:
             bundle = self._store.get_decoder(header.decoder)
-            return Predictor(bundle, self._settings.decode_threads) if bundle is not None else None
+            if bundle is None:
+                return None
+            if self._settings.decode_batch > 1:
+                return BatchedPredictor(bundle, self._settings.decode_device, self._settings.decode_batch)
+            return CpuPredictor(bundle, self._settings.decode_threads)
 
         predictor = await asyncio.to_thread(load)
         if predictor is None:
@@ -148,3 +156,7 @@ class Images:
                 retry_after_s=1,
             )
         return predictor
+
+
+def _nbytes(value: NDArray[Any] | OrtValue) -> int:
+    return value.tensor_size_in_bytes() if isinstance(value, OrtValue) else value.nbytes

@@ -8,8 +8,8 @@ from maskwire.v1 import types_pb2 as pb
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
-from maskwire_decoder.predictor import Prediction
 from maskwire_decoder.prompts import LOGITS_DTYPES, Output, Prompt
+from maskwire_decoder.question import Prediction
 from maskwire_decoder.runs import rle
 
 _CLAMP = 32.0  # as SAM2ImagePredictor does to the logits it returns

@@ -10,8 +10,8 @@ from maskwire_core.embedding import Header
 from maskwire_core.errors import InvalidArgument
 
 from maskwire_decoder.masks import clamp
-from maskwire_decoder.predictor import Prediction
 from maskwire_decoder.prompts import Limits, Prompt, check_point, read_box, read_output, read_prompts
+from maskwire_decoder.question import Prediction
 
 _MAX_NAME = 256
 _MAX_OBJECTS = 1000

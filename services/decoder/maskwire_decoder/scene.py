@@ -6,8 +6,8 @@ from maskwire.v1 import decoder_pb2 as pb
 
 from maskwire_decoder.images import Image
 from maskwire_decoder.objects import Object, Objects, Step
-from maskwire_decoder.predictor import Prediction
 from maskwire_decoder.prompts import Output, Prompt, read_output
+from maskwire_decoder.question import Prediction
 from maskwire_decoder.segmenter import Segmenter, check_size, describe, predict, render
 
 

@@ -16,8 +16,8 @@ from maskwire_core.store import Store
 
 from maskwire_decoder import masks
 from maskwire_decoder.images import Image, Images
-from maskwire_decoder.predictor import Prediction
 from maskwire_decoder.prompts import LOGITS_DTYPES, Limits, Output, Prompt, read_output, read_prompts
+from maskwire_decoder.question import CANDIDATES, Prediction
 from maskwire_decoder.refinement import Refinement
 from maskwire_decoder.turns import Turns
 
@@ -166,7 +166,7 @@ def check_size(prompts: int, output: Output, image: Image) -> None:
         mask_bytes += image.header.height * -(-image.header.width // 8)
     if types_pb2.MASK_FORMAT_LOGITS in output.formats:
         mask_bytes += image.predictor.config.mask_size**2 * LOGITS_DTYPES[output.logits_type].itemsize
-    masks = prompts * (image.predictor.candidates if output.every and output.multimask else 1)
+    masks = prompts * (CANDIDATES if output.every and output.multimask else 1)
     if masks * mask_bytes > MAX_ANSWER_BYTES:
         raise ResourceExhausted(
             "ANSWER_TOO_LARGE",

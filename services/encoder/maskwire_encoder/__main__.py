@@ -9,8 +9,9 @@ from maskwire.v1 import encoder_pb2_grpc
 from maskwire_core.config import EncoderSettings, from_command_line
 from maskwire_core.errors import ServiceError
 from maskwire_core.guard import guarding
+from maskwire_core.logs import configure_logging
 from maskwire_core.models import ModelError
-from maskwire_core.rpc import configure_logging, repeating, serve
+from maskwire_core.rpc import repeating, serve
 from maskwire_core.store import open_store
 
 from maskwire_encoder.checkpoints import ModelSource, find

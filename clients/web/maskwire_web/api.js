@@ -1,0 +1,174 @@
+// The gateway's HTTP interface.
+
+const TOKEN = "maskwire.token";
+const RETRIES_MS = [300, 1000, 3000];
+
+/** What went wrong, in words for people; `status` is 0 where no server answered. */
+export class ApiError extends Error {
+  constructor(message, { status = 0, reason = "", field = "" } = {}) {
+    super(message);
+    Object.assign(this, { status, reason, field });
+  }
+
+  get isTransient() {
+    return [0, 429, 502, 503, 504].includes(this.status);
+  }
+
+  /** Of an error object in a response's body. */
+  static read(status, text) {
+    let body = {};
+    try {
+      body = JSON.parse(text);
+    } catch {
+      // not the gateway's: a proxy before it answers in HTML
+    }
+    return new ApiError(body.message ?? `The server answered ${status}.`, { ...body, status });
+  }
+
+  /** Of a google.rpc.Status on the stream. */
+  static ofStatus(status) {
+    const info = (status.details ?? []).find((detail) => detail.reason) ?? {};
+    const http = { 5: 404, 8: 429, 14: 503, 4: 504, 16: 401, 7: 403 }[status.code] ?? 400;
+    return new ApiError(status.message || "The server refused the request.", { status: http, reason: info.reason });
+  }
+}
+
+const UNREACHABLE = "The server cannot be reached. Is it running?";
+
+export class Api {
+  /** @param askToken async (wasWrong) => token; called when the gateway wants one */
+  constructor(askToken, base = new URL("v1/", document.baseURI)) {
+    this.base = base;
+    this.askToken = askToken;
+  }
+
+  get token() {
+    return sessionStorage.getItem(TOKEN) ?? "";
+  }
+
+  get streamUrl() {
+    const url = new URL("stream", this.base);
+    url.protocol = url.protocol.replace("http", "ws");
+    return url;
+  }
+
+  /** Subprotocols of the stream's socket; a browser cannot set headers on one. */
+  get protocols() {
+    return this.token ? ["maskwire.v1", `maskwire.bearer.${this.token}`] : ["maskwire.v1"];
+  }
+
+  models() {
+    return this._json("models");
+  }
+
+  /**
+   * Stores an image. Tries again for a while when the server is away or busy.
+   *
+   * @param imageId its name; empty: the server issues one
+   * @param progress told the share that was sent, 0 to 1
+   */
+  async upload(blob, imageId, progress) {
+    for (let attempt = 0; ; attempt++) {
+      try {
+        return await this._authorised(() => this._send(blob, imageId, progress));
+      } catch (error) {
+        if (!error.isTransient || attempt >= RETRIES_MS.length) throw error;
+        await new Promise((resolve) => setTimeout(resolve, RETRIES_MS[attempt]));
+      }
+    }
+  }
+
+  /** All masks of an image: yields GenerateMasksResponse as they come. */
+  async *masks(imageId, request, signal) {
+    const response = await this._authorised(() =>
+      this._fetch(`images/${encodeURIComponent(imageId)}/masks`, {
+        method: "POST",
+        body: JSON.stringify(request),
+        headers: { "Content-Type": "application/json" },
+        signal,
+      }),
+    );
+    for await (const { event, data } of events(response.body)) {
+      if (event === "error") throw ApiError.read(500, data);
+      yield JSON.parse(data);
+    }
+  }
+
+  /** Repeats a call with a token when the gateway wants one. */
+  async _authorised(call) {
+    for (let asked = false; ; asked = true) {
+      try {
+        return await call();
+      } catch (error) {
+        if (error.status !== 401) throw error;
+        const token = await this.askToken(asked || Boolean(this.token));
+        if (!token) throw error;
+        sessionStorage.setItem(TOKEN, token);
+      }
+    }
+  }
+
+  async _json(path) {
+    return this._authorised(async () => (await this._fetch(path)).json());
+  }
+
+  async _fetch(path, options = {}) {
+    const headers = { ...options.headers, ...this._headers() };
+    let response;
+    try {
+      response = await fetch(new URL(path, this.base), { ...options, headers });
+    } catch (error) {
+      if (error.name === "AbortError") throw error;
+      throw new ApiError(UNREACHABLE);
+    }
+    if (!response.ok) throw ApiError.read(response.status, await response.text());
+    return response;
+  }
+
+  _headers() {
+    return this.token ? { Authorization: `Bearer ${this.token}` } : {};
+  }
+
+  /** fetch says nothing of an upload's progress; XMLHttpRequest does. */
+  _send(blob, imageId, progress) {
+    return new Promise((resolve, reject) => {
+      const request = new XMLHttpRequest();
+      const url = new URL("images", this.base);
+      if (imageId) url.searchParams.set("image_id", imageId);
+      request.open("POST", url);
+      request.setRequestHeader("Content-Type", blob.type || "application/octet-stream");
+      for (const [name, value] of Object.entries(this._headers())) request.setRequestHeader(name, value);
+      request.upload.onprogress = (event) => progress?.(event.loaded / Math.max(1, event.total));
+      request.onerror = () => reject(new ApiError(UNREACHABLE));
+      request.onload = () => {
+        if (request.status === 200 || request.status === 201) resolve(JSON.parse(request.responseText));
+        else reject(ApiError.read(request.status, request.responseText));
+      };
+      request.send(blob);
+    });
+  }
+}
+
+/** Server-sent events of a response's body. */
+async function* events(body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  try {
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) return;
+      text = (text + value).replaceAll("\r\n", "\n");
+      for (let end; (end = text.indexOf("\n\n")) >= 0; text = text.slice(end + 2)) {
+        const event = { event: "message", data: "" };
+        for (const line of text.slice(0, end).split("\n")) {
+          const [, name, content] = /^(\w+): ?(.*)$/.exec(line) ?? [];
+          if (name === "data") event.data += (event.data && "\n") + content;
+          else if (name) event[name] = content;
+        }
+        if (event.data) yield event;
+      }
+    }
+  } finally {
+    reader.cancel().catch(() => {});
+  }
+}

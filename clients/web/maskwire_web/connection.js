@@ -1,0 +1,171 @@
+// A socket to the session interface that is opened again whenever it ends.
+
+import { ApiError } from "./api.js";
+
+const FIRST_PAUSE_MS = 250;
+const LONGEST_PAUSE_MS = 8000;
+const SILENCE_MS = 20_000; // a request that waits so long on a silent socket: the socket is dead
+const CLOSED = "The image was closed.";
+
+/**
+ * Sends requests in order and gives their answers, over one socket after another.
+ *
+ * Fires "state" with detail {state: "open" | "opening" | "waiting", retryMs}.
+ */
+export class Connection extends EventTarget {
+  /**
+   * @param api where the socket leads
+   * @param opening gives the requests that each socket begins with, a set_image first
+   * @param recover async (error); puts right why the opening was refused, or throws for good
+   */
+  constructor(api, opening, recover) {
+    super();
+    Object.assign(this, { api, opening, recover });
+    this._pending = new Map(); // request_id -> {request, resolve, reject}
+    this._number = 0;
+    this._pause = FIRST_PAUSE_MS;
+    this._wake = () => document.visibilityState === "visible" && this.retryNow();
+    addEventListener("online", this._wake);
+    document.addEventListener("visibilitychange", this._wake);
+    this._watch = setInterval(() => this._checkSilence(), 1000);
+    this._open();
+  }
+
+  /** Resolves to the answer, or null if it was superseded; rejects with ApiError. */
+  send(request) {
+    if (this._closed) return Promise.reject(new ApiError(CLOSED));
+    request.request_id = String(++this._number);
+    return new Promise((resolve, reject) => {
+      this._pending.set(request.request_id, { request, resolve, reject });
+      if (this._ready) this._write(request);
+    });
+  }
+
+  close() {
+    this._closed = true;
+    removeEventListener("online", this._wake);
+    document.removeEventListener("visibilitychange", this._wake);
+    clearInterval(this._watch);
+    clearTimeout(this._timer);
+    this._socket?.close();
+    this._failAll(new ApiError(CLOSED));
+  }
+
+  /** Does not wait for the pause between two attempts to end. */
+  retryNow() {
+    if (!this._timer) return;
+    clearTimeout(this._timer);
+    this._open();
+  }
+
+  _open() {
+    this._timer = null;
+    this._ready = false;
+    this._masksSeen = 0;
+    this._heard = Date.now();
+    this._tell("opening");
+    const socket = new WebSocket(this.api.streamUrl, this.api.protocols);
+    this._socket = socket;
+    const current = (handle) => (event) => socket === this._socket && !this._closed && handle(event);
+    let opened = false;
+    socket.onopen = current(() => {
+      opened = true;
+      this.opening().forEach((request) => this._write(request));
+    });
+    socket.onmessage = current((event) => this._read(JSON.parse(event.data)));
+    socket.onclose = current(() => (opened ? this._lost() : this._neverOpened()));
+  }
+
+  _read(response) {
+    this._heard = Date.now();
+    if (response.reconnect) return this._lost(0);
+    if (response.result || response.object) {
+      this._masksSeen++;
+      if (this._ready) this._socket.send(JSON.stringify({ masks_seen: String(this._masksSeen) }));
+    }
+    const pending = this._pending.get(response.request_id);
+    if (!pending) return this._readOpening(response);
+    const error = response.error && ApiError.ofStatus(response.error);
+    if (error?.status === 404) return this._refused(error); // the store lost the image: begin again, with this request
+    this._pending.delete(response.request_id);
+    if (error) pending.reject(error);
+    else pending.resolve(response.superseded ? null : response);
+  }
+
+  _readOpening(response) {
+    if (response.error) this._refused(ApiError.ofStatus(response.error));
+    if (!response.image_ready || this._ready) return;
+    this._ready = true;
+    this._pause = FIRST_PAUSE_MS;
+    for (const [id, { request, resolve }] of [...this._pending]) {
+      if (request.speculative) {
+        this._pending.delete(id);
+        resolve(null);
+      } else this._write(request);
+    }
+    this._tell("open");
+  }
+
+  async _refused(error) {
+    this._drop();
+    if (error.isTransient) return this._lost();
+    try {
+      await this.recover(error);
+      this._lost();
+    } catch (final) {
+      if (final.isTransient) this._lost();
+      else this._giveUp(final);
+    }
+  }
+
+  /** A browser does not say why a socket was refused. If for want of a token, an ordinary request asks for it. */
+  async _neverOpened() {
+    try {
+      await this.api.models();
+    } catch (error) {
+      if (!error.isTransient) return this._giveUp(error);
+    }
+    this._lost();
+  }
+
+  _giveUp(error) {
+    this._drop();
+    this._failAll(error);
+    this.dispatchEvent(new CustomEvent("failed", { detail: error }));
+  }
+
+  /** Tries again: at first soon, then ever more slowly; not all pages at the same moment. */
+  _lost(pause = this._pause * (0.75 + Math.random() / 2)) {
+    if (this._closed || this._timer) return;
+    this._drop();
+    this._pause = Math.min(LONGEST_PAUSE_MS, this._pause * 2);
+    this._timer = setTimeout(() => this._open(), pause);
+    this._tell("waiting", pause);
+  }
+
+  _drop() {
+    this._ready = false;
+    const socket = this._socket;
+    this._socket = null;
+    socket?.close();
+  }
+
+  /** A network that went away without a word leaves a socket that looks open. */
+  _checkSilence() {
+    if (!this._socket || (this._ready && !this._pending.size)) this._heard = Date.now();
+    else if (Date.now() - this._heard > SILENCE_MS) this._lost();
+  }
+
+  _write(request) {
+    this._socket.send(JSON.stringify({ ...request, masks_seen: String(this._masksSeen) }));
+  }
+
+  _failAll(error) {
+    for (const { reject } of this._pending.values()) reject(error);
+    this._pending.clear();
+  }
+
+  _tell(state, retryMs = 0) {
+    this.dispatchEvent(new CustomEvent("state", { detail: { state, retryMs } }));
+  }
+}

@@ -1,0 +1,76 @@
+// Objects as files.
+
+import { outlines, signedArea, simplified } from "./contours.js";
+import { greyPng } from "./png.js";
+
+const SIMPLIFY_PX = 1;
+
+const json = (value) => new Blob([JSON.stringify(value, null, 1)], { type: "application/json" });
+const stem = (fileName) => fileName.replace(/\.[^.]*$/, "") || "image";
+const slug = (name) => name.trim().toLowerCase().replace(/[^\p{L}\p{N}]+/gu, "-") || "object";
+
+/** A grey PNG of the image's size: 255 inside, 0 outside. */
+export async function maskPng(item, image) {
+  const { mask } = item;
+  return [await greyPng(mask.bytes(), mask.width, mask.height), `${stem(image.fileName)}-${slug(item.name)}-mask.png`];
+}
+
+/** The object's pixels, everything else transparent; cut to the object's box. */
+export async function cutoutPng(item, image) {
+  const { mask } = item;
+  const [left, top, width, height] = mask.box;
+  if (!width) throw new Error("The mask is empty: there is nothing to cut out.");
+  const canvas = new OffscreenCanvas(width, height);
+  const context = canvas.getContext("2d");
+  context.drawImage(image.bitmap, left, top, width, height, 0, 0, width, height);
+  const pixels = context.getImageData(0, 0, width, height);
+  const inside = mask.bytes(1);
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) {
+      pixels.data[(y * width + x) * 4 + 3] *= inside[(y + top) * mask.width + x + left];
+    }
+  }
+  context.putImageData(pixels, 0, 0);
+  return [await canvas.convertToBlob({ type: "image/png" }), `${stem(image.fileName)}-${slug(item.name)}.png`];
+}
+
+/** A COCO data set: a category for each name, annotations with RLE, area, box and score. */
+export async function coco(items, image) {
+  const names = [...new Set(items.map((item) => item.name))];
+  const annotations = items.map((item, index) => ({
+    id: index + 1,
+    image_id: 1,
+    category_id: names.indexOf(item.name) + 1,
+    segmentation: { size: [item.mask.height, item.mask.width], counts: item.mask.counts },
+    area: item.mask.area,
+    bbox: item.mask.box,
+    iscrowd: 0,
+    score: item.score,
+  }));
+  const dataset = {
+    images: [{ id: 1, file_name: image.fileName, width: image.width, height: image.height }],
+    categories: names.map((name, index) => ({ id: index + 1, name })),
+    annotations,
+  };
+  return [json(dataset), `${stem(image.fileName)}-coco.json`];
+}
+
+/** Outlines along pixel edges, corners left out that are within a pixel of the line. */
+export async function polygons(items, image) {
+  const objects = items.map((item) => {
+    const lines = outlines(item.mask).map((line) => ({ isHole: signedArea(line) < 0, line: simplified(line, SIMPLIFY_PX) }));
+    const of = (hole) => lines.filter(({ isHole, line }) => isHole === hole && line.length > 2).map(({ line }) => line);
+    return { name: item.name, polygons: of(false), holes: of(true), score: item.score };
+  });
+  const { fileName, width, height } = image;
+  return [json({ image: fileName, width, height, simplify_px: SIMPLIFY_PX, objects }), `${stem(fileName)}-polygons.json`];
+}
+
+/** Hands a file to the browser's downloads. */
+export function save([blob, name]) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}

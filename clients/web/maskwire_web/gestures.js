@@ -1,0 +1,124 @@
+// Mouse, pen and fingers on the stage, as what they mean. Places are screen places of the viewport.
+
+const MOUSE_SLOP = 4; // CSS pixels that a click may move
+const TOUCH_SLOP = 10;
+
+/**
+ * Reports to `on`: hover(at, event), leave(), tap(at, {negative, alternate}), drag(from, to), dragged(from, to),
+ * cancelled(), pan(dx, dy), zoom(factor, at).
+ */
+export class Gestures {
+  /** @param tool gives the tool in use: "include", "exclude" or "box" */
+  constructor(element, tool, on) {
+    this.element = element;
+    this.tool = tool;
+    this.on = on;
+    this.spaceHeld = false;
+    this._pointers = new Map();
+    this._gesture = null; // null, "maybe tap", "box", "pan", "pinch" or "spent"
+    for (const [name, handle] of Object.entries({
+      pointerdown: this._down,
+      pointermove: this._move,
+      pointerup: this._up,
+      pointercancel: this._lost,
+      pointerleave: () => this.on.leave(),
+      contextmenu: (event) => event.preventDefault(),
+      wheel: this._wheel,
+    })) {
+      element.addEventListener(name, handle.bind(this), { passive: false });
+    }
+  }
+
+  /** Gives up what is under way; true if there was something. */
+  cancel() {
+    const busy = this._gesture === "box";
+    if (busy) this.on.cancelled();
+    if (this._gesture) this._gesture = "spent";
+    return busy;
+  }
+
+  _at(event) {
+    const edge = this.element.getBoundingClientRect();
+    return [event.clientX - edge.left, event.clientY - edge.top];
+  }
+
+  _down(event) {
+    if (event.pointerType === "mouse" && event.button > 2) return;
+    this.element.setPointerCapture(event.pointerId);
+    this.element.focus({ preventScroll: true });
+    const at = this._at(event);
+    this._pointers.set(event.pointerId, { at });
+    if (this._pointers.size === 2) {
+      if (this._gesture === "box") this.on.cancelled();
+      this._gesture = "pinch";
+    } else if (this._pointers.size > 2) {
+      this._gesture = "spent";
+    } else {
+      this._start = at;
+      this._button = event.button;
+      this._gesture = this.spaceHeld || event.button === 1 ? "pan" : "maybe tap";
+    }
+    event.preventDefault();
+  }
+
+  _move(event) {
+    const at = this._at(event);
+    const pointer = this._pointers.get(event.pointerId);
+    if (!pointer) {
+      if (event.pointerType !== "touch") this.on.hover(at, event);
+      return;
+    }
+    const before = pointer.at;
+    if (this._gesture === "pinch") this._pinch(pointer, at);
+    pointer.at = at;
+    if (this._gesture === "maybe tap") this._decide(event, at);
+    else if (this._gesture === "pan") this.on.pan(at[0] - before[0], at[1] - before[1]);
+    if (this._gesture === "box") this.on.drag(this._start, at);
+  }
+
+  _decide(event, at) {
+    const touch = event.pointerType === "touch";
+    const [dx, dy] = [at[0] - this._start[0], at[1] - this._start[1]];
+    if (Math.hypot(dx, dy) <= (touch ? TOUCH_SLOP : MOUSE_SLOP)) return;
+    if (this._button === 2) this._gesture = "spent";
+    else if (touch && this.tool() !== "box") {
+      this._gesture = "pan";
+      this.on.pan(dx, dy);
+    } else this._gesture = "box";
+  }
+
+  _pinch(pointer, at) {
+    const [other] = [...this._pointers.values()].filter((p) => p !== pointer);
+    const middle = (p) => [(p[0] + other.at[0]) / 2, (p[1] + other.at[1]) / 2];
+    const spread = (p) => Math.max(8, Math.hypot(p[0] - other.at[0], p[1] - other.at[1]));
+    const [from, to] = [middle(pointer.at), middle(at)];
+    this.on.pan(to[0] - from[0], to[1] - from[1]);
+    this.on.zoom(spread(at) / spread(pointer.at), to);
+  }
+
+  _up(event) {
+    if (!this._pointers.delete(event.pointerId)) return;
+    const at = this._at(event);
+    const gesture = this._gesture;
+    this._gesture = this._pointers.size ? "spent" : null;
+    if (gesture === "box") this.on.dragged(this._start, at);
+    if (gesture === "maybe tap") {
+      const negative = event.shiftKey || this._button === 2 || this.tool() === "exclude";
+      this.on.tap(this._start, { negative, alternate: event.altKey });
+    }
+  }
+
+  _lost(event) {
+    if (!this._pointers.delete(event.pointerId)) return;
+    this.cancel();
+    if (!this._pointers.size) this._gesture = null;
+  }
+
+  _wheel(event) {
+    event.preventDefault();
+    const unit = event.deltaMode === WheelEvent.DOM_DELTA_PIXEL ? 1 : 24;
+    const [dx, dy] = [event.deltaX * unit, event.deltaY * unit];
+    if (event.shiftKey || Math.abs(dx) > Math.abs(dy)) this.on.pan(-(dx || dy), event.shiftKey ? 0 : -dy);
+    else this.on.zoom(Math.exp(-dy * (event.ctrlKey ? 0.01 : 0.0015)), this._at(event));
+  }
+}

@@ -1,0 +1,107 @@
+// The list of objects.
+
+const icon = (name) => `<svg aria-hidden="true"><use href="#i-${name}"></use></svg>`;
+
+function button(name, label, onclick) {
+  const element = document.createElement("button");
+  element.type = "button";
+  element.className = "icon";
+  element.innerHTML = icon(name);
+  element.title = label;
+  element.ariaLabel = label;
+  element.onclick = onclick;
+  return element;
+}
+
+function summary(item) {
+  if (item.generated) return `${item.mask.area.toLocaleString()} px · found`;
+  const { points, box } = item.prompt;
+  const parts = [];
+  if (points.length) parts.push(points.length === 1 ? "1 click" : `${points.length} clicks`);
+  if (box) parts.push("box");
+  if (item.mask) parts.push(`score ${item.score.toFixed(2)}`);
+  return parts.join(" · ") || "Click on the image to begin";
+}
+
+export class Panel {
+  /** @param on {select(item), delete(item), changed()} */
+  constructor(list, on) {
+    this.list = list;
+    this.on = on;
+    this._rows = new Map(); // item -> row
+  }
+
+  /** Brings the list up to date; rows stay, so that focus does. */
+  show(objects) {
+    const items = objects.items.filter((item) => !item.isEmpty || item === objects.selected);
+    for (const [item, row] of this._rows) {
+      if (items.includes(item)) continue;
+      row.remove();
+      this._rows.delete(item);
+    }
+    items.forEach((item, index) => {
+      const row = this._rows.get(item) ?? this._make(item);
+      if (this.list.children[index] !== row) this.list.insertBefore(row, this.list.children[index] ?? null);
+      const wasSelected = row.classList.contains("selected");
+      row.classList.toggle("selected", item === objects.selected);
+      row.classList.toggle("empty", item.isEmpty);
+      row.classList.toggle("concealed", !item.visible);
+      const select = row.querySelector(".object");
+      select.setAttribute("aria-pressed", item === objects.selected);
+      select.querySelector(".name").textContent = item.name;
+      select.querySelector(".summary").textContent = summary(item);
+      if (item === objects.selected && !wasSelected) row.scrollIntoView({ block: "nearest", inline: "nearest" });
+    });
+  }
+
+  /** Lets people change an object's name in its row. */
+  rename(item) {
+    const row = this._rows.get(item);
+    if (!row || row.querySelector("input")) return;
+    const select = row.querySelector(".object");
+    const field = Object.assign(document.createElement("input"), { value: item.name, maxLength: 80, ariaLabel: "Name" });
+    const end = (keep) => {
+      field.onblur = null;
+      if (keep && field.value.trim()) item.name = field.value.trim();
+      field.remove();
+      select.hidden = false;
+      this.on.changed();
+    };
+    field.onblur = () => end(true);
+    field.onkeydown = (event) => {
+      event.stopPropagation();
+      if (event.key === "Enter" || event.key === "Escape") {
+        end(event.key === "Enter");
+        select.focus();
+      }
+    };
+    select.hidden = true;
+    row.prepend(field);
+    field.focus();
+    field.select();
+  }
+
+  _make(item) {
+    const row = document.createElement("li");
+    row.style.setProperty("--colour", item.colour);
+    const select = document.createElement("button");
+    select.type = "button";
+    select.className = "object";
+    select.innerHTML = `<span class="swatch"></span><span class="text"><span class="name"></span><span class="summary"></span></span>`;
+    select.onclick = () => this.on.select(item);
+    select.ondblclick = () => this.rename(item);
+    const hide = button("eye", "Show or hide", () => {
+      item.visible = !item.visible;
+      hide.setAttribute("aria-pressed", !item.visible);
+      this.on.changed();
+    });
+    row.append(
+      select,
+      button("pen", "Rename", () => this.rename(item)),
+      hide,
+      button("bin", "Delete", () => this.on.delete(item)),
+    );
+    this._rows.set(item, row);
+    return row;
+  }
+}

@@ -1,0 +1,92 @@
+// COCO run-length encoded masks: counts of pixels, column by column, outside and inside in turn.
+
+/** Counts of compressed COCO RLE: six-bit characters of five bits each, the third and later as differences (pycocotools). */
+export function decodeCounts(text) {
+  const counts = [];
+  let at = 0;
+  while (at < text.length) {
+    let value = 0;
+    let shift = 0;
+    let bits;
+    do {
+      bits = text.charCodeAt(at++) - 48;
+      value += (bits & 0x1f) * 2 ** shift; // no shift operator: counts may have more than 32 bits on the way
+      shift += 5;
+    } while (bits & 0x20 && at < text.length);
+    if (bits & 0x10) value -= 2 ** shift;
+    if (counts.length > 2) value += counts[counts.length - 2];
+    counts.push(value);
+  }
+  return counts;
+}
+
+/** A mask of an image. Pixel (x, y) covers the square from (x, y) to (x + 1, y + 1). */
+export class Mask {
+  /** @param rle {height, width, counts} with compressed counts */
+  constructor(rle) {
+    this.width = rle.width;
+    this.height = rle.height;
+    this.counts = rle.counts;
+    this._columns = null;
+  }
+
+  /** For each column, the rows where the mask begins and ends in turn: [y0, y1, y0, y1, ...]; the ends are outside. */
+  get columns() {
+    if (this._columns) return this._columns;
+    const { width, height } = this;
+    const columns = Array.from({ length: width }, () => []);
+    const counts = decodeCounts(this.counts);
+    let start = 0;
+    for (let i = 0; i < counts.length; i++) {
+      const end = start + counts[i];
+      if (i % 2) {
+        for (let from = start; from < end; ) {
+          const x = Math.floor(from / height);
+          const to = Math.min(end, (x + 1) * height);
+          if (x >= width) break;
+          columns[x].push(from - x * height, to - x * height);
+          from = to;
+        }
+      }
+      start = end;
+    }
+    return (this._columns = columns);
+  }
+
+  /** Pixels inside. */
+  get area() {
+    return this.columns.reduce((sum, column) => sum + column.reduce((s, y, i) => s + (i % 2 ? y : -y), 0), 0);
+  }
+
+  /** x, y, width, height of the smallest box of whole pixels around it, as COCO has it; zeros if it is empty. */
+  get box() {
+    let [x0, x1, y0, y1] = [Infinity, 0, Infinity, 0];
+    this.columns.forEach((column, x) => {
+      if (!column.length) return;
+      x0 = Math.min(x0, x);
+      x1 = x + 1;
+      y0 = Math.min(y0, column[0]);
+      y1 = Math.max(y1, column[column.length - 1]);
+    });
+    return x1 ? [x0, y0, x1 - x0, y1 - y0] : [0, 0, 0, 0];
+  }
+
+  /** Whether the pixel under a place is inside. */
+  contains(x, y) {
+    const column = this.columns[Math.floor(x)];
+    if (!column) return false;
+    for (let i = 0; i < column.length; i += 2) if (y >= column[i] && y < column[i + 1]) return true;
+    return false;
+  }
+
+  /** One byte a pixel, row by row: `inside` or 0. */
+  bytes(inside = 255) {
+    const bytes = new Uint8Array(this.width * this.height);
+    this.columns.forEach((column, x) => {
+      for (let i = 0; i < column.length; i += 2) {
+        for (let y = column[i]; y < column[i + 1]; y++) bytes[y * this.width + x] = inside;
+      }
+    });
+    return bytes;
+  }
+}

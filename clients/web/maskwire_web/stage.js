@@ -1,0 +1,187 @@
+// Two canvases over one another: the picture, drawn anew when the view moves, and what lies over it.
+
+import { outlines, pathOf } from "./contours.js";
+
+const SMALL_SIDE = 2048; // of the reduced copy that large pictures are drawn from while they are zoomed out
+const CRISP_SCALE = 3; // device pixels for one of the image, from which on its pixels show as squares
+
+export class Stage {
+  constructor(picture, overlay, viewport) {
+    this.picture = picture.getContext("2d", { alpha: true });
+    this.overlay = overlay.getContext("2d");
+    this.viewport = viewport;
+    this.bitmap = null;
+    this._paths = new WeakMap(); // Mask -> Path2D
+    this._stale = new Set();
+    viewport.addEventListener("change", () => this.draw("picture", "overlay"));
+    new ResizeObserver(([entry]) => this._resize(entry)).observe(overlay);
+  }
+
+  /** @param scene () => what to draw over the picture: see _drawOverlay */
+  set scene(scene) {
+    this._scene = scene;
+    this.draw("overlay");
+  }
+
+  async show(bitmap) {
+    this.bitmap = bitmap;
+    this._small = null;
+    this.viewport.show(bitmap.width, bitmap.height);
+    const share = SMALL_SIDE / Math.max(bitmap.width, bitmap.height);
+    if (share > 0.7) return;
+    const small = await createImageBitmap(bitmap, {
+      resizeWidth: Math.max(1, Math.round(bitmap.width * share)),
+      resizeHeight: Math.max(1, Math.round(bitmap.height * share)),
+      resizeQuality: "high",
+    });
+    if (this.bitmap !== bitmap) return;
+    this._small = small;
+    this.draw("picture");
+  }
+
+  /** Draws canvases anew with the next frame. */
+  draw(...which) {
+    if (!this._stale.size) requestAnimationFrame(() => this._drawNow());
+    which.forEach((name) => this._stale.add(name));
+  }
+
+  _drawNow() {
+    const stale = new Set(this._stale);
+    this._stale.clear();
+    if (stale.has("picture")) this._drawPicture();
+    if (stale.has("overlay")) this._drawOverlay();
+  }
+
+  _resize(entry) {
+    const device = entry.devicePixelContentBoxSize?.[0];
+    const { width, height } = entry.contentRect;
+    for (const { canvas } of [this.picture, this.overlay]) {
+      canvas.width = device?.inlineSize ?? Math.round(width * devicePixelRatio);
+      canvas.height = device?.blockSize ?? Math.round(height * devicePixelRatio);
+    }
+    this.ratio = this.overlay.canvas.width / Math.max(1, width);
+    this.viewport.resize(width, height);
+    this.draw("picture", "overlay");
+  }
+
+  /** Clears a canvas and sets its coordinates to those of the image. */
+  _prepare(context) {
+    const { scale, x, y } = this.viewport;
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    context.clearRect(0, 0, context.canvas.width, context.canvas.height);
+    context.setTransform(scale * this.ratio, 0, 0, scale * this.ratio, x * this.ratio, y * this.ratio);
+  }
+
+  _drawPicture() {
+    const { picture: context, bitmap } = this;
+    this._prepare(context);
+    if (!bitmap) return;
+    const scale = this.viewport.scale * this.ratio;
+    const small = this._small && scale * bitmap.width <= this._small.width;
+    context.imageSmoothingEnabled = scale < CRISP_SCALE;
+    context.imageSmoothingQuality = "high";
+    context.fillStyle = "#fff"; // what servers lay under transparent images
+    context.fillRect(0, 0, bitmap.width, bitmap.height);
+    context.drawImage(small ? this._small : bitmap, 0, 0, bitmap.width, bitmap.height);
+  }
+
+  _drawOverlay() {
+    const { overlay: context, bitmap } = this;
+    this._prepare(context);
+    if (!bitmap || !this._scene) return;
+    const { items, selected, preview, layer, lit, cursor } = this._scene();
+    if (layer) context.drawImage(layer, 0, 0, bitmap.width, bitmap.height);
+    for (const item of items) {
+      if (item.mask && item.visible) this._drawMask(item.mask, item.colour, this._strength(item, selected, preview));
+    }
+    if (lit) this._drawMask(lit.mask, "#ffffff", { fill: 0.25, width: 2 });
+    if (preview?.mask) this._drawMask(preview.mask, selected.colour, { fill: 0.34, width: 1.5, dash: [5, 4] });
+    for (const item of items) if (item.visible && item === selected) this._drawPrompt(item, preview);
+    if (preview?.box) this._drawBox(preview.box, selected.colour);
+    if (cursor) this._drawCursor(cursor);
+  }
+
+  _strength(item, selected, preview) {
+    if (item !== selected) return { fill: 0.3, width: 1 };
+    return preview?.mask ? { fill: 0.14, width: 1 } : { fill: 0.42, width: 2 };
+  }
+
+  _drawMask(mask, colour, { fill, width, dash = [] }) {
+    const { overlay: context } = this;
+    if (!this._paths.has(mask)) this._paths.set(mask, pathOf(outlines(mask)));
+    const path = this._paths.get(mask);
+    context.fillStyle = context.strokeStyle = colour;
+    context.globalAlpha = fill;
+    context.fill(path, "evenodd");
+    context.globalAlpha = 1;
+    context.lineJoin = "round";
+    context.lineWidth = width / this.viewport.scale;
+    context.setLineDash(dash.map((length) => length / this.viewport.scale));
+    context.stroke(path);
+    context.setLineDash([]);
+  }
+
+  _drawPrompt(item, preview) {
+    const shown = [item.prompt, ...item.pending.map(({ point, box }) => ({ points: point ? [point] : [], box }))];
+    const boxes = shown.map(({ box }) => box).filter(Boolean);
+    if (boxes.length && !preview?.box) this._drawBox(boxes[boxes.length - 1], item.colour);
+    for (const { points } of shown) points.forEach((point) => this._drawPoint(point, item.colour));
+  }
+
+  /** A disc with a plus in the object's colour; for a click outside a minus, the other way round. */
+  _drawPoint({ x_px = 0, y_px = 0, label }, colour) {
+    const { overlay: context, viewport } = this;
+    const inside = label !== 0;
+    context.save();
+    context.translate(x_px, y_px);
+    context.scale(1 / viewport.scale, 1 / viewport.scale);
+    context.beginPath();
+    context.arc(0, 0, 7, 0, 2 * Math.PI);
+    context.shadowColor = "rgb(0 0 0 / 45%)";
+    context.shadowBlur = 4 * this.ratio;
+    context.fillStyle = inside ? colour : "#fff";
+    context.fill();
+    context.shadowBlur = 0;
+    context.lineWidth = 1.5;
+    context.strokeStyle = inside ? "#fff" : colour;
+    context.stroke();
+    context.beginPath();
+    context.moveTo(-3.2, 0);
+    context.lineTo(3.2, 0);
+    if (inside) {
+      context.moveTo(0, -3.2);
+      context.lineTo(0, 3.2);
+    }
+    context.stroke();
+    context.restore();
+  }
+
+  _drawBox({ x_min_px = 0, y_min_px = 0, x_max_px = 0, y_max_px = 0 }, colour) {
+    const { overlay: context, viewport } = this;
+    const box = [x_min_px, y_min_px, x_max_px - x_min_px, y_max_px - y_min_px];
+    for (const [style, width] of [["rgb(255 255 255 / 80%)", 3.5], [colour, 1.75]]) {
+      context.strokeStyle = style;
+      context.lineWidth = width / viewport.scale;
+      context.strokeRect(...box);
+    }
+  }
+
+  /** The keyboard's place: a cross that shows on anything. */
+  _drawCursor([x, y]) {
+    const { overlay: context, viewport } = this;
+    context.save();
+    context.translate(x, y);
+    context.scale(1 / viewport.scale, 1 / viewport.scale);
+    for (const [style, width] of [["#000", 3], ["#fff", 1.25]]) {
+      context.strokeStyle = style;
+      context.lineWidth = width;
+      context.beginPath();
+      for (const [dx, dy] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) {
+        context.moveTo(3 * dx, 3 * dy);
+        context.lineTo(12 * dx, 12 * dy);
+      }
+      context.stroke();
+    }
+    context.restore();
+  }
+}

@@ -1,0 +1,51 @@
+// The line at the bottom: place, zoom, timings, connection.
+
+const $ = (id) => document.getElementById(id);
+const ms = (value) => `${Math.round(value)} ms`;
+
+const STATES = {
+  open: "Connected",
+  opening: "Connecting",
+  waiting: "Reconnecting",
+  failed: "Disconnected",
+};
+
+export class Status {
+  constructor() {
+    this._image = "";
+    this._mask = "";
+  }
+
+  place(point) {
+    $("place").textContent = point ? `x ${point[0]}  y ${point[1]}` : "";
+  }
+
+  zoom(scale) {
+    $("zoom").textContent = `${scale < 0.1 ? (scale * 100).toFixed(1) : Math.round(scale * 100)} %`;
+  }
+
+  /** @param timings of a Picture */
+  image({ upload, encode }) {
+    this._image = `upload <b>${ms(upload)}</b> · encode <b>${encode === null ? "stored already" : ms(encode)}</b>`;
+    this._mask = "";
+    this._show();
+  }
+
+  /** @param timings a SegmentTimings */
+  mask(timings, roundTripMs) {
+    const decode = (timings?.decode_ms ?? 0) + (timings?.mask_ms ?? 0);
+    this._mask = `decode <b>${ms(decode)}</b> · round trip <b>${ms(roundTripMs)}</b>`;
+    this._show();
+  }
+
+  connection(state) {
+    const element = $("connection");
+    element.hidden = !state;
+    element.dataset.state = state;
+    element.lastElementChild.textContent = STATES[state] ?? "";
+  }
+
+  _show() {
+    $("timings").innerHTML = [this._image, this._mask].filter(Boolean).join(" · ");
+  }
+}

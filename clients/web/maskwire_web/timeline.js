@@ -1,0 +1,58 @@
+// What was done, in order, over all objects: to be taken back, and done again.
+
+/** Entries are {undo, redo}, asynchronous functions. Fires "change". */
+export class Timeline extends EventTarget {
+  constructor() {
+    super();
+    this.clear();
+  }
+
+  clear() {
+    this._done = [];
+    this._undone = [];
+    this._last = Promise.resolve();
+    this._changed();
+  }
+
+  get canUndo() {
+    return this._done.length > 0;
+  }
+
+  get canRedo() {
+    return this._undone.length > 0;
+  }
+
+  push(entry) {
+    this._done.push(entry);
+    this._undone = [];
+    this._changed();
+  }
+
+  /** Forgets an entry whose action failed. */
+  drop(entry) {
+    this._done = this._done.filter((other) => other !== entry);
+    this._changed();
+  }
+
+  undo() {
+    return this._move(this._done, this._undone, "undo");
+  }
+
+  redo() {
+    return this._move(this._undone, this._done, "redo");
+  }
+
+  /** One at a time, however fast the key is pressed. */
+  _move(from, to, action) {
+    const entry = from.pop();
+    if (!entry) return this._last;
+    to.push(entry);
+    this._changed();
+    this._last = this._last.then(() => entry[action]());
+    return this._last;
+  }
+
+  _changed() {
+    this.dispatchEvent(new Event("change"));
+  }
+}

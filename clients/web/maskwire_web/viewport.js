@@ -1,0 +1,80 @@
+// Where the image lies on the screen. Screen places are CSS pixels from the stage's top left corner; image places are
+// pixels of the image, its top left corner at (0, 0). The device's pixel ratio does not enter.
+
+const MAX_SCALE = 64;
+const MIN_VISIBLE = 48; // CSS pixels of the image that stay in sight
+
+export class Viewport extends EventTarget {
+  constructor() {
+    super();
+    this.stage = { width: 1, height: 1 };
+    this.image = { width: 1, height: 1 };
+    this.insets = { top: 24, right: 24, bottom: 88, left: 24 }; // what floats over the stage
+    this.scale = 1; // CSS pixels for one pixel of the image
+    this.x = 0; // where the image's corner lies
+    this.y = 0;
+    this.fitted = true; // until somebody zooms or pans
+  }
+
+  toImage([x, y]) {
+    return [(x - this.x) / this.scale, (y - this.y) / this.scale];
+  }
+
+  toScreen([x, y]) {
+    return [x * this.scale + this.x, y * this.scale + this.y];
+  }
+
+  get fitScale() {
+    const { top, right, bottom, left } = this.insets;
+    const width = Math.max(32, this.stage.width - left - right);
+    const height = Math.max(32, this.stage.height - top - bottom);
+    return Math.min(width / this.image.width, height / this.image.height);
+  }
+
+  resize(width, height) {
+    const [dx, dy] = [(width - this.stage.width) / 2, (height - this.stage.height) / 2];
+    this.stage = { width, height };
+    if (this.fitted) this.fit();
+    else this._place(this.x + dx, this.y + dy);
+  }
+
+  show(width, height) {
+    this.image = { width, height };
+    this.fit();
+  }
+
+  /** The whole image, as large as it goes; small ones up to twice their size. */
+  fit() {
+    this.scale = Math.min(this.fitScale, 2);
+    const { top, right, bottom, left } = this.insets;
+    this._place(
+      left + (this.stage.width - left - right - this.image.width * this.scale) / 2,
+      top + (this.stage.height - top - bottom - this.image.height * this.scale) / 2,
+    );
+    this.fitted = true;
+  }
+
+  /** Zooms; what is at a screen place stays there. */
+  zoom(factor, [atX, atY] = [this.stage.width / 2, this.stage.height / 2]) {
+    const least = Math.min(this.fitScale, 1) / 2;
+    const scale = Math.min(MAX_SCALE, Math.max(least, this.scale * factor));
+    const [x, y] = this.toImage([atX, atY]);
+    this.scale = scale;
+    this.fitted = false;
+    this._place(atX - x * scale, atY - y * scale);
+  }
+
+  pan(dx, dy) {
+    this.fitted = false;
+    this._place(this.x + dx, this.y + dy);
+  }
+
+  _place(x, y) {
+    const { width, height } = this.stage;
+    const [w, h] = [this.image.width * this.scale, this.image.height * this.scale];
+    const [keepX, keepY] = [Math.min(MIN_VISIBLE, w), Math.min(MIN_VISIBLE, h)];
+    this.x = Math.min(width - keepX, Math.max(keepX - w, x));
+    this.y = Math.min(height - keepY, Math.max(keepY - h, y));
+    this.dispatchEvent(new Event("change"));
+  }
+}

@@ -1,0 +1,45 @@
+"""Starts a gateway: python -m maskwire_gateway --help"""
+
+import importlib.util
+import logging
+from pathlib import Path
+
+import uvicorn
+from maskwire_core.config import GatewaySettings, from_command_line
+from maskwire_core.logs import configure_logging
+
+from maskwire_gateway.app import application
+
+_MAX_FRAME_BYTES = 16 << 20
+_BACKLOG = 2048
+
+
+def _page() -> Path | None:
+    if importlib.util.find_spec("maskwire_web") is None:
+        return None
+    import maskwire_web
+
+    return Path(maskwire_web.folder())
+
+
+def main() -> None:
+    settings = from_command_line(GatewaySettings)
+    configure_logging(settings)
+    logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.getLevelName(settings.log_level)))
+    config = uvicorn.Config(
+        application(settings, _page()),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        backlog=_BACKLOG,
+        timeout_graceful_shutdown=round(settings.drain_s),
+        ws_max_size=_MAX_FRAME_BYTES,
+        ws_per_message_deflate=False,  # a mask as RLE is a few kB; compressing it would cost more than sending it
+    )
+    uvicorn.Server(config).run()
+
+
+if __name__ == "__main__":
+    main()

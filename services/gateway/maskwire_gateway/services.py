@@ -1,0 +1,87 @@
+"""The servers behind the gateway, spoken to as any client does."""
+
+import asyncio
+import hashlib
+import time
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from maskwire import MaskwireError
+from maskwire.calls import retrying, upload
+from maskwire.channels import Channels
+from maskwire.connection import Connection
+from maskwire.v1 import encoder_pb2 as pb
+from maskwire_core.config import GatewaySettings
+
+_MODELS_S = 5
+_PROBE_S = 2
+
+
+class Services:
+    """Calls of encoders and decoders.
+
+    Attributes:
+        connection: The client's.
+    """
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self.connection = Connection(
+            settings.encoder, settings.decoder, "", timeout_s=settings.timeout_s, retry_s=settings.retry_s
+        )
+        self._models: tuple[float, list[pb.ModelInfo]] = (-_MODELS_S, [])
+
+    async def close(self) -> None:
+        await self.connection.close()
+
+    async def embed(self, data: bytes, header: pb.EncodeImageHeader) -> pb.EncodeImageResponse:
+        """Embeds an image file. One that is stored already is neither uploaded nor decoded.
+
+        Args:
+            data: The file.
+            header: Name, model and so on; digest and size are filled in here.
+
+        Raises:
+            MaskwireError: As `AsyncClient.embed`.
+        """
+        header.sha256 = (await asyncio.to_thread(hashlib.sha256, data)).digest()
+        header.size_bytes = len(data)
+        return await self.connection.call_encoder(lambda stub, timeout: upload(stub, header, data, timeout))
+
+    async def get(self, request: pb.GetImageRequest) -> pb.GetImageResponse:
+        """What is stored under a name."""
+        return await self.connection.call_encoder(lambda stub, timeout: stub.GetImage(request, timeout=timeout))
+
+    async def delete(self, request: pb.DeleteImageRequest) -> pb.DeleteImageResponse:
+        """Forgets a name."""
+        return await self.connection.call_encoder(lambda stub, timeout: stub.DeleteImage(request, timeout=timeout))
+
+    async def models(self) -> list[pb.ModelInfo]:
+        """The models that are served, as an encoder said seconds ago."""
+        asked, models = self._models
+        if time.monotonic() - asked > _MODELS_S:
+            request = pb.ListModelsRequest()
+            response = await self.connection.call_encoder(
+                lambda stub, timeout: stub.ListModels(request, timeout=timeout)
+            )
+            models = list(response.models)
+            self._models = (time.monotonic(), models)
+        return models
+
+    async def missing(self) -> list[str]:
+        """Of encoder and decoder those that nobody answers for now."""
+        kinds = (self.connection.encoders, self.connection.decoders)
+        answers = await asyncio.gather(*map(_serves, kinds))
+        return [channels.kind for channels, serves in zip(kinds, answers, strict=True) if not serves]
+
+
+async def _serves(channels: Channels) -> bool:
+    async def check(channel: grpc.aio.Channel, left_s: float) -> bool:
+        stub = health_pb2_grpc.HealthStub(channel)
+        response = await stub.Check(health_pb2.HealthCheckRequest(), timeout=left_s)
+        return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
+
+    try:
+        # One attempt for each server: any of them will do.
+        return await retrying(channels, "", check, _PROBE_S, _PROBE_S / 2)
+    except MaskwireError:
+        return False
