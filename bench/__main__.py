@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 from bench import worker  # noqa: E402
 from bench.harness import Outcome, as_json, machine, measure, table  # noqa: E402
 
-ROWS = ("decode", "click", "masks", "store", "jpeg", "encode")
+ROWS = ("decode", "click", "websocket", "masks", "store", "jpeg", "encode")
 
 
 def main() -> None:

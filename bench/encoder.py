@@ -34,18 +34,17 @@ from maskwire.cli.up import _store_program  # noqa: E402
 from maskwire_core.config import EncoderSettings  # noqa: E402
 from maskwire_core.models import DEMO, PUBLISHED  # noqa: E402
 from maskwire_core.store import Store  # noqa: E402
-from maskwire_encoder import checkpoints, device  # noqa: E402
+from maskwire_encoder import checkpoints  # noqa: E402
 from maskwire_encoder.encoder import ImageEncoder  # noqa: E402
 from maskwire_encoder.images import read_image  # noqa: E402
 from maskwire_encoder.model import Model  # noqa: E402
-from maskwire_encoder.pipeline import Pipeline, Pixels  # noqa: E402
-from maskwire_encoder.waiting import Demand  # noqa: E402
 from PIL import Image  # noqa: E402
 from reference import build_random  # noqa: E402
 from wire import header  # noqa: E402
 
 from bench.deviation import Deviation  # noqa: E402
 from bench.harness import machine  # noqa: E402
+from bench.waiting import queue_cost  # noqa: E402
 
 PHOTOGRAPH = ROOT / "examples" / "coffee.jpg"
 GFLOP = {"tiny": 292, "small": 360, "base_plus": 647, "large": 1823}
@@ -150,47 +149,6 @@ async def serve(model: Model, settings: EncoderSettings, store: Store, files: Se
     }
 
 
-async def queue_cost(model: Model, settings: EncoderSettings, images: int) -> dict[str, float]:
-    """The batcher against a bare loop over the same model, and what it adds to an idle encoder's answer."""
-    pipeline = Pipeline(settings, [model])
-    pixels = model.prepare(np.zeros((64, 64, 3), np.uint8))
-    loop = asyncio.get_running_loop()
-    ratios, added = [], []
-    share = max(1, images // 5)
-    for _ in range(5):  # in turns, since the machine may be busy
-        started = time.perf_counter()
-        for _ in range(share):
-            await asyncio.to_thread(device.encode, model, [pixels])
-        bare = time.perf_counter() - started
-        work = iter(range(share))
-
-        async def caller(number: int, work: Any = work) -> None:
-            for _ in work:
-                await pipeline.encode(model, Pixels(64, 64, pixels), Demand(number))
-
-        started = time.perf_counter()
-        await asyncio.gather(*(caller(number) for number in range(64)))
-        ratios.append((time.perf_counter() - started) / bare)
-
-    class Instant(Model):
-        def __init__(self) -> None:
-            self.device, self.largest = torch.device("cpu"), 1
-
-        def encode(self, images: Any) -> list[Any]:
-            return [{} for _ in images]
-
-    instant = Instant()
-    idle = Pipeline(settings, [instant])
-    for _ in range(300):
-        started = time.perf_counter()
-        await loop.run_in_executor(None, device.encode, instant, [pixels])
-        direct = time.perf_counter() - started
-        started = time.perf_counter()
-        await idle.encode(instant, Pixels(64, 64, pixels), Demand(0))
-        added.append(time.perf_counter() - started - direct)
-    return {"loop_ratio": statistics.median(ratios), "idle_added_ms_p50": statistics.median(added) * 1e3}
-
-
 def measure(name: str, arguments: argparse.Namespace, store: Store, say: Callable[[str], None]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         settings = source(name, arguments.checkpoints, Path(folder)).model_copy(
@@ -227,7 +185,7 @@ def measure(name: str, arguments: argparse.Namespace, store: Store, say: Callabl
         rows.append(row)
         say(line(name, row))
     model.largest = 1
-    cost = asyncio.run(queue_cost(model, settings, arguments.images))
+    cost = asyncio.run(queue_cost(model, settings, files))
     say(f"{name}: queue {cost}")
     return {"model": name, "ready_s": ready_s, "precision": model.backend.precision, "rows": rows, "queue": cost}
 

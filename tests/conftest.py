@@ -20,10 +20,11 @@ import torch
 from maskwire import Client
 from maskwire.cli.status import health
 from maskwire.cli.supervisor import leashed
-from maskwire.cli.up import _store_program
+from maskwire.cli.up import _answers_http, _store_program
 from maskwire.v1 import decoder_pb2_grpc, encoder_pb2_grpc
 from PIL import Image
 from reference import build_tiny
+from web import Web, serving
 
 ROOT = Path(__file__).parent.parent
 EXACT = ("--store-codec", "fp32", "--backend", "torch")
@@ -128,6 +129,7 @@ class Stack:
 
     encoder: str
     decoder: str
+    gateway: str | None
     redis_url: str
     model: str
     pids: dict[str, int]
@@ -142,7 +144,7 @@ class Stack:
 
 
 @contextlib.contextmanager
-def up(*options: str) -> Iterator[Stack]:
+def up(*options: str, gateway: bool = False) -> Iterator[Stack]:
     """`maskwire up` on free ports."""
     command = [
         sys.executable,
@@ -154,6 +156,7 @@ def up(*options: str) -> Iterator[Stack]:
         "0",
         "--decoder-port",
         "0",
+        *(("--gateway-port", "0") if gateway else ("--no-gateway",)),
         *options,
     ]
     process = subprocess.Popen(leashed(command), stdout=subprocess.PIPE)
@@ -174,6 +177,22 @@ def stack() -> Iterator[Stack]:
     """Store, encoder with the demo model, decoder; shared by the tests that leave them running."""
     with up() as started:
         yield started
+
+
+@contextlib.contextmanager
+def running_gateway(stack: Stack, *options: str, decoder: str = "") -> Iterator[tuple[str, int]]:
+    """A gateway in front of a stack. Yields its address, http://..., and process id."""
+    port = free_port()
+    command = [sys.executable, "-m", "maskwire_gateway", "--port", str(port), "--encoder", stack.encoder]
+    with running([*command, "--decoder", decoder or stack.decoder, *options]) as process:
+        wait_until(lambda: _answers_http("127.0.0.1", port), process=process)
+        yield f"http://127.0.0.1:{port}", process.pid
+
+
+@pytest.fixture(scope="session")
+def gateway(stack: Stack) -> Iterator[str]:
+    with running_gateway(stack) as (address, _):
+        yield address
 
 
 @pytest.fixture(scope="session")
@@ -211,3 +230,9 @@ def encoder(stack: Stack) -> Iterator[Any]:
 def decoder(stack: Stack) -> Iterator[Any]:
     with grpc.insecure_channel(stack.decoder) as channel:
         yield decoder_pb2_grpc.DecoderServiceStub(channel)
+
+
+@pytest.fixture
+def web() -> Iterator[Web]:
+    with serving() as served:
+        yield served

@@ -26,6 +26,7 @@ ALLOWED = {
     "maskwire_gateway": {
         "maskwire",
         "maskwire_web",
+        "maskwire_core.bilinear",
         "maskwire_core.config",
         "maskwire_core.errors",
         "maskwire_core.logs",

@@ -14,11 +14,12 @@ from reference import Answer, Reference, build_demo, build_tiny, over_white, ran
 
 KINDS = ("points", "box", "both", "none", "points")
 PROMPTS = int(os.environ.get("MASKWIRE_TEST_PROMPTS", "200"))
+FEWER = 0.3  # share of them for other arithmetic and storage than the plain one
 FP32_LOGITS = 1e-3
 # What fp16 storage costs, measured over 200 prompts on two photographs: 0.005 on the random weights, whose logits go
 # from -10 to 20, and 0.02 on the demo model.
 FP16_LOGITS = {"tiny": 0.03, "demo": 0.1}
-# Measured with bf16 arithmetic: 0.99X on the random weights, 0.99X on the demo model.
+# Measured with bf16 arithmetic on two photographs: 0.995 to 0.998.
 BF16_IOU = 0.99
 
 
@@ -29,6 +30,10 @@ class Case:
     path: Path
     prompts: list[tuple[dict[str, Any], bool]]
     answers: list[Answer]
+
+    def some(self, share: float) -> Iterator[tuple[tuple[dict[str, Any], bool], Answer]]:
+        count = round(len(self.prompts) * share)
+        return zip(self.prompts[:count], self.answers[:count], strict=True)
 
 
 def cases(model: Any, paths: list[Path], seed: int) -> list[Case]:
@@ -79,6 +84,7 @@ def test_random_prompts_equal_sam2(
     name, made = model
     options = [*options_of(name, tiny_checkpoint), "--backend", backend, "--precision", "fp32"]
     bound = FP32_LOGITS if codec == "fp32" else FP16_LOGITS[name]
+    share = 1 if (codec, backend) == ("fp32", "torch") else FEWER
     worst = worst_score = 0.0
     flipped = pixels = tipped = 0
     with (
@@ -87,7 +93,7 @@ def test_random_prompts_equal_sam2(
     ):
         for case in made:
             image_id = client.embed(case.path).image_id
-            for (prompt, multimask), answer in zip(case.prompts, case.answers, strict=True):
+            for (prompt, multimask), answer in case.some(share):
                 result = client.segment(
                     image_id=image_id,
                     **prompt,
@@ -135,10 +141,8 @@ def test_the_fastest_arithmetic_gives_the_masks_of_sam2(
     ):
         for case in made:
             image_id = client.embed(case.path).image_id
-            for (prompt, _), answer in zip(case.prompts, case.answers, strict=True):
-                if (
-                    len(answer.masks) == 1
-                ):  # arithmetic may tip the choice between the single mask and the best of three
+            for (prompt, _), answer in case.some(FEWER):
+                if len(answer.masks) == 1:  # arithmetic may tip the choice between it and the best of three
                     continue
                 result = client.segment(image_id=image_id, **prompt, multimask=True, every=True)
                 for mask, expected in zip(result.candidates, answer.masks, strict=True):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import reference  # noqa: F401 - makes torchvision importable
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from maskwire_decoder.runs import rle
 from numpy.typing import NDArray
@@ -37,6 +37,10 @@ SIZES = st.floats(0, 11).map(lambda exponent: round(2**exponent))
 
 
 @given(KINDS, st.integers(0, 2**32), st.sampled_from([1, 2, 32, 128, 256]), SIZES, SIZES)
+@example("whole", 0, 128, 45, 45)
+@example("whole", 1, 256, 64, 64)
+@example("noise", 2, 256, 127, 1)
+@example("whole", 3, 256, 65, 64)
 @settings(max_examples=150, deadline=None)
 def test_run_lengths_are_those_of_the_upsampled_mask(kind: str, seed: int, side: int, width: int, height: int) -> None:
     logits = logits_of(kind, seed, side)

@@ -8,6 +8,7 @@ import sys
 import threading
 from pathlib import Path
 
+import httpx
 import numpy as np
 from conftest import free_port, up, wait_until
 
@@ -20,8 +21,11 @@ def alive(pid: int) -> bool:
 
 
 def test_killed_servers_are_restarted_and_calls_succeed(photo: Path) -> None:
-    with up("--decoders", "2") as stack:
-        assert len(stack.pids) == 4
+    with up("--decoders", "2", gateway=True) as stack:
+        assert len(stack.pids) == 5
+        assert stack.gateway is not None
+        assert httpx.get(f"{stack.gateway}readyz").status_code == 200
+        os.kill(stack.pids["gateway"], signal.SIGKILL)
         with stack.client(retry_s=60) as client:
             before = client.segment(photo, image_id="photo", points=[(300, 200)])
             for name in [name for name in stack.pids if name.startswith("decoder")]:
@@ -36,6 +40,9 @@ def test_killed_servers_are_restarted_and_calls_succeed(photo: Path) -> None:
             wait_until(lambda: not alive(stack.pids["store"]))
             again = client.segment("photo", points=[(300, 200)])
             np.testing.assert_array_equal(before.mask, again.mask)
+            cup = {"image_id": "photo", "point_coords": [[300, 200]], "format": "rle"}
+            (found,) = httpx.post(f"{stack.gateway}sam2/segment_image", json=cup).json()["predictions"]
+            assert found["masks"] == after.rle
     wait_until(lambda: not any(alive(pid) for pid in stack.pids.values()), seconds=10)
 
 

@@ -15,11 +15,14 @@ if TYPE_CHECKING:
     from maskwire.aio import AsyncClient
     from maskwire.blocking import Session
     from maskwire.client import Client
+    from maskwire.credentials import Tls
     from maskwire.errors import (
         DeadlineExceeded,
         ImageNotFound,
         InvalidRequest,
         MaskwireError,
+        NotAllowed,
+        NotAuthenticated,
         OutputMissing,
         Overloaded,
         ServerUnavailable,
@@ -40,12 +43,15 @@ _HOMES = {
     "InvalidRequest": "errors",
     "Mask": "results",
     "MaskwireError": "errors",
+    "NotAllowed": "errors",
+    "NotAuthenticated": "errors",
     "OutputMissing": "errors",
     "Overloaded": "errors",
     "Prompt": "prompts",
     "Result": "results",
     "ServerUnavailable": "errors",
     "Session": "blocking",
+    "Tls": "credentials",
     "Update": "everything",
 }
 
@@ -60,12 +66,15 @@ __all__ = [
     "InvalidRequest",
     "Mask",
     "MaskwireError",
+    "NotAllowed",
+    "NotAuthenticated",
     "OutputMissing",
     "Overloaded",
     "Prompt",
     "Result",
     "ServerUnavailable",
     "Session",
+    "Tls",
     "Update",
 ]
 

@@ -1,12 +1,14 @@
 """The asyncio client."""
 
 import asyncio
+import copy
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
 from maskwire.calls import pipelined
 from maskwire.connection import Connection
+from maskwire.credentials import Credentials, Tls
 from maskwire.errors import ImageNotFound, InvalidRequest, MaskwireError
 from maskwire.everything import EverythingArguments, FoundMask, Update
 from maskwire.generation import generate
@@ -32,7 +34,10 @@ class AsyncClient:
         encoder: Address, "host:port"; else MASKWIRE_ENCODER, else localhost:50051.
         decoder: Address, or several separated by commas; else MASKWIRE_DECODER, else localhost:50052. A client keeps to
             one decoder for each image, and goes to the next when it does not answer.
-        namespace: Tenant; images of other namespaces are out of sight.
+        namespace: Tenant; images of other namespaces are out of sight. Empty: the token's own, or "default".
+        token: Bearer token; else MASKWIRE_TOKEN, else none is sent. Without TLS, the network can read it.
+        tls: Encrypts: True with the system's certificates, `Tls` with others; else as MASKWIRE_TLS=1, MASKWIRE_TLS_CA,
+            MASKWIRE_TLS_CLIENT_CERT and MASKWIRE_TLS_CLIENT_KEY say, else not. Files are read once.
         timeout_s: Longest time for one call, retries included.
         retry_s: How long a call is retried while a server is away or busy.
     """
@@ -43,11 +48,13 @@ class AsyncClient:
         decoder: str | None = None,
         *,
         namespace: str = "",
+        token: str | None = None,
+        tls: Tls | bool | None = None,
         timeout_s: float = 60,
         retry_s: float = 15,
     ) -> None:
         self.namespace = namespace
-        self._connection = Connection(encoder, decoder, namespace, timeout_s, retry_s)
+        self._connection = Connection(encoder, decoder, namespace, timeout_s, retry_s, Credentials(token, tls))
         self._fetch: Fetch | None = None
 
     async def __aenter__(self) -> Self:
@@ -61,6 +68,20 @@ class AsyncClient:
     async def close(self) -> None:
         """Closes the connections."""
         await self._connection.close()
+
+    def acting_as(self, token: str, *, namespace: str = "") -> Self:
+        """A client that acts for somebody else, over this one's connections: for gateways.
+
+        It remembers no images of this one's, and ends with this one; it need not be closed.
+
+        Args:
+            token: The other's bearer token, which the servers judge.
+            namespace: As of `AsyncClient`.
+        """
+        other = copy.copy(self)
+        other.namespace = namespace
+        other._connection = self._connection.acting_as(token, namespace)
+        return other
 
     async def embed(
         self, image: ImageLike, image_id: str | None = None, *, model: str = "", bulk: bool = False
@@ -134,7 +155,7 @@ class AsyncClient:
             save_logits: Keep this answer's logits for some minutes, for later calls of anybody in this namespace.
             load_logits: Refine the saved logits of an earlier call with fewer points, if there are any.
             output: What to return: multimask, every, outputs, logits_dtype, mask_threshold, max_hole_area,
-                max_sprinkle_area; see `OutputArguments`.
+                max_sprinkle_area, unclamped_logits; see `OutputArguments`.
 
         Raises:
             InvalidRequest: A prompt is wrong; `field` says where.

@@ -1,15 +1,17 @@
 """Connections to encoders and decoders."""
 
+import copy
 import hashlib
 import itertools
 import json
 import os
 import time
-from typing import Any
+from typing import Any, Self
 
 import grpc
 
 from maskwire.budget import RetryBudget
+from maskwire.credentials import Credentials, Metadata, authorized
 from maskwire.errors import InvalidRequest
 
 DEFAULT_ENCODER = "localhost:50051"
@@ -42,6 +44,7 @@ class Channels:
         kind: "encoder" or "decoder".
         addresses: "host:port", or several separated by commas; None takes MASKWIRE_ENCODER or MASKWIRE_DECODER.
         default: Address where neither says.
+        credentials: How to connect, and what to show.
 
     Raises:
         InvalidRequest: There is no address in it.
@@ -50,7 +53,7 @@ class Channels:
         budget: Of retries, for all calls to these servers.
     """
 
-    def __init__(self, kind: str, addresses: str | None, default: str) -> None:
+    def __init__(self, kind: str, addresses: str | None, default: str, credentials: Credentials) -> None:
         text = addresses or os.environ.get(f"MASKWIRE_{kind.upper()}") or default
         self.kind = kind
         self.addresses = [address.strip() for address in text.split(",") if address.strip()]
@@ -60,6 +63,9 @@ class Channels:
         self.budget = RetryBudget()
         self._turns = itertools.count()
         self._away: dict[str, float] = {}
+        self._credentials = credentials
+        self._metadata = credentials.metadata
+        self._borrowed = False
 
     def pick(self, key: str | None, attempt: int) -> tuple[grpc.aio.Channel, str]:
         """A channel for a key, the same for the same key as long as that server answers, so that its memory is used.
@@ -79,14 +85,22 @@ class Channels:
         address = next((address for address in ranked if self._away.get(address, 0) < now), ranked[0])
         if address not in self._channels:
             options = [*_OPTIONS, _BALANCED] if self.kind == "encoder" else _OPTIONS
-            self._channels[address] = grpc.aio.insecure_channel(address, options=options)
-        return self._channels[address], address
+            self._channels[address] = self._credentials.connect(address, options)
+        return authorized(self._channels[address], self._metadata), address
+
+    def acting_as(self, metadata: Metadata) -> Self:
+        """The same channels, whose calls send other metadata."""
+        other = copy.copy(self)
+        other._metadata, other._borrowed = metadata, True
+        return other
 
     def unreachable(self, address: str) -> None:
         """A server could not be reached: others go first for a while."""
         self._away[address] = time.monotonic() + _AVOIDED_S
 
     async def close(self) -> None:
+        if self._borrowed:
+            return
         for channel in self._channels.values():
             await channel.close()
         self._channels.clear()

@@ -7,6 +7,7 @@ from typing import Any, Self, TypeVar, Unpack
 from maskwire.aio import AsyncClient, Prompts
 from maskwire.background import each, run
 from maskwire.blocking import Session
+from maskwire.credentials import Tls
 from maskwire.errors import MaskwireError
 from maskwire.everything import EverythingArguments, FoundMask, Update
 from maskwire.prompts import FORMATS, Format, OutputArguments, Prompt
@@ -31,11 +32,15 @@ class Client:
         decoder: str | None = None,
         *,
         namespace: str = "",
+        token: str | None = None,
+        tls: Tls | bool | None = None,
         timeout_s: float = 60,
         retry_s: float = 15,
     ) -> None:
         async def connect() -> AsyncClient:
-            return AsyncClient(encoder, decoder, namespace=namespace, timeout_s=timeout_s, retry_s=retry_s)
+            return AsyncClient(
+                encoder, decoder, namespace=namespace, token=token, tls=tls, timeout_s=timeout_s, retry_s=retry_s
+            )
 
         self._client = run(connect())
         self._client._fetch = self._fetch

@@ -1,16 +1,18 @@
 """What clients, sessions and generators share: servers, calls, and the images that were embedded."""
 
 import asyncio
+import copy
 import hashlib
 import math
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import replace
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import grpc
 
 from maskwire.calls import retrying, upload
 from maskwire.channels import DEFAULT_DECODER, DEFAULT_ENCODER, Channels
+from maskwire.credentials import Credentials, authorization
 from maskwire.errors import InvalidRequest, MaskwireError
 from maskwire.memory import Memory
 from maskwire.results import EmbeddedImage
@@ -26,18 +28,33 @@ class Connection:
     """Arguments as of `AsyncClient`."""
 
     def __init__(
-        self, encoder: str | None, decoder: str | None, namespace: str, timeout_s: float, retry_s: float
+        self,
+        encoder: str | None,
+        decoder: str | None,
+        namespace: str,
+        timeout_s: float,
+        retry_s: float,
+        credentials: Credentials,
     ) -> None:
         self.namespace = namespace
         self.timeout_s = timeout_s
         self.retry_s = retry_s
-        self.decoders = Channels("decoder", decoder, DEFAULT_DECODER)
+        self.decoders = Channels("decoder", decoder, DEFAULT_DECODER, credentials)
         self.memory = Memory()
-        self.encoders = Channels("encoder", encoder, DEFAULT_ENCODER)
+        self.encoders = Channels("encoder", encoder, DEFAULT_ENCODER, credentials)
 
     async def close(self) -> None:
         await self.encoders.close()
         await self.decoders.close()
+
+    def acting_as(self, token: str, namespace: str) -> Self:
+        """The same connections; see `AsyncClient.acting_as`."""
+        other = copy.copy(self)
+        other.namespace = namespace
+        other.memory = Memory()  # what one caller has embedded is nobody else's to know
+        metadata = authorization(token)
+        other.decoders, other.encoders = self.decoders.acting_as(metadata), self.encoders.acting_as(metadata)
+        return other
 
     async def embed(self, source: Source, image_id: str | None, model: str = "", bulk: bool = False) -> EmbeddedImage:
         """Embeds an image, and remembers it; see `AsyncClient.embed`."""

@@ -2,6 +2,8 @@
 
 MaskwireError
 |- InvalidRequest      the request is wrong: `field` says where
+|- NotAuthenticated    no valid token
+|- NotAllowed          the token does not allow it
 |- ImageNotFound       no such image (any more): embed it
 |- Overloaded          too much at once, or too large
 |- ServerUnavailable   nobody answers, after retries
@@ -42,6 +44,14 @@ class InvalidRequest(MaskwireError):
     """The request is wrong and stays wrong; `field` says where."""
 
 
+class NotAuthenticated(MaskwireError):
+    """The servers ask for a token, and this is no valid one (any more)."""
+
+
+class NotAllowed(MaskwireError):
+    """The token does not allow it."""
+
+
 class ImageNotFound(MaskwireError):
     """The image or model is not there; embed the image (again)."""
 
@@ -64,6 +74,8 @@ class OutputMissing(MaskwireError):
 
 _KINDS: dict[int, type[MaskwireError]] = {
     grpc.StatusCode.INVALID_ARGUMENT.value[0]: InvalidRequest,
+    grpc.StatusCode.UNAUTHENTICATED.value[0]: NotAuthenticated,
+    grpc.StatusCode.PERMISSION_DENIED.value[0]: NotAllowed,
     grpc.StatusCode.NOT_FOUND.value[0]: ImageNotFound,
     grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]: Overloaded,
     grpc.StatusCode.UNAVAILABLE.value[0]: ServerUnavailable,

@@ -101,6 +101,7 @@ class OutputArguments(TypedDict, total=False):
         mask_threshold: Logit above which a pixel is inside; 0 by default.
         max_hole_area: Holes of at most this many low-resolution pixels are filled; 0 by default.
         max_sprinkle_area: Islands of at most this many low-resolution pixels are removed; 0 by default.
+        unclamped_logits: Logits as the model has them instead of clamped to -32..32, to be enlarged by the caller.
     """
 
     multimask: bool
@@ -110,6 +111,7 @@ class OutputArguments(TypedDict, total=False):
     mask_threshold: float
     max_hole_area: int
     max_sprinkle_area: int
+    unclamped_logits: bool
 
 
 def output_options(arguments: OutputArguments) -> tuple[pb.OutputOptions, tuple[Format, ...]]:
@@ -134,6 +136,7 @@ def output_options(arguments: OutputArguments) -> tuple[pb.OutputOptions, tuple[
             mask_threshold=arguments.get("mask_threshold", 0.0),
             max_hole_area=arguments.get("max_hole_area", 0),
             max_sprinkle_area=arguments.get("max_sprinkle_area", 0),
+            unclamped_logits=arguments.get("unclamped_logits", False),
         )
     except (TypeError, ValueError) as error:
         raise InvalidRequest(

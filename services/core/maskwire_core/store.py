@@ -9,6 +9,8 @@ Keys, with {...} a cluster hash tag so that what belongs to one image lies on on
     maskwire:logits:{NAMESPACE/CONTENT_KEY}      their logits by prompts, expires
     maskwire:decoder:DIGEST                      bytes of `DecoderBundle.packed`
 
+usage.py has those of quotas.
+
 No command or script touches keys of two images, so that all of this works on a cluster.
 """
 
@@ -17,8 +19,8 @@ import hashlib
 import logging
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from typing import cast
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar, cast
 
 import redis
 
@@ -29,6 +31,8 @@ from maskwire_core.embedding import MAX_HEADER_BYTES, Embedding, Header, read_he
 from maskwire_core.errors import CorruptValue, InvalidArgument
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # A claim is extended or given up by its owner alone.
 _RENEW = 'return redis.call("get", KEYS[1]) == ARGV[1] and redis.call("pexpire", KEYS[1], ARGV[2])'
@@ -101,6 +105,11 @@ class Store:
 
     def close(self) -> None:
         self._connections.close()
+
+    def run(self, action: Callable[[redis.Redis], T]) -> T:
+        """Gives commands of another module, and raises as the methods here do."""
+        with self._connections.asking():
+            return action(self._redis)
 
     def ping(self) -> None:
         """Returns when the store answers."""

@@ -77,7 +77,7 @@ def _render(logits: NDArray[np.float32], score: float, output: Output, width: in
         dtype = LOGITS_DTYPES[output.logits_type]
         result.logits.height, result.logits.width = logits.shape
         result.logits.data_type = output.logits_type
-        result.logits.data = clamp(logits).astype(dtype).tobytes()
+        result.logits.data = (logits if output.unclamped else clamp(logits)).astype(dtype).tobytes()
     if output.formats == {pb.MASK_FORMAT_LOGITS}:
         return result  # no mask of the image's size is needed
     cleaned = without_specks(logits, output.threshold, output.max_hole_area, output.max_sprinkle_area)

@@ -43,6 +43,7 @@ class Output:
         threshold: Logit above which a pixel is inside.
         max_hole_area: Largest hole that is filled, in low-resolution pixels.
         max_sprinkle_area: Largest island that is removed, likewise.
+        unclamped: Whether logits are returned as they are.
     """
 
     formats: frozenset[pb.MaskFormat.ValueType]
@@ -52,6 +53,7 @@ class Output:
     threshold: float
     max_hole_area: int
     max_sprinkle_area: int
+    unclamped: bool
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ def read_output(options: pb.OutputOptions) -> Output:
         threshold=options.mask_threshold,
         max_hole_area=options.max_hole_area,
         max_sprinkle_area=options.max_sprinkle_area,
+        unclamped=options.unclamped_logits,
     )
 
 

@@ -17,6 +17,7 @@ from maskwire_core.errors import InvalidArgument, NotFound, ResourceExhausted, e
 from maskwire_core.flights import Flights
 from maskwire_core.models import canonical
 from maskwire_core.store import Store, content_key
+from maskwire_core.usage import Usage
 
 from maskwire_encoder.claims import found_or_claimed
 from maskwire_encoder.model import Model
@@ -39,6 +40,8 @@ class Upload:
         model: What encodes it.
         key: Content key of its embedding.
         demand: Who wants it, and how soon.
+        ttl_s: Seconds that it is kept.
+        quota_bytes: What its namespace may keep; 0: any amount.
         started: `time.perf_counter()` when the header came.
         lookup_ms: What asking the store took.
     """
@@ -50,6 +53,8 @@ class Upload:
     model: Model
     key: str
     demand: Demand
+    ttl_s: int
+    quota_bytes: int
     started: float
     lookup_ms: float = 0
 
@@ -75,6 +80,7 @@ class ImageEncoder:
         self.settings = settings
         self.models = {model.source.name: model for model in models}
         self._store = store
+        self._usage = Usage(store)
         self.pipeline = Pipeline(settings, models)
         self._flights: Flights[Stored] = Flights()
         self._demands: dict[tuple[str, str], Demand] = {}  # of those in flight
@@ -121,7 +127,18 @@ class ImageEncoder:
             raise InvalidArgument("BAD_PRIORITY", f"{header.priority} is no Priority", field="header.priority")
         deadline = math.inf if time_left_s is None else asyncio.get_running_loop().time() + time_left_s
         demand = Demand((namespace, caller), header.priority == pb.PRIORITY_BULK, deadline)
-        return Upload(namespace, image_id, header.sha256, header.size_bytes, model, key, demand, started)
+        return Upload(
+            namespace,
+            image_id,
+            header.sha256,
+            header.size_bytes,
+            model,
+            key,
+            demand,
+            ttl_s=token.ttl_s or self.settings.ttl_s,
+            quota_bytes=self.settings.quota_bytes if token.quota_bytes is None else token.quota_bytes,
+            started=started,
+        )
 
     async def find(self, upload: Upload) -> pb.EncodeImageResponse | None:
         """Names and keeps the embedding of an upload if it is stored or being made already.
@@ -133,8 +150,10 @@ class ImageEncoder:
         found = await asyncio.to_thread(self._store.find_embedding, upload.namespace, upload.key)
         upload.lookup_ms = _since(looked)
         if found is not None:
-            header, size, _ = found
-            await asyncio.to_thread(self._store.touch_embedding, upload.namespace, upload.key, self.settings.ttl_s)
+            header, size, ttl_ms = found
+            if upload.ttl_s * 1000 > ttl_ms:
+                args = (upload.namespace, upload.key, size, upload.ttl_s, upload.quota_bytes)
+                await asyncio.to_thread(self._usage.touch_embedding, *args)
         else:
             self._join(upload)
             flight = await self._flights.join(upload.flight)
@@ -195,7 +214,7 @@ class ImageEncoder:
         if with_embedding:
             key = await asyncio.to_thread(self._store.get_alias, namespace, image_id)
             if key is not None:
-                await asyncio.to_thread(self._store.delete_embedding, namespace, key)
+                await asyncio.to_thread(self._usage.delete_embedding, namespace, key)
         return await asyncio.to_thread(self._store.delete_alias, namespace, image_id)
 
     async def publish_decoders(self) -> None:
@@ -241,7 +260,7 @@ class ImageEncoder:
         def store() -> int:
             value = pack(header, tensors)
             self._store.publish_decoder(upload.model.decoder)
-            self._store.put_embedding(upload.namespace, upload.key, value, self.settings.ttl_s)
+            self._usage.put_embedding(upload.namespace, upload.key, value, upload.ttl_s, upload.quota_bytes)
             return len(value)
 
         started = time.perf_counter()
@@ -252,7 +271,7 @@ class ImageEncoder:
     async def _finish(
         self, upload: Upload, header: Header, size: int, cached: bool, timings: pb.EncodeTimings
     ) -> pb.EncodeImageResponse:
-        ttl_s = self.settings.ttl_s
+        ttl_s = upload.ttl_s
         await asyncio.to_thread(self._store.set_alias, upload.namespace, upload.image_id, upload.key, ttl_s)
         timings.lookup_ms = upload.lookup_ms
         timings.total_ms = _since(upload.started)

@@ -9,6 +9,26 @@ from starlette.requests import ClientDisconnect, Request
 from maskwire_gateway.problems import Problem, busy
 
 
+class Body:
+    """A body that was received, and the memory that its request takes."""
+
+    def __init__(self, owner: "Bodies") -> None:
+        self.data = b""
+        self.held_bytes = 0
+        self._owner = owner
+
+    def hold(self, count: int) -> None:
+        """Counts memory that the request takes until it is answered.
+
+        Raises:
+            Problem: All requests together take too much.
+        """
+        self.held_bytes += count
+        self._owner.held_bytes += count
+        if self._owner.held_bytes > self._owner.memory_bytes:
+            raise busy("too many large requests at once; try again", "TOO_MUCH_IN_PROGRESS")
+
+
 class Bodies:
     """Receives bodies.
 
@@ -18,56 +38,56 @@ class Bodies:
     """
 
     def __init__(self, memory_bytes: int, timeout_s: float) -> None:
-        self._memory_bytes = memory_bytes
-        self._timeout_s = timeout_s
+        self.memory_bytes = memory_bytes
         self.held_bytes = 0
+        self._timeout_s = timeout_s
 
     @contextlib.asynccontextmanager
-    async def receive(self, request: Request, max_bytes: int) -> AsyncIterator[bytes]:
-        """The body; its memory is taken to be free again when the context ends.
+    async def receive(self, request: Request, max_bytes: int) -> AsyncIterator[Body]:
+        """The body; what it holds counts until the context ends.
 
         Raises:
-            Problem: It is too large, too slow, or too much together with others' bodies.
+            Problem: It is too large, too slow, or too much together with others.
         """
-        chunks: list[bytes] = []
-        held = 0
+        body = Body(self)
         try:
             try:
                 async with asyncio.timeout(self._timeout_s):
-                    declared = request.headers.get("content-length", "0")
-                    if declared.isdecimal() and int(declared) > max_bytes:
-                        await self._refuse(request, max_bytes)
-                    async for chunk in request.stream():
-                        held += len(chunk)
-                        self.held_bytes += len(chunk)
-                        chunks.append(chunk)
-                        if held > max_bytes:
-                            chunks.clear()
-                            await self._refuse(request, max_bytes)
-                        if self.held_bytes > self._memory_bytes:
-                            chunks.clear()
-                            await _discard(request)
-                            raise busy("too many large requests at once; try again", "TOO_MUCH_IN_PROGRESS")
+                    body.data = await _read(request, body, max_bytes)
             except TimeoutError as error:
                 raise Problem(
                     408, f"the body did not come within {self._timeout_s:g} s; send it faster", "BODY_TOO_SLOW"
                 ) from error
             except ClientDisconnect as error:
                 raise Problem(499, "the client has left", "CLIENT_LEFT") from error
-            body = b"".join(chunks)
-            chunks.clear()
+            except Problem:
+                await _discard(request, self._timeout_s)
+                raise
             yield body
         finally:
-            self.held_bytes -= held
-
-    async def _refuse(self, request: Request, max_bytes: int) -> None:
-        await _discard(request)
-        raise Problem(413, f"the body is larger than {max_bytes} bytes", "BODY_TOO_LARGE")
+            self.held_bytes -= body.held_bytes
 
 
-async def _discard(request: Request) -> None:
+async def _read(request: Request, body: Body, max_bytes: int) -> bytes:
+    declared = request.headers.get("content-length", "0")
+    size = int(declared) if declared.isdecimal() else 0
+    chunks: list[bytes] = []
+    too_large = Problem(413, f"the body is larger than {max_bytes} bytes", "BODY_TOO_LARGE")
+    if size > max_bytes:
+        raise too_large
+    async for chunk in request.stream():
+        body.hold(len(chunk))  # as it comes: what was merely declared takes no memory
+        chunks.append(chunk)
+        if body.held_bytes > max_bytes:
+            raise too_large
+    return b"".join(chunks)
+
+
+async def _discard(request: Request, timeout_s: float) -> None:
     """Reads on without keeping anything: many clients read no answer before they have sent everything."""
     if "expect" in request.headers:
         return
-    async for _ in request.stream():
-        pass
+    with contextlib.suppress(ClientDisconnect, TimeoutError, RuntimeError):  # gone, slow, or at its end already
+        async with asyncio.timeout(timeout_s):
+            async for _ in request.stream():
+                pass

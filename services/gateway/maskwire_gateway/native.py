@@ -54,12 +54,12 @@ class Native:
             if name in request.query_params:
                 raise Problem(400, f"{name} is found out from the body; leave it out", "BAD_PARAMETER", name)
         async with self._bodies.receive(request, self._max_image_bytes + _FORM_BYTES) as body:
-            data = await _file_of(request, body)
+            data = await _file_of(request, body.data)
             if len(data) > self._max_image_bytes:
                 raise Problem(413, f"the image is larger than {self._max_image_bytes} bytes", "IMAGE_TOO_LARGE")
             if not data:
                 raise Problem(400, "the body is empty; send an image file", "EMPTY_IMAGE", "body")
-            response = await self._services.embed(data, header)
+            response = await self._services.embed(data, header, "body")
         self._telemetry.embedded(response.cached)
         return await wire.respond(response)
 
@@ -75,13 +75,13 @@ class Native:
 
     async def segment(self, request: Request) -> Response:
         async with self._bodies.receive(request, _MAX_JSON_BYTES) as body:
-            message = await wire.read(body, decoder_pb2.SegmentRequest())
+            message = await wire.read(body.data, decoder_pb2.SegmentRequest())
         message.image_id = _named(request, message.image_id)
         return await wire.respond(await self._services.connection.call_decoder(message))
 
     async def masks(self, request: Request) -> Response:
         async with self._bodies.receive(request, _MAX_JSON_BYTES) as body:
-            message = await wire.read(body, decoder_pb2.GenerateMasksRequest())
+            message = await wire.read(body.data, decoder_pb2.GenerateMasksRequest())
         message.image_id = _named(request, message.image_id)
         following = responses(self._services.connection, message)
         first = await anext(following)  # what is wrong from the start has a status of its own

@@ -10,11 +10,13 @@ from maskwire import MaskwireError
 from maskwire.calls import retrying, upload
 from maskwire.channels import Channels
 from maskwire.connection import Connection
+from maskwire.credentials import Credentials
 from maskwire.v1 import encoder_pb2 as pb
 from maskwire_core.config import GatewaySettings
 
 _MODELS_S = 5
 _PROBE_S = 2
+_OF_THE_FILE = ("chunk", "header.size_bytes")
 
 
 class Services:
@@ -26,26 +28,31 @@ class Services:
 
     def __init__(self, settings: GatewaySettings) -> None:
         self.connection = Connection(
-            settings.encoder, settings.decoder, "", timeout_s=settings.timeout_s, retry_s=settings.retry_s
+            settings.encoder, settings.decoder, "", settings.timeout_s, settings.retry_s, Credentials(token="")
         )
         self._models: tuple[float, list[pb.ModelInfo]] = (-_MODELS_S, [])
 
     async def close(self) -> None:
         await self.connection.close()
 
-    async def embed(self, data: bytes, header: pb.EncodeImageHeader) -> pb.EncodeImageResponse:
+    async def embed(self, data: bytes, header: pb.EncodeImageHeader, place: str) -> pb.EncodeImageResponse:
         """Embeds an image file. One that is stored already is neither uploaded nor decoded.
 
         Args:
             data: The file.
-            header: Name, model and so on; digest and size are filled in here.
+            header: Name, model and so on; size, and digest where it is missing, are filled in here.
+            place: Where in the request the file is, for errors.
 
         Raises:
             MaskwireError: As `AsyncClient.embed`.
         """
-        header.sha256 = (await asyncio.to_thread(hashlib.sha256, data)).digest()
+        header.sha256 = header.sha256 or (await asyncio.to_thread(hashlib.sha256, data)).digest()
         header.size_bytes = len(data)
-        return await self.connection.call_encoder(lambda stub, timeout: upload(stub, header, data, timeout))
+        try:
+            return await self.connection.call_encoder(lambda stub, timeout: upload(stub, header, data, timeout))
+        except MaskwireError as error:
+            error.field = place if error.field in _OF_THE_FILE else error.field.removeprefix("header.")
+            raise
 
     async def get(self, request: pb.GetImageRequest) -> pb.GetImageResponse:
         """What is stored under a name."""

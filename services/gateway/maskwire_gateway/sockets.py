@@ -85,10 +85,13 @@ class Relay:
                 self._stream.acknowledge()
             if request.WhichOneof("request") is None:
                 return
-        if request.HasField("set_image"):
+        if request.WhichOneof("request") is None:
+            told = InvalidRequest("send set_image, segment, edit or restore", "EMPTY_REQUEST", "request")
+            self._fail(request.request_id, told)
+        elif request.HasField("set_image"):
             await self._set_image(request)
         elif self._stream is None:
-            field = request.WhichOneof("request") or "request"
+            field = str(request.WhichOneof("request"))
             self._fail(request.request_id, InvalidRequest("no image is set; send set_image first", "NO_IMAGE", field))
         else:
             self._pass_on(self._stream, request)

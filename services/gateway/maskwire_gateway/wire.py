@@ -67,5 +67,6 @@ async def respond(message: Message) -> Response:
 
 def _bad(reason: str, error: Exception) -> Problem:
     said = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-    place = re.search(r'at "\w+\.([^"]+)"', said) or re.search(r"Failed to parse (\w+) field", said)
-    return Problem(400, said, reason, place[1] if place else "")
+    place = re.search(r'at "\w+\.([^"]+)"', said)
+    path = place[1] if place else ".".join(re.findall(r"Failed to parse (\w+) field", said))
+    return Problem(400, said, reason, path)

@@ -1,5 +1,6 @@
 """The commands' options and help."""
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -23,6 +24,38 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+@app.callback()
+def connection(
+    token: Annotated[
+        str | None,
+        typer.Option(envvar="MASKWIRE_TOKEN", help="Bearer token. Other users see options: better in the environment."),
+    ] = None,
+    tls: Annotated[bool, typer.Option("--tls", envvar="MASKWIRE_TLS", help="Encrypt connections.")] = False,
+    tls_ca: Annotated[
+        str | None,
+        typer.Option(
+            envvar="MASKWIRE_TLS_CA", help="PEM file that servers' certificates are signed with; implies --tls."
+        ),
+    ] = None,
+    tls_client_cert: Annotated[
+        str | None, typer.Option(envvar="MASKWIRE_TLS_CLIENT_CERT", help="PEM file of your own certificate (mTLS).")
+    ] = None,
+    tls_client_key: Annotated[
+        str | None, typer.Option(envvar="MASKWIRE_TLS_CLIENT_KEY", help="PEM file of its key.")
+    ] = None,
+) -> None:
+    """Makes the options of all commands what the environment says, which clients and started servers read."""
+    chosen = {
+        "MASKWIRE_TOKEN": token,
+        "MASKWIRE_TLS": "1" if tls else None,
+        "MASKWIRE_TLS_CA": tls_ca,
+        "MASKWIRE_TLS_CLIENT_CERT": tls_client_cert,
+        "MASKWIRE_TLS_CLIENT_KEY": tls_client_key,
+    }
+    os.environ.update({name: value for name, value in chosen.items() if value is not None})
+
 
 Encoder = Annotated[
     str | None,
@@ -286,6 +319,10 @@ def up(
         int | None,
         typer.Option(min=0, max=65535, help="First decoder's port, by default the encoders' next; 0 takes free ones."),
     ] = None,
+    gateway_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of the page and the HTTP interface; 0 takes a free one.")
+    ] = 9001,
+    gateway: Annotated[bool, typer.Option(help="Start the gateway, if it is installed.")] = True,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the servers' logs.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the addresses as one JSON line when ready.")] = False,
 ) -> None:
@@ -308,6 +345,7 @@ def up(
         host=host,
         encoder_port=encoder_port,
         decoder_port=decoder_port,
+        gateway_port=gateway_port if gateway else None,
         verbose=verbose,
         as_json=as_json,
     )

@@ -10,14 +10,15 @@ from rich.console import Console
 from rich.table import Table
 
 from maskwire.channels import DEFAULT_DECODER, DEFAULT_ENCODER, Channels
+from maskwire.credentials import Credentials
 from maskwire.v1 import encoder_pb2, encoder_pb2_grpc
 
 _TIMEOUT_S = 3
 
 
 def health(address: str) -> str:
-    """SERVING, NOT_SERVING, or UNREACHABLE."""
-    with grpc.insecure_channel(address) as channel:
+    """SERVING, NOT_SERVING, or UNREACHABLE. Connects as the environment says."""
+    with Credentials().connect_blocking(address) as channel:
         try:
             response = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=_TIMEOUT_S)
         except grpc.RpcError:
@@ -27,18 +28,21 @@ def health(address: str) -> str:
 
 def run(kind: str | None, encoder: str | None, decoder: str | None, *, as_json: bool) -> None:
     servers: list[dict[str, Any]] = []
-    for channels in (Channels("encoder", encoder, DEFAULT_ENCODER), Channels("decoder", decoder, DEFAULT_DECODER)):
+    credentials = Credentials()
+    encoders = Channels("encoder", encoder, DEFAULT_ENCODER, credentials)
+    decoders = Channels("decoder", decoder, DEFAULT_DECODER, credentials)
+    for channels in (encoders, decoders):
         for address in channels.addresses if kind in (None, channels.kind) else []:
             server: dict[str, Any] = {"kind": channels.kind, "address": address, "health": health(address)}
             if channels.kind == "encoder" and server["health"] == "SERVING":
-                server["models"] = _models(address)
+                server |= _models(address, credentials)
             servers.append(server)
     if as_json:
         print(json.dumps({"servers": servers}))
     else:
         table = Table("server", "address", "health", "models")
         for server in servers:
-            models = "\n".join(_describe(model) for model in server.get("models", []))
+            models = "\n".join(_describe(model) for model in server.get("models", [])) or server.get("models_error", "")
             table.add_row(server["kind"], server["address"], server["health"], models)
         Console().print(table)
     if any(server["health"] != "SERVING" for server in servers):
@@ -47,11 +51,15 @@ def run(kind: str | None, encoder: str | None, decoder: str | None, *, as_json: 
         sys.exit(1)
 
 
-def _models(address: str) -> list[dict[str, Any]]:
-    with grpc.insecure_channel(address) as channel:
+def _models(address: str, credentials: Credentials) -> dict[str, Any]:
+    with credentials.connect_blocking(address) as channel:
         stub = encoder_pb2_grpc.EncoderServiceStub(channel)
-        models = stub.ListModels(encoder_pb2.ListModelsRequest(), timeout=_TIMEOUT_S).models
-    return [
+        request = encoder_pb2.ListModelsRequest()
+        try:
+            models = stub.ListModels(request, timeout=_TIMEOUT_S, metadata=credentials.metadata).models
+        except grpc.RpcError as error:  # health is for everybody; this is for those with a token
+            return {"models": [], "models_error": error.code().name}
+    described = [
         {
             "name": model.name,
             "fingerprint": model.fingerprint,
@@ -62,6 +70,7 @@ def _models(address: str) -> list[dict[str, Any]]:
         }
         for model in models
     ]
+    return {"models": described}
 
 
 def _describe(model: dict[str, Any]) -> str:

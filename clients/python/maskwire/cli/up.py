@@ -1,6 +1,8 @@
 """maskwire up"""
 
 import contextlib
+import functools
+import http.client
 import importlib.util
 import json
 import os
@@ -36,6 +38,7 @@ def run(
     host: str,
     encoder_port: int,
     decoder_port: int | None,
+    gateway_port: int | None,
     verbose: bool,
     as_json: bool,
 ) -> None:
@@ -49,7 +52,8 @@ def run(
         decoder_port = (encoder_port or _FIRST_PORT) + len(devices)
     decoder_ports = _ports(decoder_port, decoders)
     reached = "127.0.0.1" if host == "0.0.0.0" else host
-    for port in (*encoder_ports, *decoder_ports):
+    gateway_ports = [] if gateway_port is None or not _has_gateway() else _ports(gateway_port, 1)
+    for port in (*encoder_ports, *decoder_ports, *gateway_ports):
         _check_free(host, port)
 
     with tempfile.TemporaryDirectory(prefix="maskwire-") as folder, Supervisor(console.print) as supervisor:
@@ -79,9 +83,20 @@ def run(
                 command = [sys.executable, "-m", "maskwire_decoder", "--port", str(port)]
                 children.append(_server(f"decoder at {port}", command, f"{reached}:{port}", environment))
             supervisor.start(*children)
+            encoders = ",".join(f"{reached}:{port}" for port in encoder_ports)
+            decoders_at = ",".join(f"{reached}:{port}" for port in decoder_ports)
+            page = None
+            for port in gateway_ports if decoder_ports else []:
+                page = f"http://{reached}:{port}/"
+                command = [sys.executable, "-m", "maskwire_gateway", "--port", str(port)]
+                command += ["--encoder", encoders, "--decoder", decoders_at]
+                supervisor.start(
+                    Child("gateway", command, functools.partial(_answers_http, reached, port), environment)
+                )
         addresses = {
-            "encoder": ",".join(f"{reached}:{port}" for port in encoder_ports),
-            "decoder": ",".join(f"{reached}:{port}" for port in decoder_ports),
+            "encoder": encoders,
+            "decoder": decoders_at,
+            "gateway": page,
             "redis_url": redis_url,
             "model": names,
             "pids": {child.name: child.process.pid for child in supervisor.children if child.process is not None},
@@ -99,6 +114,8 @@ def _tell(console: Console, addresses: Mapping[str, object]) -> None:
     console.print("[bold]maskwire is up[/bold]")
     console.print(f"  encoder  {addresses['encoder']}  (model {addresses['model']})")
     console.print(f"  decoder  {addresses['decoder'] or 'none'}")
+    if addresses["gateway"] is not None:
+        console.print(f"  page     {addresses['gateway']}  (and the HTTP interface)")
     console.print(f"  store    {_without_password(str(addresses['redis_url']))}")
     if addresses["model"] == "demo":
         console.print("  The demo model gives rough masks, for trying out. Real ones: maskwire models list")
@@ -151,6 +168,21 @@ def _store_program() -> str:
     )
 
 
+def _has_gateway() -> bool:
+    """Whether the extra `gateway` is installed; the other servers do without."""
+    return all(
+        importlib.util.find_spec(package) is not None for package in ("maskwire_gateway", "starlette", "uvicorn")
+    )
+
+
+def _answers_http(host: str, port: int) -> bool:
+    connection = http.client.HTTPConnection(host, port, timeout=1)
+    with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
+        connection.request("GET", "/healthz")
+        return connection.getresponse().status == 200
+    return False
+
+
 def _answers_ping(port: int) -> bool:
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
         connection.sendall(b"PING\r\n")
@@ -185,7 +217,7 @@ def _check_free(host: str, port: int) -> None:
     except OSError as error:
         raise MaskwireError(
             f"cannot listen on {host}:{port} ({error.strerror}); is maskwire up already? Others: --encoder-port, "
-            "--decoder-port, --host",
+            "--decoder-port, --gateway-port or --no-gateway, --host",
             "CANNOT_LISTEN",
         ) from error
 

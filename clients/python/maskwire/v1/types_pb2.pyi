@@ -247,7 +247,9 @@ class Logits(_message.Message):
     data_type: Global___DataType.ValueType
     """Type of the values in data."""
     data: _builtins.bytes
-    """height x width values, row by row, little-endian. Values above 0 are inside; clamped to -32..32."""
+    """height x width values, row by row, little-endian. Values above 0 are inside; clamped to -32..32 if not asked for
+    unclamped.
+    """
     def __init__(
         self,
         *,
@@ -321,6 +323,7 @@ class OutputOptions(_message.Message):
     MASK_THRESHOLD_FIELD_NUMBER: _builtins.int
     MAX_HOLE_AREA_FIELD_NUMBER: _builtins.int
     MAX_SPRINKLE_AREA_FIELD_NUMBER: _builtins.int
+    UNCLAMPED_LOGITS_FIELD_NUMBER: _builtins.int
     candidates: Global___Candidates.ValueType
     """The best candidate or all."""
     multimask: _builtins.bool
@@ -337,6 +340,10 @@ class OutputOptions(_message.Message):
     """
     max_sprinkle_area: _builtins.int
     """Islands of at most this many low-resolution pixels are removed; 0 leaves them. Likewise."""
+    unclamped_logits: _builtins.bool
+    """Returned logits are the model's own instead of clamped to -32..32. Enlarged bilinearly they give the logits of the
+    image's size, of which SAM 2 makes the mask; clamped ones move its edge where very large and small ones meet.
+    """
     @_builtins.property
     def formats(self) -> _containers.RepeatedScalarFieldContainer[Global___MaskFormat.ValueType]:
         """Forms in which each mask is returned; COCO RLE when empty."""
@@ -351,10 +358,11 @@ class OutputOptions(_message.Message):
         mask_threshold: _builtins.float = ...,
         max_hole_area: _builtins.int = ...,
         max_sprinkle_area: _builtins.int = ...,
+        unclamped_logits: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_multimask", b"_multimask", "multimask", b"multimask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_multimask", b"_multimask", "candidates", b"candidates", "formats", b"formats", "logits_type", b"logits_type", "mask_threshold", b"mask_threshold", "max_hole_area", b"max_hole_area", "max_sprinkle_area", b"max_sprinkle_area", "multimask", b"multimask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_multimask", b"_multimask", "candidates", b"candidates", "formats", b"formats", "logits_type", b"logits_type", "mask_threshold", b"mask_threshold", "max_hole_area", b"max_hole_area", "max_sprinkle_area", b"max_sprinkle_area", "multimask", b"multimask", "unclamped_logits", b"unclamped_logits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__multimask: _TypeAlias = _typing.Literal["multimask"]  # noqa: Y015
     _WhichOneofArgType__multimask: _TypeAlias = _typing.Literal["_multimask", b"_multimask"]  # noqa: Y015

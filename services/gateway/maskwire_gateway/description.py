@@ -1,0 +1,285 @@
+"""The interface as an OpenAPI document: made of the messages' descriptors and the forms of /sam2."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from maskwire.v1 import decoder_pb2, encoder_pb2
+from pydantic.json_schema import models_json_schema
+
+from maskwire_gateway.forms import EmbedForm, SegmentForm
+
+Json = dict[str, Any]
+
+_ABOUT = """Images, masks and models as JSON. Messages are those of protos/maskwire/v1 in protobuf's JSON mapping, with
+the fields' own names: bytes are base64, 64-bit integers strings, and what is absent has its default. The .proto files
+say what each field means. Interactive sessions speak SegmentStreamRequest and SegmentStreamResponse over the WebSocket
+/v1/stream, in text frames as JSON or in binary frames."""
+
+_KNOWN: dict[str, Json] = {
+    "google.protobuf.Timestamp": {"type": "string", "format": "date-time"},
+    "google.protobuf.Empty": {"type": "object", "additionalProperties": False},
+    "google.protobuf.Any": {"type": "object"},
+}
+_PROBLEM: Json = {
+    "type": "object",
+    "required": ["message"],
+    "properties": {
+        "message": {"type": "string", "description": "What is wrong, and the remedy."},
+        "reason": {"type": "string", "description": "Stable name of the cause."},
+        "field": {"type": "string", "description": "Path of the wrong field; often empty."},
+        "retry_after_s": {"type": "number", "description": "When a retry may succeed."},
+    },
+}
+_REASONS = {
+    400: "The request is wrong.",
+    401: "No key, or a wrong one.",
+    403: "The web page's origin is not allowed.",
+    404: "There is no such image or model (any more).",
+    408: "The body came too slowly.",
+    413: "Too large.",
+    422: "The body has not the right form.",
+    429: "Too much at once; Retry-After says when to try again.",
+    500: "A fault of the servers.",
+    503: "Nobody answers, or too much at once; Retry-After says when to try again.",
+    504: "No answer in time.",
+}
+_ALWAYS = (400, 401, 403, 404, 500, 503, 504)
+
+
+def describe(version: str) -> Json:
+    """The document.
+
+    Args:
+        version: Of the gateway.
+    """
+    schemas = _Schemas()
+    paths = {**_native(schemas), **_sam2(), **_plain()}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Maskwire", "version": version, "description": _ABOUT, "license": {"name": "Apache-2.0"}},
+        "paths": paths,
+        "components": {
+            "schemas": {"Problem": _PROBLEM, "Invalid": _invalid(), **schemas.all, **_forms()},
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{}, {"key": []}],
+    }
+
+
+class _Schemas:
+    """Schemas of messages, each described when it is first referred to."""
+
+    def __init__(self) -> None:
+        self.all: dict[str, Json] = {}
+
+    def of(self, message: Descriptor, leave_out: Iterable[str] = ()) -> Json:
+        """A reference to a message's schema; without some fields, a schema of its own."""
+        if message.full_name in _KNOWN:
+            return _KNOWN[message.full_name]
+        left_out = set(leave_out)
+        if not left_out and message.name in self.all:
+            return {"$ref": f"#/components/schemas/{message.name}"}
+        schema: Json = {"type": "object", "additionalProperties": False}
+        if not left_out:
+            self.all[message.name] = schema
+        schema["properties"] = {
+            field.name: self._field(field) for field in message.fields if field.name not in left_out
+        }
+        return schema if left_out else {"$ref": f"#/components/schemas/{message.name}"}
+
+    def _field(self, field: FieldDescriptor) -> Json:
+        value = self.of(field.message_type) if field.message_type is not None else _scalar(field)
+        return {"type": "array", "items": value} if field.is_repeated else value
+
+
+def _scalar(field: FieldDescriptor) -> Json:
+    if field.enum_type is not None:
+        return {"type": "string", "enum": [value.name for value in field.enum_type.values]}
+    match field.cpp_type:
+        case FieldDescriptor.CPPTYPE_BOOL:
+            return {"type": "boolean"}
+        case FieldDescriptor.CPPTYPE_INT32:
+            return {"type": "integer", "minimum": -(2**31), "maximum": 2**31 - 1}
+        case FieldDescriptor.CPPTYPE_UINT32:
+            return {"type": "integer", "minimum": 0, "maximum": 2**32 - 1}
+        case FieldDescriptor.CPPTYPE_INT64 | FieldDescriptor.CPPTYPE_UINT64:
+            return {"type": "string", "pattern": "^[0-9]{1,18}$"}
+        case FieldDescriptor.CPPTYPE_FLOAT:
+            return {"type": "number", "minimum": -3.4e38, "maximum": 3.4e38}
+        case FieldDescriptor.CPPTYPE_DOUBLE:
+            return {"type": "number"}
+    if field.type == FieldDescriptor.TYPE_BYTES:
+        return {"type": "string", "format": "byte", "contentEncoding": "base64"}
+    return {"type": "string"}
+
+
+def _native(schemas: _Schemas) -> Json:
+    encoder, decoder = encoder_pb2.DESCRIPTOR.message_types_by_name, decoder_pb2.DESCRIPTOR.message_types_by_name
+    named = {"name": "image_id", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+
+    def query(message: Descriptor, *names: str) -> list[Json]:
+        return [{"name": name, "in": "query", "schema": schemas._field(message.fields_by_name[name])} for name in names]
+
+    def body(message: str) -> Json:
+        schema = schemas.of(decoder[message], ["image_id"])
+        return {"content": {"application/json": {"schema": schema}}}
+
+    file = {"type": "string", "format": "binary"}
+    form = {"type": "object", "required": ["file"], "properties": {"file": file}}
+    upload = {
+        "required": True,
+        "content": {
+            "application/octet-stream": {"schema": file},
+            "image/*": {"schema": file},
+            "multipart/form-data": {"schema": form},
+        },
+    }
+    header, get, delete = (
+        encoder[f"{name}"] for name in ("EncodeImageHeader", "GetImageRequest", "DeleteImageRequest")
+    )
+    events = {"text/event-stream": {"schema": {"type": "string"}}}
+    return {
+        "/v1/images": {
+            "post": _operation(
+                "Makes an image ready for prompts. One that is stored already is not encoded again.",
+                schemas.of(encoder["EncodeImageResponse"]),
+                (408, 413, 429),
+                parameters=query(header, "image_id", "model", "namespace", "priority"),
+                requestBody=upload,
+            )
+        },
+        "/v1/images/{image_id}": {
+            "get": _operation(
+                "What is stored under a name.",
+                schemas.of(encoder["GetImageResponse"]),
+                parameters=[named, *query(get, "namespace")],
+            ),
+            "delete": _operation(
+                "Forgets a name.",
+                schemas.of(encoder["DeleteImageResponse"]),
+                parameters=[named, *query(delete, "namespace", "delete_embedding")],
+            ),
+        },
+        "/v1/images/{image_id}/segment": {
+            "post": _operation(
+                "Segments objects of an image: a SegmentRequest without image_id.",
+                schemas.of(decoder["SegmentResponse"]),
+                (408, 413, 429),
+                parameters=[named],
+                requestBody=body("SegmentRequest"),
+            )
+        },
+        "/v1/images/{image_id}/masks": {
+            "post": _operation(
+                "Segments everything: a GenerateMasksRequest without image_id. Each event's data is a "
+                "GenerateMasksResponse; an event named error ends the stream with a problem.",
+                None,
+                (408, 413, 429),
+                content=events,
+                parameters=[named],
+                requestBody=body("GenerateMasksRequest"),
+            )
+        },
+        "/v1/models": {"get": _operation("The models.", schemas.of(encoder["ListModelsResponse"]))},
+    }
+
+
+def _sam2() -> Json:
+    key = {"name": "api_key", "in": "query", "schema": {"type": "string"}}
+    seconds = {"type": "number", "description": "Seconds."}
+
+    def body(form: str) -> Json:
+        return {"required": True, "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{form}"}}}}
+
+    point = {"type": "array", "items": {"type": "integer"}}
+    polygon = {"type": "array", "items": point}
+    rle = {
+        "type": "object",
+        "properties": {"size": {"type": "array", "items": {"type": "integer"}}, "counts": {"type": "string"}},
+    }
+    prediction = {
+        "type": "object",
+        "properties": {
+            "masks": {"anyOf": [{"type": "array", "items": polygon}, rle]},
+            "confidence": {"type": "number"},
+            "format": {"enum": ["polygon", "rle"]},
+        },
+    }
+    masks = {
+        "type": "object",
+        "properties": {"predictions": {"type": "array", "items": prediction}, "time": seconds},
+    }
+    return {
+        "/sam2/embed_image": {
+            "post": _operation(
+                "Makes an image ready for prompts.",
+                {"type": "object", "properties": {"image_id": {"type": "string"}, "time": seconds}},
+                (408, 413, 422),
+                parameters=[key],
+                requestBody=body("EmbedForm"),
+            )
+        },
+        "/sam2/segment_image": {
+            "post": _operation(
+                "Segments objects of an image.",
+                None,
+                (408, 413, 422),
+                content={
+                    "application/json": {"schema": masks},
+                    "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+                },
+                parameters=[key],
+                requestBody=body("SegmentForm"),
+            )
+        },
+        "/model/clear": {"post": _operation("Does nothing.", {"type": "object"}, parameters=[key])},
+    }
+
+
+def _plain() -> Json:
+    def get(summary: str, *errors: int) -> Json:
+        responses = {"200": {"description": "Yes.", "content": {"text/plain": {"schema": {"type": "string"}}}}}
+        return {"get": {"summary": summary, "responses": {**responses, **_errors(errors)}}}
+
+    return {
+        "/healthz": get("Whether the process lives."),
+        "/readyz": get("Whether encoder and decoder answer.", 503),
+        "/metrics": get("Counters for Prometheus."),
+    }
+
+
+def _operation(
+    summary: str, schema: Json | None, errors: Iterable[int] = (), content: Json | None = None, **more: Any
+) -> Json:
+    answer = content or {"application/json": {"schema": schema}}
+    responses = {"200": {"description": "Done.", "content": answer}, **_errors((*_ALWAYS, *errors))}
+    return {"summary": summary, **more, "responses": responses}
+
+
+def _errors(statuses: Iterable[int]) -> Json:
+    def response(status: int) -> Json:
+        name = "Invalid" if status == 422 else "Problem"
+        schema = {"$ref": f"#/components/schemas/{name}"}
+        return {"description": _REASONS[status], "content": {"application/json": {"schema": schema}}}
+
+    return {str(status): response(status) for status in sorted(statuses)}
+
+
+def _forms() -> dict[str, Json]:
+    _, schemas = models_json_schema(
+        [(EmbedForm, "validation"), (SegmentForm, "validation")], ref_template="#/components/schemas/{model}"
+    )
+    return dict(schemas["$defs"])
+
+
+def _invalid() -> Json:
+    detail = {
+        "type": "object",
+        "properties": {
+            "type": {"type": "string"},
+            "loc": {"type": "array", "items": {"type": ["string", "integer"]}},
+            "msg": {"type": "string"},
+        },
+    }
+    return {"type": "object", "required": ["detail"], "properties": {"detail": {"type": "array", "items": detail}}}

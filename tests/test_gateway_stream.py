@@ -1,0 +1,215 @@
+"""/v1/stream: the session protocol over a WebSocket."""
+
+import contextlib
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from conftest import Stack, running_gateway, running_server
+from google.protobuf import json_format
+from maskwire import Client
+from maskwire.channels import Channels
+from maskwire.v1 import decoder_pb2 as pb
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+
+class Socket:
+    """A WebSocket that speaks text frames, or binary ones."""
+
+    def __init__(self, connection: ClientConnection, binary: bool = False) -> None:
+        self.connection = connection
+        self.binary = binary
+
+    def send(self, **fields: Any) -> None:
+        request = json_format.ParseDict(fields, pb.SegmentStreamRequest())
+        self.connection.send(request.SerializeToString() if self.binary else json_format.MessageToJson(request))
+
+    def read(self, seconds: float = 60) -> pb.SegmentStreamResponse:
+        frame = self.connection.recv(seconds)
+        if isinstance(frame, bytes):
+            assert self.binary
+            return pb.SegmentStreamResponse.FromString(frame)
+        assert not self.binary
+        return json_format.Parse(frame, pb.SegmentStreamResponse())
+
+    def ask(self, **fields: Any) -> pb.SegmentStreamResponse:
+        self.send(**fields)
+        answer = self.read()
+        assert answer.request_id == fields.get("request_id", "")
+        return answer
+
+    def click(self, x: float, y: float, label: int = 1, request_id: str = "click") -> pb.SegmentStreamResponse:
+        point = {"x_px": x, "y_px": y, "label": label}
+        return self.ask(request_id=request_id, edit={"object_id": "cup", "add_point": point})
+
+
+@contextlib.contextmanager
+def opened(gateway: str, binary: bool = False, **options: Any) -> Iterator[Socket]:
+    with connect(f"{gateway.replace('http', 'ws')}/v1/stream", subprotocols=["maskwire.v1"], **options) as connection:  # type: ignore[list-item]
+        assert connection.subprotocol == "maskwire.v1"
+        yield Socket(connection, binary)
+
+
+@pytest.fixture(scope="module")
+def client(stack: Stack, photo: Path) -> Iterator[Client]:
+    with stack.client() as client:
+        client.embed(photo, image_id="cup-ws")
+        yield client
+
+
+def rle(answer: pb.SegmentStreamResponse) -> str:
+    return answer.object.result.results[0].masks[0].rle.counts
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_a_session_is_the_clients_session(gateway: str, client: Client, binary: bool) -> None:
+    with opened(gateway, binary) as socket, client.session(image_id="cup-ws") as session:
+        ready = socket.ask(request_id="i", set_image={"image_id": "cup-ws"})
+        assert (ready.image_ready.image.width_px, ready.image_ready.image.height_px) == (600, 400)
+        assert rle(socket.click(260, 130)) == session.click(260, 130).rle["counts"]
+        assert rle(socket.click(300, 330, 0)) == session.click(300, 330, positive=False).rle["counts"]
+        undone = session.undo()
+        assert undone is not None
+        answer = socket.ask(request_id="u", edit={"object_id": "cup", "undo": {}})
+        assert rle(answer) == undone.rle["counts"]
+        assert (answer.object.undo_steps, answer.object.redo_steps) == (1, 1)
+        hover = socket.ask(
+            request_id="h", speculative=True, edit={"object_id": "cup", "add_point": {"x_px": 90, "y_px": 90}}
+        )
+        preview = session.hover(90, 90)
+        assert preview is not None
+        assert rle(hover) == preview.rle["counts"]
+        plain = socket.ask(
+            request_id="p", segment={"prompts": [{"box": dict(zip(BOX, (135, 40, 500, 345), strict=True))}]}
+        )
+        expected = client.segment("cup-ws", box=(135, 40, 500, 345))
+        assert plain.result.results[0].masks[0].rle.counts == expected.rle["counts"]
+        assert plain.counters.decodes >= 4
+
+
+BOX = ("x_min_px", "y_min_px", "x_max_px", "y_max_px")
+
+
+def test_errors_are_answers_and_the_socket_lives_on(gateway: str, client: Client) -> None:
+    with opened(gateway) as socket:
+
+        def reason(answer: pb.SegmentStreamResponse) -> str:
+            assert answer.HasField("error")
+            details = json.loads(json_format.MessageToJson(answer.error))["details"]
+            return str(details[0]["reason"])
+
+        early = socket.ask(request_id="1", segment={})
+        assert (reason(early), early.error.code) == ("NO_IMAGE", 3)
+        assert reason(socket.ask(request_id="2", set_image={"image_id": "nobody"})) == "IMAGE_NOT_FOUND"
+        assert reason(socket.ask(request_id="3", segment={})) == "NO_IMAGE"
+        for frame in ("{", '{"edit": 3}', '{"unknown": {}}', "[" * 5000):
+            socket.connection.send(frame)
+            assert reason(socket.read()) == "BAD_FRAME"
+        socket.ask(request_id="4", set_image={"image_id": "cup-ws"})
+        assert reason(socket.click(700, 1)) == "OUT_OF_IMAGE"
+        assert reason(socket.ask(request_id="5")) == "EMPTY_REQUEST"
+        first = rle(socket.click(260, 130))
+        # An image that is not there leaves none: prompts must not meet the one before.
+        assert reason(socket.ask(request_id="6", set_image={"image_id": "nobody"})) == "IMAGE_NOT_FOUND"
+        assert reason(socket.click(260, 130)) == "NO_IMAGE"
+        assert socket.ask(request_id="7", set_image={"image_id": "cup-ws"}).HasField("image_ready")
+        assert rle(socket.click(260, 130)) == first
+        socket.connection.send(b"\xff\xff")
+        socket.binary = True
+        assert reason(socket.read()) == "BAD_FRAME"
+        assert socket.click(9, 9).HasField("object")
+
+
+def test_decoders_may_die_and_drain_behind_it(stack: Stack, client: Client) -> None:
+    """One is killed and another drains; the caller sees masks alone, and they are what they would have been."""
+    with contextlib.ExitStack() as running, client.session(image_id="cup-ws") as session:
+        expected = [session.click(260, 130), session.click(300, 330, positive=False), session.click(420, 200)]
+        decoders = [running.enter_context(running_server("maskwire_decoder", stack.redis_url)) for _ in range(3)]
+        addresses = ",".join(address for address, _ in decoders)
+        channels = Channels("decoder", addresses, "")
+        gateway, _ = running.enter_context(running_gateway(stack, "--retry-s", "20", decoder=addresses))
+        socket = running.enter_context(opened(gateway))
+        socket.ask(set_image={"image_id": "cup-ws"})
+        assert rle(socket.click(260, 130)) == expected[0].rle["counts"]
+        # The client keeps to the decoder that ranks first for the image, and goes on to the next.
+        order = [channels.pick("cup-ws", attempt)[1] for attempt in range(3)]
+        pids = {f"decoder at {address}": pid for address, pid in decoders}
+        os.kill(pids[order[0]], signal.SIGKILL)
+        assert rle(socket.click(300, 330, 0)) == expected[1].rle["counts"]
+        os.kill(pids[order[1]], signal.SIGTERM)
+        assert rle(socket.click(420, 200)) == expected[2].rle["counts"]
+        undone = socket.ask(edit={"object_id": "cup", "undo": {}})
+        assert rle(undone) == expected[1].rle["counts"]
+        assert undone.object.undo_steps == 2
+
+
+def test_a_reader_that_does_not_read_gets_the_newest(gateway: str, client: Client) -> None:
+    with opened(gateway, binary=True) as socket:
+        socket.ask(request_id="i", set_image={"image_id": "cup-ws"})
+        count = 150
+        for index in range(count):
+            socket.send(
+                request_id=str(index),
+                speculative=True,
+                masks_seen="0",
+                edit={"object_id": "cup", "add_point": {"x_px": 100 + index, "y_px": 200}},
+            )
+            time.sleep(0.01)
+        time.sleep(1)
+        answers: dict[str, pb.SegmentStreamResponse] = {}
+        while len(answers) < count - 1:  # all but the newest, which waits until a mask was seen
+            answer = socket.read()
+            answers[answer.request_id] = answer
+        masks = [name for name, answer in answers.items() if answer.HasField("object")]
+        assert len(masks) == 2
+        assert str(count - 1) not in answers
+        socket.send(masks_seen="2")
+        newest = socket.read()
+        assert newest.request_id == str(count - 1)
+        assert newest.HasField("object")
+
+
+def test_who_may_open_one(stack: Stack, gateway: str) -> None:
+    def refused(address: str, **options: Any) -> int:
+        with pytest.raises(InvalidStatus) as caught, connect(f"{address.replace('http', 'ws')}/v1/stream", **options):
+            pass
+        return int(caught.value.response.status_code)
+
+    assert refused(gateway, origin="https://other.example") == 403
+    with opened(gateway, origin=gateway):
+        pass
+    options = ("--api-keys", "one", "--origins", "https://labels.example", "--max-sockets", "2")
+    with running_gateway(stack, *options) as (address, _):
+        assert refused(address) == 401
+        assert refused(address, additional_headers={"Authorization": "Bearer two"}) == 401
+        assert refused(address, subprotocols=["maskwire.v1", "maskwire.bearer.two"]) == 401
+        with opened(address, additional_headers={"Authorization": "Bearer one"}, origin="https://labels.example"):
+            url = f"{address.replace('http', 'ws')}/v1/stream"
+            with connect(url, subprotocols=["maskwire.v1", "maskwire.bearer.one"]) as connection:  # type: ignore[list-item]
+                assert connection.subprotocol == "maskwire.v1"
+                assert refused(address, additional_headers={"Authorization": "Bearer one"}) == 429
+        assert "maskwire_gateway_websockets 0.0" in httpx.get(f"{address}/metrics").text
+
+
+def test_an_image_that_left_the_store(stack: Stack, gateway: str, client: Client) -> None:
+    """The caller has the picture, and the gateway has not: it is told, and goes on when it has sent it again."""
+    data = np.random.default_rng().integers(0, 256, (40, 50, 3), np.uint8)
+    client.embed(data, image_id="lost")
+    with opened(gateway) as socket:
+        socket.ask(set_image={"image_id": "lost"})
+        before = socket.click(20, 20)
+        client.delete("lost", embedding=True)
+        # The session stays with the image in the decoder's memory, whatever the store has lost.
+        assert rle(socket.ask(edit={"object_id": "cup", "add_point": {"x_px": 5, "y_px": 5}})) is not None
+        assert socket.ask(set_image={"image_id": "lost"}).error.code == 5
+        client.embed(data, image_id="lost")
+        assert socket.ask(set_image={"image_id": "lost"}).HasField("image_ready")
+        assert rle(socket.click(20, 20)) == rle(before)

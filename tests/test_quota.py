@@ -1,0 +1,250 @@
+"""Quotas of namespaces, and what maskwire store shows and deletes."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import redis
+from click.testing import Result
+from maskwire_core import store_cli, usage
+from maskwire_core.embedding import Header, pack
+from maskwire_core.errors import ResourceExhausted
+from maskwire_core.store import Store
+from maskwire_core.usage import Usage
+from typer.testing import CliRunner
+
+HEADER = Header("acme", "", "demo", "f", "d", 10, 20, "fp32", 0)
+STORED = """
+local total = 0
+for _, name in ipairs(redis.call('keys', 'maskwire:embedding:{acme/*')) do
+  total = total + redis.call('strlen', name)
+end
+return total
+"""
+
+
+def key(number: int) -> str:
+    return hashlib.sha256(str(number).encode()).hexdigest()
+
+
+def value(number: int, floats: int, namespace: str = "acme", created_at: float = 0) -> bytes:
+    header = dataclasses.replace(HEADER, namespace=namespace, content_key=key(number), created_at=created_at)
+    return pack(header, {"image_embed": np.full(floats, number, np.float32)})
+
+
+SIZE = len(value(0, 1000))
+
+
+@pytest.fixture
+def raw(store_url: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(store_url) as connection:
+        connection.flushall()
+        yield connection
+
+
+@pytest.fixture
+def store(store_url: str, raw: redis.Redis) -> Iterator[Store]:
+    with contextlib.closing(Store(store_url)) as opened:
+        yield opened
+
+
+def test_what_would_expire_first_makes_room(store: Store) -> None:
+    books, quota = Usage(store), 3 * SIZE
+    for number in range(3):
+        books.put_embedding("acme", key(number), value(number, 1000), 100 + number, quota)
+        time.sleep(0.002)
+    books.touch_embedding("acme", key(0), SIZE, 200, quota)
+    books.put_embedding("acme", key(3), value(3, 1000), 100, quota)
+    left = [number for number in range(4) if store.get_embedding("acme", key(number)) is not None]
+    assert left == [0, 2, 3]
+    assert books.total_bytes("acme") == 3 * SIZE
+    # Another tenant's books are its own, and without a quota there are none.
+    books.put_embedding("other", key(0), value(0, 1000, "other"), 100, SIZE)
+    books.put_embedding("free", key(0), value(0, 1000, "free"), 100, 0)
+    assert (books.total_bytes("other"), books.total_bytes("free")) == (SIZE, 0)
+    assert books.total_bytes("acme") == 3 * SIZE
+    books.delete_embedding("acme", key(2))
+    assert books.total_bytes("acme") == 2 * SIZE
+    with pytest.raises(ResourceExhausted, match="may keep") as caught:
+        books.put_embedding("acme", key(4), value(4, 10_000), 100, quota)
+    assert (caught.value.reason, caught.value.retry_after_s) == ("QUOTA_TOO_SMALL", None)
+    assert store.get_embedding("acme", key(3)) is not None
+
+
+def test_a_smaller_quota_and_what_was_there_before_it(store: Store) -> None:
+    books = Usage(store)
+    for number in range(10):
+        books.put_embedding("acme", key(number), value(number, 1000), 100, 0)
+    for number in range(10):  # embedded again: entered in the books
+        books.touch_embedding("acme", key(number), SIZE, 200, 20 * SIZE)
+    assert books.total_bytes("acme") == 10 * SIZE
+    books.put_embedding("acme", key(10), value(10, 1000), 300, 2 * SIZE)
+    assert books.total_bytes("acme") == 2 * SIZE
+    assert sum(store.get_embedding("acme", key(number)) is not None for number in range(11)) == 2
+
+
+def test_what_has_expired_or_was_dropped_does_not_count_for_good(store: Store, raw: redis.Redis) -> None:
+    books, quota = Usage(store), 3 * SIZE
+    for number in range(3):
+        books.put_embedding("acme", key(number), value(number, 1000), 100, quota)
+    raw.delete(f"maskwire:embedding:{{acme/{key(0)}}}")  # as a store does that is short of memory
+    for number in (1, 2):
+        raw.zadd("maskwire:usage:{acme}", {key(number): 1})  # their time has come
+    books.put_embedding("acme", key(5), value(5, 1000), 100, quota)
+    assert books.total_bytes("acme") == 2 * SIZE
+    books.put_embedding("acme", key(6), value(6, 1000), 100, quota)
+    books.put_embedding("acme", key(7), value(7, 1000), 100, quota)
+    assert books.total_bytes("acme") == 3 * SIZE
+    assert all(store.get_embedding("acme", key(number)) is not None for number in (5, 6, 7))
+
+
+def test_what_is_being_written_is_not_deleted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(usage, "_PATIENCE_S", 0.2)
+    slow, books = Usage(store), Usage(store)
+    slow._reserve("acme", key(0), SIZE, 100, 2 * SIZE, "a")
+    slow._reserve("acme", key(1), SIZE, 100, 2 * SIZE, "a")
+    with pytest.raises(ResourceExhausted) as caught:
+        books.put_embedding("acme", key(2), value(2, 1000), 100, 2 * SIZE)
+    assert caught.value.reason == "QUOTA_BUSY"
+    assert caught.value.retry_after_s
+    store.put_embedding("acme", key(0), value(0, 1000), 100)
+    assert slow._confirm("acme", key(0), "a")
+    books.put_embedding("acme", key(2), value(2, 1000), 100, 2 * SIZE)
+    assert store.get_embedding("acme", key(0)) is None
+
+
+def test_who_stood_still_while_writing_writes_anew(
+    store: Store, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its place was given to another: the quota holds all the same."""
+    books, put = Usage(store), store.put_embedding
+    stood = []
+
+    def standing_still(namespace: str, content: str, data: bytes, ttl_s: int) -> None:
+        if content == key(0) and not stood:
+            stood.append(True)
+            raw.delete("maskwire:writing:{acme}")  # as after WRITING_S
+            Usage(store).put_embedding("acme", key(1), value(1, 1000), 100, SIZE)
+        put(namespace, content, data, ttl_s)
+
+    monkeypatch.setattr(store, "put_embedding", standing_still)
+    books.put_embedding("acme", key(0), value(0, 1000), 100, SIZE)
+    assert stood
+    assert int(raw.eval(STORED, 0)) == books.total_bytes("acme") == SIZE
+    assert store.get_embedding("acme", key(0)) is not None
+
+
+def test_a_quota_holds_while_many_write(store_url: str, raw: redis.Redis) -> None:
+    """12 writers of random sizes, some deleting and some looking in again; the store is measured all the while."""
+    quota, ends = 12 * SIZE, threading.Event()
+    failures: list[BaseException] = []
+    seen: list[tuple[int, int]] = []
+
+    def write(seed: int) -> None:
+        chance = random.Random(seed)
+        with contextlib.closing(Store(store_url)) as own:
+            books = Usage(own)
+            try:
+                for _ in range(60):
+                    number, ttl_s = chance.randrange(60), chance.randrange(50, 200)
+                    floats = 200 + 37 * number  # the same for the same key
+                    act = chance.random()
+                    found = own.find_embedding("acme", key(number))
+                    if found is not None and act < 0.2:
+                        books.delete_embedding("acme", key(number))
+                    elif found is not None:
+                        books.touch_embedding("acme", key(number), found[1], ttl_s, quota)
+                    else:
+                        books.put_embedding("acme", key(number), value(number, floats), ttl_s, quota)
+            except BaseException as error:
+                failures.append(error)
+
+    def measure() -> None:
+        with redis.Redis.from_url(raw_url) as own:
+            while not ends.is_set():
+                pipeline = own.pipeline()
+                pipeline.eval(STORED, 0)
+                pipeline.hget("maskwire:sizes:{acme}", "total")
+                stored, shown = pipeline.execute()
+                seen.append((int(stored), int(shown or 0)))
+
+    raw_url = store_url
+    writers = [threading.Thread(target=write, args=(seed,)) for seed in range(12)]
+    watcher = threading.Thread(target=measure)
+    for thread in (watcher, *writers):
+        thread.start()
+    for thread in writers:
+        thread.join()
+    ends.set()
+    watcher.join()
+    assert not failures
+    assert len(seen) > 50
+    assert max(stored for stored, _ in seen) > quota / 2
+    assert all(stored <= shown <= quota for stored, shown in seen)
+    sizes = raw.hgetall("maskwire:sizes:{acme}")
+    total = int(sizes.pop(b"total"))
+    assert total == sum(map(int, sizes.values()))
+    assert set(sizes) == set(raw.zrange("maskwire:usage:{acme}", 0, -1))
+
+
+def command(*words: str) -> Result:
+    return CliRunner().invoke(store_cli.app, words, env={"COLUMNS": "120"})
+
+
+def test_stats_and_purge(store: Store, store_url: str, raw: redis.Redis) -> None:
+    now, books = time.time(), Usage(store)
+    for number, (namespace, age_s) in enumerate([("acme", 7200), ("acme", 100), ("acme", 5), ("other", 7200)]):
+        packed = value(number, 1000, namespace, now - age_s)
+        books.put_embedding(namespace, key(number), packed, 500, 100 * SIZE)
+    for name, number in (("a", 0), ("b", 0), ("odd}{/name", 2)):
+        store.set_alias("acme", name, key(number), 500)
+    store.set_alias("other", "a", key(3), 500)
+    raw.set(f"maskwire:embedding:{{acme/{key(9)}}}", b"damaged")
+    store.save_logits("acme", key(0), b"prompts", b"logits", 500)
+
+    found = json.loads(command("stats", "--json", "--redis-url", store_url).stdout)["namespaces"]
+    assert set(found) == {"acme", "other"}
+    assert (found["acme"]["images"], found["acme"]["embeddings"]) == (3, 4)
+    assert found["acme"]["nbytes"] == sum(len(value(n, 1000, "acme", now)) for n in range(3)) + 7
+    assert found["acme"]["oldest"] == pytest.approx(now - 7200)
+    assert found["acme"]["newest"] == pytest.approx(now - 5)
+
+    assert "say what" in command("purge", "--redis-url", store_url).stderr
+    assert "no length of time" in command("purge", "--older-than", "soon", "--redis-url", store_url).stderr
+    dry = command("purge", "--unreferenced", "--redis-url", store_url)
+    assert "nothing was deleted" in dry.stderr
+    assert raw.exists(f"maskwire:embedding:{{acme/{key(1)}}}")
+    # Key 1 has no name, and neither has what is damaged; key 2 is too young to be judged, and has one.
+    done = command("purge", "--unreferenced", "--yes", "--redis-url", store_url)
+    assert done.stdout.startswith("2 embeddings"), done
+    assert store.get_embedding("acme", key(1)) is None
+    done = command("purge", "--namespace", "acme", "--older-than", "1h", "--yes", "--redis-url", store_url)
+    assert "1 embeddings of 0.0 MiB deleted, 2 names forgotten" in done.stdout
+    assert store.get_alias("acme", "a") is None
+    assert store.get_alias("acme", "odd}{/name") == key(2)
+    assert store.saved_prompts("acme", key(0)) == []
+    assert store.get_embedding("other", key(3)) is not None
+    assert books.total_bytes("acme") == SIZE
+    done = command("purge", "--all", "--yes", "--redis-url", store_url)
+    assert "2 embeddings" in done.stdout
+    assert "names" in done.stdout
+    assert json.loads(command("stats", "--json", "--redis-url", store_url).stdout)["namespaces"] == {}
+    assert "does not answer" in command("stats", "--redis-url", "redis://127.0.0.1:1/0").stderr
+
+
+def test_the_command_line_has_it(store: Store, store_url: str) -> None:
+    Usage(store).put_embedding("acme", key(0), value(0, 1000), 100, 0)
+    words = [sys.executable, "-m", "maskwire.cli", "store", "stats"]
+    environment = {**os.environ, "MASKWIRE_REDIS_URL": store_url}
+    shown = subprocess.run(words, capture_output=True, text=True, check=True, env=environment).stdout
+    assert "acme" in shown
