@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import numpy as np
@@ -25,6 +25,10 @@ from maskwire.v1 import decoder_pb2_grpc, encoder_pb2_grpc
 from PIL import Image
 from reference import build_tiny
 from web import Web, serving
+
+if TYPE_CHECKING:
+    from chromium import Gateway, Tab
+    from playwright.sync_api import Browser
 
 ROOT = Path(__file__).parent.parent
 EXACT = ("--store-codec", "fp32", "--backend", "torch")
@@ -236,3 +240,37 @@ def decoder(stack: Stack) -> Iterator[Any]:
 def web() -> Iterator[Web]:
     with serving() as served:
         yield served
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["Browser"]:
+    from chromium import chromium  # playwright's event loop stays this module's
+
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def site(stack: Stack) -> Iterator["Gateway"]:
+    """A gateway with the page."""
+    from chromium import Gateway
+
+    started = Gateway(stack.encoder, stack.decoder)
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def open_tab(browser: "Browser", site: "Gateway") -> Iterator[Callable[..., "Tab"]]:
+    """Opens the page; arguments as Tab's."""
+    from chromium import Tab
+
+    tabs: list[Tab] = []
+
+    def make(url: str = site.url, **options: Any) -> Tab:
+        tabs.append(Tab(browser, url, **options))
+        return tabs[-1]
+
+    yield make
+    for tab in tabs:
+        tab.close()

@@ -1,7 +1,8 @@
 // The gateway's HTTP interface.
 
 const TOKEN = "maskwire.token";
-const RETRIES_MS = [300, 1000, 3000];
+const FIRST_PAUSE_MS = 300;
+const LONGEST_PAUSE_MS = 8000;
 
 /** What went wrong, in words for people; `status` is 0 where no server answered. */
 export class ApiError extends Error {
@@ -62,18 +63,18 @@ export class Api {
   }
 
   /**
-   * Stores an image. Tries again for a while when the server is away or busy.
+   * Stores an image. Goes on trying while the server is away or busy.
    *
    * @param imageId its name; empty: the server issues one
-   * @param progress told the share that was sent, 0 to 1
+   * @param progress told the share that was sent, 0 to 1, or the error after which it is tried again; false: give up
    */
   async upload(blob, imageId, progress) {
-    for (let attempt = 0; ; attempt++) {
+    for (let pause = FIRST_PAUSE_MS; ; pause = Math.min(LONGEST_PAUSE_MS, pause * 2)) {
       try {
         return await this._authorised(() => this._send(blob, imageId, progress));
       } catch (error) {
-        if (!error.isTransient || attempt >= RETRIES_MS.length) throw error;
-        await new Promise((resolve) => setTimeout(resolve, RETRIES_MS[attempt]));
+        if (!error.isTransient || progress(error) === false) throw error;
+        await new Promise((resolve) => setTimeout(resolve, pause));
       }
     }
   }
@@ -138,7 +139,7 @@ export class Api {
       request.open("POST", url);
       request.setRequestHeader("Content-Type", blob.type || "application/octet-stream");
       for (const [name, value] of Object.entries(this._headers())) request.setRequestHeader(name, value);
-      request.upload.onprogress = (event) => progress?.(event.loaded / Math.max(1, event.total));
+      request.upload.onprogress = (event) => progress(event.loaded / Math.max(1, event.total));
       request.onerror = () => reject(new ApiError(UNREACHABLE));
       request.onload = () => {
         if (request.status === 200 || request.status === 201) resolve(JSON.parse(request.responseText));

@@ -31,8 +31,9 @@ let picture = null; // on the stage
 // The image
 
 async function open(blob, fileName) {
+  let next = null;
   try {
-    const next = await Picture.read(blob, fileName);
+    next = await Picture.read(blob, fileName);
     close();
     picture = next;
     pointing.show(next);
@@ -42,18 +43,30 @@ async function open(blob, fileName) {
     stage.show(next.bitmap);
     $("overlay").focus({ preventScroll: true });
     working("Uploading", 0);
-    const image = await next.store(api, (sent) => (sent < 1 ? working("Uploading", sent) : working("Encoding")));
+    const image = await store(next);
     if (picture !== next) return;
     status.image(next.timings);
     connect(next, image);
   } catch (error) {
+    if (next && picture !== next) return; // another was opened meanwhile
     working("");
     notices.error(error.message);
   }
 }
 
+/** Stores a picture as long as it is the one on the stage, and says how far it has come. */
+function store(one) {
+  return one.store(api, (progress) => {
+    if (picture !== one) return false;
+    if (progress instanceof Error) working("Waiting for the server");
+    else if (progress < 1) working("Uploading", progress);
+    else working("Encoding");
+    return true;
+  });
+}
+
 function connect(opened, image) {
-  const { connection } = editor.open(api, image, () => opened.store(api));
+  const { connection } = editor.open(api, image, () => store(opened));
   working("Preparing");
   connection.addEventListener("state", ({ detail: { state } }) => {
     status.connection(state);
@@ -153,7 +166,7 @@ stage.scene = () => ({
   cursor: pointing.cursor,
 });
 
-viewport.addEventListener("change", () => status.zoom(viewport.scale));
+viewport.addEventListener("change", () => picture && status.zoom(viewport.scale));
 everything.addEventListener("change", () => stage.draw("overlay"));
 editor.addEventListener("answer", ({ detail }) => status.mask(detail.timings, detail.roundTripMs));
 editor.addEventListener("error", ({ detail }) => notices.error(detail.message));
@@ -267,6 +280,7 @@ addEventListener("drop", (event) => {
   openFirst(event.dataTransfer);
 });
 
+$("token-cancel").onclick = () => $("token").close("");
 setTool("include");
 api
   .models()

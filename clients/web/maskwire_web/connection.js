@@ -64,7 +64,8 @@ export class Connection extends EventTarget {
     this._masksSeen = 0;
     this._heard = Date.now();
     this._tell("opening");
-    const socket = new WebSocket(this.api.streamUrl, this.api.protocols);
+    const socket = this._connect();
+    if (!socket) return;
     this._socket = socket;
     const current = (handle) => (event) => socket === this._socket && !this._closed && handle(event);
     let opened = false;
@@ -74,6 +75,15 @@ export class Connection extends EventTarget {
     });
     socket.onmessage = current((event) => this._read(JSON.parse(event.data)));
     socket.onclose = current(() => (opened ? this._lost() : this._neverOpened()));
+  }
+
+  _connect() {
+    try {
+      return new WebSocket(this.api.streamUrl, this.api.protocols);
+    } catch {
+      this._giveUp(new ApiError("The token has characters that a browser cannot send. Reload the page to enter another."));
+      return null;
+    }
   }
 
   _read(response) {

@@ -21,7 +21,7 @@ export class Gestures {
       pointermove: this._move,
       pointerup: this._up,
       pointercancel: this._lost,
-      pointerleave: () => this.on.leave(),
+      pointerleave: (event) => event.pointerType !== "touch" && this.on.leave(),
       contextmenu: (event) => event.preventDefault(),
       wheel: this._wheel,
     })) {

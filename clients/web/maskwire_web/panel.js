@@ -42,15 +42,16 @@ export class Panel {
     items.forEach((item, index) => {
       const row = this._rows.get(item) ?? this._make(item);
       if (this.list.children[index] !== row) this.list.insertBefore(row, this.list.children[index] ?? null);
-      const wasSelected = row.classList.contains("selected");
+      const before = row.className;
       row.classList.toggle("selected", item === objects.selected);
       row.classList.toggle("empty", item.isEmpty);
       row.classList.toggle("concealed", !item.visible);
+      row.querySelector("[data-hide]").setAttribute("aria-pressed", !item.visible);
       const select = row.querySelector(".object");
       select.setAttribute("aria-pressed", item === objects.selected);
       select.querySelector(".name").textContent = item.name;
       select.querySelector(".summary").textContent = summary(item);
-      if (item === objects.selected && !wasSelected) row.scrollIntoView({ block: "nearest", inline: "nearest" });
+      if (item === objects.selected && row.className !== before) row.scrollIntoView({ block: "nearest", inline: "nearest" });
     });
   }
 
@@ -90,11 +91,11 @@ export class Panel {
     select.innerHTML = `<span class="swatch"></span><span class="text"><span class="name"></span><span class="summary"></span></span>`;
     select.onclick = () => this.on.select(item);
     select.ondblclick = () => this.rename(item);
-    const hide = button("eye", "Show or hide", () => {
+    const hide = button("eye", "Hide", () => {
       item.visible = !item.visible;
-      hide.setAttribute("aria-pressed", !item.visible);
       this.on.changed();
     });
+    hide.dataset.hide = "";
     row.append(
       select,
       button("pen", "Rename", () => this.rename(item)),

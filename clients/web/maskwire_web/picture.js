@@ -22,7 +22,7 @@ export class Picture {
   /**
    * Stores the image, under the name that it has at the server if it was there before.
    *
-   * @param progress told the share that was sent, 0 to 1
+   * @param progress as in Api.upload
    * @returns its ImageInfo; `timings` then says what took how long
    */
   async store(api, progress) {

@@ -15,6 +15,7 @@ export class Pointing {
     this.lit = null; // the generated mask under the pointer
     this.place = null; // image place of pointer or cursor
     this._cursor = [0, 0]; // image place of the keyboard's cross
+    this._usesKeys = false;
     this.gestures = new Gestures(element, () => this.tool, {
       hover: (at, event) => this._hoverAt(viewport.toImage(at), event.shiftKey || this.tool === "exclude"),
       leave: () => this._hoverAt(null),
@@ -26,7 +27,10 @@ export class Pointing {
       zoom: (factor, at) => viewport.zoom(factor, at),
     });
     element.addEventListener("keydown", (event) => this._key(event));
-    for (const name of ["focus", "blur"]) element.addEventListener(name, () => on.drawn());
+    element.addEventListener("keyup", (event) => event.key === "Tab" && this._useKeys(true)); // came here by it
+    for (const name of ["pointerdown", "pointermove", "blur"]) {
+      element.addEventListener(name, () => this._useKeys(false), { capture: true });
+    }
     addEventListener("keydown", (event) => event.key === " " && this._space(event, true));
     addEventListener("keyup", (event) => event.key === " " && this._space(event, false));
   }
@@ -39,7 +43,14 @@ export class Pointing {
 
   /** The cross, while the keyboard is what people use. */
   get cursor() {
-    return this.element.matches(":focus-visible") ? this._cursor : null;
+    return this._usesKeys ? this._cursor : null;
+  }
+
+  _useKeys(uses) {
+    if (uses === this._usesKeys) return;
+    this._usesKeys = uses;
+    this.element.classList.toggle("keys", uses);
+    this.on.drawn();
   }
 
   /** An image place as it is shown and sent: to a tenth of a pixel, zoomed in to a hundredth, within the image. */
@@ -67,11 +78,13 @@ export class Pointing {
 
   _click(place, { negative = false, alternate = false }) {
     if (!this._isInside(place)) return;
+    this.place = this._tidy(place);
+    this.on.place(this.place);
     if (this.everything.progress) {
       const found = this.everything.at(...place);
       if (found) this.on.keep([found]);
     } else if (alternate) this._removeNearest(place);
-    else this.editor.click(...this._tidy(place), negative);
+    else this.editor.click(...this.place, negative);
   }
 
   _removeNearest([x, y]) {
@@ -106,6 +119,7 @@ export class Pointing {
   _key(event) {
     if (!this.image || event.ctrlKey || event.metaKey) return;
     const arrow = ARROWS[event.key];
+    if (arrow || event.key === "Enter") this._useKeys(true);
     if (event.key === "Enter") this._click(this._cursor, { negative: event.shiftKey, alternate: event.altKey });
     else if (arrow) {
       const step = event.shiftKey ? 1 : CURSOR_STEP / this.viewport.scale;

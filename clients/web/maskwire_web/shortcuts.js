@@ -2,21 +2,21 @@
 
 const typing = (target) => target.closest("input:not([type=range]), textarea, select, dialog");
 
-/** One line of the help for each: keys, what they do, the action's name; without a name, mouse and fingers. */
+/** Lines of the help: keys, what they do, and the action's name; those without are handled where they happen. */
 const TABLE = [
   ["Click", "Inside the object"],
-  ["Shift click, right click", "Outside of it"],
+  ["Shift click, Right click", "Outside of it"],
   ["Drag", "Box around it"],
   ["Alt click", "Remove the nearest click"],
-  ["Wheel, pinch, + −", "Zoom"],
-  ["Space drag, two fingers", "Move the image"],
+  ["Wheel, Pinch, +, −", "Zoom"],
+  ["Space drag, Two fingers", "Move the image"],
   ["0", "Fit the image", "fit"],
   ["1", "Actual size", "actual"],
   ["I", "Include", "include"],
   ["X", "Exclude", "exclude"],
   ["B", "Box", "box"],
   ["N", "New object", "begin"],
-  ["[ ]", "Object before, next"],
+  ["[, ]", "Object before, next"],
   ["R", "Rename", "rename"],
   ["Delete", "Delete the object", "delete"],
   ["H", "Show or hide the masks", "hide"],
@@ -56,7 +56,6 @@ export function listen(actions) {
 
 /** Fills the help's table. */
 export function describe(element) {
-  const keys = (text) =>
-    text.split(", ").map((part) => part.split(" ").map((key) => `<kbd>${key}</kbd>`).join(" ")).join(" ");
+  const keys = (text) => text.split(", ").map((key) => `<kbd>${key}</kbd>`).join(" ");
   element.innerHTML = TABLE.map(([text, meaning]) => `<div><span>${meaning}</span><span>${keys(text)}</span></div>`).join("");
 }

@@ -14,7 +14,8 @@ export class Stage {
     this._paths = new WeakMap(); // Mask -> Path2D
     this._stale = new Set();
     viewport.addEventListener("change", () => this.draw("picture", "overlay"));
-    new ResizeObserver(([entry]) => this._resize(entry)).observe(overlay);
+    new ResizeObserver(() => this._resize()).observe(overlay);
+    this._followRatio();
   }
 
   /** @param scene () => what to draw over the picture: see _drawOverlay */
@@ -33,8 +34,8 @@ export class Stage {
       resizeWidth: Math.max(1, Math.round(bitmap.width * share)),
       resizeHeight: Math.max(1, Math.round(bitmap.height * share)),
       resizeQuality: "high",
-    });
-    if (this.bitmap !== bitmap) return;
+    }).catch(() => null); // closed meanwhile
+    if (!small || this.bitmap !== bitmap) return;
     this._small = small;
     this.draw("picture");
   }
@@ -52,16 +53,27 @@ export class Stage {
     if (stale.has("overlay")) this._drawOverlay();
   }
 
-  _resize(entry) {
-    const device = entry.devicePixelContentBoxSize?.[0];
-    const { width, height } = entry.contentRect;
+  _resize() {
+    const { clientWidth: width, clientHeight: height } = this.overlay.canvas;
+    this.ratio = devicePixelRatio;
     for (const { canvas } of [this.picture, this.overlay]) {
-      canvas.width = device?.inlineSize ?? Math.round(width * devicePixelRatio);
-      canvas.height = device?.blockSize ?? Math.round(height * devicePixelRatio);
+      canvas.width = Math.round(width * this.ratio);
+      canvas.height = Math.round(height * this.ratio);
     }
-    this.ratio = this.overlay.canvas.width / Math.max(1, width);
     this.viewport.resize(width, height);
     this.draw("picture", "overlay");
+  }
+
+  /** The window may move to a screen with another pixel ratio. */
+  _followRatio() {
+    matchMedia(`(resolution: ${devicePixelRatio}dppx)`).addEventListener(
+      "change",
+      () => {
+        this._resize();
+        this._followRatio();
+      },
+      { once: true },
+    );
   }
 
   /** Clears a canvas and sets its coordinates to those of the image. */
@@ -81,7 +93,7 @@ export class Stage {
     context.imageSmoothingEnabled = scale < CRISP_SCALE;
     context.imageSmoothingQuality = "high";
     context.fillStyle = "#fff"; // what servers lay under transparent images
-    context.fillRect(0, 0, bitmap.width, bitmap.height);
+    context.fillRect(1 / scale, 1 / scale, bitmap.width - 2 / scale, bitmap.height - 2 / scale); // no white fringe
     context.drawImage(small ? this._small : bitmap, 0, 0, bitmap.width, bitmap.height);
   }
 
@@ -95,9 +107,10 @@ export class Stage {
       if (item.mask && item.visible) this._drawMask(item.mask, item.colour, this._strength(item, selected, preview));
     }
     if (lit) this._drawMask(lit.mask, "#ffffff", { fill: 0.25, width: 2 });
-    if (preview?.mask) this._drawMask(preview.mask, selected.colour, { fill: 0.34, width: 1.5, dash: [5, 4] });
+    const tint = selected.generated ? "#ffffff" : selected.colour; // a generated mask stays, the click is a new object's
+    if (preview?.mask) this._drawMask(preview.mask, tint, { fill: 0.34, width: 1.5, dash: [5, 4] });
     for (const item of items) if (item.visible && item === selected) this._drawPrompt(item, preview);
-    if (preview?.box) this._drawBox(preview.box, selected.colour);
+    if (preview?.box) this._drawBox(preview.box, tint);
     if (cursor) this._drawCursor(cursor);
   }
 

@@ -26,7 +26,8 @@ export class Status {
 
   /** @param timings of a Picture */
   image({ upload, encode }) {
-    this._image = `upload <b>${ms(upload)}</b> · encode <b>${encode === null ? "stored already" : ms(encode)}</b>`;
+    const encoded = encode === null ? "stored already" : ms(encode);
+    this._image = `<span class="of-image">upload <b>${ms(upload)}</b> · encode <b>${encoded}</b> </span>`;
     this._mask = "";
     this._show();
   }
@@ -34,7 +35,7 @@ export class Status {
   /** @param timings a SegmentTimings */
   mask(timings, roundTripMs) {
     const decode = (timings?.decode_ms ?? 0) + (timings?.mask_ms ?? 0);
-    this._mask = `decode <b>${ms(decode)}</b> · round trip <b>${ms(roundTripMs)}</b>`;
+    this._mask = `<span class="of-mask">decode <b>${ms(decode)}</b> · round trip <b>${ms(roundTripMs)}</b></span>`;
     this._show();
   }
 
@@ -46,6 +47,6 @@ export class Status {
   }
 
   _show() {
-    $("timings").innerHTML = [this._image, this._mask].filter(Boolean).join(" · ");
+    $("timings").innerHTML = this._image + this._mask;
   }
 }

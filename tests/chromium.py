@@ -1,0 +1,188 @@
+"""A headless Chromium, and Maskwire's page in it."""
+
+import base64
+import contextlib
+import os
+import shutil
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import ROOT, free_port, running, wait_until
+from numpy.typing import NDArray
+from playwright.sync_api import Browser, Download, Page, sync_playwright
+from pycocotools import mask as coco
+
+PICTURES = ROOT / "out"
+_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+@contextlib.contextmanager
+def chromium() -> Iterator[Browser]:
+    program = next(filter(None, map(shutil.which, _NAMES)), None)
+    if program is None:
+        message = "no chromium on PATH; scripts/test installs it where it can"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+class Gateway:
+    """A gateway on a port of its own, which can be killed and started again there."""
+
+    def __init__(self, encoder: str, decoder: str, *options: str) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}/"
+        self._encoder = encoder
+        self._options = options
+        self._stack = contextlib.ExitStack()
+        self.start(decoder)
+
+    def start(self, decoder: str) -> None:
+        servers = ("--encoder", self._encoder, "--decoder", decoder)
+        command = [sys.executable, "-m", "maskwire_gateway", "--port", str(self.port), *servers, *self._options]
+        self._process = self._stack.enter_context(running(command))
+
+        def ready() -> bool:
+            with contextlib.suppress(urllib.error.URLError, OSError):
+                return urllib.request.urlopen(f"{self.url}readyz", timeout=5).status == 200
+            return False
+
+        wait_until(ready, process=self._process)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> None:
+        self._stack.close()
+
+
+class Tab:
+    """The page, and what people see and do there. Places are pixels of the image.
+
+    Errors in the page's scripts fail the test at its end.
+    """
+
+    def __init__(self, browser: Browser, url: str, width: int = 1280, height: int = 800, **options: Any) -> None:
+        self.context = browser.new_context(viewport={"width": width, "height": height}, **options)
+        self.context.grant_permissions(["clipboard-read", "clipboard-write"], origin=url.rstrip("/"))
+        self.page: Page = self.context.new_page()
+        self.page.set_default_timeout(20_000)
+        self.failures: list[str] = []
+        self.page.on("pageerror", lambda error: self.failures.append(str(error)))
+        self.page.goto(url)
+        self.page.evaluate("async () => { window.app = await import('/assets/app.js') }")
+
+    def close(self) -> None:
+        self.context.close()
+        assert self.failures == []
+
+    def open_sample(self) -> None:
+        self.page.get_by_role("button", name="Or try this one").click()
+        self.until_connected()
+
+    def open_file(self, path: Path) -> None:
+        self.page.set_input_files("#file", path)
+        self.page.wait_for_function(
+            "name => document.querySelector('#title').textContent.includes(name)", arg=path.name
+        )
+        self.until_connected()
+
+    def until_connected(self) -> None:
+        self.page.wait_for_selector("#connection[data-state=open]")
+
+    def screen(self, x: float, y: float) -> tuple[float, float]:
+        """Where a place of the image is in the window, in CSS pixels."""
+        script = """([x, y]) => {
+            const edge = document.querySelector('#overlay').getBoundingClientRect();
+            const at = app.viewport.toScreen([x, y]);
+            return [at[0] + edge.left, at[1] + edge.top];
+        }"""
+        left, top = self.page.evaluate(script, [x, y])
+        return left, top
+
+    def move(self, x: float, y: float) -> None:
+        self.page.mouse.move(*self.screen(x, y))
+
+    def click(self, x: float, y: float, **options: Any) -> None:
+        self.page.mouse.click(*self.screen(x, y), **options)
+
+    def zoom(self, x: float, y: float, delta: float) -> None:
+        """Turns the wheel over a place of the window, in CSS pixels."""
+        before = self.page.evaluate("() => app.viewport.scale")
+        self.page.mouse.move(x, y)
+        self.page.mouse.wheel(0, -delta)
+        self.page.wait_for_function("before => app.viewport.scale !== before", arg=before)
+
+    def look_away(self) -> None:
+        """Takes the mouse off the image, and waits until no preview is drawn."""
+        self.page.mouse.move(640, 20)
+        self.page.wait_for_function("() => !app.editor.preview")
+        self.page.evaluate("() => new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
+
+    def drag(self, x0: float, y0: float, x1: float, y1: float) -> None:
+        self.move(x0, y0)
+        self.page.mouse.down()
+        self.page.mouse.move(*self.screen(x1, y1), steps=4)
+        self.page.mouse.up()
+
+    def until(self, condition: str) -> None:
+        """Waits until a condition on the selected object `it` holds and nothing is under way."""
+        self.page.wait_for_function(
+            f"() => {{ const it = app.editor.objects.selected; return !it.pending.length && ({condition}) }}"
+        )
+
+    @property
+    def prompt(self) -> dict[str, Any]:
+        prompt: dict[str, Any] = self.page.evaluate("() => app.editor.objects.selected.prompt")
+        return prompt
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """HxW of the selected object."""
+        rle = self.page.evaluate(
+            "() => { const {height, width, counts} = app.editor.objects.selected.mask; return [height, width, counts] }"
+        )
+        return decoded(*rle)
+
+    @property
+    def clipboard(self) -> str:
+        return str(self.page.evaluate("() => navigator.clipboard.readText()"))
+
+    def download(self, name: str) -> Path:
+        """Presses a button that saves a file. Returns where it is."""
+        with self.page.expect_download() as waiting:
+            self.page.get_by_role("button", name=name).click()
+        download: Download = waiting.value
+        return Path(download.path())
+
+    def overlay_alpha(self) -> NDArray[np.uint8]:
+        """What lies over the picture: opacity, in device pixels."""
+        script = """() => {
+            const canvas = document.querySelector('#overlay');
+            const data = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
+            let text = '';
+            for (let i = 3; i < data.length; i += 4) text += String.fromCharCode(data[i]);
+            return [canvas.height, canvas.width, btoa(text)];
+        }"""
+        height, width, text = self.page.evaluate(script)
+        return np.frombuffer(base64.b64decode(text), np.uint8).reshape(height, width)
+
+    def picture(self, name: str) -> None:
+        """A screenshot into out/, to be looked at."""
+        PICTURES.mkdir(exist_ok=True)
+        self.page.screenshot(path=PICTURES / name)
+
+
+def decoded(height: int, width: int, counts: str) -> NDArray[np.bool_]:
+    return np.asarray(coco.decode({"size": [height, width], "counts": counts.encode()})).astype(bool)

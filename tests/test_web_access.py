@@ -1,0 +1,102 @@
+"""The page on a phone, by keyboard alone, and with a token."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from chromium import Gateway, Tab
+from conftest import Stack
+from playwright.sync_api import expect
+
+OpenTab = Callable[..., Tab]
+CLICK, OUTSIDE, BOX = (260, 130), (300, 330), (135, 40, 500, 345)
+
+
+def test_a_token_is_asked_for(open_tab: OpenTab, stack: Stack) -> None:
+    gateway = Gateway(stack.encoder, stack.decoder, "--api-keys", "right-key")
+    try:
+        tab = open_tab(url=gateway.url)
+        field = tab.page.get_by_label("Access token", exact=True).and_(tab.page.locator("input"))
+        field.fill("wrong-key")
+        field.press("Enter")
+        expect(tab.page.locator("#token-text")).to_contain_text("refused")
+        field.fill("right-key")
+        field.press("Enter")
+        tab.open_sample()
+        tab.click(*CLICK)
+        tab.until("it.mask")
+    finally:
+        gateway.stop()
+
+
+def test_a_phone_is_enough(open_tab: OpenTab) -> None:
+    tab = open_tab(width=390, height=844, device_scale_factor=2, has_touch=True, is_mobile=True)
+    tab.page.get_by_role("button", name="Or try this one").tap()
+    tab.until_connected()
+    tab.page.touchscreen.tap(*tab.screen(*CLICK))
+    tab.until("it.prompt.points.length === 1 && it.mask")
+    tab.page.get_by_role("radio", name="Exclude").tap()
+    tab.page.touchscreen.tap(*tab.screen(*OUTSIDE))
+    tab.until("it.prompt.points.length === 2")
+    assert [point["label"] for point in tab.prompt["points"]] == [1, 0]
+    expect(tab.page.locator("#place")).to_contain_text("x 300")
+
+    fingers = tab.context.new_cdp_session(tab.page)
+
+    def touch(kind: str, *places: tuple[float, float]) -> None:
+        points = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(places)]
+        fingers.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    before = tab.page.evaluate("() => app.viewport.scale")
+    touch("touchStart", (150, 250), (250, 350))
+    touch("touchMove", (125, 225), (275, 375))
+    touch("touchMove", (100, 200), (300, 400))
+    touch("touchEnd")
+    scale = tab.page.evaluate("() => app.viewport.scale")
+    assert scale == pytest.approx(2 * before, rel=0.02)
+    start = tab.screen(*CLICK)
+    touch("touchStart", (200, 300))
+    touch("touchMove", (240, 330))
+    touch("touchEnd")
+    assert np.subtract(tab.screen(*CLICK), start) == pytest.approx((40, 30), abs=1)
+    assert len(tab.prompt["points"]) == 2
+
+    tab.page.get_by_role("button", name="Fit the image").tap()
+    tab.page.get_by_role("button", name="New").tap()
+    tab.page.get_by_role("radio", name="Box").tap()
+    touch("touchStart", tab.screen(*BOX[:2]))
+    touch("touchMove", tab.screen(300, 200))
+    touch("touchMove", tab.screen(*BOX[2:]))
+    touch("touchEnd")
+    tab.until("it.prompt.box && it.mask")
+    np.testing.assert_allclose([tab.prompt["box"][key] for key in ("x_min_px", "x_max_px")], BOX[::2], atol=3)
+    assert tab.page.evaluate("() => document.documentElement.scrollWidth") == 390
+    for button in tab.page.locator("button:not(#objects button)").all():
+        edge = button.bounding_box()
+        assert edge is None or (edge["x"] >= 0 and edge["x"] + edge["width"] <= 390)
+    tab.picture("page-phone.png")
+
+
+def test_the_keyboard_is_enough_and_all_has_a_name(open_tab: OpenTab) -> None:
+    tab = open_tab(color_scheme="dark")
+    tab.page.get_by_role("button", name="Or try this one").focus()
+    tab.page.keyboard.press("Enter")
+    tab.until_connected()
+    tab.page.keyboard.press("ArrowLeft")
+    tab.page.keyboard.press("Shift+ArrowUp")
+    tab.page.keyboard.press("Enter")
+    tab.until("it.prompt.points.length === 1")
+    tab.page.keyboard.press("Shift+ArrowDown")
+    tab.page.keyboard.press("Shift+Enter")
+    tab.until("it.prompt.points.length === 2")
+    (inside, outside) = tab.prompt["points"]
+    assert (inside["y_px"], outside["y_px"], outside["label"]) == (199, 200, 0)
+    assert tab.page.locator("#spoken").inner_text()
+    tab.page.keyboard.press("?")
+    expect(tab.page.get_by_role("dialog", name="Shortcuts")).to_be_visible()
+    tab.page.keyboard.press("Escape")
+    nameless = """() => [...document.querySelectorAll('button, input, select, canvas[tabindex]')]
+        .filter((e) => !(e.ariaLabel || e.textContent.trim() || e.labels?.length || e.id === 'file'))
+        .map((e) => e.outerHTML)"""
+    assert tab.page.evaluate(nameless) == []
+    tab.picture("page-dark.png")
