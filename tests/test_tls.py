@@ -70,33 +70,26 @@ def encoder_options(folder: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def secured(papers: Papers, valkey: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
-    """An encoder with TLS and a decoder with mTLS, which also asks for tokens."""
+def secured(papers: Papers, valkey: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str, str]]:
+    """An encoder with TLS and a decoder with mTLS, which also asks for tokens. Yields addresses and a token."""
     folder = tmp_path_factory.mktemp("secured")
-    tokens.change(folder / "tokens.json", lambda entries: entries)
+    text, entry = tokens.issue(namespaces=["default"], rights=["segment"])
+    tokens.change(folder / "tokens.json", lambda entries: [entry])
     both = [*papers.server_options, "--tls-client-ca", str(papers.ca), "--tokens", str(folder / "tokens.json")]
     with (
         service("maskwire_encoder", valkey, *papers.server_options, *encoder_options(folder)) as (encoder, _),
         service("maskwire_decoder", valkey, *both) as (decoder, _),
     ):
-        yield encoder, decoder
+        yield encoder, decoder, text
 
 
-def issue(folder_of: str | Path) -> str:
-    text, entry = tokens.issue(namespaces=["default"], rights=["segment"])
-    tokens.change(Path(folder_of), lambda entries: [*entries, entry])
-    return text
-
-
-def test_tls_and_mtls(papers: Papers, secured: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> None:
-    encoder, decoder = secured
-    (file,) = tmp_path_factory.getbasetemp().glob("secured*/tokens.json")
-    text = issue(file)
+def test_tls_and_mtls(papers: Papers, secured: tuple[str, str, str], tmp_path: Path) -> None:
+    encoder, decoder, text = secured
     known, own = Tls(ca=papers.ca), Tls(papers.ca, *papers.client)
     data = picture(1)
     with Client(encoder, decoder, tls=own, token=text) as client:
         client.embed(data, "one")
-        wait_until(lambda: _segments(client), 10)
+        assert client.segment("one", points=[(5, 5)]).score is not None
         with client.session("one") as session:
             session.click(5, 5)
     with Client(encoder, decoder, tls=known, token=text, retry_s=0) as client:
@@ -105,28 +98,21 @@ def test_tls_and_mtls(papers: Papers, secured: tuple[str, str], tmp_path_factory
             client.segment("one", points=[(5, 5)])
     with Client(encoder, decoder, tls=own, token="", retry_s=0) as client, pytest.raises(NotAuthenticated):
         client.segment("one", points=[(5, 5)])
-    other = Papers(tmp_path_factory.mktemp("other"))
+    other = Papers(tmp_path)
     for tls in (Tls(ca=other.ca), False, True):
         with Client(encoder, decoder, tls=tls, retry_s=0) as client, pytest.raises(ServerUnavailable):
             client.embed(data)
-    with Client(encoder, decoder, tls=Tls(papers.ca, *other.client), token=text, retry_s=0) as client:
-        with pytest.raises(ServerUnavailable):
-            client.segment("one", points=[(5, 5)])
+    stranger = Tls(papers.ca, *other.client)
+    with Client(encoder, decoder, tls=stranger, token=text, retry_s=0) as client, pytest.raises(ServerUnavailable):
+        client.segment("one", points=[(5, 5)])
     with pytest.raises(InvalidRequest, match="needs its key"):
         Client(tls=Tls(cert=papers.client[0]))
     with pytest.raises(InvalidRequest, match="cannot read"):
         Client(tls=Tls(ca=papers.folder / "none.pem"))
 
 
-def _segments(client: Client) -> bool:
-    try:
-        return client.segment("one", points=[(5, 5)]).score is not None
-    except NotAuthenticated:  # the decoder reads its tokens once a second
-        return False
-
-
-def test_the_environment_and_the_command_line(papers: Papers, secured: tuple[str, str]) -> None:
-    encoder, _ = secured
+def test_the_environment_and_the_command_line(papers: Papers, secured: tuple[str, str, str]) -> None:
+    encoder, _, _ = secured
     command = [sys.executable, "-m", "maskwire.cli"]
 
     def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
