@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import grpc
 import numpy as np
@@ -54,8 +54,10 @@ def wait_until(
 
 
 @contextlib.contextmanager
-def running(command: Sequence[str], environment: dict[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(leashed(command), env={**os.environ, **(environment or {})})
+def running(
+    command: Sequence[str], environment: dict[str, str] | None = None, stderr: IO[bytes] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(leashed(command), env={**os.environ, **(environment or {})}, stderr=stderr)
     try:
         yield process
     finally:
@@ -79,7 +81,7 @@ def store_server(
         def answers() -> bool:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as connection:
                 connection.sendall(b"PING\r\n")
-                return connection.recv(16).startswith(b"+PONG")
+                return connection.recv(16).startswith((b"+PONG", b"-NOAUTH"))
             return False
 
         wait_until(answers, process=process)

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 
@@ -17,11 +17,12 @@ from maskwire_core.tokens import Right, TokenError, Tokens
 
 log = logging.getLogger(__name__)
 
-Handler = grpc.RpcMethodHandler[Any, Any]
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Behaviour = Callable[[Any, Context], Awaitable[Any]]
 
 _OPEN_SERVICE = "/grpc.health.v1.Health/"
 _CHECK_PERIOD_S = 1
+_FIRST_MESSAGE_S = 2
 
 
 class _Call:
@@ -54,9 +55,9 @@ class Guard(grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable["Handler | None"]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler | None:
+    ) -> "Handler | None":
         handler = await continuation(handler_call_details)
         method = str(handler_call_details.method)
         if handler is None or method.startswith(_OPEN_SERVICE):
@@ -64,7 +65,7 @@ class Guard(grpc.aio.ServerInterceptor):
         try:
             caller = self._admit(method.rpartition("/")[2], dict(handler_call_details.invocation_metadata or ()))
         except ServiceError as error:
-            return _handler(handler, _refusal(error))
+            return _handler(handler, _refusal(error, bool(handler.request_streaming)))
         return _handler(handler, self._watched(handler, caller))
 
     async def check(self) -> None:
@@ -104,7 +105,7 @@ class Guard(grpc.aio.ServerInterceptor):
                 caller.charge(requests=1, received_bytes=0 if handler.request_streaming else request.ByteSize())
                 return await method(request, context)
             except ServiceError as error:  # of the charge; the handler tells its own
-                await abort(context, error)
+                await _refusal(error, bool(handler.request_streaming))(request, context)
             except asyncio.CancelledError:
                 if not call.ended or call.task is None:
                     raise
@@ -155,8 +156,15 @@ def _writing(method: Callable[[Any, Context], AsyncGenerator[Any]]) -> Behaviour
     return write
 
 
-def _refusal(error: ServiceError) -> Behaviour:
-    async def refuse(_: Any, context: Context) -> None:
+def _refusal(error: ServiceError, streaming: bool) -> Behaviour:
+    """Tells an error. The first message of many is read before: a client of gRPC for Python whose write fails never
+    gets to know why."""
+
+    async def refuse(request: Any, context: Context) -> None:
+        if streaming:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_FIRST_MESSAGE_S):
+                    await anext(aiter(request), None)
         await abort(context, error)
 
     return refuse
