@@ -7,12 +7,17 @@ import json
 import os
 import time
 from typing import Any, Self
+from urllib.parse import quote
 
 import grpc
 
+from maskwire import tracing
 from maskwire.budget import RetryBudget
 from maskwire.credentials import Credentials, Metadata, authorized
 from maskwire.errors import InvalidRequest
+
+IMAGE_HEADER = "maskwire-image"
+"""Metadata of decoder calls: the image's name, percent-encoded."""
 
 DEFAULT_ENCODER = "localhost:50051"
 DEFAULT_DECODER = "localhost:50052"
@@ -86,7 +91,10 @@ class Channels:
         if address not in self._channels:
             options = [*_OPTIONS, _BALANCED] if self.kind == "encoder" else _OPTIONS
             self._channels[address] = self._credentials.connect(address, options)
-        return authorized(self._channels[address], self._metadata), address
+        metadata = (*self._metadata, *tracing.context())
+        if key:  # balancers between here and the decoders keep an image to one of them by it
+            metadata = (*metadata, (IMAGE_HEADER, quote(key)))
+        return authorized(self._channels[address], metadata), address
 
     def acting_as(self, metadata: Metadata) -> Self:
         """The same channels, whose calls send other metadata."""

@@ -10,6 +10,7 @@ from typing import Self, TypeVar
 
 import grpc
 
+from maskwire import tracing
 from maskwire.calls import retrying, upload
 from maskwire.channels import DEFAULT_DECODER, DEFAULT_ENCODER, Channels
 from maskwire.credentials import Credentials, authorization
@@ -73,7 +74,8 @@ class Connection:
             model=model,
             priority=encoder_pb2.PRIORITY_BULK if bulk else encoder_pb2.PRIORITY_INTERACTIVE,
         )
-        response = await self.call_encoder(lambda stub, timeout: upload(stub, header, data, timeout))
+        with tracing.span("embed"):
+            response = await self.call_encoder(lambda stub, timeout: upload(stub, header, data, timeout))
         stored = EmbeddedImage.read(response.image, response.cached, response.timings)
         self.memory.add(identity, image_id, source, stored)
         return stored
