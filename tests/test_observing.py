@@ -59,16 +59,17 @@ def observed(valkey: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         ["maskwire_encoder", "--port", str(ports[0]), "--metrics-port", str(ports[1]), "--cache", str(folder), *small],
         ["maskwire_decoder", "--port", str(ports[2]), "--metrics-port", str(ports[3]), "--workers", "1"],
     ]
-    with (folder / "encoder").open("wb") as encoder_log, (folder / "decoder").open("wb") as decoder_log:
-        with (
-            running([sys.executable, "-m", *commands[0], *common], stderr=encoder_log) as encoder,
-            running([sys.executable, "-m", *commands[1], *common], stderr=decoder_log) as decoder,
-        ):
-            for port, process in ((ports[0], encoder), (ports[2], decoder)):
-                wait_until(lambda port=port: _serves(port), process=process)
-            addresses = f"127.0.0.1:{ports[0]}", f"127.0.0.1:{ports[2]}"
-            with Client(*addresses, namespace="observed") as client:
-                yield Observed(client, *addresses, ports[1], ports[3], collector, folder)
+    with (
+        (folder / "encoder").open("wb") as encoder_log,
+        (folder / "decoder").open("wb") as decoder_log,
+        running([sys.executable, "-m", *commands[0], *common], stderr=encoder_log) as encoder,
+        running([sys.executable, "-m", *commands[1], *common], stderr=decoder_log) as decoder,
+    ):
+        for port, process in ((ports[0], encoder), (ports[2], decoder)):
+            wait_until(lambda port=port: _serves(port), process=process)
+        addresses = f"127.0.0.1:{ports[0]}", f"127.0.0.1:{ports[2]}"
+        with Client(*addresses, namespace="observed") as client:
+            yield Observed(client, *addresses, ports[1], ports[3], collector, folder)
     collector.close()
 
 
@@ -134,22 +135,22 @@ def test_metrics_count_what_happened(observed: Observed) -> None:
 def test_metrics_count_answers_on_streams(observed: Observed) -> None:
     before = scrape(observed.decoder_metrics)
     with observed.client.session(picture(3)) as session:
-        session.segment(points=[(5, 5)])
-        session.segment(points=[(6, 6)])
-    wait_until(lambda: "grpc_server_handled_total" in str(changed(before, scrape(observed.decoder_metrics)).keys()))
+        session.click(5, 5)
+        session.click(6, 6)
+    wait_until(
+        lambda: any("grpc_server_handled_total" in name for name in changed(before, scrape(observed.decoder_metrics)))
+    )
     decoder = changed(before, scrape(observed.decoder_metrics))
     assert decoder["maskwire_stream_answers_total outcome=image_ready"] == 1
-    assert decoder["maskwire_stream_answers_total outcome=result"] == 2
+    assert decoder["maskwire_stream_answers_total outcome=object"] == 2
     assert any("SegmentStream" in name and "grpc_type=bidi_stream" in name for name in decoder)
 
 
 def test_queue_depth_rises_and_falls(observed: Observed) -> None:
     """What a cluster is scaled by."""
-    client, seen = observed.client, []
     name = "maskwire_queue_waiting urgency=bulk"
-    embedding = client.embed_many([picture(seed) for seed in range(100, 160)], bulk=True, in_flight=32)
-    for _ in embedding:
-        seen.append(scrape(observed.encoder_metrics)[name])
+    embedding = observed.client.embed_many([picture(seed) for seed in range(100, 160)], bulk=True)
+    seen = [scrape(observed.encoder_metrics)[name] for _ in embedding]
     assert max(seen) >= 5
     wait_until(lambda: scrape(observed.encoder_metrics)[name] == 0)
 

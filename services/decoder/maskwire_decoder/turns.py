@@ -86,8 +86,8 @@ class Turns:
         if waiting and left_s is not None and expected_s > left_s:
             raise ResourceExhausted(
                 "QUEUE_FULL",
-                f"{waiting} requests are waiting for the {self._name}, and the deadline would pass before its turn; try "
-                "again",
+                f"{waiting} requests are waiting for the {self._name}, and the deadline would pass before its turn; "
+                "try again",
                 retry_after_s=min(max(0.1, expected_s / 2), 10.0),
             )
 

@@ -43,24 +43,28 @@ def readings(pipeline: Pipeline, queue_limit: int) -> Sequence[Reading]:
         left("cancelled", lambda: readers.tally.cancelled + model.tally.cancelled),
         Reading(
             "maskwire_device_busy_seconds_total",
-            "Seconds of all batches together; its rate is the device's utilisation, up to 2 on CUDA, where two overlap.",
+            "Seconds of all batches together; its rate is the utilisation, up to 2 on CUDA, where two overlap.",
             lambda: model.tally.busy_s,
             (("device", str(device)),),
         ),
     ]
     if device.type == "cuda":
-        for kind in ("used", "total"):
-            found.append(
-                Reading(
-                    "maskwire_device_memory_bytes",
-                    _MEMORY,
-                    lambda kind=kind: _memory(device)[kind],
-                    (("device", str(device)), ("kind", kind)),
-                )
-            )
+        name = str(device)
+        found += [
+            Reading(
+                "maskwire_device_memory_bytes", _MEMORY, lambda: _used(device), (("device", name), ("kind", "used"))
+            ),
+            Reading(
+                "maskwire_device_memory_bytes", _MEMORY, lambda: _all(device), (("device", name), ("kind", "total"))
+            ),
+        ]
     return found
 
 
-def _memory(device: torch.device) -> dict[str, float]:
+def _used(device: torch.device) -> float:
     free, total = torch.cuda.mem_get_info(device)
-    return {"used": total - free, "total": total}
+    return total - free
+
+
+def _all(device: torch.device) -> float:
+    return torch.cuda.mem_get_info(device)[1]
