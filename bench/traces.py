@@ -138,7 +138,7 @@ def clicks(tracer: trace.Tracer, encoder: str, decoder: str, image: Path | bytes
     with maskwire.Client(encoder, decoder) as client:
         for name in ("cold click", "warm click"):
             with tracer.start_as_current_span(name):
-                client.segment(image, points=[(100, 100)])
+                client.segment(image, points=[(50, 50)])
 
 
 def through_gateway(tracer: trace.Tracer, gateway: str, image_id: str) -> None:
