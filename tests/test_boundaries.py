@@ -32,6 +32,7 @@ ALLOWED = {
         "maskwire_core.errors",
         "maskwire_core.logs",
         "maskwire_core.models",
+        "maskwire_core.tracing",
     },
     "maskwire_web": set(),
     "training": {"maskwire", "maskwire_core", "maskwire_encoder"},

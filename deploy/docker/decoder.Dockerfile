@@ -2,19 +2,25 @@
 ARG PYTHON_IMAGE=python:3.11-slim
 
 FROM ${PYTHON_IMAGE} AS build
-RUN python -m venv /opt/venv
-ENV PATH=/opt/venv/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+COPY deploy/docker/locks/build.txt deploy/docker/locks/decoder.txt /locks/
+RUN python -m venv /opt/tools && /opt/tools/bin/pip install --require-hashes --only-binary :all: -r /locks/build.txt
+RUN python -m venv --without-pip /opt/venv \
+    && /opt/tools/bin/pip --python /opt/venv/bin/python install --require-hashes --only-binary :all: -r /locks/decoder.txt
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
-COPY clients/python clients/python
+COPY clients clients
 COPY services services
-# The encoder's weights are not a decoder's business.
-RUN rm -rf services/encoder/maskwire_encoder/weights && pip install ".[decoder]"
+# The encoder and its weights are not a decoder's business.
+RUN rm -rf services/encoder/maskwire_encoder/* clients/web/maskwire_web/* \
+    && /opt/tools/bin/pip --python /opt/venv/bin/python install --no-deps --no-build-isolation . \
+    && /opt/tools/bin/cyclonedx-py environment --of JSON -o /opt/venv/sbom.json /opt/venv/bin/python
 
 FROM ${PYTHON_IMAGE}
 COPY --from=build /opt/venv /opt/venv
-ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 MASKWIRE_HOST=0.0.0.0 MASKWIRE_PORT=50052
+ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+    MASKWIRE_HOST=0.0.0.0 MASKWIRE_PORT=50052 MASKWIRE_METRICS_PORT=9464
 USER 10001:10001
-EXPOSE 50052
+EXPOSE 50052 9464
 HEALTHCHECK --interval=5s --timeout=5s --start-period=20s --retries=3 CMD ["maskwire", "status", "decoder"]
 ENTRYPOINT ["python", "-m", "maskwire_decoder"]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import grpc
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_before_delay, wait_exponential_jitter
 
+from maskwire import tracing
 from maskwire.budget import RetryBudget
 from maskwire.channels import Channels
 from maskwire.errors import DeadlineExceeded, MaskwireError, Overloaded, ServerUnavailable, from_rpc
@@ -54,6 +55,10 @@ async def retrying(
     longest_s = min(timeout_s, retry_s)
 
     async def ask(number: int) -> T:
+        with tracing.span(f"{channels.kind} call"):
+            return await asked(number)
+
+    async def asked(number: int) -> T:
         channel, address = channels.pick(key, number)
         server = f"{channels.kind} at {address}"
         left_s = deadline - loop.time()

@@ -7,12 +7,17 @@ import json
 import os
 import time
 from typing import Any, Self
+from urllib.parse import quote
 
 import grpc
 
+from maskwire import tracing
 from maskwire.budget import RetryBudget
 from maskwire.credentials import Credentials, Metadata, authorized
 from maskwire.errors import InvalidRequest
+
+IMAGE_HEADER = "maskwire-image"
+"""Metadata of decoder calls: the image's name, percent-encoded."""
 
 DEFAULT_ENCODER = "localhost:50051"
 DEFAULT_DECODER = "localhost:50052"
@@ -88,7 +93,10 @@ class Channels:
         address = next((address for address in ranked if self._away.get(address, 0) < now), ranked[0])
         if address not in self._channels:
             self._channels[address] = self._credentials.connect(address, self._options)
-        return authorized(self._channels[address], self._metadata), address
+        metadata = (*self._metadata, *tracing.context())
+        if key:  # balancers between here and the decoders keep an image to one of them by it
+            metadata = (*metadata, (IMAGE_HEADER, quote(key)))
+        return authorized(self._channels[address], metadata), address
 
     def acting_as(self, metadata: Metadata) -> Self:
         """The same channels, whose calls send other metadata."""

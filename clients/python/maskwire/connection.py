@@ -10,6 +10,7 @@ from typing import Self, TypeVar
 
 import grpc
 
+from maskwire import tracing
 from maskwire.calls import retrying, upload
 from maskwire.channels import DEFAULT_DECODER, DEFAULT_ENCODER, Channels
 from maskwire.credentials import Credentials, authorization
@@ -75,7 +76,8 @@ class Connection:
             model=model,
             priority=encoder_pb2.PRIORITY_BULK if bulk else encoder_pb2.PRIORITY_INTERACTIVE,
         )
-        response = await self.upload(header, data)
+        with tracing.span("embed"):
+            response = await self.upload(header, data)
         stored = EmbeddedImage.read(response.image, response.cached, response.timings)
         self.memory.add(identity, image_id, source, stored)
         return stored

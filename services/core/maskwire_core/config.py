@@ -27,6 +27,13 @@ class Settings(BaseSettings):
         None, description="Certificates (PEM) one of which callers' own must be signed with (mTLS)."
     )
     drain_s: float = Field(20, ge=0, description="Seconds that accepted work gets to finish after SIGTERM or Ctrl-C.")
+    trace_to: str | None = Field(
+        None,
+        pattern="^https?://",
+        description="Collector that OpenTelemetry traces go to by OTLP over HTTP, such as http://localhost:4318; "
+        "none if not set.",
+    )
+    log_format: Literal["text", "json"] = Field("text", description="Lines for people, or one JSON object a line.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe log level.")
 
 
@@ -41,6 +48,12 @@ class ServiceSettings(Settings):
     )
     health_port: int | None = Field(
         None, ge=0, le=65535, description="Port for health checks alone, without TLS and tokens; none if not set."
+    )
+    metrics_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="Port that offers metrics for Prometheus at /metrics, without TLS and tokens; none if not set.",
     )
     connection_age_s: float = Field(
         300,

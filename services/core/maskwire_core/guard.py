@@ -3,8 +3,8 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 import grpc
 
@@ -12,13 +12,11 @@ from maskwire_core import callers
 from maskwire_core.callers import Caller
 from maskwire_core.config import ServiceSettings
 from maskwire_core.errors import PermissionDenied, ServiceError, Unauthenticated
+from maskwire_core.handlers import Behaviour, Handler, behaviour, handler_like
 from maskwire_core.rpc import Context, abort, repeating
 from maskwire_core.tokens import Right, TokenError, Tokens
 
 log = logging.getLogger(__name__)
-
-Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-Behaviour = Callable[[Any, Context], Awaitable[Any]]
 
 _OPEN_SERVICE = "/grpc.health.v1.Health/"
 _CHECK_PERIOD_S = 1
@@ -65,8 +63,8 @@ class Guard(grpc.aio.ServerInterceptor):
         try:
             caller = self._admit(method.rpartition("/")[2], dict(handler_call_details.invocation_metadata or ()))
         except ServiceError as error:
-            return _handler(handler, _refusal(error, bool(handler.request_streaming)))
-        return _handler(handler, self._watched(handler, caller))
+            return handler_like(handler, _refusal(error, bool(handler.request_streaming)))
+        return handler_like(handler, self._watched(handler, caller))
 
     async def check(self) -> None:
         """Looks for changes of the tokens, and ends the calls that are not allowed any more."""
@@ -94,8 +92,7 @@ class Guard(grpc.aio.ServerInterceptor):
 
     def _watched(self, handler: Handler, caller: Caller) -> Behaviour:
         """What the handler does, charged to a caller, and ended when the caller's token ends."""
-        one: Any = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
-        method = _writing(one) if handler.response_streaming else one
+        method = behaviour(handler)
 
         async def watched(request: Any, context: Context) -> Any:
             call = _Call(caller)
@@ -145,17 +142,6 @@ def _unauthenticated() -> Unauthenticated:
     )
 
 
-def _writing(method: Callable[[Any, Context], AsyncGenerator[Any]]) -> Behaviour:
-    """Writes what a method yields, so that all of a call happens where its end can be told."""
-
-    async def write(request: Any, context: Context) -> None:
-        async with contextlib.aclosing(method(request, context)) as responses:
-            async for response in responses:
-                await context.write(response)
-
-    return write
-
-
 def _refusal(error: ServiceError, streaming: bool) -> Behaviour:
     """Tells an error. The first message of many is read before: a client of gRPC for Python whose write fails never
     gets to know why."""
@@ -168,16 +154,3 @@ def _refusal(error: ServiceError, streaming: bool) -> Behaviour:
         await abort(context, error)
 
     return refuse
-
-
-def _handler(like: Handler, behaviour: Behaviour) -> Handler:
-    """A handler of the same kind."""
-    kinds = {
-        (False, False): grpc.unary_unary_rpc_method_handler,
-        (False, True): grpc.unary_stream_rpc_method_handler,
-        (True, False): grpc.stream_unary_rpc_method_handler,
-        (True, True): grpc.stream_stream_rpc_method_handler,
-    }
-    make: Any = kinds[bool(like.request_streaming), bool(like.response_streaming)]
-    made: Handler = make(behaviour, like.request_deserializer, like.response_serializer)
-    return made

@@ -17,6 +17,7 @@ from grpc_reflection.v1alpha import reflection
 from maskwire_core.config import MIB, ServiceSettings
 from maskwire_core.errors import ServiceError
 from maskwire_core.messages import Parsing, each, readable
+from maskwire_core.metrics import ERRORS, REGISTRY, Reading, Readings, offer
 from maskwire_core.readiness import watch
 from maskwire_core.tls import server_credentials
 
@@ -50,7 +51,9 @@ def status_of(error: BaseException) -> Status:
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:  # as task groups raise
         error = error.exceptions[0]
     if isinstance(error, ServiceError):
+        ERRORS.labels(error.reason).inc()
         return error.status()
+    ERRORS.labels("INTERNAL").inc()
     log.exception("unexpected error", exc_info=error)
     return ServiceError("INTERNAL", "unexpected error; the server's log tells more").status()
 
@@ -111,6 +114,7 @@ async def serve(
     broken: asyncio.Event | None = None,
     canary: Callable[[], Awaitable[None]] | None = None,
     interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+    readings: Sequence[Reading] = (),
 ) -> None:
     """Serves until SIGTERM or SIGINT, then drains.
 
@@ -124,6 +128,7 @@ async def serve(
         canary: Tries whether the server can do its work; see `readiness.watch`. While it cannot, health of `service` is
             NOT_SERVING; health of the process ("") is not changed by it.
         interceptors: What each call goes through first.
+        readings: What metrics tell of the server.
     """
     credentials = server_credentials(settings)
     third_ms = int(settings.dead_after_s * 1e3 / 3)
@@ -151,6 +156,10 @@ async def serve(
         await health_server.start()
     stopping, broken = asyncio.Event(), broken or asyncio.Event()
     loop = asyncio.get_running_loop()
+    end_metrics = None
+    if settings.metrics_port is not None:
+        REGISTRY.register(Readings(readings, loop))
+        end_metrics = offer(settings.host, settings.metrics_port)
     # Commands of the store wait here; asyncio's own few threads would all wait for a store that hangs.
     loop.set_default_executor(ThreadPoolExecutor(_STORE_THREADS, "store"))
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -178,6 +187,8 @@ async def serve(
     await server.stop(_BROKEN_DRAIN_S if broken.is_set() else settings.drain_s)
     if health_server is not None:
         await health_server.stop(None)
+    if end_metrics is not None:
+        end_metrics()
     log.info("stopped")
     if broken.is_set():
         raise SystemExit("error: the server cannot do its work any more; its log tells why")

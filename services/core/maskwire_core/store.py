@@ -24,15 +24,19 @@ from typing import TypeVar, cast
 
 import redis
 
+from maskwire_core import metrics
 from maskwire_core.bundle import DecoderBundle
 from maskwire_core.config import ServiceSettings
 from maskwire_core.connections import Connections
 from maskwire_core.embedding import MAX_HEADER_BYTES, Embedding, Header, read_header, unpack
 from maskwire_core.errors import CorruptValue, InvalidArgument
+from maskwire_core.tracing import span
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+_READ, _WRITTEN = (metrics.STORE_BYTES.labels(direction) for direction in ("read", "written"))
 
 # A claim is extended or given up by its owner alone.
 _RENEW = 'return redis.call("get", KEYS[1]) == ARGV[1] and redis.call("pexpire", KEYS[1], ARGV[2])'
@@ -122,14 +126,16 @@ class Store:
         """Writes an embedding as `embedding.pack` made it, in one atomic command."""
         with self._connections.asking():
             self._redis.set(_embedding(namespace, key), value, px=ttl_s * 1000)
+        _WRITTEN.inc(len(value))
 
     def get_embedding(self, namespace: str, key: str) -> Embedding | None:
         """Reads and verifies an embedding. A damaged value is deleted and counts as missing."""
         name = _embedding(namespace, key)
-        with self._connections.asking(), self._dropping_corrupt(name):
+        with span("store: read embedding"), self._connections.asking(), self._dropping_corrupt(name):
             value = self._connections.get(name)
             if value is None:
                 return None
+            _READ.inc(value.nbytes)
             embedding = unpack(value.data)
             _check_owner(embedding.header, namespace, key)
             return embedding
@@ -143,7 +149,7 @@ class Store:
             header is damaged or whose size is wrong is deleted and counts as missing.
         """
         name = _embedding(namespace, key)
-        with self._connections.asking(), self._dropping_corrupt(name):
+        with span("store: look up embedding"), self._connections.asking(), self._dropping_corrupt(name):
             pipeline = self._redis.pipeline(transaction=False)
             pipeline.getrange(name, 0, MAX_HEADER_BYTES - 1)
             pipeline.strlen(name)
@@ -195,7 +201,7 @@ class Store:
     def get_alias(self, namespace: str, image_id: str) -> str | None:
         """The content key that a name stands for."""
         name = _alias(namespace, image_id)
-        with self._connections.asking(), self._dropping_corrupt(name):
+        with span("store: look up name"), self._connections.asking(), self._dropping_corrupt(name):
             value = cast(bytes | None, self._redis.get(name))
             return value.decode("ascii", "replace") if value is not None else None
         return None
@@ -275,6 +281,7 @@ class Store:
             if isinstance(error, redis.ResponseError) and "WRONGTYPE" not in str(error):
                 raise
             self.corrupt_values += 1
+            metrics.STORE_DAMAGED.inc()
             log.warning("deleting the damaged value %s: %s", name, error)
             with contextlib.suppress(redis.exceptions.NoPermissionError, redis.ReadOnlyError):
                 self._redis.delete(name)

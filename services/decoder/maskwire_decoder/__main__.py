@@ -7,8 +7,10 @@ from maskwire.v1 import decoder_pb2_grpc
 from maskwire_core.config import DecoderSettings, from_command_line
 from maskwire_core.guard import guarding
 from maskwire_core.logs import configure_logging
+from maskwire_core.observing import Observer
 from maskwire_core.rpc import serve
 from maskwire_core.store import open_store
+from maskwire_core.tracing import configure_tracing, flush
 
 from maskwire_decoder.batched import is_available
 from maskwire_decoder.images import Images
@@ -26,7 +28,8 @@ async def run(settings: DecoderSettings) -> None:
                 lambda server: decoder_pb2_grpc.add_DecoderServiceServicer_to_server(service, server),
                 service.drain,
                 canary=service.canary,
-                interceptors=interceptors,
+                interceptors=(Observer(), *interceptors),
+                readings=service.readings(),
             )
     finally:
         store.close()
@@ -40,7 +43,11 @@ def main() -> None:
             f"error: ONNX Runtime here has no CUDA, which --decode-device {settings.decode_device} asks for; "
             "pip uninstall onnxruntime, then pip install 'onnxruntime-gpu[cuda,cudnn]'"
         )
-    asyncio.run(run(settings))
+    configure_tracing("decoder", settings.trace_to)
+    try:
+        asyncio.run(run(settings))
+    finally:
+        flush()
 
 
 if __name__ == "__main__":

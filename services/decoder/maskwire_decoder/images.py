@@ -10,6 +10,7 @@ from maskwire_core.config import DecoderSettings
 from maskwire_core.embedding import Header
 from maskwire_core.errors import ServiceError, Unavailable, embedding_expired, image_not_found
 from maskwire_core.flights import Flights
+from maskwire_core.metrics import Reading
 from maskwire_core.store import Store
 from numpy.typing import NDArray
 from onnxruntime import OrtValue
@@ -57,6 +58,14 @@ class Images:
     def latest(self) -> Image | None:
         """The image in memory that was used last."""
         return next(reversed(self._hot.values()), None)
+
+    def readings(self) -> list[Reading]:
+        """What metrics tell."""
+        return [
+            Reading("maskwire_cache_bytes", "Memory of hot embeddings.", lambda: self._hot_bytes),
+            Reading("maskwire_cache_limit_bytes", "What it may be.", lambda: self._settings.cache_bytes),
+            Reading("maskwire_cache_images", "Hot embeddings.", lambda: len(self._hot)),
+        ]
 
     async def find(self, namespace: str, image_id: str, content_key: str, wait_ms: int) -> tuple[Image, bool]:
         """The image that a name stands for now, or that a content key does.

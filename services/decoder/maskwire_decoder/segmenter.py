@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import types_pb2
-from maskwire_core import callers, names
+from maskwire_core import callers, logs, names, tracing
 from maskwire_core.config import DecoderSettings
 from maskwire_core.errors import InvalidArgument, ResourceExhausted
+from maskwire_core.metrics import IMAGES, STAGES, Reading
 from maskwire_core.rpc import MAX_MESSAGE_BYTES
 from maskwire_core.store import Store
 
@@ -23,6 +24,9 @@ from maskwire_decoder.turns import Turns
 
 MAX_WAIT_MS = 60_000
 MAX_ANSWER_BYTES = MAX_MESSAGE_BYTES * 3 // 4
+
+_FETCH, _DECODE, _MASK = (STAGES.labels(stage) for stage in ("fetch", "decode", "mask"))
+_IN_MEMORY, _IN_STORE = (IMAGES.labels(where) for where in ("memory", "store"))
 
 Wanted = pb.SegmentRequest | pb.SetImage
 
@@ -58,6 +62,17 @@ class Segmenter:
         if not np.isfinite(prediction.best).all():
             raise RuntimeError(f"a click on an image of {image.header.model} gives no numbers")
 
+    def readings(self) -> list[Reading]:
+        """What metrics tell."""
+        waiting = "Prompts that wait for a turn."
+        return [
+            Reading("maskwire_queue_waiting", waiting, lambda: self.turns.waiting(True), (("urgency", "interactive"),)),
+            Reading("maskwire_queue_waiting", waiting, lambda: self.turns.waiting(False), (("urgency", "bulk"),)),
+            Reading("maskwire_workers", "Prompts that are decoded at the same time.", lambda: self.turns.threads),
+            Reading("maskwire_workers_busy", "Prompts that are being decoded.", lambda: self.turns.running),
+            *self._images.readings(),
+        ]
+
     async def find(self, wanted: Wanted, timings: pb.SegmentTimings) -> Image:
         """The image that a request names.
 
@@ -69,8 +84,13 @@ class Segmenter:
         started = time.perf_counter()
         namespace, image_id = callers.current().reading(wanted.namespace), names.image_id(wanted.image_id)
         content_key = names.content_key(wanted.content_key)
-        image, timings.in_memory = await self._images.find(namespace, image_id, content_key, wanted.wait_ms)
-        timings.fetch_ms = (time.perf_counter() - started) * 1e3
+        logs.bind(namespace, image_id)
+        with tracing.span("fetch"):
+            image, timings.in_memory = await self._images.find(namespace, image_id, content_key, wanted.wait_ms)
+        took_s = time.perf_counter() - started
+        timings.fetch_ms = took_s * 1e3
+        _FETCH.observe(took_s)
+        (_IN_MEMORY if timings.in_memory else _IN_STORE).inc()
         return image
 
     def read(self, prompts: Sequence[types_pb2.Prompt], image: Image) -> list[Prompt]:
@@ -130,6 +150,13 @@ class Segmenter:
             result.refined = use
 
 
+def stages(timings: pb.SegmentTimings, prompts: int) -> list[tuple[str, float]]:
+    """What came one after another when prompts were answered, in seconds; several prompts are decoded side by side."""
+    if prompts > 1:
+        return [("prompts", (timings.total_ms - timings.fetch_ms) / 1e3)]
+    return [("queue", timings.queue_ms / 1e3), ("decode", timings.decode_ms / 1e3), ("mask", timings.mask_ms / 1e3)]
+
+
 def predict(image: Image, prompt: Prompt, multimask: bool, every: bool) -> tuple[Prediction, float]:
     """Runs on a worker thread. Returns the masks' logits and the milliseconds that it took."""
     header = image.header
@@ -137,7 +164,9 @@ def predict(image: Image, prompt: Prompt, multimask: bool, every: bool) -> tuple
     prediction = image.predictor.predict(
         image.prepared, prompt, header.width, header.height, multimask=multimask, every=every
     )
-    return prediction, (time.perf_counter() - started) * 1e3
+    took_s = time.perf_counter() - started
+    _DECODE.observe(took_s)
+    return prediction, took_s * 1e3
 
 
 def render(
@@ -146,7 +175,9 @@ def render(
     """As `predict`, from logits to masks."""
     started = time.perf_counter()
     result = masks.render(prompt, prediction, output, image.header.width, image.header.height)
-    return result, (time.perf_counter() - started) * 1e3
+    took_s = time.perf_counter() - started
+    _MASK.observe(took_s)
+    return result, took_s * 1e3
 
 
 def _answer(image: Image, prompt: Prompt, output: Output) -> tuple[types_pb2.PromptResult, Prediction, float, float]:

@@ -6,15 +6,17 @@ from collections.abc import AsyncIterator
 
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import decoder_pb2_grpc
+from maskwire_core import tracing
 from maskwire_core.config import DecoderSettings
 from maskwire_core.errors import Unavailable
+from maskwire_core.metrics import Reading
 from maskwire_core.rpc import Context, answering, streaming
 from maskwire_core.store import Store
 from maskwire_core.tokens import Right
 
 from maskwire_decoder.everything import Generator
 from maskwire_decoder.images import Images
-from maskwire_decoder.segmenter import Segmenter
+from maskwire_decoder.segmenter import Segmenter, stages
 from maskwire_decoder.session import Session
 
 NAME = pb.DESCRIPTOR.services_by_name["DecoderService"].full_name
@@ -38,6 +40,10 @@ class DecoderService(decoder_pb2_grpc.DecoderServiceServicer):
         """Tries whether prompts are decoded; see `Segmenter.canary`."""
         await self._segmenter.canary()
 
+    def readings(self) -> list[Reading]:
+        """What metrics tell."""
+        return self._segmenter.readings()
+
     @answering
     async def Segment(self, request: pb.SegmentRequest, context: Context) -> pb.SegmentResponse:
         started = time.perf_counter()
@@ -48,6 +54,7 @@ class DecoderService(decoder_pb2_grpc.DecoderServiceServicer):
         left_s = context.time_remaining()
         await self._segmenter.segment(caller, image, request, request.image_id, response, left_s)
         response.timings.total_ms = (time.perf_counter() - started) * 1e3
+        tracing.ended(stages(response.timings, len(request.prompts)))
         return response
 
     @streaming

@@ -6,15 +6,17 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from maskwire.v1 import decoder_pb2 as pb
-from maskwire_core import callers
+from maskwire_core import callers, tracing
 from maskwire_core.errors import InvalidArgument, ServiceError
+from maskwire_core.metrics import STREAM_ANSWERS
 from maskwire_core.rpc import status_of
 
 from maskwire_decoder.images import Image
 from maskwire_decoder.scene import Scene
-from maskwire_decoder.segmenter import Segmenter
+from maskwire_decoder.segmenter import Segmenter, stages
 
 _MAX_WAITING = 256  # requests that are read ahead, and answers that wait to be sent
 _MAX_UNSEEN = 2  # masks on the way to a caller that says what it has seen, while a speculative one waits
@@ -49,6 +51,7 @@ class Session:
         self._max_bytes = max_bytes
         self._draining = draining
         self._scene: Scene | None = None
+        self._trace = tracing.here()
         self._counters = pb.StreamCounters()
         self._changes = _Changes()
         self._waiting: deque[_Request] = deque()
@@ -188,7 +191,7 @@ class Session:
                 self._set_scene("restore").restore(message.restore, response.object)
             case _:
                 raise InvalidArgument("EMPTY_REQUEST", "send set_image, segment, edit or restore", field="request")
-        _stop_the_clock(request, response)
+        _stop_the_clock(request, response, self._trace)
 
     async def _answer_newest(self, request: _Request) -> None:
         """Answers what is in the slot when this session's turn comes; `request` is in it now."""
@@ -239,7 +242,7 @@ class Session:
         try:
             if not scene.preview(image, request.message, response, timings, lambda: self._taken is request):
                 return None
-            _stop_the_clock(request, response)
+            _stop_the_clock(request, response, self._trace)
         except Exception as error:
             response.error.CopyFrom(status_of(error))
         return response
@@ -255,6 +258,7 @@ class Session:
         masks = response.WhichOneof("outcome") in _MASKS
         self._unsent_masks += masks
         self._masks_sent += masks
+        STREAM_ANSWERS.labels(str(response.WhichOneof("outcome"))).inc()
         response.counters.CopyFrom(self._counters)
         self._outbox.append(response)
         self._changes.tell()
@@ -304,7 +308,7 @@ def _may_be_dropped(message: pb.SegmentStreamRequest) -> bool:
     return message.edit.WhichOneof("change") in ("add_point", "set_box")
 
 
-def _stop_the_clock(request: _Request, response: pb.SegmentStreamResponse) -> None:
+def _stop_the_clock(request: _Request, response: pb.SegmentStreamResponse, trace: Any) -> None:
     match response.WhichOneof("outcome"):
         case "image_ready":
             timings = response.image_ready.timings
@@ -313,6 +317,9 @@ def _stop_the_clock(request: _Request, response: pb.SegmentStreamResponse) -> No
         case _:
             timings = response.result.timings
     timings.total_ms = _ms_since(request.arrived)
+    kind = str(request.message.WhichOneof("request"))
+    ran = [] if kind == "set_image" else stages(timings, len(request.message.segment.prompts))
+    tracing.ended(ran, trace, kind, timings.total_ms / 1e3)
 
 
 def _ms_since(start: float) -> float:

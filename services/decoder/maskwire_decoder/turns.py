@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar, cast
 
 from maskwire_core.errors import ResourceExhausted
+from maskwire_core.metrics import STAGES
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _URGENT_IN_A_ROW = 3
 _SMOOTHING = 0.1
+_QUEUE = STAGES.labels("queue")
 
 
 @dataclass(eq=False)
@@ -50,6 +52,17 @@ class Turns:
         self._urgent_in_a_row = 0
         self._job_s = 0.0  # what a function takes, of late
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix=name)
+
+    @property
+    def running(self) -> int:
+        """Functions that run now."""
+        with self._lock:
+            return self._running
+
+    def waiting(self, urgent: bool) -> int:
+        """Functions that wait."""
+        with self._lock:
+            return self._waiting[urgent]
 
     def admit(self, caller: Hashable, urgent: bool, count: int, left_s: float | None) -> None:
         """Refuses what would not be answered in time anyway.
@@ -120,6 +133,7 @@ class Turns:
             self._running += 1
         started = time.perf_counter()
         waited_ms = (started - job.queued) * 1e3
+        _QUEUE.observe(started - job.queued)
         try:
             result, error = job.function(), None
         except BaseException as raised:  # it is the caller's, who awaits it

@@ -11,12 +11,15 @@ from maskwire_core.errors import ServiceError
 from maskwire_core.guard import guarding
 from maskwire_core.logs import configure_logging
 from maskwire_core.models import ModelError
+from maskwire_core.observing import Observer
 from maskwire_core.rpc import repeating, serve
 from maskwire_core.store import open_store
+from maskwire_core.tracing import configure_tracing, flush
 
 from maskwire_encoder.checkpoints import ModelSource, find
 from maskwire_encoder.encoder import ImageEncoder
 from maskwire_encoder.model import Model
+from maskwire_encoder.readings import readings
 from maskwire_encoder.service import NAME, RIGHTS, EncoderService
 
 _PUBLISH_PERIOD_S = 2
@@ -43,7 +46,8 @@ async def run(settings: EncoderSettings, load: Callable[[ModelSource, EncoderSet
                 lambda server: encoder_pb2_grpc.add_EncoderServiceServicer_to_server(EncoderService(encoder), server),
                 broken=encoder.pipeline.lost,
                 canary=encoder.pipeline.canary,
-                interceptors=interceptors,
+                interceptors=(Observer(), *interceptors),
+                readings=readings(encoder.pipeline, settings.queue_limit),
             )
     except ModelError as error:
         sys.exit(f"error: {error}")
@@ -54,7 +58,11 @@ async def run(settings: EncoderSettings, load: Callable[[ModelSource, EncoderSet
 def main() -> None:
     settings = from_command_line(EncoderSettings)
     configure_logging(settings)
-    asyncio.run(run(settings))
+    configure_tracing("encoder", settings.trace_to)
+    try:
+        asyncio.run(run(settings))
+    finally:
+        flush()
 
 
 if __name__ == "__main__":

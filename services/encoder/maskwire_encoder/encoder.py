@@ -10,11 +10,12 @@ from typing import Any
 
 from maskwire.v1 import encoder_pb2 as pb
 from maskwire.v1 import types_pb2
-from maskwire_core import callers, names
+from maskwire_core import callers, logs, names, tracing
 from maskwire_core.config import EncoderSettings
 from maskwire_core.embedding import Header, pack
 from maskwire_core.errors import InvalidArgument, NotFound, ResourceExhausted, embedding_expired, image_not_found
 from maskwire_core.flights import Flights
+from maskwire_core.metrics import IMAGES, STAGES
 from maskwire_core.models import canonical
 from maskwire_core.store import Store, content_key
 from maskwire_core.usage import Usage
@@ -23,6 +24,8 @@ from maskwire_encoder.claims import found_or_claimed
 from maskwire_encoder.model import Model
 from maskwire_encoder.pipeline import Pipeline
 from maskwire_encoder.waiting import Demand
+
+_ENCODED, _CACHED = IMAGES.labels("encoded"), IMAGES.labels("cached")
 
 Stored = tuple[Header, int, pb.EncodeTimings | None]
 """Header, size in bytes and timings of an embedding; no timings if somebody else has stored it."""
@@ -123,6 +126,7 @@ class ImageEncoder:
         )
         image_id = names.image_id(header.image_id) if header.image_id else names.issue_image_id()
         namespace = callers.current().writing(header.namespace)
+        logs.bind(namespace, image_id)
         if header.priority not in pb.Priority.values():
             raise InvalidArgument("BAD_PRIORITY", f"{header.priority} is no Priority", field="header.priority")
         deadline = math.inf if time_left_s is None else asyncio.get_running_loop().time() + time_left_s
@@ -241,10 +245,12 @@ class ImageEncoder:
         started = time.perf_counter()
         pixels, waited_ms = await self.pipeline.read(upload.model, data, upload.demand)
         timings.read_ms = _since(started) - waited_ms
+        _ran(("queue", waited_ms), ("read", timings.read_ms))
         started = time.perf_counter()
         tensors, queue_ms = await self.pipeline.encode(upload.model, pixels, upload.demand)
         timings.queue_ms = waited_ms + queue_ms
         timings.encode_ms = _since(started) - queue_ms
+        _ran(("queue", queue_ms), ("encode", timings.encode_ms))
         header = Header(
             namespace=upload.namespace,
             content_key=upload.key,
@@ -266,6 +272,7 @@ class ImageEncoder:
         started = time.perf_counter()
         size = await self.pipeline.store(store)
         timings.store_ms = _since(started)
+        _ran(("store", timings.store_ms))
         return header, size, timings
 
     async def _finish(
@@ -273,6 +280,7 @@ class ImageEncoder:
     ) -> pb.EncodeImageResponse:
         ttl_s = upload.ttl_s
         await asyncio.to_thread(self._store.set_alias, upload.namespace, upload.image_id, upload.key, ttl_s)
+        (_CACHED if cached else _ENCODED).inc()
         timings.lookup_ms = upload.lookup_ms
         timings.total_ms = _since(upload.started)
         return pb.EncodeImageResponse(image=_info(header, upload.image_id, size, ttl_s), cached=cached, timings=timings)
@@ -291,6 +299,13 @@ def _info(header: Header, image_id: str, size: int, ttl_s: float) -> types_pb2.I
     )
     info.expires_at.FromMilliseconds(int((time.time() + ttl_s) * 1000))
     return info
+
+
+def _ran(*stages: tuple[str, float]) -> None:
+    """Stages, with their milliseconds, that ran one after another until now."""
+    for stage, took_ms in stages:
+        STAGES.labels(stage).observe(took_ms / 1e3)
+    tracing.ended([(stage, took_ms / 1e3) for stage, took_ms in stages])
 
 
 def _since(started: float) -> float:

@@ -10,6 +10,7 @@ from typing import TypeVar, cast
 import numpy as np
 from maskwire_core.config import EncoderSettings
 from maskwire_core.errors import Unavailable
+from maskwire_core.metrics import BATCH_SIZE
 from torch import Tensor
 
 from maskwire_encoder import device
@@ -72,9 +73,25 @@ class Pipeline:
         )
         self.lost = asyncio.Event()
         """Set when the device does not work any more."""
+        self.device = models[0].device
         self._models = models
         self._expected: dict[Model, Tensors] = {}
         self._done = -1
+
+    @property
+    def waiting(self) -> int:
+        """Images that have not begun to be encoded."""
+        return self.readers.waiting + self.readers.running + self.model.waiting
+
+    @property
+    def waiting_bulk(self) -> int:
+        """Those of them that wait as bulk work."""
+        return self.readers.waiting_bulk + self.model.waiting_bulk
+
+    @property
+    def backlog_s(self) -> float:
+        """How long all that waits will take at the present rate, in seconds."""
+        return self.waiting * self.model.item_s
 
     async def read(self, model: Model, data: bytes, demand: Demand) -> tuple[Pixels, float]:
         """Decodes an image file and prepares it for a model, when its turn comes. Also returns the milliseconds waited.
@@ -146,6 +163,7 @@ class Pipeline:
 
     async def _encode(self, model: Hashable, prepared: Sequence[Tensor]) -> list[Tensors | Exception]:
         self.readers.poke()  # there is room again
+        BATCH_SIZE.observe(len(prepared))
         loop = asyncio.get_running_loop()
         try:
             return await loop.run_in_executor(self._encoding, device.encode, cast(Model, model), prepared)

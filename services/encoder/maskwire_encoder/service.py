@@ -86,14 +86,15 @@ class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
 
     @answering
     async def GetLoad(self, request: pb.GetLoadRequest, context: Context) -> pb.GetLoadResponse:
-        readers, model = self._encoder.pipeline.readers, self._encoder.pipeline.model
+        pipeline = self._encoder.pipeline
+        readers, model = pipeline.readers, pipeline.model
         return pb.GetLoadResponse(
-            waiting=readers.waiting + readers.running + model.waiting,
-            waiting_bulk=readers.waiting_bulk + model.waiting_bulk,
+            waiting=pipeline.waiting,
+            waiting_bulk=pipeline.waiting_bulk,
             encoding=model.running,
             queue_limit=self._encoder.settings.queue_limit,
             oldest_wait_ms=max(readers.oldest_wait_s, model.oldest_wait_s) * 1e3,
-            backlog_ms=(readers.waiting + readers.running + model.waiting) * model.item_s * 1e3,
+            backlog_ms=pipeline.backlog_s * 1e3,
             encoded=model.tally.done,
             batches=model.tally.batches,
             refused=readers.tally.refused,

@@ -8,6 +8,7 @@ from pathlib import Path
 import uvicorn
 from maskwire_core.config import GatewaySettings, from_command_line
 from maskwire_core.logs import configure_logging
+from maskwire_core.tracing import configure_tracing, flush
 
 from maskwire_gateway.app import application
 
@@ -26,6 +27,7 @@ def _page() -> Path | None:
 def main() -> None:
     settings = from_command_line(GatewaySettings)
     configure_logging(settings)
+    configure_tracing("gateway", settings.trace_to)
     logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.getLevelName(settings.log_level)))
     config = uvicorn.Config(
         application(settings, _page()),
@@ -43,7 +45,10 @@ def main() -> None:
         ws_max_size=_MAX_FRAME_BYTES,
         ws_per_message_deflate=False,  # a mask as RLE is a few kB; compressing it would cost more than sending it
     )
-    uvicorn.Server(config).run()
+    try:
+        uvicorn.Server(config).run()
+    finally:
+        flush()
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What every request passes first: its id, its origin, limits and counting."""
 
+import contextlib
 import logging
 import re
 import secrets
@@ -7,6 +8,7 @@ import time
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
+from maskwire_core import logs, tracing
 from maskwire_core.config import GatewaySettings
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection
@@ -64,6 +66,7 @@ class Front:
                 MutableHeaders(scope=message)["X-Request-ID"] = request_id
             await send(message)
 
+        logs.begin(request_id)
         guarded = scope["path"] not in _UNGUARDED
         self._requests += guarded
         self._telemetry.requests.set(self._requests)
@@ -72,7 +75,8 @@ class Front:
             if guarded and self._requests > self._settings.max_requests:
                 problem = problem or busy("too many requests at once; try again", "TOO_MANY_REQUESTS")
             app = problem.response(scope["path"]) if problem is not None else self._app
-            await app(scope, receive, answer)
+            with tracing.serving(f"HTTP {scope['method']}", headers) if guarded else contextlib.nullcontext():
+                await app(scope, receive, answer)
         finally:
             self._requests -= guarded
             self._telemetry.requests.set(self._requests)

@@ -1,0 +1,190 @@
+"""Where the time of a click goes: traces of a cold and a warm one, printed as trees.
+
+    python -m bench.traces
+
+Starts a store, an encoder with the demo model, a decoder and a gateway, all of which send their spans here.
+"""
+
+import io
+import json
+import os
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import maskwire
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.propagate import inject
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from PIL import Image
+
+PHOTO = Path(__file__).parent.parent / "clients/web/maskwire_web/sample.jpg"
+
+
+@dataclass
+class Span:
+    """One span, and those in it in the order in which they began.
+
+    Attributes:
+        name: What was done.
+        service: Where.
+        trace: Of which trace it is.
+        start_ms: When it began, in milliseconds since 1970.
+        took_ms: How long it took.
+    """
+
+    name: str
+    service: str
+    trace: bytes
+    id: bytes
+    parent: bytes
+    start_ms: float
+    took_ms: float
+    children: list["Span"] = field(default_factory=list)
+
+    def walk(self, depth: int = 0) -> Iterator[tuple[int, "Span"]]:
+        """This span and all in it, with their depths."""
+        yield depth, self
+        for child in self.children:
+            yield from child.walk(depth + 1)
+
+
+class Collector:
+    """Takes OTLP over HTTP on a free port.
+
+    Attributes:
+        address: For `--trace-to`.
+    """
+
+    def __init__(self) -> None:
+        self._spans: list[Span] = []
+        self._lock = threading.Lock()
+        collector = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                collector._take(ExportTraceServiceRequest.FromString(body))
+                self.send_response(200)
+                self.send_header("content-type", "application/x-protobuf")
+                self.end_headers()
+
+            def log_message(self, format: str, *args: object) -> None:
+                return
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def trees(self) -> list[Span]:
+        """The traces that came, the oldest first, each by its outermost span."""
+        with self._lock:
+            spans = sorted(self._spans, key=lambda span: span.start_ms)
+        known = {span.id: span for span in spans}
+        for span in spans:
+            span.children = [other for other in spans if other.parent == span.id]
+        return [span for span in spans if span.parent not in known]
+
+    def _take(self, request: ExportTraceServiceRequest) -> None:
+        for resource in request.resource_spans:
+            names = {attribute.key: attribute.value.string_value for attribute in resource.resource.attributes}
+            for scope in resource.scope_spans:
+                for span in scope.spans:
+                    made = Span(
+                        span.name,
+                        names.get("service.name", ""),
+                        span.trace_id,
+                        span.span_id,
+                        span.parent_span_id,
+                        span.start_time_unix_nano / 1e6,
+                        (span.end_time_unix_nano - span.start_time_unix_nano) / 1e6,
+                    )
+                    with self._lock:
+                        self._spans.append(made)
+
+
+def printed(root: Span) -> str:
+    """A trace as lines: start and length in milliseconds, what, where."""
+    lines = [
+        f"{span.start_ms - root.start_ms:9.1f} {span.took_ms:9.1f}  {'  ' * depth}{span.name}  ({span.service})"
+        for depth, span in root.walk()
+    ]
+    return "\n".join([" start ms   took ms", *lines])
+
+
+def traced_application(address: str) -> trace.Tracer:
+    """A tracer as an application that uses the client has one."""
+    provider = TracerProvider(resource=Resource.create({"service.name": "application"}))
+    provider.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter(f"{address}/v1/traces")))
+    trace.set_tracer_provider(provider)
+    return trace.get_tracer("application")
+
+
+def clicks(tracer: trace.Tracer, encoder: str, decoder: str, image: Path | bytes) -> None:
+    """A cold click: the image is new everywhere; then a warm one."""
+    with maskwire.Client(encoder, decoder) as client:
+        for name in ("cold click", "warm click"):
+            with tracer.start_as_current_span(name):
+                client.segment(image, points=[(50, 50)])
+
+
+def through_gateway(tracer: trace.Tracer, gateway: str, image_id: str) -> None:
+    """A click over HTTP."""
+    with tracer.start_as_current_span("click by HTTP"):
+        headers = {"content-type": "application/json"}
+        inject(headers)
+        body = json.dumps({"prompts": [{"points": [{"x_px": 100, "y_px": 100}]}]}).encode()
+        request = urllib.request.Request(f"{gateway}/v1/images/{image_id}/segment", body, headers)
+        with urllib.request.urlopen(request, timeout=30) as response:
+            response.read()
+
+
+def main(options: Sequence[str]) -> None:
+    collector = Collector()
+    tracer = traced_application(collector.address)
+    command = [sys.executable, "-m", "maskwire.cli", "up", "--json", "--encoder-port", "0", "--decoder-port", "0"]
+    process = subprocess.Popen(
+        [*command, "--gateway-port", "0", *options],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "MASKWIRE_TRACE_TO": collector.address},
+    )
+    try:
+        assert process.stdout is not None
+        up = json.loads(process.stdout.readline())
+        with maskwire.Client(up["encoder"], up["decoder"]) as client:  # so that nothing is seen of a first time
+            client.embed(_other(), image_id="other")
+            client.segment("other", points=[(10, 10)])
+        clicks(tracer, up["encoder"], up["decoder"], PHOTO)
+        through_gateway(tracer, up["gateway"] if "//" in up["gateway"] else f"http://{up['gateway']}", "other")
+    finally:
+        process.terminate()
+        process.wait(60)
+    for root in collector.trees():
+        if root.service == "application":
+            print(printed(root), end="\n\n")
+    collector.close()
+
+
+def _other() -> bytes:
+    """Another picture, as a file."""
+    file = io.BytesIO()
+    with Image.open(PHOTO) as image:
+        image.rotate(180).save(file, "JPEG")
+    return file.getvalue()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,1 @@
+"""Builds the images, starts docker-compose.yml, and tries what it promises; see scripts/deploy-check."""

@@ -1,0 +1,97 @@
+"""python -m deploy.check; see scripts/deploy-check."""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from deploy.check import engine
+from deploy.check.engine import Engine, call
+
+ROOT = Path(__file__).parents[2]
+_IMAGES = ("redis", "envoy", "decoder", "gateway", "encoder:cpu")
+_MAX_DECODER_BYTES = 350_000_000
+_UP = ("redis", "encoder", "decoder", "envoy", "gateway", "prometheus")
+
+
+def files() -> None:
+    """Validates everything that no engine is needed for."""
+    observe = ROOT / "deploy/observe"
+    call(sys.executable, "-m", "pytest", "-q", "tests/test_deploy.py")
+    if _has("promtool"):
+        call("promtool", "check", "rules", str(observe / "alerts.yaml"))
+        call("promtool", "check", "config", "--syntax-only", str(observe / "prometheus.yaml"))
+    if _has("envoy"):
+        call("envoy", "--mode", "validate", "-c", str(ROOT / "deploy/kubernetes/base/envoy.yaml"))
+    if _has("hadolint"):
+        call(
+            "hadolint",
+            "--ignore",
+            "DL3006",
+            "--ignore",
+            "DL3042",
+            *map(str, (ROOT / "deploy/docker").glob("*.Dockerfile")),
+        )
+    if _has("kubectl") and _has("kubernetes-validate"):
+        with tempfile.TemporaryDirectory() as folder:
+            for overlay in sorted((ROOT / "deploy/kubernetes/overlays").iterdir()):
+                made = Path(folder) / f"{overlay.name}.yaml"
+                made.write_text(call("kubectl", "kustomize", str(overlay)))
+                call("kubernetes-validate", "--strict", str(made))
+                print(f"ok  {overlay.name}: {made.read_text().count('kind:')} manifests")
+
+
+def _has(tool: str) -> bool:
+    if shutil.which(tool) is None:
+        print(f"--  {tool} is not on PATH: what it checks was not checked")
+        return False
+    return True
+
+
+def containers(found: Engine) -> None:
+    """Starts the compose file and tries it."""
+    for image in _IMAGES:
+        size = int(found.docker("image", "inspect", "--format", "{{.Size}}", f"maskwire/{image}"))
+        print(f"ok  image {image}: {size / 1e6:.0f} MB")
+        assert image != "decoder" or size < _MAX_DECODER_BYTES, "the decoder's image is too large"
+    try:
+        found.compose("--profile", "observe", "up", "--detach", "--no-build", "--wait", *_UP)
+        command = [*found.inside, sys.executable, "-m", "deploy.check.probes", found.host]
+        subprocess.run(command, check=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    except BaseException:
+        print(found.compose("logs", "--tail", "15", check=False)[-8000:], file=sys.stderr)
+        raise
+    finally:
+        found.compose("--profile", "observe", "down", "--volumes", "--timeout", "40", check=False)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="scripts/deploy-check")
+    parser.add_argument("--folder", type=Path, help="Where a private engine keeps its data (several GB); else /tmp.")
+    parser.add_argument("--files", action="store_true", help="Validate files only.")
+    parser.add_argument("--built", action="store_true", help="Take the images as they are.")
+    arguments = parser.parse_args()
+    os.chdir(ROOT)
+    files()
+    if arguments.files:
+        return
+    machine = engine.of_the_machine()
+    if machine is not None:
+        if not arguments.built:
+            machine.compose("build")
+        containers(machine)
+        return
+    if not arguments.built:
+        subprocess.run(["deploy/check/build.sh"], check=True)
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        names = [f"docker.io/maskwire/{image}" for image in _IMAGES] + ["docker.io/prom/prometheus:v3.5.0"]
+        with engine.private(Path(folder), names) as found:
+            containers(found)
+    print("all promises kept")
+
+
+if __name__ == "__main__":
+    main()
