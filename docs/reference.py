@@ -1,0 +1,178 @@
+"""Writes docs/configuration.md from the settings and docs/api.md from protos/. With --check, only compares."""
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+from google.protobuf.descriptor_pb2 import (
+    DescriptorProto,
+    EnumDescriptorProto,
+    FieldDescriptorProto,
+    FileDescriptorProto,
+    FileDescriptorSet,
+)
+from grpc_tools import protoc
+from maskwire_core.config import DecoderSettings, EncoderSettings, GatewaySettings, Settings
+from pydantic.fields import FieldInfo
+
+DOCS = Path(__file__).parent
+PROTOS = DOCS.parent / "protos"
+_TITLES: tuple[tuple[str, type[Settings]], ...] = (
+    ("Encoder", EncoderSettings),
+    ("Decoder", DecoderSettings),
+    ("Gateway", GatewaySettings),
+)
+
+
+def configuration() -> str:
+    """One table for each server."""
+    lines = [
+        "# Configuration",
+        "",
+        "Every setting is an option of its server and an environment variable; options win. Made from"
+        " `maskwire_core/config.py` by `python docs/reference.py`.",
+        "",
+        "The client reads `MASKWIRE_ENCODER`, `MASKWIRE_DECODER` (addresses), `MASKWIRE_TOKEN`, `MASKWIRE_TLS`,"
+        " `MASKWIRE_TLS_CA`, `MASKWIRE_TLS_CLIENT_CERT` and `MASKWIRE_TLS_CLIENT_KEY`.",
+    ]
+    for title, settings in _TITLES:
+        lines += ["", f"## {title}", "", "| option | environment | values | default | |", "|---|---|---|---|---|"]
+        for name, field in settings.model_fields.items():
+            option, variable = f"`--{name.replace('_', '-')}`", f"`MASKWIRE_{name.upper()}`"
+            row = (option, variable, _values(field), _default(field.default), field.description or "")
+            lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _values(field: FieldInfo) -> str:
+    kinds = [kind for kind in (get_args(field.annotation) or (field.annotation,)) if kind is not type(None)]
+    if get_origin(field.annotation) is list:
+        kind = "several, with commas"
+    elif all(isinstance(value, str) for value in kinds):
+        kind = ", ".join(kinds)
+    else:
+        names = {str: "text", int: "number", float: "number", bool: "true, false", Path: "path"}
+        kind = names.get(kinds[0], str(kinds[0]))
+    bounds = []
+    for rule in field.metadata:
+        for word, sign in (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<")):
+            if getattr(rule, word, None) is not None:
+                bounds.append(f"{sign} {getattr(rule, word):,}")
+    return " ".join([kind, ", ".join(bounds)]).strip()
+
+
+def _default(value: Any) -> str:
+    if value is None or value == []:
+        return ""
+    if isinstance(value, list):
+        return f"`{','.join(map(str, value))}`"
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def api() -> str:
+    """Services, then messages, with the protos' own comments."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "all"
+        google = resources.files("grpc_tools") / "_proto"
+        status = Path(str(resources.files("google.rpc"))).parents[1]
+        files = sorted(str(path) for path in PROTOS.rglob("*.proto"))
+        arguments = ["protoc", f"-I{PROTOS}", f"-I{google}", f"-I{status}", f"--descriptor_set_out={out}"]
+        if protoc.main([*arguments, "--include_source_info", *files]):
+            raise SystemExit("error: protoc failed")
+        found = FileDescriptorSet.FromString(out.read_bytes())
+    lines = ["# API", "", "Package `maskwire.v1`. Made from `protos/` by `python docs/reference.py`."]
+    for file in found.file:
+        lines += _services(file)
+    for file in found.file:
+        lines += _messages(file)
+    return "\n".join(lines) + "\n"
+
+
+class _Comments:
+    def __init__(self, file: FileDescriptorProto) -> None:
+        self._found = {
+            tuple(place.path): (place.leading_comments or place.trailing_comments)
+            for place in file.source_code_info.location
+        }
+
+    def __call__(self, *path: int) -> str:
+        return " ".join(line.strip() for line in self._found.get(path, "").strip().splitlines())
+
+
+def _services(file: FileDescriptorProto) -> Iterator[str]:
+    comments = _Comments(file)
+    for number, service in enumerate(file.service):
+        yield from ("", f"## {service.name}", "", comments(6, number))
+        yield from ("", "| method | request | response | |", "|---|---|---|---|")
+        for index, method in enumerate(service.method):
+            request = ("stream of " if method.client_streaming else "") + _link(method.input_type)
+            response = ("stream of " if method.server_streaming else "") + _link(method.output_type)
+            yield f"| {method.name} | {request} | {response} | {_cell(comments(6, number, 2, index))} |"
+
+
+def _messages(file: FileDescriptorProto) -> Iterator[str]:
+    comments = _Comments(file)
+    for number, message in enumerate(file.message_type):
+        yield from _message(message, "", comments, (4, number))
+    for number, enum in enumerate(file.enum_type):
+        yield from _enum(enum, "", comments, (5, number))
+
+
+def _message(message: DescriptorProto, outer: str, comments: _Comments, path: tuple[int, ...]) -> Iterator[str]:
+    name = f"{outer}{message.name}"
+    yield from ("", f"### {name}", "", comments(*path))
+    if message.field:
+        yield from ("", "| field | type | |", "|---|---|---|")
+    for index, field in enumerate(message.field):
+        choice = ""
+        if field.HasField("oneof_index") and not field.proto3_optional:
+            choice = f"One of *{message.oneof_decl[field.oneof_index].name}*. "
+        yield f"| {field.name} | {_type(field)} | {choice}{_cell(comments(*path, 2, index))} |"
+    for index, inner in enumerate(message.nested_type):
+        yield from _message(inner, f"{name}.", comments, (*path, 3, index))
+    for index, enum in enumerate(message.enum_type):
+        yield from _enum(enum, f"{name}.", comments, (*path, 4, index))
+
+
+def _enum(enum: EnumDescriptorProto, outer: str, comments: _Comments, path: tuple[int, ...]) -> Iterator[str]:
+    yield from ("", f"### {outer}{enum.name}", "", comments(*path), "", "| value | |", "|---|---|")
+    for index, value in enumerate(enum.value):
+        yield f"| {value.name} | {_cell(comments(*path, 2, index))} |"
+
+
+def _type(field: FieldDescriptorProto) -> str:
+    kind = FieldDescriptorProto.Type.Name(field.type).removeprefix("TYPE_").lower()
+    shown = _link(field.type_name) if field.type_name else kind
+    if field.label == FieldDescriptorProto.LABEL_REPEATED:
+        return f"list of {shown}"
+    return f"optional {shown}" if field.proto3_optional else shown
+
+
+def _link(name: str) -> str:
+    ours = name.removeprefix(".maskwire.v1.")
+    if ours == name:
+        return name.lstrip(".")
+    return f"[{ours}](#{ours.lower().replace('.', '')})"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def main() -> None:
+    stale = []
+    for name, text in (("configuration.md", configuration()), ("api.md", api())):
+        path = DOCS / name
+        if not path.exists() or path.read_text() != text:
+            stale.append(name)
+            if "--check" not in sys.argv:
+                path.write_text(text)
+    if stale and "--check" in sys.argv:
+        raise SystemExit(f"error: {' and '.join(stale)} are not current; run: python docs/reference.py")
+
+
+if __name__ == "__main__":
+    main()
