@@ -82,6 +82,12 @@ def test_the_decoder_has_no_torch() -> None:
     assert not names & {"torch", "sam2", "onnx", "maskwire_encoder"}
 
 
+def test_the_gateway_has_neither_torch_nor_a_store() -> None:
+    names = loaded_by("import maskwire_gateway.__main__")
+    assert {"starlette", "grpc", "cv2"} <= names
+    assert not names & {"torch", "sam2", "onnx", "onnxruntime", "redis", "maskwire_encoder", "maskwire_decoder"}
+
+
 def test_the_servers_load_only_the_stubs_of_the_client() -> None:
     names = subprocess.run(
         [sys.executable, "-c", "import maskwire_decoder.__main__, sys; print(' '.join(sys.modules))"],

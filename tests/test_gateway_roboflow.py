@@ -357,13 +357,13 @@ def test_the_published_how_tos_snippets(
     with running_gateway(stack, "--urls", "true", "--url-hosts", f"localhost:{web.port}") as (base_url, _):
         for image in ({"type": "base64", "value": url}, {"type": "url", "value": url}, encoded):
             payload: dict[str, Any] = {"image": image, "image_id": "example_image_id"}
-            answer = httpx.post(f"{base_url}/sam2/embed_image?api_key=KEY", json=payload)
+            answer = httpx.post(f"{base_url}/sam2/embed_image?api_key=YOUR ROBOFLOW API KEY", json=payload)
             assert answer.status_code == 200
             assert answer.json()["image_id"] == "example_image_id"
             payload |= {"point_coords": [[380, 350]], "point_labels": [1]}
-            answer = httpx.post(f"{base_url}/sam2/embed_image?api_key=KEY", json=payload)
+            answer = httpx.post(f"{base_url}/sam2/embed_image?api_key=YOUR ROBOFLOW API KEY", json=payload)
             assert answer.json()["image_id"] == "example_image_id"
-            answer = httpx.post(f"{base_url}/sam2/segment_image?api_key=KEY", json=payload)
+            answer = httpx.post(f"{base_url}/sam2/segment_image?api_key=YOUR ROBOFLOW API KEY", json=payload)
             (prediction,) = answer.json()["predictions"]
             assert prediction["masks"] == outline(client.segment(photo, points=[(380, 350)]).mask)
             del payload["image"]

@@ -16,6 +16,7 @@ from conftest import Stack, running_gateway, running_server
 from google.protobuf import json_format
 from maskwire import Client
 from maskwire.channels import Channels
+from maskwire.credentials import Credentials
 from maskwire.v1 import decoder_pb2 as pb
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
@@ -134,14 +135,14 @@ def test_decoders_may_die_and_drain_behind_it(stack: Stack, client: Client) -> N
         expected = [session.click(260, 130), session.click(300, 330, positive=False), session.click(420, 200)]
         decoders = [running.enter_context(running_server("maskwire_decoder", stack.redis_url)) for _ in range(3)]
         addresses = ",".join(address for address, _ in decoders)
-        channels = Channels("decoder", addresses, "")
+        channels = Channels("decoder", addresses, "", Credentials(token=""))
         gateway, _ = running.enter_context(running_gateway(stack, "--retry-s", "20", decoder=addresses))
         socket = running.enter_context(opened(gateway))
         socket.ask(set_image={"image_id": "cup-ws"})
         assert rle(socket.click(260, 130)) == expected[0].rle["counts"]
         # The client keeps to the decoder that ranks first for the image, and goes on to the next.
         order = [channels.pick("cup-ws", attempt)[1] for attempt in range(3)]
-        pids = {f"decoder at {address}": pid for address, pid in decoders}
+        pids = dict(decoders)
         os.kill(pids[order[0]], signal.SIGKILL)
         assert rle(socket.click(300, 330, 0)) == expected[1].rle["counts"]
         os.kill(pids[order[1]], signal.SIGTERM)

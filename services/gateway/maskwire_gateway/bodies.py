@@ -28,6 +28,11 @@ class Body:
         if self._owner.held_bytes > self._owner.memory_bytes:
             raise busy("too many large requests at once; try again", "TOO_MUCH_IN_PROGRESS")
 
+    def release(self) -> None:
+        """Counts it no more."""
+        self._owner.held_bytes -= self.held_bytes
+        self.held_bytes = 0
+
 
 class Bodies:
     """Receives bodies.
@@ -61,11 +66,12 @@ class Bodies:
             except ClientDisconnect as error:
                 raise Problem(499, "the client has left", "CLIENT_LEFT") from error
             except Problem:
+                body.release()  # others go on while the rest of it comes
                 await _discard(request, self._timeout_s)
                 raise
             yield body
         finally:
-            self.held_bytes -= body.held_bytes
+            body.release()
 
 
 async def _read(request: Request, body: Body, max_bytes: int) -> bytes:

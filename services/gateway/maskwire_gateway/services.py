@@ -16,8 +16,6 @@ from maskwire.credentials import Credentials
 from maskwire.v1 import encoder_pb2 as pb
 from maskwire_core.config import GatewaySettings
 
-from maskwire_gateway.problems import Problem
-
 _MODELS_S = 5
 _MAX_TOKENS = 1000
 _PROBE_S = 2
@@ -42,16 +40,13 @@ class Services:
         await self.connection.close()
 
     def acting_as(self, token: str) -> Self:
-        """The same for a caller with a token, which encoders and decoders judge.
-
-        Raises:
-            Problem: It can be none.
-        """
+        """The same for a caller with a token, which encoders and decoders judge."""
         other = copy.copy(self)
         try:
             other.connection = self.connection.acting_as(token, "")
-        except InvalidRequest as error:
-            raise Problem(401, error.message, error.reason) from error
+        except InvalidRequest:  # /sam2's callers send what was a key elsewhere; where it can be no token, there is none
+            token = ""
+            other.connection = self.connection.acting_as(token, "")
         other._token = token
         return other
 
