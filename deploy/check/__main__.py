@@ -27,7 +27,14 @@ def files() -> None:
     if _has("envoy"):
         call("envoy", "--mode", "validate", "-c", str(ROOT / "deploy/kubernetes/base/envoy.yaml"))
     if _has("hadolint"):
-        call("hadolint", "--ignore", "DL3006", "--ignore", "DL3042", *map(str, (ROOT / "deploy/docker").glob("*.Dockerfile")))
+        call(
+            "hadolint",
+            "--ignore",
+            "DL3006",
+            "--ignore",
+            "DL3042",
+            *map(str, (ROOT / "deploy/docker").glob("*.Dockerfile")),
+        )
     if _has("kubectl") and _has("kubernetes-validate"):
         with tempfile.TemporaryDirectory() as folder:
             for overlay in sorted((ROOT / "deploy/kubernetes/overlays").iterdir()):

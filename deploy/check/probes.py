@@ -86,8 +86,9 @@ class Probes:
                 assert state["HostConfig"]["ReadonlyRootfs"]
                 assert state["HostConfig"]["CapDrop"] == ["ALL"]
                 assert state["State"]["Health"]["Status"] == "healthy"
-                assert "no" == self._engine.docker(
-                    "exec", container, "sh", "-c", "touch /x 2>/dev/null && echo yes || echo no"
+                assert (
+                    self._engine.docker("exec", container, "sh", "-c", "touch /x 2>/dev/null && echo yes || echo no")
+                    == "no"
                 )
             told.append(f"{service} {user}")
         return ", ".join(told) + "; file systems read-only"
