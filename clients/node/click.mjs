@@ -6,11 +6,11 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import grpc from "@grpc/grpc-js";
 import loader from "@grpc/proto-loader";
+import googleProtos from "google-proto-files";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
 const definition = loader.loadSync(["encoder.proto", "decoder.proto"].map((name) => `maskwire/v1/${name}`), {
-  // google/rpc/status.proto is not one of the loader's own; GOOGLE_PROTOS names a folder that has it.
-  includeDirs: [join(root, "protos"), process.env.GOOGLE_PROTOS ?? join(root, "clients/node/protos")],
+  includeDirs: [join(root, "protos"), googleProtos.getProtoPath("..")], // the latter for google/rpc/status.proto
   keepCase: true,
   longs: Number,
   enums: String,
@@ -80,7 +80,7 @@ try {
   const { results } = await click(decoder, image.image_id, Number(x), Number(y));
   const [mask] = results[0].masks;
   const { width_px: width, height_px: height } = image;
-  console.log(JSON.stringify({ width, height, cached, score: mask.score ?? mask.iou, area: area(Buffer.from(mask.rle.counts)) }));
+  console.log(JSON.stringify({ width, height, cached, score: mask.score, area: area(Buffer.from(mask.rle.counts)) }));
 } catch (error) {
   console.error(`error: ${error.details ?? error.message}`);
   process.exitCode = 1;
