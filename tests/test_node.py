@@ -40,4 +40,4 @@ def test_a_click(stack: Stack, photo: Path) -> None:
 def test_an_error_is_told(stack: Stack, photo: Path) -> None:
     run = click(stack, photo, 30_000, 200)
     assert run.returncode == 1
-    assert "x_px" in run.stderr
+    assert "within 0..600 px" in run.stderr
