@@ -1,4 +1,4 @@
-"""Draws the dashboard's panels from a Prometheus: python -m deploy.check.picture http://localhost:9090 OUT.png MINUTES"""
+"""Draws the dashboard's panels: python -m deploy.check.picture http://PROMETHEUS:9090 OUT.png MINUTES"""
 
 import json
 import sys
