@@ -168,7 +168,7 @@ def main(options: Sequence[str]) -> None:
             client.embed(_other(), image_id="other")
             client.segment("other", points=[(10, 10)])
         clicks(tracer, up["encoder"], up["decoder"], PHOTO)
-        through_gateway(tracer, up["gateway"] if "//" in up["gateway"] else f"http://{up['gateway']}", "other")
+        through_gateway(tracer, up["gateway"].rstrip("/"), "other")
     finally:
         process.terminate()
         process.wait(60)

@@ -7,6 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
+import google.rpc
 from google.protobuf.descriptor_pb2 import (
     DescriptorProto,
     EnumDescriptorProto,
@@ -76,10 +77,10 @@ def api() -> str:
     """Services, then messages, with the protos' own comments."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "all"
-        google = resources.files("grpc_tools") / "_proto"
-        status = Path(str(resources.files("google.rpc"))).parents[1]
+        well_known = resources.files("grpc_tools") / "_proto"
+        status = Path(google.rpc.__path__[0]).parents[1]
         files = sorted(str(path) for path in PROTOS.rglob("*.proto"))
-        arguments = ["protoc", f"-I{PROTOS}", f"-I{google}", f"-I{status}", f"--descriptor_set_out={out}"]
+        arguments = ["protoc", f"-I{PROTOS}", f"-I{well_known}", f"-I{status}", f"--descriptor_set_out={out}"]
         if protoc.main([*arguments, "--include_source_info", *files]):
             raise SystemExit("error: protoc failed")
         found = FileDescriptorSet.FromString(out.read_bytes())

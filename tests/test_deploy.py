@@ -111,7 +111,9 @@ def named_settings() -> list[tuple[str, str]]:
     for name, pod in pods():
         found += [(name, entry["name"]) for container in pod["containers"] for entry in container.get("env", ())]
     tokens = documents(DEPLOY / "kubernetes/overlays/gpu-tenants/tokens.yaml")[0]
-    found += [(name, part["value"]["name"]) for name in ("encoder", "decoder") for part in tokens if "env" in part["path"]]
+    found += [
+        (name, part["value"]["name"]) for name in ("encoder", "decoder") for part in tokens if "env" in part["path"]
+    ]
     for service in SETTINGS:
         text = (DEPLOY / f"docker/{service}.Dockerfile").read_text()
         found += [(service, name) for name in re.findall(r"(MASKWIRE_\w+)=", text)]
@@ -151,7 +153,9 @@ def test_services_that_probes_name_exist() -> None:
     from maskwire.v1 import decoder_pb2, encoder_pb2
 
     services = {
-        service.full_name for file in (encoder_pb2, decoder_pb2) for service in file.DESCRIPTOR.services_by_name.values()
+        service.full_name
+        for file in (encoder_pb2, decoder_pb2)
+        for service in file.DESCRIPTOR.services_by_name.values()
     }
     named = {
         action["service"]

@@ -51,7 +51,7 @@ def _has(tool: str) -> bool:
     return True
 
 
-def containers(found: Engine) -> None:
+def containers(found: Engine, picture: Path | None) -> None:
     """Starts the compose file and tries it."""
     for image in _IMAGES:
         size = int(found.docker("image", "inspect", "--format", "{{.Size}}", f"maskwire/{image}"))
@@ -59,7 +59,14 @@ def containers(found: Engine) -> None:
         assert image != "decoder" or size < _MAX_DECODER_BYTES, "the decoder's image is too large"
     try:
         found.compose("--profile", "observe", "up", "--detach", "--no-build", "--wait", *_UP)
-        command = [*found.inside, sys.executable, "-m", "deploy.check.probes", found.host]
+        command = [
+            *found.inside,
+            sys.executable,
+            "-m",
+            "deploy.check.probes",
+            found.host,
+            *([str(picture)] if picture else []),
+        ]
         subprocess.run(command, check=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
     except BaseException:
         print(found.compose("logs", "--tail", "15", check=False)[-8000:], file=sys.stderr)
@@ -73,6 +80,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="Where a private engine keeps its data (several GB); else /tmp.")
     parser.add_argument("--files", action="store_true", help="Validate files only.")
     parser.add_argument("--built", action="store_true", help="Take the images as they are.")
+    parser.add_argument("--picture", type=Path, help="Draw the dashboard under load into this PNG file.")
     arguments = parser.parse_args()
     os.chdir(ROOT)
     files()
@@ -82,14 +90,14 @@ def main() -> None:
     if machine is not None:
         if not arguments.built:
             machine.compose("build")
-        containers(machine)
+        containers(machine, arguments.picture)
         return
     if not arguments.built:
         subprocess.run(["deploy/check/build.sh"], check=True)
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         names = [f"docker.io/maskwire/{image}" for image in _IMAGES] + ["docker.io/prom/prometheus:v3.5.0"]
         with engine.private(Path(folder), names) as found:
-            containers(found)
+            containers(found, arguments.picture)
     print("all promises kept")
 
 

@@ -7,7 +7,7 @@ for name in redis envoy decoder gateway encoder; do
   tag=maskwire/$name
   [[ $name == encoder ]] && tag=maskwire/encoder:cpu
   # shellcheck disable=SC2086  # BUILD_VOLUMES is a list of arguments
-  buildah bud --isolation chroot --format docker --pull-never ${BUILD_VOLUMES:-} --build-arg TORCH_ARGS="${TORCH_ARGS:-}" \
+  buildah bud --isolation chroot --format docker --pull-never --layers ${BUILD_VOLUMES:-} --build-arg TORCH_ARGS="${TORCH_ARGS:-}" \
     --tag "docker.io/$tag" --file "deploy/docker/$name.Dockerfile" . >"${LOGS:-/tmp}/build-$name.log" 2>&1 \
     || { tail -30 "${LOGS:-/tmp}/build-$name.log" >&2; exit 1; }
   echo "built $tag"

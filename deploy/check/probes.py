@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.check.engine import Engine
+from deploy.check.picture import ask, draw
 
 ROOT = Path(__file__).parents[2]
 PHOTO = ROOT / "clients/web/maskwire_web/sample.jpg"
@@ -24,8 +25,9 @@ _POINT = [(300, 200)]
 class Probes:
     """Each method is a trial; it raises AssertionError where a promise is not kept."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, pictures: Sequence[str] = ()) -> None:
         self._engine = engine
+        self._pictures = pictures
 
     def run(self) -> None:
         for probe in (
@@ -35,6 +37,7 @@ class Probes:
             self.nobody_is_root,
             self.metrics_are_scraped,
             self.decoder_is_replaced,
+            self.load_shows,
             self.drain,
         ):
             started = time.monotonic()
@@ -119,6 +122,24 @@ class Probes:
         assert not failed, failed[:3]
         assert len(self._containers("decoder")) == 2
         return f"{len(done)} clicks and session clicks, none failed; the slowest took {max(done):.2f} s"
+
+    def load_shows(self) -> str:
+        """Under load the queue that encoders are scaled by grows, and then it is empty again."""
+        depth = 'sum(maskwire_queue_waiting{job="encoder"})'
+        random = np.random.default_rng()
+        images = [random.integers(0, 256, (80, 100, 3), np.uint8) for _ in range(48)]
+        with self._client() as client, self._clicking(client) as (done, failed):
+            for _ in client.embed_many(images, bulk=True):
+                pass
+            time.sleep(12)
+        assert not failed, failed[:3]
+        found = ask("http://localhost:9090", depth, time.time() - 180, time.time())
+        values = [float(value) for _, value in found[0]["values"]]
+        assert max(values) > 4, values
+        assert values[-1] == 0, values
+        for path in self._pictures:
+            draw("http://localhost:9090", Path(path), 5)
+        return f"{len(done)} clicks beside {len(images)} images; at most {max(values):.0f} waited, at last 0"
 
     def drain(self) -> str:
         """SIGTERM under clicks: exit 0, and no click fails that another decoder can answer."""
@@ -221,4 +242,4 @@ def _get(address: str) -> bytes:
 
 
 if __name__ == "__main__":
-    Probes(Engine(sys.argv[1] if len(sys.argv) > 1 else "")).run()
+    Probes(Engine(sys.argv[1] if len(sys.argv) > 1 else ""), sys.argv[2:]).run()

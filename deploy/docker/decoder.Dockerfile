@@ -13,7 +13,8 @@ COPY clients clients
 COPY services services
 # The encoder and its weights are not a decoder's business.
 RUN rm -rf services/encoder/maskwire_encoder/* clients/web/maskwire_web/* \
-    && /opt/tools/bin/pip --python /opt/venv/bin/python install --no-deps --no-build-isolation . \
+    && /opt/tools/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
+    && /opt/tools/bin/pip --python /opt/venv/bin/python install --no-deps --no-index /wheels/*.whl \
     && /opt/tools/bin/cyclonedx-py environment --of JSON -o /opt/venv/sbom.json /opt/venv/bin/python
 
 FROM ${PYTHON_IMAGE}

@@ -16,7 +16,7 @@ class Settings(BaseSettings):
     """What every server has."""
 
     model_config = SettingsConfigDict(
-        env_prefix="MASKWIRE_", cli_kebab_case=True, cli_hide_none_type=True, extra="ignore"
+        env_prefix="MASKWIRE_", env_ignore_empty=True, cli_kebab_case=True, cli_hide_none_type=True, extra="ignore"
     )
 
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")

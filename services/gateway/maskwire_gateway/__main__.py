@@ -2,6 +2,7 @@
 
 import importlib.util
 import logging
+import signal
 import ssl
 from pathlib import Path
 
@@ -45,6 +46,8 @@ def main() -> None:
         ws_max_size=_MAX_FRAME_BYTES,
         ws_per_message_deflate=False,  # a mask as RLE is a few kB; compressing it would cost more than sending it
     )
+    for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn drains, and then gives the signal again
+        signal.signal(number, lambda *_: None)
     try:
         uvicorn.Server(config).run()
     finally:
