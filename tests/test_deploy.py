@@ -201,8 +201,7 @@ def test_locks_name_a_hash_for_each_package_and_fit_the_project(service: str) ->
     assert text.count("==") == len(pins) <= text.count("--hash=sha256:")
     assert {"grpcio", "protobuf", "prometheus-client", "opentelemetry-sdk"} <= set(pins)
     assert not {"torch", "torchvision"} & set(pins)
-    if service != "encoder":
-        assert not {name for name in pins if name.startswith("nvidia")}
+    assert not {name for name in pins if name.startswith(("nvidia", "cuda"))}
 
 
 def test_references_are_current() -> None:
