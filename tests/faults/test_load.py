@@ -21,7 +21,8 @@ from .world import World
 @pytest.mark.fault(25)
 @pytest.mark.parametrize("kind", ["encoder", "decoder"])
 def test_ten_times_too_much(world: World, note: Observation, kind: str) -> None:
-    note.injected = "calls with deadlines of 2 s for 5 s, ten times as many as were answered one after another before"
+    work = {"encoder": "a model slowed by 0.1 s an image", "decoder": "20 prompts a call"}[kind]
+    note.injected = f"calls with deadlines of 2 s for 5 s, ten times the rate of one after another; {work}"
     server = (world.encoders if kind == "encoder" else world.decoders)[0]
     stored = world.calm.embed(picture(250))
     point = types_pb2.Prompt(points=[types_pb2.Point(x_px=30, y_px=20)])
@@ -46,7 +47,8 @@ def test_ten_times_too_much(world: World, note: Observation, kind: str) -> None:
                 await upload
         except grpc.aio.AioRpcError as error:
             codes[details(error)[1] if error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED else error.code().name] += 1
-            refused_ms.append((time.perf_counter() - started) * 1e3)
+            if error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED:
+                refused_ms.append((time.perf_counter() - started) * 1e3)
         else:
             codes["answered"] += 1
             answered_ms.append((time.perf_counter() - started) * 1e3)
@@ -83,7 +85,8 @@ def test_ten_times_too_much(world: World, note: Observation, kind: str) -> None:
     note.observed = (
         f"{rate:.0f}/s before; of {sum(codes.values())} calls {codes['answered']} answered in their 2 s (half within "
         f"{statistics.median(answered_ms):.0f} ms), {codes['QUEUE_FULL']} refused (half within "
-        f"{statistics.median(refused_ms):.0f} ms), {codes['DEADLINE_EXCEEDED']} too late; SERVING all the time"
+        f"{statistics.median(refused_ms):.0f} ms, {sum(ms < 50 for ms in refused_ms) / len(refused_ms):.0%} within 50 "
+        f"ms, the slowest {refused_ms[-1]:.0f} ms), {codes['DEADLINE_EXCEEDED']} too late; SERVING all the time"
     )
 
 

@@ -17,6 +17,7 @@ T = TypeVar("T")
 
 _URGENT_IN_A_ROW = 3
 _SMOOTHING = 0.1
+_CAUTION = 1.5  # the pace of late is an average, and slower when more comes in
 _QUEUE = STAGES.labels("queue")
 
 
@@ -82,7 +83,7 @@ class Turns:
             ahead = own + sum(min(len(jobs), own) for other, jobs in lane.items() if other != caller)
             rest = self._waiting[not urgent]
             between = min(rest, ahead // _URGENT_IN_A_ROW if urgent else ahead * _URGENT_IN_A_ROW)
-            expected_s = (ahead + between) * self._job_s / self.threads
+            expected_s = _CAUTION * (ahead + between + self._running) * self._job_s / self.threads
         if waiting and left_s is not None and expected_s > left_s:
             raise ResourceExhausted(
                 "QUEUE_FULL",

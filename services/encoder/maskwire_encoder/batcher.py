@@ -14,6 +14,7 @@ Result = TypeVar("Result")
 
 _SMOOTHING = 0.1
 _RETRY_S = (0.1, 10.0)
+_CAUTION = 1.5  # the pace of late is an average, and slower when more comes in
 
 
 @dataclass
@@ -54,6 +55,8 @@ class Batcher(Generic[Item, Result]):
         max_wait_s: How long work waits for others to share a batch while another batch runs.
         limit: How much may wait.
         may_start: Asked before a batch starts; after it said no, `poke` when it would say yes.
+        beyond: How much is on its way behind this batcher and goes before what comes now, and the seconds that each
+            takes there. Where it is given, what would not be done before its deadline is refused.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Batcher(Generic[Item, Result]):
         max_wait_s: float = 0,
         limit: int,
         may_start: Callable[[], bool] = lambda: True,
+        beyond: Callable[[], tuple[int, float]] | None = None,
     ) -> None:
         self.name = name
         self.tally = Tally()
@@ -75,6 +79,7 @@ class Batcher(Generic[Item, Result]):
         self._max_wait_s = max_wait_s
         self._limit = limit
         self._may_start = may_start
+        self._beyond = beyond
         self._room: WaitingRoom[Item] = WaitingRoom()
         self._tickets: dict[Demand, Ticket[Item]] = {}  # those that wait, in the order they came
         self._batches: set[asyncio.Task[None]] = set()
@@ -125,7 +130,11 @@ class Batcher(Generic[Item, Result]):
             DeadlineExceeded: The deadline passed before it was its turn.
         """
         loop = asyncio.get_running_loop()
-        in_time = loop.time() + (self._room.ahead(demand) + 1) * self.item_s <= demand.deadline
+        in_time = True
+        if self._beyond is not None:
+            further, further_s = self._beyond()
+            expected_s = (self._room.ahead(demand) + further + 1) * max(self.item_s, further_s)
+            in_time = loop.time() + expected_s * _CAUTION <= demand.deadline
         if self.waiting >= self._limit or (self.waiting and not in_time):
             self.tally.refused += 1
             raise ResourceExhausted(

@@ -53,6 +53,7 @@ class Pipeline:
         most = max(model.largest for model in models)
         cuda = models[0].device.type == "cuda"
         at_once = 2 if cuda else 1  # on CUDA, a batch's transfers overlap with another's products
+        self._at_once = at_once
         readers = settings.readers or (os.cpu_count() or 2 if cuda else 2)
         self._ahead = max(readers, 2 * most)
         self._writing = 0
@@ -61,7 +62,12 @@ class Pipeline:
         self._encoding = ThreadPoolExecutor(at_once, "model")
         self._storing = ThreadPoolExecutor(settings.writers, "store writer")
         self.readers: Batcher[bytes, Pixels] = Batcher(
-            "encoder", self._read, at_once=readers, limit=settings.queue_limit, may_start=self._has_room
+            "encoder",
+            self._read,
+            at_once=readers,
+            limit=settings.queue_limit,
+            may_start=self._has_room,
+            beyond=self._on_the_way,
         )
         self.model: Batcher[Tensor, Tensors] = Batcher(
             "model",
@@ -149,6 +155,11 @@ class Pipeline:
         """To be called after a demand was joined by another."""
         self.readers.hurry(demand)
         self.model.hurry(demand)
+
+    def _on_the_way(self) -> tuple[int, float]:
+        done = self.model.tally
+        each_s = done.busy_s / done.done / self._at_once if done.done else 0.0
+        return self.readers.running + self.model.waiting + self.model.running, each_s
 
     def _has_room(self) -> bool:
         ahead = self.readers.running + self.model.waiting
