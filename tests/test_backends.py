@@ -34,7 +34,7 @@ def small(config: str) -> Any:
     [
         "sam2.1/sam2.1_hiera_t",
         "sam2.1/sam2.1_hiera_s",
-        "sam2.1/sam2.1_hiera_b+",
+        pytest.param("sam2.1/sam2.1_hiera_b+", marks=pytest.mark.slow),
         pytest.param("sam2.1/sam2.1_hiera_l", marks=pytest.mark.slow),
         "sam2/sam2_hiera_t",
     ],

@@ -125,7 +125,7 @@ def test_the_link_is_bad(world: World, note: Observation, link: str) -> None:
         uploads = world.load(world.encoders[0]).encoded - before.encoded
     assert failed_s < 3
     assert connections <= 6  # one each for two clients, and what keepalive gave up
-    assert uploads <= 4
+    assert uploads <= 6  # a busy encoder may outlast a try
     note.observed = (
         f"three masks and a session right in {calm_s:.1f} s; an upload with a deadline of 1 s failed after "
         f"{failed_s:.2f} s; {connections} connections, no image twice"

@@ -135,9 +135,9 @@ def test_the_store_is_loading(world: World, note: Observation, tmp_path: Path) -
         pipeline.set(f"filler:{index}", "x" * 100)
     pipeline.execute()
     raw.execute_command("SAVE")
+    decoder = processes.decoder(tmp_path, f"redis://127.0.0.1:{first.port}/0").start().wait()
     first.end()
     server = processes.store(tmp_path, *slow, port=first.port).start()
-    decoder = processes.decoder(tmp_path, f"redis://127.0.0.1:{first.port}/0").start().wait()
     try:
         loading = contextlib.closing(Store(f"redis://127.0.0.1:{first.port}/0"))
         with loading as opened:
