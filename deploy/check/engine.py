@@ -34,14 +34,15 @@ class Engine:
 
     def docker(self, *command: str, check: bool = True) -> str:
         """Gives a command of docker's."""
-        return call("docker", *command, check=check, **self._environment)
+        return call("docker", *command, check=check, **self.environment)
 
     def compose(self, *command: str, check: bool = True, **environment: str) -> str:
         """Gives a command of docker compose's, on this repository's file."""
-        return call(*_compose(), *command, check=check, **self._environment, **environment)
+        return call(*_compose(), *command, check=check, **self.environment, **environment)
 
     @property
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
+        """What docker's programs need to find it."""
         return {"DOCKER_HOST": self.host} if self.host else {}
 
 

@@ -14,7 +14,8 @@ COPY services services
 RUN rm -rf services/encoder/maskwire_encoder/* services/decoder/maskwire_decoder/* \
     && /opt/tools/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
     && /opt/tools/bin/pip --python /opt/venv/bin/python install --no-deps --no-index /wheels/*.whl \
-    && /opt/tools/bin/cyclonedx-py environment --of JSON -o /opt/venv/sbom.json /opt/venv/bin/python
+    && /opt/tools/bin/cyclonedx-py environment --of JSON -o /opt/venv/sbom.json /opt/venv/bin/python \
+    && find /opt/venv -type d -name tests -prune -exec rm -rf {} +
 
 FROM ${PYTHON_IMAGE}
 COPY --from=build /opt/venv /opt/venv
