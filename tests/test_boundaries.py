@@ -15,6 +15,7 @@ PACKAGES = {
     "maskwire_decoder": ROOT / "services/decoder/maskwire_decoder",
     "maskwire_gateway": ROOT / "services/gateway/maskwire_gateway",
     "maskwire_web": ROOT / "clients/web/maskwire_web",
+    "maskwire_adapters": ROOT / "clients/adapters/maskwire_adapters",
     "training": ROOT / "training",
 }
 # What each package may import of the others. Of the client, servers take the stubs alone.
@@ -35,6 +36,13 @@ ALLOWED = {
         "maskwire_core.tracing",
     },
     "maskwire_web": set(),
+    # They read requests and tell errors as the gateway does.
+    "maskwire_adapters": {
+        "maskwire",
+        "maskwire_gateway.bodies",
+        "maskwire_gateway.pictures",
+        "maskwire_gateway.problems",
+    },
     "training": {"maskwire", "maskwire_core", "maskwire_encoder"},
 }
 

@@ -15,11 +15,13 @@ class Web:
         port: Of 127.0.0.1.
         files: By path.
         asked: Paths that were asked for, with the header Host.
+        authorizations: The header Authorization of each request.
     """
 
     port: int = 0
     files: dict[str, bytes] = field(default_factory=dict)
     asked: list[tuple[str, str]] = field(default_factory=list)
+    authorizations: list[str | None] = field(default_factory=list)
 
 
 @contextlib.contextmanager
@@ -29,6 +31,7 @@ def serving() -> Iterator[Web]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             served.asked.append((self.path, self.headers["Host"]))
+            served.authorizations.append(self.headers["Authorization"])
             if self.path.startswith("/redirect"):
                 self.send_response(302)
                 self.send_header("Location", "/picture.jpg")

@@ -44,18 +44,23 @@ class Pictures:
                     "image.value",
                 )
             return await self._fetcher.fetch(picture.value, self._max_bytes, body)
-        data = await asyncio.to_thread(_decode, picture.value)
+        data = await asyncio.to_thread(decode, picture.value)
         body.hold(len(data))
         if len(data) > self._max_bytes:
             raise Problem(413, f"the image is larger than {self._max_bytes} bytes", "IMAGE_TOO_LARGE", "image.value")
         return data
 
 
-def _decode(value: str) -> bytes:
+def decode(value: str, field: str = "image.value") -> bytes:
+    """The bytes of base64 or a data URI.
+
+    Raises:
+        Problem: It is neither, or empty; `field` says where it was.
+    """
     if value[:5].lower() == "data:":
         start, comma, value = value.partition(",")
         if not comma or not start.lower().rstrip().endswith(";base64"):
-            raise Problem(400, "the data URI has no base64 in it", "BAD_BASE64", "image.value")
+            raise Problem(400, "the data URI has no base64 in it", "BAD_BASE64", field)
     try:
         try:
             data = base64.b64decode(value, validate=True)
@@ -64,8 +69,8 @@ def _decode(value: str) -> bytes:
             data = base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
         raise Problem(
-            400, f"the value is no base64 ({error}); encode the image file's bytes", "BAD_BASE64", "image.value"
+            400, f"the value is no base64 ({error}); encode the image file's bytes", "BAD_BASE64", field
         ) from error
     if not data:
-        raise Problem(400, "the image is empty", "EMPTY_IMAGE", "image.value")
+        raise Problem(400, "the image is empty", "EMPTY_IMAGE", field)
     return data

@@ -1,0 +1,1 @@
+"""Maskwire behind the interfaces of labelling tools: Label Studio, CVAT, X-AnyLabeling."""

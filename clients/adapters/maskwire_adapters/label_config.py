@@ -1,0 +1,57 @@
+"""Where in a Label Studio project masks belong: its labelling configuration."""
+
+from dataclasses import dataclass
+from typing import Literal
+from xml.etree import ElementTree
+
+from maskwire_gateway.problems import Problem
+
+_FIELD = "label_config"
+_KINDS: dict[str, Literal["brushlabels", "polygonlabels"]] = {
+    "BrushLabels": "brushlabels",
+    "PolygonLabels": "polygonlabels",
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """What masks are written with.
+
+    Attributes:
+        kind: Form of the masks.
+        from_name: Name of the labels' tag.
+        to_name: Name of the image's tag.
+        value: Key of the image in a task's data.
+    """
+
+    kind: Literal["brushlabels", "polygonlabels"]
+    from_name: str
+    to_name: str
+    value: str
+
+
+def target(config: str) -> Target:
+    """The first BrushLabels of a configuration, else the first PolygonLabels, and the Image that they belong to.
+
+    Raises:
+        Problem: It is no XML, or has no such tags.
+    """
+    if "<!" in config.replace("<!--", ""):
+        raise Problem(400, "a labelling configuration has no document type", "BAD_LABEL_CONFIG", _FIELD)
+    try:
+        root = ElementTree.fromstring(config)
+    except ElementTree.ParseError as error:
+        raise Problem(400, f"the labelling configuration is no XML: {error}", "BAD_LABEL_CONFIG", _FIELD) from error
+    images = {tag.get("name"): tag.get("value", "") for tag in root.iter("Image")}
+    for name, kind in _KINDS.items():
+        for tag in root.iter(name):
+            for to_name in tag.get("toName", "").split(","):
+                if tag.get("name") and images.get(to_name, "").startswith("$"):
+                    return Target(kind, tag.get("name", ""), to_name, images[to_name][1:])
+    raise Problem(
+        400,
+        "the labelling configuration has no BrushLabels or PolygonLabels with a name and the toName of an "
+        '<Image name="..." value="$..."/>; add one to the project',
+        "BAD_LABEL_CONFIG",
+        _FIELD,
+    )

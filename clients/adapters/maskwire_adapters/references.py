@@ -1,0 +1,97 @@
+"""Images as Label Studio's tasks name them."""
+
+import asyncio
+import contextlib
+from pathlib import Path
+
+import httpx
+from maskwire_gateway.pictures import decode
+from maskwire_gateway.problems import Problem
+
+_MAX_BYTES = 64 << 20
+_TIMEOUT_S = 30
+_LOCAL = "/data/local-files/"
+
+
+class References:
+    """Reads the images of tasks from the places that were allowed, and from nowhere else.
+
+    Args:
+        host: Address of Label Studio, https://...; None: nothing is fetched.
+        token: Its API token, sent to it alone.
+        files: Folder that /data/local-files/?d=... names files in; None: Label Studio is asked for them.
+    """
+
+    def __init__(self, host: str | None = None, token: str | None = None, files: Path | None = None) -> None:
+        self._host = httpx.URL(host) if host else None
+        self._headers = {"Authorization": f"Token {token}"} if token else {}
+        self._files = files.resolve() if files else None
+
+    async def read(self, reference: str, field: str) -> bytes:
+        """The image file.
+
+        Args:
+            reference: A data URI, a path within Label Studio, or a URL of it.
+            field: Where it was, for errors.
+
+        Raises:
+            Problem: It is somewhere else, or cannot be had.
+        """
+        if reference[:5].lower() == "data:":
+            return await asyncio.to_thread(decode, reference, field)
+        try:
+            url = httpx.URL(reference)
+            if self._files is not None and not url.host and url.path == _LOCAL:
+                return await asyncio.to_thread(_read, self._files, url.params.get("d", ""), field)
+            if self._host is None:
+                raise Problem(
+                    400,
+                    "images are fetched from Label Studio alone, and its address is not known: start the adapter with "
+                    "--host-url and --api-token, or with --files for local files",
+                    "URLS_OFF",
+                    field,
+                )
+            url = self._host.join(url)
+        except httpx.InvalidURL as error:
+            raise Problem(400, f"the URL cannot be read: {error}", "BAD_URL", field) from error
+        if (url.scheme, url.host, url.port) != (self._host.scheme, self._host.host, self._host.port) or url.userinfo:
+            raise Problem(
+                400, f"images are fetched from {self._host} alone, not from {url.scheme}://{url.host}", "BAD_URL", field
+            )
+        return await self._fetch(url, field)
+
+    async def _fetch(self, url: httpx.URL, field: str) -> bytes:
+        data = bytearray()
+        try:
+            async with (
+                asyncio.timeout(_TIMEOUT_S),
+                httpx.AsyncClient(trust_env=False, follow_redirects=False, headers=self._headers) as http,
+                http.stream("GET", url) as response,
+            ):
+                if response.status_code != 200:
+                    raise Problem(
+                        400,
+                        f"Label Studio answered {response.status_code} for the image; is --api-token right, and is the "
+                        "file its own, not one of a cloud storage?",
+                        "URL_FAILED",
+                        field,
+                    )
+                async for chunk in response.aiter_bytes():
+                    data += chunk
+                    if len(data) > _MAX_BYTES:
+                        raise Problem(413, f"the image is larger than {_MAX_BYTES} bytes", "IMAGE_TOO_LARGE", field)
+        except (httpx.HTTPError, TimeoutError) as error:
+            raise Problem(
+                400, f"the image cannot be fetched: {error or type(error).__name__}", "URL_FAILED", field
+            ) from error
+        return bytes(data)
+
+
+def _read(folder: Path, name: str, field: str) -> bytes:
+    with contextlib.suppress(OSError, ValueError):  # ValueError: a null character in the name
+        path = (folder / name.lstrip("/")).resolve()
+        if path.is_relative_to(folder) and path.is_file():
+            if path.stat().st_size > _MAX_BYTES:
+                raise Problem(413, f"the image is larger than {_MAX_BYTES} bytes", "IMAGE_TOO_LARGE", field)
+            return path.read_bytes()
+    raise Problem(400, f"there is no file {name!r} in the folder of --files", "NO_SUCH_FILE", field)

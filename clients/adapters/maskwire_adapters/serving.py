@@ -1,0 +1,101 @@
+"""What the adapters share: an application over one client, requests read, errors told."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+from maskwire import AsyncClient, MaskwireError
+from maskwire_gateway.bodies import Bodies
+from maskwire_gateway.problems import Problem, problem_of
+from pydantic import BaseModel, ValidationError
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+Form = TypeVar("Form", bound=BaseModel)
+
+_BODY_BYTES = 64 << 20
+_MEMORY_BYTES = 512 << 20
+_BODY_TIMEOUT_S = 60
+
+
+class Reader:
+    """Reads JSON requests and answers them in JSON."""
+
+    def __init__(self) -> None:
+        self._bodies = Bodies(_MEMORY_BYTES, _BODY_TIMEOUT_S)
+
+    def post(self, path: str, form: type[Form], answer: Callable[[Form], Awaitable[Any]]) -> Route:
+        """A route; requests that do not fit the form are answered with 400 and the field that is wrong."""
+
+        async def endpoint(request: Request) -> Response:
+            async with self._bodies.receive(request, _BODY_BYTES) as body:
+                content = await answer(await asyncio.to_thread(_parse, form, body.data))
+                return await asyncio.to_thread(JSONResponse, content)  # a mask as nested lists takes its time
+
+        return Route(path, endpoint, methods=["POST"])
+
+
+def get(path: str, answer: Callable[[Request], Awaitable[Any]]) -> Route:
+    """A route that answers in JSON."""
+
+    async def endpoint(request: Request) -> Response:
+        return JSONResponse(await answer(request))
+
+    return Route(path, endpoint)
+
+
+def application(
+    routes: Sequence[BaseRoute], client: AsyncClient, tell: Callable[[Problem], Any] = Problem.content
+) -> Starlette:
+    """An adapter.
+
+    Args:
+        routes: Its own.
+        client: Closed when it stops.
+        tell: An error as the tool's JSON has it.
+    """
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with client:
+            yield
+
+    async def failed(request: Request, error: Exception) -> Response:
+        problem = problem_of(error)
+        return JSONResponse(tell(problem), problem.status, problem.headers)
+
+    async def no_route(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        problem = Problem(error.status_code, f"{request.method} {request.url.path}: {error.detail.lower()}", "NO_ROUTE")
+        return JSONResponse(tell(problem), error.status_code, error.headers)
+
+    handlers: dict[Any, Any] = {
+        Problem: failed,
+        MaskwireError: failed,
+        HTTPException: no_route,
+        Exception: failed,
+    }
+    return Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
+
+
+def unfit(error: ValidationError, within: str = "") -> Problem:
+    """What is wrong with a value that does not fit its form.
+
+    Args:
+        error: Of pydantic; its first complaint is told.
+        within: Path of the value in the request.
+    """
+    first = error.errors(include_url=False, include_input=False)[0]
+    path = within + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
+    return Problem(400, first["msg"], "BAD_REQUEST", path.lstrip("."))
+
+
+def _parse(form: type[Form], data: bytes) -> Form:
+    try:
+        return form.model_validate_json(data)
+    except ValidationError as error:
+        raise unfit(error) from error
