@@ -180,6 +180,8 @@ def test_label_studio_gets_polygons_where_the_project_has_them(
 def test_label_studio_asks_for_nothing_before_a_click(label_studio: httpx.Client, photo: Path) -> None:
     for regions in (None, []):
         assert label_studio.post("/predict", json=prediction(data_uri(photo), regions)).json() == {"results": []}
+    without = prediction(data_uri(photo), None) | {"params": None}
+    assert label_studio.post("/predict", json=without).json() == {"results": []}
 
 
 def test_label_studio_names_local_files(label_studio: httpx.Client, photo: Path) -> None:

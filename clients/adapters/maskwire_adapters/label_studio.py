@@ -50,7 +50,7 @@ class _Params(BaseModel):
 class _Predict(BaseModel):
     tasks: list[dict[str, Any]] = Field(min_length=1)
     label_config: str
-    params: _Params = _Params()
+    params: _Params | None = None
 
 
 class _Setup(BaseModel):
@@ -90,7 +90,7 @@ class LabelStudio:
         return {"status": "UP", "model_class": "Maskwire"}
 
     async def setup(self, form: _Setup) -> dict[str, Any]:
-        """Called when a project is connected: its configuration must have a place for masks, and an encoder answer."""
+        """When a project is connected: its configuration must have a place for masks, and the encoder the model."""
         target(form.label_config)
         return {"model_version": await self._segmenter.model()}
 
@@ -101,7 +101,7 @@ class LabelStudio:
     async def predict(self, form: _Predict) -> dict[str, Any]:
         """The mask for what was clicked in the first task; no results where nothing was."""
         place = target(form.label_config)
-        regions = _regions(form.params.context)
+        regions = _regions(form.params.context if form.params else None)
         if not regions:
             return {"results": []}
         field = f"tasks[0].data.{place.value}"
@@ -167,9 +167,12 @@ def _prompt(regions: list[_Region], image: EmbeddedImage) -> Prompt:
     """Percent as pixels: all key points, and the latest rectangle."""
     points = [region for region in regions if region.type == "keypointlabels"]
     box = next((region.value for region in reversed(regions) if region.type == "rectanglelabels"), None)
-    x, y = image.width / 100, image.height / 100
+
+    def pixels(x: float, y: float) -> tuple[float, float]:
+        return x * image.width / 100, y * image.height / 100
+
     return Prompt(
-        points=[(point.value.x * x, point.value.y * y) for point in points] or None,
+        points=[pixels(point.value.x, point.value.y) for point in points] or None,
         labels=[int(point.is_positive) for point in points] or None,
-        box=(box.x * x, box.y * y, (box.x + box.width) * x, (box.y + box.height) * y) if box else None,
+        box=(*pixels(box.x, box.y), *pixels(box.x + box.width, box.y + box.height)) if box else None,
     )
