@@ -191,8 +191,9 @@ class Probes:
                 with client.session(image_id=names[0]) as stream:
                     while not over.is_set():
                         started = time.monotonic()
+                        stream.new_object()
                         stream.click(40, 40)
-                        stream.clear()
+                        stream.remove_object()
                         done.append(time.monotonic() - started)
             except Exception as error:
                 failed.append(f"session: {error!r}")
