@@ -4,9 +4,11 @@ import asyncio
 import io
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 from conftest import Stack, free_port
@@ -20,7 +22,7 @@ from maskwire import (
     Prompt,
     ServerUnavailable,
 )
-from maskwire.v1 import decoder_pb2
+from maskwire.v1 import decoder_pb2, encoder_pb2, encoder_pb2_grpc
 from PIL import Image
 
 
@@ -291,3 +293,26 @@ def test_a_prefetched_image_is_in_the_decoders_memory_at_the_first_click(stack: 
             if fetched:
                 client.prefetch(image_id=name)
             assert decoder.Segment(decoder_pb2.SegmentRequest(image_id=name)).timings.in_memory == fetched
+
+
+def test_a_call_that_a_stopping_server_cancels_is_made_again() -> None:
+    """gRPC answers CANCELLED to what came while it shuts down and was not begun."""
+
+    class Stopping(encoder_pb2_grpc.EncoderServiceServicer):
+        calls = 0
+
+        def ListModels(self, request: Any, context: Any) -> encoder_pb2.ListModelsResponse:
+            self.calls += 1
+            if self.calls == 1:
+                context.abort(grpc.StatusCode.CANCELLED, "CANCELLED")
+            return encoder_pb2.ListModelsResponse(models=[encoder_pb2.ModelInfo(name="found")])
+
+    server = grpc.server(ThreadPoolExecutor(1))
+    encoder_pb2_grpc.add_EncoderServiceServicer_to_server(Stopping(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        with Client(f"127.0.0.1:{port}") as client:
+            assert [model.name for model in client.models()] == ["found"]
+    finally:
+        server.stop(None)

@@ -79,6 +79,8 @@ _KINDS: dict[int, type[MaskwireError]] = {
     grpc.StatusCode.NOT_FOUND.value[0]: ImageNotFound,
     grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]: Overloaded,
     grpc.StatusCode.UNAVAILABLE.value[0]: ServerUnavailable,
+    # Of a cancel of our own asyncio tells. A server that stops answers so what it had not begun.
+    grpc.StatusCode.CANCELLED.value[0]: ServerUnavailable,
     grpc.StatusCode.DEADLINE_EXCEEDED.value[0]: DeadlineExceeded,
 }
 
