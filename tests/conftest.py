@@ -14,14 +14,17 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import grpc
+import httpx
 import numpy as np
 import pytest
+import redis
 import torch
 from maskwire import Client
 from maskwire.cli.status import health
 from maskwire.cli.supervisor import leashed
 from maskwire.cli.up import _answers_http, _store_program
 from maskwire.v1 import decoder_pb2_grpc, encoder_pb2_grpc
+from maskwire_core.store import Store
 from PIL import Image
 from reference import build_tiny
 from web import Web, serving
@@ -208,6 +211,31 @@ def running_gateway(stack: "Servers", *options: str, decoder: str = "", port: in
 def gateway(stack: Stack) -> Iterator[str]:
     with running_gateway(stack) as (address, _):
         yield address
+
+
+@pytest.fixture(scope="module")
+def http(gateway: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=gateway, timeout=60) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def client(stack: Stack) -> Iterator[Client]:
+    with stack.client() as client:
+        yield client
+
+
+@pytest.fixture
+def raw(store_url: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(store_url) as connection:
+        connection.flushall()
+        yield connection
+
+
+@pytest.fixture
+def store(store_url: str, raw: redis.Redis) -> Iterator[Store]:
+    with contextlib.closing(Store(store_url)) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="session")

@@ -27,18 +27,6 @@ from web import Web
 CLICK = {"points": [{"x_px": 260, "y_px": 130}]}
 
 
-@pytest.fixture(scope="module")
-def http(gateway: str) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=gateway, timeout=60) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def client(stack: Stack) -> Iterator[Client]:
-    with stack.client() as client:
-        yield client
-
-
 def read(answer: httpx.Response, message: Any) -> Any:
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"] == "application/json"

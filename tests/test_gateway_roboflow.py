@@ -4,7 +4,6 @@ import base64
 import io
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +32,6 @@ BOTH = {**POINTS, **BOX}
 @pytest.fixture(scope="module")
 def encoded(photo: Path) -> dict[str, str]:
     return {"type": "base64", "value": base64.b64encode(photo.read_bytes()).decode()}
-
-
-@pytest.fixture(scope="module")
-def http(gateway: str) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=gateway, timeout=60) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def client(stack: Stack) -> Iterator[Client]:
-    with stack.client() as client:
-        yield client
 
 
 def segment(http: httpx.Client, **body: Any) -> Any:

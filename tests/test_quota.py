@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -43,19 +42,6 @@ def value(number: int, floats: int, namespace: str = "acme", created_at: float =
 
 
 SIZE = len(value(0, 1000))
-
-
-@pytest.fixture
-def raw(store_url: str) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(store_url) as connection:
-        connection.flushall()
-        yield connection
-
-
-@pytest.fixture
-def store(store_url: str, raw: redis.Redis) -> Iterator[Store]:
-    with contextlib.closing(Store(store_url)) as opened:
-        yield opened
 
 
 def test_what_would_expire_first_makes_room(store: Store) -> None:

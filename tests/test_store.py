@@ -30,20 +30,6 @@ BUNDLE = DecoderBundle(
 )
 
 
-@pytest.fixture
-def raw(store_url: str) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(store_url) as connection:
-        connection.flushall()
-        yield connection
-
-
-@pytest.fixture
-def store(store_url: str, raw: redis.Redis) -> Iterator[Store]:
-    opened = Store(store_url)
-    yield opened
-    opened.close()
-
-
 def test_embedding_round_trip(store: Store) -> None:
     value = pack(HEADER, TENSORS)
     assert store.get_embedding("default", KEY) is None
