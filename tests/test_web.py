@@ -2,8 +2,6 @@
 
 import base64
 import json
-import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 from chromium import Tab
-from conftest import Stack, free_port, running_gateway, server
+from conftest import Stack
 from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import expect
@@ -172,50 +170,6 @@ def test_everything_is_found_kept_and_cancelled(tab: Tab, stack: Stack, photo: P
     tab.page.keyboard.press("Escape")
     tab.click(*CLICK)
     tab.until("it.mask")  # clicks go on
-
-
-def test_a_killed_gateway_is_survived(open_tab: OpenTab, stack: Stack, photo: Path) -> None:
-    """Nothing is lost: the page goes on with what was clicked before, and with what is clicked meanwhile."""
-    port = free_port()
-    with running_gateway(stack, port=port) as (address, pid):
-        tab = open_tab(url=address)
-        tab.open_sample()
-        tab.click(*CLICK)
-        tab.until("it.mask")
-        first = tab.mask
-        os.kill(pid, signal.SIGKILL)
-        tab.page.wait_for_selector("#connection[data-state=waiting]")
-        tab.page.keyboard.down("Shift")
-        tab.click(*OUTSIDE)
-        tab.page.keyboard.up("Shift")
-    with running_gateway(stack, port=port) as (_, pid), stack.client() as client:
-        tab.until("it.prompt.points.length === 2")
-        with client.session(photo) as session:
-            session.click(*CLICK)
-            np.testing.assert_array_equal(tab.mask, session.click(*OUTSIDE, positive=False).mask)
-        tab.page.keyboard.press("Control+z")
-        tab.until("it.prompt.points.length === 1")
-        np.testing.assert_array_equal(tab.mask, first)
-        os.kill(pid, signal.SIGKILL)
-
-        # Now the image is gone, too: the page stores it again.
-        image_id = tab.page.evaluate("() => app.editor.session.image.image_id")
-        client.delete(image_id, embedding=True)
-        with server("maskwire_decoder", stack.redis_url) as empty:
-            with running_gateway(stack, decoder=empty, port=port) as (_, pid):
-                tab.page.keyboard.press("Control+Shift+z")
-                tab.until("it.prompt.points.length === 2")
-                assert client.get(image_id).width == 600
-                os.kill(pid, signal.SIGKILL)
-
-            # An image that is opened while the server is away waits for it.
-            tab.page.set_input_files("#file", photo)
-            expect(tab.page.locator("#working-text")).to_have_text("Waiting for the server")
-            with running_gateway(stack, decoder=empty, port=port):
-                tab.until_connected()
-                tab.click(*CLICK)
-                tab.until("it.mask")
-                np.testing.assert_array_equal(tab.mask, first)
 
 
 def test_images_are_dropped_and_pasted_and_other_files_explained(open_tab: OpenTab, photo: Path) -> None:

@@ -56,7 +56,7 @@ class Server:
     @property
     def rss(self) -> int:
         """Resident memory in bytes."""
-        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * PAGE
+        return memory(self.pid)
 
     @property
     def open_files(self) -> int:
@@ -97,6 +97,11 @@ class Server:
         except subprocess.TimeoutExpired:
             self.kill()
             raise
+
+
+def memory(pid: int) -> int:
+    """Resident memory of a process in bytes."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
 
 
 def store(folder: Path, *options: str, port: int = 0, program: str | None = None) -> Server:

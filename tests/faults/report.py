@@ -16,13 +16,6 @@ from .rows import ROWS
 _HERE = Path(__file__).parent
 _DOC = _HERE.parent.parent / "docs" / "reliability.md"
 
-ELSEWHERE = {
-    8: "not injected here; `tests/test_web.py` has it in a browser (`test_a_killed_gateway_is_survived`)",
-    36: "not injected here; `tests/test_tokens.py` and `tests/test_quota.py` have it, mid-stream included",
-    37: "not injected here; `tests/test_gateway.py` has it (`test_urls`, `test_public_addresses`)",
-}
-"""Rows that other tests hold."""
-
 
 def table(observations: list[Observation]) -> list[str]:
     """One line for each row of `ROWS`, whether it was injected or not."""
@@ -30,7 +23,7 @@ def table(observations: list[Observation]) -> list[str]:
     for number, (fault, expected) in ROWS.items():
         seen = [observation for observation in observations if observation.row == number]
         if not seen:
-            injected, observed = "", ELSEWHERE.get(number, "**not yet injected**")
+            injected, observed = "", "**not yet injected**"
         elif len({(one.injected, one.observed) for one in seen}) == 1:
             injected, observed = seen[0].injected, seen[0].observed + _ways(seen)
         else:

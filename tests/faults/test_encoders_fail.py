@@ -186,6 +186,9 @@ def test_deadlines_pass_in_the_queue(world: World, note: Observation) -> None:
     note.injected = "six images with deadlines of 1 s behind one that held the model for longer"
     server = world.encoders[0]
     with world.stub(server) as stub:
+        # Of what an image takes when nothing is held: the six would be refused after a slow one.
+        for call in [stub.EncodeImage.future(frames(picture(2600 + index))) for index in range(24)]:
+            call.result(60)
         before = world.load(server)
         with world.switched("hold", server):
             first = stub.EncodeImage.future(frames(picture(260)))

@@ -1,0 +1,208 @@
+"""Damaged and random HTTP requests and frames of the WebSocket, sent to a running gateway.
+
+Schemathesis makes a part from the gateway's own OpenAPI document, right and wrong by it; the rest are real requests
+with damaged bodies, queries, paths and headers.
+"""
+
+import asyncio
+import base64
+import contextlib
+import json
+import random
+from collections import Counter
+from typing import Any
+
+import httpx
+import requests
+import schemathesis
+import websockets
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis.errors import Unsatisfiable
+from maskwire.v1 import decoder_pb2
+from schemathesis import Case, GenerationMode
+from wire import picture
+
+from .fuzz_messages import conversation
+from .mutations import mutated, random_message
+
+_FINE = {200, 204, 400, 401, 403, 404, 405, 406, 413, 415, 422, 429, 504}
+_UNSENDABLE = (requests.exceptions.InvalidHeader, requests.exceptions.InvalidURL, UnicodeError, ValueError)
+_ODD: list[Any] = [None, True, 0, -1, 1e308, "", "fuzz", "\0", "é" * 200, [], {}, [[]], {"a": [1]}, 2**63, "NaN", -0.5]
+_TIMEOUT_S = 30
+
+Told = tuple[Counter[str], list[str]]
+"""Counts of outcomes, and what went wrong."""
+
+
+def by_schema(address: str, count: int, number: int) -> Told:
+    """Requests to each route as its schema has it, and as it has it not.
+
+    Args:
+        address: Of the gateway.
+        count: Of all requests.
+        number: Seed.
+    """
+    outcomes, wrong = Counter[str](), list[str]()
+    schema = schemathesis.openapi.from_url(f"{address}/openapi.json")
+    operations = [found.ok() for found in schema.get_all_operations()]
+    modes = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
+    each = -(-count // (len(modes) * len(operations)))
+    with requests.Session() as session:
+        for operation in operations:
+            for mode in modes:
+
+                @seed(number)
+                @settings(
+                    max_examples=each,
+                    database=None,
+                    deadline=None,
+                    phases=[Phase.generate],
+                    suppress_health_check=list(HealthCheck),
+                )
+                @given(case=operation.as_strategy(generation_mode=mode))
+                def ask(case: Case) -> None:
+                    try:
+                        answer = case.call(base_url=address, session=session, timeout=_TIMEOUT_S)
+                    except _UNSENDABLE:
+                        return
+                    _tell(outcomes, wrong, f"{case.method} {answer.request.url}", answer)
+
+                with contextlib.suppress(Unsatisfiable):  # where a route has nothing that could be wrong
+                    ask()
+    return outcomes, wrong
+
+
+class Requests:
+    """Real requests, to be damaged.
+
+    Args:
+        pick: Chooses.
+        image_id: Of an image that there is.
+    """
+
+    def __init__(self, pick: random.Random, image_id: str) -> None:
+        self._pick = pick
+        image = {"type": "base64", "value": base64.b64encode(picture(400)).decode()}
+        points = [{"x": 30, "y": 20, "positive": True}]
+        prompt = {"points": [{"x_px": 30, "y_px": 20, "label": 1}], "box": {"x_max_px": 50, "y_max_px": 35}}
+        self._real: list[tuple[str, str, Any]] = [
+            ("POST", "/sam2/embed_image", {"image": image, "image_id": "fuzz-http"}),
+            ("POST", "/sam2/segment_image", {"image": image, "sam2_version_id": "hiera_tiny", "prompts": points}),
+            (
+                "POST",
+                "/sam2/segment_image",
+                {"image_id": "fuzz-http", "format": "rle", "prompts": {"prompts": [{"points": points}]}},
+            ),
+            ("POST", "/v1/images?image_id=sent", picture(400)),
+            ("POST", f"/v1/images/{image_id}/segment", {"prompts": [prompt]}),
+            ("POST", f"/v1/images/{image_id}/masks", {"grid": {"points_per_side": 2}}),
+            ("GET", f"/v1/images/{image_id}", None),
+            ("DELETE", "/v1/images/sent", None),
+            ("GET", "/v1/models", None),
+        ]
+
+    def next(self) -> tuple[str, str, dict[str, str], bytes]:
+        """Method, path and query, headers, body."""
+        pick = self._pick
+        method, path, content = pick.choice(self._real)
+        headers = {"content-type": "application/json"}
+        if isinstance(content, bytes):
+            body = mutated(pick, content)
+            headers["content-type"] = pick.choice(
+                ("image/png", "application/octet-stream", "multipart/form-data; boundary=x")
+            )
+        elif content is None:
+            body = b""
+        elif pick.random() < 0.6:
+            body = json.dumps(self._changed(content)).encode()
+        else:
+            body = mutated(pick, json.dumps(content).encode())
+        match pick.randrange(12):
+            case 0:
+                headers["content-type"] = pick.choice(
+                    ("", "text/plain", "multipart/form-data", "a" * 5000, "image/png")
+                )
+            case 1:
+                path += pick.choice(
+                    ("?", "&", "?namespace=%00", "?model=x", "/..", "%2e%2e", "?image_id=" + "a" * 9000, "%ff")
+                )
+            case 2:
+                method = pick.choice(("PUT", "PATCH", "HEAD", "OPTIONS", "GET", "POST", "BREW"))
+            case 3:
+                headers[pick.choice(("authorization", "x-request-id", "traceparent", "origin", "accept"))] = (
+                    pick.choice(("Bearer x", "a b", "00-0-0-0", "null", "*/*;q=x", "x" * 3000))
+                )
+            case 4:
+                headers["content-encoding"] = pick.choice(("gzip", "br", "x"))
+        return method, path, headers, body
+
+    def _changed(self, value: Any, chance: float = 0.3) -> Any:
+        """The value with parts of it replaced, left out or added."""
+        pick = self._pick
+        if pick.random() < chance / 3:
+            return pick.choice(_ODD)
+        if isinstance(value, dict):
+            changed = {name: self._changed(part, chance) for name, part in value.items() if pick.random() > chance / 5}
+            if pick.random() < chance / 3:
+                changed[pick.choice(("format", "output", "prompts", "image", "a", "multimask_output"))] = pick.choice(
+                    _ODD
+                )
+            return changed
+        if isinstance(value, list):
+            return [self._changed(part, chance) for part in value] * pick.choice((1, 1, 1, 2, 40))
+        return value
+
+
+async def send_requests(address: str, pick: random.Random, count: int) -> Told:
+    """Damaged requests, eight at a time, to a gateway that has an image named "fuzz"."""
+    outcomes, wrong = Counter[str](), list[str]()
+    made = Requests(pick, "fuzz")
+
+    async def sender(number: int) -> None:
+        for _ in range(number, count, 8):
+            method, path, headers, body = made.next()
+            answer = await client.request(method, path, headers=headers, content=body)
+            _tell(outcomes, wrong, f"{method} {path[:200]} {body[:300]!r}", answer)
+
+    async with httpx.AsyncClient(base_url=address, timeout=_TIMEOUT_S) as client:
+        await asyncio.gather(*(sender(number) for number in range(8)))
+    return outcomes, wrong
+
+
+async def send_frames(address: str, pick: random.Random, count: int) -> Told:
+    """Damaged and random frames on the WebSocket; it must answer the last prompt rightly, or close with a reason."""
+    outcomes, wrong = Counter[str](), list[str]()
+    real = conversation()
+    while outcomes.total() < count:
+        async with websockets.connect(f"ws{address[4:]}/v1/stream", max_size=None, open_timeout=_TIMEOUT_S) as socket:
+            await socket.send(real[0].SerializeToString())
+            for _ in range(min(20, count - outcomes.total())):
+                message = decoder_pb2.SegmentStreamRequest()
+                message.CopyFrom(pick.choice(real))
+                if pick.random() < 0.5:
+                    random_message(pick, message)
+                await socket.send(mutated(pick, message.SerializeToString()))
+                outcomes["frames"] += 1
+            last = decoder_pb2.SegmentStreamRequest(set_image=real[0].set_image)
+            last.request_id, last.masks_seen = "alive", 1_000_000  # so that nothing more waits for this reader
+            await socket.send(last.SerializeToString())
+            try:
+                await asyncio.wait_for(_until_answered(socket), _TIMEOUT_S)
+            except (TimeoutError, websockets.ConnectionClosed) as error:
+                wrong.append(f"the WebSocket ended: {type(error).__name__}: {error}")
+    return outcomes, wrong
+
+
+async def _until_answered(socket: websockets.ClientConnection) -> None:
+    async for frame in socket:
+        assert isinstance(frame, bytes)
+        if decoder_pb2.SegmentStreamResponse.FromString(frame).request_id == "alive":
+            return
+
+
+def _tell(outcomes: Counter[str], wrong: list[str], asked: str, answer: Any) -> None:
+    """Counts an answer, of httpx or requests. 503 is right where it says when to come back."""
+    code = answer.status_code
+    outcomes[str(code)] += 1
+    if code not in _FINE and not (code == 503 and "retry-after" in answer.headers):
+        wrong.append(f"{asked} answered {code}: {answer.text[:200]}")

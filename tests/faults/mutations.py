@@ -1,0 +1,81 @@
+"""Damaged bytes and random messages."""
+
+import random
+import struct
+from typing import Any
+
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+
+_SPECIAL_FLOATS = [0.0, -0.0, 1.0, -1.0, 1e30, -1e30, 1e-30, float("nan"), float("inf"), float("-inf"), 0.5, 31.5]
+_SPECIAL_INTS = [0, 1, 2, 3, 127, 128, 255, 256, 65_535, 2**31 - 1]
+_NAMES = ["", "fuzz", "another", "a" * 300, "\0", "é}{", "../../x", "object-1"]
+
+
+def mutated(pick: random.Random, data: bytes) -> bytes:
+    """Bytes with a few changes: flipped, overwritten, cut, repeated, or lengths made extreme."""
+    changed = bytearray(data)
+    for _ in range(pick.choice((1, 1, 2, 4, 16))):
+        if not changed:
+            break
+        at = pick.randrange(len(changed))
+        match pick.randrange(7):
+            case 0:
+                changed[at] ^= 1 << pick.randrange(8)
+            case 1:
+                changed[at] = pick.randrange(256)
+            case 2:
+                del changed[at : at + pick.choice((1, 4, 100, len(changed)))]
+            case 3:
+                piece = changed[at : at + pick.choice((1, 4, 100))]
+                changed[at:at] = piece * pick.choice((1, 2, 20))
+            case 4:
+                extreme = pick.choice((0, 1, 0x7FFFFFFF, 0xFFFFFFFF, 0x80000000, 65_535))
+                changed[at : at + 4] = struct.pack(pick.choice((">I", "<I")), extreme)
+            case 5:
+                changed[at : at + pick.choice((1, 8, 64))] = pick.randbytes(pick.choice((1, 8, 64)))
+            case 6:
+                at = pick.randrange(min(len(changed), 128))  # where formats say what they are
+                changed[at] = pick.randrange(256)
+    return bytes(changed)
+
+
+def random_message(pick: random.Random, message: Message, depth: int = 0) -> None:
+    """Fills a message in: some fields, with ordinary and extreme values."""
+    chosen: set[str] = set()
+    for field in message.DESCRIPTOR.fields:
+        if field.containing_oneof is not None and field.containing_oneof.name in chosen:
+            continue
+        if pick.random() < (0.4 if depth < 4 else 0.9):
+            continue
+        if field.containing_oneof is not None:
+            chosen.add(field.containing_oneof.name)
+        if field.is_repeated:
+            for _ in range(pick.choice((1, 1, 2, 3, 12))):
+                if field.type == FieldDescriptor.TYPE_MESSAGE:
+                    random_message(pick, getattr(message, field.name).add(), depth + 1)
+                else:
+                    getattr(message, field.name).append(_value(pick, field))
+        elif field.type == FieldDescriptor.TYPE_MESSAGE:
+            getattr(message, field.name).SetInParent()
+            random_message(pick, getattr(message, field.name), depth + 1)
+        else:
+            setattr(message, field.name, _value(pick, field))
+
+
+def _value(pick: random.Random, field: Any) -> Any:
+    match field.cpp_type:
+        case FieldDescriptor.CPPTYPE_STRING:
+            if field.type == FieldDescriptor.TYPE_BYTES:
+                return pick.choice((b"", pick.randbytes(32), pick.randbytes(2048)))
+            return pick.choice(_NAMES)
+        case FieldDescriptor.CPPTYPE_FLOAT | FieldDescriptor.CPPTYPE_DOUBLE:
+            return pick.choice((*_SPECIAL_FLOATS, pick.uniform(-10, 70), pick.uniform(0, 30)))
+        case FieldDescriptor.CPPTYPE_BOOL:
+            return pick.random() < 0.5
+        case FieldDescriptor.CPPTYPE_ENUM:
+            return pick.randrange(8)
+    value = pick.choice((*_SPECIAL_INTS, pick.randrange(100)))
+    if field.name in ("wait_ms", "points_per_side", "points_per_batch", "crop_n_layers"):
+        return pick.choice((0, 1, 2, 2**31 - 1))  # what is allowed may take long, which is no mistake
+    return value

@@ -1,0 +1,183 @@
+"""What callers and browsers meet: a gateway that dies, tokens that end, addresses that they must not reach."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import grpc
+import httpx
+import numpy as np
+import pytest
+from chromium import Tab
+from conftest import Stack, free_port, running_gateway, server, wait_until
+from guarded import bearer, guarded_servers
+from maskwire.v1 import decoder_pb2, decoder_pb2_grpc, encoder_pb2, encoder_pb2_grpc, types_pb2
+from maskwire_core import tokens
+from playwright.sync_api import expect
+from web import Web
+from wire import details, frames, picture
+
+from .results import Observation
+
+CLICK, OUTSIDE = (260, 130), (300, 330)
+
+
+@pytest.mark.fault(8)
+def test_a_killed_gateway_is_survived(
+    open_tab: Callable[..., Tab], stack: Stack, photo: Path, note: Observation
+) -> None:
+    """Nothing is lost: the page goes on with what was clicked before, and with what is clicked meanwhile."""
+    note.injected = (
+        "SIGKILL to the gateway of a page (Chromium) with a click; three times, once with an empty store, too"
+    )
+    port = free_port()
+    with running_gateway(stack, port=port) as (address, pid):
+        tab = open_tab(url=address)
+        tab.open_sample()
+        tab.click(*CLICK)
+        tab.until("it.mask")
+        first = tab.mask
+        os.kill(pid, signal.SIGKILL)
+        tab.page.wait_for_selector("#connection[data-state=waiting]")
+        tab.page.keyboard.down("Shift")
+        tab.click(*OUTSIDE)
+        tab.page.keyboard.up("Shift")
+    with running_gateway(stack, port=port) as (_, pid), stack.client() as client:
+        note.fault()  # over: the gateway answers again
+        tab.until("it.prompt.points.length === 2")
+        took_s = note.recovered()
+        with client.session(photo) as session:
+            session.click(*CLICK)
+            np.testing.assert_array_equal(tab.mask, session.click(*OUTSIDE, positive=False).mask)
+        tab.page.keyboard.press("Control+z")
+        tab.until("it.prompt.points.length === 1")
+        np.testing.assert_array_equal(tab.mask, first)
+        os.kill(pid, signal.SIGKILL)
+
+        # Now the image is gone, too: the page stores it again.
+        image_id = tab.page.evaluate("() => app.editor.session.image.image_id")
+        client.delete(image_id, embedding=True)
+        with server("maskwire_decoder", stack.redis_url) as empty:
+            with running_gateway(stack, decoder=empty, port=port) as (_, pid):
+                tab.page.keyboard.press("Control+Shift+z")
+                tab.until("it.prompt.points.length === 2")
+                assert client.get(image_id).width == 600
+                os.kill(pid, signal.SIGKILL)
+
+            # An image that is opened while the server is away waits for it.
+            tab.page.set_input_files("#file", photo)
+            expect(tab.page.locator("#working-text")).to_have_text("Waiting for the server")
+            with running_gateway(stack, decoder=empty, port=port):
+                tab.until_connected()
+                tab.click(*CLICK)
+                tab.until("it.mask")
+                np.testing.assert_array_equal(tab.mask, first)
+    note.observed = (
+        f"the click that was made meanwhile was answered {took_s:.1f} s after the gateway was back; masks right"
+    )
+
+
+@pytest.mark.fault(36)
+def test_tokens_are_missing_wrong_expired_and_revoked(tmp_path: Path, note: Observation) -> None:
+    note.injected = "calls without a token, with a wrong one and an expired one; a token revoked under an open stream"
+    segment = decoder_pb2.SegmentRequest(
+        image_id="five", prompts=[types_pb2.Prompt(points=[types_pb2.Point(x_px=5, y_px=5)])]
+    )
+    closed = threading.Event()
+
+    def requests() -> Iterator[decoder_pb2.SegmentStreamRequest]:
+        yield decoder_pb2.SegmentStreamRequest(request_id="1", set_image=decoder_pb2.SetImage(image_id="five"))
+        closed.wait(60)
+
+    with (
+        guarded_servers(tmp_path) as guarded,
+        grpc.insecure_channel(guarded.encoder) as to_encoder,
+        grpc.insecure_channel(guarded.decoder) as to_decoder,
+    ):
+        encoder = encoder_pb2_grpc.EncoderServiceStub(to_encoder)
+        decoder = decoder_pb2_grpc.DecoderServiceStub(to_decoder)
+        ends_at = datetime.now(UTC) + timedelta(seconds=5)
+        short = guarded.token(expires_at=ends_at)
+        text = guarded.token()
+        encoder.EncodeImage(frames(picture(5), image_id="five"), metadata=bearer(text))
+        decoder.Segment(segment, metadata=bearer(text))
+        wrong = bearer(text[:-4] + "0000")
+        for metadata in ((), wrong):
+            for call in (
+                lambda metadata=metadata: decoder.Segment(segment, metadata=metadata),
+                lambda metadata=metadata: encoder.GetImage(
+                    encoder_pb2.GetImageRequest(image_id="five"), metadata=metadata
+                ),
+            ):
+                _refused(call)
+        stream = decoder.SegmentStream(requests(), metadata=bearer(text))
+        assert next(stream).WhichOneof("outcome") == "image_ready"
+        note.fault()
+        tokens.change(guarded.file, lambda entries: [each for each in entries if each.id != text.split("_")[1]])
+        _refused(lambda: next(stream))
+        took_s = note.recovered()
+        _refused(lambda: decoder.Segment(segment, metadata=bearer(text)))
+        closed.set()
+        wait_until(lambda: datetime.now(UTC) > ends_at, 10)
+        _refused(lambda: decoder.Segment(segment, metadata=bearer(short)))
+    assert took_s < 5
+    note.observed = f"UNAUTHENTICATED each time; the open stream ended {took_s:.1f} s after its token did"
+
+
+def _refused(call: Callable[[], object]) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        call()
+    assert details(caught.value) == ("UNAUTHENTICATED", "TOKEN_INVALID", "")
+
+
+@pytest.mark.fault(37)
+def test_urls(stack: Stack, photo: Path, web: Web, note: Observation) -> None:
+    note.injected = "URLs of one allowed host, of private addresses in many spellings, and a redirect to one"
+    web.files = {"/picture.jpg": photo.read_bytes(), "/large": bytes(5_000_000), "/text": b"hello", "/empty": b""}
+    host = f"localhost:{web.port}"
+    options = ("--urls", "true", "--url-hosts", host, "--max-image-bytes", "2000000")
+    with running_gateway(stack, *options) as (address, _):
+
+        def embed(url: str) -> tuple[int, str]:
+            answer = httpx.post(
+                f"{address}/sam2/embed_image", json={"image": {"type": "url", "value": url}}, timeout=30
+            )
+            return answer.status_code, answer.json().get("reason", "")
+
+        assert embed(f"http://{host}/picture.jpg") == (200, "")
+        assert web.asked == [("/picture.jpg", host)]
+        assert embed(f"http://{host}/large") == (413, "IMAGE_TOO_LARGE")
+        assert embed(f"http://{host}/text")[0] == 400
+        assert embed(f"http://{host}/empty") == (400, "EMPTY_IMAGE")
+        assert embed(f"http://{host}/nothing") == (400, "URL_FAILED")
+        asked = len(web.asked)
+        assert embed(f"http://{host}/redirect") == (400, "URL_REDIRECTS")
+        assert len(web.asked) == asked + 1
+        # Allowed is that host alone: to any other private address no connection is made.
+        for url in (
+            f"http://127.0.0.1:{web.port}/picture.jpg",
+            f"http://[::1]:{web.port}/picture.jpg",
+            f"http://[::ffff:127.0.0.1]:{web.port}/picture.jpg",
+            f"http://2130706433:{web.port}/picture.jpg",
+            f"http://0x7f000001:{web.port}/picture.jpg",
+            f"http://0.0.0.0:{web.port}/picture.jpg",
+            "http://localhost:1/picture.jpg",
+            "http://169.254.169.254/latest/meta-data/",
+            "http://10.0.0.1/x",
+        ):
+            assert embed(url) == (400, "PRIVATE_URL"), url
+        assert len(web.asked) == asked + 1
+        for url in (
+            "file:///etc/passwd",
+            "ftp://example.org/x",
+            "http://",
+            "http://u:p@example.org/",
+            "gopher://x",
+            "http://exa mple/",
+        ):
+            assert embed(url)[0] == 400
+        assert embed("http://no-such-host.invalid/x") == (400, "URL_FAILED")
+    note.observed = "the allowed host was read; all others 400 (PRIVATE_URL, URL_REDIRECTS), no connection made"
