@@ -125,15 +125,20 @@ def printed(root: Span) -> str:
     return "\n".join([" start ms   took ms", *lines])
 
 
+def application(collector: str, encoder: str, decoder: str, image: str) -> None:
+    """An application that traces itself and clicks twice."""
+    clicks(traced_application(collector), encoder, decoder, Path(image))
+
+
 def traced_application(address: str) -> trace.Tracer:
-    """A tracer as an application that uses the client has one."""
+    """A tracer as an application that uses the client has one; of the whole process, from now on."""
     provider = TracerProvider(resource=Resource.create({"service.name": "application"}))
     provider.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter(f"{address}/v1/traces")))
     trace.set_tracer_provider(provider)
     return trace.get_tracer("application")
 
 
-def clicks(tracer: trace.Tracer, encoder: str, decoder: str, image: Path | bytes) -> None:
+def clicks(tracer: trace.Tracer, encoder: str, decoder: str, image: Path) -> None:
     """A cold click: the image is new everywhere; then a warm one."""
     with maskwire.Client(encoder, decoder) as client:
         for name in ("cold click", "warm click"):

@@ -14,12 +14,12 @@ from pathlib import Path
 import maskwire
 import numpy as np
 import pytest
-from conftest import free_port, health, running, wait_until
+from conftest import ROOT, free_port, health, running, wait_until
 from maskwire import Client
 from prometheus_client.parser import text_string_to_metric_families
 from small import options as small_options
 
-from bench.traces import Collector, Span, clicks, traced_application
+from bench.traces import Collector, Span
 
 
 def scrape(port: int) -> dict[str, float]:
@@ -156,8 +156,12 @@ def test_queue_depth_rises_and_falls(observed: Observed) -> None:
 
 
 def test_traces_of_a_cold_and_a_warm_click(observed: Observed) -> None:
-    tracer = traced_application(observed.collector.address)
-    clicks(tracer, observed.encoder, observed.decoder, picture_file(7))
+    # A process of its own: an application's tracing cannot be taken back, and would go on with all later tests.
+    file = observed.folder / "traced.png"
+    file.write_bytes(picture_file(7))
+    application = "import sys; from bench import traces; traces.application(*sys.argv[1:])"
+    arguments = [observed.collector.address, observed.encoder, observed.decoder, str(file)]
+    subprocess.run([sys.executable, "-c", application, *arguments], cwd=ROOT, check=True, timeout=60)
 
     def roots() -> list[Span]:
         trees = [root for root in observed.collector.trees() if root.name in ("cold click", "warm click")]
