@@ -1,9 +1,11 @@
 """What runs the image encoder, and the check that its masks are torch's."""
 
+import json
 import logging
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +17,10 @@ from maskwire import Client
 from maskwire_core.config import EncoderSettings
 from maskwire_core.models import ModelError
 from maskwire_encoder import checkpoints, hiera
-from maskwire_encoder.backends import Backend, OpenVinoBackend, TorchBackend, choose
+from maskwire_encoder.backends import AGREEMENT, Backend, OpenVinoBackend, TorchBackend, choose
 from maskwire_encoder.features import ImageFeatures
 from maskwire_encoder.model import Model
+from maskwire_encoder.verdicts import Verdicts
 from reference import build_demo, build_random
 from wire import picture
 
@@ -60,19 +63,43 @@ def test_results_are_not_overwritten_by_the_next_image() -> None:
     np.testing.assert_array_equal(kept["image_embed"], before)
 
 
-def chosen(sam: Any, **settings: Any) -> Backend:
-    return choose(sam, EncoderSettings(device="cpu", **settings))
+@pytest.fixture
+def chosen(tmp_path: Path) -> Callable[..., Backend]:
+    """Chooses, with a cache of its own."""
+    return lambda sam, **settings: choose(sam, EncoderSettings(device="cpu", cache=tmp_path, **settings), "f")
 
 
-def test_the_fastest_that_agrees_is_chosen(caplog: pytest.LogCaptureFixture) -> None:
-    sam = build_demo().eval()
+def test_the_fastest_that_agrees_is_chosen_and_remembered(
+    chosen: Callable[..., Backend], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sam = small("sam2.1/sam2.1_hiera_t").eval()
+    verdicts = Verdicts(tmp_path / "openvino.json")
     with caplog.at_level(logging.INFO):
         fast = chosen(sam)
-    assert isinstance(fast, OpenVinoBackend)
-    assert fast.precision == ("bf16" if BF16 else "fp32")
-    assert f"encoding with OpenVINO in {fast.precision}: mean IoU" in caplog.text
-    assert chosen(sam, precision="fp32").precision == "fp32"
+        kept = json.loads((tmp_path / "openvino.json").read_text())
+        agreeing = [iou for iou in kept.values() if iou >= AGREEMENT]
+        assert fast.precision == ("bf16" if BF16 and len(kept) == len(agreeing) == 1 else "fp32")
+        assert isinstance(fast, OpenVinoBackend)
+        assert f"encoding with OpenVINO in {fast.precision}: mean IoU {agreeing[0]:.4f}" in caplog.text
+        assert "to compare with" in caplog.text
+        caplog.clear()
+        again = chosen(sam)
+        assert (type(again), again.precision) == (OpenVinoBackend, fast.precision)
+        assert "to compare with" not in caplog.text
+        assert chosen(sam, precision="fp32").precision == "fp32"
+        (tmp_path / "openvino.json").write_text("damaged")
+        caplog.clear()
+        assert chosen(sam).precision == fast.precision
+        assert "to compare with" in caplog.text
     assert isinstance(chosen(sam, backend="torch"), TorchBackend)
+    assert verdicts.find("another model", fast.precision) is None
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    verdicts = Verdicts(tmp_path / "file" / "openvino.json")
+    verdicts.keep(0.5, "m")
+    assert verdicts.find("m") is None
 
 
 def wrong(change: Callable[[Any], None]) -> Callable[[Any, bool], Any]:
@@ -99,7 +126,10 @@ def with_coarse_features(sam: Any) -> None:
 
 @pytest.mark.parametrize("change", [without_a_block, with_coarse_features])
 def test_wrong_masks_are_refused(
-    change: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    change: Callable[[Any], None],
+    chosen: Callable[..., Backend],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     sam = build_demo().eval()
     monkeypatch.setattr(hiera, "build", wrong(change))
@@ -109,14 +139,16 @@ def test_wrong_masks_are_refused(
         chosen(sam, backend="openvino")
 
 
-def test_an_unknown_architecture_is_left_to_torch(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unknown_architecture_is_left_to_torch(
+    chosen: Callable[..., Backend], caplog: pytest.LogCaptureFixture
+) -> None:
     sam = build_demo().eval()
     sam.image_encoder.neck.fpn_top_down_levels = [0, 1, 2, 3]
     assert isinstance(chosen(sam), TorchBackend)
     assert "cannot run this model" in caplog.text
 
 
-def test_without_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_openvino(chosen: Callable[..., Backend], monkeypatch: pytest.MonkeyPatch) -> None:
     sam = build_demo().eval()
     monkeypatch.setitem(sys.modules, "openvino", None)
     assert isinstance(chosen(sam), TorchBackend)

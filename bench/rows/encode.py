@@ -1,7 +1,9 @@
 """The image encoder on a CPU."""
 
 import contextlib
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -26,7 +28,9 @@ def rows() -> Iterator[Iterator[Row]]:
     canary = Canary(sam, features, torch.device("cpu"), count=1)
 
     def row(precision: str, at_most: float) -> Row:
-        backend = choose(sam, EncoderSettings(device="cpu", precision=precision, threads=THREADS))
+        with tempfile.TemporaryDirectory() as cache:
+            settings = EncoderSettings(device="cpu", precision=precision, threads=THREADS, cache=Path(cache))
+            backend = choose(sam, settings, "bench")
         (found,) = backend.encode(tuple(canary.inputs))
         iou = canary.check([torch.from_numpy(found[name])[None] for name in NAMES]).iou
         return Row(

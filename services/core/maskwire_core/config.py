@@ -111,7 +111,10 @@ class EncoderSettings(ServiceSettings):
     models: Path = Field(
         Path("~/.cache/maskwire/models"), description="Folder in which checkpoints of published models are looked for."
     )
-    cache: Path = Field(Path("~/.cache/maskwire"), description="Folder for exported decoders, made once per model.")
+    cache: Path = Field(
+        Path("~/.cache/maskwire"),
+        description="Folder for what is found out and compiled once per model and machine, for quicker starts.",
+    )
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N; one for each encoder process.")
     backend: Literal["auto", "torch", "openvino"] = Field(
         "auto",

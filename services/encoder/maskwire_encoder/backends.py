@@ -1,5 +1,7 @@
 """What runs an image encoder: torch anywhere, or OpenVINO on a CPU, where its masks are torch's."""
 
+import functools
+import inspect
 import logging
 import threading
 import time
@@ -15,6 +17,7 @@ from torch import Tensor
 from maskwire_encoder.canary import Canary
 from maskwire_encoder.features import NAMES, ImageFeatures
 from maskwire_encoder.preprocessing import prepare
+from maskwire_encoder.verdicts import Verdicts
 
 log = logging.getLogger(__name__)
 
@@ -100,8 +103,16 @@ class OpenVinoBackend(_OnCpu):
             return {name: outputs[name] for name in NAMES}
 
 
-def choose(sam: Any, settings: EncoderSettings) -> Backend:
+def choose(sam: Any, settings: EncoderSettings, fingerprint: str) -> Backend:
     """The fastest on the CPU that the settings allow and whose masks are those of torch in fp32.
+
+    Masks are compared at the first start; the outcome is kept in the cache folder for as long as model, versions and
+    processor are the same.
+
+    Args:
+        sam: A `sam2.modeling.sam2_base.SAM2Base` in fp32.
+        settings: Of the encoder.
+        fingerprint: Digest of the model's weights and configuration.
 
     Raises:
         ModelError: What the settings ask for is not to be had.
@@ -117,31 +128,51 @@ def choose(sam: Any, settings: EncoderSettings) -> Backend:
     demanded = settings.backend == "openvino" or settings.precision == "bf16"
     try:
         import openvino
+
+        from maskwire_encoder import hiera
     except ImportError as error:
         if demanded:
             raise ModelError(f"OpenVINO cannot be loaded ({error}): pip install 'maskwire[openvino]'") from error
         log.info("encoding with torch; pip install 'maskwire[openvino]' makes CPUs faster")
         return reference
-    fast = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    precisions = (["bf16"] if fast else []) + ["fp32"] if settings.precision == "auto" else [settings.precision]
-    log.info("encoding a picture with torch in fp32, to compare with")
-    canary = Canary(sam, features, torch.device("cpu"), count=1)
+    core = openvino.Core()
+    capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    precisions = (["bf16"] if "BF16" in capabilities else []) + ["fp32"]
+    if settings.precision != "auto":
+        precisions = [settings.precision]
+    processor = (core.get_property("CPU", "FULL_DEVICE_NAME"), *sorted(capabilities))
+    here = (inspect.getsource(hiera), openvino.get_version(), torch.__version__, *processor)
+    verdicts = Verdicts(settings.cache.expanduser() / "openvino.json")
+
+    @functools.cache
+    def canary() -> Canary:
+        log.info("encoding a picture with torch in fp32, to compare with")
+        return Canary(sam, features, torch.device("cpu"), count=1)
+
     for precision in precisions:
-        log.info("compiling the image encoder for OpenVINO in %s", precision)
-        started = time.perf_counter()
-        try:
-            backend = OpenVinoBackend(sam, precision, settings.threads, largest)
-            (found,) = backend.encode(tuple(canary.inputs))
-        except Exception as error:  # OpenVINO raises RuntimeError and more for what it cannot compile
-            log.warning("OpenVINO in %s cannot run this model: %s", precision, error)
-            continue
-        agreement = canary.check([torch.from_numpy(found[name])[None] for name in NAMES]).iou
-        if agreement >= AGREEMENT:
+        agreement = verdicts.find(fingerprint, precision, *here)
+        if agreement is None or agreement >= AGREEMENT:
+            log.info("compiling the image encoder for OpenVINO in %s", precision)
+            started = time.perf_counter()
+            try:
+                backend = OpenVinoBackend(sam, precision, settings.threads, largest)
+                if agreement is None:
+                    (found,) = backend.encode(tuple(canary().inputs))
+                    agreement = canary().check([torch.from_numpy(found[name])[None] for name in NAMES]).iou
+                    verdicts.keep(agreement, fingerprint, precision, *here)
+            except Exception as error:  # OpenVINO raises RuntimeError and more for what it cannot compile
+                log.warning("OpenVINO in %s cannot run this model: %s", precision, error)
+                continue
             took = time.perf_counter() - started
-            log.info("encoding with OpenVINO in %s: mean IoU %.4f with torch, %.1f s", precision, agreement, took)
-            return backend
-        log.warning(
-            "not encoding with OpenVINO in %s: mean IoU %.4f with torch, less than %g", precision, agreement, AGREEMENT
+            if agreement >= AGREEMENT:
+                log.info("encoding with OpenVINO in %s: mean IoU %.4f with torch, %.1f s", precision, agreement, took)
+                return backend
+        log.log(
+            logging.WARNING if precision == "fp32" else logging.INFO,
+            "not encoding with OpenVINO in %s: mean IoU %.4f with torch, less than %g",
+            precision,
+            agreement,
+            AGREEMENT,
         )
     if demanded:
         raise ModelError("OpenVINO does not give this model's masks; use --backend torch, or --precision fp32")

@@ -49,7 +49,7 @@ class Model:
                 raise ModelError("--backend openvino is for --device cpu")
             self.backend = self._accelerate(sam.to(self.device), settings)
         else:
-            self.backend = backends.choose(sam, settings)
+            self.backend = backends.choose(sam, settings, self.fingerprint)
         self.largest = self.backend.largest
 
     def prepare(self, rgb: NDArray[np.uint8]) -> Tensor:
