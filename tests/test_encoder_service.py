@@ -1,5 +1,7 @@
 """EncoderService over real sockets, by the generated stubs."""
 
+import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
@@ -11,7 +13,7 @@ import pytest
 from conftest import Stack, server
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from maskwire import Client, ImageNotFound
-from maskwire.v1 import decoder_pb2, encoder_pb2
+from maskwire.v1 import decoder_pb2, encoder_pb2, encoder_pb2_grpc
 from maskwire_core.models import add
 from reference import TINY
 from wire import described, details, failing, frames, header, picture
@@ -166,6 +168,27 @@ def test_many_images_on_one_stream(encoder: Any) -> None:
     assert described(wanted["bad"].error) == ("IMAGE_UNREADABLE", "chunk")
     assert described(wanted["early"].error) == ("UNEXPECTED_CHUNK", "chunk")
     assert described(wanted["wrong"].error) == ("BAD_DIGEST", "header.sha256")
+
+
+async def _write_until_it_is_held_up(stack: Stack) -> tuple[int, int]:
+    """Requests without sense to somebody who reads no answer. Returns how many were taken, and answers to them."""
+    async with grpc.aio.insecure_channel(stack.encoder) as channel:
+        stream = encoder_pb2_grpc.EncoderServiceStub(channel).EncodeImages()
+        written = 0
+        with contextlib.suppress(TimeoutError):
+            while written < 100_000:
+                request = encoder_pb2.EncodeImagesRequest(request_id=str(written), chunk=bytes(1000))
+                await asyncio.wait_for(asyncio.shield(asyncio.ensure_future(stream.write(request))), 3)
+                written += 1
+        answers = [await stream.read() for _ in range(written)]
+        stream.cancel()
+        return written, len({answer.request_id for answer in answers})
+
+
+def test_who_does_not_read_answers_is_not_read_either(stack: Stack) -> None:
+    written, answered = asyncio.run(_write_until_it_is_held_up(stack))
+    assert written < 20_000
+    assert answered == written
 
 
 def test_get_and_delete(encoder: Any, decoder: Any) -> None:

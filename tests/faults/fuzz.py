@@ -139,25 +139,29 @@ def run(inputs: int, seed: int) -> tuple[list[str], list[str]]:
                 outcomes[parse()] += 1
             except Exception as error:  # whatever it is, it was not meant
                 wrong.append(f"{name} {index} (seed {seed}): {type(error).__name__}: {error}"[:300])
-    left = inputs - sum(outcomes.total() for outcomes in told.values()) - len(wrong)
+
+    def left() -> int:
+        return inputs - sum(outcomes.total() for outcomes in told.values()) - len(wrong)
+
+    share = left() // 6  # of each way over HTTP; half of what is left are messages
     with tempfile.TemporaryDirectory() as folder, World(Path(folder), count=1) as world:
         world.calm.embed(picture(400), image_id="fuzz")
         with world.client() as client:
             client.embed(picture(400), image_id="fuzz")
         right = world.right(400)
         before = {server.address: server.rss for server in world.servers}
-        told["messages"], more = asyncio.run(send_messages(world, pick, left - 3 * (left // 6)))
-        wrong += more
         servers = SimpleNamespace(encoder=world.encoders[0].address, decoder=world.decoders[0].address)
         with running_gateway(servers, "--timeout-s", "2") as (address, gateway):
             at_first = memory(gateway)
-            told["HTTP by the schema"], more = fuzz_http.by_schema(address, left // 6, seed)
+            told["HTTP by the schema"], more = fuzz_http.by_schema(address, share, seed)
             wrong += more
-            told["HTTP requests, damaged"], more = asyncio.run(fuzz_http.send_requests(address, pick, left // 6))
+            told["HTTP requests, damaged"], more = asyncio.run(fuzz_http.send_requests(address, pick, share))
             wrong += more
-            told["WebSocket"], more = asyncio.run(fuzz_http.send_frames(address, pick, left // 6))
+            told["WebSocket"], more = asyncio.run(fuzz_http.send_frames(address, pick, share))
             wrong += more
             of_gateway = (memory(gateway) - at_first) >> 20
+        told["messages"], more = asyncio.run(send_messages(world, pick, left()))
+        wrong += more
         with world.client() as client:
             client.embed(picture(400), image_id="fuzz")  # some of the input was right, and deleted it
             if counts(client.segment(picture(400), points=[(30, 20)])) != right:

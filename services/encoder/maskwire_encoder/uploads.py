@@ -15,6 +15,8 @@ from maskwire_encoder.encoder import ImageEncoder, Upload
 MAX_IN_FLIGHT = 16
 """Uploads of one stream that may be open at the same time."""
 
+_MAX_UNREAD = 64  # answers that may wait before no more requests are read
+
 
 @dataclass
 class _Receiving:
@@ -31,6 +33,7 @@ class Uploads:
         self._context = context
         self._open: dict[str, _Receiving | None] = {}  # None while nothing is to be received
         self._replies: asyncio.Queue[pb.EncodeImagesResponse | None] = asyncio.Queue()
+        self._taken = asyncio.Event()
 
     async def answer(self, requests: AsyncIterator[pb.EncodeImagesRequest]) -> AsyncIterator[pb.EncodeImagesResponse]:
         """Yields answers as they are ready, until all requests are answered."""
@@ -38,6 +41,7 @@ class Uploads:
         receiver.add_done_callback(lambda _: self._replies.put_nowait(None))
         try:
             while (reply := await self._replies.get()) is not None:
+                self._taken.set()
                 yield reply
             await receiver
         finally:
@@ -46,6 +50,9 @@ class Uploads:
     async def _receive(self, requests: AsyncIterator[pb.EncodeImagesRequest]) -> None:
         async with asyncio.TaskGroup() as tasks:
             async for request in requests:
+                while self._replies.qsize() >= _MAX_UNREAD:
+                    self._taken.clear()
+                    await self._taken.wait()
                 name = request.request_id
                 try:
                     if request.WhichOneof("frame") == "header":
