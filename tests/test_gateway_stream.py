@@ -1,5 +1,6 @@
 """/v1/stream: the session protocol over a WebSocket."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -135,13 +136,12 @@ def test_decoders_may_die_and_drain_behind_it(stack: Stack, client: Client) -> N
         expected = [session.click(260, 130), session.click(300, 330, positive=False), session.click(420, 200)]
         decoders = [running.enter_context(running_server("maskwire_decoder", stack.redis_url)) for _ in range(3)]
         addresses = ",".join(address for address, _ in decoders)
-        channels = Channels("decoder", addresses, "", Credentials(token=""))
         gateway, _ = running.enter_context(running_gateway(stack, "--retry-s", "20", decoder=addresses))
         socket = running.enter_context(opened(gateway))
         socket.ask(set_image={"image_id": "cup-ws"})
         assert rle(socket.click(260, 130)) == expected[0].rle["counts"]
         # The client keeps to the decoder that ranks first for the image, and goes on to the next.
-        order = [channels.pick("cup-ws", attempt)[1] for attempt in range(3)]
+        order = asyncio.run(_ranked(addresses, "cup-ws"))
         pids = dict(decoders)
         os.kill(pids[order[0]], signal.SIGKILL)
         assert rle(socket.click(300, 330, 0)) == expected[1].rle["counts"]
@@ -150,6 +150,11 @@ def test_decoders_may_die_and_drain_behind_it(stack: Stack, client: Client) -> N
         undone = socket.ask(edit={"object_id": "cup", "undo": {}})
         assert rle(undone) == expected[1].rle["counts"]
         assert undone.object.undo_steps == 2
+
+
+async def _ranked(addresses: str, image_id: str) -> list[str]:
+    channels = Channels("decoder", addresses, "", Credentials(token=""))
+    return [channels.pick(image_id, attempt)[1] for attempt in range(3)]
 
 
 def test_a_reader_that_does_not_read_gets_the_newest(gateway: str, client: Client) -> None:
