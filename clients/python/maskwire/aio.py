@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
-from maskwire.calls import pipelined
+from maskwire.calls import EMBEDS, pipelined
 from maskwire.connection import Connection
 from maskwire.credentials import Credentials, Tls
 from maskwire.errors import ImageNotFound, InvalidRequest, MaskwireError
@@ -296,16 +296,19 @@ class AsyncClient:
             load_logits=logits[1],
         )
         cached = wanted is None or wanted.cached
-        try:
-            response = await self._connection.call_decoder(request)
-        except ImageNotFound:
-            source = source or self._connection.memory.source(image_id)
-            if source is None:
-                raise
-            again = await self._connection.embed(source, image_id)
-            cached = cached and again.cached
-            request.content_key = again.content_key
-            response = await self._connection.call_decoder(request)
+        embeds = 0
+        while True:
+            try:
+                response = await self._connection.call_decoder(request)
+                break
+            except ImageNotFound:
+                embeds += 1
+                source = source or self._connection.memory.source(image_id)
+                if source is None or embeds > EMBEDS:
+                    raise
+                again = await self._connection.embed(source, image_id)
+                cached = cached and again.cached
+                request.content_key = again.content_key
         source = source or self._connection.memory.source(image_id, response.image.content_key)
         request.save_logits = False
         request.content_key = response.image.content_key  # forms that are fetched later are of the same image

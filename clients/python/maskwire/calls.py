@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Item = TypeVar("Item")
 
+EMBEDS = 3
+"""How often one call embeds an image anew that the store loses."""
+
 _CHUNK_BYTES = 1 << 16  # of which some are on their way at a time; see channels.py
 
 

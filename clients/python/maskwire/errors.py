@@ -85,6 +85,9 @@ _KINDS: dict[int, type[MaskwireError]] = {
 }
 
 
+_BROKEN_WRITE = "Internal error from Core"
+
+
 def from_status(status: Status) -> MaskwireError:
     """An error as a server described it."""
     reason, field, retry_after_s = "", "", None
@@ -119,8 +122,10 @@ def from_rpc(error: grpc.aio.AioRpcError, server: str) -> MaskwireError:
         retry_after_s = float(pushback) / 1e3
     except ValueError:
         retry_after_s = None
-    # This side's own cancelling raises another exception: the server has cancelled, since it ends.
-    if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+    # This side's own cancelling raises another exception: the server has cancelled, since it ends. A connection that
+    # breaks while something is written to it may be told as an error of grpc's core.
+    broken = error.code() is grpc.StatusCode.INTERNAL and error.details() == _BROKEN_WRITE
+    if broken or error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
         variable = f"MASKWIRE_{server.split()[0].upper()}"
         return ServerUnavailable(
             f"cannot reach the {server}; is it running? Start everything with 'maskwire up', or set {variable}",

@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc
 
-from maskwire.calls import retrying
+from maskwire.calls import EMBEDS, retrying
 from maskwire.channels import Channels
 from maskwire.errors import DeadlineExceeded, ImageNotFound, MaskwireError, ServerUnavailable, from_rpc, from_status
 from maskwire.v1 import decoder_pb2 as pb
@@ -153,12 +153,14 @@ class Stream:
 
     async def _connect(self) -> Any:
         """A stream on which the image is ready."""
-        try:
-            return await self._reach()
-        except ImageNotFound:
-            if not await self._recover():
-                raise
-            return await self._reach()
+        embeds = 0
+        while True:
+            try:
+                return await self._reach()
+            except ImageNotFound:
+                embeds += 1
+                if embeds > EMBEDS or not await self._recover():
+                    raise
 
     async def _reach(self) -> Any:
         opening = self._opening()

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 _URGENT_IN_A_ROW = 3
 _SMOOTHING = 0.1
-_CAUTION = 1.5  # the pace of late is an average, and slower when more comes in
+_CAUTION = 2  # the pace of late is an average, and slower when more comes in
 _QUEUE = STAGES.labels("queue")
 
 

@@ -14,7 +14,7 @@ Result = TypeVar("Result")
 
 _SMOOTHING = 0.1
 _RETRY_S = (0.1, 10.0)
-_CAUTION = 1.5  # the pace of late is an average, and slower when more comes in
+_CAUTION = 2  # the pace of late is an average, and slower when more comes in
 
 
 @dataclass
