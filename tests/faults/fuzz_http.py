@@ -29,6 +29,8 @@ _FINE = {200, 204, 400, 401, 403, 404, 405, 406, 413, 415, 422, 429, 504}
 _UNSENDABLE = (requests.exceptions.InvalidHeader, requests.exceptions.InvalidURL, UnicodeError, ValueError)
 _ODD: list[Any] = [None, True, 0, -1, 1e308, "", "fuzz", "\0", "é" * 200, [], {}, [[]], {"a": [1]}, 2**63, "NaN", -0.5]
 _TIMEOUT_S = 30
+# What is no HTTP is answered with 400 at once, and the answer is lost with the connection if more was being written.
+_CUT_SHORT = "closed while being written"
 
 Told = tuple[Counter[str], list[str]]
 """Counts of outcomes, and what went wrong."""
@@ -64,6 +66,9 @@ def by_schema(address: str, count: int, number: int) -> Told:
                     try:
                         answer = case.call(base_url=address, session=session, timeout=_TIMEOUT_S)
                     except _UNSENDABLE:
+                        return
+                    except requests.exceptions.ConnectionError:
+                        outcomes[_CUT_SHORT] += 1
                         return
                     _tell(outcomes, wrong, f"{case.method} {answer.request.url}", answer)
 
@@ -161,7 +166,11 @@ async def send_requests(address: str, pick: random.Random, count: int) -> Told:
     async def sender(number: int) -> None:
         for _ in range(number, count, 8):
             method, path, headers, body = made.next()
-            answer = await client.request(method, path, headers=headers, content=body)
+            try:
+                answer = await client.request(method, path, headers=headers, content=body)
+            except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
+                outcomes[_CUT_SHORT] += 1
+                continue
             _tell(outcomes, wrong, f"{method} {path[:200]} {body[:300]!r}", answer)
 
     async with httpx.AsyncClient(base_url=address, timeout=_TIMEOUT_S) as client:
