@@ -196,6 +196,7 @@ class Affine(nn.Module):
         return (self.linear(inputs).relu(), inputs.sum(1))
 
 
+@pytest.mark.slow
 def test_compiled_packages_are_kept(tmp_path: Path) -> None:
     module = Affine().eval().requires_grad_(False)
     run = compiled(module, torch.randn(2, 8), SIZES[-1], "affine fp32", tmp_path)

@@ -124,7 +124,7 @@ def with_coarse_features(sam: Any) -> None:
         sam.sam_mask_decoder.conv_s0.weight.zero_()
 
 
-@pytest.mark.parametrize("change", [without_a_block, with_coarse_features])
+@pytest.mark.parametrize("change", [without_a_block, pytest.param(with_coarse_features, marks=pytest.mark.slow)])
 def test_wrong_masks_are_refused(
     change: Callable[[Any], None],
     chosen: Callable[..., Backend],

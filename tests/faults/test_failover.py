@@ -103,7 +103,7 @@ def sentinels(folder: Path) -> Iterator[tuple[Server, Server, redis.Redis, str]]
 
 
 @pytest.mark.fault(17)
-@pytest.mark.parametrize("fault", ["killed primary", "READONLY"])
+@pytest.mark.parametrize("fault", ["killed primary", pytest.param("READONLY", marks=pytest.mark.slow)])
 def test_sentinels_name_another_primary(tmp_path: Path, note: Observation, fault: str) -> None:
     with sentinels(tmp_path) as (primary, replica, told, url), contextlib.closing(Store(url)) as store:
         use(store, KEYS[0])
