@@ -26,13 +26,15 @@ def logits_of(kind: str, seed: int, side: int) -> NDArray[np.float32]:
         return random.standard_normal((side, side)).astype(np.float32)
     if kind == "whole":
         return random.integers(-2, 3, (side, side)).astype(np.float32)
+    if kind == "tiny":  # down to where fp32 loses digits
+        return (random.standard_normal((side, side)) * 10.0 ** random.integers(-45, -25)).astype(np.float32)
     if kind == "half":
         return random.standard_normal((side, side)).astype(np.float16).astype(np.float32)
     coarse = random.standard_normal((random.integers(2, 20),) * 2).astype(np.float32) + random.choice([-3, 0, 0, 3])
     return np.asarray(cv2.resize(coarse * 8, (side, side), interpolation=cv2.INTER_CUBIC), np.float32)
 
 
-KINDS = st.sampled_from(["smooth", "noise", "whole", "half"])
+KINDS = st.sampled_from(["smooth", "noise", "whole", "half", "tiny"])
 SIZES = st.floats(0, 11).map(lambda exponent: round(2**exponent))
 
 

@@ -81,5 +81,8 @@ def _weighted(samples: Floats, x: Axis, y: Axis) -> Floats:
 
 
 def _sum(factor: Floats, other: Floats | np.float32, onto: Floats | np.float32) -> Floats:
-    """factor * other + onto, rounded once."""
-    return (factor.astype(np.float64) * other + onto).astype(np.float32)
+    """factor * other + onto, rounded once. `factor` has the result's shape."""
+    total = factor.astype(np.float64)
+    total *= other
+    total += onto
+    return total.astype(np.float32)

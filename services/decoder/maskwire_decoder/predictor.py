@@ -106,8 +106,9 @@ class CpuPredictor:
         options = SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        # Idle threads that spin would take the cores from the other workers and from making masks.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Threads spin between the operations of a decode, and not after it: then they would take the cores from other
+        # workers and from making masks.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         wanted = self._bundle.graphs[graph]
         options.add_external_initializers(list(wanted.weights), [self._weights[name] for name in wanted.weights])
         return InferenceSession(wanted.model, options, providers=["CPUExecutionProvider"])
