@@ -101,14 +101,14 @@ def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
     assert verdicts.find("m") is None
 
 
-def wrong(change: Callable[[Any], None]) -> Callable[[Any, bool], Any]:
+def wrong(change: Callable[[Any], None]) -> Callable[[Any, str], Any]:
     """Writes another model's encoder than it is asked for."""
     build = hiera.build
 
-    def built(sam: Any, bf16: bool) -> Any:
+    def built(sam: Any, precision: str) -> Any:
         other = build_demo().eval()
         change(other)
-        return build(other, bf16)
+        return build(other, precision)
 
     return built
 

@@ -90,7 +90,7 @@ class OpenVinoBackend(_OnCpu):
         options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
         if threads:
             options["INFERENCE_NUM_THREADS"] = str(threads)
-        model = hiera.build(sam, bf16=precision == "bf16")
+        model = hiera.build(sam, precision)
         self._request = openvino.Core().compile_model(model, "CPU", options).create_infer_request()
         self._lock = threading.Lock()
 
@@ -137,9 +137,8 @@ def choose(sam: Any, settings: EncoderSettings, fingerprint: str) -> Backend:
         return reference
     core = openvino.Core()
     capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    precisions = (["bf16"] if "BF16" in capabilities else []) + ["fp32"]
-    if settings.precision != "auto":
-        precisions = [settings.precision]
+    wanted = settings.precision if settings.precision != "auto" else "bf16 fp32" if "BF16" in capabilities else "fp32"
+    precisions = [precision for precision in hiera.PRECISIONS if precision.split()[0] in wanted]
     processor = (core.get_property("CPU", "FULL_DEVICE_NAME"), *sorted(capabilities))
     here = (inspect.getsource(hiera), openvino.get_version(), torch.__version__, *processor)
     verdicts = Verdicts(settings.cache.expanduser() / "openvino.json")

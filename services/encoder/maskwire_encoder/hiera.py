@@ -17,13 +17,17 @@ from torch import Tensor, nn
 _UNKNOWN = "its image encoder is not built as those of the published SAM 2 models"
 
 
-def build(sam: Any, bf16: bool) -> ov.Model:
+PRECISIONS = ("bf16 attention", "bf16", "fp32")
+"""Fastest first. In bf16 the trunk multiplies by its weights in bfloat16; norms, sums, the neck and the attention within
+windows stay in fp32, which is what masks are sensitive to. Attention over the whole image is in bfloat16 in the first."""
+
+
+def build(sam: Any, precision: str) -> ov.Model:
     """Writes the image encoder of a model.
 
     Args:
         sam: A `sam2.modeling.sam2_base.SAM2Base` in fp32.
-        bf16: Whether the trunk multiplies by its weights in bfloat16. Attention, norms, sums and the neck stay in fp32,
-            which is what masks are sensitive to.
+        precision: One of `PRECISIONS`.
 
     Returns:
         A model from 1x3xSxS to image_embed, high_res_1 and high_res_0 in the stored layout.
@@ -31,14 +35,15 @@ def build(sam: Any, bf16: bool) -> ov.Model:
     Raises:
         ValueError: The configuration has something that is not written here.
     """
-    return _Writer(sam, bf16).model()
+    return _Writer(sam, precision).model()
 
 
 class _Writer:
     """Values are 1xHxWxC; windows of a block are windows x tokens x C."""
 
-    def __init__(self, sam: Any, bf16: bool) -> None:
-        self.sam, self.bf16 = sam, bf16
+    def __init__(self, sam: Any, precision: str) -> None:
+        self.sam = sam
+        self.bf16, self.bf16_attention = precision != "fp32", precision == "bf16 attention"
         self.trunk, self.neck = sam.image_encoder.trunk, sam.image_encoder.neck
         self.side: int = sam.image_size // 4
         neck = self.neck
@@ -70,7 +75,7 @@ class _Writer:
         if block.dim != block.dim_out:
             shortcut = _pooled(self._linear(block.proj, normed), block.q_stride)
         _, height, width, _ = shortcut.shape
-        answers = self._attend(block.attn, _windows(normed, block.window_size), block.q_stride)
+        answers = self._ask(block.attn, _windows(normed, block.window_size), block.q_stride, not block.window_size)
         if block.window_size:
             answers = _joined(answers, height, width)
         tokens = ops.add(shortcut, answers)
@@ -80,8 +85,8 @@ class _Writer:
         hidden = ops.gelu(self._linear(first, _norm(block.norm2, tokens)), "erf")
         return ops.add(tokens, self._linear(second, hidden))
 
-    def _attend(self, attention: Any, windows: ov.Node, stride: tuple[int, int] | None) -> ov.Node:
-        """`MultiScaleAttention` of windows (W x h x w x C), each by itself."""
+    def _ask(self, attention: Any, windows: ov.Node, stride: tuple[int, int] | None, everywhere: bool) -> ov.Node:
+        """`MultiScaleAttention` of windows (W x h x w x C), each by itself; the only one may be the whole image."""
         heads, channels = attention.num_heads, attention.dim_out
         weight, bias = (_array(value).reshape(3, channels, -1) for value in (attention.qkv.weight, attention.qkv.bias))
         scale = np.float32((channels // heads) ** -0.5)
@@ -91,9 +96,8 @@ class _Writer:
             q = _pooled(q, stride)
         count, height, width, _ = q.shape
         q, k, v = (_transpose(_reshape(value, count, -1, heads, channels // heads), 0, 2, 1, 3) for value in (q, k, v))
-        weights = ops.softmax(ops.matmul(q, k, False, True), 3)
-        answers = _transpose(ops.matmul(weights, v, False, False), 0, 2, 1, 3)
-        return self._linear(attention.proj, _reshape(answers, count, height, width, channels))
+        answers = _attend(q, k, v, "bf16" if everywhere and self.bf16_attention else "f32")
+        return self._linear(attention.proj, _reshape(_transpose(answers, 0, 2, 1, 3), count, height, width, channels))
 
     def _linear(self, layer: nn.Linear, value: ov.Node) -> ov.Node:
         return self._product(value, _array(layer.weight), _array(layer.bias))
@@ -136,6 +140,12 @@ def _convolution(layer: nn.Conv2d) -> tuple[NDArray[np.float32], NDArray[np.floa
 
 def _product(value: ov.Node, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> ov.Node:
     return ops.add(ops.matmul(value, np.ascontiguousarray(weight), False, True), bias)
+
+
+def _attend(q: ov.Node, k: ov.Node, v: ov.Node, dtype: str) -> ov.Node:
+    """Attention of what is projected, split and scaled."""
+    low = [ops.convert(value, dtype) for value in (q, k, v, ops.constant(np.float32(1)))]
+    return ops.convert(ops.scaled_dot_product_attention(low[0], low[1], low[2], None, low[3]), "f32")
 
 
 def _norm(layer: nn.LayerNorm, value: ov.Node) -> ov.Node:
