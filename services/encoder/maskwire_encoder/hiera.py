@@ -18,8 +18,8 @@ _UNKNOWN = "its image encoder is not built as those of the published SAM 2 model
 
 
 PRECISIONS = ("bf16 attention", "bf16", "fp32")
-"""Fastest first. In bf16 the trunk multiplies by its weights in bfloat16; norms, sums, the neck and the attention within
-windows stay in fp32, which is what masks are sensitive to. Attention over the whole image is in bfloat16 in the first."""
+"""Fastest first. In bf16 the trunk multiplies by its weights in bfloat16. Norms, sums, the neck and attention stay in
+fp32, which is what masks are sensitive to; attention over the whole image, the least sensitive, is in bf16 in the first."""
 
 
 def build(sam: Any, precision: str) -> ov.Model:
