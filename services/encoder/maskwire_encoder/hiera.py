@@ -19,7 +19,7 @@ _UNKNOWN = "its image encoder is not built as those of the published SAM 2 model
 
 PRECISIONS = ("bf16 attention", "bf16", "fp32")
 """Fastest first. In bf16 the trunk multiplies by its weights in bfloat16. Norms, sums, the neck and attention stay in
-fp32, which is what masks are sensitive to; attention over the whole image, the least sensitive, is in bf16 in the first."""
+fp32, which is what masks are sensitive to; in the first, attention over the whole image is in bfloat16 too."""
 
 
 def build(sam: Any, precision: str) -> ov.Model:
