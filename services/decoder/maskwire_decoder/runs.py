@@ -77,7 +77,7 @@ def _first_below(top: Floats, bottom: Floats, row: Integers, y: Axis) -> Integer
     start, end = y.first[row], y.first[row + 1]
     with np.errstate(all="ignore"):
         place = (row + top / (top - bottom) + 0.5) / y.scale - 0.5
-        found = np.ceil(place).astype(np.int64).clip(start, end)
+        found: Integers = np.ceil(place).astype(np.int64).clip(start, end)
         # The quotient is right unless the crossing is at a pixel's centre, as far as fp32 can tell: weights are off by
         # up to 5e-5 samples. There the pixels' own arithmetic decides.
         apart = np.abs(place - np.rint(place))

@@ -65,7 +65,9 @@ def _plain_jpeg(data: bytes, image: Image.Image) -> NDArray[np.uint8] | None:
         height, width, *_ = simplejpeg.decode_jpeg_header(data)
         if (width, height) != image.size:
             return None
-        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB")
+        # NumPy's memory lies in huge pages where the system offers them.
+        room = np.empty(height * width * 3, np.uint8)
+        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB", buffer=room.data)
         return pixels
     except ValueError:
         return None

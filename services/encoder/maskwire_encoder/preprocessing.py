@@ -16,8 +16,6 @@ LARGE_PIXELS = 4_000_000
 
 _MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
 _STD = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
-_NORMALIZED = ((torch.arange(256) / 255 - _MEAN[:, 0]) / _STD[:, 0]).numpy()
-"""3x256: what `preprocess` makes of each 8-bit level of each channel."""
 
 
 def preprocess(pixels: Tensor, size: int) -> Tensor:
@@ -33,7 +31,7 @@ def preprocess(pixels: Tensor, size: int) -> Tensor:
     planes = pixels.permute(0, 3, 1, 2).contiguous().float().div_(255)
     if planes.shape[2:] != (size, size):
         planes = _resize(planes, size)
-    return planes.sub_(_MEAN.to(planes.device)).div_(_STD.to(planes.device))
+    return _normalize(planes)
 
 
 def prepare(rgb: NDArray[np.uint8], size: int) -> Tensor:
@@ -53,12 +51,10 @@ def prepare(rgb: NDArray[np.uint8], size: int) -> Tensor:
     pixels = torch.from_numpy(stored)[None]
     if rgb.shape[0] * rgb.shape[1] <= LARGE_PIXELS:
         return turn(preprocess(pixels, size)[0])
-    levels = np.ascontiguousarray(_resize(pixels.permute(0, 3, 1, 2), size)[0].numpy())
+    levels = _resize(pixels.permute(0, 3, 1, 2), size)[0]
     # NumPy's large arrays lie in huge pages where the system offers them; torch's do not, and half the time is lost.
-    planes = np.empty((3, size, size), np.float32)
-    for channel in range(3):
-        np.take(_NORMALIZED[channel], levels[channel], out=planes[channel], mode="clip")
-    return turn(torch.from_numpy(planes))
+    planes = torch.from_numpy(np.empty((3, size, size), np.float32)).copy_(levels)
+    return turn(_normalize(planes.div_(255)))
 
 
 def as_stored(rgb: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Callable[[Tensor], Tensor]]:
@@ -82,6 +78,10 @@ def as_stored(rgb: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Callable[[Tens
         return planes.flip([axis - 2 for axis in flipped]) if flipped else planes.contiguous()
 
     return stored, turn
+
+
+def _normalize(planes: Tensor) -> Tensor:
+    return planes.sub_(_MEAN.to(planes.device)).div_(_STD.to(planes.device))
 
 
 def _resize(planes: Tensor, size: int) -> Tensor:
