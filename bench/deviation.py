@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from maskwire_decoder.predictor import Prediction, Predictor
+from maskwire_decoder.predictor import CpuPredictor
 from maskwire_decoder.prompts import Prompt
+from maskwire_decoder.question import Prediction
 from maskwire_encoder import checkpoints
 from maskwire_encoder.model import Model
 from PIL import Image
@@ -29,7 +30,7 @@ class Deviation:
         sam, _ = checkpoints.build(model.source)
         random = np.random.default_rng(11)
         self._model = model
-        self._predictor = Predictor(model.decoder, threads=os.cpu_count() or 1)
+        self._predictor = CpuPredictor(model.decoder, threads=os.cpu_count() or 1)
         self._images = [
             np.array(photograph.resize(size, box=box))
             for size, box in (((600, 400), (0, 0, 600, 400)), ((300, 500), (150, 50, 390, 400)), ((1100, 500), None))

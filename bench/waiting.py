@@ -15,6 +15,8 @@ from maskwire_encoder.model import Model
 from maskwire_encoder.pipeline import Pipeline, Pixels
 from maskwire_encoder.waiting import Demand
 
+_PARTS = 3
+
 
 async def queue_cost(model: Model, settings: EncoderSettings, files: Sequence[bytes]) -> dict[str, float]:
     """64 callers with an image each against a bare loop over the same images, from model inputs to embeddings; and what
@@ -23,25 +25,33 @@ async def queue_cost(model: Model, settings: EncoderSettings, files: Sequence[by
     pipeline = Pipeline(settings, [model])
     loop = asyncio.get_running_loop()
     ratios, added = [], []
-    share = max(1, len(files) // 5)
-    for turn in range(5):  # in turns, since the machine may be busy
-        inputs = [model.prepare(read_image(data, 10**9)) for data in files[turn * share : (turn + 1) * share]]
-        started = time.perf_counter()
-        expected = [(await asyncio.to_thread(device.encode, model, [pixels]))[0] for pixels in inputs]
-        bare = time.perf_counter() - started
-        work = iter(range(len(inputs)))
-        answers: dict[int, Any] = {}
+    share = max(1, len(files) // _PARTS)
+    for turn in range(2 * _PARTS):  # each part both ways, in both orders, since the machine may be busy
+        first = turn % _PARTS * share
+        inputs = [model.prepare(read_image(data, 10**9)) for data in files[first : first + share]]
 
-        async def caller(number: int, work: Any = work, inputs: Any = inputs, answers: Any = answers) -> None:
-            for index in work:
-                answers[index], _ = await pipeline.encode(model, Pixels(64, 64, inputs[index]), Demand(number))
+        async def bare(inputs: Any = inputs) -> list[Any]:
+            return [(await asyncio.to_thread(device.encode, model, [pixels]))[0] for pixels in inputs]
 
-        started = time.perf_counter()
-        await asyncio.gather(*(caller(number) for number in range(64)))
-        ratios.append((time.perf_counter() - started) / bare)
-        for index, alone in enumerate(expected):  # everybody got their own image's
-            for name, values in alone.items():
-                np.testing.assert_allclose(answers[index][name], values, atol=1e-4)
+        async def queued(inputs: Any = inputs) -> list[Any]:
+            work, answers = iter(range(len(inputs))), dict[int, Any]()
+
+            async def caller(number: int) -> None:
+                for index in work:
+                    answers[index], _ = await pipeline.encode(model, Pixels(64, 64, inputs[index]), Demand(number))
+
+            await asyncio.gather(*(caller(number) for number in range(64)))
+            return [answers[index] for index in range(len(inputs))]
+
+        took_s, results = {}, {}
+        for way in (bare, queued) if turn % 2 else (queued, bare):
+            started = time.perf_counter()
+            results[way] = await way()
+            took_s[way] = time.perf_counter() - started
+        ratios.append(took_s[queued] / took_s[bare])
+        for expected, answer in zip(results[bare], results[queued], strict=True):  # everybody got their own image's
+            for name, values in expected.items():
+                np.testing.assert_allclose(answer[name], values, atol=1e-4)
     pixels = inputs[0]
 
     class Instant(Model):
