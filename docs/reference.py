@@ -1,5 +1,10 @@
-"""Writes docs/configuration.md from the settings and docs/api.md from protos/. With --check, only compares."""
+"""Writes what is made from something else; with --check, only compares.
 
+docs/configuration.md from the settings, docs/api.md from protos/, and from bench/results/ the tables of figures in
+README.md and docs/scaling.md.
+"""
+
+import json
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -21,6 +26,7 @@ from pydantic.fields import FieldInfo
 
 DOCS = Path(__file__).parent
 PROTOS = DOCS.parent / "protos"
+RESULTS = DOCS.parent / "bench" / "results"
 _TITLES: tuple[tuple[str, type[Settings]], ...] = (
     ("Encoder", EncoderSettings),
     ("Decoder", DecoderSettings),
@@ -163,12 +169,46 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
+def performance() -> str:
+    """The last run of `python -m bench`, shortened."""
+    run = json.loads((RESULTS / "cpu.json").read_text())
+    lines = ["| what | Maskwire | against | | time, of the latter |", "|---|---|---|---|---|"]
+    for row in run["rows"]:
+        ours, other = (f"{row[key]:,.{0 if row[key] >= 100 else 1}f} ms" for key in ("ours_ms", "other_ms"))
+        lines.append(f"| {row['name']} | {ours} | {row['against']} | {other} | {row['ratio']:.0%} |")
+    return "\n".join(lines)
+
+
+def scaling(heading: str) -> str:
+    """The table of the last run of `python -m bench.scale` that begins with a heading."""
+    table = (RESULTS / "scale.md").read_text().partition(f"| {heading} |")
+    return "".join(table[1:]).partition("\n\n")[0]
+
+
+def filled(path: Path, **tables: str) -> str:
+    """A file with what is between `<!-- name -->` and `<!-- end -->` replaced."""
+    text = path.read_text()
+    for name, table in tables.items():
+        before, start, rest = text.partition(f"<!-- {name} -->\n")
+        _, end, after = rest.partition("\n<!-- end -->")
+        if not (start and end):
+            raise SystemExit(f"error: {path.name} has no place for {name}")
+        text = before + start + table + end + after
+    return text
+
+
 def main() -> None:
     stale = []
-    for name, text in (("configuration.md", configuration()), ("api.md", api())):
-        path = DOCS / name
+    readme = DOCS.parent / "README.md"
+    clusters, processes = scaling("cluster"), scaling("processes")
+    for path, text in (
+        (DOCS / "configuration.md", configuration()),
+        (DOCS / "api.md", api()),
+        (readme, filled(readme, performance=performance())),
+        (DOCS / "scaling.md", filled(DOCS / "scaling.md", clusters=clusters, processes=processes)),
+    ):
         if not path.exists() or path.read_text() != text:
-            stale.append(name)
+            stale.append(path.name)
             if "--check" not in sys.argv:
                 path.write_text(text)
     if stale and "--check" in sys.argv:
