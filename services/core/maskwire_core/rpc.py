@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ctypes
 import functools
 import logging
 import signal
@@ -44,6 +45,7 @@ _OPTIONS = [
 
 _BROKEN_DRAIN_S = 1
 _STORE_THREADS = 32
+_M_ARENA_MAX = -8  # of malloc.h
 
 
 def status_of(error: BaseException) -> Status:
@@ -160,6 +162,9 @@ async def serve(
     if settings.metrics_port is not None:
         REGISTRY.register(Readings(readings, loop))
         end_metrics = offer(settings.host, settings.metrics_port)
+    # With an arena of memory for each thread, as glibc has it, a server grows until all of them have had work.
+    with contextlib.suppress(AttributeError, OSError):  # another C library
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
     # Commands of the store wait here; asyncio's own few threads would all wait for a store that hangs.
     loop.set_default_executor(ThreadPoolExecutor(_STORE_THREADS, "store"))
     for number in (signal.SIGTERM, signal.SIGINT):
