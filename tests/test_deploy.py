@@ -13,6 +13,8 @@ from conftest import ROOT
 from maskwire_core import metrics
 from maskwire_core.config import DecoderSettings, EncoderSettings, GatewaySettings
 
+from deploy.check.custom import Definitions
+
 SETTINGS = {"encoder": EncoderSettings, "decoder": DecoderSettings, "gateway": GatewaySettings}
 DEPLOY = ROOT / "deploy"
 OVERLAYS = sorted((DEPLOY / "kubernetes/overlays").iterdir())
@@ -208,3 +210,42 @@ def test_references_are_current() -> None:
     """After a change of settings or protos: python docs/reference.py"""
     run = subprocess.run([sys.executable, "docs/reference.py", "--check"], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
+
+
+DEFINITION = """
+kind: CustomResourceDefinition
+spec:
+  group: example.com
+  names: {kind: Thing}
+  versions:
+    - name: v1
+      schema:
+        openAPIV3Schema:
+          type: object
+          properties:
+            apiVersion: {type: string}
+            kind: {type: string}
+            metadata: {type: object}
+            spec:
+              type: object
+              required: [size]
+              properties:
+                size: {type: integer, minimum: 1}
+                labels: {type: object, additionalProperties: {type: string}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("spec", "wrong"),
+    [
+        ("{size: 2, labels: {any: name}}", ""),
+        ("{size: 0}", "Thing one: spec.size: 0 is less than the minimum of 1"),
+        ("{size: 2, sise: 3}", "Thing one: spec: Additional properties are not allowed ('sise' was unexpected)"),
+        ("{}", 'Thing one: spec: "size" is a required property'),
+    ],
+)
+def test_resources_are_checked_by_their_definition(tmp_path: Path, spec: str, wrong: str) -> None:
+    (tmp_path / "things.yaml").write_text(DEFINITION)
+    thing = f"apiVersion: example.com/v1\nkind: Thing\nmetadata: {{name: one}}\nspec: {spec}\n"
+    others = "---\napiVersion: v1\nkind: Service\nmetadata: {name: two}\n"
+    assert Definitions(tmp_path).check(thing + others) == ([wrong] if wrong else [], {"Thing"})

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from deploy.check import engine
+from deploy.check.custom import Definitions
 from deploy.check.engine import Engine, call
 
 ROOT = Path(__file__).parents[2]
@@ -17,8 +18,11 @@ _MAX_DECODER_BYTES = 350_000_000  # compressed, as registries have it
 _UP = ("redis", "encoder", "decoder", "envoy", "gateway", "prometheus")
 
 
-def files() -> None:
+def files(crds: Path | None) -> None:
     """Validates everything that no engine is needed for."""
+    definitions = Definitions(crds) if crds else None
+    if definitions is None:
+        print("--  without --crds, what KEDA, Prometheus and a gateway read was checked by tests only")
     observe = ROOT / "deploy/observe"
     call(sys.executable, "-m", "pytest", "-q", "tests/test_deploy.py")
     if _has("promtool"):
@@ -42,6 +46,11 @@ def files() -> None:
                 made.write_text(call("kubectl", "kustomize", str(overlay)))
                 call("kubernetes-validate", "--strict", str(made))
                 print(f"ok  {overlay.name}: {made.read_text().count('kind:')} manifests")
+                if definitions is not None:
+                    wrong, known = definitions.check(made.read_text())
+                    if wrong:
+                        raise SystemExit("error: " + "\n".join(wrong))
+                    print(f"ok  {overlay.name}: {', '.join(sorted(known)) or 'nothing'} by their definitions")
 
 
 def _has(tool: str) -> bool:
@@ -81,11 +90,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="scripts/deploy-check")
     parser.add_argument("--folder", type=Path, help="Where a private engine keeps its data (several GB); else /tmp.")
     parser.add_argument("--files", action="store_true", help="Validate files only.")
+    parser.add_argument(
+        "--crds",
+        type=Path,
+        help="Folder with the CustomResourceDefinitions (YAML) of KEDA, the Prometheus operator and the Gateway API, as"
+        " in their releases; their resources are validated strictly.",
+    )
     parser.add_argument("--built", action="store_true", help="Take the images as they are.")
     parser.add_argument("--picture", type=Path, help="Draw the dashboard under load into this PNG file.")
     arguments = parser.parse_args()
     os.chdir(ROOT)
-    files()
+    files(arguments.crds)
     if arguments.files:
         return
     machine = engine.of_the_machine()
