@@ -26,8 +26,8 @@ def logits_of(kind: str, seed: int, side: int) -> NDArray[np.float32]:
         return random.standard_normal((side, side)).astype(np.float32)
     if kind == "whole":
         return random.integers(-2, 3, (side, side)).astype(np.float32)
-    if kind == "tiny":  # down to where fp32 loses digits
-        return (random.standard_normal((side, side)) * 10.0 ** random.integers(-45, -25)).astype(np.float32)
+    if kind == "tiny":  # but not so that libraries of other tests, which flush what is denormal to zero, matter
+        return (random.standard_normal((side, side)) * 10.0 ** random.integers(-29, -24)).astype(np.float32)
     if kind == "half":
         return random.standard_normal((side, side)).astype(np.float16).astype(np.float32)
     coarse = random.standard_normal((random.integers(2, 20),) * 2).astype(np.float32) + random.choice([-3, 0, 0, 3])
