@@ -31,9 +31,7 @@ def test_ten_times_too_much(world: World, note: Observation, kind: str) -> None:
     many = [point] * 20  # work that outweighs the call itself, as a real model's does
     segment = pb.SegmentRequest(image_id="x", namespace="calm", content_key=stored.content_key, prompts=many)
     codes, refused_ms, answered_ms, healths = Counter[str](), list[float](), list[float](), Counter[str]()
-    uploads: Iterator[list[encoder_pb2.EncodeImageRequest]] = iter(
-        []
-    )  # made ahead: this process has to be quick
+    uploads: Iterator[list[encoder_pb2.EncodeImageRequest]] = iter([])  # made ahead: this process has to be quick
 
     async def call(stub: object, timeout_s: float) -> None:
         started = time.perf_counter()
