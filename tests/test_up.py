@@ -53,7 +53,7 @@ def test_killed_servers_are_restarted_and_calls_succeed(photo: Path) -> None:
             cup = {"image_id": "photo", "point_coords": [[300, 200]], "format": "rle"}
             (found,) = httpx.post(f"{stack.gateway}sam2/segment_image", json=cup).json()["predictions"]
             assert found["masks"] == after.rle
-    wait_until(lambda: not any(alive(pid) for pid in stack.pids.values()), seconds=60)
+    wait_until(lambda: not any(alive(pid) for pid in stack.pids.values()), seconds=10)
 
 
 def test_killing_a_decoder_during_use_loses_no_answer(photo: Path) -> None:

@@ -1,6 +1,5 @@
 """Resources of kinds that operators bring, against the definitions of those operators."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +58,5 @@ def strict(schema: Any) -> Any:
 
 
 def _place(error: Any) -> str:
-    places: Iterator[str] = (str(step) for step in error.instance_path)
-    where = ".".join(places)
+    where = ".".join(map(str, error.instance_path))
     return f"{where}: " if where else ""
