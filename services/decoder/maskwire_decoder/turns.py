@@ -1,8 +1,6 @@
 """Worker threads that serve callers in turn."""
 
 import asyncio
-import os
-import sys
 import threading
 import time
 from collections import OrderedDict, deque
@@ -13,6 +11,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 from maskwire_core.errors import ResourceExhausted
 from maskwire_core.metrics import STAGES
+from maskwire_core.priority import give_way
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -20,14 +19,7 @@ T = TypeVar("T")
 _URGENT_IN_A_ROW = 3
 _SMOOTHING = 0.1
 _CAUTION = 2  # the pace of late is an average, and slower when more comes in
-_NICE = 5
 _QUEUE = STAGES.labels("queue")
-
-
-def _give_way() -> None:
-    """Lets the thread that talks to callers go before this one: a refusal shall not wait for decodes."""
-    if sys.platform == "linux":  # where a thread has a priority of its own
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
 
 
 @dataclass(eq=False)
@@ -61,7 +53,7 @@ class Turns:
         self._running = 0
         self._urgent_in_a_row = 0
         self._job_s = 0.0  # what a function takes, of late
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix=name, initializer=_give_way)
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix=name, initializer=give_way)
 
     @property
     def running(self) -> int:

@@ -11,6 +11,7 @@ import numpy as np
 from maskwire_core.config import EncoderSettings
 from maskwire_core.errors import Unavailable
 from maskwire_core.metrics import BATCH_SIZE
+from maskwire_core.priority import give_way
 from torch import Tensor
 
 from maskwire_encoder import device
@@ -58,9 +59,9 @@ class Pipeline:
         self._ahead = max(readers, 2 * most)
         self._writing = 0
         self._most_writing = settings.writers + 2 * most
-        self._reading = ThreadPoolExecutor(readers, "image reader")
-        self._encoding = ThreadPoolExecutor(at_once, "model")
-        self._storing = ThreadPoolExecutor(settings.writers, "store writer")
+        self._reading = ThreadPoolExecutor(readers, "image reader", initializer=give_way)
+        self._encoding = ThreadPoolExecutor(at_once, "model", initializer=give_way)
+        self._storing = ThreadPoolExecutor(settings.writers, "store writer", initializer=give_way)
         self.readers: Batcher[bytes, Pixels] = Batcher(
             "encoder",
             self._read,
