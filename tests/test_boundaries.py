@@ -32,6 +32,7 @@ ALLOWED = {
         "maskwire_core.config",
         "maskwire_core.errors",
         "maskwire_core.logs",
+        "maskwire_core.memory",
         "maskwire_core.models",
         "maskwire_core.tracing",
     },

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import httpx
 from conftest import ROOT, free_port, wait_until
 from maskwire.cli.status import health
 from maskwire.cli.supervisor import leashed
@@ -137,6 +138,21 @@ def decoder(folder: Path, redis_url: str, *options: str) -> Server:
     port = free_port()
     command = [sys.executable, "-m", "maskwire_decoder", "--port", str(port), "--redis-url", redis_url, *options]
     return Server(command, port, lambda: _serves(port), folder / f"decoder-{port}.log")
+
+
+def gateway(folder: Path, encoders: Sequence[Server], decoders: Sequence[Server]) -> Server:
+    port = free_port()
+    command = [sys.executable, "-m", "maskwire_gateway", "--port", str(port)]
+    command += ["--encoder", ",".join(server.address for server in encoders)]
+    command += ["--decoder", ",".join(server.address for server in decoders)]
+    return Server(command, port, lambda: _answers(port), folder / f"gateway-{port}.log")
+
+
+def _answers(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/readyz").is_success
+    except httpx.TransportError:
+        return False
 
 
 def _serves(port: int) -> bool:

@@ -19,7 +19,7 @@ _DOC = _HERE.parent.parent / "docs" / "reliability.md"
 
 def table(observations: list[Observation]) -> list[str]:
     """One line for each row of `ROWS`, whether it was injected or not."""
-    lines = ["| # | fault | expected | injected | observed |", "|---|---|---|---|---|"]
+    lines = ["| # | fault | expected | injected | observed | recovery |", "|---|---|---|---|---|---|"]
     for number, (fault, expected) in ROWS.items():
         seen = [observation for observation in observations if observation.row == number]
         if not seen:
@@ -29,8 +29,16 @@ def table(observations: list[Observation]) -> list[str]:
         else:
             injected = "<br>".join(dict.fromkeys(f"{_name(one)}{one.injected}" for one in seen))
             observed = "<br>".join(f"{_name(one)}{one.observed}" for one in seen)
-        lines.append(f"| {number} | {fault} | {expected} | {injected} | {observed} |")
+        lines.append(f"| {number} | {fault} | {expected} | {injected} | {observed} | {_recovery(seen)} |")
     return lines
+
+
+def _recovery(seen: list[Observation]) -> str:
+    """How long until all was right again; empty where nothing had to be recovered from."""
+    times = [one.recovery_s for one in seen if one.recovery_s is not None]
+    if len(times) < 2:
+        return "".join(f"{time_s:.2g} s" for time_s in times)
+    return f"{min(times):.2g} to {max(times):.2g} s"
 
 
 def _name(observation: Observation) -> str:

@@ -1,5 +1,6 @@
 """Rows 6, 7, 9 and 20: decoders die or stop while people click, and everything is restarted."""
 
+import base64
 import random
 import signal
 import threading
@@ -8,6 +9,7 @@ from collections import Counter
 from typing import Any
 
 import grpc
+import httpx
 import numpy as np
 import pytest
 from conftest import wait_until
@@ -105,35 +107,65 @@ def test_a_decoder_is_asked_to_stop_under_load(world: World, note: Observation) 
 @pytest.mark.slow
 @pytest.mark.fault(9)
 def test_everything_is_restarted_under_load(world: World, note: Observation) -> None:
-    note.injected = "SIGTERM and a new start of one encoder and decoder, then of the others, then of the store"
+    note.injected = (
+        "SIGTERM and a new start of one encoder, decoder and gateway, then of the others, then of the store; who "
+        "speaks HTTP goes to the other gateway where a connection breaks, as Envoy does for callers"
+    )
     numbers = [90, 91, 92, 93]
     right = {number: world.right(number) for number in numbers}
     done, stop = Counter[str](), threading.Event()
-    with world.client(retry_s=30) as client:
+    gateways = [processes.gateway(world.folder, world.encoders, world.decoders).start() for _ in range(2)]
+    try:
+        for gateway in gateways:
+            gateway.wait()
+        with world.client(retry_s=30) as client, httpx.Client(timeout=60) as http:
 
-        def work(number: int) -> None:
-            while not stop.is_set():
-                assert counts(client.segment(picture(number), points=[(30, 20)])) == right[number]
-                fresh = picture(random.getrandbits(40))
-                client.embed(fresh)
-                done["operations"] += 2
+            def work(number: int) -> None:
+                while not stop.is_set():
+                    assert counts(client.segment(picture(number), points=[(30, 20)])) == right[number]
+                    fresh = picture(random.getrandbits(40))
+                    client.embed(fresh)
+                    done["operations"] += 2
 
-        workers = [Doing(lambda number=number: work(number)) for number in numbers]
-        wait_until(lambda: done["operations"] > 20, 30)
-        note.fault()
-        for servers in [*zip(world.encoders, world.decoders, strict=True), (world.store,)]:
-            for server in servers:
-                server.end()
-                server.start()
-            for server in servers:
-                server.wait()
-        note.recovered()
-        after = done["operations"] + 20
-        wait_until(lambda: done["operations"] > after, 30)
-        stop.set()
-        for worker in workers:
-            worker.result()
-    note.observed = f"{done['operations']} operations meanwhile, 0 errors, 0 wrong masks"
+            def work_by_http(number: int) -> None:
+                while not stop.is_set():
+                    assert over(http, gateways, number) == right[number]
+                    done["by HTTP"] += 1
+
+            workers = [Doing(lambda number=number: work(number)) for number in numbers]
+            workers += [Doing(lambda number=number: work_by_http(number)) for number in numbers[:2]]
+            wait_until(lambda: done["operations"] > 20 and done["by HTTP"] > 10, 30)
+            for servers in [*zip(world.encoders, world.decoders, gateways, strict=True), (world.store,)]:
+                for server in servers:
+                    assert server.end() == 0
+                    server.start()
+                for server in servers:
+                    server.wait()
+            after = done.copy()
+            wait_until(lambda: all(done[name] > after[name] + 20 for name in ("operations", "by HTTP")), 30)
+            stop.set()
+            for worker in workers:
+                worker.result()
+    finally:
+        for gateway in gateways:
+            gateway.end()
+    note.observed = (
+        f"{done['operations']} operations meanwhile and {done['by HTTP']} over HTTP, 0 errors, 0 wrong masks"
+    )
+
+
+def over(http: httpx.Client, gateways: list[Server], number: int) -> str:
+    """The mask of a click, asked of whichever gateway answers. What a gateway answers counts, errors too."""
+    image = {"type": "base64", "value": base64.b64encode(picture(number)).decode()}
+    asked = {"image": image, "point_coords": [[30, 20]], "point_labels": [1], "format": "rle"}
+    for gateway in [*gateways, *gateways]:
+        try:
+            answer = http.post(f"http://{gateway.address}/sam2/segment_image", json=asked)
+        except httpx.TransportError:
+            continue
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["predictions"][0]["masks"]["counts"])
+    raise AssertionError("no gateway answered")
 
 
 @pytest.mark.fault(20)

@@ -1,22 +1,27 @@
 """Rows 25 and 38: ten times too much, and streams without end."""
 
 import asyncio
+import contextlib
+import gc
 import os
 import statistics
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 
 import grpc
 import pytest
+from conftest import wait_until
 from maskwire.cli.status import health
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import decoder_pb2_grpc, encoder_pb2, encoder_pb2_grpc, types_pb2
 from wire import details, frames, picture
 
+from . import processes
 from .results import Observation
 from .streams import run as open_and_cancel
-from .world import World
+from .world import Doing, World, counts
 
 
 @pytest.mark.fault(25)
@@ -79,8 +84,11 @@ def test_ten_times_too_much(world: World, note: Observation, kind: str) -> None:
             await asyncio.gather(*calls)
             return rate
 
+    gc.collect()
+    gc.freeze()  # a collection of all that pytest has loaded would be measured as the server's silence
     with world.switched("slow", *world.encoders):
         rate = asyncio.run(overload())
+    gc.unfreeze()
     refused_ms.sort()
     assert set(codes) <= {"answered", "QUEUE_FULL", "DEADLINE_EXCEEDED"}
     assert codes["answered"] > 0
@@ -109,3 +117,55 @@ def test_streams_are_opened_and_cancelled(world: World, note: Observation) -> No
     assert server.open_files <= files + 2
     world.check(world.calm, 250)
     note.observed = f"resident memory grew by {grown:.1f} MiB, open files by {server.open_files - files}"
+
+
+@pytest.mark.fault(38, variant="recycled")
+def test_a_decoder_that_has_grown_is_replaced(world: World, note: Observation) -> None:
+    """Whatever leaks: nobody notices, and the next process begins anew."""
+    fresh = processes.decoder(world.folder, world.url).start().wait()
+    begun = fresh.rss >> 20
+    fresh.end()
+    server = processes.decoder(world.folder, world.url, "--recycle-mib", str(begun + 8)).start().wait()
+    note.injected = (
+        "streams opened and cancelled at a decoder that may grow by 8 MiB (--recycle-mib), while two people click"
+    )
+    right = world.right(251)
+    clicks, stop = Counter[str](), threading.Event()
+
+    async def until_it_ends() -> int:
+        count = 0
+        while server.lives:
+            with contextlib.suppress(grpc.aio.AioRpcError):  # those that were open when it ended
+                await open_and_cancel(server.address, 500)
+            count += 500
+        return count
+
+    with world.client(decoder=[server, world.decoders[1]]) as client:
+
+        def click() -> None:
+            with client.session(picture(251)) as session:
+                while not stop.is_set():
+                    assert counts(session.click(30, 20)) == right
+                    session.undo()
+                    assert counts(client.segment(picture(251), points=[(30, 20)])) == right
+                    clicks["right"] += 2
+
+        people = [Doing(click) for _ in range(2)]
+        streams = asyncio.run(until_it_ends())
+        note.fault()
+        assert server.process is not None
+        assert server.process.returncode == 0
+        server.start().wait()
+        grown = (server.rss >> 20) - begun
+        note.recovered()
+        before = clicks["right"]
+        wait_until(lambda: clicks["right"] > before + 10, 30)
+        stop.set()
+        for person in people:
+            person.result()
+    assert server.end() == 0
+    assert "more than the" in server.log.read_text()
+    note.observed = (
+        f"it ended by itself within {streams:,} streams, drained, exit code 0; {clicks['right']} clicks meanwhile, "
+        f"0 errors, 0 wrong; its successor began {grown:+d} MiB from where it had begun"
+    )

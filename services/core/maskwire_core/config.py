@@ -73,6 +73,12 @@ class ServiceSettings(Settings):
         description="Seconds from one trial of the server's own work to the next while it is idle; health says whether "
         "it went well. 0: none.",
     )
+    recycle_mib: int = Field(
+        0,
+        ge=0,
+        description="Resident memory, in MiB, above which the server finishes its work and ends, to be started anew by "
+        "what runs it, before the system kills it in the middle of something (Linux). 0: never.",
+    )
     redis_url: str = Field(
         "redis://localhost:6379/0",
         description="Store: redis://, rediss:// (TLS) or unix:// address of Redis or Valkey, "

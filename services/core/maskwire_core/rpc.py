@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import ctypes
 import functools
 import logging
 import signal
@@ -17,6 +16,7 @@ from grpc_reflection.v1alpha import reflection
 
 from maskwire_core.config import MIB, ServiceSettings
 from maskwire_core.errors import ServiceError
+from maskwire_core.memory import outgrown, settle
 from maskwire_core.messages import Parsing, each, readable
 from maskwire_core.metrics import ERRORS, REGISTRY, Reading, Readings, offer
 from maskwire_core.readiness import watch
@@ -45,7 +45,6 @@ _OPTIONS = [
 
 _BROKEN_DRAIN_S = 1
 _STORE_THREADS = 32
-_M_ARENA_MAX = -8  # of malloc.h
 
 
 def status_of(error: BaseException) -> Status:
@@ -162,11 +161,9 @@ async def serve(
     if settings.metrics_port is not None:
         REGISTRY.register(Readings(readings, loop))
         end_metrics = offer(settings.host, settings.metrics_port)
-    # With an arena of memory for each thread, as glibc has it, a server grows until all of them have had work.
-    with contextlib.suppress(AttributeError, OSError):  # another C library
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
     # Commands of the store wait here; asyncio's own few threads would all wait for a store that hangs.
     loop.set_default_executor(ThreadPoolExecutor(_STORE_THREADS, "store"))
+    settle()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     await server.start()
@@ -179,7 +176,9 @@ async def serve(
             service, health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
         )
 
-    ends = [asyncio.create_task(event.wait()) for event in (stopping, broken)]
+    ends: list[asyncio.Task[Any]] = [asyncio.create_task(event.wait()) for event in (stopping, broken)]
+    if settings.recycle_mib:
+        ends.append(asyncio.create_task(outgrown(settings.recycle_mib * MIB)))
     watching = (
         asyncio.create_task(watch(canary, settings.canary_s, tell, broken)) if canary and settings.canary_s else None
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 import uvicorn
 from maskwire_core.config import GatewaySettings, from_command_line
 from maskwire_core.logs import configure_logging
+from maskwire_core.memory import settle
 from maskwire_core.tracing import configure_tracing, flush
 
 from maskwire_gateway.app import application
@@ -48,6 +49,8 @@ def main() -> None:
     )
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn drains, and then gives the signal again
         signal.signal(number, lambda *_: None)
+    config.load()
+    settle()
     try:
         uvicorn.Server(config).run()
     finally:
