@@ -11,6 +11,7 @@ get seeded random weights unless --checkpoints names a folder that has them. Wri
 
 import argparse
 import asyncio
+import functools
 import io
 import itertools
 import json
@@ -174,7 +175,10 @@ def measure(name: str, arguments: argparse.Namespace, store: Store, say: Callabl
         decoded = [read_image(data, 10**9) for data in itertools.islice(itertools.cycle(files), size)]
         prepared = [model.prepare(pixels) for pixels in decoded]
         inputs = torch.randn(size, 3, model.image_size, model.image_size).to(model.device)
-        runs = {**others.runs(inputs), "maskwire": lambda prepared=prepared: model.encode(prepared)}
+        runs: dict[str, Callable[[], Any]] = {
+            **others.runs(inputs),
+            "maskwire": functools.partial(model.encode, prepared),
+        }
         row: dict[str, Any] = {"batch": size, "images_s": rate(runs, size, arguments.seconds)}
         model.largest = size
         row["served"] = asyncio.run(serve(model, settings, store, files, callers=max(4, 2 * size)))

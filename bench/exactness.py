@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -105,7 +105,7 @@ def measure(name: str, prompts: int) -> dict[tuple[str, str], tuple[float, float
                 ours = predictor.predict(embedding, as_prompt(prompt), width, height)
                 difference = float(np.abs(ours.logits.clip(-32, 32) - answer.logits).max())
                 for logits, expected in zip(ours.logits, answer.masks, strict=True):
-                    got = coco.decode(rle(logits, width, height)).astype(bool)
+                    got = coco.decode(cast(Any, rle(logits, width, height))).astype(bool)
                     either = np.count_nonzero(got | expected)
                     iou = np.count_nonzero(got & expected) / either if either else 1.0
                     measured[kind, codec].append((difference, iou))

@@ -16,11 +16,11 @@ import multiprocessing
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import redis
@@ -79,7 +79,7 @@ def store_times(seconds: float) -> dict[str, float]:
                 client.join()
             after = info.info("cpu")
             spent = sum(after[part] - before[part] for part in ("used_cpu_sys", "used_cpu_user"))
-            found[kind] = spent / sum(counts)
+            found[kind] = spent / sum(cast(Iterable[int], counts))
     return found
 
 

@@ -176,8 +176,8 @@ def up(*options: str, gateway: bool = False) -> Iterator[Stack]:
         *options,
     ]
     process = subprocess.Popen(leashed(command), stdout=subprocess.PIPE)
+    assert process.stdout is not None
     try:
-        assert process.stdout is not None
         line = process.stdout.readline()
         assert line, "maskwire up ended before it was ready"
         yield Stack(**json.loads(line), process=process)

@@ -32,10 +32,10 @@ def frames(data: bytes, chunk: int = 1000, **fields: Any) -> Iterator[encoder_pb
         yield encoder_pb2.EncodeImageRequest(chunk=data[start : start + chunk])
 
 
-def details(error: grpc.RpcError) -> tuple[str, str, str]:
-    """Status code, reason and field of a failed call."""
-    trailers = dict(error.trailing_metadata())  # type: ignore[attr-defined]
-    return (error.code().name, *described(Status.FromString(trailers["grpc-status-details-bin"])))  # type: ignore[attr-defined]
+def details(error: Any) -> tuple[str, str, str]:
+    """Status code, reason and field of a failed call (grpc.RpcError or AioRpcError)."""
+    trailers = dict(error.trailing_metadata())
+    return (error.code().name, *described(Status.FromString(trailers["grpc-status-details-bin"])))
 
 
 def described(status: Status) -> tuple[str, str]:

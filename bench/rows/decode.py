@@ -58,7 +58,7 @@ def exported(stock: Stock, inputs: tuple[Tensor, ...]) -> onnxruntime.InferenceS
         warnings.simplefilter("ignore")
         program = torch.onnx.export(stock, inputs, dynamo=True, verbose=False)
     assert program is not None
-    program.save(file)
+    program.save(file)  # type: ignore[arg-type]  # it writes to any file
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = THREADS
     options.log_severity_level = 3

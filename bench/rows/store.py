@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import redis
@@ -35,7 +35,7 @@ def rows() -> Iterator[Iterator[Row]]:
         fast.set("value", value)
 
         def get(client: redis.Redis) -> Any:
-            return np.frombuffer(client.get("value"), np.uint8)  # type: ignore[call-overload]
+            return np.frombuffer(cast(bytes, client.get("value")), np.uint8)
 
         name = f"{len(value) >> 20} MiB embedding, Redis to array"
         yield iter(
