@@ -125,6 +125,10 @@ def test_a_decoder_that_has_grown_is_replaced(world: World, note: Observation) -
     fresh = processes.decoder(world.folder, world.url).start().wait()
     begun = fresh.rss >> 20
     fresh.end()
+    never = processes.decoder(world.folder, world.url, "--recycle-mib", "20").start()
+    assert never.process is not None
+    assert never.process.wait(60) == 1
+    assert "error: --recycle-mib is 20, but " in never.log.read_text()
     server = processes.decoder(world.folder, world.url, "--recycle-mib", str(begun + 8)).start().wait()
     note.injected = (
         "streams opened and cancelled at a decoder that may grow by 8 MiB (--recycle-mib), while two people click"

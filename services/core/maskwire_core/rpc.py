@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha import reflection
 
 from maskwire_core.config import MIB, ServiceSettings
 from maskwire_core.errors import ServiceError
-from maskwire_core.memory import outgrown, settle
+from maskwire_core.memory import outgrown, resident, settle
 from maskwire_core.messages import Parsing, each, readable
 from maskwire_core.metrics import ERRORS, REGISTRY, Reading, Readings, offer
 from maskwire_core.readiness import watch
@@ -164,6 +164,10 @@ async def serve(
     # Commands of the store wait here; asyncio's own few threads would all wait for a store that hangs.
     loop.set_default_executor(ThreadPoolExecutor(_STORE_THREADS, "store"))
     settle()
+    if 0 < settings.recycle_mib * MIB < (needed := resident()):
+        raise SystemExit(
+            f"error: --recycle-mib is {settings.recycle_mib}, but {needed >> 20} MiB are needed to begin with"
+        )
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     await server.start()
