@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import pytest
 from conftest import Stack, running_gateway, wait_until
 from maskwire_gateway.fetching import is_public
 from test_gateway_roboflow import as_base64, noise
@@ -180,3 +181,11 @@ def alive(address: str) -> bool:
         httpx.get(f"{address}/healthz", timeout=2)
         return True
     return False
+
+
+@pytest.mark.parametrize("what", ["segment", "masks"])
+def test_what_comes_too_late_is_504(stack: Stack, what: str) -> None:
+    with running_gateway(stack, "--timeout-s", "0.5") as (address, _):
+        answer = httpx.post(f"{address}/v1/images/awaited/{what}", json={"wait_ms": 5000}, timeout=20)
+        assert answer.status_code == 504, answer.text
+        assert answer.json()["message"].startswith("the decoder at ")

@@ -66,7 +66,7 @@ async def retrying(
         server = f"{channels.kind} at {address}"
         left_s = deadline - loop.time()
         if left_s <= 0:
-            raise DeadlineExceeded(f"the {server} gave no answer within {timeout_s:g} s")
+            raise _late(server, timeout_s)
         try:
             answer = await attempt(channel, left_s)
         except grpc.aio.AioRpcError as raised:
@@ -74,6 +74,8 @@ async def retrying(
             if isinstance(error, ServerUnavailable) and not error.reason:
                 channels.unreachable(address)
             raise error from raised
+        except TimeoutError as error:
+            raise _late(server, timeout_s) from error
         channels.budget.succeeded()
         return answer
 
@@ -91,6 +93,10 @@ async def retrying(
                 return await ask(number)
             return await _hedged(ask, number, hedge_s, channels.budget)
     raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def _late(server: str, timeout_s: float) -> DeadlineExceeded:
+    return DeadlineExceeded(f"the {server} gave no answer within {timeout_s:g} s")
 
 
 async def _hedged(ask: Callable[[int], Awaitable[T]], number: int, after_s: float, budget: RetryBudget) -> T:
