@@ -138,10 +138,11 @@ def run(inputs: int, seed: int) -> tuple[list[str], list[str]]:
             try:
                 outcomes[parse()] += 1
             except Exception as error:  # whatever it is, it was not meant
+                outcomes[type(error).__name__] += 1
                 wrong.append(f"{name} {index} (seed {seed}): {type(error).__name__}: {error}"[:300])
 
     def left() -> int:
-        return inputs - sum(outcomes.total() for outcomes in told.values()) - len(wrong)
+        return inputs - sum(outcomes.total() for outcomes in told.values())
 
     share = left() // 6  # of each way over HTTP; half of what is left are messages
     with tempfile.TemporaryDirectory() as folder, World(Path(folder), count=1) as world:
