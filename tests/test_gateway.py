@@ -12,7 +12,7 @@ from google.protobuf import json_format
 from maskwire import Client
 from maskwire.everything import Collection
 from maskwire.v1 import decoder_pb2, encoder_pb2
-from test_gateway_roboflow import as_base64
+from wire import as_base64
 
 CLICK = {"points": [{"x_px": 260, "y_px": 130}]}
 

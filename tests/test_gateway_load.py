@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from conftest import Stack, running_gateway, wait_until
 from maskwire_gateway.fetching import is_public
-from test_gateway_roboflow import as_base64, noise
+from wire import as_base64, picture
 
 CLICK = {"points": [{"x_px": 260, "y_px": 130}]}
 
@@ -83,22 +83,22 @@ def resident_bytes(pid: int) -> int:
 
 def test_fifty_clients_with_mixed_bad_input(stack: Stack, photo: Path) -> None:
     """Right statuses, nothing unexpected, and memory that stays bounded."""
-    picture, big = as_base64(photo.read_bytes()), as_base64(bytes(3_000_000))
+    cup, big = as_base64(photo.read_bytes()), as_base64(bytes(3_000_000))
     point = {"points": [{"x": 260, "y": 130, "positive": True}]}
     kinds: list[tuple[str, dict[str, Any], set[int]]] = [
-        ("/sam2/segment_image", {"json": {"image": picture, "prompts": [point], "format": "rle"}}, {200}),
-        ("/sam2/segment_image", {"json": {"image": picture, "prompts": [point], "format": "binary"}}, {200}),
+        ("/sam2/segment_image", {"json": {"image": cup, "prompts": [point], "format": "rle"}}, {200}),
+        ("/sam2/segment_image", {"json": {"image": cup, "prompts": [point], "format": "binary"}}, {200}),
         ("/v1/images", {"content": photo.read_bytes()}, {200}),
         ("/v1/images/loaded/segment", {"json": {"prompts": [CLICK]}}, {200}),
         ("/sam2/embed_image", {"json": {"image": big}}, {400}),
-        ("/sam2/embed_image", {"json": {"image": as_base64(noise(1)[:900])}}, {400}),
+        ("/sam2/embed_image", {"json": {"image": as_base64(picture(1)[:900])}}, {400}),
         (
             "/sam2/segment_image",
-            {"json": {"image": picture, "prompts": [{"points": [{"x": 1e9, "y": 1, "positive": True}]}]}},
+            {"json": {"image": cup, "prompts": [{"points": [{"x": 1e9, "y": 1, "positive": True}]}]}},
             {400},
         ),
         ("/sam2/segment_image", {"content": b"[" * 200_000}, {422}),
-        ("/sam2/segment_image", {"json": {"image": picture, "format": "tiff"}}, {422}),
+        ("/sam2/segment_image", {"json": {"image": cup, "format": "tiff"}}, {422}),
         ("/sam2/segment_image", {"json": {"image_id": "nobody"}}, {404}),
         ("/v1/images/loaded/segment", {"content": b'{"prompts":' * 10_000}, {400}),
         ("/v1/images/loaded/segment", {"json": {"prompts": [{"points": [{"x_px": 1, "y_px": 1}] * 3000}]}}, {400}),
@@ -160,7 +160,7 @@ def test_drain_finishes_what_was_accepted(stack: Stack) -> None:
         answers: list[int] = []
 
         def embed(seed: int) -> None:
-            data = noise(seed, 900, 700)
+            data = picture(seed, 900, 700)
             answers.append(httpx.post(f"{address}/v1/images", content=data, timeout=60).status_code)
 
         seeds = np.random.default_rng().integers(1 << 40, size=4).tolist()

@@ -1,4 +1,4 @@
-"""/sam2: every field, default and error of the interface, and its unmodified client."""
+"""/sam2: every field and default of the interface, and its unmodified client."""
 
 import base64
 import io
@@ -19,10 +19,10 @@ from maskwire import Client, Prompt
 from maskwire.v1 import encoder_pb2, encoder_pb2_grpc
 from maskwire_core.bilinear import enlarge
 from numpy.typing import NDArray
-from PIL import Image
 from pycocotools import mask as coco
 from reference import random_prompt
 from web import Web
+from wire import as_base64, picture
 
 POINTS = {"points": [{"x": 260, "y": 130, "positive": True}, {"x": 300, "y": 330, "positive": False}]}
 BOX = {"box": {"x": 317.5, "y": 192.5, "width": 365, "height": 305}}  # 135, 40, 500, 345
@@ -31,7 +31,7 @@ BOTH = {**POINTS, **BOX}
 
 @pytest.fixture(scope="module")
 def encoded(photo: Path) -> dict[str, str]:
-    return {"type": "base64", "value": base64.b64encode(photo.read_bytes()).decode()}
+    return as_base64(photo.read_bytes())
 
 
 def segment(http: httpx.Client, **body: Any) -> Any:
@@ -47,17 +47,6 @@ def decoded(masks: Any) -> NDArray[np.bool_]:
 def outline(mask: NDArray[np.bool_]) -> list[list[list[int]]]:
     found, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     return [contour[:, 0].tolist() for contour in found] or [[]]
-
-
-def noise(seed: int, width: int = 61, height: int = 47) -> bytes:
-    buffer = io.BytesIO()
-    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def as_base64(data: bytes) -> dict[str, str]:
-    return {"type": "base64", "value": base64.b64encode(data).decode()}
 
 
 # The unmodified client
@@ -100,7 +89,7 @@ def sent_by_the_sdk(photo: Path) -> bytes:
 
 def test_the_second_call_on_a_picture_encodes_and_decodes_nothing(gateway: str, stack: Stack, tmp_path: Path) -> None:
     path = tmp_path / "new.png"
-    path.write_bytes(noise(int(time.time()), 300, 200))
+    path.write_bytes(picture(int(time.time()), 300, 200))
     sdk = InferenceHTTPClient(api_url=gateway)
     with stack.client() as client:
 
@@ -156,7 +145,7 @@ def test_embed_image(http: httpx.Client, client: Client, encoded: dict[str, str]
     known = http.post("/sam2/embed_image", json={"image": None, "image_id": "cup-1"})
     assert known.json()["image_id"] == "cup-1"
     # A name that is used again means the new image.
-    other = noise(3)
+    other = picture(3, 61, 47)
     http.post("/sam2/embed_image", json={"image": as_base64(other), "image_id": "cup-1"})
     assert client.get("cup-1").width == 61
     answer = http.post("/sam2/segment_image", json={"image_id": "cup-1", "prompts": None, "format": "rle"})
@@ -261,7 +250,7 @@ def test_polygons_are_outer_contours_only(
 def test_an_empty_mask_is_one_empty_polygon(http: httpx.Client) -> None:
     # On noise the demo model finds nothing prominent.
     for seed in range(40):
-        image = as_base64(noise(seed))
+        image = as_base64(picture(seed))
         (rle,) = segment(http, image=image, format="rle")["predictions"]
         if not decoded(rle["masks"]).any():
             (found,) = segment(http, image=image)["predictions"]
@@ -361,83 +350,3 @@ def test_the_published_how_tos_snippets(
 def test_what_integration_tests_of_others_call(http: httpx.Client) -> None:
     assert http.get("/").is_success
     assert http.post("/model/clear").is_success
-
-
-# Errors
-
-
-BAD: dict[str, tuple[dict[str, Any], int, str]] = {
-    "no image": ({}, 400, "NO_IMAGE"),
-    "null image": ({"image": None}, 400, "NO_IMAGE"),
-    "unknown image_id": ({"image_id": "nobody knows it"}, 404, "IMAGE_NOT_FOUND"),
-    "control characters": ({"image_id": "a\nb"}, 400, "BAD_IMAGE_ID"),
-    "no base64": ({"image": {"type": "base64", "value": "ä*"}}, 400, "BAD_BASE64"),
-    "empty": ({"image": {"type": "base64", "value": ""}}, 400, "EMPTY_IMAGE"),
-    "data URI without base64": ({"image": {"type": "base64", "value": "data:image/png,abc"}}, 400, "BAD_BASE64"),
-    "no picture": ({"image": as_base64(b"GIF, or is it?")}, 400, ""),
-    "truncated": ({"image": as_base64(noise(1)[:2000])}, 400, ""),
-    "URL": ({"image": {"type": "url", "value": "http://example.org/a.jpg"}}, 400, "URLS_OFF"),
-    "URL as base64": ({"image": {"type": "base64", "value": "https://example.org/a.jpg"}}, 400, "URLS_OFF"),
-    "point outside": ({"prompts": [{"points": [{"x": 601, "y": 3, "positive": True}]}]}, 400, "OUT_OF_IMAGE"),
-    "box outside": ({"prompts": [{"box": {"x": 900, "y": 3, "width": 20, "height": 9}}]}, 400, "EMPTY_BOX"),
-    "empty box": ({"prompts": [{"box": {"x": 90, "y": 30, "width": 0, "height": 9}}]}, 400, "EMPTY_BOX"),
-    "negative box": ({"prompts": [{"box": {"x": 90, "y": 30, "width": -4, "height": 9}}]}, 400, "EMPTY_BOX"),
-    "labels too few": ({"point_coords": [[1, 2], [3, 4]], "point_labels": [1]}, 400, "LABELS_MISMATCH"),
-    "labels unknown": ({"point_coords": [[1, 2]], "point_labels": [7]}, 400, "BAD_LABEL"),
-    "10,000 points": ({"prompts": [{"points": [{"x": 1, "y": 1, "positive": True}] * 10_000}]}, 400, "TOO_MANY_POINTS"),
-    "1,000 prompts": ({"prompts": [POINTS] * 1000}, 400, "TOO_MANY_PROMPTS"),
-    "version": ({"sam2_version_id": "hiera_huge"}, 400, "BAD_VERSION"),
-    "too much for one answer": (
-        {"prompts": [POINTS] * 128, "format": "binary", "image": as_base64(noise(1, 900, 800))},
-        413,
-        "ANSWER_TOO_LARGE",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", BAD)
-def test_bad_requests_say_what_is_wrong(http: httpx.Client, encoded: dict[str, str], name: str) -> None:
-    body, status, reason = BAD[name]
-    if not body.keys() & {"image", "image_id"} and reason != "NO_IMAGE":
-        body = {"image": encoded, **body}
-    answer = http.post("/sam2/segment_image", json=body)
-    assert answer.status_code == status, answer.text
-    assert answer.json()["message"]
-    if reason:
-        assert answer.json()["reason"] == reason
-
-
-INVALID: dict[str, tuple[str, list[Any]]] = {
-    "no JSON": ("{", ["body"]),
-    "nothing": ("", ["body"]),
-    "a list": ("[]", ["body"]),
-    "deep": ("[" * 100_000, ["body"]),
-    "format": ('{"format": "png"}', ["body", "format"]),
-    "null format": ('{"format": null}', ["body", "format"]),
-    "image type": ('{"image": {"type": "numpy", "value": "x"}}', ["body", "image", "type"]),
-    "image value": ('{"image": {"type": "base64"}}', ["body", "image", "value"]),
-    "image": ('{"image": "abc"}', ["body", "image"]),
-    "point": (
-        '{"prompts": [{"points": [{"x": 1, "positive": true}]}]}',
-        ["body", "prompts", "prompts", 0, "points", 0, "y"],
-    ),
-    "NaN": (
-        '{"prompts": [{"points": [{"x": NaN, "y": 1, "positive": true}]}]}',
-        ["body", "prompts", "prompts", 0, "points", 0, "x"],
-    ),
-    "infinity": ('{"point_coords": [[1, 1e999]]}', ["body", "point_coords", 0, 1]),
-    "three coordinates": ('{"point_coords": [[1, 2, 3]]}', ["body", "point_coords", 0]),
-    "prompts": ('{"prompts": 3}', ["body", "prompts"]),
-    "multimask": ('{"multimask_output": "perhaps"}', ["body", "multimask_output"]),
-    "image_id": ('{"image_id": 3}', ["body", "image_id"]),
-}
-
-
-@pytest.mark.parametrize("name", INVALID)
-def test_invalid_bodies_are_422_with_their_place(http: httpx.Client, name: str) -> None:
-    body, place = INVALID[name]
-    answer = http.post("/sam2/segment_image", content=body)
-    assert answer.status_code == 422, answer.text
-    (detail, *_) = answer.json()["detail"]
-    assert detail["loc"][: len(place)] == place
-    assert detail["msg"]

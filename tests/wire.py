@@ -1,5 +1,6 @@
-"""Requests and errors of the generated stubs."""
+"""Requests, and errors of the generated stubs."""
 
+import base64
 import hashlib
 import io
 from collections.abc import Iterator
@@ -19,6 +20,11 @@ def picture(seed: int, width: int = 60, height: int = 40) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def as_base64(data: bytes) -> dict[str, str]:
+    """An image as /sam2 takes it."""
+    return {"type": "base64", "value": base64.b64encode(data).decode()}
 
 
 def header(data: bytes, **fields: Any) -> encoder_pb2.EncodeImageHeader:

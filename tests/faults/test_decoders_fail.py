@@ -1,6 +1,5 @@
 """Rows 6, 7, 9 and 20: decoders die or stop while people click, and everything is restarted."""
 
-import base64
 import random
 import signal
 import threading
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import wait_until
 from maskwire.v1 import decoder_pb2, decoder_pb2_grpc, types_pb2
-from wire import picture
+from wire import as_base64, picture
 
 from . import processes
 from .processes import Server
@@ -156,8 +155,7 @@ def test_everything_is_restarted_under_load(world: World, note: Observation) -> 
 
 def over(http: httpx.Client, gateways: list[Server], number: int) -> str:
     """The mask of a click, asked of whichever gateway answers. What a gateway answers counts, errors too."""
-    image = {"type": "base64", "value": base64.b64encode(picture(number)).decode()}
-    asked = {"image": image, "point_coords": [[30, 20]], "point_labels": [1], "format": "rle"}
+    asked = {"image": as_base64(picture(number)), "point_coords": [[30, 20]], "point_labels": [1], "format": "rle"}
     for gateway in [*gateways, *gateways]:
         try:
             answer = http.post(f"http://{gateway.address}/sam2/segment_image", json=asked)
