@@ -28,6 +28,7 @@ from maskwire_core.store import Store
 from PIL import Image
 from reference import build_tiny
 from web import Web, serving
+from wire import as_base64
 
 if TYPE_CHECKING:
     from chromium import Tab
@@ -195,6 +196,19 @@ def stack() -> Iterator[Stack]:
         yield started
 
 
+def ready(gateway: str) -> bool:
+    """Whether a gateway answers, and the servers behind it. Its address ends with /."""
+    try:
+        return httpx.get(f"{gateway}readyz").is_success
+    except httpx.TransportError:
+        return False
+
+
+def resident_bytes(pid: int | str) -> int:
+    """Resident memory of a process, by its id or "self"."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 @contextlib.contextmanager
 def running_gateway(stack: "Servers", *options: str, decoder: str = "", port: int = 0) -> Iterator[tuple[str, int]]:
     """A gateway in front of an encoder and a decoder, on a free port if none is given. Yields its address, http://...,
@@ -241,6 +255,12 @@ def store(store_url: str, raw: redis.Redis) -> Iterator[Store]:
 @pytest.fixture(scope="session")
 def photo() -> Path:
     return COFFEE
+
+
+@pytest.fixture(scope="session")
+def encoded(photo: Path) -> dict[str, str]:
+    """The photograph as /sam2 takes it."""
+    return as_base64(photo.read_bytes())
 
 
 @pytest.fixture(scope="session")

@@ -29,11 +29,6 @@ BOX = {"box": {"x": 317.5, "y": 192.5, "width": 365, "height": 305}}  # 135, 40,
 BOTH = {**POINTS, **BOX}
 
 
-@pytest.fixture(scope="module")
-def encoded(photo: Path) -> dict[str, str]:
-    return as_base64(photo.read_bytes())
-
-
 def segment(http: httpx.Client, **body: Any) -> Any:
     answer = http.post("/sam2/segment_image", json=body)
     assert answer.status_code == 200, answer.text
@@ -250,7 +245,7 @@ def test_polygons_are_outer_contours_only(
 def test_an_empty_mask_is_one_empty_polygon(http: httpx.Client) -> None:
     # On noise the demo model finds nothing prominent.
     for seed in range(40):
-        image = as_base64(picture(seed))
+        image = as_base64(picture(seed, 61, 47))
         (rle,) = segment(http, image=image, format="rle")["predictions"]
         if not decoded(rle["masks"]).any():
             (found,) = segment(http, image=image)["predictions"]

@@ -1,18 +1,12 @@
 """/sam2: what is wrong with a request, and where."""
 
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from wire import as_base64, picture
 
-POINT = {"points": [{"x": 260, "y": 130, "positive": True}]}
-
-
-@pytest.fixture(scope="module")
-def encoded(photo: Path) -> dict[str, str]:
-    return as_base64(photo.read_bytes())
+POINTS = {"points": [{"x": 260, "y": 130, "positive": True}, {"x": 300, "y": 330, "positive": False}]}
 
 
 BAD: dict[str, tuple[dict[str, Any], int, str]] = {
@@ -24,7 +18,7 @@ BAD: dict[str, tuple[dict[str, Any], int, str]] = {
     "empty": ({"image": {"type": "base64", "value": ""}}, 400, "EMPTY_IMAGE"),
     "data URI without base64": ({"image": {"type": "base64", "value": "data:image/png,abc"}}, 400, "BAD_BASE64"),
     "no picture": ({"image": as_base64(b"GIF, or is it?")}, 400, ""),
-    "truncated": ({"image": as_base64(picture(1)[:2000])}, 400, ""),
+    "truncated": ({"image": as_base64(picture(1, 61, 47)[:2000])}, 400, ""),
     "URL": ({"image": {"type": "url", "value": "http://example.org/a.jpg"}}, 400, "URLS_OFF"),
     "URL as base64": ({"image": {"type": "base64", "value": "https://example.org/a.jpg"}}, 400, "URLS_OFF"),
     "point outside": ({"prompts": [{"points": [{"x": 601, "y": 3, "positive": True}]}]}, 400, "OUT_OF_IMAGE"),
@@ -34,10 +28,10 @@ BAD: dict[str, tuple[dict[str, Any], int, str]] = {
     "labels too few": ({"point_coords": [[1, 2], [3, 4]], "point_labels": [1]}, 400, "LABELS_MISMATCH"),
     "labels unknown": ({"point_coords": [[1, 2]], "point_labels": [7]}, 400, "BAD_LABEL"),
     "10,000 points": ({"prompts": [{"points": [{"x": 1, "y": 1, "positive": True}] * 10_000}]}, 400, "TOO_MANY_POINTS"),
-    "1,000 prompts": ({"prompts": [POINT] * 1000}, 400, "TOO_MANY_PROMPTS"),
+    "1,000 prompts": ({"prompts": [POINTS] * 1000}, 400, "TOO_MANY_PROMPTS"),
     "version": ({"sam2_version_id": "hiera_huge"}, 400, "BAD_VERSION"),
     "too much for one answer": (
-        {"prompts": [POINT] * 128, "format": "binary", "image": as_base64(picture(1, 900, 800))},
+        {"prompts": [POINTS] * 128, "format": "binary", "image": as_base64(picture(1, 900, 800))},
         413,
         "ANSWER_TOO_LARGE",
     ),

@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
-from conftest import Stack, wait_until
+from conftest import Stack, resident_bytes, wait_until
 from maskwire.v1 import decoder_pb2, decoder_pb2_grpc, types_pb2
 from wire import described, frames
 
@@ -74,10 +74,6 @@ def wire(stack: Stack, photo: Path, encoder: Any) -> Iterator[Callable[..., Wire
     yield open_stream
     for each in opened:
         each.close()
-
-
-def resident_bytes(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
 
 
 @pytest.mark.flaky(reruns=2)  # its bounds are times

@@ -10,20 +10,13 @@ from pathlib import Path
 
 import httpx
 import numpy as np
-from conftest import free_port, up, wait_until
+from conftest import free_port, ready, up, wait_until
 
 
 def alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):  # before it was opened, before it was read
-        return False
-
-
-def ready(gateway: str | None) -> bool:
-    try:
-        return httpx.get(f"{gateway}readyz").is_success
-    except httpx.TransportError:
         return False
 
 
@@ -48,11 +41,12 @@ def test_killed_servers_are_restarted_and_calls_succeed(photo: Path) -> None:
             again = client.segment("photo", points=[(300, 200)])  # from a decoder's memory, or embedded anew
             np.testing.assert_array_equal(before.mask, again.mask)
             client.embed(photo, image_id="photo")  # for others, who could not embed it
-            wait_until(lambda: ready(stack.gateway))
+            wait_until(lambda: ready(f"{stack.gateway}"))
             cup = {"image_id": "photo", "point_coords": [[300, 200]], "format": "rle"}
             response = httpx.post(f"{stack.gateway}sam2/segment_image", json=cup)
             assert response.status_code == 200, response.text
-            assert response.json()["predictions"][0]["masks"] == after.rle
+            (found,) = response.json()["predictions"]
+            assert found["masks"] == after.rle
     wait_until(lambda: not any(alive(pid) for pid in stack.pids.values()), seconds=10)
 
 

@@ -20,10 +20,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from conftest import resident_bytes
 from maskwire import Client
 from wire import picture
 
-from .processes import PAGE, Server
+from .processes import Server
 from .world import Doing, World, counts
 
 _PICTURES = range(300, 340)
@@ -300,7 +301,7 @@ def _open_files() -> int:
 
 
 def _rss() -> float:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE / 2**20
+    return resident_bytes("self") / 2**20
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from conftest import running_gateway
+from conftest import resident_bytes, running_gateway
 from maskwire_core.bundle import GRAPHS, DecoderBundle, DecoderConfig, DecoderGraph
 from maskwire_core.codecs import CODECS
 from maskwire_core.embedding import Header, pack, unpack
@@ -32,7 +32,6 @@ from wire import picture
 from . import fuzz_http
 from .fuzz_messages import Outcome, send_messages
 from .mutations import mutated
-from .processes import memory
 from .world import World, counts
 
 MAX_PIXELS = 100_000
@@ -153,14 +152,14 @@ def run(inputs: int, seed: int) -> tuple[list[str], list[str]]:
         before = {server.address: server.rss for server in world.servers}
         servers = SimpleNamespace(encoder=world.encoders[0].address, decoder=world.decoders[0].address)
         with running_gateway(servers, "--timeout-s", "2") as (address, gateway):
-            at_first = memory(gateway)
+            at_first = resident_bytes(gateway)
             told["HTTP by the schema"], more = fuzz_http.by_schema(address, share, seed)
             wrong += more
             told["HTTP requests, damaged"], more = asyncio.run(fuzz_http.send_requests(address, pick, share))
             wrong += more
             told["WebSocket"], more = asyncio.run(fuzz_http.send_frames(address, pick, share))
             wrong += more
-            of_gateway = (memory(gateway) - at_first) >> 20
+            of_gateway = (resident_bytes(gateway) - at_first) >> 20
         told["messages"], more = asyncio.run(send_messages(world, pick, left()))
         wrong += more
         with world.client() as client:

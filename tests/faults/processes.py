@@ -3,19 +3,15 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import httpx
-from conftest import ROOT, free_port, wait_until
+from conftest import ROOT, free_port, ready, resident_bytes, wait_until
 from maskwire.cli.status import health
 from maskwire.cli.supervisor import leashed
-from maskwire.cli.up import _store_program
-
-PAGE = os.sysconf("SC_PAGE_SIZE")
+from maskwire.cli.up import _answers_ping, _store_program
 
 
 class Server:
@@ -57,7 +53,7 @@ class Server:
     @property
     def rss(self) -> int:
         """Resident memory in bytes."""
-        return memory(self.pid)
+        return resident_bytes(self.pid)
 
     @property
     def open_files(self) -> int:
@@ -100,24 +96,12 @@ class Server:
             raise
 
 
-def memory(pid: int) -> int:
-    """Resident memory of a process in bytes."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
-
-
 def store(folder: Path, *options: str, port: int = 0, program: str | None = None) -> Server:
     """A Valkey, or what `program` says, that keeps nothing on disk unless the options say so."""
     port = port or free_port()
     command = [program or _store_program(), "--port", str(port), "--save", "", "--appendonly", "no"]
-
-    def answers() -> bool:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as connection:
-            connection.sendall(b"PING\r\n")
-            return connection.recv(16).startswith(b"+PONG")
-        return False
-
     command += ["--dir", str(folder), *options]
-    return Server(command, port, answers, folder / f"store-{port}.log")
+    return Server(command, port, lambda: _answers_ping(port), folder / f"store-{port}.log")
 
 
 def encoder(folder: Path, redis_url: str, **environment: str) -> Server:
@@ -145,14 +129,7 @@ def gateway(folder: Path, encoders: Sequence[Server], decoders: Sequence[Server]
     command = [sys.executable, "-m", "maskwire_gateway", "--port", str(port)]
     command += ["--encoder", ",".join(server.address for server in encoders)]
     command += ["--decoder", ",".join(server.address for server in decoders)]
-    return Server(command, port, lambda: _answers(port), folder / f"gateway-{port}.log")
-
-
-def _answers(port: int) -> bool:
-    try:
-        return httpx.get(f"http://127.0.0.1:{port}/readyz").is_success
-    except httpx.TransportError:
-        return False
+    return Server(command, port, lambda: ready(f"http://127.0.0.1:{port}/"), folder / f"gateway-{port}.log")
 
 
 def _serves(port: int) -> bool:
