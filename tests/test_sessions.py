@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import EXACT, Stack, free_port, running, server, wait_until
-from maskwire import AsyncClient, Client, ImageNotFound, InvalidRequest, MaskwireError, Result
+from maskwire import AsyncClient, Client, DeadlineExceeded, ImageNotFound, InvalidRequest, MaskwireError, Result
 from maskwire.cli.status import health
 from numpy.typing import NDArray
 from reference import Reference, build_demo, over_white
@@ -197,6 +197,13 @@ def test_images_change_and_are_waited_for(stack: Stack, photo: Path, encoder: An
             session.click(1, 1)
         session.set_image(photo)
         assert session.click(321, 300).mask.shape == (400, 600)
+
+
+def test_an_image_that_does_not_come_in_time_is_told(stack: Stack) -> None:
+    with Client(stack.encoder, stack.decoder, timeout_s=1) as client:
+        with pytest.raises(DeadlineExceeded, match="gave no answer within 1 s") as caught:
+            client.session(image_id="never", wait_s=30).__enter__()
+        assert caught.value.reason == "DEADLINE_EXCEEDED"
 
 
 def test_an_image_that_was_lost_is_embedded_again(stack: Stack) -> None:

@@ -65,7 +65,16 @@ class ServerUnavailable(MaskwireError):
 
 
 class DeadlineExceeded(MaskwireError):
-    """No answer came in time."""
+    """No answer came in time, as a server or this side's own clock says."""
+
+    def __init__(
+        self,
+        message: str,
+        reason: str = "DEADLINE_EXCEEDED",
+        field: str = "",
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message, reason, field, retry_after_s)
 
 
 class OutputMissing(MaskwireError):
