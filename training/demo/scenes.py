@@ -105,8 +105,8 @@ class Scenes:
         y, x = random.integers(height - rows + 1), random.integers(width - columns + 1)
         part = np.s_[y : y + rows, x : x + columns]
         chosen = random.permutation(len(photo.masks))[:12]
-        masks = [_shrink(photo.mask(index)[part].astype(np.float32), self.size) > 0.5 for index in chosen]
-        image = _shrink(photo.pixels[part].astype(np.float32), self.size)
+        masks = [_scale(photo.mask(index)[part].view(np.uint8), self.size) for index in chosen]
+        image = _shrink(photo.pixels[part], self.size).astype(np.float32)
         return image, masks, len(photo.masks) <= 12 and share == 1 and source not in WITHOUT_PROMINENT
 
     def _background(self, size: int, random: np.random.Generator) -> Image:
@@ -115,7 +115,7 @@ class Scenes:
         photo = self.pack.backgrounds[random.integers(len(self.pack.backgrounds))]
         side = int(random.uniform(0.4, 1) * min(photo.shape[:2]))
         y, x = (random.integers(length - side + 1) for length in photo.shape[:2])
-        return _shrink(photo[y : y + side, x : x + side].astype(np.float32), size)
+        return _shrink(photo[y : y + side, x : x + side], size).astype(np.float32)
 
     def _object(self, random: np.random.Generator) -> tuple[Image, Image]:
         """RGB and alpha (0 to 1) of a cut-out, an object cut from a photograph, or a textured shape."""
@@ -187,8 +187,13 @@ def _share(values: NDArray[np.uint8]) -> Image:
     return np.divide(values, 255, dtype=np.float32)
 
 
-def _shrink(pixels: Image, size: int) -> Image:
-    return np.asarray(cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA), np.float32)
+def _scale(mask: NDArray[np.uint8], size: int) -> NDArray[np.bool_]:
+    """0 and 1. Linear: ten times as fast as by area, and good enough for borders."""
+    return np.asarray(cv2.resize(mask * np.uint8(254), (size, size)) > 127, np.bool_)
+
+
+def _shrink(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    return np.asarray(cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _disturb(image: Image, random: np.random.Generator) -> NDArray[np.uint8]:
