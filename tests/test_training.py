@@ -18,7 +18,7 @@ from training.demo import evaluate, pack
 from training.demo.asker import Answer, bounds, centre, correction, iou
 from training.demo.batches import Batch, Batches
 from training.demo.curriculum import STAGES, Stage
-from training.demo.decoder import FOREGROUND
+from training.demo.decoder import FOREGROUND, PAD
 from training.demo.heldout import COMPOSED, cases
 from training.demo.loop import run
 from training.demo.network import Network, source
@@ -98,6 +98,7 @@ def test_corrective_clicks_lie_where_the_mask_is_wrong(batches: Batches, seed: i
     prompts = Prompts(batch, SIZE)
     guess = torch.randn(batch.targets.shape)
     prompts.correct(guess)
+    assert not prompts.labels.eq(PAD).any()  # a click stands in the place of no prompt
     inside, masks = batch.targets > 0.5, guess > 0
     where = pixels(SIZE, CPU)
     for index, (point, label) in enumerate(zip(prompts.points[:, -1], prompts.labels[:, -1], strict=True)):

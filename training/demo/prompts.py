@@ -57,7 +57,9 @@ class Prompts:
         place = self._place(torch.where(wrong, chosen, anywhere))
         label = torch.where(more | ~wrong, FOREGROUND, BACKGROUND)
         self.points = torch.cat([self.points, place[:, None]], 1)
-        self.labels = torch.cat([self.labels, label[:, None]], 1)
+        # In use a first click replaces the padding point that stood for no prompt.
+        before = torch.where(self.labels == PAD, EMPTY, self.labels)
+        self.labels = torch.cat([before, label[:, None]], 1)
 
     def _place(self, index: Tensor) -> Tensor:
         """A random input pixel within S/4 pixels given by their indices."""
