@@ -41,7 +41,6 @@ def encode(network: Network, rgb: Tensor) -> Features:
         if index in trunk.stage_ends:
             levels.append(x)
     laterals = [conv.conv for conv in neck.convs][::-1]
-    # One sum of biases: torch 2.13's compiler writes C++ that fails where two biases have the same gradient.
     bias = laterals[2].bias + laterals[3].bias + network.no_mem_embed.flatten()
     top = F.linear(levels[3], laterals[3].weight.flatten(1))
     embed = (F.linear(levels[2], laterals[2].weight.flatten(1), bias) + top).flatten(1, 2)
