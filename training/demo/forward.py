@@ -41,9 +41,8 @@ def encode(network: Network, rgb: Tensor) -> Features:
         if index in trunk.stage_ends:
             levels.append(x)
     laterals = [conv.conv for conv in neck.convs][::-1]
-    bias = laterals[2].bias + laterals[3].bias + network.no_mem_embed.flatten()
-    top = F.linear(levels[3], laterals[3].weight.flatten(1))
-    embed = (F.linear(levels[2], laterals[2].weight.flatten(1), bias) + top).flatten(1, 2)
+    top = _conv(levels[3], laterals[3])
+    embed = (_conv(levels[2], laterals[2]) + top + network.no_mem_embed.flatten()).flatten(1, 2)
     tokens = (network.size // STRIDE) ** 2
     high_1 = _two_convs(levels[1], laterals[1], decoder.conv_s1).reshape(batch, tokens, 4, -1)
     high_0 = _two_convs(levels[0], laterals[0], decoder.conv_s0).reshape(batch, tokens, 16, -1)
@@ -58,6 +57,10 @@ def _places(trunk: Any, side: int) -> Tensor:
     weights = F.interpolate(identity, (side, 1), mode="bicubic")[0, :, :, 0].t()
     tiled = window.tile(1, 1, side // window.shape[2], side // window.shape[3])
     return (weights @ coarse @ weights.t() + tiled).permute(0, 2, 3, 1)
+
+
+def _conv(x: Tensor, conv: Any) -> Tensor:
+    return F.linear(x, conv.weight.flatten(1), conv.bias)
 
 
 def _two_convs(x: Tensor, first: Any, second: Any) -> Tensor:
