@@ -1,0 +1,27 @@
+"""Words for names that do not exist: "no option 'pionts'; did you mean 'points'?"."""
+
+import difflib
+from collections.abc import Iterable
+
+_LISTED = 12  # this many known names are listed where none is close
+
+
+def no_such(kind: str, name: str, known: Iterable[str]) -> str:
+    """Says that a name does not exist, with the closest existing one, or all of them where they are few.
+
+    Args:
+        kind: What the name should have been, such as "argument", "field" or "model".
+        name: The name that was given.
+        known: The names that exist.
+
+    Returns:
+        A clause without a capital letter and without a full stop.
+    """
+    names = sorted(set(known))
+    folded = {candidate.casefold(): candidate for candidate in names}
+    close = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
+    if close:
+        return f"no {kind} {name!r}; did you mean {folded[close[0]]!r}?"
+    if names and len(names) <= _LISTED:
+        return f"no {kind} {name!r}; choose from {', '.join(names)}"
+    return f"no {kind} {name!r}"
