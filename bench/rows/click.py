@@ -36,7 +36,7 @@ def rows() -> Iterator[Iterator[Row]]:
 
         def click() -> Any:
             answer = stub.Segment(request).results[0].masks[0].rle
-            return {"size": [answer.height, answer.width], "counts": answer.counts}
+            return {"size": list(answer.size), "counts": answer.counts}
 
         def sam2() -> Any:
             masks, scores, _ = one.reference.predictor.predict(np.array([CLICK]), np.array([1]))

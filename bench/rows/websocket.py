@@ -38,7 +38,7 @@ def rows() -> Iterator[Iterator[Row]]:
 
         def rle(response: pb.SegmentResponse) -> Any:
             found = response.results[0].masks[0].rle
-            return {"size": [found.height, found.width], "counts": found.counts}
+            return {"size": list(found.size), "counts": found.counts}
 
         def in_binary() -> Any:
             binary.send(message.SerializeToString())

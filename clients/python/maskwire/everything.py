@@ -80,7 +80,7 @@ class FoundMask:
     @property
     def rle(self) -> dict[str, Any]:
         """COCO RLE as pycocotools takes it: {"size": [height, width], "counts": str}."""
-        return {"size": [self._rle.height, self._rle.width], "counts": self._rle.counts}
+        return {"size": list(self._rle.size), "counts": self._rle.counts}
 
     @property
     def score(self) -> float:
@@ -91,7 +91,7 @@ class FoundMask:
     def array(self) -> NDArray[np.bool_]:
         """HxW, of the image's size."""
         rle = self._rle
-        return np.asarray(coco.decode({"size": [rle.height, rle.width], "counts": rle.counts.encode()})).astype(bool)
+        return np.asarray(coco.decode({"size": list(rle.size), "counts": rle.counts.encode()})).astype(bool)
 
     def annotation(self, output_mode: OutputMode = "binary_mask") -> dict[str, Any]:
         """The mask as SAM2AutomaticMaskGenerator.generate gives it.

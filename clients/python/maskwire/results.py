@@ -102,7 +102,7 @@ class Mask:
     def rle(self) -> dict[str, Any]:
         """COCO RLE as pycocotools takes it: {"size": [height, width], "counts": str}."""
         rle = self._with("rle").rle
-        return {"size": [rle.height, rle.width], "counts": rle.counts}
+        return {"size": list(rle.size), "counts": rle.counts}
 
     @cached_property
     def array(self) -> NDArray[np.bool_]:

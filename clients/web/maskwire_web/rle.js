@@ -22,10 +22,9 @@ export function decodeCounts(text) {
 
 /** A mask of an image. Pixel (x, y) covers the square from (x, y) to (x + 1, y + 1). */
 export class Mask {
-  /** @param rle {height, width, counts} with compressed counts */
+  /** @param rle {size: [height, width], counts} with compressed counts */
   constructor(rle) {
-    this.width = rle.width;
-    this.height = rle.height;
+    [this.height, this.width] = rle.size;
     this.counts = rle.counts;
     this._columns = null;
   }

@@ -54,7 +54,7 @@ class Candidate:
     def message(self, crop: "_Crop") -> pb.GeneratedMask:
         return pb.GeneratedMask(
             number=self.number,
-            rle=types_pb2.Rle(height=crop.height, width=crop.width, counts=self.counts),
+            rle=types_pb2.Rle(size=(crop.height, crop.width), counts=self.counts),
             area_px=self.area,
             box=_message(self.box),
             predicted_iou=float(self.iou),

@@ -84,7 +84,7 @@ def _render(logits: NDArray[np.float32], score: float, output: Output, width: in
     # Subtracting the threshold before upsampling is the same but for rounding; the usual one, 0, has none.
     runs: Any = rle(cleaned - np.float32(output.threshold) if output.threshold else cleaned, width, height)
     if pb.MASK_FORMAT_RLE in output.formats:
-        result.rle.height, result.rle.width, result.rle.counts = height, width, runs["counts"].decode()
+        result.rle.CopyFrom(pb.Rle(size=(height, width), counts=runs["counts"].decode()))
     if output.formats <= {pb.MASK_FORMAT_LOGITS, pb.MASK_FORMAT_RLE}:
         return result  # no pixels are needed
     mask = cv2.transpose(coco.decode(runs).T).view(np.bool_)

@@ -21,9 +21,7 @@ def predictions(response: decoder_pb2.SegmentResponse, form: str) -> list[dict[s
     masks = [result.masks[0] for result in response.results]
     return [
         {
-            "masks": polygons(mask.rle)
-            if form == "json"
-            else {"size": [mask.rle.height, mask.rle.width], "counts": mask.rle.counts},
+            "masks": polygons(mask.rle) if form == "json" else {"size": list(mask.rle.size), "counts": mask.rle.counts},
             "confidence": mask.score,
             "format": "polygon" if form == "json" else "rle",
         }
@@ -36,7 +34,7 @@ def polygons(rle: types_pb2.Rle) -> list[list[list[int]]]:
 
     Holes are not told, nor islands in them: what these callers fill is the outline.
     """
-    mask: Any = coco.decode({"size": [rle.height, rle.width], "counts": rle.counts.encode()})
+    mask: Any = coco.decode({"size": list(rle.size), "counts": rle.counts.encode()})
     contours, _ = cv2.findContours(np.ascontiguousarray(mask), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     found: list[list[list[int]]] = [contour.reshape(-1, 2).astype(int).tolist() for contour in contours]
     return found or [[]]

@@ -372,29 +372,27 @@ Global___OutputOptions: _TypeAlias = OutputOptions  # noqa: Y015
 
 @_typing.final
 class Rle(_message.Message):
-    """A COCO run-length encoded mask."""
+    """A mask as COCO's compressed run-length encoding. As JSON it is what pycocotools reads: {"size", "counts"}."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    HEIGHT_FIELD_NUMBER: _builtins.int
-    WIDTH_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
     COUNTS_FIELD_NUMBER: _builtins.int
-    height: _builtins.int
-    """Rows of the mask: the image's height in pixels."""
-    width: _builtins.int
-    """Columns of the mask: the image's width in pixels."""
     counts: _builtins.str
     """Compressed counts, column by column."""
+    @_builtins.property
+    def size(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """[height, width] of the image in pixels."""
+
     def __init__(
         self,
         *,
-        height: _builtins.int = ...,
-        width: _builtins.int = ...,
+        size: _abc.Iterable[_builtins.int] | None = ...,
         counts: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "height", b"height", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "size", b"size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
