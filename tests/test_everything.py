@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import torch
 from conftest import EXACT, Stack, server
 from maskwire import AsyncClient, Client, InvalidRequest, OutputMissing
+from maskwire_core.bundle import MaskDefaults
 from maskwire_decoder.boxes import distinct
 from reference import build_demo, everything, nms, over_white
 from sam2.utils.amg import coco_encode_rle
@@ -153,3 +155,48 @@ def test_boxes_are_suppressed_as_torchvision_does() -> None:
         threshold = float(random.uniform(0, 1))
         expected = nms(torch.from_numpy(boxes), torch.from_numpy(scores), threshold)
         np.testing.assert_array_equal(distinct(boxes, scores, threshold), expected.numpy())
+
+
+def test_thresholds_left_unsaid_are_the_models(exact: Client, photo: Path) -> None:
+    """The demo model's scores are low: by sam2's thresholds nothing stays, which its own know."""
+    unsaid = exact.everything(photo, points_per_side=8)
+    said = exact.everything(photo, points_per_side=8, pred_iou_thresh=0.35, stability_score_thresh=0.4)
+    assert [mask.rle for mask in unsaid] == [mask.rle for mask in said]
+    assert len(unsaid) >= 5
+    assert MaskDefaults() == MaskDefaults(0.8, 0.95, 1.0, 0.7, 0.7)  # sam2's, for its own checkpoints
+
+
+def test_an_empty_result_explains_itself(stack: Stack, photo: Path) -> None:
+    strict: Any = {"points_per_side": 6, "pred_iou_thresh": 0.8, "stability_score_thresh": 0.95}
+    with stack.client() as client:
+        *others, last = client.generate_masks(photo, points_per_batch=10, **strict)
+        assert {update.explanation for update in others} == {""}
+        assert last.masks == []
+        assert last.removed == {"low_predicted_iou": 108, "low_stability": 0, "at_crop_edge": 0, "duplicates": 0}
+        found = re.fullmatch(
+            r"36 clicks gave 108 masks, of which 0 stay: 108 had a predicted IoU not above 0\.8 \(pred_iou_thresh; the "
+            r"highest (0\.\d\d)\)\. To keep more, lower pred_iou_thresh to (0\.\d+), or click more densely "
+            r"\(points_per_side\)\.",
+            last.explanation,
+        )
+        assert found is not None, last.explanation
+        assert 0 < float(found[2]) < float(found[1]) < 0.8
+        with pytest.warns(UserWarning, match="lower pred_iou_thresh to"):
+            assert client.everything(photo, **strict) == []
+        # What is suggested keeps more.
+        *_, last = client.generate_masks(photo, points_per_side=6, pred_iou_thresh=float(found[2]))
+        assert last.removed["low_predicted_iou"] < 108
+
+
+def test_every_mask_is_counted(stack: Stack, photo: Path) -> None:
+    with stack.client() as client:
+        for arguments in (
+            {"points_per_side": 6},
+            {"points_per_side": 4, "crop_n_layers": 1, "multimask_output": False},
+        ):
+            *_, last = client.generate_masks(photo, **arguments)
+            clicks = 36 * 3 if "crop_n_layers" not in arguments else 16 * 5
+            assert sum(last.removed.values()) + len(last.masks) == clicks
+            assert last.removed["low_predicted_iou"] > 0
+            assert last.removed["low_stability"] > 0
+        assert last.removed["at_crop_edge"] > 0

@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import warnings
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
@@ -238,10 +239,16 @@ class AsyncClient:
         wait_s: float = 0,
         **arguments: Unpack[EverythingArguments],
     ) -> list[FoundMask]:
-        """All masks of an image, as SAM2AutomaticMaskGenerator gives them; see `generate_masks`."""
+        """All masks of an image, as SAM2AutomaticMaskGenerator gives them; see `generate_masks`.
+
+        Where none is found, a warning says which thresholds removed them all.
+        """
         masks: list[FoundMask] = []
+        explanation = ""
         async for update in self.generate_masks(image, image_id=image_id, wait_s=wait_s, **arguments):
-            masks = update.masks
+            masks, explanation = update.masks, update.explanation
+        if not masks:
+            warnings.warn(explanation, stacklevel=2)
         return masks
 
     async def get(self, image_id: str) -> EmbeddedImage:

@@ -1,7 +1,7 @@
 """Everything in an image: parameters, crops and masks, as SAM2AutomaticMaskGenerator has them."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -15,11 +15,16 @@ from maskwire.errors import InvalidRequest
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import types_pb2
 
+_FILTERS = ("low_predicted_iou", "low_stability", "at_crop_edge", "duplicates")
+
 OutputMode = Literal["binary_mask", "uncompressed_rle", "coco_rle"]
 
 
 class EverythingArguments(TypedDict, total=False):
     """Keyword arguments of `generate_masks` and `everything`; names, meaning and defaults as in sam2.
+
+    Thresholds that are not given are the model's own. Those of SAM 2's checkpoints are sam2's, which are named below;
+    the demo model's `pred_iou_thresh` is 0.35 and its `stability_score_thresh` 0.4.
 
     Attributes:
         points_per_side: Clicks along each side of a square grid; 32.
@@ -134,6 +139,9 @@ class Update:
         total: Clicks in all.
         is_last: Whether this is the end.
         image: Name, size and model of the image.
+        removed: With the last update, how many masks each filter removed: "low_predicted_iou", "low_stability",
+            "at_crop_edge", "duplicates".
+        explanation: With the last update, the same in words; where few masks stay, with what to lower.
     """
 
     new: list[FoundMask]
@@ -142,6 +150,8 @@ class Update:
     total: int
     is_last: bool
     image: pb.SegmentedImage
+    removed: Mapping[str, int]
+    explanation: str
 
 
 class Collection:
@@ -166,6 +176,8 @@ class Collection:
             total=response.points_total,
             is_last=response.is_last,
             image=response.image,
+            removed={name: getattr(response.summary, name) for name in _FILTERS} if response.is_last else {},
+            explanation=response.summary.explanation,
         )
 
 

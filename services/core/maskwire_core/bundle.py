@@ -5,7 +5,7 @@ import io
 import json
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -22,6 +22,25 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True)
+class MaskDefaults:
+    """Parameters of everything mode that a request leaves unsaid; names and defaults of SAM2AutomaticMaskGenerator.
+
+    Attributes:
+        pred_iou_thresh: Masks are kept whose predicted IoU is above this.
+        stability_score_thresh: Masks are kept whose stability score is not below this.
+        stability_score_offset: How far the mask threshold is raised and lowered for that score, in logits.
+        box_nms_thresh: IoU of boxes above which two masks of a crop are the same.
+        crop_nms_thresh: The same between crops.
+    """
+
+    pred_iou_thresh: float = 0.8
+    stability_score_thresh: float = 0.95
+    stability_score_offset: float = 1.0
+    box_nms_thresh: float = 0.7
+    crop_nms_thresh: float = 0.7
+
+
+@dataclass(frozen=True)
 class DecoderConfig:
     """What a decoder worker must know of a model beside its graphs.
 
@@ -33,6 +52,7 @@ class DecoderConfig:
         dynamic_multimask: Whether an unstable single mask gives way to the best of the candidates.
         stability_delta: Logit offset of the stability score.
         stability_threshold: Stability score below which that happens.
+        everything: Defaults of everything mode, for models whose scores are unlike those of SAM 2's own.
     """
 
     model: str
@@ -42,6 +62,12 @@ class DecoderConfig:
     dynamic_multimask: bool
     stability_delta: float
     stability_threshold: float
+    everything: MaskDefaults = field(default_factory=MaskDefaults)
+
+    @classmethod
+    def read(cls, described: Mapping[str, Any]) -> "DecoderConfig":
+        """The configuration that `dataclasses.asdict` gave."""
+        return cls(**{**described, "everything": MaskDefaults(**described["everything"])})
 
 
 @dataclass(frozen=True)
@@ -112,7 +138,7 @@ class DecoderBundle:
                 }
                 names = sorted({name for graph in graphs.values() for name in graph.weights})
                 weights = {name: np.load(io.BytesIO(archive.read(f"{name}.npy")), allow_pickle=False) for name in names}
-                bundle = cls(DecoderConfig(**described["config"]), graphs, weights)
+                bundle = cls(DecoderConfig.read(described["config"]), graphs, weights)
         except (KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
             raise CorruptValue(f"an exported decoder cannot be read: {error}") from error
         if missing := GRAPHS - set(bundle.graphs):

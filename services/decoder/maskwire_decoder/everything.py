@@ -13,6 +13,7 @@ import numpy as np
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import types_pb2
 from maskwire_core import callers
+from maskwire_core.bundle import MaskDefaults
 from maskwire_core.errors import InvalidArgument
 from numpy.typing import NDArray
 from pycocotools import mask as coco
@@ -25,6 +26,7 @@ from maskwire_decoder.question import Prediction
 from maskwire_decoder.rules import Part, Rules, read_parts
 from maskwire_decoder.runs import rle
 from maskwire_decoder.segmenter import Segmenter, describe
+from maskwire_decoder.summary import Removed, Tally
 
 
 @dataclass(eq=False)
@@ -101,7 +103,9 @@ class Generator:
     def __init__(self, segmenter: Segmenter, caller: Hashable, request: pb.GenerateMasksRequest) -> None:
         self._segmenter = segmenter
         self._caller = caller
-        self._rules = Rules.read(request)
+        self._request = request
+        self._rules = Rules.read(request, MaskDefaults())  # those of the image's model once it is known
+        self._tally = Tally()
         self._batch = request.points_per_batch or 64
         self._parts = list(read_parts(request))
         self._timings = pb.SegmentTimings()
@@ -117,7 +121,9 @@ class Generator:
         callers.current().charge(requests=total)
         for index, part in enumerate(self._parts):
             image = await self._segmenter.find(part.source, self._timings)
-            whole = whole or describe(image, part.source.image_id)
+            if whole is None:
+                whole = describe(image, part.source.image_id)
+                self._rules = Rules.read(self._request, image.predictor.config.everything)
             self._crops.append(_begin(part, f"crops[{index - 1}]", image, whole))
             order = np.random.default_rng(0).permutation(len(part.grid))
             for start in range(0, len(order), self._batch):
@@ -129,6 +135,7 @@ class Generator:
                 if done == total:
                     response.is_last = True
                     response.kept.extend(candidate.number for _, candidate in kept)
+                    response.summary.CopyFrom(self._tally.summary(self._rules, total, len(kept)))
                 response.points_done, response.points_total = done, total
                 response.image.CopyFrom(whole)
                 response.timings.CopyFrom(self._timings)
@@ -141,10 +148,12 @@ class Generator:
 
         async def click(point: NDArray[np.float64], place: int) -> None:
             async with free:
-                (found, decode_ms, mask_ms), queue_ms = await self._segmenter.turns.run(
+                (masks, decode_ms, mask_ms), queue_ms = await self._segmenter.turns.run(
                     self._caller, False, self._candidates, image, point, place
                 )
+            found = [mask for mask in masks if isinstance(mask, Candidate)]
             self._crops[-1].found += found
+            self._tally.add(len(masks), [mask for mask in masks if isinstance(mask, Removed)])
             self._timings.queue_ms += queue_ms
             self._timings.decode_ms += decode_ms
             self._timings.mask_ms += mask_ms
@@ -158,8 +167,8 @@ class Generator:
 
     def _candidates(
         self, image: Image, fractions: NDArray[np.float64], place: int
-    ) -> tuple[list[Candidate], float, float]:
-        """The masks of one click that are good enough. Runs on a worker thread."""
+    ) -> tuple[list[Candidate | Removed], float, float]:
+        """The masks of one click, and the milliseconds that decoding and judging them took. Runs on a worker thread."""
         started = time.perf_counter()
         width, height = image.header.width, image.header.height
         point = (fractions * np.array([width, height])).astype(np.float32)
@@ -174,14 +183,13 @@ class Generator:
             refined = [predict(replace(prompt, mask=clamp(logits)), False) for logits, _ in masks]
             masks = [(again.logits[0], again.iou[0]) for again in refined]
         decoded = time.perf_counter()
-        found = [
-            candidate
+        judged = [
+            self._judge(width, height, point, (place, number), logits, iou)
             for number, (logits, iou) in enumerate(masks)
-            if (candidate := self._candidate(width, height, point, (place, number), logits, iou)) is not None
         ]
-        return found, (decoded - started) * 1e3, (time.perf_counter() - decoded) * 1e3
+        return judged, (decoded - started) * 1e3, (time.perf_counter() - decoded) * 1e3
 
-    def _candidate(
+    def _judge(
         self,
         width: int,
         height: int,
@@ -189,10 +197,10 @@ class Generator:
         place: tuple[int, int],
         logits: NDArray[np.float32],
         iou: np.float32,
-    ) -> Candidate | None:
+    ) -> Candidate | Removed:
         rules, crop = self._rules, self._crops[-1]
         if rules.pred_iou_thresh > 0 and not iou > np.float32(rules.pred_iou_thresh):
-            return None
+            return Removed("low_predicted_iou", float(iou))
         logits = without_specks(logits, 0, rules.min_mask_region_area, rules.min_mask_region_area)
 
         def above(threshold: float) -> Any:
@@ -202,12 +210,12 @@ class Generator:
         outer = coco.area(above(rules.mask_threshold - rules.stability_score_offset))
         stability = np.float32(inner) / np.float32(outer) if outer else np.float32("nan")
         if rules.stability_score_thresh > 0 and not stability >= np.float32(rules.stability_score_thresh):
-            return None
+            return Removed("low_stability", float(stability) if outer else 0)
         runs = above(rules.mask_threshold)
         x, y = crop.box[:2]
         box = _box(runs) + np.array([x, y, x, y], np.float32)
         if boxes.near_crop_edge(box, crop.box, crop.width, crop.height):
-            return None
+            return Removed("at_crop_edge")
         counts = _on_canvas(runs, int(x), int(y), crop.width, crop.height)["counts"].decode()
         return Candidate(place, counts, int(coco.area(runs)), box, iou, stability, point + crop.box[:2])
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import types_pb2
+from maskwire_core.bundle import MaskDefaults
 from maskwire_core.errors import InvalidArgument
 from numpy.typing import NDArray
 
@@ -16,7 +17,7 @@ _MAX_POINTS = _MAX_SIDE**2
 
 @dataclass(frozen=True)
 class Rules:
-    """Which masks count; names and defaults as in SAM2AutomaticMaskGenerator."""
+    """Which masks count; names as in SAM2AutomaticMaskGenerator."""
 
     pred_iou_thresh: float
     stability_score_thresh: float
@@ -29,15 +30,19 @@ class Rules:
     multimask: bool
 
     @classmethod
-    def read(cls, request: pb.GenerateMasksRequest) -> "Rules":
+    def read(cls, request: pb.GenerateMasksRequest, defaults: MaskDefaults) -> "Rules":
         """Checks the parameters of a request.
 
+        Args:
+            request: What is asked.
+            defaults: The model's own values, for parameters that the request does not have.
+
         Raises:
-            InvalidArgument: One is no finite number.
+            InvalidArgument: One is not a finite number.
         """
 
-        def number(name: str, default: float) -> float:
-            value: float = getattr(request, name) if request.HasField(name) else default  # type: ignore[arg-type]
+        def number(name: str) -> float:
+            value: float = getattr(request if request.HasField(name) else defaults, name)  # type: ignore[arg-type]
             if not math.isfinite(value):
                 raise InvalidArgument("NOT_FINITE", f"{name} is NaN or infinite", field=name)
             return value
@@ -45,12 +50,12 @@ class Rules:
         if not math.isfinite(request.mask_threshold):
             raise InvalidArgument("NOT_FINITE", "mask_threshold is NaN or infinite", field="mask_threshold")
         return cls(
-            pred_iou_thresh=number("pred_iou_thresh", 0.8),
-            stability_score_thresh=number("stability_score_thresh", 0.95),
-            stability_score_offset=number("stability_score_offset", 1.0),
+            pred_iou_thresh=number("pred_iou_thresh"),
+            stability_score_thresh=number("stability_score_thresh"),
+            stability_score_offset=number("stability_score_offset"),
             mask_threshold=request.mask_threshold,
-            box_nms_thresh=number("box_nms_thresh", 0.7),
-            crop_nms_thresh=number("crop_nms_thresh", 0.7),
+            box_nms_thresh=number("box_nms_thresh"),
+            crop_nms_thresh=number("crop_nms_thresh"),
             min_mask_region_area=request.min_mask_region_area,
             use_m2m=request.use_m2m,
             multimask=request.multimask if request.HasField("multimask") else True,

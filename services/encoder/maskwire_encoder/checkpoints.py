@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from hydra import compose
 from hydra.utils import instantiate
+from maskwire_core.bundle import MaskDefaults
 from maskwire_core.config import EncoderSettings
 from maskwire_core.models import DEMO, PUBLISHED, ModelError, added, canonical, verify
 from omegaconf import DictConfig, OmegaConf
@@ -28,6 +29,8 @@ _DEMO_CHANGES: dict[str, Any] = {
     "memory_attention.layer.self_attention.feat_sizes": [32, 32],
     "memory_attention.layer.cross_attention.feat_sizes": [32, 32],
 }
+# Its predicted IoUs and stability scores are low: with sam2's thresholds, everything mode would keep next to nothing.
+_DEMO_EVERYTHING = MaskDefaults(pred_iou_thresh=0.35, stability_score_thresh=0.4)
 # What build_sam2 sets by default (apply_postprocessing=True).
 _POSTPROCESSING: dict[str, Any] = {
     "sam_mask_decoder_extra_args.dynamic_multimask_via_stability": True,
@@ -48,6 +51,7 @@ class ModelSource:
         checkpoint: A .pt or .safetensors file.
         note: What users should know about it.
         changes: What is set differently from the configuration, by dotted path in its model section.
+        everything: Parameters of everything mode that requests leave unsaid.
     """
 
     name: str
@@ -55,6 +59,7 @@ class ModelSource:
     checkpoint: Path
     note: str = ""
     changes: Mapping[str, Any] = field(default_factory=dict)
+    everything: MaskDefaults = field(default_factory=MaskDefaults)
 
 
 def find(settings: EncoderSettings) -> list[ModelSource]:
@@ -76,7 +81,7 @@ def _find(name: str, settings: EncoderSettings) -> ModelSource:
         return ModelSource(name, settings.config, _existing(checkpoint))
     if name == DEMO:
         weights = checkpoint or Path(str(resources.files(__package__) / "weights" / "demo.safetensors"))
-        return ModelSource(DEMO, _DEMO_CONFIG, _existing(weights), DEMO_NOTE, _DEMO_CHANGES)
+        return ModelSource(DEMO, _DEMO_CONFIG, _existing(weights), DEMO_NOTE, _DEMO_CHANGES, _DEMO_EVERYTHING)
     if (published := PUBLISHED.get(name)) is not None:
         if checkpoint is None:
             checkpoint = folder / f"{name}.pt"

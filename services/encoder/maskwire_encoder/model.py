@@ -96,6 +96,7 @@ class Model:
             dynamic_multimask=decoder.dynamic_multimask_via_stability,
             stability_delta=decoder.dynamic_multimask_stability_delta,
             stability_threshold=decoder.dynamic_multimask_stability_thresh,
+            everything=self.source.everything,
         )
         return export.export_decoder(sam, config)
 

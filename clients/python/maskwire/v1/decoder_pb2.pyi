@@ -706,7 +706,9 @@ Global___ImageCrop: _TypeAlias = ImageCrop  # noqa: Y015
 
 @_typing.final
 class GenerateMasksRequest(_message.Message):
-    """Parameters of GenerateMasks; absent ones are as in SAM2AutomaticMaskGenerator."""
+    """Parameters of GenerateMasks. Absent thresholds and offsets are the model's own: those of SAM2AutomaticMaskGenerator, as
+    given below, unless the model came with others, as the demo model does. The summary says which were used.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -888,6 +890,7 @@ class GenerateMasksResponse(_message.Message):
     KEPT_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
     TIMINGS_FIELD_NUMBER: _builtins.int
+    SUMMARY_FIELD_NUMBER: _builtins.int
     points_done: _builtins.int
     """Clicks made so far."""
     points_total: _builtins.int
@@ -918,6 +921,10 @@ class GenerateMasksResponse(_message.Message):
     def timings(self) -> Global___SegmentTimings:
         """Where the time went so far."""
 
+    @_builtins.property
+    def summary(self) -> Global___GenerationSummary:
+        """With the last response: how many masks there were, and why most of them were not kept."""
+
     def __init__(
         self,
         *,
@@ -930,11 +937,78 @@ class GenerateMasksResponse(_message.Message):
         kept: _abc.Iterable[_builtins.int] | None = ...,
         image: Global___SegmentedImage | None = ...,
         timings: Global___SegmentTimings | None = ...,
+        summary: Global___GenerationSummary | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "timings", b"timings"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "summary", b"summary", "timings", b"timings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dropped", b"dropped", "found", b"found", "image", b"image", "is_last", b"is_last", "kept", b"kept", "points_done", b"points_done", "points_total", b"points_total", "revived", b"revived", "timings", b"timings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dropped", b"dropped", "found", b"found", "image", b"image", "is_last", b"is_last", "kept", b"kept", "points_done", b"points_done", "points_total", b"points_total", "revived", b"revived", "summary", b"summary", "timings", b"timings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GenerateMasksResponse: _TypeAlias = GenerateMasksResponse  # noqa: Y015
+
+@_typing.final
+class GenerationSummary(_message.Message):
+    """How many masks GenerateMasks looked at, and how many each of its filters removed, in the order in which they apply."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CANDIDATES_FIELD_NUMBER: _builtins.int
+    LOW_PREDICTED_IOU_FIELD_NUMBER: _builtins.int
+    LOW_STABILITY_FIELD_NUMBER: _builtins.int
+    AT_CROP_EDGE_FIELD_NUMBER: _builtins.int
+    DUPLICATES_FIELD_NUMBER: _builtins.int
+    KEPT_FIELD_NUMBER: _builtins.int
+    PRED_IOU_THRESH_FIELD_NUMBER: _builtins.int
+    STABILITY_SCORE_THRESH_FIELD_NUMBER: _builtins.int
+    STABILITY_SCORE_OFFSET_FIELD_NUMBER: _builtins.int
+    BOX_NMS_THRESH_FIELD_NUMBER: _builtins.int
+    CROP_NMS_THRESH_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
+    candidates: _builtins.int
+    """Masks that the model gave for all clicks: three for each, or one without multimask."""
+    low_predicted_iou: _builtins.int
+    """Removed because their predicted IoU was not above pred_iou_thresh."""
+    low_stability: _builtins.int
+    """Removed because their stability score was below stability_score_thresh."""
+    at_crop_edge: _builtins.int
+    """Removed because they touch the edge of a crop inside the image."""
+    duplicates: _builtins.int
+    """Removed because a mask with a higher score covers the same place (box_nms_thresh, crop_nms_thresh)."""
+    kept: _builtins.int
+    """Masks that stay."""
+    pred_iou_thresh: _builtins.float
+    """The threshold that was used."""
+    stability_score_thresh: _builtins.float
+    """Likewise."""
+    stability_score_offset: _builtins.float
+    """The offset that was used."""
+    box_nms_thresh: _builtins.float
+    """The threshold that was used."""
+    crop_nms_thresh: _builtins.float
+    """Likewise."""
+    explanation: _builtins.str
+    """The same as a sentence for people; where few masks stay, with the parameters that would keep more."""
+    def __init__(
+        self,
+        *,
+        candidates: _builtins.int = ...,
+        low_predicted_iou: _builtins.int = ...,
+        low_stability: _builtins.int = ...,
+        at_crop_edge: _builtins.int = ...,
+        duplicates: _builtins.int = ...,
+        kept: _builtins.int = ...,
+        pred_iou_thresh: _builtins.float = ...,
+        stability_score_thresh: _builtins.float = ...,
+        stability_score_offset: _builtins.float = ...,
+        box_nms_thresh: _builtins.float = ...,
+        crop_nms_thresh: _builtins.float = ...,
+        explanation: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_crop_edge", b"at_crop_edge", "box_nms_thresh", b"box_nms_thresh", "candidates", b"candidates", "crop_nms_thresh", b"crop_nms_thresh", "duplicates", b"duplicates", "explanation", b"explanation", "kept", b"kept", "low_predicted_iou", b"low_predicted_iou", "low_stability", b"low_stability", "pred_iou_thresh", b"pred_iou_thresh", "stability_score_offset", b"stability_score_offset", "stability_score_thresh", b"stability_score_thresh"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GenerationSummary: _TypeAlias = GenerationSummary  # noqa: Y015
