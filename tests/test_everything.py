@@ -174,7 +174,7 @@ def test_an_empty_result_explains_itself(stack: Stack, photo: Path) -> None:
         assert last.masks == []
         assert last.removed == {"low_predicted_iou": 108, "low_stability": 0, "at_crop_edge": 0, "duplicates": 0}
         found = re.fullmatch(
-            r"36 clicks gave 108 masks, of which 0 stay: 108 had a predicted IoU not above 0\.8 \(pred_iou_thresh; the "
+            r"36 clicks gave 108 masks, of which 0 stay: 108 had a predicted IoU not above 0\.8 \(pred_iou_thresh; "
             r"highest (0\.\d\d)\)\. To keep more, lower pred_iou_thresh to (0\.\d+), or click more densely "
             r"\(points_per_side\)\.",
             last.explanation,
