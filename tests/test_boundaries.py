@@ -41,6 +41,7 @@ ALLOWED = {
     "maskwire_adapters": {
         "maskwire",
         "maskwire_gateway.bodies",
+        "maskwire_gateway.clipping",
         "maskwire_gateway.pictures",
         "maskwire_gateway.problems",
     },

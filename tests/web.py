@@ -15,13 +15,19 @@ class Web:
         port: Of 127.0.0.1.
         files: By path.
         asked: Paths that were asked for, with the header Host.
-        authorizations: The header Authorization of each request.
+        authorizations: The header Authorization of each GET request.
+        accepted: The header Authorization without which GET requests are answered with 401; None: any will do.
+        answers: What POST requests are answered with, by path.
+        posted: Bodies of POST requests, by path.
     """
 
     port: int = 0
     files: dict[str, bytes] = field(default_factory=dict)
     asked: list[tuple[str, str]] = field(default_factory=list)
     authorizations: list[str | None] = field(default_factory=list)
+    accepted: str | None = None
+    answers: dict[str, bytes] = field(default_factory=dict)
+    posted: dict[str, list[bytes]] = field(default_factory=dict)
 
 
 @contextlib.contextmanager
@@ -37,10 +43,22 @@ def serving() -> Iterator[Web]:
                 self.send_header("Location", "/picture.jpg")
                 self.end_headers()
                 return
+            if served.accepted not in (None, self.headers["Authorization"]):
+                self.send_response(401)
+                self.end_headers()
+                return
             data = served.files.get(self.path)
             self.send_response(404 if data is None else 200)
             self.end_headers()  # no Content-Length: what is too large shows only as it comes
             self.wfile.write(data or b"")
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            served.posted.setdefault(self.path, []).append(body)
+            answer = served.answers.get(self.path)
+            self.send_response(401 if answer is None else 200)
+            self.end_headers()
+            self.wfile.write(answer or b"")
 
         def log_message(self, *_: object) -> None:
             pass

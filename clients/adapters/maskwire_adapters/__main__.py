@@ -1,11 +1,16 @@
 """Starts an adapter: python -m maskwire_adapters --help"""
 
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 import uvicorn
-from maskwire import AsyncClient
+from maskwire import AsyncClient, MaskwireError
+from maskwire_gateway.problems import Problem
 from starlette.applications import Starlette
 
 from maskwire_adapters.anylabeling import AnyLabeling
@@ -13,6 +18,9 @@ from maskwire_adapters.cvat import Cvat
 from maskwire_adapters.label_studio import LabelStudio
 from maskwire_adapters.references import References
 from maskwire_adapters.segmenter import Segmenter
+from maskwire_adapters.status_line import MessageInStatusLine
+
+_CHECK_S = 5.0  # the servers may be started after the adapter
 
 app = typer.Typer(
     help="""Maskwire inside labelling tools: clicks in the tool, masks from your servers.
@@ -32,9 +40,7 @@ app = typer.Typer(
 )
 
 
-Encoder = Annotated[
-    str, typer.Option(envvar="MASKWIRE_ENCODER", help="Address of the encoder.", metavar="HOST:PORT", show_default=True)
-]
+Encoder = Annotated[str, typer.Option(envvar="MASKWIRE_ENCODER", help="Address of the encoder.", metavar="HOST:PORT")]
 Decoder = Annotated[
     str, typer.Option(envvar="MASKWIRE_DECODER", help="Address of the decoder, or several separated by commas.")
 ]
@@ -61,7 +67,7 @@ def label_studio(
         str | None,
         typer.Option(
             envvar="LABEL_STUDIO_API_KEY",
-            help="Its API token (a legacy token: Account & Settings). Better in the environment.",
+            help="A personal access token or a legacy token, from its Account & Settings. Better in the environment.",
         ),
     ] = None,
     files: Annotated[
@@ -76,9 +82,12 @@ def label_studio(
     on. The labelling configuration needs BrushLabels (masks) or PolygonLabels, and for prompts KeyPointLabels or
     RectangleLabels with smart="true" and the same labels.
     """
-    segmenter = Segmenter(AsyncClient(encoder, decoder, namespace=namespace), model)
     references = References(host_url, api_token, files)
-    _serve(LabelStudio(segmenter, references, simplify_px).application(), host, port)
+
+    def application(segmenter: Segmenter) -> Starlette:
+        return LabelStudio(segmenter, references, simplify_px).application()
+
+    _serve(application, host, port, AsyncClient(encoder, decoder, namespace=namespace), model)
 
 
 @app.command("cvat")
@@ -96,8 +105,11 @@ def cvat(
     CVAT_SERVERLESS=1, CVAT_NUCLIO_HOST and CVAT_NUCLIO_PORT=8070 to where this listens, --host 0.0.0.0 here if CVAT
     runs in containers.
     """
-    segmenter = Segmenter(AsyncClient(encoder, decoder, namespace=namespace), model)
-    _serve(Cvat(segmenter, port).application(), host, port)
+
+    def application(segmenter: Segmenter) -> Starlette:
+        return Cvat(segmenter, port).application()
+
+    _serve(application, host, port, AsyncClient(encoder, decoder, namespace=namespace), model)
 
 
 @app.command("anylabeling")
@@ -109,17 +121,58 @@ def anylabeling(
     namespace: Namespace = "",
     model: Model = "",
 ) -> None:
-    """X-AnyLabeling's remote server: choose the model "Remote-Server" there.
+    """X-AnyLabeling's remote server.
 
-    XANYLABELING_SERVER_URL=http://localhost:8000 names the address to X-AnyLabeling.
+    In X-AnyLabeling choose the model "Remote-Server", and give it the address http://127.0.0.1:8000 when it asks.
     """
-    segmenter = Segmenter(AsyncClient(encoder, decoder, namespace=namespace), model)
-    _serve(AnyLabeling(segmenter).application(), host, port)
+
+    def application(segmenter: Segmenter) -> Starlette:
+        return AnyLabeling(segmenter).application()
+
+    _serve(application, host, port, AsyncClient(encoder, decoder, namespace=namespace), model)
 
 
-def _serve(application: Starlette, host: str, port: int) -> None:
+def _serve(
+    application: Callable[[Segmenter], Starlette], host: str, port: int, client: AsyncClient, model: str
+) -> None:
+    """Serves until it is stopped.
+
+    Args:
+        application: Makes the adapter.
+        host: Address to listen at.
+        port: Port to listen at.
+        client: Connected to the servers; the adapter closes it.
+        model: Name of the model; empty for the encoder's default.
+    """
+    logging.basicConfig(format="%(asctime)s %(message)s")  # refused requests, since not every tool shows why
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_main(application, host, port, Segmenter(client, model)))
+
+
+async def _main(application: Callable[[Segmenter], Starlette], host: str, port: int, segmenter: Segmenter) -> None:
+    config = uvicorn.Config(
+        application(segmenter),
+        host=host,
+        port=port,
+        http=MessageInStatusLine,
+        log_level="warning",
+        server_header=False,
+    )
+    await _check_model(segmenter)
     typer.echo(f"listening at http://{host}:{port}      Stop: Ctrl-C", err=True)
-    uvicorn.run(application, host=host, port=port, log_level="warning", server_header=False)
+    await uvicorn.Server(config).serve()
+
+
+async def _check_model(segmenter: Segmenter) -> None:
+    """Ends the program if the encoder serves no such model. While it does not answer, requests find that out."""
+    try:
+        async with asyncio.timeout(_CHECK_S):
+            await segmenter.model()
+    except Problem as problem:
+        typer.echo(f"error: {problem.message}", err=True)
+        raise typer.Exit(1) from problem
+    except (MaskwireError, TimeoutError) as error:
+        typer.echo(f"warning: Maskwire's encoder does not answer yet: {error or 'timeout'}", err=True)
 
 
 if __name__ == "__main__":

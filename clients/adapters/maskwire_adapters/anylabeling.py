@@ -5,19 +5,21 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from maskwire import InvalidRequest, Prompt
 from maskwire.exports import simplified
 from maskwire.results import Result
+from maskwire.suggest import no_such
 from maskwire_gateway.pictures import decode
 from maskwire_gateway.problems import Problem
-from pydantic import BaseModel, Field, FiniteFloat
+from pydantic import Field, FiniteFloat
 from starlette.applications import Starlette
 from starlette.requests import Request
 
+from maskwire_adapters.forms import ToolForm
+from maskwire_adapters.marks import Click, Marks, Rectangle
 from maskwire_adapters.segmenter import Segmenter
 from maskwire_adapters.serving import Reader, application, get
 
-_LABEL = "AUTOLABEL_OBJECT"  # what X-AnyLabeling replaces with the chosen label when the object is finished
+_LABEL = "AUTOLABEL_OBJECT"  # X-AnyLabeling puts the chosen label in its place when the object is finished
 _WIDGETS: dict[str, Any] = {
     "button_add_point": None,
     "button_remove_point": None,
@@ -26,27 +28,28 @@ _WIDGETS: dict[str, Any] = {
     "button_finish_object": None,
     "mask_fineness_slider": 10,
     "mask_fineness_value_label": None,
-    "toggle_preserve_existing_annotations": False,
+    # "Replace (Off)". While it is on, X-AnyLabeling deletes all shapes of the image when a request fails.
+    "toggle_preserve_existing_annotations": True,
 }
 _EPSILON = 0.001
 _MIN_CORNERS = 3
 
 
-class _Mark(BaseModel):
-    """A point, x and y, or a rectangle, two corners, in pixels."""
+class _Mark(ToolForm):
+    """A click, x and y, or a rectangle, two opposite corners, in pixels."""
 
     type: Literal["point", "rectangle"]
     data: list[FiniteFloat]
     label: Literal[0, 1] = 1
 
 
-class _Params(BaseModel):
-    marks: list[_Mark] = []
+class _Params(ToolForm):
+    marks: list[_Mark] = Field(default_factory=list)
     epsilon_factor: Annotated[FiniteFloat, Field(ge=0)] = _EPSILON
     text_prompt: str = ""
 
 
-class _Predict(BaseModel):
+class _Predict(ToolForm):
     model: str
     image: str
     params: _Params = _Params()
@@ -56,7 +59,7 @@ class AnyLabeling:
     """Answers X-AnyLabeling's marks.
 
     Args:
-        segmenter: Of the servers.
+        segmenter: Makes the masks.
     """
 
     def __init__(self, segmenter: Segmenter) -> None:
@@ -84,22 +87,25 @@ class AnyLabeling:
         return {"success": True, "data": {"model_id": name, **_description(name)}}
 
     async def predict(self, form: _Predict) -> dict[str, Any]:
-        """The mask of the marks as polygons, its outer contours; nothing where there are no marks."""
+        """The outer contours of the marked objects as polygons; none where nothing is marked."""
         await self._served(form.model)
         if form.params.text_prompt:
-            raise Problem(400, "SAM 2 knows no text; set points or a rectangle", "NO_TEXT", "params.text_prompt")
+            raise Problem(400, "SAM 2 understands no text; click or draw a rectangle", "NO_TEXT", "params.text_prompt")
         image = await asyncio.to_thread(decode, form.image, "image")
+        objects = _objects(form.params.marks)
         shapes: list[dict[str, Any]] = []
-        if form.params.marks:
-            prompt = _prompt(form.params.marks)
-            result = await self._segmenter.segment(image, lambda _: prompt, "polygons")
-            shapes = _shapes(result, form.params.epsilon_factor)
-        return {"success": True, "data": {"shapes": shapes, "description": ""}}
+        if objects:
+            results = await self._segmenter.segment(
+                image, lambda _: objects, "polygons", image_field="image", marks_field="params.marks"
+            )
+            shapes = [shape for result in results for shape in _shapes(result, form.params.epsilon_factor)]
+        # Without "replace" each answer deletes the image's other shapes.
+        return {"success": True, "data": {"shapes": shapes, "description": "", "replace": False}}
 
     async def _served(self, name: str) -> str:
         served = await self._segmenter.model()
         if name != served:
-            raise Problem(404, f"there is no model {name!r}; this serves {served!r}", "MODEL_NOT_FOUND", "model")
+            raise Problem(404, no_such("model", name, [served]), "MODEL_NOT_FOUND", "model")
         return served
 
 
@@ -117,24 +123,46 @@ def _told(problem: Problem) -> dict[str, Any]:
     return {"success": False, "error": {"code": problem.reason, "message": message}}
 
 
-def _prompt(marks: list[_Mark]) -> Prompt:
-    """All points, and the latest rectangle.
+def _objects(marks: list[_Mark]) -> list[Marks]:
+    """What is marked, object by object.
+
+    Without a rectangle all clicks mark one object, and with one rectangle they refine it. Each of several rectangles is
+    an object: a click belongs to the smallest rectangle that contains it, and clicks outside all of them mark one more
+    object, or, if none of them is inside an object, hold for every rectangle.
 
     Raises:
-        InvalidRequest: A mark has too few numbers, or too many.
+        Problem: A mark has too few or too many numbers, or a rectangle is to be left out.
     """
-    points, labels, box = [], [], None
+    clicks: list[Click] = []
+    rectangles: list[Rectangle] = []
     for index, mark in enumerate(marks):
+        field = f"params.marks[{index}]"
         wanted = 2 if mark.type == "point" else 4
         if len(mark.data) != wanted:
-            raise InvalidRequest(f"a {mark.type} has {wanted} numbers", "BAD_MARK", f"params.marks[{index}].data")
+            raise Problem(400, f"a {mark.type} has {wanted} numbers, not {len(mark.data)}", "BAD_MARK", f"{field}.data")
         if mark.type == "point":
-            points.append(tuple(mark.data))
-            labels.append(mark.label)
+            x, y = mark.data
+            clicks.append(Click(x, y, bool(mark.label), field))
+        elif mark.label:
+            x0, y0, x1, y1 = mark.data
+            rectangles.append(Rectangle(x0, y0, x1, y1, field))
         else:
-            (x0, x1), (y0, y1) = sorted(mark.data[::2]), sorted(mark.data[1::2])
-            box = (x0, y0, x1, y1)
-    return Prompt(points or None, labels or None, box)
+            raise Problem(
+                400,
+                "SAM 2 understands no rectangles around what does not belong to the object; use clicks",
+                "NEGATIVE_RECTANGLE",
+                f"{field}.label",
+            )
+    if len(rectangles) < 2:
+        return [Marks(clicks, next(iter(rectangles), None))] if marks else []
+    owned: list[list[Click]] = [[] for _ in rectangles]
+    loose: list[Click] = []
+    for click in clicks:
+        around = [at for at, rectangle in enumerate(rectangles) if rectangle.contains(click)]
+        (owned[min(around, key=lambda at: rectangles[at].area)] if around else loose).append(click)
+    if any(click.inside for click in loose):
+        return [*map(Marks, owned, rectangles), Marks(loose)]
+    return [Marks([*own, *loose], rectangle) for own, rectangle in zip(owned, rectangles, strict=True)]
 
 
 def _shapes(result: Result, epsilon_factor: float) -> list[dict[str, Any]]:

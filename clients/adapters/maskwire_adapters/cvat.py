@@ -3,13 +3,15 @@
 import asyncio
 from typing import Annotated, Any
 
-from maskwire import Prompt
+from maskwire.suggest import no_such
 from maskwire_gateway.pictures import decode
 from maskwire_gateway.problems import Problem
-from pydantic import BaseModel, Field, FiniteFloat
+from pydantic import Field, FiniteFloat
 from starlette.applications import Starlette
 from starlette.requests import Request
 
+from maskwire_adapters.forms import ToolForm
+from maskwire_adapters.marks import Click, Marks, Rectangle
 from maskwire_adapters.segmenter import Segmenter
 from maskwire_adapters.serving import Reader, application, get
 
@@ -18,21 +20,33 @@ NAME = "maskwire"
 _Point = Annotated[list[FiniteFloat], Field(min_length=2, max_length=2)]
 
 
-class _Invocation(BaseModel):
-    """An image in base64, clicks in pixels, and the corners of a box."""
+class _Invocation(ToolForm):
+    """An image in base64, clicks in pixels, and two opposite corners of a rectangle."""
 
     image: str
-    pos_points: list[_Point] = []
-    neg_points: list[_Point] = []
+    pos_points: list[_Point] = Field(default_factory=list)
+    neg_points: list[_Point] = Field(default_factory=list)
     obj_bbox: Annotated[list[_Point], Field(min_length=2, max_length=2)] | None = None
+
+    def marks(self) -> Marks:
+        clicks = [
+            Click(x, y, inside, f"{field}[{index}]")
+            for field, points, inside in (("pos_points", self.pos_points, True), ("neg_points", self.neg_points, False))
+            for index, (x, y) in enumerate(points)
+        ]
+        rectangle = None
+        if self.obj_bbox is not None:
+            (x0, y0), (x1, y1) = self.obj_bbox
+            rectangle = Rectangle(x0, y0, x1, y1, "obj_bbox")
+        return Marks(clicks, rectangle)
 
 
 class Cvat:
     """Answers CVAT's "AI tools": interactors.
 
     Args:
-        segmenter: Of the servers.
-        port: Where this listens; CVAT goes there if it calls functions directly.
+        segmenter: Makes the masks.
+        port: Where the adapter listens; told to CVAT, which calls functions there directly if it is set up so.
     """
 
     def __init__(self, segmenter: Segmenter, port: int) -> None:
@@ -55,18 +69,18 @@ class Cvat:
     async def function(self, request: Request) -> dict[str, Any]:
         name = request.path_params["name"]
         if name != NAME:
-            raise Problem(404, f"there is no function {name!r}; there is {NAME!r}", "NO_FUNCTION", "name")
+            raise Problem(404, no_such("function", name, [NAME]), "NO_FUNCTION", "name")
         return self._description()
 
     async def invoke(self, form: _Invocation) -> dict[str, Any]:
         """The mask as 0 and 1, HxW."""
-        points = form.pos_points + form.neg_points
-        if not points and form.obj_bbox is None:
-            raise Problem(400, "click at the object, or draw a box around it", "NO_PROMPTS", "pos_points")
+        marks = form.marks()
+        if not marks.clicks and marks.rectangle is None:
+            raise Problem(400, "click at the object, or draw a rectangle around it", "NO_PROMPTS", "pos_points")
         image = await asyncio.to_thread(decode, form.image, "image")
-        labels = [1] * len(form.pos_points) + [0] * len(form.neg_points)
-        prompt = Prompt(points or None, labels or None, _box(form.obj_bbox))
-        result = await self._segmenter.segment(image, lambda _: prompt, "rle")
+        (result,) = await self._segmenter.segment(
+            image, lambda _: [marks], "rle", image_field="image", marks_field="pos_points"
+        )
         return {"mask": await asyncio.to_thread(result.mask.astype(int).tolist)}
 
     def _description(self) -> dict[str, Any]:
@@ -78,7 +92,7 @@ class Cvat:
             "min_pos_points": "0",
             "min_neg_points": "0",
             "startswith_box_optional": "true",
-            "help_message": "Click inside the object, right-click outside of it, or draw a box around it",
+            "help_message": "Click inside the object, right-click outside of it, or draw a rectangle around it",
             "animated_gif": "",
         }
         return {
@@ -86,11 +100,3 @@ class Cvat:
             "spec": {"description": "SAM 2's mask of an object, from clicks or a box"},
             "status": {"state": "ready", "httpPort": self._port},
         }
-
-
-def _box(corners: list[_Point] | None) -> tuple[float, float, float, float] | None:
-    """Any two opposite corners as x_min, y_min, x_max, y_max."""
-    if corners is None:
-        return None
-    (x0, y0), (x1, y1) = corners
-    return min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)

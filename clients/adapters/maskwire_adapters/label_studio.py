@@ -4,70 +4,79 @@ import asyncio
 import uuid
 from typing import Any, Literal
 
-from maskwire import Prompt
 from maskwire.results import EmbeddedImage, Result
 from maskwire_gateway.problems import Problem
-from pydantic import BaseModel, Field, FiniteFloat, ValidationError
+from pydantic import Field, FiniteFloat, ValidationError
 from starlette.applications import Starlette
 from starlette.requests import Request
 
 from maskwire_adapters import brush
+from maskwire_adapters.forms import ToolForm
 from maskwire_adapters.label_config import Target, target
+from maskwire_adapters.marks import Click, Marks, Rectangle
 from maskwire_adapters.references import References
 from maskwire_adapters.segmenter import Segmenter
 from maskwire_adapters.serving import Reader, application, get, unfit
 
 _MIN_CORNERS = 3
+_SETUP_S = 2.0  # Label Studio itself waits 3 s, and then tells nothing but that
+_MARKS_FIELD = "params.context.result"
 
 
-class _Value(BaseModel):
-    """Of a key point or a rectangle, in percent of the image's sides."""
+class _Value(ToolForm):
+    """A key point or a rectangle, in percent of the image's sides."""
 
     x: FiniteFloat
     y: FiniteFloat
     width: FiniteFloat = 0
     height: FiniteFloat = 0
     rotation: FiniteFloat = 0
-    keypointlabels: list[str] = []
-    rectanglelabels: list[str] = []
+    keypointlabels: list[str] = Field(default_factory=list)
+    rectanglelabels: list[str] = Field(default_factory=list)
 
 
-class _Region(BaseModel):
+class _Region(ToolForm):
     type: Literal["keypointlabels", "rectanglelabels"]
     value: _Value
     is_positive: bool = True
     image_rotation: FiniteFloat = 0
+    original_width: int | None = None
+    original_height: int | None = None
+
+    @property
+    def labels(self) -> list[str]:
+        return self.value.keypointlabels if self.type == "keypointlabels" else self.value.rectanglelabels
 
 
-class _Context(BaseModel):
-    result: list[dict[str, Any]] = []
+class _Context(ToolForm):
+    result: list[dict[str, Any]] = Field(default_factory=list)
 
 
-class _Params(BaseModel):
-    context: _Context | None = None
+class _Params(ToolForm):
+    context: _Context = _Context()
 
 
-class _Predict(BaseModel):
+class _Predict(ToolForm):
     tasks: list[dict[str, Any]] = Field(min_length=1)
     label_config: str
-    params: _Params | None = None
+    params: _Params = _Params()
 
 
-class _Setup(BaseModel):
+class _Setup(ToolForm):
     label_config: str = Field(alias="schema")
 
 
-class _Webhook(BaseModel):
-    action: str
+class _Webhook(ToolForm):
+    action: str = ""
 
 
 class LabelStudio:
     """Answers clicks and rectangles of Label Studio's interactive labelling.
 
     Args:
-        segmenter: Of the servers.
-        references: Reads tasks' images.
-        simplify_px: How far corners may be from a polygon that are left out.
+        segmenter: Makes the masks.
+        references: Reads the images of tasks.
+        simplify_px: Tolerance of polygons in pixels.
     """
 
     def __init__(self, segmenter: Segmenter, references: References, simplify_px: float = 1) -> None:
@@ -80,6 +89,7 @@ class LabelStudio:
         routes = [
             get("/", self.health),
             get("/health", self.health),
+            get("/versions", self.versions),
             reader.post("/setup", _Setup, self.setup),
             reader.post("/predict", _Predict, self.predict),
             reader.post("/webhook", _Webhook, self.webhook),
@@ -89,29 +99,45 @@ class LabelStudio:
     async def health(self, request: Request) -> dict[str, Any]:
         return {"status": "UP", "model_class": "Maskwire"}
 
+    async def versions(self, request: Request) -> dict[str, Any]:
+        """What Label Studio offers as the model's versions: the one model that answers."""
+        return {"versions": [await self._segmenter.model()]}
+
     async def setup(self, form: _Setup) -> dict[str, Any]:
-        """When a project is connected: its configuration must have a place for masks, and the encoder the model."""
+        """Asked when a project is connected. Its configuration needs a place for masks, and the encoder the model."""
         target(form.label_config)
-        return {"model_version": await self._segmenter.model()}
+        try:
+            async with asyncio.timeout(_SETUP_S):
+                return {"model_version": await self._segmenter.model()}
+        except TimeoutError as error:
+            raise Problem(503, "Maskwire's encoder does not answer; is it running?", "UNAVAILABLE") from error
 
     async def webhook(self, form: _Webhook) -> dict[str, Any]:
         """Nothing is trained."""
         return {"status": "ignored", "action": form.action}
 
     async def predict(self, form: _Predict) -> dict[str, Any]:
-        """The mask for what was clicked in the first task; no results where nothing was."""
+        """The mask of what is marked in the first task; an empty prediction for each task where nothing is."""
         place = target(form.label_config)
-        regions = _regions(form.params.context if form.params else None)
+        regions = _regions(form.params.context.result)
         if not regions:
-            return {"results": []}
+            empty = {"model_version": await self._segmenter.model(), "score": 0.0, "result": []}
+            return {"results": [empty] * len(form.tasks)}
         field = f"tasks[0].data.{place.value}"
         data = form.tasks[0].get("data")
         reference = data.get(place.value) if isinstance(data, dict) else None
         if not isinstance(reference, str) or not reference:
-            raise Problem(400, "the task has no image there", "NO_IMAGE", field)
+            raise Problem(400, "the task has no image here", "NO_IMAGE", field)
         image = await self._references.read(reference, field)
-        result = await self._segmenter.segment(image, lambda embedded: _prompt(regions, embedded), "rle", "polygons")
-        labels = next((names for region in reversed(regions) if (names := _labels(region))), [])
+        (result,) = await self._segmenter.segment(
+            image,
+            lambda embedded: [_marks(regions, embedded)],
+            "rle",
+            "polygons",
+            image_field=field,
+            marks_field=_MARKS_FIELD,
+        )
+        labels = next((region.labels for region in reversed(regions.values()) if region.labels), [])
         return {"results": [await asyncio.to_thread(self._prediction, place, labels, result)]}
 
     def _prediction(self, place: Target, labels: list[str], result: Result) -> dict[str, Any]:
@@ -138,41 +164,60 @@ class LabelStudio:
         return {"model_version": result.model, "score": result.score, "result": regions}
 
 
-def _regions(context: _Context | None) -> list[_Region]:
-    """The clicks and rectangles; other regions and attributes that are sent along have no say."""
-    regions = []
-    for index, region in enumerate(context.result if context else []):
-        if region.get("type") not in ("keypointlabels", "rectanglelabels"):
+def _regions(content: list[dict[str, Any]]) -> dict[str, _Region]:
+    """The key points and rectangles by their paths in the request; other regions and attributes are ignored."""
+    regions = {}
+    for index, each in enumerate(content):
+        if each.get("type") not in ("keypointlabels", "rectanglelabels"):
             continue
-        field = f"params.context.result[{index}]"
+        field = f"{_MARKS_FIELD}[{index}]"
         try:
-            regions.append(_Region.model_validate(region))
+            region = _Region.model_validate(each)
         except ValidationError as error:
             raise unfit(error, field) from error
-        if regions[-1].image_rotation or regions[-1].value.rotation:
+        if region.image_rotation or region.value.rotation:
             raise Problem(
                 400,
                 "turned images and rectangles are not understood; turn it back, and click or draw again",
                 "ROTATED",
                 field,
             )
+        regions[field] = region
     return regions
 
 
-def _labels(region: _Region) -> list[str]:
-    return region.value.keypointlabels if region.type == "keypointlabels" else region.value.rectanglelabels
+def _marks(regions: dict[str, _Region], image: EmbeddedImage) -> Marks:
+    """All key points and the latest rectangle, in pixels.
+
+    Raises:
+        Problem: Label Studio shows the image in another size than Maskwire reads it.
+    """
+    clicks: list[Click] = []
+    rectangle = None
+    for field, region in regions.items():
+        _check_size(region, image, field)
+        value = region.value
+        x, y = value.x * image.width / 100, value.y * image.height / 100
+        if region.type == "keypointlabels":
+            clicks.append(Click(x, y, region.is_positive, f"{field}.value"))
+        else:
+            width, height = value.width * image.width / 100, value.height * image.height / 100
+            rectangle = Rectangle(x, y, x + width, y + height, f"{field}.value")
+    return Marks(clicks, rectangle)
 
 
-def _prompt(regions: list[_Region], image: EmbeddedImage) -> Prompt:
-    """Percent as pixels: all key points, and the latest rectangle."""
-    points = [region for region in regions if region.type == "keypointlabels"]
-    box = next((region.value for region in reversed(regions) if region.type == "rectanglelabels"), None)
-
-    def pixels(x: float, y: float) -> tuple[float, float]:
-        return x * image.width / 100, y * image.height / 100
-
-    return Prompt(
-        points=[pixels(point.value.x, point.value.y) for point in points] or None,
-        labels=[int(point.is_positive) for point in points] or None,
-        box=(*pixels(box.x, box.y), *pixels(box.x + box.width, box.y + box.height)) if box else None,
+def _check_size(region: _Region, image: EmbeddedImage, field: str) -> None:
+    shown = (region.original_width or image.width, region.original_height or image.height)
+    if shown == (image.width, image.height):
+        return
+    if shown == (image.height, image.width):
+        remedy = "its orientation is stored in a way that only one of them reads: save the image upright and import it"
+    else:
+        remedy = "the task's image must be the file that is shown, not a smaller or larger copy: import the file"
+    raise Problem(
+        400,
+        f"Label Studio shows the image with {shown[0]}x{shown[1]} pixels and Maskwire reads it as "
+        f"{image.width}x{image.height}; {remedy} again",
+        "SIZE_MISMATCH",
+        f"{field}.original_width",
     )

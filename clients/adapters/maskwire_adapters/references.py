@@ -8,9 +8,15 @@ import httpx
 from maskwire_gateway.pictures import decode
 from maskwire_gateway.problems import Problem
 
+from maskwire_adapters.label_studio_token import LabelStudioToken
+
 _MAX_BYTES = 64 << 20
 _TIMEOUT_S = 30
 _LOCAL = "/data/local-files/"
+
+
+class _Unauthorized(Problem):
+    """Label Studio wants another token."""
 
 
 class References:
@@ -18,13 +24,13 @@ class References:
 
     Args:
         host: Address of Label Studio, https://...; None: nothing is fetched.
-        token: Its API token, sent to it alone.
+        token: A personal access token or a legacy token, sent to Label Studio alone.
         files: Folder that /data/local-files/?d=... names files in; None: Label Studio is asked for them.
     """
 
     def __init__(self, host: str | None = None, token: str | None = None, files: Path | None = None) -> None:
         self._host = httpx.URL(host) if host else None
-        self._headers = {"Authorization": f"Token {token}"} if token else {}
+        self._token = LabelStudioToken(self._host, token) if self._host and token else None
         self._files = files.resolve() if files else None
 
     async def read(self, reference: str, field: str) -> bytes:
@@ -32,10 +38,10 @@ class References:
 
         Args:
             reference: A data URI, a path within Label Studio, or a URL of it.
-            field: Where it was, for errors.
+            field: Path of the reference in the request, for errors.
 
         Raises:
-            Problem: It is somewhere else, or cannot be had.
+            Problem: The image is somewhere else, or cannot be read.
         """
         if reference[:5].lower() == "data:":
             return await asyncio.to_thread(decode, reference, field)
@@ -61,30 +67,52 @@ class References:
         return await self._fetch(url, field)
 
     async def _fetch(self, url: httpx.URL, field: str) -> bytes:
-        data = bytearray()
         try:
             async with (
                 asyncio.timeout(_TIMEOUT_S),
-                httpx.AsyncClient(trust_env=False, follow_redirects=False, headers=self._headers) as http,
-                http.stream("GET", url) as response,
+                httpx.AsyncClient(trust_env=False, follow_redirects=False) as http,
             ):
-                if response.status_code != 200:
-                    raise Problem(
-                        400,
-                        f"Label Studio answered {response.status_code} for the image; is --api-token right, and is the "
-                        "file its own, not one of a cloud storage?",
-                        "URL_FAILED",
-                        field,
-                    )
-                async for chunk in response.aiter_bytes():
-                    data += chunk
-                    if len(data) > _MAX_BYTES:
-                        raise Problem(413, f"the image is larger than {_MAX_BYTES} bytes", "IMAGE_TOO_LARGE", field)
+                if self._token is None:
+                    return await _download(http, url, {}, field)
+                try:
+                    return await _download(http, url, await self._token.headers(http), field)
+                except _Unauthorized:
+                    if not self._token.is_personal:
+                        raise
+                    self._token.forget_bearer()
+                    return await _download(http, url, await self._token.headers(http), field)
         except (httpx.HTTPError, TimeoutError) as error:
             raise Problem(
                 400, f"the image cannot be fetched: {error or type(error).__name__}", "URL_FAILED", field
             ) from error
-        return bytes(data)
+
+
+async def _download(http: httpx.AsyncClient, url: httpx.URL, headers: dict[str, str], field: str) -> bytes:
+    data = bytearray()
+    async with http.stream("GET", url, headers=headers) as response:
+        if response.status_code in (401, 403):
+            raise _Unauthorized(
+                400,
+                f"Label Studio answers {response.status_code} for the image: give the adapter the token of a user who "
+                "may see the project, as --api-token or LABEL_STUDIO_API_KEY",
+                "URL_FAILED",
+                field,
+            )
+        if response.is_redirect:
+            raise Problem(
+                400,
+                f"Label Studio answers {response.status_code}: the image is in a cloud storage, where the adapter does "
+                "not fetch images; upload it to Label Studio, or use local files",
+                "URL_FAILED",
+                field,
+            )
+        if response.status_code != 200:
+            raise Problem(400, f"Label Studio answers {response.status_code} for the image", "URL_FAILED", field)
+        async for chunk in response.aiter_bytes():
+            data += chunk
+            if len(data) > _MAX_BYTES:
+                raise Problem(413, f"the image is larger than {_MAX_BYTES} bytes", "IMAGE_TOO_LARGE", field)
+    return bytes(data)
 
 
 def _read(folder: Path, name: str, field: str) -> bytes:

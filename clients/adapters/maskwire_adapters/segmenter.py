@@ -1,19 +1,23 @@
 """Images that come whole with each click, as labelling tools send them."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from maskwire import AsyncClient, InvalidRequest, Prompt
+from maskwire import AsyncClient, InvalidRequest, MaskwireError
 from maskwire.prompts import Format
 from maskwire.results import EmbeddedImage, Result
+from maskwire.suggest import no_such
+from maskwire_gateway.problems import Problem
+
+from maskwire_adapters.marks import Marks
 
 
 class Segmenter:
-    """Segments one object of an image; equal images are encoded once.
+    """Segments objects of an image; equal images are encoded once.
 
     Args:
-        client: Of the servers.
-        model: Name of the model; empty for the servers' default.
+        client: Connected to the encoder and the decoders.
+        model: Name of the model; empty for the encoder's default.
     """
 
     def __init__(self, client: AsyncClient, model: str = "") -> None:
@@ -21,27 +25,58 @@ class Segmenter:
         self._model = model
 
     async def model(self) -> str:
-        """The name of the model that answers."""
+        """The name of the model that answers.
+
+        Raises:
+            Problem: The encoder serves no model of the name that the adapter was started with.
+        """
         models = await self.client.models()
         names = [model.name for model in models if (model.name == self._model if self._model else model.is_default)]
         if not names:
-            raise InvalidRequest(f"no model {self._model!r} is served; see maskwire models list", "NO_MODEL", "model")
+            known = [model.name for model in models]
+            raise Problem(
+                404,
+                f"{no_such('model', self._model, known)} (the adapter was started with --model {self._model})",
+                "MODEL_NOT_FOUND",
+                "model",
+            )
         return names[0]
 
-    async def segment(self, image: bytes, prompt: Callable[[EmbeddedImage], Prompt], *outputs: Format) -> Result:
-        """The best mask for a prompt.
+    async def segment(
+        self,
+        image: bytes,
+        objects: Callable[[EmbeddedImage], Sequence[Marks]],
+        *outputs: Format,
+        image_field: str,
+        marks_field: str,
+    ) -> list[Result]:
+        """The best mask of each object.
 
         Args:
             image: The file.
-            prompt: Makes it, for an image of that size.
-            outputs: Forms of the mask.
+            objects: Returns what was marked, one entry for each object, once the image's size is known.
+            outputs: Forms of the masks.
+            image_field: Path of the image in the tool's request, for errors.
+            marks_field: Path of the marks in the tool's request, for errors.
+
+        Raises:
+            Problem: The model does not exist, or a mark is wrong; `field` is a path in the tool's request.
+            InvalidRequest: The servers refuse something else; `field` likewise.
+            MaskwireError: The servers do not answer, or refuse the token.
         """
-        # A name of its own for each content: equal images share it, so that clicks leave no new names behind.
+        # Equal images share a name that is made of their content, so that clicks leave no new names behind.
         name = f"sha256-{hashlib.sha256(image).hexdigest()}"
         try:
             embedded = await self.client.embed(image, name, model=self._model)
-        except InvalidRequest as error:
-            error.field = "image" if error.field == "chunk" else error.field
+        except MaskwireError as error:
+            if error.reason == "MODEL_NOT_FOUND":
+                await self.model()
+            elif isinstance(error, InvalidRequest):
+                error.field = image_field
             raise
-        (result,) = await self.client.segment_objects(image, [prompt(embedded)], image_id=name, outputs=outputs)
-        return result
+        prompts = [marks.prompt(embedded.width, embedded.height) for marks in objects(embedded)]
+        try:
+            return await self.client.segment_objects(image, prompts, image_id=name, outputs=outputs)
+        except InvalidRequest as error:
+            error.field = marks_field
+            raise

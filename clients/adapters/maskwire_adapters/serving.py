@@ -1,7 +1,8 @@
-"""What the adapters share: an application over one client, requests read, errors told."""
+"""What the adapters share: an application over one client, reading requests, answering errors."""
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
@@ -15,11 +16,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from maskwire_adapters.status_line import MESSAGE_HEADER
+
+log = logging.getLogger(__name__)
+
 Form = TypeVar("Form", bound=BaseModel)
 
 _BODY_BYTES = 64 << 20
 _MEMORY_BYTES = 512 << 20
 _BODY_TIMEOUT_S = 60
+_HEADER_CHARACTERS = 500
 
 
 class Reader:
@@ -54,9 +60,9 @@ def application(
     """An adapter.
 
     Args:
-        routes: Its own.
-        client: Closed when it stops.
-        tell: An error as the tool's JSON has it.
+        routes: What the tool asks for.
+        client: Closed when the adapter stops.
+        tell: Makes an error's body, as the tool expects it.
     """
 
     @contextlib.asynccontextmanager
@@ -64,14 +70,18 @@ def application(
         async with client:
             yield
 
+    def told(request: Request, problem: Problem) -> Response:
+        message = f"{problem.field}: {problem.message}" if problem.field else problem.message
+        log.warning("%s %s: %d %s", request.method, request.url.path, problem.status, message)
+        return JSONResponse(tell(problem), problem.status, {**problem.headers, MESSAGE_HEADER: _header(message)})
+
     async def failed(request: Request, error: Exception) -> Response:
-        problem = problem_of(error)
-        return JSONResponse(tell(problem), problem.status, problem.headers)
+        return told(request, problem_of(error))
 
     async def no_route(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        problem = Problem(error.status_code, f"{request.method} {request.url.path}: {error.detail.lower()}", "NO_ROUTE")
-        return JSONResponse(tell(problem), error.status_code, error.headers)
+        message = f"{request.method} {request.url.path}: {error.detail.lower()}"
+        return told(request, Problem(error.status_code, message, "NO_ROUTE"))
 
     handlers: dict[Any, Any] = {
         Problem: failed,
@@ -86,12 +96,17 @@ def unfit(error: ValidationError, within: str = "") -> Problem:
     """What is wrong with a value that does not fit its form.
 
     Args:
-        error: Of pydantic; its first complaint is told.
+        error: From pydantic; its first complaint is told.
         within: Path of the value in the request.
     """
     first = error.errors(include_url=False, include_input=False)[0]
     path = within + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
     return Problem(400, first["msg"], "BAD_REQUEST", path.lstrip("."))
+
+
+def _header(message: str) -> str:
+    """A message as the value of a header: ASCII, one line."""
+    return " ".join(message.encode("ascii", "replace").decode().split())[:_HEADER_CHARACTERS]
 
 
 def _parse(form: type[Form], data: bytes) -> Form:

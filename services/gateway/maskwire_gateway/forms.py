@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 from maskwire import Prompt
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from maskwire_gateway.clipping import clip_to_image
+
 VERSION = "hiera_large"
 """The version that is meant where none is named."""
 
@@ -53,10 +55,8 @@ class ObjectPrompt(BaseModel):
         if self.box is not None:
             x, y, half_width, half_height = self.box.x, self.box.y, self.box.width / 2, self.box.height / 2
             box = (
-                min(max(x - half_width, 0), width),
-                min(max(y - half_height, 0), height),
-                min(max(x + half_width, 0), width),
-                min(max(y + half_height, 0), height),
+                *clip_to_image(x - half_width, y - half_height, width, height),
+                *clip_to_image(x + half_width, y + half_height, width, height),
             )
         return Prompt(
             points=[(point.x, point.y) for point in points],

@@ -1,0 +1,31 @@
+"""HTTP/1.1 whose status line says what is wrong.
+
+Label Studio, CVAT and X-AnyLabeling show their users the status line of a failed request and nothing of its body:
+"400 Client Error: Bad Request for url ...". ASGI has no way to set the words after the status, so the message travels
+in a header as far as the protocol, which puts it there.
+"""
+
+from typing import Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+MESSAGE_HEADER = "x-error-message"
+_NAME = MESSAGE_HEADER.encode()
+
+
+class _Connection(h11.Connection):
+    def send(self, event: h11.Event) -> bytes | None:  # type: ignore[override]  # one signature for both overloads
+        if isinstance(event, h11.Response):
+            message = next((value for name, value in event.headers if name == _NAME), None)
+            if message is not None:
+                event = h11.Response(status_code=event.status_code, headers=event.headers, reason=message)
+        return super().send(event)
+
+
+class MessageInStatusLine(H11Protocol):
+    """Uvicorn's HTTP/1.1, for `uvicorn.run(..., http=MessageInStatusLine)`."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.conn = _Connection(h11.SERVER)

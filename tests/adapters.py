@@ -1,0 +1,60 @@
+"""Adapters for labelling tools as processes, and what tests send to them."""
+
+import base64
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+from conftest import Stack, free_port, running, wait_until
+
+
+@contextlib.contextmanager
+def adapter(stack: Stack, *arguments: str) -> Iterator[httpx.Client]:
+    """An adapter in front of servers; yields an HTTP client for its address."""
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    servers = ["--encoder", stack.encoder, "--decoder", stack.decoder]
+    command = [sys.executable, "-m", "maskwire_adapters", arguments[0], "--port", str(port), *servers, *arguments[1:]]
+    with running(command) as process:
+
+        def answers() -> bool:
+            with contextlib.suppress(httpx.TransportError):
+                return httpx.get(address).status_code < 500
+            return False
+
+        wait_until(answers, process=process)
+        with httpx.Client(base_url=address, timeout=60) as http:
+            yield http
+
+
+def encoded(path: Path) -> str:
+    return base64.b64encode(path.read_bytes()).decode()
+
+
+def data_uri(path: Path) -> str:
+    return f"data:image/jpeg;base64,{encoded(path)}"
+
+
+def unpacked(rle: list[int]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """rle-pack's decoder, by its description, one bit at a time."""
+    bits = "".join(f"{byte:08b}" for byte in rle)
+    place = 0
+
+    def read(count: int) -> int:
+        nonlocal place
+        place += count
+        return int(bits[place - count : place], 2)
+
+    total, width = read(32), read(5) + 1
+    sizes = [read(4) + 1 for _ in range(4)]
+    values: list[int] = []
+    while len(values) < total:
+        repeated = read(1)
+        count = read(sizes[read(2)]) + 1
+        values += [read(width)] * count if repeated else [read(width) for _ in range(count)]
+    assert len(bits) - place < 8
+    return np.array(values, np.uint8)
