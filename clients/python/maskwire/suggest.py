@@ -20,8 +20,9 @@ def no_such(kind: str, name: str, known: Iterable[str]) -> str:
     names = sorted(set(known))
     folded = {candidate.casefold(): candidate for candidate in names}
     close = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
-    if close:
-        return f"no {kind} {name!r}; did you mean {folded[close[0]]!r}?"
+    longer = [candidate for key, candidate in folded.items() if key.startswith(f"{name.casefold()}_")]
+    if close or len(longer) == 1:
+        return f"no {kind} {name!r}; did you mean {(folded[close[0]] if close else longer[0])!r}?"
     if names and len(names) <= _LISTED:
         return f"no {kind} {name!r}; choose from {', '.join(names)}"
     return f"no {kind} {name!r}"
