@@ -78,7 +78,10 @@ def test_segment_by_box_by_name_and_with_nothing(terminal: Terminal, photo: Path
 
 def test_errors_are_one_line_with_a_remedy(terminal: Terminal, photo: Path) -> None:
     cases = [
-        (("segment", photo, "--point", "900,10"), "prompts[0].points[0].x_px: 900.0 is not within 0..600"),
+        (
+            ("segment", photo, "--point", "900,10"),
+            "prompts[0].points[0].x_px: 900 is outside of the image, which is 600 px wide",
+        ),
         (("segment", "no-such-image"), "no image named 'no-such-image' is stored"),
         (("segment", photo, "-o", "mask.xyz"), "say --format"),
         (("segment", photo, "-f", "png", "-o", "-"), "is not text"),

@@ -103,32 +103,7 @@ NATIVE_ERRORS: dict[str, tuple[str, str, dict[str, Any], int, str, str]] = {
     "not UTF-8": ("POST", "/v1/images/x/segment", {"content": b'{"\xff'}, 400, "BAD_JSON", ""),
     "deep": ("POST", "/v1/images/x/segment", {"content": b"[" * 100_000}, 400, "BAD_JSON", ""),
     "deep in a message": ("POST", "/v1/images/x/segment", {"content": b'{"prompts":' * 50_000}, 400, "BAD_JSON", ""),
-    "unknown field": (
-        "POST",
-        "/v1/images/x/segment",
-        {"json": {"prompts": [{"point": []}]}},
-        400,
-        "BAD_JSON",
-        "prompts[0]",
-    ),
-    "bare NaN": (
-        "POST",
-        "/v1/images/x/segment",
-        {"content": b'{"prompts":[{"points":[{"x_px":NaN}]}]}'},
-        400,
-        "BAD_JSON",
-        "prompts.points.x_px",
-    ),
-    "wrong type": ("POST", "/v1/images/x/segment", {"json": {"prompts": 3}}, 400, "BAD_JSON", "prompts"),
     "two names": ("POST", "/v1/images/x/segment", {"json": {"image_id": "y"}}, 400, "TWO_IMAGE_IDS", "image_id"),
-    "NaN": (
-        "POST",
-        "/v1/images/cup-http/segment",
-        {"content": b'{"prompts":[{"points":[{"x_px":"NaN","y_px":1}]}]}'},
-        400,
-        "OUT_OF_IMAGE",
-        "prompts[0].points[0].x_px",
-    ),
     "outside": (
         "POST",
         "/v1/images/cup-http/segment",
@@ -139,7 +114,53 @@ NATIVE_ERRORS: dict[str, tuple[str, str, dict[str, Any], int, str, str]] = {
     ),
     "no image": ("POST", "/v1/images", {"content": b"hello"}, 400, "", "body"),
     "empty": ("POST", "/v1/images", {"content": b""}, 400, "EMPTY_IMAGE", "body"),
-    "form without file": ("POST", "/v1/images", {"files": {"picture": b"x"}}, 400, "NO_FILE", "file"),
+    "misspelt parameter": ("POST", "/v1/images?imageid=3", {"content": b"x"}, 400, "BAD_PARAMETER", "imageid"),
+    "parameter twice": ("POST", "/v1/images?model=demo&model=x", {"content": b"x"}, 400, "BAD_PARAMETER", "model"),
+    "part of a form": (
+        "POST",
+        "/v1/images",
+        {"files": {"file": b"x", "modle": (None, "demo")}},
+        400,
+        "BAD_PARAMETER",
+        "modle",
+    ),
+    "part that is a parameter too": (
+        "POST",
+        "/v1/images?model=demo",
+        {"files": {"file": b"x", "model": (None, "demo")}},
+        400,
+        "BAD_PARAMETER",
+        "model",
+    ),
+    "empty file": ("POST", "/v1/images", {"files": {"file": ("a.png", b"")}}, 400, "EMPTY_IMAGE", "file"),
+    "text as file": ("POST", "/v1/images", {"files": {"file": ("a.png", b"hello")}}, 400, "IMAGE_UNREADABLE", "file"),
+    "JSON for an image": ("POST", "/v1/images", {"json": {}}, 415, "UNSUPPORTED_MEDIA_TYPE", "content-type"),
+    "image for JSON": (
+        "POST",
+        "/v1/images/x/segment",
+        {"content": b"x", "headers": {"content-type": "image/png"}},
+        415,
+        "UNSUPPORTED_MEDIA_TYPE",
+        "content-type",
+    ),
+    "compressed": (
+        "POST",
+        "/v1/images/x/segment",
+        {"content": b"x", "headers": {"content-encoding": "gzip"}},
+        415,
+        "UNSUPPORTED_MEDIA_TYPE",
+        "content-encoding",
+    ),
+    "outside, short": (
+        "POST",
+        "/v1/images/cup-http/segment",
+        {"json": {"points": [[9, 401]]}},
+        400,
+        "OUT_OF_IMAGE",
+        "points[0][1]",
+    ),
+    "grid": ("POST", "/v1/images/cup-http/masks", {"json": {"points_per_sid": 4}}, 400, "BAD_JSON", "points_per_sid"),
+    "form without file": ("POST", "/v1/images", {"files": {"model": (None, "demo")}}, 400, "NO_FILE", "file"),
     "broken form": (
         "POST",
         "/v1/images",
@@ -148,7 +169,7 @@ NATIVE_ERRORS: dict[str, tuple[str, str, dict[str, Any], int, str, str]] = {
         "BAD_FORM",
         "body",
     ),
-    "unknown parameter": ("POST", "/v1/images?size=3", {"content": b"x"}, 400, "BAD_PARAMETER", ""),
+    "unknown parameter": ("POST", "/v1/images?size=3", {"content": b"x"}, 400, "BAD_PARAMETER", "size"),
     "digest": ("POST", "/v1/images?sha256=eA==", {"content": b"x"}, 400, "BAD_PARAMETER", "sha256"),
     "priority": ("POST", "/v1/images?priority=NOW", {"content": b"x"}, 400, "BAD_PARAMETER", "priority"),
     "model": ("POST", "/v1/images?model=huge", {"content": b"x"}, 404, "MODEL_NOT_FOUND", "model"),
@@ -259,3 +280,25 @@ def test_versions_that_are_not_served(stack: Stack, gateway: str, photo: Path) -
         assert embed().status_code == 404  # hiera_large is meant
         assert embed(model_id="sam2/hiera_tiny").status_code == 404
         assert embed(sam2_version_id="demo").status_code == 200
+
+
+def test_a_model_that_is_not_served_is_named(http: httpx.Client, photo: Path) -> None:
+    answer = http.post("/v1/images?model=dmeo", content=photo.read_bytes())
+    assert answer.json()["message"] == "no model 'dmeo'; did you mean 'demo'? served here: demo"
+    answer = http.post("/v1/images", files={"file": photo.read_bytes(), "model": (None, "huge")})
+    assert (answer.status_code, answer.json()["message"]) == (404, "no model 'huge'; choose from demo")
+
+
+def test_parameters_may_be_parts_of_the_form(http: httpx.Client, client: Client, photo: Path) -> None:
+    parts: Any = {"file": ("x.jpg", photo.read_bytes()), "image_id": (None, "from a form"), "priority": (None, "bulk")}
+    assert http.post("/v1/images", files=parts).json()["image"]["image_id"] == "from a form"
+    assert client.get("from a form").width == 600
+
+
+def test_shorthands_are_the_grpc_answer(http: httpx.Client, client: Client, photo: Path) -> None:
+    client.embed(photo, image_id="cup-http")
+    body = {"point_coords": [[260, 130], [300, 330]], "point_labels": [1, 0], "formats": ["rle", "png"]}
+    (mask,) = http.post("/v1/images/cup-http/segment", json=body).json()["results"][0]["masks"]
+    expected = client.segment("cup-http", points=[(260, 130), (300, 330)], labels=[1, 0])
+    assert mask["rle"] == expected.rle
+    assert mask["png"]

@@ -180,7 +180,7 @@ FORMS: dict[str, tuple[dict[str, Any], list[Prompt]]] = {
 @pytest.mark.parametrize("name", FORMS)
 def test_forms_of_prompts(http: httpx.Client, client: Client, encoded: dict[str, str], photo: Path, name: str) -> None:
     body, prompts = FORMS[name]
-    found = segment(http, image=encoded, format="rle", unknown={"a": [1]}, **body)["predictions"]
+    found = segment(http, image=encoded, format="rle", **body)["predictions"]
     expected = client.segment_objects(photo, prompts)
     assert [one["masks"] for one in found] == [one.rle for one in expected]
     assert [one["confidence"] for one in found] == pytest.approx([one.score for one in expected])

@@ -46,6 +46,7 @@ def test_bad_requests_say_what_is_wrong(http: httpx.Client, encoded: dict[str, s
     answer = http.post("/sam2/segment_image", json=body)
     assert answer.status_code == status, answer.text
     assert answer.json()["message"]
+    assert "_px" not in answer.json()["field"]  # a name that these callers do not know
     if reason:
         assert answer.json()["reason"] == reason
 
@@ -62,17 +63,21 @@ INVALID: dict[str, tuple[str, list[Any]]] = {
     "image": ('{"image": "abc"}', ["body", "image"]),
     "point": (
         '{"prompts": [{"points": [{"x": 1, "positive": true}]}]}',
-        ["body", "prompts", "prompts", 0, "points", 0, "y"],
+        ["body", "prompts", 0, "points", 0, "y"],
     ),
     "NaN": (
         '{"prompts": [{"points": [{"x": NaN, "y": 1, "positive": true}]}]}',
-        ["body", "prompts", "prompts", 0, "points", 0, "x"],
+        ["body", "prompts", 0, "points", 0, "x"],
     ),
     "infinity": ('{"point_coords": [[1, 1e999]]}', ["body", "point_coords", 0, 1]),
     "three coordinates": ('{"point_coords": [[1, 2, 3]]}', ["body", "point_coords", 0]),
     "prompts": ('{"prompts": 3}', ["body", "prompts"]),
     "multimask": ('{"multimask_output": "perhaps"}', ["body", "multimask_output"]),
     "image_id": ('{"image_id": 3}', ["body", "image_id"]),
+    "twice": ('{"format": "rle", "format": "json"}', ["body"]),
+    "trailing": ('{} {"a": 1}', ["body"]),
+    "mask_input": ('{"mask_input": [[1], [2, 3]]}', ["body", "mask_input"]),
+    "both ways": ('{"prompts": [{}], "point_coords": [[1, 2]]}', ["body"]),
 }
 
 
@@ -84,3 +89,66 @@ def test_invalid_bodies_are_422_with_their_place(http: httpx.Client, name: str) 
     (detail, *_) = answer.json()["detail"]
     assert detail["loc"][: len(place)] == place
     assert detail["msg"]
+
+
+UNKNOWN: dict[str, tuple[dict[str, Any], str, str]] = {
+    "near": ({"promts": []}, "promts", "no field 'promts'; did you mean 'prompts'?"),
+    "far": ({"unknown": {"a": [1]}}, "unknown", "no field 'unknown'"),
+    "in a list": ({"prompts": [{"pionts": []}]}, "prompts[0].pionts", "did you mean 'points'?"),
+    "in a set": ({"prompts": {"prompts": [{"boxes": 1}]}}, "prompts.prompts[0].boxes", "did you mean 'box'?"),
+    "in one prompt": (
+        {"prompts": {"points": [{"x": 1, "y": 2, "positive": True, "label": 1}]}},
+        "prompts.points[0].label",
+        "no field 'label'; choose from positive, x, y",
+    ),
+    "in the image": ({"image": {"type": "url", "value": "", "valu": ""}}, "image.valu", "did you mean 'value'?"),
+}
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+@pytest.mark.parametrize("route", ["segment_image", "embed_image"])
+def test_unknown_fields_are_named(http: httpx.Client, name: str, route: str) -> None:
+    body, field, said = UNKNOWN[name]
+    if route == "embed_image" and "prompts" in body:
+        body, field, said = {"prompts": []}, "prompts", "no field 'prompts'"
+    answer = http.post(f"/sam2/{route}", json=body)
+    assert (answer.status_code, answer.json()["field"]) == (422, field)
+    if route == "segment_image":
+        assert said in answer.json()["message"]
+    assert answer.json()["message"].startswith(f"{field}: no field")
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"prompts": [{"points": [{"x": 601, "y": 3, "positive": True}]}]}, "prompts[0].points[0].x"),
+        ({"point_coords": [[3, 3], [4, 444]]}, "point_coords[1][1]"),
+        ({"point_coords": [[1, 2]], "point_labels": [7]}, "point_labels[0]"),
+        ({"prompts": [{}], "mask_input": [[1, 2], [3, 4]]}, "mask_input"),
+    ],
+)
+def test_servers_errors_are_in_these_callers_words(
+    http: httpx.Client, encoded: dict[str, str], body: Any, field: str
+) -> None:
+    answer = http.post("/sam2/segment_image", json={"image": encoded, **body})
+    assert (answer.status_code, answer.json()["field"]) == (400, field)
+    assert answer.json()["message"].startswith(f"{field}: ")
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ({"sam2_version_id": "hiera_tny"}, "did you mean 'hiera_tiny'? served here: demo"),
+        ({"model_id": "sam2/hiera_huge"}, "served here: demo"),
+        (
+            {"sam2_version_id": "hiera_tiny", "model_id": "dmeo"},
+            "no model 'dmeo'; did you mean 'demo'? served here: demo",
+        ),
+    ],
+)
+def test_wrong_models_are_named(http: httpx.Client, encoded: dict[str, str], named: dict[str, str], said: str) -> None:
+    for route in ("segment_image", "embed_image"):
+        answer = http.post(f"/sam2/{route}", json={"image": encoded, **named})
+        assert (answer.status_code, answer.json()["reason"]) == (400, "BAD_VERSION")
+        assert said in answer.json()["message"]
+        assert answer.json()["field"] in named

@@ -216,3 +216,34 @@ def test_an_image_that_left_the_store(stack: Stack, gateway: str, client: Client
         client.embed(data, image_id="lost")
         assert socket.ask(set_image={"image_id": "lost"}).HasField("image_ready")
         assert rle(socket.click(20, 20)) == rle(before)
+
+
+def test_errors_are_in_the_callers_words(gateway: str, client: Client) -> None:
+    with opened(gateway) as socket:
+        socket.ask(request_id="i", set_image={"image_id": "cup-ws"})
+        for frame, field, said in (
+            ({"segment": {"prompts": [{"pionts": []}]}}, "segment.prompts[0].pionts", "did you mean 'points'?"),
+            (
+                {"segment": {"points": [[900, 1]]}},
+                "segment.points[0][0]",
+                "900 is outside of the image, which is 600 px wide",
+            ),
+            ({"edit": {"object_id": "a", "add_point": [1, 900]}}, "edit.add_point[1]", "400 px high"),
+            (
+                {"edit": {"object_id": "a", "set_box": [5, 5, 5]}},
+                "edit.set_box",
+                "expected [x_min, y_min, x_max, y_max]",
+            ),
+            ({"speculativ": True}, "speculativ", "did you mean 'speculative'?"),
+            ({"edit": {"object_id": "a", "undo": {"x": 1}}}, "edit.undo.x", "no field 'x'"),
+        ):
+            socket.connection.send(json.dumps({"request_id": field, **frame}))
+            answer = socket.read()
+            assert (answer.request_id, answer.error.code) == (field, 3)
+            (violation,) = json.loads(json_format.MessageToJson(answer.error))["details"][1]["fieldViolations"]
+            assert violation["field"] == field
+            assert said in answer.error.message
+        socket.connection.send(
+            json.dumps({"request_id": "short", "edit": {"object_id": "cup", "add_point": [260, 130]}})
+        )
+        assert rle(socket.read()) == client.segment("cup-ws", points=[(260, 130)]).rle["counts"]

@@ -40,4 +40,4 @@ def test_a_click(stack: Stack, photo: Path) -> None:
 def test_an_error_is_told(stack: Stack, photo: Path) -> None:
     run = click(stack, photo, 30_000, 200)
     assert run.returncode == 1
-    assert "within 0..600 px" in run.stderr
+    assert "outside of the image, which is 600 px wide" in run.stderr

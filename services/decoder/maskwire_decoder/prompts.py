@@ -129,8 +129,8 @@ def check_point(point: pb.Point, path: str, width: int, height: int) -> None:
     Raises:
         InvalidArgument: With the path of the field that is wrong.
     """
-    _within(point.x_px, width, f"{path}.x_px")
-    _within(point.y_px, height, f"{path}.y_px")
+    _within(point.x_px, width, "wide", f"{path}.x_px")
+    _within(point.y_px, height, "high", f"{path}.y_px")
     if point.HasField("label") and point.label not in (0, 1):
         raise InvalidArgument(
             "BAD_LABEL", f"label {point.label}; use 1 (inside the object) or 0 (outside)", field=f"{path}.label"
@@ -143,10 +143,10 @@ def read_box(box: pb.Box, path: str, width: int, height: int) -> NDArray[np.floa
     Raises:
         InvalidArgument: With the path of the field that is wrong.
     """
-    _within(box.x_min_px, width, f"{path}.x_min_px")
-    _within(box.x_max_px, width, f"{path}.x_max_px")
-    _within(box.y_min_px, height, f"{path}.y_min_px")
-    _within(box.y_max_px, height, f"{path}.y_max_px")
+    _within(box.x_min_px, width, "wide", f"{path}.x_min_px")
+    _within(box.x_max_px, width, "wide", f"{path}.x_max_px")
+    _within(box.y_min_px, height, "high", f"{path}.y_min_px")
+    _within(box.y_max_px, height, "high", f"{path}.y_max_px")
     if box.x_min_px >= box.x_max_px or box.y_min_px >= box.y_max_px:
         raise InvalidArgument(
             "EMPTY_BOX",
@@ -178,9 +178,11 @@ def _read_mask(mask: pb.Logits, path: str, mask_size: int) -> NDArray[np.float32
     return logits
 
 
-def _within(value: float, limit: int, path: str) -> None:
+def _within(value: float, limit: int, side: str, path: str) -> None:
     if not 0 <= value <= limit:  # NaN fails both comparisons
-        raise InvalidArgument("OUT_OF_IMAGE", f"{value} is not within 0..{limit} px, the image's extent", field=path)
+        raise InvalidArgument(
+            "OUT_OF_IMAGE", f"{value:g} is outside of the image, which is {limit} px {side}", field=path
+        )
 
 
 def _known(enum: type, value: int, path: str) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from maskwire import MaskwireError
 from maskwire_core.config import GatewaySettings
-from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -26,7 +25,7 @@ from maskwire_gateway.front import Front, bearer
 from maskwire_gateway.native import Native
 from maskwire_gateway.pictures import Pictures
 from maskwire_gateway.problems import Problem, problem_of
-from maskwire_gateway.roboflow import Roboflow, invalid
+from maskwire_gateway.roboflow import Roboflow
 from maskwire_gateway.services import Services
 from maskwire_gateway.sockets import PROTOCOL, Relay
 from maskwire_gateway.telemetry import Telemetry
@@ -98,7 +97,6 @@ def application(settings: GatewaySettings, page: Path | None) -> ASGIApp:
     handlers = {
         Problem: _answer,
         MaskwireError: _answer,
-        ValidationError: invalid,
         HTTPException: _no_route,
         Exception: _answer,
     }

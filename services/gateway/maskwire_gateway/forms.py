@@ -1,10 +1,13 @@
 """Bodies of /sam2 requests, with the names, defaults and tolerance that their clients know."""
 
+import re
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from dataclasses import replace
+from typing import Annotated, Any, Literal, Self
 
+import numpy as np
 from maskwire import Prompt
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from maskwire_gateway.clipping import clip_to_image
 
@@ -14,14 +17,20 @@ VERSION = "hiera_large"
 _NUMBER = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class Picture(BaseModel):
+class Form(BaseModel):
+    """What is not named here is an error."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+
+class Picture(Form):
     """An image: a URL, or a file as base64, with or without a data URI's beginning."""
 
     type: Literal["url", "base64"]
     value: str
 
 
-class Click(BaseModel):
+class Click(Form):
     """A click in pixels of the image."""
 
     x: _NUMBER
@@ -29,7 +38,7 @@ class Click(BaseModel):
     positive: bool
 
 
-class CentredBox(BaseModel):
+class CentredBox(Form):
     """A rectangle in pixels of the image; x and y are its centre."""
 
     x: _NUMBER
@@ -38,7 +47,7 @@ class CentredBox(BaseModel):
     height: _NUMBER
 
 
-class ObjectPrompt(BaseModel):
+class ObjectPrompt(Form):
     """One object. With neither box nor points: the most prominent one."""
 
     box: CentredBox | None = None
@@ -65,7 +74,7 @@ class ObjectPrompt(BaseModel):
         )
 
 
-class PromptSet(BaseModel):
+class PromptSet(Form):
     """Prompts, each for an object; null for the most prominent one."""
 
     prompts: list[ObjectPrompt] | None = None
@@ -82,17 +91,24 @@ def _prompt_set(value: Any) -> Any:
     return value
 
 
-class ImageForm(BaseModel):
-    """What both routes take; what else a body holds is ignored."""
-
-    model_config = ConfigDict(extra="ignore", protected_namespaces=())
+class ImageForm(Form):
+    """What both routes take. The last nine fields have no effect here; clients of other servers send them."""
 
     id: str | None = None
-    api_key: str | None = None
+    api_key: str | None = Field(None, description="The token, where the servers want one.")
     sam2_version_id: str | None = Field(VERSION, description="hiera_tiny, hiera_small, hiera_b_plus or hiera_large.")
     model_id: str | None = Field(None, description="sam2/hiera_tiny and so on; sam2_version_id goes before it.")
     image: Picture | None = None
     image_id: str | None = Field(None, description="Name of the image; with it, later requests need no image.")
+    usage_billable: Any = None
+    start: Any = None
+    source: Any = None
+    source_info: Any = None
+    disable_model_monitoring: Any = None
+    disable_preproc_auto_orient: Any = None
+    disable_preproc_contrast: Any = None
+    disable_preproc_grayscale: Any = None
+    disable_preproc_static_crop: Any = None
 
     @property
     def version(self) -> str | None:
@@ -103,7 +119,10 @@ class ImageForm(BaseModel):
 
 
 class EmbedForm(ImageForm):
-    """POST /sam2/embed_image."""
+    """POST /sam2/embed_image. Points have no effect: a widespread how-to sends those of its segment_image here too."""
+
+    point_coords: Any = None
+    point_labels: Any = None
 
 
 class SegmentForm(ImageForm):
@@ -116,9 +135,56 @@ class SegmentForm(ImageForm):
     load_logits_from_cache: bool = False
     point_coords: list[Annotated[list[_NUMBER], Field(min_length=2, max_length=2)]] | None = None
     point_labels: list[int] | None = None
+    mask_input: Any = Field(
+        None, description="Low-resolution logits to refine, of one prompt: rows of numbers, SxS or 1xSxS."
+    )
+    mask_input_format: Any = Field(None, description="No effect: mask_input is JSON.")
+    use_mask_input_cache: Any = Field(None, description="No effect: load_logits_from_cache says it.")
+
+    @field_validator("mask_input")
+    @classmethod
+    def _rows(cls, value: Any) -> Any:
+        if value is None:
+            return None
+        try:
+            logits = np.array(value, np.float32)
+        except (ValueError, TypeError, OverflowError):
+            logits = np.empty(0, np.float32)
+        if logits.ndim not in (2, 3) or (logits.ndim == 3 and len(logits) != 1) or not np.isfinite(logits).all():
+            raise ValueError("expected rows of finite numbers, SxS or 1xSxS")
+        return logits
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if self.prompts.prompts and self.point_coords:
+            raise ValueError("give prompts, or point_coords and point_labels, not both")
+        if self.point_labels and not self.point_coords:
+            raise ValueError("point_labels come without point_coords")
+        if self.mask_input is not None and len(self.prompts.prompts or ()) > 1:
+            raise ValueError("mask_input is for one prompt, and there are several")
+        return self
 
     def wanted(self, width: int, height: int) -> Sequence[Prompt]:
         """At least one prompt; sizes as in `ObjectPrompt.prompt`."""
         if self.prompts.prompts:
-            return [prompt.prompt(width, height) for prompt in self.prompts.prompts]
-        return [Prompt(points=self.point_coords, labels=self.point_labels if self.point_coords else None)]
+            wanted = [prompt.prompt(width, height) for prompt in self.prompts.prompts]
+        else:
+            wanted = [Prompt(points=self.point_coords, labels=self.point_labels if self.point_coords else None)]
+        if self.mask_input is not None:
+            wanted[0] = replace(wanted[0], mask=self.mask_input)
+        return wanted
+
+    def place(self, field: str) -> str:
+        """A field of SegmentRequest as these callers write it."""
+        found = re.fullmatch(r"prompts\[(\d+)\](?:\.points\[(\d+)\])?(?:\.(\w+))?", field)
+        if found is None:
+            return field
+        _, point, part = found.groups()
+        if part == "mask":
+            return "mask_input"
+        if self.prompts.prompts:
+            return re.sub(r"\.([xy])_px$", r".\1", field).replace(".label", ".positive")
+        if point is None:
+            return "point_labels" if part == "labels" else "point_coords"
+        place = {"x_px": f"point_coords[{point}][0]", "y_px": f"point_coords[{point}][1]"}
+        return place.get(part, f"point_labels[{point}]")

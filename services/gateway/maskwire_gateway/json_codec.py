@@ -49,12 +49,12 @@ def load(data: str | bytes) -> Any:
         value = json.loads(data or "{}", object_pairs_hook=members)
     except json.JSONDecodeError as error:
         said = f"{error.msg[:1].lower()}{error.msg[1:]} at line {error.lineno}, column {error.colno}"
-        raise Problem(400, f"the body is not JSON: {said}", "BAD_JSON") from error
+        raise Problem(400, f"invalid JSON: {said}", "BAD_JSON") from error
     except UnicodeDecodeError as error:
-        raise Problem(400, "the body is not JSON: it is not UTF-8", "BAD_JSON") from error
+        raise Problem(400, "invalid JSON: it is not UTF-8", "BAD_JSON") from error
     except (RecursionError, ValueError) as error:  # the latter for numbers of thousands of digits
         said = "it is nested too deeply" if isinstance(error, RecursionError) else "it has a number that is too long"
-        raise Problem(400, f"the body is not JSON that can be read: {said}", "BAD_JSON") from error
+        raise Problem(400, f"invalid JSON: {said}", "BAD_JSON") from error
     if repeating:
         place = next(join(path, found.name) for path, found in _objects(value, "") if found is repeating[0])
         raise Problem(400, f"{place}: it is given twice", "BAD_JSON", place)

@@ -91,8 +91,8 @@ def _text(value: Any) -> str:
         raise _wrong("text", value)
     try:
         value.encode()
-    except UnicodeEncodeError:
-        raise WrongValue("the text has half of a surrogate pair, which is no character")
+    except UnicodeEncodeError as error:
+        raise WrongValue("the text has half of a surrogate pair, which is no character") from error
     return value
 
 
@@ -102,8 +102,8 @@ def _bytes(value: Any) -> bytes:
     plain = value.translate(_URL_SAFE).rstrip("=")
     try:
         return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
-    except ValueError:
-        raise _wrong("base64", value)
+    except ValueError as error:
+        raise _wrong("base64", value) from error
 
 
 def _wrong(expected: str, value: Any) -> WrongValue:

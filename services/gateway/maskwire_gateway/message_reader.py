@@ -10,13 +10,15 @@ JSON is protobuf's mapping of the messages with the fields' own names, and these
 """
 
 import asyncio
+import contextlib
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
+from maskwire import MaskwireError
 from maskwire.suggest import no_such
 from maskwire.v1 import types_pb2
 
@@ -60,6 +62,15 @@ class Places:
                 return f"{place}{field[end:]}".removeprefix(".")
         return field
 
+    @contextlib.contextmanager
+    def told(self) -> Iterator[None]:
+        """Renames the field of a server's error."""
+        try:
+            yield
+        except MaskwireError as error:
+            error.field = self.of(error.field)
+            raise
+
 
 def read_message(data: str | bytes, kind: type[AMessage]) -> tuple[AMessage, Places]:
     """Reads JSON as a message; nothing at all is an empty object.
@@ -86,8 +97,9 @@ def read_parameters(values: Mapping[str, str], kind: type[AMessage]) -> AMessage
         Problem: BAD_PARAMETER: a value has another type.
     """
     message, reader = kind(), _Reader("BAD_PARAMETER")
+    descriptor: Any = kind.DESCRIPTOR  # the stubs have two kinds of descriptors
     for name, value in values.items():
-        field = kind.DESCRIPTOR.fields_by_name[name]
+        field = descriptor.fields_by_name[name]
         if value or field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
             reader.put(message, field, _typed(field, value), name, name)
     return message
@@ -147,7 +159,7 @@ class _Reader:
             path: Of the value, in the caller's words.
             inner: Of the message.
         """
-        descriptor = message.DESCRIPTOR
+        descriptor: Any = message.DESCRIPTOR
         compact = COMPACT.get(descriptor.name)
         if compact and isinstance(value, list) and len(value) == len(compact):
             for index, (name, part) in enumerate(zip(compact, value, strict=True)):
@@ -160,7 +172,7 @@ class _Reader:
             self._refuse(path, _expected(descriptor), value)
 
     def _fill_members(self, message: Message, members: Mapping[str, Any], path: str, inner: str) -> None:
-        descriptor = message.DESCRIPTOR
+        descriptor: Any = message.DESCRIPTOR
         own, seen = dict[str, Any](), dict[FieldDescriptor | None, str]()
         inline: list[tuple[FieldDescriptor, dict[str, Any]]] = [(field, {}) for field, _ in inline_of(descriptor)]
         for name, part in members.items():
@@ -263,7 +275,7 @@ class _Reader:
         self._fail(path, f"expected {expected}, got {shown(value)}")
 
     def _fail(self, path: str, said: str) -> NoReturn:
-        raise Problem(400, f"{path or 'the body'}: {said}", self._reason, path)
+        raise Problem(400, f"{path or 'the request'}: {said}", self._reason, path)
 
 
 def _expected(message: Descriptor) -> str:

@@ -1,7 +1,10 @@
 """What goes wrong, as HTTP and as google.rpc.Status tell it."""
 
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import field as field_
+from typing import Any
 
 from google.rpc.status_pb2 import Status
 from maskwire import (
@@ -32,6 +35,8 @@ class Problem(Exception):
         reason: Stable name in UPPER_SNAKE_CASE.
         field: Path of the wrong field of the request; often empty.
         retry_after_s: When a retry may succeed.
+        more_headers: Of the answer.
+        detail: All that is wrong with a body, as FastAPI's servers tell it.
     """
 
     status: int
@@ -39,11 +44,13 @@ class Problem(Exception):
     reason: str = ""
     field: str = ""
     retry_after_s: float | None = None
+    more_headers: Mapping[str, str] = field_(default_factory=dict)
+    detail: Sequence[Any] = ()
 
     @property
     def headers(self) -> dict[str, str]:
         """Retry-After in whole seconds; and of a 401 what is wanted."""
-        headers = {}
+        headers = dict(self.more_headers)
         if self.retry_after_s is not None:
             headers["Retry-After"] = str(max(1, -int(-self.retry_after_s // 1)))
         if self.status == 401:
@@ -55,12 +62,18 @@ class Problem(Exception):
         content: dict[str, object] = {"message": self.message, "reason": self.reason, "field": self.field}
         if self.retry_after_s is not None:
             content["retry_after_s"] = self.retry_after_s
+        if self.detail:
+            content["detail"] = self.detail
         return content
 
     def response(self, path: str = "") -> Response:
-        """For a request of a path: callers of /sam2 know 503, and not 429."""
-        status = 503 if self.status == 429 and path.startswith("/sam2/") else self.status
-        return JSONResponse(self.content(), status, self.headers)
+        """For a request of a path: callers of /sam2 know 503, and not 429, and read the message alone."""
+        status, content = self.status, self.content()
+        if path.startswith("/sam2/"):
+            status = 503 if status == 429 else status
+            if self.field and status in (400, 422):
+                content["message"] = f"{self.field}: {self.message}"
+        return JSONResponse(content, status, self.headers)
 
 
 def busy(message: str, reason: str) -> Problem:

@@ -3,26 +3,28 @@
 import asyncio
 import hashlib
 import time
+from collections.abc import Sequence
 from typing import TypeVar
 
-from maskwire import ImageNotFound
+from maskwire import ImageNotFound, InvalidRequest, MaskwireError
 from maskwire.v1 import decoder_pb2, encoder_pb2, types_pb2
 from maskwire_core.config import GatewaySettings
-from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from maskwire_gateway import answers, versions
 from maskwire_gateway.bodies import Bodies, Body
+from maskwire_gateway.form_reader import read_form
 from maskwire_gateway.forms import VERSION, EmbedForm, ImageForm, SegmentForm
 from maskwire_gateway.front import bearer
+from maskwire_gateway.media import NO_JSON, check_media_type
 from maskwire_gateway.pictures import Pictures
 from maskwire_gateway.problems import Problem
 from maskwire_gateway.services import Services
 from maskwire_gateway.telemetry import Telemetry
 
-Form = TypeVar("Form", bound=ImageForm)
+AForm = TypeVar("AForm", bound=ImageForm)
 
 _JSON_BYTES = 4 << 20  # what a body may hold beside the image
 
@@ -68,7 +70,7 @@ class Roboflow:
     async def embed_image(self, request: Request) -> Response:
         started = time.perf_counter()
         async with self._bodies.receive(request, self._max_body_bytes) as body:
-            form = await self._read(body, EmbedForm)
+            form = await self._read(request, body, EmbedForm)
             image, _ = await self._image(self._as(request, form), form, body)
         took_s = time.perf_counter() - started
         return JSONResponse({"image_id": image.image_id, "time": took_s}, headers=_headers(image.model, took_s))
@@ -76,21 +78,18 @@ class Roboflow:
     async def segment_image(self, request: Request) -> Response:
         started = time.perf_counter()
         async with self._bodies.receive(request, self._max_body_bytes) as body:
-            form = await self._read(body, SegmentForm)
+            form = await self._read(request, body, SegmentForm)
             services = self._as(request, form)
             image, data = await self._image(services, form, body)
-            wanted = self._request(form, image)
+            wanted = _request(form, image)
             if form.format == "binary":
                 # As arrays, and once more while they are compressed.
                 body.hold(2 * answers.array_bytes(len(wanted.prompts), image.width_px, image.height_px))
             try:
-                response = await services.connection.call_decoder(wanted)
-            except ImageNotFound:  # it has left the store just now
-                if data is None:
-                    raise
-                image = await self._embed(services, data, image.image_id, image.model)
-                wanted.content_key = image.content_key
-                response = await services.connection.call_decoder(wanted)
+                response = await self._decode(services, wanted, image, data)
+            except MaskwireError as error:
+                error.field = form.place(error.field)
+                raise
             if form.format == "binary":
                 content = await asyncio.to_thread(answers.arrays, response)
                 headers = _headers(image.model, time.perf_counter() - started)
@@ -99,25 +98,25 @@ class Roboflow:
         took_s = time.perf_counter() - started
         return JSONResponse({"predictions": found, "time": took_s}, headers=_headers(image.model, took_s))
 
-    def _request(self, form: SegmentForm, image: types_pb2.ImageInfo) -> decoder_pb2.SegmentRequest:
-        prompts = form.wanted(image.width_px, image.height_px)
-        binary = form.format == "binary"
-        return decoder_pb2.SegmentRequest(
-            image_id=image.image_id,
-            content_key=image.content_key,
-            prompts=[prompt.message(f"prompts[{index}]") for index, prompt in enumerate(prompts)],
-            output=types_pb2.OutputOptions(
-                formats=[types_pb2.MASK_FORMAT_LOGITS if binary else types_pb2.MASK_FORMAT_RLE],
-                multimask=form.multimask_output,
-                logits_type=types_pb2.DATA_TYPE_FP32,
-                unclamped_logits=True,
-            ),
-            save_logits=form.save_logits_to_cache,
-            load_logits=form.load_logits_from_cache,
-        )
+    async def _decode(
+        self,
+        services: Services,
+        wanted: decoder_pb2.SegmentRequest,
+        image: types_pb2.ImageInfo,
+        data: bytes | None,
+    ) -> decoder_pb2.SegmentResponse:
+        try:
+            return await services.connection.call_decoder(wanted)
+        except ImageNotFound:  # it has left the store just now
+            if data is None:
+                raise
+            image = await self._embed(services, data, image.image_id, image.model)
+            wanted.content_key = image.content_key
+            return await services.connection.call_decoder(wanted)
 
-    async def _read(self, body: Body, kind: type[Form]) -> Form:
-        form = await asyncio.to_thread(kind.model_validate_json, body.data)
+    async def _read(self, request: Request, body: Body, kind: type[AForm]) -> AForm:
+        check_media_type(request, "JSON", NO_JSON)
+        form = await read_form(body.data, kind)
         body.data = b""  # the form has it
         return form
 
@@ -133,7 +132,7 @@ class Roboflow:
             if not form.image_id:
                 raise Problem(400, "give an image, or the image_id of one that was sent before", "NO_IMAGE", "image")
             stored = await services.get(encoder_pb2.GetImageRequest(image_id=form.image_id))
-            asked = versions.choose(form.version, models, self._other_model) if form.version else None
+            asked = self._model(form, models)
             if asked is not None and versions.served(form.version or "", models) and asked.name != stored.image.model:
                 raise Problem(
                     404,
@@ -142,13 +141,20 @@ class Roboflow:
                     "image_id",
                 )
             return stored.image, None
-        model = versions.choose(form.version or VERSION, models, self._other_model)
+        model = self._model(form, models) or versions.choose(VERSION, models, self._other_model, "sam2_version_id")
         data = await self._pictures.read(form.image, body)
         form.image = None  # its base64 is not needed any more
         digest = (await asyncio.to_thread(hashlib.sha256, data)).digest()
         # Equal images get equal names, so that a caller that sends its image with each click leaves one name.
         name = form.image_id or f"img_{digest.hex()[:40]}_{model.name}"
         return await self._embed(services, data, name, model.name, digest), data
+
+    def _model(self, form: ImageForm, models: Sequence[encoder_pb2.ModelInfo]) -> encoder_pb2.ModelInfo | None:
+        """The model that answers; None where none is named. Both names are checked, and the first counts."""
+        named = [(form.sam2_version_id, "sam2_version_id")] if "sam2_version_id" in form.model_fields_set else []
+        named.append((form.model_id, "model_id"))
+        found = [versions.choose(name, models, self._other_model, field) for name, field in named if name]
+        return found[0] if found else None
 
     async def _embed(
         self, services: Services, data: bytes, image_id: str, model: str, digest: bytes = b""
@@ -159,16 +165,33 @@ class Roboflow:
         return response.image
 
 
+def _request(form: SegmentForm, image: types_pb2.ImageInfo) -> decoder_pb2.SegmentRequest:
+    """What a form asks of a decoder.
+
+    Raises:
+        InvalidRequest: A prompt is wrong.
+    """
+    prompts = form.wanted(image.width_px, image.height_px)
+    try:
+        messages = [prompt.message(f"prompts[{index}]") for index, prompt in enumerate(prompts)]
+    except InvalidRequest as error:
+        error.field = form.place(error.field)
+        raise
+    binary = form.format == "binary"
+    return decoder_pb2.SegmentRequest(
+        image_id=image.image_id,
+        content_key=image.content_key,
+        prompts=messages,
+        output=types_pb2.OutputOptions(
+            formats=[types_pb2.MASK_FORMAT_LOGITS if binary else types_pb2.MASK_FORMAT_RLE],
+            multimask=form.multimask_output,
+            logits_type=types_pb2.DATA_TYPE_FP32,
+            unclamped_logits=True,
+        ),
+        save_logits=form.save_logits_to_cache,
+        load_logits=form.load_logits_from_cache,
+    )
+
+
 def _headers(model: str, took_s: float) -> dict[str, str]:
     return {"X-Processing-Time": f"{took_s:.6f}", "X-Maskwire-Model": model}
-
-
-async def invalid(request: Request, error: Exception) -> Response:
-    """What is wrong with a body, place by place, as pydantic says it."""
-    assert isinstance(error, ValidationError)
-    detail = error.errors(include_url=False, include_context=False, include_input=False)
-    return JSONResponse({"detail": [{**one, "loc": ["body", *one["loc"]]} for one in detail]}, 422)
-
-
-FORMS: dict[str, type[BaseModel]] = {"/sam2/embed_image": EmbedForm, "/sam2/segment_image": SegmentForm}
-"""What the routes take, for the description of the interface."""

@@ -16,6 +16,8 @@ from maskwire.credentials import Credentials
 from maskwire.v1 import encoder_pb2 as pb
 from maskwire_core.config import GatewaySettings
 
+from maskwire_gateway.versions import no_model
+
 _MODELS_S = 5
 _MAX_TOKENS = 1000
 _PROBE_S = 2
@@ -67,6 +69,8 @@ class Services:
             return await self.connection.upload(header, data)
         except MaskwireError as error:
             error.field = place if error.field in _OF_THE_FILE else error.field.removeprefix("header.")
+            if error.reason == "MODEL_NOT_FOUND":
+                error.message = no_model(header.model, await self.models())
             raise
 
     async def get(self, request: pb.GetImageRequest) -> pb.GetImageResponse:

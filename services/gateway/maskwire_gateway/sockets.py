@@ -1,7 +1,9 @@
 """/v1/stream: SegmentStream over a WebSocket."""
 
 import asyncio
+import json
 import logging
+import re
 from collections import deque
 from collections.abc import AsyncIterator
 
@@ -13,7 +15,8 @@ from maskwire.streams import Answer, Stream
 from maskwire.v1 import decoder_pb2 as pb
 from starlette.websockets import WebSocket
 
-from maskwire_gateway import wire
+from maskwire_gateway.json_codec import text
+from maskwire_gateway.message_reader import Places, read_message
 from maskwire_gateway.problems import Problem, status_of
 from maskwire_gateway.telemetry import Telemetry
 
@@ -38,6 +41,7 @@ class Relay:
         self._telemetry = telemetry
         self._socket = socket
         self._binary = False
+        self._places = Places()  # of the frame that is being taken
         self._stream: Stream | None = None
         self._ready = pb.SegmentStreamResponse()  # of the latest stream
         self._waiting: dict[str, str] = {}  # the stream's names of requests: the caller's names
@@ -70,12 +74,16 @@ class Relay:
             self._binary = data is not None
             try:
                 if data is not None:
-                    yield pb.SegmentStreamRequest.FromString(data)
+                    request, self._places = pb.SegmentStreamRequest.FromString(data), Places()
                 else:
-                    yield wire.parse(event["text"], pb.SegmentStreamRequest())
-            except (DecodeError, Problem) as error:
-                said = error.message if isinstance(error, Problem) else "it is no SegmentStreamRequest"
-                self._fail("", InvalidRequest(f"the frame cannot be read: {said}", "BAD_FRAME"))
+                    request, self._places = read_message(event["text"], pb.SegmentStreamRequest)
+                yield request
+            except DecodeError:
+                self._places = Places()
+                self._fail("", InvalidRequest("the frame is no SegmentStreamRequest", "BAD_FRAME"))
+            except Problem as problem:
+                self._places = Places()
+                self._fail(_request_id(event["text"]), InvalidRequest(problem.message, "BAD_FRAME", problem.field))
 
     async def _take(self, request: pb.SegmentStreamRequest) -> None:
         if request.HasField("masks_seen"):
@@ -111,6 +119,7 @@ class Relay:
             await stream.open()
         except MaskwireError as error:
             await stream.close()
+            error.field = _path(error.field, "set_image")
             self._fail(request.request_id, error)
             return
         self._stream = stream
@@ -142,7 +151,7 @@ class Relay:
         )
 
     def _pass_on(self, stream: Stream, request: pb.SegmentStreamRequest) -> Answer:
-        name = request.request_id
+        name, kind, places = request.request_id, request.WhichOneof("request"), self._places
         answer = stream.send(request)
         self._waiting[request.request_id] = name
 
@@ -152,6 +161,7 @@ class Relay:
                 return
             error, response = answer.exception(), pb.SegmentStreamResponse(request_id=name, counters=stream.counters)
             if isinstance(error, MaskwireError):
+                error.field = places.of(_path(error.field, kind))
                 response.error.CopyFrom(status_of(error))
             elif answer.result() is None:
                 response.superseded.SetInParent()
@@ -176,6 +186,7 @@ class Relay:
         self._changed.set()
 
     def _fail(self, request_id: str, error: MaskwireError) -> None:
+        error.field = self._places.of(error.field)
         self._put(pb.SegmentStreamResponse(request_id=request_id, error=status_of(error)))
 
     def _put(self, response: pb.SegmentStreamResponse) -> None:
@@ -191,9 +202,25 @@ class Relay:
             if self._binary:
                 await self._socket.send_bytes(response.SerializeToString())
             else:
-                await self._socket.send_text(wire.text(response))
+                await self._socket.send_text(text(response))
             self._changed.set()
             if response.WhichOneof("outcome") in _MASKS:
                 self._sent += 1
                 if self._seen is None and self._stream is not None:
                     self._stream.acknowledge()
+
+
+def _request_id(frame: str) -> str:
+    """The name of a request that is otherwise wrong; empty where it has none that can be read."""
+    try:
+        members = json.loads(frame)
+    except (ValueError, RecursionError):
+        return ""
+    name = members.get("request_id", members.get("requestId")) if isinstance(members, dict) else None
+    return name if isinstance(name, str) and name.isprintable() else ""
+
+
+def _path(field: str, kind: str | None) -> str:
+    """A field's path from the frame on; decoders tell those of prompts and images from their message on."""
+    of_the_message = re.match(r"(prompts|output|image_id|namespace|wait_ms|content_key)\b", field)
+    return f"{kind}.{field}" if kind in ("segment", "set_image") and of_the_message else field
