@@ -30,9 +30,11 @@ def main() -> None:
     parser.add_argument("--point", metavar="X,Y", help="where to click it")
     parser.add_argument("--out", type=Path, default=ROOT / "out", help="folder for the pictures")
     arguments = parser.parse_args()
+    if not arguments.image.is_file():
+        sys.exit(f"error: no such file: {arguments.image}")
     prompts = SAMPLE_PROMPTS
     if arguments.point or arguments.image != SAMPLE:
-        point = tuple(float(number) for number in arguments.point.split(",")) if arguments.point else None
+        point = _point(arguments.point) if arguments.point else None
         prompts = {"nothing": {}, **({"click": {"points": [point]}} if point else {})}
     arguments.out.mkdir(parents=True, exist_ok=True)
 
@@ -52,6 +54,14 @@ def main() -> None:
             servers.terminate()
     print(f"done: look at the pictures in {arguments.out}")
     print("The demo model is small and rough; with a published SAM 2 checkpoint the masks are SAM 2's own.")
+
+
+def _point(text: str) -> tuple[float, ...]:
+    try:
+        x, y = map(float, text.split(","))
+    except ValueError:
+        sys.exit(f"error: --point {text!r} is not X,Y in pixels, such as 500,375")
+    return x, y
 
 
 def segment(client: Client, image: Path, prompts: dict[str, dict[str, Any]], out: Path) -> None:

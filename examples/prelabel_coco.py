@@ -24,6 +24,9 @@ def main() -> None:
     parser.add_argument("images", type=Path, help="folder of its images")
     parser.add_argument("output", type=Path, help="COCO file to write")
     arguments = parser.parse_args()
+    for path in (arguments.dataset, arguments.images):
+        if not path.exists():
+            sys.exit(f"error: no such file: {path}")
     dataset = json.loads(arguments.dataset.read_text())
     done, failed = prelabel(dataset, arguments.images)
     arguments.output.write_text(json.dumps(dataset) + "\n")

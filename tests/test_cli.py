@@ -1,11 +1,14 @@
 """The command line against running services."""
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from conftest import Stack, free_port
@@ -18,12 +21,12 @@ class Terminal:
 
     def __init__(self, stack: Stack, folder: Path) -> None:
         self.folder = folder
-        self._environment = {**os.environ, **stack.environment}
+        self.environment = {**os.environ, **stack.environment}
 
     def run(self, *arguments: str | Path, code: int = 0, typed: str = "") -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "maskwire.cli", *map(str, arguments)]
         result = subprocess.run(
-            command, capture_output=True, text=True, cwd=self.folder, env=self._environment, timeout=120, input=typed
+            command, capture_output=True, text=True, cwd=self.folder, env=self.environment, timeout=120, input=typed
         )
         assert result.returncode == code, result.stderr + result.stdout
         assert "Traceback" not in result.stderr
@@ -65,6 +68,7 @@ def test_segment_writes_every_format(terminal: Terminal, stack: Stack, photo: Pa
 
     summary = json.loads(terminal.run("segment", photo, *click, "--all", "-o", "m.png", "--json").stdout)
     assert summary["cached"] is True
+    assert [mask["object"] for mask in summary["masks"]] == [0, 0, 0]
     assert summary["files"] == ["m-0.png", "m-1.png", "m-2.png"]
     assert summary["timings"]["decode_ms"] > 0
 
@@ -72,7 +76,9 @@ def test_segment_writes_every_format(terminal: Terminal, stack: Stack, photo: Pa
 def test_segment_by_box_by_name_and_with_nothing(terminal: Terminal, photo: Path) -> None:
     terminal.run("segment", photo, "--box", "75,50,500,380", "--image-id", "cli-photo", "-o", "box.png")
     terminal.run("segment", "cli-photo", "--point", "300,200", "--single", "-o", "named.png")
-    terminal.run("segment", photo, "-o", "nothing.png")
+    terminal.run("segment", "--image-id", "cli-photo", "--point", "300,200", "-o", "named.png")
+    terminal.run("segment", photo, "--model", "demo", "-o", "nothing.png")
+    assert "this encoder serves demo" in terminal.run("segment", photo, "--model", "dmo", code=1).stderr
     assert {path.name for path in terminal.folder.iterdir()} == {"box.png", "named.png", "nothing.png"}
 
 
@@ -84,11 +90,20 @@ def test_errors_are_one_line_with_a_remedy(terminal: Terminal, photo: Path) -> N
         ),
         (("segment", "no-such-image"), "no image named 'no-such-image' is stored"),
         (("segment", photo, "-o", "mask.xyz"), "say --format"),
-        (("segment", photo, "-f", "png", "-o", "-"), "is not text"),
-        (("segment", photo, "-f", "overlay", "-o", "mask.xyz"), "cannot write mask.xyz"),
+        (("segment", photo, "--all", "-f", "png", "-o", "-"), "3 pictures cannot go to standard output"),
+        (("segment", "missing.jpg", "--encoder", "localhost:1"), "no such file: missing.jpg"),
+        (("segment", "deep/photo", "--encoder", "localhost:1"), "no such file: deep/photo"),
+        (("segment", ".", "--encoder", "localhost:1"), ". is a folder"),
+        (("everything", "missing.jpg", "-o", "m", "--encoder", "localhost:1"), "no such file: missing.jpg"),
+        (("segment", photo, photo, "-o", "m.png"), "2 images cannot be written to one file"),
+        (("segment", photo, "-b", "1,1,9,9", "-b", "2,2,9,9", "-p", "3,3"), "--prompts FILE"),
+        (("segment", "-"), "standard input is empty"),
+        (("everything", photo, "-o", "m.gif"), "m.gif is neither a .json file nor a picture"),
+        (("everything", "named", "-o", "m.png"), "is the name of a stored image"),
+        (("segment", "named", "--model", "demo"), "is stored already"),
         (("segment", photo, "-o", "/proc/mask.png"), "cannot write /proc/mask.png"),
         (("segment", photo, "--decoder", ","), "has no address"),
-        (("embed", "missing.jpg"), "cannot read missing.jpg"),
+        (("embed", "missing.jpg", "--encoder", "localhost:1"), "no such file: missing.jpg"),
         (("embed", "."), "no images in ."),
     ]
     for arguments, message in cases:
@@ -126,23 +141,31 @@ def test_status(terminal: Terminal, stack: Stack) -> None:
     down = f"localhost:{free_port()}"
     result = terminal.run("status", "--decoder", f"{stack.decoder},{down}", code=1)
     assert "UNREACHABLE" in result.stdout
-    assert "maskwire up" in result.stderr
+    assert f"no decoder answers at {down}" in result.stderr
+    result = terminal.run("status", "encoder", "--encoder", stack.decoder, code=1)
+    assert f"{stack.decoder} is not an encoder; give the right --encoder" in result.stderr
+    result = terminal.run("status", "decoder", "--decoder", stack.encoder, code=1)
+    assert f"{stack.encoder} is not a decoder; give the right --decoder" in result.stderr
 
 
 def test_help_teaches(terminal: Terminal) -> None:
     said = terminal.run("--help").stdout
     for word in ("maskwire up", "segment", "embed", "status", "pixels"):
         assert word in said
+    assert terminal.run("--version").stdout == f"maskwire {version('maskwire')}\n"
+    assert "Did you mean 'segment'?" in terminal.run("segmnt", code=2).stderr
+    assert "--format" in terminal.run("segment", "photo", "--frmat", "png", code=2).stderr
     for command in ("segment", "embed", "status", "up"):
         assert "Usage" in terminal.run(command, "--help").stdout
 
 
 def test_clicking_in_the_terminal(terminal: Terminal, photo: Path) -> None:
-    typed = "260,130\n-300,330\nundo\nundo\nredo\nnonsense\n999,1\nbox 135,40,500,345\nsave kept.png\nquit\n"
+    typed = "260,130\n-300,330\nundo\nundo\nredo\nhelp\nnonsense\n999,1\nbox 135,40,500,345\nsave kept.png\nquit\n"
     output = terminal.run("click", photo, typed=typed).stdout
+    assert "this list" in output
     assert output.count("object-1: score") == 5
     assert "object-1: no mask" in output
-    assert "'nonsense' is no command" in output
+    assert "no command 'nonsense'" in output
     assert "edit.add_point.x_px" in output
     assert Image.open(terminal.folder / "kept.png").size == (600, 400)
     assert Image.open(terminal.folder / "coffee.overlay.png").size == (600, 400)
@@ -180,5 +203,133 @@ def test_everything_writes_masks_a_data_set_and_a_picture(terminal: Terminal, st
     printed = terminal.run("everything", photo, "-o", "one.json", *options).stdout
     assert printed.startswith(f"{len(masks)} masks in ")
     assert json.loads((terminal.folder / "one.json").read_text()) == dataset
-    assert Image.open(terminal.folder / "one.overlay.png").size == (600, 400)
+    assert {path.name for path in terminal.folder.iterdir()} == {"masks", "one.json"}
     assert "--output" in terminal.run("everything", photo, "-o", "/proc/x", *options, code=1).stderr
+
+
+def test_everything_into_a_picture_and_to_standard_output(terminal: Terminal, photo: Path) -> None:
+    options = ("--points-per-side", "4")
+    printed = terminal.run("everything", photo, "-o", "-", *options)
+    dataset = json.loads(printed.stdout)
+    assert dataset["annotations"]  # by the thresholds of the demo model
+    terminal.run("everything", photo, "-o", "m.png", *options)
+    assert {path.name for path in terminal.folder.iterdir()} == {"m.png"}
+    picture = Image.open(terminal.folder / "m.png")
+    assert (picture.format, picture.size) == ("PNG", (600, 400))
+    strict = terminal.run("everything", photo, "-o", "none.json", *options, "--pred-iou-thresh", "0.8")
+    assert strict.stdout.startswith("0 masks in ")
+    assert "To keep more, lower pred_iou_thresh to 0." in strict.stderr
+    summary = json.loads(terminal.run("everything", photo, "-o", "none.json", *options, "--json").stdout)
+    assert summary["masks"] + sum(summary["removed"].values()) == 48
+
+
+def test_standard_input_and_output_are_binary_safe(terminal: Terminal, photo: Path) -> None:
+    click = ("--point", "300,200")
+    terminal.run("segment", photo, *click, "-o", "file.png")
+    command = [sys.executable, "-m", "maskwire.cli", "segment", "-", *click, "-f", "png", "-o", "-"]
+    environment = terminal.environment
+    result = subprocess.run(command, input=photo.read_bytes(), capture_output=True, env=environment, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == (terminal.folder / "file.png").read_bytes()
+    # A terminal gets a hint instead of bytes.
+    primary, secondary = os.openpty()
+    refused = subprocess.run(
+        [*command[:4], str(photo), *command[5:]], stdout=secondary, stderr=subprocess.PIPE, env=environment, timeout=120
+    )
+    os.close(secondary)
+    os.close(primary)
+    assert refused.returncode == 1
+    assert b"standard output is a terminal" in refused.stderr
+
+
+def test_the_same_file_has_the_same_name(terminal: Terminal, photo: Path) -> None:
+    names = {json.loads(terminal.run("segment", photo, "--json").stdout)["image_id"] for _ in range(2)}
+    names.add(json.loads(terminal.run("embed", photo, "--json").stdout)["image_id"])
+    assert names == {f"sha256-{hashlib.sha256(photo.read_bytes()).hexdigest()}"}
+    assert list(terminal.folder.iterdir()) == []  # --json writes no picture unasked
+
+
+def test_several_images_and_objects(terminal: Terminal, photo: Path) -> None:
+    other = terminal.folder / "other.png"
+    Image.open(photo).resize((300, 200)).save(other)
+    boxes = ("--box", "20,20,200,150", "--box", "100,60,290,190")
+    lines = terminal.run("segment", photo, other, *boxes, "--json").stdout.splitlines()
+    found = [json.loads(line) for line in lines]
+    assert [(each["image"], each["width"], len(each["masks"])) for each in found] == [
+        (str(photo), 600, 2),
+        (str(other), 300, 2),
+    ]
+    assert [mask["object"] for mask in found[0]["masks"]] == [0, 1]
+    terminal.run("segment", photo, other, *boxes, "-f", "png", "-o", "masks")
+    names = {path.name for path in (terminal.folder / "masks").iterdir()}
+    assert names == {f"{stem}.mask-{index}.png" for stem in ("coffee", "other") for index in (0, 1)}
+    (terminal.folder / "bad.jpg").write_bytes(b"no image")
+    result = terminal.run("segment", "bad.jpg", other, "--json", code=1)
+    bad, good = (json.loads(line) for line in result.stdout.splitlines())
+    assert (bad["image"], good["image"]) == ("bad.jpg", str(other))
+    assert bad["error"]["message"]
+    assert "1 of 2 images failed" in result.stderr
+
+
+def test_prompts_from_files(terminal: Terminal, photo: Path) -> None:
+    folder = terminal.folder / "data"
+    folder.mkdir()
+    Image.open(photo).save(folder / "a.png")
+    Image.open(photo).resize((300, 200)).save(folder / "b.png")
+    (folder / "p.jsonl").write_text(
+        '{"image": "a.png", "box": [135, 40, 500, 345], "class": "cup", "id": 7}\n'
+        '{"image": "b.png", "points": [[150, 100], [10, 190]], "labels": [1, 0]}\n'
+        '{"image": "a.png", "points": [[260, 130]], "class": "coffee"}\n'
+    )
+    (folder / "p.csv").write_text(
+        "image,id,class,x,y,label,x_min,y_min,x_max,y_max\n"
+        "a.png,7,cup,,,,135,40,500,345\n"
+        "b.png,o,,150,100,1,,,,\n"
+        "b.png,o,,10,190,0,,,,\n"
+        "a.png,,coffee,260,130,,,,,\n"
+    )
+    found = {}
+    for file in ("p.jsonl", "p.csv"):
+        lines = terminal.run("segment", "--prompts", f"data/{file}", "--json").stdout.splitlines()
+        found[file] = [[mask["rle"] for mask in json.loads(line)["masks"]] for line in lines]
+        first = json.loads(lines[0])["masks"]
+        assert [(mask["id"], mask["class"]) for mask in first] == [("7", "cup"), ("", "coffee")]
+    assert found["p.jsonl"] == found["p.csv"]
+
+    terminal.run("segment", "--prompts", "data/p.jsonl", "-f", "coco", "-o", "coco.json")
+    dataset = json.loads((terminal.folder / "coco.json").read_text())
+    assert [category["name"] for category in dataset["categories"]] == ["cup", "coffee", "object"]
+    assert [(each["id"], each["image_id"], each["category_id"]) for each in dataset["annotations"]] == [
+        (1, 1, 1),
+        (2, 1, 2),
+        (3, 2, 3),
+    ]
+    terminal.run("segment", "--prompts", "data/p.jsonl", "-f", "yolo", "-o", "labels")
+    assert (terminal.folder / "labels/classes.txt").read_text() == "cup\ncoffee\nobject\n"
+    lines = (terminal.folder / "labels/a.txt").read_text().splitlines()
+    assert [line.split()[0] for line in lines] == ["0", "1"]
+    for line, rle in zip(lines, found["p.jsonl"][0], strict=True):
+        corners = np.array(line.split()[1:], float).reshape(-1, 2) * (600, 400)
+        drawn = np.zeros((400, 600), np.uint8)
+        cv2.fillPoly(drawn, [corners.round().astype(np.int32)], 1)
+        mask = coco.decode({**rle, "counts": rle["counts"].encode()})
+        assert (drawn & mask).sum() / (drawn | mask).sum() > 0.9
+
+    cases = [
+        ('{"image": "a.png", "pionts": [[1, 1]]}', "line 1: no field 'pionts'; did you mean 'points'?"),
+        ('{"box": [1, 2, 3, 4]}', "line 1: names no image"),
+        ('\n{"image": "a.png", "box": [1, 2, 3]}', "line 2: prompt.box: a box is"),
+        ("no", "line 1: is not JSON"),
+        ("", "has no prompts"),
+    ]
+    for text, message in cases:
+        (folder / "wrong.jsonl").write_text(text)
+        assert message in terminal.run("segment", "--prompts", "data/wrong.jsonl", code=1).stderr
+
+
+def test_a_closed_pipe_is_no_error(terminal: Terminal, photo: Path) -> None:
+    command = f"{sys.executable} -m maskwire.cli segment {photo} {photo} {photo} --json | head -c 5"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=terminal.environment)
+    assert result.stdout == '{"ima'
+    assert "Traceback" not in result.stderr
+    assert "BrokenPipe" not in result.stderr

@@ -1,16 +1,20 @@
 """`maskwire up`: starts, restarts, drains."""
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import httpx
 import numpy as np
+import pytest
 from conftest import free_port, ready, up, wait_until
+from maskwire.cli import running
 
 
 def alive(pid: int) -> bool:
@@ -105,9 +109,10 @@ def test_children_do_not_outlive_a_killed_parent() -> None:
             stack.process.returncode = 0  # killed by this test
 
 
-def run_up(*options: str) -> subprocess.CompletedProcess[str]:
+def run_up(*options: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "maskwire.cli", "up", *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    environment = {**os.environ, **(environment or {})}
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
 
 
 def test_what_cannot_start_says_why() -> None:
@@ -116,10 +121,15 @@ def test_what_cannot_start_says_why() -> None:
         port = str(taken.getsockname()[1])
         result = run_up("--encoder-port", port)
         assert result.returncode == 1
-        assert f"cannot listen on 127.0.0.1:{port}" in result.stderr
+        assert f"cannot listen on 127.0.0.1:{port}: port {port} is in use" in result.stderr
+        assert "choose another port with --encoder-port" in result.stderr
+    started = time.monotonic()
     result = run_up(*ports, "--model", "sam2.1_hiera_huge")
     assert result.returncode == 1
-    assert "unknown model 'sam2.1_hiera_huge'" in result.stderr
+    assert "no model 'sam2.1_hiera_huge'; did you mean 'sam2.1_hiera_large'?" in result.stderr
+    assert time.monotonic() - started < 4
+    result = run_up(*ports, "--model", "hiera_tiny", environment={"MASKWIRE_MODELS": "/nowhere"})
+    assert "'maskwire models pull sam2.1_hiera_tiny' downloads them" in result.stderr
     assert "Traceback" not in result.stderr
     result = run_up(*ports, "--redis-url", "localhost:6379")
     assert result.returncode == 1
@@ -128,3 +138,40 @@ def test_what_cannot_start_says_why() -> None:
     result = run_up(*ports, "--redis-url", f"redis://127.0.0.1:{free_port()}/0")
     assert result.returncode == 1
     assert "the store does not answer" in result.stderr
+
+
+def test_other_commands_find_what_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, photo: Path) -> None:
+    """By word that `up` leaves: the one that was ready last, and none that was killed."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name in ("MASKWIRE_ENCODER", "MASKWIRE_DECODER", "MASKWIRE_REDIS_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+    def maskwire(*arguments: str | Path) -> str:
+        command = [sys.executable, "-m", "maskwire.cli", *map(str, arguments)]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+        assert run.returncode == 0, run.stderr
+        return run.stdout
+
+    def encoder() -> str:
+        servers = json.loads(maskwire("status", "encoder", "--json"))["servers"]
+        return str(servers[0]["address"])
+
+    with up() as first:
+        assert encoder() == first.encoder
+        assert json.loads(maskwire("segment", photo, "--json"))["width"] == 600
+        stored = json.loads(maskwire("store", "stats", "--json"))["namespaces"]
+        assert stored["default"]["images"] == 1
+        models = json.loads(maskwire("models", "list", "--json"))["models"]
+        assert [model["name"] for model in models if model["served"]] == ["demo"]
+        with up() as second:
+            assert encoder() == second.encoder
+            monkeypatch.setenv("MASKWIRE_ENCODER", first.encoder)  # the environment goes first
+            assert encoder() == first.encoder
+            monkeypatch.delenv("MASKWIRE_ENCODER")
+        assert encoder() == first.encoder
+        assert len(list((tmp_path / "cache/maskwire/up").iterdir())) == 1
+        first.process.kill()
+        first.process.wait()
+        assert running.find() == []
+        assert list((tmp_path / "cache/maskwire/up").iterdir()) == []
+        first.process.returncode = 0  # killed by this test

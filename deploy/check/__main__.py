@@ -78,7 +78,9 @@ def containers(found: Engine, picture: Path | None) -> None:
             found.host,
             *([str(picture)] if picture else []),
         ]
-        subprocess.run(command, check=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+        code = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}).returncode
+        if code:
+            raise SystemExit(f"error: a probe failed (exit code {code}); it is named above")
     except BaseException:
         print(found.compose("logs", "--tail", "15", check=False)[-8000:], file=sys.stderr)
         raise
@@ -100,6 +102,8 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, help="Draw the dashboard under load into this PNG file.")
     arguments = parser.parse_args()
     os.chdir(ROOT)
+    if not arguments.files:
+        engine.require()
     files(arguments.crds)
     if arguments.files:
         return
@@ -109,8 +113,8 @@ def main() -> None:
             machine.compose("build")
         containers(machine, arguments.picture)
         return
-    if not arguments.built:
-        subprocess.run(["deploy/check/build.sh"], check=True)
+    if not arguments.built and (code := subprocess.run(["deploy/check/build.sh"]).returncode):
+        sys.exit(f"error: the images were not built: deploy/check/build.sh gave {code}")
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         names = [f"docker.io/maskwire/{image}" for image in _IMAGES] + ["docker.io/prom/prometheus:v3.5.0"]
         with engine.private(Path(folder), names) as found:

@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -57,6 +58,31 @@ def of_the_machine() -> Engine | None:
     return None
 
 
+def require() -> None:
+    """Ends the program unless a Docker engine answers or one of its own can be started; says what is missing."""
+    if of_the_machine() is not None:
+        return
+    needed = {
+        "dockerd": "apt-get install docker.io (Debian, Ubuntu), or https://docs.docker.com/engine/install/",
+        "docker": "comes with dockerd",
+        "buildah": "apt-get install buildah, or dnf install buildah",
+        "ip": "apt-get install iproute2",
+        "nsenter": "apt-get install util-linux",
+    }
+    lacking = [f"  {tool}: {how}" for tool, how in needed.items() if shutil.which(tool) is None]
+    if os.geteuid() != 0:
+        lacking.append("  root: run it with sudo")
+    if lacking:
+        print(
+            "error: no Docker engine answers, and to start one of its own this needs:",
+            *lacking,
+            sep="\n",
+            file=sys.stderr,
+        )
+        print("Start a Docker engine, or install these. --files validates files only, without any.", file=sys.stderr)
+        sys.exit(1)
+
+
 @contextlib.contextmanager
 def private(folder: Path, images: Sequence[str]) -> Iterator[Engine]:
     """Starts an engine with images that buildah has made. Root only.
@@ -93,3 +119,7 @@ def private(folder: Path, images: Sequence[str]) -> Iterator[Engine]:
             server.terminate()
             server.wait(60)
         call("ip", "netns", "delete", name, check=False)
+
+
+if __name__ == "__main__":
+    require()

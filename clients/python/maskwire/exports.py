@@ -1,5 +1,6 @@
 """Masks as other tools take them."""
 
+import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -84,6 +85,45 @@ def labelme(
         "imageHeight": height,
         "imageWidth": width,
     }
+
+
+def yolo_line(
+    contours: Sequence[tuple[NDArray[Any], bool]], category: int, width: int, height: int, simplify_px: float = 1
+) -> str:
+    """A line of a YOLO segmentation file: class number, then x and y of the outline's corners, as parts of 1.
+
+    YOLO has one outline for an object. Parts and holes are joined to it by lines there and back, whose area is nothing:
+    programs that fill it (as Ultralytics' do, with OpenCV) get the mask.
+
+    Args:
+        contours: Outlines and holes, each Nx2 and whether it is a hole.
+        category: Number of the class, from 0.
+        width: Of the image, in pixels.
+        height: Likewise.
+        simplify_px: How far corners may be from the outline that are left out.
+
+    Returns:
+        The line without its end; empty if nothing has an area.
+    """
+    rings = [simplified(contour, simplify_px) for contour, _ in contours if len(contour) > 2]
+    rings = [ring for ring in rings if len(ring) > 2]
+    if not rings:
+        return ""
+    joined, *others = (ring.astype(float) for ring in rings)
+    for ring in others:
+        distances = ((joined[:, None] - ring[None]) ** 2).sum(2)
+        here, there = np.unravel_index(int(distances.argmin()), distances.shape)
+        turned = np.roll(ring, -int(there), axis=0)
+        joined = np.concatenate([joined[: here + 1], turned, turned[:1], joined[here:]])
+    fractions = (joined / (width, height)).clip(0, 1)
+    return f"{category} " + " ".join(f"{value:.6f}" for value in fractions.ravel())
+
+
+def png_bytes(picture: Image.Image) -> bytes:
+    """A picture as a PNG file."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def detections(masks: Sequence[HasMask]) -> "supervision.Detections":

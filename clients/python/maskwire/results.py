@@ -239,6 +239,15 @@ class Result:
         """
         return exports.labelme(self.polygons(simplify_px), label, group_id, file_name, self.width, self.height)
 
+    def to_yolo(self, category: int = 0, *, simplify_px: float = 1) -> str:
+        """The mask as a line of a YOLO segmentation file; empty if the mask has no outline.
+
+        Args:
+            category: Number of its class, from 0.
+            simplify_px: As in `polygons`.
+        """
+        return exports.yolo_line(self.best.contours, category, self.width, self.height, simplify_px)
+
     def to_supervision(self) -> "supervision.Detections":
         """All candidates as Detections of Roboflow's supervision, which must be installed: maskwire[supervision]."""
         return exports.detections(self.candidates)

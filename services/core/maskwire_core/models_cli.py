@@ -29,8 +29,8 @@ def _fail(error: Exception, as_json: bool = False) -> None:
 
 
 @app.command("list")
-def list_models(folder: Folder = _FOLDER, as_json: AsJson = False) -> None:
-    """Show all models: published, added, and the demonstration; and which of them are here."""
+def list_models(context: typer.Context, folder: Folder = _FOLDER, as_json: AsJson = False) -> None:
+    """Show all models: published, added, and the demonstration; which of them are here, and which are being served."""
     from rich.console import Console
     from rich.table import Table
 
@@ -53,14 +53,25 @@ def list_models(folder: Folder = _FOLDER, as_json: AsJson = False) -> None:
             )
     except models.ModelError as error:
         _fail(error, as_json)
+    served = context.obj() if callable(context.obj) else []  # the maskwire command knows whom to ask
+    for row in rows:
+        row["served"] = row["name"] in served
     if as_json:
         print(json.dumps({"models": rows}))
         return
-    table = Table("model", "kind", "here", "size", "file")
+    table = Table("model", "kind", "size", "status", box=None)
     for row in rows:
         megabytes = f"{row['size_bytes'] / 1e6:.0f} MB" if row.get("size_bytes") else ""
-        table.add_row(row["name"], row["kind"], "yes" if row["here"] else "no", megabytes, row.get("path", ""))
+        missing = "not here" if row["kind"] == "published" else "its file is gone"
+        state = "served now" if row["served"] else "here" if row["here"] else missing
+        table.add_row(row["name"], row["kind"], megabytes, state)
+    for name in served:
+        if name not in {row["name"] for row in rows}:
+            table.add_row(name, "", "", "served now")
     Console().print(table)
+    print("Get one:   maskwire models pull NAME", file=sys.stderr)
+    print("Serve it:  maskwire up --model NAME", file=sys.stderr)
+    print(f"Files are in {folder}", file=sys.stderr)
 
 
 @app.command()

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import signal
 import sys
 from importlib.metadata import entry_points
 
@@ -20,7 +22,11 @@ def main() -> None:
         if "--json" in sys.argv:
             print(json.dumps({"error": {"message": error.message, "reason": error.reason, "field": error.field}}))
         else:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {error.message if error.field == 'image' else error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(128 + signal.SIGINT)
+    except BrokenPipeError:
+        # Whoever read the output has enough. What is still buffered must not raise again at the interpreter's end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)

@@ -13,20 +13,30 @@ from rich.style import Style
 from rich.text import Text
 
 from maskwire.blocking import Session
+from maskwire.cli import inputs
 from maskwire.client import Client
 from maskwire.errors import InvalidRequest, OutputMissing
 from maskwire.results import Result
+from maskwire.suggest import no_such
 
 _HELP = """X,Y          a click inside the object      -X,Y       a click outside of it
 box X0,Y0,X1,Y1   a box around it           clear      begin the object anew
 undo, redo                                  new        begin another object
-save FILE    write the picture              quit       or Ctrl-D"""
+save FILE    write the picture              help       this list
+quit         or Ctrl-D"""
+_WORDS = ("box", "clear", "help", "new", "quit", "redo", "save", "undo")
 
 
-def run(image: str, *, image_id: str | None, output: Path | None, connection: dict[str, Any]) -> None:
+def run(image: str, *, image_id: str | None, model: str, output: Path | None, connection: dict[str, Any]) -> None:
+    if image == "-":
+        raise InvalidRequest("standard input is where the clicks come from; give a file", "BAD_IMAGE", "image")
+    source = inputs.read(image)
     console = Console()
-    output = output or Path(f"{Path(image).stem}.overlay.png")
-    with Client(**connection) as client, client.session(image, image_id=image_id) as session:
+    output = output or Path(f"{source.stem}.overlay.png")
+    with (
+        Client(**connection) as client,
+        client.session(inputs.embedded(client, source, image_id, model)[0]) as session,
+    ):
         ready = session.image
         console.print(f"{image}: {ready.width_px}x{ready.height_px} px, model {ready.model}", highlight=False)
         if sys.stdin.isatty():
@@ -37,6 +47,9 @@ def run(image: str, *, image_id: str | None, output: Path | None, connection: di
             try:
                 if word in ("q", "quit", "exit"):
                     return
+                if word in ("h", "help", "?"):
+                    console.print(_HELP, highlight=False)
+                    continue
                 if word == "save":
                     _save(result, Path(rest.strip() or output), console)
                     continue
@@ -78,7 +91,12 @@ def _numbers(text: str, count: int) -> list[float]:
     except ValueError:
         numbers = []
     if len(numbers) != count:
-        raise InvalidRequest(f"{text!r} is no command; they are:\n{_HELP}", "BAD_COMMAND")
+        word = text.split()[0] if text.split() else text
+        if word == "box" or count == 4:
+            raise InvalidRequest("a box is X0,Y0,X1,Y1 in pixels, such as: box 75,275,1725,850", "BAD_BOX")
+        if not word.isalpha():
+            raise InvalidRequest(f"{text!r} is not a click; that is X,Y in pixels, such as 500,375", "BAD_POINT")
+        raise InvalidRequest(f"{no_such('command', word, _WORDS)}; 'help' lists all", "BAD_COMMAND")
     return numbers
 
 

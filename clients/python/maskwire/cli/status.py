@@ -14,6 +14,8 @@ from maskwire.credentials import Credentials
 from maskwire.v1 import encoder_pb2, encoder_pb2_grpc
 
 _TIMEOUT_S = 3
+_ANSWERS = ("SERVING", "NOT_SERVING")
+_SERVICES = {"encoder": "maskwire.v1.EncoderService", "decoder": "maskwire.v1.DecoderService"}
 
 
 def health(address: str) -> str:
@@ -34,6 +36,10 @@ def run(kind: str | None, encoder: str | None, decoder: str | None, *, as_json: 
     for channels in (encoders, decoders):
         for address in channels.addresses if kind in (None, channels.kind) else []:
             server: dict[str, Any] = {"kind": channels.kind, "address": address, "health": health(address)}
+            if server["health"] in _ANSWERS:
+                is_other = not _offers(address, _SERVICES[channels.kind])
+                if is_other:
+                    server["health"] = "WRONG_KIND"
             if channels.kind == "encoder" and server["health"] == "SERVING":
                 server |= _models(address, credentials)
             servers.append(server)
@@ -47,8 +53,40 @@ def run(kind: str | None, encoder: str | None, decoder: str | None, *, as_json: 
         Console().print(table)
     if any(server["health"] != "SERVING" for server in servers):
         if not as_json:
-            print("error: not every server answers; start them with 'maskwire up'", file=sys.stderr)
+            for server in servers:
+                if server["health"] != "SERVING":
+                    print(f"error: {_remedy(server)}", file=sys.stderr)
         sys.exit(1)
+
+
+def served() -> list[str]:
+    """Names of the models that the encoders serve; empty where none answers."""
+    credentials = Credentials()
+    names: dict[str, None] = {}
+    for address in Channels("encoder", None, DEFAULT_ENCODER, credentials).addresses:
+        names.update(dict.fromkeys(str(model["name"]) for model in _models(address, credentials)["models"]))
+    return list(names)
+
+
+def _offers(address: str, service: str) -> bool:
+    """Whether a server has a service, by its health service's word."""
+    with Credentials().connect_blocking(address) as channel:
+        try:
+            health_pb2_grpc.HealthStub(channel).Check(
+                health_pb2.HealthCheckRequest(service=service), timeout=_TIMEOUT_S
+            )
+        except grpc.RpcError as error:
+            return error.code() is not grpc.StatusCode.NOT_FOUND
+    return True
+
+
+def _remedy(server: dict[str, Any]) -> str:
+    kind, address = server["kind"], server["address"]
+    if server["health"] == "WRONG_KIND":
+        return f"{address} is not {'an encoder' if kind == 'encoder' else 'a decoder'}; give the right --{kind}"
+    if server["health"] == "UNREACHABLE":
+        return f"no {kind} answers at {address}; start one with 'maskwire up', or set --{kind}"
+    return f"the {kind} at {address} answers that it is not serving; its log says why"
 
 
 def _models(address: str, credentials: Credentials) -> dict[str, Any]:

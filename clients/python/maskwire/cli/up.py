@@ -1,8 +1,10 @@
 """maskwire up"""
 
 import contextlib
+import errno
 import functools
 import http.client
+import importlib
 import importlib.util
 import json
 import os
@@ -17,9 +19,12 @@ from urllib.parse import urlsplit, urlunsplit
 
 from rich.console import Console
 
+from maskwire.cli import running
+from maskwire.cli.running import Running
 from maskwire.cli.status import health
 from maskwire.cli.supervisor import Child, Supervisor
 from maskwire.errors import MaskwireError
+from maskwire.suggest import no_such
 
 _STORES = ("valkey-server", "redis-server")
 _FIRST_PORT = 50051
@@ -46,6 +51,7 @@ def run(
     for package, extra in (("maskwire_encoder", "torch"), ("maskwire_decoder", "onnxruntime")):
         if importlib.util.find_spec(package) is None or importlib.util.find_spec(extra) is None:
             raise MaskwireError("the servers are not installed: pip install 'maskwire[all]'", "NOT_INSTALLED")
+    _check_models(models, is_own=config is not None, has_weights=checkpoint is not None)
     devices = _encoder_devices(device)
     encoder_ports = _ports(encoder_port, len(devices))
     if decoder_port is None:
@@ -53,8 +59,13 @@ def run(
     decoder_ports = _ports(decoder_port, decoders)
     reached = "127.0.0.1" if host == "0.0.0.0" else host
     gateway_ports = [] if gateway_port is None or not _has_gateway() else _ports(gateway_port, 1)
-    for port in (*encoder_ports, *decoder_ports, *gateway_ports):
-        _check_free(host, port)
+    for option, ports in (
+        ("--encoder-port", encoder_ports),
+        ("--decoder-port", decoder_ports),
+        ("--gateway-port", gateway_ports),
+    ):
+        for port in ports:
+            _check_free(host, port, option)
 
     with tempfile.TemporaryDirectory(prefix="maskwire-") as folder, Supervisor(console.print) as supervisor:
         with console.status("starting the store") as progress:
@@ -101,16 +112,18 @@ def run(
             "model": names,
             "pids": {child.name: child.process.pid for child in supervisor.children if child.process is not None},
         }
-        if as_json:
-            print(json.dumps(addresses), flush=True)
-        else:
-            _tell(console, addresses)
-        supervisor.run()
+        others = running.find()
+        with running.announced(encoders, decoders_at, page, redis_url):
+            if as_json:
+                print(json.dumps(addresses), flush=True)
+            else:
+                _tell(console, addresses, others)
+            supervisor.run()
         console.print("stopping: accepted work is finished first")
     console.print("stopped")
 
 
-def _tell(console: Console, addresses: Mapping[str, object]) -> None:
+def _tell(console: Console, addresses: Mapping[str, object], others: Sequence[Running]) -> None:
     console.print("[bold]maskwire is up[/bold]")
     console.print(f"  encoder  {addresses['encoder']}  (model {addresses['model']})")
     console.print(f"  decoder  {addresses['decoder'] or 'none'}")
@@ -118,10 +131,12 @@ def _tell(console: Console, addresses: Mapping[str, object]) -> None:
         console.print(f"  page     {addresses['gateway']}  (and the HTTP interface)")
     console.print(f"  store    {_without_password(str(addresses['redis_url']))}")
     if addresses["model"] == "demo":
-        console.print("  The demo model gives rough masks, for trying out. Real ones: maskwire models list")
+        console.print("  The demo model gives rough masks. Real ones: maskwire models list")
+    for other in others:
+        console.print(f"Another one runs, with its encoder at {other.encoder}; commands take this one from now on.")
     defaults = (addresses["encoder"], addresses["decoder"]) == ("127.0.0.1:50051", "127.0.0.1:50052")
     if not defaults:
-        console.print("In another terminal, so that clients find it:")
+        console.print("The maskwire command finds these servers. For clients in Python and elsewhere:")
         console.print(
             f"  export MASKWIRE_ENCODER={addresses['encoder']} MASKWIRE_DECODER={addresses['decoder']}", soft_wrap=True
         )
@@ -210,16 +225,54 @@ def _free_port() -> int:
         return int(held.getsockname()[1])
 
 
-def _check_free(host: str, port: int) -> None:
+def _check_free(host: str, port: int, option: str) -> None:
     try:
         with _bound(host, port):
             pass
     except OSError as error:
+        remedy = f"choose another port with {option} (0 takes a free one)"
+        if option == "--gateway-port":
+            remedy += ", or leave the gateway out with --no-gateway"
+        if error.errno != errno.EADDRINUSE:
+            remedy += ", or another address with --host"
+        up = next(
+            (each for each in running.find() if f":{port}" in f"{each.encoder},{each.decoder},{each.gateway}"), None
+        )
+        by = f" by the 'maskwire up' with process id {up.pid}" if up is not None else ""
+        what = f"port {port} is in use{by}" if error.errno == errno.EADDRINUSE else f"{error.strerror}"
+        raise MaskwireError(f"cannot listen on {host}:{port}: {what}; {remedy}", "CANNOT_LISTEN", option) from error
+
+
+def _check_models(names: Sequence[str], *, is_own: bool, has_weights: bool) -> None:
+    """Refuses a model that does not exist, or whose weights are not here, before anything is started.
+
+    Args:
+        names: As given; each may be several with commas.
+        has_weights: Whether --checkpoint names the weights.
+        is_own: Whether --config describes the model, which may then have any name.
+
+    Raises:
+        MaskwireError: There is no such model.
+    """
+    models = importlib.import_module("maskwire_core.models")  # the servers' package, which the client does without
+    folder = Path(os.environ.get("MASKWIRE_MODELS") or "~/.cache/maskwire/models").expanduser()
+    for name in (part.strip() for text in names for part in text.split(",")):
+        known = [models.DEMO, *models.PUBLISHED, *(path.stem for path in folder.glob("*.json"))]
+        canonical = models.canonical(name)
+        if canonical in models.PUBLISHED and not has_weights and not (folder / f"{canonical}.pt").exists():
+            raise MaskwireError(
+                f"the weights of {canonical} are not in {folder}; 'maskwire models pull {canonical}' downloads them",
+                "NO_WEIGHTS",
+                "--model",
+            )
+        if is_own or canonical in known:
+            continue
         raise MaskwireError(
-            f"cannot listen on {host}:{port} ({error.strerror}); is maskwire up already? Others: --encoder-port, "
-            "--decoder-port, --gateway-port or --no-gateway, --host",
-            "CANNOT_LISTEN",
-        ) from error
+            f"{no_such('model', name, known)} 'maskwire models list' shows all; one of your own is made known with "
+            "'maskwire models add', or given with --config and --checkpoint",
+            "UNKNOWN_MODEL",
+            "--model",
+        )
 
 
 @contextlib.contextmanager

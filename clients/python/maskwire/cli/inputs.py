@@ -1,0 +1,103 @@
+"""Images as they are named on the command line: files, URLs, standard input, names of stored images."""
+
+import hashlib
+import sys
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+from maskwire.client import Client
+from maskwire.errors import InvalidRequest
+from maskwire.sources import ImageLike, Source
+
+ENDINGS = (
+    *(".avif", ".bmp", ".gif", ".heic", ".heif", ".ico", ".j2k", ".jp2", ".jpeg", ".jpg", ".jxl", ".pbm", ".pgm"),
+    *(".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"),
+)
+"""Endings of names that mean a picture file."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """An image of the command line.
+
+    Attributes:
+        text: As the user wrote it; for messages.
+        image: What `Client` takes.
+        stem: How files that are written for it begin.
+        is_stored: Whether it is the name of a stored image, whose picture is not at hand.
+    """
+
+    text: str
+    image: ImageLike
+    stem: str
+    is_stored: bool = False
+
+
+def read(text: str) -> Input:
+    """Looks at an image before anything is done with it.
+
+    Raises:
+        InvalidRequest: It looks like a file and is none, is a folder, or standard input is a terminal or empty.
+    """
+    if text == "-":
+        return Input("standard input", _standard_input(), "image")
+    if text.startswith(("http://", "https://")):
+        return Input(text, text, PurePosixPath(unquote(urlsplit(text).path)).stem or "image")
+    path = Path(text)
+    if path.is_dir():
+        raise InvalidRequest(f"{text} is a folder; give its files, such as {path / '*.jpg'}", "IS_FOLDER", "image")
+    if path.exists():
+        return Input(text, path, path.stem)
+    if looks_like_file(text):
+        raise InvalidRequest(f"no such file: {text}", "NO_SUCH_FILE", "image")
+    return stored(text)
+
+
+def stored(name: str) -> Input:
+    """The image that is stored under a name."""
+    return Input(name, name, Path(name).name, is_stored=True)
+
+
+def looks_like_file(text: str) -> bool:
+    """Whether a name that is no existing file was meant as one rather than as the name of a stored image."""
+    return Path(text).suffix.lower() in ENDINGS or text.startswith(("/", "./", "../", "~")) or len(Path(text).parts) > 1
+
+
+def embedded(client: Client, source: Input, image_id: str | None, model: str) -> tuple[ImageLike, bool]:
+    """Embeds an image of the command line, under a name that is the same for the same file.
+
+    Args:
+        client: With which.
+        source: The image.
+        image_id: Its name; None derives one from the file's content.
+        model: Name of the model; empty for the encoder's default.
+
+    Returns:
+        What further calls take as the image, and whether its embedding was stored already.
+    """
+    if source.is_stored:
+        if model or image_id:
+            option = "--model" if model else "--image-id"
+            raise InvalidRequest(f"{source.text!r} is stored already; give the image's file", "STORED_IMAGE", option)
+        return str(source.image), True
+    found = client.embed(source.image, image_id or content_name(source.image), model=model)
+    return found.image_id, found.cached
+
+
+def content_name(image: ImageLike) -> str:
+    """A name for an image that tells its content: the same for equal files."""
+    return f"sha256-{hashlib.sha256(Source(image).read()).hexdigest()}"
+
+
+def _standard_input() -> bytes:
+    if sys.stdin.isatty():
+        raise InvalidRequest(
+            "standard input is a terminal; pipe an image file into it: maskwire segment - < photo.jpg",
+            "STDIN_IS_TERMINAL",
+            "image",
+        )
+    data = sys.stdin.buffer.read()
+    if not data:
+        raise InvalidRequest("standard input is empty; pipe an image file into it", "EMPTY_STDIN", "image")
+    return data

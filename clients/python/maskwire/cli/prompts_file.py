@@ -1,0 +1,134 @@
+"""Prompts for many images from a file: JSON Lines or CSV. docs/cli.md describes both."""
+
+import csv
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from maskwire.errors import InvalidRequest
+from maskwire.prompts import Prompt
+from maskwire.suggest import no_such
+
+_FIELDS = ("image", "points", "labels", "box", "id", "class")
+_COLUMNS = ("image", "id", "class", "x", "y", "label", "x_min", "y_min", "x_max", "y_max")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """An object to segment.
+
+    Attributes:
+        prompt: Where it is.
+        category: Name of its class; empty if none was given.
+    """
+
+    prompt: Prompt
+    category: str = ""
+
+
+def read(path: Path) -> dict[str, list[Wanted]]:
+    """The objects of each image, in the order of the file. Files are named relative to the folder that it is in.
+
+    Args:
+        path: A .jsonl or .csv file; "-" is standard input, JSON Lines.
+
+    Raises:
+        InvalidRequest: It cannot be read; with the line that is wrong.
+    """
+    try:
+        text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise InvalidRequest(f"no such file: {path}", "NO_SUCH_FILE", "--prompts") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"cannot read {path}: {error}", "BAD_PROMPTS", "--prompts") from error
+    is_table = path.suffix.lower() in (".csv", ".tsv")
+    rows = _table(text, path) if is_table else _lines(text, path)
+    found: dict[str, list[Wanted]] = {}
+    for image, wanted in rows:
+        found.setdefault(_placed(image, path), []).append(wanted)
+    if not found:
+        raise InvalidRequest(f"{path} has no prompts", "BAD_PROMPTS", "--prompts")
+    return found
+
+
+def _placed(image: str, path: Path) -> str:
+    beside = path.parent / image
+    return str(beside) if str(path) != "-" and "://" not in image and beside.exists() else image
+
+
+def _lines(text: str, path: Path) -> Iterator[tuple[str, Wanted]]:
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        place = f"{path}, line {number}"
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise _wrong(place, f"is not JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise _wrong(place, 'is not an object such as {"image": "photo.jpg", "box": [75, 275, 1725, 850]}')
+        _check(row, _FIELDS, "field", place)
+        points = row.get("points") or []
+        prompt = Prompt(points, row.get("labels"), row.get("box"), prompt_id=str(row.get("id", "")))
+        yield _image(row, place), _wanted(prompt, row, place)
+
+
+def _table(text: str, path: Path) -> Iterator[tuple[str, Wanted]]:
+    """Rows of the same image and id are clicks on one object; a row without an id is an object of its own."""
+    rows = csv.DictReader(text.splitlines(), delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+    _check(dict.fromkeys(rows.fieldnames or ()), _COLUMNS, "column", f"{path}, line 1")
+    objects: dict[tuple[str, str], list[tuple[str, dict[str, str]]]] = {}
+    for row in rows:
+        place = f"{path}, line {rows.line_num}"
+        if None in row:
+            raise _wrong(place, "has more cells than the first line has columns")
+        cells = {name: value.strip() for name, value in row.items() if value and value.strip()}
+        key = (_image(cells, place), cells.get("id") or f" {rows.line_num}")
+        objects.setdefault(key, []).append((place, cells))
+    for (image, _), several in objects.items():
+        points, labels, box, first = [], [], None, several[0][1]
+        for place, cells in several:
+            if "x" in cells or "y" in cells:
+                points.append(_numbers(cells, ("x", "y"), place))
+                labels.append(int(_numbers({"label": "1", **cells}, ("label",), place)[0]))
+            if any(name in cells for name in _COLUMNS[6:]):
+                box = _numbers(cells, _COLUMNS[6:], place)
+        prompt = Prompt(points, labels, box, prompt_id=first.get("id", ""))
+        yield image, _wanted(prompt, first, several[0][0])
+
+
+def _image(row: Mapping[str, Any], place: str) -> str:
+    image = row.get("image")
+    if not isinstance(image, str) or not image:
+        raise _wrong(place, "names no image")
+    return image
+
+
+def _wanted(prompt: Prompt, row: Mapping[str, Any], place: str) -> Wanted:
+    try:
+        prompt.message()
+    except InvalidRequest as error:
+        raise _wrong(place, str(error)) from error
+    return Wanted(prompt, str(row.get("class", "")))
+
+
+def _numbers(cells: Mapping[str, str], names: tuple[str, ...], place: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(cells[name]) for name in names)
+    except KeyError as error:
+        raise _wrong(place, f"has no {error.args[0]}; give all of {', '.join(names)}") from error
+    except ValueError as error:
+        raise _wrong(place, f"has something else than a number among {', '.join(names)}: {error}") from error
+
+
+def _check(row: Mapping[Any, Any], known: tuple[str, ...], kind: str, place: str) -> None:
+    for name in row:
+        if name not in known:
+            raise _wrong(place, no_such(kind, str(name), known))
+
+
+def _wrong(place: str, what: str) -> InvalidRequest:
+    return InvalidRequest(f"{place}: {what}", "BAD_PROMPTS", "--prompts")
