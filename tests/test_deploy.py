@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -249,3 +250,18 @@ def test_resources_are_checked_by_their_definition(tmp_path: Path, spec: str, wr
     thing = f"apiVersion: example.com/v1\nkind: Thing\nmetadata: {{name: one}}\nspec: {spec}\n"
     others = "---\napiVersion: v1\nkind: Service\nmetadata: {name: two}\n"
     assert Definitions(tmp_path).check(thing + others) == ([wrong] if wrong else [], {"Thing"})
+
+
+def test_what_the_check_lacks_is_said_first(tmp_path: Path) -> None:
+    for tool in ("bash", "env", "dirname", "ip", "nsenter"):
+        if (found := shutil.which(tool)) is not None:
+            (tmp_path / tool).symlink_to(found)
+    environment = {"PATH": str(tmp_path), "PYTHON": sys.executable}
+    result = subprocess.run([ROOT / "scripts/deploy-check"], capture_output=True, text=True, env=environment)
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert "error: no Docker engine answers" in result.stderr
+    assert "  buildah: apt-get install buildah" in result.stderr
+    assert "  dockerd: apt-get install docker.io" in result.stderr
+    assert "--files validates files only" in result.stderr
+    assert "Traceback" not in result.stderr
