@@ -192,4 +192,20 @@ def test_adding_listing_and_verifying(tmp_path: Path) -> None:
     wrong = run.invoke(models_app, ["verify", str(checkpoint), "--name", "hiera_tiny"])
     assert wrong.exit_code == 1
     assert "bytes instead of 156008466" in wrong.output
+    by_name = run.invoke(models_app, ["verify", "mine", *folder])
+    assert by_name.exit_code == 1
+    assert "SHA-256" in by_name.output
+    checkpoint.write_bytes(CONTENT)
+    for arguments in (["mine"], []):
+        fine = run.invoke(models_app, ["verify", *arguments, *folder])
+        assert fine.exit_code == 0, fine.output
+        assert "mine, SHA-256 as when it was added" in fine.output
+    for what, message in (
+        ("sam2.1_hiera_huge", "did you mean 'sam2.1_hiera_large'?"),
+        ("none.pt", "no such file: none.pt"),
+        ("hiera_tiny", "no checkpoint at"),
+    ):
+        refused = run.invoke(models_app, ["verify", what, *folder])
+        assert refused.exit_code == 1
+        assert message in refused.output
     assert run.invoke(models_app, ["pull", "nonsense"]).exit_code == 1

@@ -2,10 +2,14 @@
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from maskwire_core import models
 
 app = typer.Typer(
     help="Models: which there are, getting published checkpoints, checking files, making your own known.",
@@ -81,6 +85,7 @@ def pull(
     folder: Folder = _FOLDER,
 ) -> None:
     """Download a published checkpoint. An interrupted download goes on where it ended; size and SHA-256 are checked."""
+    from maskwire.suggest import no_such
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
@@ -89,7 +94,7 @@ def pull(
 
     model = models.PUBLISHED.get(models.canonical(name))
     if model is None:
-        _fail(models.ModelError(f"{name!r} is not published; choose one of {', '.join(models.PUBLISHED)}"))
+        _fail(models.ModelError(f"{no_such('published model', name, models.PUBLISHED)}"))
         return
     columns = (TextColumn(model.name), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     try:
@@ -109,22 +114,63 @@ def pull(
 
 @app.command()
 def verify(
-    path: Annotated[Path, typer.Argument(help="A checkpoint file.")],
-    name: Annotated[str | None, typer.Option(help="The model it should be; its file name says if not given.")] = None,
+    what: Annotated[
+        str | None,
+        typer.Argument(metavar="[MODEL|FILE]", help="A model, or a checkpoint file; all models that are here if none."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The model that FILE should be; its name says if not given.")] = None,
+    folder: Folder = _FOLDER,
 ) -> None:
-    """Check that a file is the published checkpoint whose name it has."""
+    """Check that checkpoints are what their names say: a published model's, or what was added with 'models add'."""
     from maskwire_core import models
 
-    model = models.PUBLISHED.get(models.canonical(name or path.stem))
+    folder = folder.expanduser()
     try:
-        if model is None:
-            known = ", ".join(models.PUBLISHED)
-            raise models.ModelError(f"{name or path.stem!r} is not published; say --name with one of {known}")
-        models.verify(path, model)
+        for path, model in _to_verify(what, name, folder):
+            models.verify(path, model)
+            how = "as published" if isinstance(model, models.PublishedModel) else "as when it was added"
+            print(f"{path}: {model.name}, SHA-256 {how}")
     except models.ModelError as error:
         _fail(error)
-    else:
-        print(f"{path}: {model.name}, SHA-256 as published")
+
+
+def _to_verify(
+    what: str | None, name: str | None, folder: Path
+) -> "Iterator[tuple[Path, models.PublishedModel | models.AddedModel]]":
+    """Checkpoint files, and what they should be.
+
+    Raises:
+        ModelError: There is no such file or model, or none at all.
+    """
+    from maskwire.suggest import no_such
+
+    from maskwire_core import models
+
+    here: dict[str, tuple[Path, models.PublishedModel | models.AddedModel]]
+    here = {each.name: (folder / f"{each.name}.pt", each) for each in models.PUBLISHED.values()}
+    added = {each.name: (Path(each.checkpoint), each) for each in models.all_added(folder)}
+    if what is None:
+        found = [*(each for each in here.values() if each[0].is_file()), *added.values()]
+        if not found:
+            raise models.ModelError(f"no model is in {folder}; 'maskwire models pull NAME' gets one")
+        yield from found
+        return
+    path = Path(what)
+    if not path.is_file():
+        known = {**here, **added}
+        if name is None and (found_here := known.get(models.canonical(what))) is not None:
+            yield found_here
+            return
+        if path.suffix in (".pt", ".pth", ".safetensors") or len(path.parts) > 1:
+            raise models.ModelError(f"no such file: {what}")
+        raise models.ModelError(f"{no_such('model', what, known)} 'maskwire models list' shows all")
+    wanted = name or path.stem
+    model = models.PUBLISHED.get(models.canonical(wanted)) or models.added(folder, wanted)
+    if model is None:
+        raise models.ModelError(
+            f"{no_such('model', wanted, {**here, **added})} Say with --name which model the file should be"
+        )
+    yield path, model
 
 
 @app.command()
