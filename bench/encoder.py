@@ -172,7 +172,7 @@ def measure(name: str, arguments: argparse.Namespace, store: Store, say: Callabl
     rows = []
     largest = model.largest
     for size in [size for size in arguments.sizes if size <= largest]:
-        decoded = [read_image(data, 10**9) for data in itertools.islice(itertools.cycle(files), size)]
+        decoded = [read_image(data, 10**9).pixels for data in itertools.islice(itertools.cycle(files), size)]
         prepared = [model.prepare(pixels) for pixels in decoded]
         inputs = torch.randn(size, 3, model.image_size, model.image_size).to(model.device)
         runs: dict[str, Callable[[], Any]] = {

@@ -28,7 +28,7 @@ async def queue_cost(model: Model, settings: EncoderSettings, files: Sequence[by
     share = max(1, len(files) // _PARTS)
     for turn in range(2 * _PARTS):  # each part both ways, in both orders, since the machine may be busy
         first = turn % _PARTS * share
-        inputs = [model.prepare(read_image(data, 10**9)) for data in files[first : first + share]]
+        inputs = [model.prepare(read_image(data, 10**9).pixels) for data in files[first : first + share]]
 
         async def bare(inputs: Any = inputs) -> list[Any]:
             return [(await asyncio.to_thread(device.encode, model, [pixels]))[0] for pixels in inputs]

@@ -18,11 +18,11 @@ PACKAGES = {
     "maskwire_adapters": ROOT / "clients/adapters/maskwire_adapters",
     "training": ROOT / "training",
 }
-# What each package may import of the others. Of the client, servers take the stubs alone.
+# What each package may import of the others. Of the client, servers take the stubs, and the encoder the picture reader.
 ALLOWED = {
     "maskwire": set[str](),
     "maskwire_core": {"maskwire.v1", "maskwire.suggest"},  # the words for names that do not exist
-    "maskwire_encoder": {"maskwire.v1", "maskwire_core"},
+    "maskwire_encoder": {"maskwire.v1", "maskwire.pictures", "maskwire_core"},
     "maskwire_decoder": {"maskwire.v1", "maskwire_core"},
     # It is a client of the servers, and shares settings, names of models and errors with them.
     "maskwire_gateway": {
@@ -106,6 +106,15 @@ def test_the_servers_load_only_the_stubs_of_the_client() -> None:
         check=True,
     ).stdout.split()
     assert {name for name in names if name.startswith("maskwire.") and not name.startswith("maskwire.v1")} == set()
+
+
+def test_the_reader_of_pictures_needs_no_client() -> None:
+    code = "import maskwire.pictures, sys; print(' '.join(sys.modules))"
+    names = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "PIL" in names
+    ours = {name for name in names if name.startswith("maskwire") and not name.startswith("maskwire.pictures")}
+    assert ours == {"maskwire", "maskwire.suggest"}
+    assert not {"grpc", "google", "pillow_heif", "torch"} & {name.split(".")[0] for name in names}
 
 
 def test_the_running_decoder_has_no_torch(stack: Stack, photo: Path) -> None:

@@ -61,9 +61,34 @@ def test_any_form_of_image_is_the_same_image(stack: Stack, photo: Path) -> None:
         pixels = np.array(Image.open(photo))
         arrays = [client.embed(image) for image in (pixels, Image.fromarray(pixels))]
         assert len({image.content_key for image in arrays}) == 1
-        for bad in (pixels.astype(float), pixels[..., :2], 7, "no/such/file.jpg"):
+        opened = client.embed(Image.open(photo))
+        assert opened.content_key == by_path.content_key
+        for bad in (pixels[:0], pixels[None], 7, "no/such/file.jpg"):
             with pytest.raises(InvalidRequest):
                 client.embed(bad)  # type: ignore[arg-type]
+
+
+def test_a_deep_picture_and_its_8_bit_original_have_the_same_masks(stack: Stack, photo: Path) -> None:
+    grey = np.array(Image.open(photo).convert("L"))
+    grey[0, :2] = 0, 255
+    prompt: dict[str, Any] = {"box": (150, 100, 450, 330)}
+    with stack.client() as client:
+        original = client.segment(grey, **prompt)
+        deep = grey.astype(np.uint16)
+        for array in (deep * 16, deep * 256 + 99, grey / 255, Image.fromarray(deep * 4)):
+            mask = client.segment(array, **prompt).mask
+            np.testing.assert_array_equal(mask, original.mask)
+        plain, stretched, raw = (client.embed(deep * 16, stretch=stretch) for stretch in ("auto", "range", "none"))
+        assert [image.stretch for image in (plain, stretched, raw)] == ["range", "range", "none"]
+        assert len({image.content_key for image in (plain, stretched, raw)}) == 3
+        assert client.get(plain.image_id).stretch == "range"
+        colours = np.array(Image.open(photo))
+        straight = client.segment(colours, **prompt)
+        swapped = client.segment(colours[..., ::-1], channels="bgr", **prompt)
+        assert swapped.cached
+        np.testing.assert_array_equal(straight.mask, swapped.mask)
+        with client.session(colours[..., ::-1], channels="bgr") as session:
+            np.testing.assert_array_equal(session.box(*prompt["box"]).mask, straight.mask)
 
 
 def test_another_client_and_another_name_do_not_encode_again(stack: Stack, tmp_path: Path) -> None:

@@ -52,8 +52,8 @@ def test_the_server_answers_without_the_chunks_when_it_has_the_image(encoder: An
     ("fields", "expected"),
     [
         ({"sha256": b"short"}, ("INVALID_ARGUMENT", "BAD_DIGEST", "header.sha256")),
-        ({"size_bytes": 0}, ("INVALID_ARGUMENT", "EMPTY_IMAGE", "header.size_bytes")),
-        ({"size_bytes": 1 << 40}, ("RESOURCE_EXHAUSTED", "IMAGE_TOO_LARGE", "header.size_bytes")),
+        ({"size_bytes": 0}, ("INVALID_ARGUMENT", "EMPTY_IMAGE", "image")),
+        ({"size_bytes": 1 << 40}, ("RESOURCE_EXHAUSTED", "IMAGE_TOO_LARGE", "image")),
         ({"sha256": b"x" * 32}, ("INVALID_ARGUMENT", "DIGEST_MISMATCH", "chunk")),
         ({"size_bytes": 10}, ("INVALID_ARGUMENT", "TOO_MANY_BYTES", "chunk")),
         ({"namespace": "a/b"}, ("INVALID_ARGUMENT", "BAD_NAMESPACE", "namespace")),
@@ -72,9 +72,9 @@ def test_bad_uploads_are_refused(encoder: Any) -> None:
     chunk_first = [encoder_pb2.EncodeImageRequest(chunk=b"x")]
     assert failing(lambda: encoder.EncodeImage(iter(chunk_first))) == ("INVALID_ARGUMENT", "HEADER_MISSING", "header")
     text = b"this is no image"
-    assert failing(lambda: encoder.EncodeImage(frames(text))) == ("INVALID_ARGUMENT", "IMAGE_UNREADABLE", "chunk")
+    assert failing(lambda: encoder.EncodeImage(frames(text))) == ("INVALID_ARGUMENT", "IMAGE_UNREADABLE", "image")
     half = picture(4)[:-300]
-    assert failing(lambda: encoder.EncodeImage(frames(half))) == ("INVALID_ARGUMENT", "IMAGE_UNREADABLE", "chunk")
+    assert failing(lambda: encoder.EncodeImage(frames(half))) == ("INVALID_ARGUMENT", "IMAGE_UNREADABLE", "image")
 
 
 def test_a_false_claim_of_a_digest_harms_nobody(encoder: Any) -> None:
@@ -165,7 +165,7 @@ def test_many_images_on_one_stream(encoder: Any) -> None:
     assert not wanted["a"].result.cached
     assert wanted["b"].result.image.image_id == "many-b"
     assert wanted["known"].result.cached
-    assert described(wanted["bad"].error) == ("IMAGE_UNREADABLE", "chunk")
+    assert described(wanted["bad"].error) == ("IMAGE_UNREADABLE", "image")
     assert described(wanted["early"].error) == ("UNEXPECTED_CHUNK", "chunk")
     assert described(wanted["wrong"].error) == ("BAD_DIGEST", "header.sha256")
 

@@ -135,7 +135,7 @@ def test_many_callers_get_their_own_image(pair: Stack, encoders: Encoders, tmp_p
     for index in range(0, 200, 10):
         embedding = store.get_embedding("default", stored[index])
         assert embedding is not None
-        (alone,) = model.encode(model.prepare(read_image(files[index], 10_000))[None])
+        (alone,) = model.encode(model.prepare(read_image(files[index], 10_000).pixels)[None])
         for name, tensor in alone.items():
             # A batch's products are summed in another order.
             np.testing.assert_allclose(embedding.tensors[name], tensor, atol=1e-4)

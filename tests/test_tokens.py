@@ -246,7 +246,7 @@ def test_limits(guarded: Guarded, encoder: Any, decoder: Any) -> None:
     limited = ("RESOURCE_EXHAUSTED", "RATE_LIMITED", "")
     large = picture(6, 300, 300)
     text = guarded.token(max_image_bytes=5000)
-    too_large = ("RESOURCE_EXHAUSTED", "IMAGE_TOO_LARGE", "header.size_bytes")
+    too_large = ("RESOURCE_EXHAUSTED", "IMAGE_TOO_LARGE", "image")
     assert failing(lambda: encoder.EncodeImage(frames(large), metadata=bearer(text))) == too_large
 
     # Of requests: one more than fits, refused with the time to wait; another token is not held up.

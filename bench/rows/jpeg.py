@@ -43,7 +43,7 @@ def rows() -> Iterator[Iterator[Row]]:
             f"{width * height / 1e6:.0f} MP JPEG to tensor ({len(data) / 1e6:.1f} MB)",
             "Pillow and SAM2Transforms",
             at_most,
-            lambda: prepare(read_image(data, width * height), SIZE),
+            lambda: prepare(read_image(data, width * height).pixels, SIZE),
             lambda: transform(np.array(Image.open(io.BytesIO(data)).convert("RGB"))),
             agree,
         )

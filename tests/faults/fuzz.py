@@ -75,7 +75,7 @@ def image_files(pick: random.Random) -> list[bytes]:
 
 def read_file(data: bytes) -> Outcome:
     try:
-        pixels = read_image(data, MAX_PIXELS)
+        pixels = read_image(data, MAX_PIXELS).pixels
     except InvalidArgument as error:
         return error.reason
     assert pixels.ndim == 3

@@ -48,7 +48,6 @@ def refused_images() -> dict[str, bytes]:
         "truncated JPEG": jpeg[: len(jpeg) // 2],
         "truncated PNG": saved(rgb, "PNG")[:1000],
         "HTML with a JPEG behind": b"<html><script>" + jpeg,
-        "GIF": saved(rgb, "GIF"),
         "PDF": b"%PDF-1.7\n" + bytes(1000),
         "SVG": b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>',
         "EPS": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",

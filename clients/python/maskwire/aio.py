@@ -13,10 +13,11 @@ from maskwire.credentials import Credentials, Tls
 from maskwire.errors import ImageNotFound, InvalidRequest, MaskwireError
 from maskwire.everything import EverythingArguments, FoundMask, Update
 from maskwire.generation import generate
+from maskwire.pictures import Channels, Stretch
 from maskwire.prompts import Format, OutputArguments, Prompt, output_options, wait_ms
 from maskwire.results import EmbeddedImage, Result
 from maskwire.session import AsyncSession
-from maskwire.sources import ImageLike, Source
+from maskwire.sources import ImageLike, Reading, Source
 from maskwire.v1 import decoder_pb2, encoder_pb2, types_pb2
 
 T = TypeVar("T")
@@ -90,36 +91,66 @@ class AsyncClient:
         return other
 
     async def embed(
-        self, image: ImageLike, image_id: str | None = None, *, model: str = "", bulk: bool = False
+        self,
+        image: ImageLike,
+        image_id: str | None = None,
+        *,
+        model: str = "",
+        bulk: bool = False,
+        channels: Channels = "rgb",
+        stretch: Stretch = "auto",
     ) -> EmbeddedImage:
         """Makes an image ready for prompts. An image that is stored already is neither sent nor encoded again.
 
         Args:
-            image: Path, bytes of a file, PIL image, uint8 array (HxW, HxWx3 RGB, HxWx4 RGBA) or open binary file.
+            image: Path, bytes of a file, open binary file, PIL image, NumPy array or torch tensor. Arrays are HxW,
+                HxWx3 (RGB) or HxWx4 (RGBA), of any real type; docs/pictures.md has the rules.
             image_id: Name for it; an existing name is re-pointed to this image. None: the server issues one.
             model: Name of the model; empty for the server's default.
             bulk: Nobody waits for it: images that somebody waits for go first.
+            channels: Order of an array's colours. Use "bgr" for what OpenCV's imread returns.
+            stretch: How samples are mapped to 8 bits. "auto" stretches pictures of more than 8 bits a sample by their
+                own range if they use less than a quarter of their type's; "none" never does, "range" always, and
+                "percentile" maps the 1st percentile to black and the 99th to white.
 
         Raises:
             InvalidRequest: It is no image, or the name is not allowed.
             Overloaded: Too much is waiting, or the image is too large.
             ServerUnavailable: Nobody answers.
         """
-        return await self._connection.embed(await asyncio.to_thread(Source, image), image_id, model, bulk)
+        source = await asyncio.to_thread(Source, image, Reading(channels, stretch))
+        return await self._connection.embed(source, image_id, model, bulk)
 
     def embed_many(
-        self, images: Iterable[AnImage], *, model: str = "", bulk: bool = False
+        self,
+        images: Iterable[AnImage],
+        *,
+        model: str = "",
+        bulk: bool = False,
+        channels: Channels = "rgb",
+        stretch: Stretch = "auto",
     ) -> AsyncIterator[tuple[AnImage, EmbeddedImage | MaskwireError]]:
         """Embeds many images, several at a time. Yields each with its outcome as it is ready; see `embed`."""
-        return pipelined(images, lambda image: self.embed(image, model=model, bulk=bulk), _EMBEDS_IN_FLIGHT)
+
+        async def embed(image: AnImage) -> EmbeddedImage:
+            return await self.embed(image, model=model, bulk=bulk, channels=channels, stretch=stretch)
+
+        return pipelined(images, embed, _EMBEDS_IN_FLIGHT)
 
     def segment_many(
-        self, requests: Iterable[tuple[AnImage, Prompts]], **output: Unpack[OutputArguments]
+        self,
+        requests: Iterable[tuple[AnImage, Prompts]],
+        *,
+        channels: Channels = "rgb",
+        stretch: Stretch = "auto",
+        **output: Unpack[OutputArguments],
     ) -> AsyncIterator[tuple[tuple[AnImage, Prompts], list[Result] | MaskwireError]]:
         """Segments objects of many images, several at a time: while one is encoded, others are decoded.
 
         Args:
             requests: Images, as in `segment`, each with a prompt or several; taken as the work goes on.
+            channels: As in `embed`.
+            stretch: Likewise.
             output: What to return.
 
         Yields:
@@ -129,7 +160,7 @@ class AsyncClient:
         async def segment(request: tuple[AnImage, Prompts]) -> list[Result]:
             image, prompts = request
             several = [prompts] if isinstance(prompts, Prompt) else prompts
-            return await self.segment_objects(image, several, **output)
+            return await self.segment_objects(image, several, channels=channels, stretch=stretch, **output)
 
         return pipelined(requests, segment, _SEGMENTS_IN_FLIGHT)
 
@@ -145,6 +176,8 @@ class AsyncClient:
         wait_s: float = 0,
         save_logits: bool = False,
         load_logits: bool = False,
+        channels: Channels = "rgb",
+        stretch: Stretch = "auto",
         **output: Unpack[OutputArguments],
     ) -> Result:
         """Segments one object. With no points, box or mask: the most prominent one.
@@ -160,6 +193,8 @@ class AsyncClient:
             wait_s: How long to wait for an image that somebody else is embedding, at most 60.
             save_logits: Keep this answer's logits for some minutes, for later calls of anybody in this namespace.
             load_logits: Refine the saved logits of an earlier call with fewer points, if there are any.
+            channels: Order of an array's colours, as in `embed`.
+            stretch: How an image's samples are mapped to 8 bits, as in `embed`.
             output: What to return: multimask, every, outputs, logits_dtype, mask_threshold, max_hole_area,
                 max_sprinkle_area, unclamped_logits; see `OutputArguments`.
 
@@ -172,7 +207,8 @@ class AsyncClient:
             DeadlineExceeded: No answer came in time.
         """
         prompts = [Prompt(points, labels, box, mask)]
-        return (await self._segment(image, image_id, prompts, wait_s, (save_logits, load_logits), output))[0]
+        logits, reading = (save_logits, load_logits), Reading(channels, stretch)
+        return (await self._segment(image, image_id, prompts, wait_s, logits, output, reading))[0]
 
     async def segment_objects(
         self,
@@ -183,10 +219,13 @@ class AsyncClient:
         wait_s: float = 0,
         save_logits: bool = False,
         load_logits: bool = False,
+        channels: Channels = "rgb",
+        stretch: Stretch = "auto",
         **output: Unpack[OutputArguments],
     ) -> list[Result]:
         """Segments several objects of one image in one request; arguments and errors as in `segment`."""
-        return await self._segment(image, image_id, list(prompts), wait_s, (save_logits, load_logits), output)
+        logits, reading = (save_logits, load_logits), Reading(channels, stretch)
+        return await self._segment(image, image_id, list(prompts), wait_s, logits, output, reading)
 
     def session(
         self,
@@ -194,17 +233,26 @@ class AsyncClient:
         *,
         image_id: str | None = None,
         wait_s: float = 0,
+        channels: Channels = "rgb",
+        stretch: Stretch = "auto",
         **output: Unpack[OutputArguments],
     ) -> AsyncSession:
         """An interactive session on an image, to be entered with `async with`; arguments and errors as in `segment`.
 
         Without `multimask`, a lone first click takes the best of three candidates and everything else the single mask.
         """
-        return AsyncSession(self._connection, image, image_id, wait_s, output)
+        return AsyncSession(self._connection, image, image_id, wait_s, output, Reading(channels, stretch))
 
-    async def prefetch(self, image: ImageLike | None = None, *, image_id: str | None = None) -> None:
+    async def prefetch(
+        self,
+        image: ImageLike | None = None,
+        *,
+        image_id: str | None = None,
+        channels: Channels = "rgb",
+        stretch: Stretch = "auto",
+    ) -> None:
         """Has the decoder that will answer clicks on an image fetch its embedding; errors as in `segment`."""
-        async with self.session(image, image_id=image_id):
+        async with self.session(image, image_id=image_id, channels=channels, stretch=stretch):
             pass
 
     def generate_masks(
@@ -213,6 +261,8 @@ class AsyncClient:
         *,
         image_id: str | None = None,
         wait_s: float = 0,
+        channels: Channels = "rgb",
+        stretch: Stretch = "auto",
         **arguments: Unpack[EverythingArguments],
     ) -> AsyncIterator[Update]:
         """Segments everything in an image, as SAM2AutomaticMaskGenerator does; yields masks as they are found.
@@ -223,13 +273,15 @@ class AsyncClient:
             image: As in `segment`; with crop_n_layers the picture itself must be known.
             image_id: Likewise.
             wait_s: Likewise.
+            channels: Likewise.
+            stretch: Likewise.
             arguments: See `EverythingArguments`.
 
         Raises:
             InvalidRequest: A parameter is wrong.
             MaskwireError: As `segment`.
         """
-        return generate(self._connection, image, image_id, wait_s, arguments)
+        return generate(self._connection, image, image_id, wait_s, arguments, Reading(channels, stretch))
 
     async def everything(
         self,
@@ -237,6 +289,8 @@ class AsyncClient:
         *,
         image_id: str | None = None,
         wait_s: float = 0,
+        channels: Channels = "rgb",
+        stretch: Stretch = "auto",
         **arguments: Unpack[EverythingArguments],
     ) -> list[FoundMask]:
         """All masks of an image, as SAM2AutomaticMaskGenerator gives them; see `generate_masks`.
@@ -245,7 +299,10 @@ class AsyncClient:
         """
         masks: list[FoundMask] = []
         explanation = ""
-        async for update in self.generate_masks(image, image_id=image_id, wait_s=wait_s, **arguments):
+        updates = self.generate_masks(
+            image, image_id=image_id, wait_s=wait_s, channels=channels, stretch=stretch, **arguments
+        )
+        async for update in updates:
             masks, explanation = update.masks, update.explanation
         if not masks:
             warnings.warn(explanation, stacklevel=2)
@@ -282,6 +339,7 @@ class AsyncClient:
         wait_s: float,
         logits: tuple[bool, bool],
         output: OutputArguments,
+        reading: Reading,
     ) -> list[Result]:
         if not prompts:
             raise InvalidRequest(
@@ -290,7 +348,7 @@ class AsyncClient:
         waiting = wait_ms(wait_s)
         options, outputs = output_options(output)
         messages = [prompt.message(f"prompts[{index}]") for index, prompt in enumerate(prompts)]
-        image_id, wanted, source = await self._connection.resolve(image, image_id)
+        image_id, wanted, source = await self._connection.resolve(image, image_id, reading)
         request = decoder_pb2.SegmentRequest(
             image_id=image_id,
             namespace=self.namespace,

@@ -5,6 +5,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from maskwire.background import run
+from maskwire.pictures import Channels, Stretch
 from maskwire.results import Result
 from maskwire.session import AsyncSession
 from maskwire.sources import ImageLike
@@ -60,10 +61,16 @@ class Session:
         return self._session.counters
 
     def set_image(
-        self, image: ImageLike | None = None, *, image_id: str | None = None, wait_s: float = 0
+        self,
+        image: ImageLike | None = None,
+        *,
+        image_id: str | None = None,
+        wait_s: float = 0,
+        channels: Channels = "rgb",
+        stretch: Stretch = "auto",
     ) -> decoder_pb2.SegmentedImage:
         """Goes on with another image; see `AsyncSession.set_image`."""
-        return run(self._session.set_image(image, image_id=image_id, wait_s=wait_s))
+        return run(self._session.set_image(image, image_id=image_id, wait_s=wait_s, channels=channels, stretch=stretch))
 
     def new_object(self, object_id: str | None = None) -> str:
         """Begins an object; see `AsyncSession.new_object`."""

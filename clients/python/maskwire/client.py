@@ -10,6 +10,7 @@ from maskwire.blocking import Session
 from maskwire.credentials import Tls
 from maskwire.errors import MaskwireError
 from maskwire.everything import EverythingArguments, FoundMask, Update
+from maskwire.pictures import Channels, Stretch
 from maskwire.prompts import FORMATS, Format, OutputArguments, Prompt
 from maskwire.results import EmbeddedImage, Result
 from maskwire.session import AsyncSession
@@ -66,22 +67,40 @@ class Client:
         run(self._client.close())
 
     def embed(
-        self, image: ImageLike, image_id: str | None = None, *, model: str = "", bulk: bool = False
+        self,
+        image: ImageLike,
+        image_id: str | None = None,
+        *,
+        model: str = "",
+        bulk: bool = False,
+        channels: Channels = "rgb",
+        stretch: Stretch = "auto",
     ) -> EmbeddedImage:
         """Makes an image ready for prompts; see `AsyncClient.embed`."""
-        return run(self._client.embed(image, image_id, model=model, bulk=bulk))
+        return run(self._client.embed(image, image_id, model=model, bulk=bulk, channels=channels, stretch=stretch))
 
     def embed_many(
-        self, images: Iterable[AnImage], *, model: str = "", bulk: bool = False
+        self,
+        images: Iterable[AnImage],
+        *,
+        model: str = "",
+        bulk: bool = False,
+        channels: Channels = "rgb",
+        stretch: Stretch = "auto",
     ) -> Iterator[tuple[AnImage, EmbeddedImage | MaskwireError]]:
         """Embeds many images, several at a time; see `AsyncClient.embed_many`."""
-        return each(self._client.embed_many(images, model=model, bulk=bulk))
+        return each(self._client.embed_many(images, model=model, bulk=bulk, channels=channels, stretch=stretch))
 
     def segment_many(
-        self, requests: Iterable[tuple[AnImage, Prompts]], **output: Unpack[OutputArguments]
+        self,
+        requests: Iterable[tuple[AnImage, Prompts]],
+        *,
+        channels: Channels = "rgb",
+        stretch: Stretch = "auto",
+        **output: Unpack[OutputArguments],
     ) -> Iterator[tuple[tuple[AnImage, Prompts], list[Result] | MaskwireError]]:
         """Segments objects of many images, several at a time; see `AsyncClient.segment_many`."""
-        return each(self._client.segment_many(requests, **output))
+        return each(self._client.segment_many(requests, channels=channels, stretch=stretch, **output))
 
     def segment(
         self,
@@ -95,6 +114,8 @@ class Client:
         wait_s: float = 0,
         save_logits: bool = False,
         load_logits: bool = False,
+        channels: Channels = "rgb",
+        stretch: Stretch = "auto",
         **output: Unpack[OutputArguments],
     ) -> Result:
         """Segments one object; see `AsyncClient.segment`."""
@@ -109,6 +130,8 @@ class Client:
                 wait_s=wait_s,
                 save_logits=save_logits,
                 load_logits=load_logits,
+                channels=channels,
+                stretch=stretch,
                 **output,
             )
         )
@@ -122,6 +145,8 @@ class Client:
         wait_s: float = 0,
         save_logits: bool = False,
         load_logits: bool = False,
+        channels: Channels = "rgb",
+        stretch: Stretch = "auto",
         **output: Unpack[OutputArguments],
     ) -> list[Result]:
         """Segments several objects of one image; see `AsyncClient.segment_objects`."""
@@ -133,13 +158,22 @@ class Client:
                 wait_s=wait_s,
                 save_logits=save_logits,
                 load_logits=load_logits,
+                channels=channels,
+                stretch=stretch,
                 **output,
             )
         )
 
-    def prefetch(self, image: ImageLike | None = None, *, image_id: str | None = None) -> None:
+    def prefetch(
+        self,
+        image: ImageLike | None = None,
+        *,
+        image_id: str | None = None,
+        channels: Channels = "rgb",
+        stretch: Stretch = "auto",
+    ) -> None:
         """Has the decoder that will answer clicks on an image fetch its embedding; see `AsyncClient.prefetch`."""
-        run(self._client.prefetch(image, image_id=image_id))
+        run(self._client.prefetch(image, image_id=image_id, channels=channels, stretch=stretch))
 
     def session(
         self,
@@ -147,12 +181,16 @@ class Client:
         *,
         image_id: str | None = None,
         wait_s: float = 0,
+        channels: Channels = "rgb",
+        stretch: Stretch = "auto",
         **output: Unpack[OutputArguments],
     ) -> "Session":
         """An interactive session on an image, to be entered with `with`; see `AsyncClient.session`."""
 
         async def make() -> AsyncSession:
-            return self._client.session(image, image_id=image_id, wait_s=wait_s, **output)
+            return self._client.session(
+                image, image_id=image_id, wait_s=wait_s, channels=channels, stretch=stretch, **output
+            )
 
         return Session(run(make()))
 
@@ -162,10 +200,16 @@ class Client:
         *,
         image_id: str | None = None,
         wait_s: float = 0,
+        channels: Channels = "rgb",
+        stretch: Stretch = "auto",
         **arguments: Unpack[EverythingArguments],
     ) -> Iterator[Update]:
         """Segments everything in an image, and yields masks as they are found; see `AsyncClient.generate_masks`."""
-        return each(self._client.generate_masks(image, image_id=image_id, wait_s=wait_s, **arguments))
+        return each(
+            self._client.generate_masks(
+                image, image_id=image_id, wait_s=wait_s, channels=channels, stretch=stretch, **arguments
+            )
+        )
 
     def everything(
         self,
@@ -173,10 +217,16 @@ class Client:
         *,
         image_id: str | None = None,
         wait_s: float = 0,
+        channels: Channels = "rgb",
+        stretch: Stretch = "auto",
         **arguments: Unpack[EverythingArguments],
     ) -> list[FoundMask]:
         """All masks of an image; see `AsyncClient.everything`."""
-        return run(self._client.everything(image, image_id=image_id, wait_s=wait_s, **arguments))
+        return run(
+            self._client.everything(
+                image, image_id=image_id, wait_s=wait_s, channels=channels, stretch=stretch, **arguments
+            )
+        )
 
     def get(self, image_id: str) -> EmbeddedImage:
         """What is stored under a name; see `AsyncClient.get`."""

@@ -17,7 +17,7 @@ from maskwire.credentials import Credentials, authorization
 from maskwire.errors import InvalidRequest, MaskwireError
 from maskwire.memory import Memory
 from maskwire.results import EmbeddedImage
-from maskwire.sources import ImageLike, Source
+from maskwire.sources import DEFAULT_READING, STRETCHES, ImageLike, Reading, Source
 from maskwire.v1 import decoder_pb2, decoder_pb2_grpc, encoder_pb2, encoder_pb2_grpc
 
 T = TypeVar("T")
@@ -75,6 +75,7 @@ class Connection:
             size_bytes=len(data),
             model=model,
             priority=encoder_pb2.PRIORITY_BULK if bulk else encoder_pb2.PRIORITY_INTERACTIVE,
+            stretch=STRETCHES[source.stretch],
         )
         with tracing.span("embed"):
             response = await self.upload(header, data)
@@ -93,7 +94,7 @@ class Connection:
         return EmbeddedImage.read(response.image)
 
     async def resolve(
-        self, image: ImageLike | None, image_id: str | None
+        self, image: ImageLike | None, image_id: str | None, reading: Reading = DEFAULT_READING
     ) -> tuple[str, EmbeddedImage | None, Source | None]:
         """The name to ask for; and for an image that was given itself, what is stored of it, and its bytes."""
         if image is None:
@@ -102,7 +103,7 @@ class Connection:
             return image_id, None, None
         if isinstance(image, str) and image_id is None and (self.memory.knows(image) or not _is_file(image)):
             return image, None, None
-        source = await asyncio.to_thread(Source, image)
+        source = await asyncio.to_thread(Source, image, reading)
         stored = self.memory.stored(await asyncio.to_thread(source.identify), image_id)
         if stored is None:
             stored = await self.embed(source, image_id)

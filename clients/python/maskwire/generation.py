@@ -11,7 +11,7 @@ from maskwire.connection import Connection
 from maskwire.errors import DeadlineExceeded, ImageNotFound, OutputMissing, ServerUnavailable, from_rpc
 from maskwire.everything import Collection, EverythingArguments, Update, request_of
 from maskwire.prompts import wait_ms
-from maskwire.sources import ImageLike, Source
+from maskwire.sources import DEFAULT_READING, ImageLike, Reading, Source
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import decoder_pb2_grpc
 
@@ -26,10 +26,11 @@ async def generate(
     image_id: str | None,
     wait_s: float,
     arguments: EverythingArguments,
+    reading: Reading = DEFAULT_READING,
 ) -> AsyncIterator[Update]:
     """See `AsyncClient.generate_masks`."""
     waiting = wait_ms(wait_s)
-    name, stored, source = await connection.resolve(image, image_id)
+    name, stored, source = await connection.resolve(image, image_id, reading)
     stored = stored or await connection.get(name)
     request = request_of(stored.width, stored.height, arguments)
     request.image_id, request.namespace, request.wait_ms = name, connection.namespace, waiting

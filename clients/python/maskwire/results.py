@@ -15,8 +15,9 @@ from pycocotools import mask as coco
 
 from maskwire import exports, overlay
 from maskwire.errors import OutputMissing
+from maskwire.pictures import Stretch
 from maskwire.prompts import Format
-from maskwire.sources import ImageLike, Source
+from maskwire.sources import ImageLike, Source, applied
 from maskwire.v1 import decoder_pb2, encoder_pb2, types_pb2
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class EmbeddedImage:
         content_key: Identity of the embedding: digest of image bytes, model and preprocessing.
         cached: True when no encode was needed. Always True in answers to `get`.
         stored_bytes: Size of the stored embedding.
+        stretch: How the picture's samples were mapped to 8 bits: none, range or percentile.
         expires_at: When it leaves the store, in UTC.
         timings: Milliseconds by stage.
     """
@@ -50,6 +52,7 @@ class EmbeddedImage:
     stored_bytes: int
     expires_at: datetime
     timings: dict[str, float] = field(default_factory=dict)
+    stretch: Stretch = "none"
 
     @classmethod
     def read(
@@ -65,6 +68,7 @@ class EmbeddedImage:
             stored_bytes=info.stored_bytes,
             expires_at=info.expires_at.ToDatetime(tzinfo=UTC),
             timings=milliseconds(timings) if timings is not None else {},
+            stretch=applied(info.stretch),
         )
 
 

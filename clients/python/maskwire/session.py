@@ -9,10 +9,11 @@ from typing import Any, Self
 from google.protobuf.empty_pb2 import Empty
 
 from maskwire.connection import Connection
+from maskwire.pictures import Channels, Stretch
 from maskwire.prompts import OutputArguments, Prompt, output_options, wait_ms
 from maskwire.replay import Replay
 from maskwire.results import Result
-from maskwire.sources import ImageLike
+from maskwire.sources import DEFAULT_READING, ImageLike, Reading
 from maskwire.streams import Stream
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import types_pb2
@@ -75,10 +76,11 @@ class AsyncSession:
         image_id: str | None,
         wait_s: float,
         output: OutputArguments,
+        reading: Reading = DEFAULT_READING,
     ) -> None:
         self.object_id = "object-1"
         self._connection = connection
-        self._wanted = (image, image_id, wait_s)
+        self._wanted = (image, image_id, wait_s, reading)
         self._output, self._forms = output_options(output)
         if "multimask" not in output:
             self._output.ClearField("multimask")
@@ -94,8 +96,7 @@ class AsyncSession:
         )
 
     async def __aenter__(self) -> Self:
-        image, image_id, wait_s = self._wanted
-        self._replay.set_image = await self._name(image, image_id, wait_s)
+        self._replay.set_image = await self._name(*self._wanted)
         await self._stream.open()
         return self
 
@@ -118,14 +119,20 @@ class AsyncSession:
         return self._replay.image
 
     async def set_image(
-        self, image: ImageLike | None = None, *, image_id: str | None = None, wait_s: float = 0
+        self,
+        image: ImageLike | None = None,
+        *,
+        image_id: str | None = None,
+        wait_s: float = 0,
+        channels: Channels = "rgb",
+        stretch: Stretch = "auto",
     ) -> pb.SegmentedImage:
         """Goes on with another image, named or given as in `AsyncClient.segment`; all objects are forgotten.
 
         Returns:
             Its name, size and model, when it is ready for clicks.
         """
-        message = await self._name(image, image_id, wait_s)
+        message = await self._name(image, image_id, wait_s, Reading(channels, stretch))
         await self._stream.send(pb.SegmentStreamRequest(set_image=message))
         return self.image
 
@@ -213,8 +220,10 @@ class AsyncSession:
             edit.refine = refine
         return self._stream.send(pb.SegmentStreamRequest(edit=edit, speculative=speculative))
 
-    async def _name(self, image: ImageLike | None, image_id: str | None, wait_s: float) -> pb.SetImage:
-        name, stored, _ = await self._connection.resolve(image, image_id)
+    async def _name(
+        self, image: ImageLike | None, image_id: str | None, wait_s: float, reading: Reading
+    ) -> pb.SetImage:
+        name, stored, _ = await self._connection.resolve(image, image_id, reading)
         return pb.SetImage(
             image_id=name,
             namespace=self._connection.namespace,

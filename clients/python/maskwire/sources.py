@@ -1,67 +1,117 @@
 """Images as users have them: paths, bytes, PIL images, arrays, open files."""
 
 import hashlib
-import io
 import os
 from collections.abc import Hashable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
+from maskwire import pictures
 from maskwire.errors import InvalidRequest
+from maskwire.pictures import Channels, PictureError, Stretch
+from maskwire.v1 import types_pb2
 
-ImageLike = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | NDArray[Any] | IO[bytes]
 
-_PNG_MODES = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
+class ArrayLike(Protocol):
+    """What NumPy can read: a torch tensor, for one."""
+
+    def __array__(self) -> NDArray[Any]: ...
+
+
+ImageLike = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | NDArray[Any] | ArrayLike | IO[bytes]
+
+STRETCHES: dict[Stretch, types_pb2.Stretch.ValueType] = {
+    "auto": types_pb2.STRETCH_UNSPECIFIED,
+    "none": types_pb2.STRETCH_NONE,
+    "range": types_pb2.STRETCH_RANGE,
+    "percentile": types_pb2.STRETCH_PERCENTILE,
+}
+
+
+class Reading(NamedTuple):
+    """How an image is to be read.
+
+    Attributes:
+        channels: Order of an array's colours.
+        stretch: How samples are mapped to 8 bits.
+    """
+
+    channels: Channels = "rgb"
+    stretch: Stretch = "auto"
+
+
+DEFAULT_READING = Reading()
 
 
 class Source:
     """The bytes of an image file, with a name to print.
 
-    A path is read when its bytes are needed, and again later rather than kept in memory. A PIL image or an array (HxW,
-    HxWx3 RGB or HxWx4 RGBA, uint8) becomes a PNG, without loss.
+    A path is read when its bytes are needed, and again later rather than kept in memory. A PIL image or an array
+    becomes a file without loss; see docs/pictures.md.
+
+    Args:
+        image: The image.
+        reading: How it is to be read.
 
     Raises:
         InvalidRequest: It is none of these, or cannot be read.
     """
 
-    def __init__(self, image: ImageLike) -> None:
+    def __init__(self, image: ImageLike, reading: Reading = DEFAULT_READING) -> None:
         self._path: Path | None = None
         self._data = b""
         self.name = type(image).__name__
+        self.stretch = reading.stretch
+        try:
+            pictures.check(reading.stretch, reading.channels)
+            self._take(image, reading.channels)
+        except PictureError as error:
+            raise _invalid(error) from error
+
+    def _take(self, image: Any, channels: Channels) -> None:
+        is_array = not isinstance(image, Image.Image) and pictures.is_array(image)
+        if channels != "rgb" and not is_array:
+            raise InvalidRequest(
+                f"channels={channels!r} is for arrays; the colours of {type(image).__name__} have an order already",
+                "BAD_CHANNELS",
+                "channels",
+            )
         if isinstance(image, str | os.PathLike):
             self._path = Path(image)
             self.name = str(image)
         elif isinstance(image, bytes | bytearray | memoryview):
             self._data = bytes(image)
         elif isinstance(image, Image.Image):
-            self._data = _png(image)
-        elif isinstance(image, np.ndarray):
-            self._data = _png(_from_array(image))
+            self._data = pictures.from_pil(image)
+        elif is_array:
+            self._data = pictures.from_array(image, channels)
         elif hasattr(image, "read"):
             if image.seekable():
                 image.seek(0)  # a file that was used before is meant as a whole
             self._data = image.read()
+            if not isinstance(self._data, bytes):
+                raise InvalidRequest("the file is open as text; open it with mode 'rb'", "BAD_IMAGE", "image")
             self.name = str(getattr(image, "name", self.name))
         else:
             raise InvalidRequest(
-                f"{type(image).__name__} is no image; give a path, bytes, PIL image, uint8 array or binary file",
+                f"{type(image).__name__} is no image; give a path, bytes, PIL image, array, tensor or binary file",
                 "BAD_IMAGE",
                 "image",
             )
 
     def identify(self) -> Hashable:
-        """Equal for equal content, cheap to get: a file's place, size and time, or a digest."""
+        """Equal for equal content that is read equally, cheap to get: a file's place, size and time, or a digest."""
         if self._path is None:
-            return hashlib.sha256(self._data).digest()
+            return hashlib.sha256(self._data).digest(), self.stretch
         try:
             status = self._path.stat()
         except OSError as error:
             raise _unreadable(self._path, error) from error
-        return str(self._path.resolve()), status.st_size, status.st_mtime_ns
+        return str(self._path.resolve()), status.st_size, status.st_mtime_ns, self.stretch
 
     @property
     def held_bytes(self) -> int:
@@ -78,34 +128,27 @@ class Source:
             raise _unreadable(self._path, error) from error
 
     def picture(self) -> Image.Image:
-        """The image as its viewer shows it, RGB: the encoder's rules for EXIF, transparency and 16 bits."""
-        with Image.open(io.BytesIO(self.read())) as opened:
-            image = ImageOps.exif_transpose(opened)
-            if image.mode.startswith("I"):
-                return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)).convert("RGB")
-            if image.has_transparency_data:
-                layered = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered)
-            return image.convert("RGB")
+        """The image as the encoder reads it, RGB.
+
+        Raises:
+            InvalidRequest: It cannot be read.
+        """
+        try:
+            pixels = pictures.read(self.read(), stretch=self.stretch).pixels
+        except PictureError as error:
+            raise _invalid(error) from error
+        return Image.fromarray(np.ascontiguousarray(pixels))
+
+
+def applied(stretch: types_pb2.Stretch.ValueType) -> Stretch:
+    """The stretch that an answer states."""
+    return next((name for name, value in STRETCHES.items() if name != "auto" and value == stretch), "none")
+
+
+def _invalid(error: PictureError) -> InvalidRequest:
+    fields = {"BAD_STRETCH": "stretch", "BAD_CHANNELS": "channels"}
+    return InvalidRequest(error.message, error.reason, fields.get(error.reason, "image"))
 
 
 def _unreadable(path: Path, error: OSError) -> InvalidRequest:
     return InvalidRequest(f"cannot read {path}: {error.strerror or error}", "UNREADABLE_FILE", "image")
-
-
-def _png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image = ImageOps.exif_transpose(image)  # Pillow opens files without applying it
-    image = image if image.mode in _PNG_MODES else image.convert("RGB")
-    image.save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
-
-
-def _from_array(array: NDArray[Any]) -> Image.Image:
-    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
-        raise InvalidRequest(
-            f"an array of {array.dtype} and shape {array.shape}; give uint8 of HxW, HxWx3 (RGB) or HxWx4 (RGBA)",
-            "BAD_IMAGE",
-            "image",
-        )
-    return Image.fromarray(array)

@@ -47,6 +47,7 @@ class Header:
         width: Width likewise.
         codec: How tensor values are stored, a key of `codecs.CODECS`.
         created_at: Seconds since 1970.
+        stretch: How the picture's samples were mapped to 8 bits: none, range or percentile.
         layout: Order of the tensors' axes.
         tensors: Name to {"shape": [...], "parts": {part of the codec: [dtype, offset in the payload, bytes]}}.
         payload_bytes: Size of all tensors.
@@ -62,6 +63,7 @@ class Header:
     width: int
     codec: str
     created_at: float
+    stretch: str = "none"
     layout: str = LAYOUT
     tensors: dict[str, Any] = field(default_factory=dict)
     payload_bytes: int = 0

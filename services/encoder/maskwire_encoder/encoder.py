@@ -8,6 +8,8 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from maskwire.pictures import Stretch
+from maskwire.pictures.formats import EMPTY
 from maskwire.v1 import encoder_pb2 as pb
 from maskwire.v1 import types_pb2
 from maskwire_core import callers, logs, names, tracing
@@ -22,10 +24,20 @@ from maskwire_core.usage import Usage
 
 from maskwire_encoder.claims import found_or_claimed
 from maskwire_encoder.model import Model
-from maskwire_encoder.pipeline import Pipeline
+from maskwire_encoder.pipeline import File, Pipeline
 from maskwire_encoder.waiting import Demand
 
 _ENCODED, _CACHED = IMAGES.labels("encoded"), IMAGES.labels("cached")
+
+_STRETCHES: dict[types_pb2.Stretch.ValueType, Stretch] = {
+    types_pb2.STRETCH_UNSPECIFIED: "auto",
+    types_pb2.STRETCH_AUTO: "auto",
+    types_pb2.STRETCH_NONE: "none",
+    types_pb2.STRETCH_RANGE: "range",
+    types_pb2.STRETCH_PERCENTILE: "percentile",
+}
+
+_APPLIED: dict[str, types_pb2.Stretch.ValueType] = {name: value for value, name in _STRETCHES.items()}
 
 Stored = tuple[Header, int, pb.EncodeTimings | None]
 """Header, size in bytes and timings of an embedding; no timings if somebody else has stored it."""
@@ -42,6 +54,7 @@ class Upload:
         size_bytes: Size of the file.
         model: What encodes it.
         key: Content key of its embedding.
+        stretch: How the picture's samples are to be mapped to 8 bits.
         demand: Who wants it, and how soon.
         ttl_s: Seconds that it is kept.
         quota_bytes: What its namespace may keep; 0: any amount.
@@ -55,6 +68,7 @@ class Upload:
     size_bytes: int
     model: Model
     key: str
+    stretch: Stretch
     demand: Demand
     ttl_s: int
     quota_bytes: int
@@ -112,17 +126,24 @@ class ImageEncoder:
                 "BAD_DIGEST", "sha256 must be the 32 bytes of the file's SHA-256", field="header.sha256"
             )
         if not header.size_bytes:
-            raise InvalidArgument("EMPTY_IMAGE", "size_bytes is 0; send the file's size", field="header.size_bytes")
+            raise InvalidArgument("EMPTY_IMAGE", EMPTY, field="image")
         token = callers.current().token
         most_bytes = min(self.settings.max_image_bytes, token.max_image_bytes or self.settings.max_image_bytes)
         if header.size_bytes > most_bytes:
             raise ResourceExhausted(
                 "IMAGE_TOO_LARGE",
                 f"the file has {header.size_bytes} bytes; at most {most_bytes} are accepted",
-                field="header.size_bytes",
+                field="image",
             )
+        stretch = _STRETCHES.get(header.stretch)
+        if stretch is None:
+            raise InvalidArgument("BAD_STRETCH", f"{header.stretch} is no Stretch", field="header.stretch")
         key = content_key(
-            header.sha256, model.fingerprint, model.decoder.digest, model.arithmetic, self.settings.store_codec
+            header.sha256,
+            model.fingerprint,
+            model.decoder.digest,
+            model.arithmetic if stretch == "auto" else f"{model.arithmetic} {stretch}",
+            self.settings.store_codec,
         )
         image_id = names.image_id(header.image_id) if header.image_id else names.issue_image_id()
         namespace = callers.current().writing(header.namespace)
@@ -138,6 +159,7 @@ class ImageEncoder:
             header.size_bytes,
             model,
             key,
+            stretch,
             demand,
             ttl_s=token.ttl_s or self.settings.ttl_s,
             quota_bytes=self.settings.quota_bytes if token.quota_bytes is None else token.quota_bytes,
@@ -243,7 +265,7 @@ class ImageEncoder:
         """Encodes and stores an image."""
         timings = pb.EncodeTimings()
         started = time.perf_counter()
-        pixels, waited_ms = await self.pipeline.read(upload.model, data, upload.demand)
+        pixels, waited_ms = await self.pipeline.read(upload.model, File(data, upload.stretch), upload.demand)
         timings.read_ms = _since(started) - waited_ms
         _ran(("queue", waited_ms), ("read", timings.read_ms))
         started = time.perf_counter()
@@ -261,6 +283,7 @@ class ImageEncoder:
             width=pixels.width,
             codec=self.settings.store_codec,
             created_at=time.time(),
+            stretch=pixels.stretch,
         )
 
         def store() -> int:
@@ -296,6 +319,7 @@ def _info(header: Header, image_id: str, size: int, ttl_s: float) -> types_pb2.I
         model_fingerprint=header.fingerprint,
         content_key=header.content_key,
         stored_bytes=size,
+        stretch=_APPLIED.get(header.stretch, types_pb2.STRETCH_NONE),
     )
     info.expires_at.FromMilliseconds(int((time.time() + ttl_s) * 1000))
     return info

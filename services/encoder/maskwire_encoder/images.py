@@ -1,69 +1,45 @@
-"""Image files to pixels, as a viewer shows them."""
+"""Image files to pixels, by the rules of docs/pictures.md."""
 
-import io
-from typing import Any
+import logging
+import warnings
 
 import numpy as np
 import simplejpeg
+from maskwire.pictures import Picture, PictureError, Stretch, read
 from maskwire_core.errors import InvalidArgument
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
-
-# The number of pixels is checked below, before anything is decoded, and refused rather than warned about.
-Image.MAX_IMAGE_PIXELS = None
+# What Pillow has to say about a file is told to whoever sent it. In the log it would name no request.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 
-def read_image(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
+def read_image(data: bytes, max_pixels: int, stretch: Stretch = "auto") -> Picture:
     """Decodes an image file.
 
-    EXIF orientation is applied. Transparency is laid over white. 16-bit grey keeps its upper 8 bits. Of an animation or
-    a multi-page file, the first picture is taken. All else becomes RGB as Pillow converts it.
-
     Args:
-        data: A JPEG, PNG, WebP, BMP or TIFF file.
+        data: The file.
         max_pixels: Largest width x height that is decoded.
-
-    Returns:
-        HxWx3, RGB. EXIF orientation is a view: strides may be negative or in another order, the pixels are not moved.
+        stretch: How samples are mapped to 8 bits.
 
     Raises:
-        InvalidArgument: IMAGE_UNREADABLE or IMAGE_TOO_LARGE.
+        InvalidArgument: IMAGE_UNREADABLE, IMAGE_TOO_LARGE or EMPTY_IMAGE, of the field "image".
     """
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            width, height = image.size
-            if width * height > max_pixels:
-                raise InvalidArgument(
-                    "IMAGE_TOO_LARGE",
-                    f"the image has {width}x{height} pixels; at most {max_pixels} are accepted, so scale it down",
-                    field="chunk",
-                )
-            pixels = _plain_jpeg(data, image)
-            if pixels is None:
-                image.load()
-                pixels = _rgb(image)
-            return _upright(pixels, image.getexif().get(ExifTags.Base.Orientation))
-    except InvalidArgument:
-        raise
-    except Exception as error:  # Pillow's decoders raise whatever a damaged file makes them stumble over
-        raise InvalidArgument(
-            "IMAGE_UNREADABLE", f"not a readable {', '.join(FORMATS)} file: {error}", field="chunk"
-        ) from error
+        return read(data, max_pixels=max_pixels, stretch=stretch, decode_jpeg=_ordinary_jpeg)
+    except PictureError as error:
+        raise InvalidArgument(error.reason, error.message, field="image") from error
 
 
-def _plain_jpeg(data: bytes, image: Image.Image) -> NDArray[np.uint8] | None:
+def _ordinary_jpeg(data: bytes, width: int, height: int) -> NDArray[np.uint8] | None:
     """Pixels of an ordinary JPEG, equal to Pillow's: the same library without Pillow's copies.
 
-    None for what is not one: CMYK, other formats, and files that libjpeg has as much as a warning for. Pillow knows
-    which of those can be shown, and says what is wrong with the others.
+    None for files that libjpeg has as much as a warning for. Pillow knows which of those can be shown, and says what is
+    wrong with the others.
     """
-    if image.format not in ("JPEG", "MPO") or image.mode not in ("RGB", "L"):
-        return None
     try:
-        height, width, *_ = simplejpeg.decode_jpeg_header(data)
-        if (width, height) != image.size:
+        stored_height, stored_width, *_ = simplejpeg.decode_jpeg_header(data)
+        if (stored_width, stored_height) != (width, height):
             return None
         # NumPy's memory lies in huge pages where the system offers them.
         room = np.empty(height * width * 3, np.uint8)
@@ -71,28 +47,3 @@ def _plain_jpeg(data: bytes, image: Image.Image) -> NDArray[np.uint8] | None:
         return pixels
     except ValueError:
         return None
-
-
-def _upright(pixels: NDArray[np.uint8], orientation: int | None) -> NDArray[np.uint8]:
-    """A view of stored pixels as a viewer shows them; `orientation` is EXIF's tag."""
-    if orientation in (5, 6, 7, 8):
-        pixels = pixels.transpose(1, 0, 2)
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    return pixels
-
-
-def _rgb(image: Image.Image) -> NDArray[np.uint8]:
-    if image.mode.startswith("I;16") or image.mode == "I":
-        levels: NDArray[Any] = np.asarray(image)
-        if levels.min() < 0 or levels.max() > 65535:
-            raise ValueError("more than 16 bits a pixel")
-        return np.repeat((levels.astype(np.uint32) >> 8).astype(np.uint8)[:, :, None], 3, axis=2)
-    if image.mode == "F":
-        raise ValueError("floating-point pixels have no agreed range")
-    if image.has_transparency_data:
-        layered = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered)
-    return np.array(image.convert("RGB"))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar, cast
 
 import numpy as np
+from maskwire.pictures import Stretch
 from maskwire_core.config import EncoderSettings
 from maskwire_core.errors import Unavailable
 from maskwire_core.metrics import BATCH_SIZE
@@ -34,11 +35,26 @@ class Pixels:
         height: Of the image, in pixels.
         width: Likewise.
         prepared: What `Model.prepare` made of it.
+        stretch: How its samples were mapped to 8 bits.
     """
 
     height: int
     width: int
     prepared: Tensor
+    stretch: Stretch = "none"
+
+
+@dataclass(frozen=True)
+class File:
+    """An image file that waits to be read.
+
+    Attributes:
+        data: Its bytes.
+        stretch: How its samples are to be mapped to 8 bits.
+    """
+
+    data: bytes
+    stretch: Stretch
 
 
 class Pipeline:
@@ -62,7 +78,7 @@ class Pipeline:
         self._reading = ThreadPoolExecutor(readers, "image reader", initializer=give_way)
         self._encoding = ThreadPoolExecutor(at_once, "model", initializer=give_way)
         self._storing = ThreadPoolExecutor(settings.writers, "store writer", initializer=give_way)
-        self.readers: Batcher[bytes, Pixels] = Batcher(
+        self.readers: Batcher[File, Pixels] = Batcher(
             "encoder",
             self._read,
             at_once=readers,
@@ -100,7 +116,7 @@ class Pipeline:
         """How long all that waits will take at the present rate, in seconds."""
         return self.waiting * self.model.item_s
 
-    async def read(self, model: Model, data: bytes, demand: Demand) -> tuple[Pixels, float]:
+    async def read(self, model: Model, file: File, demand: Demand) -> tuple[Pixels, float]:
         """Decodes an image file and prepares it for a model, when its turn comes. Also returns the milliseconds waited.
 
         Raises:
@@ -108,7 +124,7 @@ class Pipeline:
             ResourceExhausted: QUEUE_FULL.
             DeadlineExceeded: The deadline passed before its turn came.
         """
-        return await self.readers.submit(model, data, demand)
+        return await self.readers.submit(model, file, demand)
 
     async def encode(self, model: Model, pixels: Pixels, demand: Demand) -> tuple[Tensors, float]:
         """Encodes an image, in a batch with others. Also returns the milliseconds that it waited.
@@ -166,10 +182,11 @@ class Pipeline:
         ahead = self.readers.running + self.model.waiting
         return ahead < self._ahead and self._writing < self._most_writing
 
-    async def _read(self, model: Hashable, files: Sequence[bytes]) -> list[Pixels]:
+    async def _read(self, model: Hashable, files: Sequence[File]) -> list[Pixels]:
         def read() -> Pixels:
-            rgb = read_image(files[0], self._max_pixels)
-            return Pixels(rgb.shape[0], rgb.shape[1], cast(Model, model).prepare(rgb))
+            picture = read_image(files[0].data, self._max_pixels, files[0].stretch)
+            height, width, _ = picture.pixels.shape
+            return Pixels(height, width, cast(Model, model).prepare(picture.pixels), picture.stretch)
 
         return [await asyncio.get_running_loop().run_in_executor(self._reading, read)]
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-PREPROCESSING = "sam2/2"
+PREPROCESSING = "sam2/3"
 """Version of image file to input, a part of every content key."""
 
 LARGE_PIXELS = 4_000_000

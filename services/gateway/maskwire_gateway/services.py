@@ -21,7 +21,7 @@ from maskwire_gateway.versions import no_model
 _MODELS_S = 5
 _MAX_TOKENS = 1000
 _PROBE_S = 2
-_OF_THE_FILE = ("chunk", "header.size_bytes")
+_OF_THE_FILE = ("chunk", "header.size_bytes", "image")
 
 
 class Services:

@@ -57,6 +57,7 @@ class EncodeImageHeader(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
+    STRETCH_FIELD_NUMBER: _builtins.int
     image_id: _builtins.str
     """The caller's name for the image; an existing name is re-pointed to this image. Empty: the server issues one.
     At most 256 characters, no control characters.
@@ -71,6 +72,8 @@ class EncodeImageHeader(_message.Message):
     """Name of the model; empty: the server's default."""
     priority: Global___Priority.ValueType
     """How urgent it is. Where several callers want the same image, the most urgent one counts."""
+    stretch: _types_pb2.Stretch.ValueType
+    """How the picture's samples are mapped to 8 bits; a part of the content key."""
     def __init__(
         self,
         *,
@@ -80,10 +83,11 @@ class EncodeImageHeader(_message.Message):
         size_bytes: _builtins.int = ...,
         model: _builtins.str = ...,
         priority: Global___Priority.ValueType = ...,
+        stretch: _types_pb2.Stretch.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["image_id", b"image_id", "model", b"model", "namespace", b"namespace", "priority", b"priority", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image_id", b"image_id", "model", b"model", "namespace", b"namespace", "priority", b"priority", "sha256", b"sha256", "size_bytes", b"size_bytes", "stretch", b"stretch"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

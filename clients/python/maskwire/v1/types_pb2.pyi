@@ -20,6 +20,42 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Stretch:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _StretchEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Stretch.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    STRETCH_UNSPECIFIED: _Stretch.ValueType  # 0
+    """Not said: as STRETCH_AUTO."""
+    STRETCH_AUTO: _Stretch.ValueType  # 1
+    """As STRETCH_RANGE for pictures of more than 8 bits a sample that stay below a quarter of their type's range, and for
+    floating point beyond 0 to 255; as STRETCH_NONE for all others.
+    """
+    STRETCH_NONE: _Stretch.ValueType  # 2
+    """The sample type's range: the upper 8 bits of 16."""
+    STRETCH_RANGE: _Stretch.ValueType  # 3
+    """From the picture's smallest sample (black) to its largest (white)."""
+    STRETCH_PERCENTILE: _Stretch.ValueType  # 4
+    """From the picture's first percentile (black) to its 99th (white)."""
+
+class Stretch(_Stretch, metaclass=_StretchEnumTypeWrapper):
+    """How a picture's samples become the 8 bits that the model takes; docs/pictures.md has the rules."""
+
+STRETCH_UNSPECIFIED: Stretch.ValueType  # 0
+"""Not said: as STRETCH_AUTO."""
+STRETCH_AUTO: Stretch.ValueType  # 1
+"""As STRETCH_RANGE for pictures of more than 8 bits a sample that stay below a quarter of their type's range, and for
+floating point beyond 0 to 255; as STRETCH_NONE for all others.
+"""
+STRETCH_NONE: Stretch.ValueType  # 2
+"""The sample type's range: the upper 8 bits of 16."""
+STRETCH_RANGE: Stretch.ValueType  # 3
+"""From the picture's smallest sample (black) to its largest (white)."""
+STRETCH_PERCENTILE: Stretch.ValueType  # 4
+"""From the picture's first percentile (black) to its 99th (white)."""
+Global___Stretch: _TypeAlias = Stretch  # noqa: Y015
+
 class _DataType:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -123,6 +159,7 @@ class ImageInfo(_message.Message):
     CONTENT_KEY_FIELD_NUMBER: _builtins.int
     STORED_BYTES_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    STRETCH_FIELD_NUMBER: _builtins.int
     image_id: _builtins.str
     """The caller's (or the server's) name for the image, unique in its namespace."""
     namespace: _builtins.str
@@ -139,6 +176,8 @@ class ImageInfo(_message.Message):
     """Digest of image bytes, model and preprocessing: equal for equal uploads, whatever they are called."""
     stored_bytes: _builtins.int
     """Size of the stored embedding in bytes."""
+    stretch: Global___Stretch.ValueType
+    """How the picture's samples were mapped to 8 bits: none, range or percentile."""
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp:
         """When the embedding leaves the store, unless it is embedded again before."""
@@ -155,10 +194,11 @@ class ImageInfo(_message.Message):
         content_key: _builtins.str = ...,
         stored_bytes: _builtins.int = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
+        stretch: Global___Stretch.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_key", b"content_key", "expires_at", b"expires_at", "height_px", b"height_px", "image_id", b"image_id", "model", b"model", "model_fingerprint", b"model_fingerprint", "namespace", b"namespace", "stored_bytes", b"stored_bytes", "width_px", b"width_px"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_key", b"content_key", "expires_at", b"expires_at", "height_px", b"height_px", "image_id", b"image_id", "model", b"model", "model_fingerprint", b"model_fingerprint", "namespace", b"namespace", "stored_bytes", b"stored_bytes", "stretch", b"stretch", "width_px", b"width_px"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

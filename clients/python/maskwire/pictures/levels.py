@@ -1,0 +1,187 @@
+"""Samples of any type to the 8 bits that the model takes."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskwire.pictures.errors import PictureError, unreadable
+from maskwire.suggest import no_such
+
+Stretch = Literal["auto", "none", "range", "percentile"]
+"""How samples are mapped to 8 bits; see docs/pictures.md."""
+
+STRETCHES: tuple[Stretch, ...] = get_args(Stretch)
+
+FAR_BELOW = 4
+"""`auto` stretches pictures that stay below this fraction (1 / FAR_BELOW) of their type's range."""
+
+PERCENTILES = (1.0, 99.0)
+"""What `percentile` maps to black and white."""
+
+_BAND = 1 << 20  # samples that are mapped at once, so that no large temporary arrays are made
+
+
+@dataclass
+class Levels:
+    """Samples as a file or an array holds them.
+
+    Attributes:
+        samples: HxW or HxWx3, of any integer or floating-point type.
+        white: The largest value that the file states, such as 4095 for 12 bits a sample. None: of the array's own type,
+            or for floating point and integers of 32 bits and more, of the narrowest usual range that holds all samples.
+        is_inverted: Whether the largest value is black.
+        opaque: HxW, what a stretch looks at; None: everything.
+    """
+
+    samples: NDArray[Any]
+    white: int | None = None
+    is_inverted: bool = False
+    opaque: NDArray[np.bool_] | None = None
+
+
+def check(stretch: str) -> None:
+    """Refuses what is no `Stretch`.
+
+    Raises:
+        PictureError: BAD_STRETCH.
+    """
+    if stretch not in STRETCHES:
+        raise PictureError("BAD_STRETCH", no_such("stretch", stretch, STRETCHES))
+
+
+def to_8_bits(levels: Levels, stretch: Stretch) -> tuple[NDArray[np.uint8], Stretch]:
+    """Maps samples to 0 (black) to 255 (white).
+
+    Args:
+        levels: The samples.
+        stretch: Which mapping is wanted.
+
+    Returns:
+        The picture, of the samples' shape, and the mapping that was applied: none, range or percentile.
+
+    Raises:
+        PictureError: The samples have no range that is agreed on, and `none` was asked for.
+    """
+    samples = levels.samples
+    lowest, highest = _extremes(samples, levels.opaque)
+    is_float = samples.dtype.kind == "f"
+    span = _span(samples.dtype, lowest, highest) if levels.white is None else (0.0, float(levels.white))
+    applied: Stretch = "none" if stretch == "auto" else stretch
+    if stretch == "auto" and samples.dtype != np.uint8:
+        beyond = span is None or (
+            lowest * FAR_BELOW >= span[0] and highest * FAR_BELOW < span[1] + (0 if is_float else 1)
+        )
+        applied = "range" if beyond else "none"
+    low, high = lowest, highest
+    if applied == "percentile":
+        low, high = _percentiles(samples, levels.opaque)
+        if low == high:  # a picture nearly all of which is one level
+            low, high = lowest, highest
+    if low == high:
+        applied = "none"
+    if applied == "none" and span is None and low != high:
+        raise unreadable(
+            f"floating-point samples from {lowest:g} to {highest:g} have no range that is agreed on; "
+            "use the stretch auto, range or percentile, or give samples within 0 to 1 or 0 to 255"
+        )
+    if applied != "none":
+        picture = _mapped(samples, low, 255 / (high - low), 0.5)
+    elif span is None:
+        picture = np.zeros(samples.shape, np.uint8)
+    elif is_float:
+        picture = _mapped(samples, span[0], 255 / (span[1] - span[0]), 0.5)
+    elif samples.dtype == np.uint8 and span == (0, 255):
+        picture = samples
+    else:
+        picture = _mapped(samples, span[0], 256 / (span[1] - span[0] + 1), 0)
+    return (255 - picture if levels.is_inverted else picture), applied
+
+
+def transparency(alpha: NDArray[Any]) -> NDArray[np.uint8]:
+    """Maps alpha to 0 (transparent) to 255 (opaque).
+
+    By its type's range; where it stays far below that, as with 12 bits in 16, its largest value is opaque.
+    """
+    if alpha.dtype == np.uint8:
+        return alpha
+    lowest, highest = _extremes(alpha, None)
+    if highest <= 0:
+        return np.zeros(alpha.shape, np.uint8)
+    span = _span(alpha.dtype, max(0, lowest), highest)
+    opaque = highest if span is None or highest * FAR_BELOW < span[1] else span[1]
+    return _mapped(alpha, 0, 255 / opaque, 0.5)
+
+
+def _span(dtype: np.dtype[Any], lowest: float, highest: float) -> tuple[float, float] | None:
+    """Black and white of samples that state nothing but their type; None where there is no usual range."""
+    if dtype.kind == "f":
+        if lowest >= 0 and highest <= 1:
+            return 0.0, 1.0
+        return (0.0, 255.0) if lowest >= 0 and highest <= 255 else None
+    info = np.iinfo(dtype)
+    if info.bits >= 32:
+        if lowest >= 0 and highest <= 255:
+            return 0.0, 255.0
+        if lowest >= 0 and highest <= 65535:
+            return 0.0, 65535.0
+        if lowest >= -32768 and highest <= 32767:
+            return -32768.0, 32767.0
+    return float(info.min if lowest < 0 else 0), float(info.max)
+
+
+def _extremes(samples: NDArray[Any], opaque: NDArray[np.bool_] | None) -> tuple[float, float]:
+    """The lowest and highest finite sample, of opaque pixels; 0 and 0 if there is none."""
+    lowest, highest = np.inf, -np.inf
+    for rows in _bands(samples):
+        band = _visible(samples, opaque, rows)
+        if band.size:
+            lowest, highest = min(lowest, float(band.min())), max(highest, float(band.max()))
+    return (lowest, highest) if lowest <= highest else (0.0, 0.0)
+
+
+def _percentiles(samples: NDArray[Any], opaque: NDArray[np.bool_] | None) -> tuple[float, float]:
+    band = _visible(samples, opaque, slice(None))
+    if not band.size:
+        return 0.0, 0.0
+    low, high = np.percentile(band, PERCENTILES)
+    return float(low), float(high)
+
+
+def _visible(samples: NDArray[Any], opaque: NDArray[np.bool_] | None, rows: slice) -> NDArray[Any]:
+    band = samples[rows]
+    if opaque is not None:
+        band = band[opaque[rows]]
+    if band.dtype.kind == "f":
+        band = band[np.isfinite(band)]
+    return band
+
+
+def _mapped(samples: NDArray[Any], black: float, scale: float, rounding: float) -> NDArray[np.uint8]:
+    """Floor of (sample - black) * scale + rounding, within 0 to 255; what is not a number is black."""
+    if samples.dtype.itemsize <= 2 and samples.dtype.kind in "iu":
+        bits = 8 * samples.dtype.itemsize
+        unsigned = np.arange(1 << bits).astype(f"u{samples.dtype.itemsize}")
+        table = _scaled(unsigned.view(samples.dtype), black, scale, rounding)
+        mapped: NDArray[np.uint8] = table[np.ascontiguousarray(samples).view(unsigned.dtype)]
+        return mapped
+    picture = np.empty(samples.shape, np.uint8)
+    for rows in _bands(samples):
+        picture[rows] = _scaled(samples[rows], black, scale, rounding)
+    return picture
+
+
+def _scaled(samples: NDArray[Any], black: float, scale: float, rounding: float) -> NDArray[np.uint8]:
+    wide = samples.astype(np.float64)
+    wide -= black
+    wide *= scale
+    wide += rounding
+    if samples.dtype.kind == "f":
+        np.nan_to_num(wide, copy=False, nan=0.0, posinf=255.0, neginf=0.0)
+    return np.floor(wide, out=wide).clip(0, 255, out=wide).astype(np.uint8)
+
+
+def _bands(samples: NDArray[Any]) -> list[slice]:
+    step = max(1, _BAND // max(1, samples[0].size if len(samples) else 1))
+    return [slice(first, first + step) for first in range(0, len(samples), step)]

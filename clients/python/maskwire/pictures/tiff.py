@@ -1,0 +1,289 @@
+"""TIFF: tags are read by Pillow, and so are pictures of up to 8 bits a sample; deeper samples are put together here.
+
+Pillow decodes few kinds of deep samples, and some of those wrongly. What it does well for all of them is to undo the
+compression of strips and tiles. So a deep picture is shown to it as an 8-bit grey one whose pixels are the bytes.
+"""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
+
+from maskwire.pictures import silence
+from maskwire.pictures.decoded import Decoded
+from maskwire.pictures.errors import unreadable
+from maskwire.pictures.levels import Levels
+from maskwire.pictures.limits import Limits
+from maskwire.pictures.orientation import valid
+from maskwire.pictures.predictors import undo
+from maskwire.pictures.tiff_tags import Tag, write
+
+_UINT, _INT, _FLOAT = 1, 2, 3
+_TYPES = {
+    (_UINT, 8): "u1",
+    (_UINT, 16): "u2",
+    (_UINT, 32): "u4",
+    (_INT, 8): "i1",
+    (_INT, 16): "i2",
+    (_INT, 32): "i4",
+    (_FLOAT, 16): "f2",
+    (_FLOAT, 32): "f4",
+    (_FLOAT, 64): "f8",
+}
+_PACKED_BITS = range(9, 16)  # unsigned, without gaps between them
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _CMYK = 0, 1, 2, 5
+_PHOTOMETRIC = {3: "a palette", 4: "a transparency mask", 6: "YCbCr", 8: "CIELab", 9: "ICCLab", 10: "ITULab"}
+_COMPRESSIONS = {
+    1: "none",
+    5: "LZW",
+    8: "deflate",
+    32773: "PackBits",
+    32946: "deflate",
+    34925: "LZMA",
+    50000: "Zstandard",
+}
+"""What leaves the bytes of samples as they are, whatever their type."""
+_OTHER_COMPRESSIONS = {6: "JPEG", 7: "JPEG", 33003: "JPEG 2000", 33005: "JPEG 2000", 34712: "JPEG 2000", 34887: "LERC"}
+_ASSOCIATED, _UNASSOCIATED = 1, 2
+_MAX_SAMPLES = 1024
+
+
+@dataclass
+class _Layout:
+    """How the first picture's samples lie in the file.
+
+    Attributes:
+        width: In pixels, as stored.
+        height: Likewise.
+        samples: A pixel's samples, extra ones included.
+        bits: Of each sample.
+        form: 1: unsigned, 2: signed, 3: floating point.
+        photometric: What the samples mean, a value of TIFF's tag.
+        extra: What each sample beyond the colours means.
+        is_planar: Whether each sample has a plane of its own.
+        compression: A value of TIFF's tag.
+    """
+
+    width: int
+    height: int
+    samples: int
+    bits: int
+    form: int
+    photometric: int
+    extra: tuple[int, ...]
+    is_planar: bool
+    compression: int
+
+
+def read(data: bytes, limits: Limits) -> Decoded:
+    """Decodes the first picture of a TIFF file.
+
+    Raises:
+        PictureError: The file is damaged, of a kind that is not read, or larger than the limits.
+    """
+    silence.libtiff()
+    tags = _tags(data)
+    _refuse_raw(tags)
+    layout = _layout(tags)
+    limits.check(layout.width, layout.height)
+    orientation = valid(tags.get(Tag.ORIENTATION))
+    profile = tags.get(Tag.ICC_PROFILE)
+    profile = profile if isinstance(profile, bytes) else None
+    if layout.bits <= 8 and layout.form == _UINT:
+        image = TiffImagePlugin.TiffImageFile(io.BytesIO(data), "")
+        # Pillow turns pictures itself, also by what XMP says.
+        image.getexif().pop(ExifTags.Base.Orientation, None)
+        _load(image)
+        return Decoded(image=image, orientation=orientation, profile=profile)
+    decoded = _deep(data, tags, layout, limits)
+    decoded.orientation, decoded.profile = orientation, profile
+    return decoded
+
+
+def _tags(data: bytes) -> dict[int, Any]:
+    if data[:4] == b"MM\0+":
+        raise unreadable("the file is a big-endian BigTIFF; save it as TIFF, or as a little-endian BigTIFF")
+    head = io.BytesIO(data)
+    directory = TiffImagePlugin.ImageFileDirectory_v2(data[: 16 if data[2:3] == b"+" else 8])
+    head.seek(directory.next)
+    directory.load(head)
+    return dict(directory)
+
+
+def _refuse_raw(tags: dict[int, Any]) -> None:
+    """Raw files of cameras are TIFF files that begin with a small preview."""
+    if Tag.DNG_VERSION in tags:
+        raise unreadable("the file is a camera's raw file (DNG); develop it, and send a JPEG, PNG or TIFF")
+    if int(tags.get(Tag.SUBFILE_TYPE, 0)) & 1 and Tag.SUB_IFDS in tags:
+        raise unreadable(
+            "the file begins with a preview, as a camera's raw file (NEF, ARW) does; develop it, and send a JPEG, PNG "
+            "or TIFF"
+        )
+
+
+def _layout(tags: dict[int, Any]) -> _Layout:
+    width, height = tags.get(Tag.WIDTH), tags.get(Tag.HEIGHT)
+    if not isinstance(width, int) or not isinstance(height, int):
+        raise unreadable("the TIFF file is damaged: it states no size")
+    compression = int(tags.get(Tag.COMPRESSION, 1))
+    bits = tuple(tags.get(Tag.BITS, (1,)))
+    forms = tuple(tags.get(Tag.SAMPLE_FORMAT, (_UINT,)))
+    photometric = int(tags.get(Tag.PHOTOMETRIC, _WHITE_IS_ZERO))
+    samples = int(tags.get(Tag.SAMPLES, 3 if compression in (6, 7) and photometric in (_RGB, 6) else 1))
+    if not 1 <= samples <= _MAX_SAMPLES or not bits or not forms:
+        raise unreadable(f"the TIFF file states {samples} samples a pixel of {bits} bits")
+    bits, forms = bits[:samples], forms[:samples]
+    if len(set(bits)) > 1 or len(set(forms)) > 1:
+        raise unreadable(
+            f"the TIFF file has samples of different types ({', '.join(map(str, bits))} bits); "
+            "save it with one type, such as 8 or 16 bits a sample"
+        )
+    # 4: undefined, which is what older programs write for unsigned samples.
+    return _Layout(
+        width=width,
+        height=height,
+        samples=samples,
+        bits=bits[0],
+        form=_UINT if forms[0] == 4 else forms[0],
+        photometric=photometric,
+        extra=tuple(tags.get(Tag.EXTRA_SAMPLES, ())),
+        is_planar=int(tags.get(Tag.PLANAR, 1)) == 2 and samples > 1,
+        compression=compression,
+    )
+
+
+def _deep(data: bytes, tags: dict[int, Any], layout: _Layout, limits: Limits) -> Decoded:
+    is_packed = layout.form == _UINT and layout.bits in _PACKED_BITS
+    code = _TYPES.get((layout.form, layout.bits))
+    if code is None and not is_packed:
+        kind = {_INT: "signed", _FLOAT: "floating-point", 5: "complex", 6: "complex"}.get(layout.form, "unsigned")
+        raise unreadable(
+            f"the TIFF file has {kind} samples of {layout.bits} bits, which are not read; "
+            "save it with 8, 16 or 32 bits a sample"
+        )
+    if layout.compression not in _COMPRESSIONS:
+        name = _OTHER_COMPRESSIONS.get(layout.compression, f"kind {layout.compression}")
+        raise unreadable(
+            f"the TIFF file has {layout.bits} bits a sample and is compressed as {name}; "
+            "save it uncompressed, or with LZW or deflate"
+        )
+    colours = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _CMYK: 4}.get(layout.photometric)
+    if colours is None or layout.samples < colours:
+        name = _PHOTOMETRIC.get(layout.photometric, f"photometric interpretation {layout.photometric}")
+        raise unreadable(
+            f"the TIFF file has {layout.bits} bits a sample and {name} with {layout.samples} samples a pixel; "
+            "save it as grey or RGB, or with 8 bits a sample"
+        )
+    limits.check_bytes(layout.width * layout.height * layout.samples * max(2, layout.bits // 8))
+    big_endian = data[:2] == b"MM"
+    dtype = np.dtype("u2" if code is None else code)
+    samples = _samples(data, tags, layout, dtype, big_endian)
+    extra = layout.extra or ((_UNASSOCIATED,) if layout.photometric == _RGB and layout.samples == 4 else ())
+    alpha = None
+    picture = samples[..., :colours] if colours > 1 else samples[..., 0]
+    if layout.samples > colours and extra[:1] in ((_ASSOCIATED,), (_UNASSOCIATED,)):
+        alpha = samples[..., colours]
+        if extra[0] == _ASSOCIATED:
+            picture = _unassociated(picture, alpha)
+    white = (1 << layout.bits) - 1 if is_packed else None
+    if layout.photometric == _CMYK:
+        if dtype != np.uint16:
+            raise unreadable(f"the TIFF file is CMYK of {layout.bits} bits a sample; save it with 8 or 16, or as RGB")
+        inks = (picture >> (layout.bits - 8 if is_packed else 8)).astype(np.uint8)
+        return Decoded(image=Image.fromarray(np.ascontiguousarray(inks), "CMYK"))
+    return Decoded(levels=Levels(picture, white, layout.photometric == _WHITE_IS_ZERO), alpha=alpha)
+
+
+def _samples(
+    data: bytes, tags: dict[int, Any], layout: _Layout, dtype: np.dtype[Any], big_endian: bool
+) -> NDArray[Any]:
+    """All samples, HxWxS."""
+    stored = 1 if layout.is_planar else layout.samples
+    planes = []
+    for plane in range(layout.samples if layout.is_planar else 1):
+        if plane > 3:
+            break  # no colour and no transparency
+        rows, block = _bytes(data, tags, layout, plane)
+        predictor = int(tags.get(Tag.PREDICTOR, 1))
+        if layout.compression in (1, 32773):
+            predictor = 1  # as libtiff: these have none, whatever the tag says
+        if layout.bits in _PACKED_BITS:
+            if predictor != 1:
+                raise unreadable(f"the TIFF file has {layout.bits} bits a sample with a predictor; save it without")
+            values = _unpacked(rows, layout.bits)
+        else:
+            values = undo(rows, dtype, big_endian, predictor, stored, block * stored)
+        planes.append(values[:, : layout.width * stored].reshape(layout.height, layout.width, stored))
+    return planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2)
+
+
+def _bytes(data: bytes, tags: dict[int, Any], layout: _Layout, plane: int) -> tuple[NDArray[np.uint8], int]:
+    """Decompressed bytes of a plane, a row for each of the picture; and the pixels after which a row begins anew."""
+    is_tiled = Tag.TILE_OFFSETS in tags
+    block = int(tags.get(Tag.TILE_WIDTH, 0)) if is_tiled else layout.width
+    block_height = int(tags.get(Tag.TILE_HEIGHT, 0)) if is_tiled else int(tags.get(Tag.ROWS_PER_STRIP, 2**32 - 1))
+    if block <= 0 or block_height <= 0:
+        raise unreadable("the TIFF file is damaged: its tiles have no size")
+    across, down = -(-layout.width // block), -(-layout.height // block_height)
+    places = tuple(tags.get(Tag.TILE_OFFSETS if is_tiled else Tag.STRIP_OFFSETS, ()))
+    sizes = tuple(tags.get(Tag.TILE_SIZES if is_tiled else Tag.STRIP_SIZES, ()))
+    first, last = plane * across * down, (plane + 1) * across * down
+    if len(places) < last or len(sizes) < last:
+        raise unreadable("the TIFF file is damaged or incomplete: strips or tiles are missing")
+    if any(place + size > len(data) for place, size in zip(places[first:last], sizes[first:last], strict=True)):
+        raise unreadable("the TIFF file is damaged or incomplete: strips or tiles end behind its end")
+    row_bits = block * (1 if layout.is_planar else layout.samples) * layout.bits
+    row_bytes = -(-row_bits // 8)
+    shown: dict[Tag, int | Sequence[int]] = {
+        Tag.WIDTH: row_bytes * across,
+        Tag.HEIGHT: layout.height,
+        Tag.BITS: 8,
+        Tag.COMPRESSION: layout.compression,
+        Tag.PHOTOMETRIC: _BLACK_IS_ZERO,
+        Tag.FILL_ORDER: int(tags.get(Tag.FILL_ORDER, 1)),
+        Tag.SAMPLES: 1,
+        Tag.TILE_OFFSETS if is_tiled else Tag.STRIP_OFFSETS: places[first:last],
+        Tag.TILE_SIZES if is_tiled else Tag.STRIP_SIZES: sizes[first:last],
+    }
+    if is_tiled:
+        shown |= {Tag.TILE_WIDTH: row_bytes, Tag.TILE_HEIGHT: block_height}
+    else:
+        shown |= {Tag.ROWS_PER_STRIP: min(block_height, layout.height)}
+    image = TiffImagePlugin.TiffImageFile(io.BytesIO(write(data, shown)), "")
+    _load(image)
+    return np.asarray(image), block
+
+
+def _load(image: ImageFile.ImageFile) -> None:
+    try:
+        image.load()
+    except OSError as error:
+        if str(error).startswith("decoder error"):  # libtiff told more, but only in a line on the standard error
+            raise unreadable("the TIFF file is damaged or incomplete: its strips cannot be decompressed") from error
+        raise
+
+
+def _unpacked(rows: NDArray[np.uint8], bits: int) -> NDArray[np.uint16]:
+    """Samples that lie without gaps between them, the most significant bit first."""
+    count = rows.shape[1] * 8 // bits
+    samples = np.empty((rows.shape[0], count), np.uint16)
+    weights = (1 << np.arange(bits - 1, -1, -1)).astype(np.uint16)
+    for row in range(rows.shape[0]):  # a row at a time: eight times the memory
+        ones = np.unpackbits(rows[row])[: count * bits].reshape(count, bits)
+        samples[row] = ones @ weights
+    return samples
+
+
+def _unassociated(colours: NDArray[Any], alpha: NDArray[Any]) -> NDArray[Any]:
+    """Colours that are not multiplied by their transparency any more."""
+    largest = 1.0 if alpha.dtype.kind == "f" else float(np.iinfo(alpha.dtype).max)
+    shares = alpha.astype(np.float64) / largest
+    shares = shares if colours.ndim == 2 else shares[..., None]
+    restored: NDArray[Any] = np.divide(colours, shares, out=np.zeros(colours.shape), where=shares > 0)
+    if colours.dtype.kind != "f":
+        restored = restored.round().clip(0, np.iinfo(colours.dtype).max)
+    return restored.astype(colours.dtype)
