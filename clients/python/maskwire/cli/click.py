@@ -27,7 +27,9 @@ quit         or Ctrl-D"""
 _WORDS = ("box", "clear", "help", "new", "quit", "redo", "save", "undo")
 
 
-def run(image: str, *, image_id: str | None, model: str, output: Path | None, connection: dict[str, Any]) -> None:
+def run(
+    image: str, *, image_id: str | None, model: str, stretch: str, output: Path | None, connection: dict[str, Any]
+) -> None:
     if image == "-":
         raise InvalidRequest("standard input is where the clicks come from; give a file", "BAD_IMAGE", "image")
     source = inputs.read(image)
@@ -35,7 +37,7 @@ def run(image: str, *, image_id: str | None, model: str, output: Path | None, co
     output = output or Path(f"{source.stem}.overlay.png")
     with (
         Client(**connection) as client,
-        client.session(inputs.embedded(client, source, image_id, model)[0]) as session,
+        client.session(inputs.embedded(client, source, image_id, model, stretch)[0]) as session,
     ):
         ready = session.image
         console.print(f"{image}: {ready.width_px}x{ready.height_px} px, model {ready.model}", highlight=False)

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -14,12 +14,15 @@ from maskwire.cli import inputs
 from maskwire.cli.inputs import Input
 from maskwire.client import Client
 from maskwire.errors import InvalidRequest, MaskwireError
+from maskwire.pictures import Stretch
 from maskwire.results import EmbeddedImage
 
 _IMAGES_AT_ONCE = 16
 
 
-def run(paths: Sequence[str], *, image_id: str | None, model: str, connection: dict[str, Any], as_json: bool) -> None:
+def run(
+    paths: Sequence[str], *, image_id: str | None, model: str, stretch: str, connection: dict[str, Any], as_json: bool
+) -> None:
     sources = _sources(paths)
     if image_id is not None and len(sources) != 1:
         raise InvalidRequest(f"--image-id names one image, but {len(sources)} were found", "BAD_IMAGE_ID", "--image-id")
@@ -40,8 +43,10 @@ def run(paths: Sequence[str], *, image_id: str | None, model: str, connection: d
 
         def embed(source: Input) -> EmbeddedImage | MaskwireError:
             try:
-                name = image_id or inputs.content_name(source.image)
-                return client.embed(source.image, name, model=model, bulk=len(sources) > 1)
+                name = image_id or inputs.content_name(source.image, stretch)
+                return client.embed(
+                    source.image, name, model=model, bulk=len(sources) > 1, stretch=cast(Stretch, stretch)
+                )
             except MaskwireError as error:
                 return error
 

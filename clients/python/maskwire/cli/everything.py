@@ -29,6 +29,7 @@ def run(
     *,
     image_id: str | None,
     model: str,
+    stretch: str,
     output: Path,
     arguments: EverythingArguments,
     connection: dict[str, Any],
@@ -48,7 +49,7 @@ def run(
     started = time.perf_counter()
     with Client(**connection) as client, Progress(*columns, console=errors) as progress:
         task = progress.add_task("", total=None, masks=0)
-        name, _ = inputs.embedded(client, source, image_id, model)
+        name, _ = inputs.embedded(client, source, image_id, model, stretch)
         for update in client.generate_masks(name, **arguments):
             progress.update(task, completed=update.done, total=update.total, masks=len(update.masks))
     seconds = time.perf_counter() - started

@@ -15,6 +15,7 @@ from maskwire.cli.options import (
     Model,
     Namespace,
     RetryS,
+    Stretch,
     box,
     connection,
     point,
@@ -59,6 +60,7 @@ def segment(
         str | None, typer.Option(help="Name to store the image under; without IMAGE, the name of a stored image.")
     ] = None,
     model: Model = "",
+    stretch: Stretch = "auto",
     every: Annotated[bool, typer.Option("--all", help="All candidate masks instead of the best.")] = False,
     single: Annotated[bool, typer.Option("--single", help="The model's single mask; for unambiguous prompts.")] = False,
     form: Annotated[
@@ -109,6 +111,7 @@ def segment(
         images or [],
         image_id=image_id,
         model=model,
+        stretch=stretch,
         positive=points or [],
         negative=negative or [],
         boxes=boxes or [],
@@ -126,6 +129,7 @@ def click(
     image: Image,
     image_id: ImageId = None,
     model: Model = "",
+    stretch: Stretch = "auto",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Picture that is written after each click.")
     ] = None,
@@ -150,6 +154,7 @@ def click(
         image,
         image_id=image_id,
         model=model,
+        stretch=stretch,
         output=output,
         connection=connection(encoder, decoder, namespace, retry_s),
     )
@@ -185,6 +190,7 @@ def everything(
     ] = 0,
     image_id: ImageId = None,
     model: Model = "",
+    stretch: Stretch = "auto",
     encoder: Encoder = None,
     decoder: Decoder = None,
     namespace: Namespace = "",
@@ -213,6 +219,7 @@ def everything(
         image,
         image_id=image_id,
         model=model,
+        stretch=stretch,
         output=output,
         arguments={
             "points_per_side": points_per_side,
@@ -235,6 +242,7 @@ def embed(
     ],
     image_id: Annotated[str | None, typer.Option(help="Name for the image; with a single image only.")] = None,
     model: Model = "",
+    stretch: Stretch = "auto",
     encoder: Encoder = None,
     namespace: Namespace = "",
     retry_s: RetryS = 5,
@@ -254,6 +262,7 @@ def embed(
         paths,
         image_id=image_id,
         model=model,
+        stretch=stretch,
         connection={"encoder": encoder, "namespace": namespace, "retry_s": retry_s},
         as_json=as_json,
     )

@@ -4,10 +4,12 @@ import hashlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import cast
 from urllib.parse import unquote, urlsplit
 
 from maskwire.client import Client
 from maskwire.errors import InvalidRequest
+from maskwire.pictures import Stretch
 from maskwire.sources import ImageLike, Source
 
 ENDINGS = (
@@ -64,7 +66,7 @@ def looks_like_file(text: str) -> bool:
     return Path(text).suffix.lower() in ENDINGS or text.startswith(("/", "./", "../", "~")) or len(Path(text).parts) > 1
 
 
-def embedded(client: Client, source: Input, image_id: str | None, model: str) -> tuple[ImageLike, bool]:
+def embedded(client: Client, source: Input, image_id: str | None, model: str, stretch: str) -> tuple[ImageLike, bool]:
     """Embeds an image of the command line, under a name that is the same for the same file.
 
     Args:
@@ -72,22 +74,25 @@ def embedded(client: Client, source: Input, image_id: str | None, model: str) ->
         source: The image.
         image_id: Its name; None derives one from the file's content.
         model: Name of the model; empty for the encoder's default.
+        stretch: How its samples are mapped to 8 bits.
 
     Returns:
         What further calls take as the image, and whether its embedding was stored already.
     """
     if source.is_stored:
-        if model or image_id:
-            option = "--model" if model else "--image-id"
+        if model or image_id or stretch != "auto":
+            option = "--model" if model else "--image-id" if image_id else "--stretch"
             raise InvalidRequest(f"{source.text!r} is stored already; give the image's file", "STORED_IMAGE", option)
         return str(source.image), True
-    found = client.embed(source.image, image_id or content_name(source.image), model=model)
+    name = image_id or content_name(source.image, stretch)
+    found = client.embed(source.image, name, model=model, stretch=cast(Stretch, stretch))
     return found.image_id, found.cached
 
 
-def content_name(image: ImageLike) -> str:
-    """A name for an image that tells its content: the same for equal files."""
-    return f"sha256-{hashlib.sha256(Source(image).read()).hexdigest()}"
+def content_name(image: ImageLike, stretch: str) -> str:
+    """A name for an image that tells its content: the same for equal files that are read equally."""
+    name = f"sha256-{hashlib.sha256(Source(image).read()).hexdigest()}"
+    return name if stretch == "auto" else f"{name}-{stretch}"
 
 
 def _standard_input() -> bytes:

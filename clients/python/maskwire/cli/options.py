@@ -13,6 +13,12 @@ ImageId = Annotated[str | None, typer.Option(help="Name to store the image under
 Model = Annotated[
     str, typer.Option(help="Model to embed the image with; the encoder's default if not given. See 'maskwire status'.")
 ]
+Stretch = Annotated[
+    str,
+    typer.Option(
+        help="How samples of more than 8 bits are mapped to 8: auto, none, range or percentile; see docs/pictures.md."
+    ),
+]
 Encoder = Annotated[
     str | None,
     typer.Option(

@@ -30,6 +30,7 @@ def run(
     *,
     image_id: str | None,
     model: str,
+    stretch: str,
     positive: Sequence[tuple[float, ...]],
     negative: Sequence[tuple[float, ...]],
     boxes: Sequence[tuple[float, ...]],
@@ -67,7 +68,7 @@ def run(
 
         def attempt(job: _Job) -> tuple[Segmented, bool] | MaskwireError:
             try:
-                return _segment(client, job, image_id, model, arguments)
+                return _segment(client, job, image_id, model, stretch, arguments)
             except MaskwireError as error:
                 return error
 
@@ -157,11 +158,11 @@ def _names(sources: Sequence[Input], form: MaskFormat, output: Path | None, is_f
 
 
 def _segment(
-    client: Client, job: _Job, image_id: str | None, model: str, arguments: dict[str, Any]
+    client: Client, job: _Job, image_id: str | None, model: str, stretch: str, arguments: dict[str, Any]
 ) -> tuple[Segmented, bool]:
     """The objects of an image, and whether its embedding was there already."""
     source, objects = job
-    image, cached = inputs.embedded(client, source, image_id, model)
+    image, cached = inputs.embedded(client, source, image_id, model, stretch)
     results = [
         result
         for start in range(0, len(objects), _PROMPTS_AT_ONCE)
