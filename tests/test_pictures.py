@@ -323,6 +323,12 @@ def green_first(profile: bytes) -> bytes:
     return bytes(changed)
 
 
+def test_bytes_of_a_deep_picture_are_not_taken_for_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow's limit is for pixels; a deep TIFF is shown to it as a picture of its bytes."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 63 * 45)
+    np.testing.assert_array_equal(read(tiff(RGB.astype(np.uint16) * 256, photometric="rgb")).pixels, RGB)
+
+
 def test_heic() -> None:
     buffer = io.BytesIO()
     smooth = Image.fromarray(RGB).resize((630, 450)).resize((64, 48))

@@ -52,6 +52,15 @@ _ASSOCIATED, _UNASSOCIATED = 1, 2
 _MAX_SAMPLES = 1024
 
 
+class _File(TiffImagePlugin.TiffImageFile):
+    """A TIFF file whose size was checked already: Pillow's own limit is for pixels, and here they may be bytes."""
+
+    def load_prepare(self) -> None:
+        if self._im is None:
+            self.im = Image.new(self.mode, self._tile_size).im
+        ImageFile.ImageFile.load_prepare(self)
+
+
 @dataclass
 class _Layout:
     """How the first picture's samples lie in the file.
@@ -94,7 +103,7 @@ def read(data: bytes, limits: Limits) -> Decoded:
     profile = tags.get(Tag.ICC_PROFILE)
     profile = profile if isinstance(profile, bytes) else None
     if layout.bits <= 8 and layout.form == _UINT:
-        image = TiffImagePlugin.TiffImageFile(io.BytesIO(data), "")
+        image = _File(io.BytesIO(data), "")
         # Pillow turns pictures itself, also by what XMP says.
         image.getexif().pop(ExifTags.Base.Orientation, None)
         _load(image)
@@ -253,7 +262,7 @@ def _bytes(data: bytes, tags: dict[int, Any], layout: _Layout, plane: int) -> tu
         shown |= {Tag.TILE_WIDTH: row_bytes, Tag.TILE_HEIGHT: block_height}
     else:
         shown |= {Tag.ROWS_PER_STRIP: min(block_height, layout.height)}
-    image = TiffImagePlugin.TiffImageFile(io.BytesIO(write(data, shown)), "")
+    image = _File(io.BytesIO(write(data, shown)), "")
     _load(image)
     return np.asarray(image), block
 
