@@ -1,6 +1,7 @@
 """Training of the demo model: the same arithmetic as sam2's, reproducible, on data that is kept apart."""
 
 import json
+import zipfile
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -14,17 +15,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from maskwire_encoder import checkpoints
 
-from training.demo import evaluate, pack
-from training.demo.asker import Answer, bounds, centre, correction, iou
+from training.demo import evaluate, pack, regions
+from training.demo.asker import Answer, bounds, iou
 from training.demo.batches import Batch, Batches
+from training.demo.clicks import centre, correction
 from training.demo.curriculum import STAGES, Stage
+from training.demo.damage import damaged
 from training.demo.decoder import FOREGROUND, PAD
 from training.demo.heldout import COMPOSED, cases
 from training.demo.loop import run
+from training.demo.losses import overlap
 from training.demo.network import Network, source
 from training.demo.objective import objective
 from training.demo.order import unorder
 from training.demo.prompts import Prompts, pick, pixels
+from training.demo.shapes import patchwork
 from training.demo.state import State
 from training.demo.train import main as train
 
@@ -123,6 +128,42 @@ def test_the_evaluations_clicks_are_in_the_deepest_error(seed: int) -> None:
         assert correction(target, target) == ((x, y), FOREGROUND)
 
 
+def test_some_corrective_clicks_are_in_the_middle_of_the_error(
+    batches: Batches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.demo.prompts.CENTRED", 1.0)
+    torch.manual_seed(1)
+    batch = batches[2]
+    prompts, guess = Prompts(batch, SIZE), torch.randn(batch.targets.shape)
+    prompts.correct(guess)
+    masks, targets = (
+        unorder(part[..., None], SIZE // 4, SIZE // 4, 8)[..., 0].numpy() for part in (guess > 0, batch.targets > 0.5)
+    )
+    for index, (mask, target) in enumerate(zip(masks, targets, strict=True)):
+        if target.any():
+            place, label = correction(mask, target)
+            assert tuple(prompts.points[index, -1].long().tolist()) == tuple(
+                4 * at + rest for at, rest in zip(place, (prompts.points[index, -1] % 4).long().tolist(), strict=True)
+            )
+            assert int(prompts.labels[index, -1]) == label
+
+
+def test_damage_is_within_and_near_the_object(batches: Batches) -> None:
+    torch.manual_seed(0)
+    where, overlaps = pixels(SIZE, CPU), []
+    for number in range(20):
+        batch = batches[number]
+        mask, inside = damaged(batch.targets, batch.boxes, where) > 0, batch.targets > 0.5
+        low, high = batch.boxes[:, None, :2], batch.boxes[:, None, 2:]
+        far = ((where < low - (high - low) / 2) | (where > high + (high - low) / 2)).any(2)
+        sure = damaged(batch.targets, batch.boxes, where)[far]
+        assert not mask[far].any() or float(sure.max()) < 3  # nothing but the logits' noise
+        overlaps += overlap(mask, inside).tolist()
+    assert 0.4 < np.mean(overlaps) < 0.9
+    assert min(overlaps) < 0.4
+    assert max(overlaps) > 0.9
+
+
 def test_a_place_is_picked_within_its_region() -> None:
     regions = torch.rand(50, 30) > 0.8
     regions[0] = False
@@ -212,21 +253,95 @@ def test_packed_masks_are_the_annotations(data: Path) -> None:
         assert iou(photo.mask(0), bright) > 0.9
 
 
+def photographs(folder: Path, files: list[str]) -> Path:
+    """A folder of annotations of one square on each of some pictures, whose paths lead from the folder."""
+    folder.mkdir(exist_ok=True)
+    square = [10, 10, 30, 10, 30, 30, 10, 30]
+    images = [{"id": index, "file_name": name, "width": 120, "height": 90} for index, name in enumerate(files)]
+    annotations = [{"image_id": index, "segmentation": [square]} for index in range(len(files))]
+    (folder / "annotations.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+    return folder
+
+
+def packed(path: Path, held_out: bool) -> dict[str, set[bytes]]:
+    """The pictures of one part, by source and kind."""
+    part = pack.Pack.load(path, held_out)
+    found = {source: {photo.pixels.tobytes() for photo in photos} for source, photos in part.photos.items()}
+    return found | {"backgrounds": {pixels.tobytes() for pixels in part.backgrounds}}
+
+
+def test_a_picture_of_several_folders_is_held_out_from_all(data: Path, tmp_path: Path) -> None:
+    backgrounds = data.parent / "backgrounds"
+    beside = [f"../backgrounds/{number}.jpg" for number in range(9)]
+    (tmp_path / "backgrounds").symlink_to(backgrounds)
+    people = photographs(tmp_path / "people", beside[4:])
+    regions = photographs(tmp_path / "regions", beside)
+    out = tmp_path / "data.zip"
+    counts = pack.write(out, [people, regions], [tmp_path / "backgrounds"], [], hold_out=["2.jpg"])
+    assert list(counts.values()) == [5, 9, 9]
+    with zipfile.ZipFile(out) as file:
+        assert len(file.namelist()) == 1 + 9  # each picture is stored once
+    trained, held_out = packed(out, held_out=False), packed(out, held_out=True)
+    kept = set().union(*held_out.values())
+    expected = {pack.read((backgrounds / f"{number}.jpg").read_bytes()).tobytes() for number in (0, 2, 4)}
+    assert kept == expected  # people's first, the one that is named, and regions' first
+    assert not kept & set().union(*trained.values())
+    assert [len(held_out[name]) for name in ("people", "regions", "backgrounds")] == [1, 3, 3]
+    assert [len(trained[name]) for name in ("people", "regions", "backgrounds")] == [4, 6, 6]
+    with pytest.raises(SystemExit, match=r"no picture '2\.jpeg'; did you mean"):
+        pack.write(out, [people], [], [], hold_out=["2.jpeg"])
+
+
+def test_regions_of_photographs_are_what_is_well_bounded(tmp_path: Path) -> None:
+    random = np.random.default_rng(3)
+    rgb = np.full((240, 320, 3), (60, 90, 60), np.uint8)
+    discs = [np.zeros(rgb.shape[:2], np.uint8) for _ in range(2)]
+    for disc, x, colour in zip(discs, (90, 230), ((200, 60, 50), (60, 80, 210)), strict=True):
+        cv2.circle(disc, (x, 120), 45, 1, -1)
+        rgb[disc > 0] = colour
+    rgb = np.clip(rgb + random.normal(0, 2, rgb.shape), 0, 255).astype(np.uint8)
+    found = regions.regions(rgb)
+    assert [max(iou(mask, disc > 0) for mask in found) > 0.95 for disc in discs] == [True, True]
+    assert all(iou(one, other) < 0.8 for index, one in enumerate(found) for other in found[:index])
+    assert regions.regions(np.full((100, 100, 3), 128, np.uint8)) == []
+
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    cv2.imwrite(str(folder / "discs.png"), rgb[..., ::-1])
+    assert regions.write([folder], tmp_path / "regions", processes=1) == len(found)
+    pack.write(tmp_path / "data.zip", [tmp_path / "regions"], [], [])
+    (photo,) = pack.Pack.load(tmp_path / "data.zip", held_out=True).photos["regions"]
+    assert np.array_equal(photo.pixels, rgb)
+    assert np.array_equal(photo.mask(0), found[0])
+
+
+def test_a_patchwork_is_of_all_its_surfaces() -> None:
+    surfaces = [np.full((96, 96, 3), value, np.float32) for value in (0, 100, 200)]
+    made = patchwork(surfaces, np.random.default_rng(0))
+    assert {0, 100, 200} <= set(np.unique(made))
+    assert patchwork(surfaces[:1], np.random.default_rng(0)) is surfaces[0]
+
+
 def test_missing_data_is_told() -> None:
     with pytest.raises(SystemExit, match=r"training\.demo\.pack"):
         pack.Pack.load(Path("nowhere.zip"), held_out=False)
 
 
 def test_evaluating_the_sample(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    out = tmp_path / "scores"
+    options = ["--composed", "0", "--objects", "1", "--sources", "coco", "nuclei", "--json", str(out)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", ["evaluate", "--composed", "3", "--objects", "1", "--json", str(tmp_path / "scores")])
+        patch.setattr("sys.argv", ["evaluate", *options])
         evaluate.main()
     printed = capsys.readouterr().out
-    assert "| composed | " in printed
+    assert "| coco | 1 | " in printed
+    assert f"| {evaluate.ALL} | 2 | " in printed
     assert "Mean absolute error" in printed
-    scores = json.loads((tmp_path / "scores").read_text())
-    assert set(scores) > {COMPOSED}
-    assert all(0 <= row[column] <= 1 for row in scores.values() for column in evaluate.COLUMNS[:-1])
+    ((weights, scores),) = json.loads(out.read_text()).items()
+    assert weights == "the package's weights"
+    assert list(scores) == ["coco", "nuclei", evaluate.ALL]
+    for row in scores.values():
+        assert all(0 <= row[column] <= 1 for column in (*evaluate.COLUMNS[:-1], *evaluate.CURVE))
 
 
 class Knowing:
@@ -255,7 +370,34 @@ def test_evaluation_counts_right(data: Path) -> None:
     assert all(np.array_equal(one.rgb, other.rgb) for one, other in zip(held_out, again, strict=True))
     scores = evaluate.evaluate(Knowing(), held_out)  # type: ignore[arg-type]
     for name in ("photos", COMPOSED):
-        assert scores.summary()[name] == dict.fromkeys(evaluate.COLUMNS, 1.0)
-    assert scores.table().splitlines()[2] == "| photos | 2 | " + " | ".join(["1.00"] * 6) + " |"
+        answered = {column: scores.summary()[name][column] for column in (*evaluate.COLUMNS, *evaluate.CURVE)}
+        assert 0 < answered.pop("box filled") < 1
+        assert 0 < answered.pop("ellipse") < 1
+        assert set(answered.values()) == {1.0}
+    ellipse = scores.summary()["photos"]["ellipse"]
+    assert ellipse > 0.9  # its objects are discs
+    filled = scores.summary()["photos"]["box filled"]
+    assert (
+        scores.table().splitlines()[2]
+        == f"| photos | 2 | 1.000 | 1.000 | 1.000 | {filled:.3f} | {ellipse:.3f} | 1.000 |"
+    )
+    assert scores.table().splitlines()[-1].startswith(f"| {evaluate.ALL} | 4 | 1.000 ")
+    assert scores.curve().splitlines()[2] == "| photos | 2 | " + " | ".join(["1.000"] * 10) + " |"
     assert "| 0.0 to 0.2 | 4 | 0.10 | 0.00 |" in scores.calibration()
     assert "| 0.8 to 1.0 | 20 | 0.98 | 1.00 |" in scores.calibration()
+
+
+def test_the_figures_of_boxes_without_a_model() -> None:
+    box, shape = (10, 20, 50, 40), (60, 80)
+    filled, ellipse = evaluate.filled(box, shape), evaluate.ellipse(box, shape)
+    assert filled.sum() == 800
+    assert bounds(filled) == bounds(ellipse) == box
+    assert not (ellipse & ~filled).any()
+    assert ellipse.sum() == pytest.approx(800 * np.pi / 4, rel=0.02)
+    assert np.array_equal(ellipse[20:40, 10:50], ellipse[20:40, 10:50][::-1, ::-1])
+    assert iou(evaluate.filled((0, 0, 80, 60), shape), np.ones(shape, bool)) == 1
+
+
+def test_a_source_that_is_not_there_is_named(data: Path) -> None:
+    with pytest.raises(SystemExit, match="no source 'photso'; did you mean 'photos'"):
+        list(cases(pack.Pack.load(data, held_out=True), composed=0, objects=1, sources=["photso"]))

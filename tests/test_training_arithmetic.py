@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from maskwire_encoder import checkpoints
 from torch.nn import functional as F
 
+from training.demo.average import mean
 from training.demo.decoder import BACKGROUND, CORNER_1, CORNER_2, EMPTY, FOREGROUND, PAD, decode, places
-from training.demo.export import average, export
+from training.demo.export import export
 from training.demo.forward import encode
 from training.demo.network import Network, source
 from training.demo.order import order, unorder
@@ -113,6 +114,20 @@ def test_a_mask_counts_only_where_there_is_one() -> None:
     assert float((mixed.logits[0] - plain.logits[0]).abs().max()) > 1e-3
 
 
+def test_the_mean_of_weights_counts_each_file_once(tmp_path: Path) -> None:
+    made, files = network(4, 512), [tmp_path / "one.safetensors", tmp_path / "two.safetensors"]
+    stored = made.no_mem_embed.detach().half().float()
+    export(made, files[0])
+    with torch.no_grad():
+        made.no_mem_embed.mul_(4)
+    export(made, files[1])
+    torch.testing.assert_close(mean(files).no_mem_embed.detach(), 2.5 * stored, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(mean([files[0], *files]).no_mem_embed.detach(), 2 * stored, atol=1e-3, rtol=1e-3)
+    export(network(5, 512), tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match=r"other\.safetensors .* different random weights"):
+        mean([files[0], tmp_path / "other.safetensors"])
+
+
 def test_exported_weights_are_those_that_were_trained(tmp_path: Path) -> None:
     made = network(4, 512)
     export(made, tmp_path / "demo.safetensors")
@@ -123,13 +138,6 @@ def test_exported_weights_are_those_that_were_trained(tmp_path: Path) -> None:
     again = Network(128)
     again.load(tmp_path / "demo.safetensors")
     assert torch.equal(again.fourier, made.fourier)
-    before = made.no_mem_embed.detach().clone()
-    with torch.no_grad():
-        made.no_mem_embed.mul_(3)
-    average(made, tmp_path / "demo.safetensors")
-    torch.testing.assert_close(made.no_mem_embed, 2 * before, atol=1e-3, rtol=1e-3)
-    with pytest.raises(ValueError, match="same beginning"):
-        average(network(5, 512), tmp_path / "demo.safetensors")
     with torch.no_grad():
         made.no_mem_embed.fill_(1e6)
     with pytest.raises(ValueError, match="no_mem_embed"):

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from maskwire_encoder import checkpoints
@@ -12,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from training.demo.decoder import BACKGROUND, CORNER_1, CORNER_2, FOREGROUND, PAD
+from training.demo.clicks import Mask, centre, correction
+from training.demo.decoder import CORNER_1, CORNER_2, FOREGROUND, PAD
 from training.demo.network import source
 
-Mask = NDArray[np.bool_]
 Pixels = list[tuple[int, int]]
 
 
@@ -87,26 +86,6 @@ class Asker:
         )
         masks = F.interpolate(logits, self._shape, mode="bilinear", align_corners=False)[0] > 0
         return Answer(masks.numpy(), scores[0].numpy(), logits[0].clamp(-32, 32).numpy())
-
-
-def centre(mask: Mask) -> tuple[int, int]:
-    """x, y of the pixel of a mask that is farthest from its border and the picture's."""
-    return _deepest(mask)[0]
-
-
-def correction(mask: Mask, target: Mask) -> tuple[tuple[int, int], int]:
-    """The next click and its label: the deepest pixel of what is missing or too much, as SAM is evaluated."""
-    missing, missing_depth = _deepest(target & ~mask)
-    surplus, surplus_depth = _deepest(mask & ~target)
-    if missing_depth == surplus_depth == 0:
-        return centre(target), FOREGROUND
-    return (missing, FOREGROUND) if missing_depth >= surplus_depth else (surplus, BACKGROUND)
-
-
-def _deepest(mask: Mask) -> tuple[tuple[int, int], float]:
-    depth = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
-    y, x = np.unravel_index(int(depth.argmax()), depth.shape)
-    return (int(x), int(y)), float(depth[y, x])
 
 
 def bounds(mask: Mask) -> tuple[int, int, int, int]:

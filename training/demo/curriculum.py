@@ -36,7 +36,7 @@ class Stage:
 STAGES = (
     Stage("find", 128, 24, 2, 1500, 6e-4, easy=1.0, real=0.0, corrections=0.5),
     Stage("simple", 128, 24, 2, 1500, 5e-4, easy=0.8, real=0.3, corrections=0.5),
-    Stage("scenes", 224, 16, 3, 2800, 3e-4, easy=0.1, real=0.5, corrections=1.0),
-    Stage("large", 448, 4, 4, 1700, 1.5e-4, easy=0.1, real=0.5, corrections=1.0),
-    Stage("full", 512, 2, 6, 1600, 1e-4, easy=0.12, real=0.6, corrections=2.5),
+    Stage("scenes", 224, 8, 8, 5000, 3e-4, easy=0.1, real=0.6, corrections=1.5),
+    Stage("large", 448, 2, 8, 3000, 1.5e-4, easy=0.1, real=0.6, corrections=1.5),
+    Stage("full", 512, 2, 8, 2000, 1e-4, easy=0.1, real=0.65, corrections=2.0),
 )

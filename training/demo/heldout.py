@@ -1,9 +1,10 @@
 """Pictures that training never saw, with objects to find on them."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from maskwire.suggest import no_such
 from numpy.typing import NDArray
 
 from training.demo.pack import Pack
@@ -24,15 +25,24 @@ class Case:
     prominent: bool
 
 
-def cases(pack: Pack, composed: int, objects: int) -> Iterator[Case]:
+def cases(pack: Pack, composed: int, objects: int, sources: Collection[str] | None = None) -> Iterator[Case]:
     """All photographs of a held-out pack by source, and scenes composed of its parts.
 
     Args:
         pack: What is held out.
         composed: How many scenes to compose; scene n is always the same.
         objects: Objects of a picture that count at most, the largest.
+        sources: Photographs of these sources only, in place of all.
+
+    Raises:
+        SystemExit: The pack has no photographs of one of the sources.
     """
+    for source in sources or ():
+        if source not in pack.photos:
+            raise SystemExit(f"error: {no_such('source', source, pack.photos)}")
     for source, photos in pack.photos.items():
+        if sources and source not in sources:
+            continue
         for photo in photos:
             every = [photo.mask(index) for index in range(len(photo.masks))]
             masks = _largest(every, objects)

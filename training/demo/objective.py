@@ -14,13 +14,25 @@ from training.demo.prompts import Prompts
 KEPT_MASKS = 0.85
 """Share of corrective clicks that come with the previous mask, as they do in use."""
 
+CORRECTED = 1.5
+"""Weight of the loss after corrections beside that of the first prompt."""
+
+MENDED = 0.4
+"""Share of objects whose first correction is of a damaged target in place of the model's own mask."""
+
+EARLIER = 5
+"""Fewer clicks than this are added at once, on half the batches, before masks are corrected one click at a time."""
+
 
 def objective(network: Network, batch: Batch, corrections: float) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss of a first prompt and of corrective clicks for each object.
 
     First: of three candidates the best counts (a click may mean a part or the whole), and the single mask more the less
     ambiguous the prompt is. Then `corrections` clicks on average, up to five; only the last of them has a gradient,
-    so that masks are corrected at any depth for the price of one.
+    so that masks are corrected at any depth for the price of one. They correct the model's own mask or, for some
+    objects, a damaged target: its own mistakes alone teach that the object is another than it thought, damaged targets
+    alone that the mask was nearly right. On half the batches earlier clicks are known without having been answered
+    one by one, so that long prompts are cheap.
 
     Returns:
         The loss; IoU by kind of prompt.
@@ -46,6 +58,11 @@ def objective(network: Network, batch: Batch, corrections: float) -> tuple[Tenso
     }
     count = int((torch.rand(()) * 2 * corrections).round().clamp(max=5))
     mask = logits[every, chosen].detach()
+    if count:
+        mended = torch.rand(len(mask), 1, device=mask.device) < MENDED
+        mask = torch.where(mended, prompts.damaged(), mask)
+        for _ in range(int(torch.randint(1 - EARLIER, EARLIER, ()))):
+            prompts.correct(prompts.damaged())
     for index in range(count):
         prompts.correct(mask)
         kept = torch.rand(len(mask), device=mask.device) < KEPT_MASKS
@@ -56,6 +73,6 @@ def objective(network: Network, batch: Batch, corrections: float) -> tuple[Tenso
         mask = logits[:, 0].detach()
         if last:
             losses, iou = mask_loss(logits, batch.targets)
-            loss = loss + losses.mean() + (decoded.iou[:, :1].float() - iou).square().mean()
+            loss = loss + CORRECTED * losses.mean() + (decoded.iou[:, :1].float() - iou).square().mean()
             told[f"+{count}"] = iou[:, 0]
     return loss, told

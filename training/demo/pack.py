@@ -3,21 +3,27 @@
     python -m training.demo.pack --photos DATA/coco DATA/facade DATA/food DATA/nuclei \\
         --backgrounds DATA/backgrounds --cutouts CUTOUTS --out demo-data.zip
 
-Each folder of --photos holds annotations.json (COCO's format: polygons or RLE) and the pictures, also in images/.
-Backgrounds and cut-outs are folders of pictures; cut-outs have an alpha channel. Every eighth photograph of a folder,
-and every eighth background and cut-out, is held out: training never sees it, evaluation sees nothing else.
+Each folder of --photos holds annotations.json (COCO's format: polygons or RLE) and the pictures, also in images/ or
+wherever `file_name` leads from there. Backgrounds and cut-outs are folders of pictures; cut-outs have an alpha channel.
+
+Every eighth picture of a folder is held out: training never sees it, evaluation sees nothing else. A picture that
+several folders name (a photograph with objects, with regions, as a background) is stored once and belongs to one part
+only, as the first of these folders has it: name folders whose masks are annotated by people before derived ones.
+--hold-out names further pictures to keep from training, such as those that examples show.
 """
 
 import argparse
 import json
 import zipfile
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+from maskwire.suggest import no_such
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
@@ -61,12 +67,13 @@ class Pack:
         """
         if not path.is_file():
             raise SystemExit(f"error: no packed data at {path}: make it with python -m training.demo.pack --help")
-        pack = cls()
+        pack, pictures = cls(), dict[str, NDArray[np.uint8]]()
         with zipfile.ZipFile(path) as file:
             for entry in json.loads(file.read("index.json")):
                 if entry["held_out"] != held_out:
                     continue
-                pixels = read(file.read(entry["file"]))
+                name = entry["file"]
+                pixels = pictures[name] = pictures[name] if name in pictures else read(file.read(name))
                 if entry["kind"] == "photo":
                     pack.photos[entry["source"]].append(Photo(entry["source"], pixels, entry["masks"]))
                 elif entry["kind"] == "background":
@@ -74,6 +81,11 @@ class Pack:
                 else:
                     pack.cutouts.append(_fit(pixels, CUTOUT_PX))
         return pack
+
+
+def find(folder: Path) -> list[Path]:
+    """All pictures in a folder and below it."""
+    return sorted(path for path in folder.rglob("*") if path.suffix in (".jpg", ".png", ".webp"))
 
 
 def read(encoded: bytes) -> NDArray[np.uint8]:
@@ -101,7 +113,7 @@ def _photos(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
     for image in (image for image in document["images"] if image["id"] in masks):
         height, width = image["height"], image["width"]
         beside, inside = folder / image["file_name"], folder / "images" / image["file_name"]
-        encoded = [_rle(segmentation, height, width) for segmentation in masks[image["id"]]]
+        encoded = [rle(segmentation, height, width) for segmentation in masks[image["id"]]]
         entry = {"kind": "photo", "source": folder.name, "masks": encoded}
         found.append((beside if beside.is_file() else inside, entry | {k: image[k] for k in _TOLD if k in image}))
     return found
@@ -110,7 +122,8 @@ def _photos(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
 _TOLD = ("license", "flickr_url")  # attribution, kept in the index
 
 
-def _rle(segmentation: Any, height: int, width: int) -> dict[str, Any]:
+def rle(segmentation: Any, height: int, width: int) -> dict[str, Any]:
+    """COCO's segmentation of any kind (polygons, RLE with or without compression) as compressed RLE for JSON."""
     if isinstance(segmentation, list):
         segmentation = coco.merge(coco.frPyObjects(segmentation, height, width))
     elif isinstance(segmentation["counts"], list):
@@ -120,30 +133,66 @@ def _rle(segmentation: Any, height: int, width: int) -> dict[str, Any]:
 
 
 def _pictures(folder: Path, kind: str) -> list[tuple[Path, dict[str, Any]]]:
-    files = sorted(path for path in folder.rglob("*") if path.suffix in (".jpg", ".png", ".webp"))
-    return [(path, {"kind": kind, "source": folder.name}) for path in files]
+    return [(path, {"kind": kind, "source": folder.name}) for path in find(folder)]
 
 
 def write(
-    out: Path, photos: list[Path], backgrounds: list[Path], cutouts: list[Path], sample: int | None = None
+    out: Path,
+    photos: list[Path],
+    backgrounds: list[Path],
+    cutouts: list[Path],
+    sample: int | None = None,
+    hold_out: Collection[str] = (),
 ) -> dict[str, int]:
-    """Packs folders into a file, or a sample: so many held-out pictures of each folder. How many pictures of each."""
-    index, counts = [], {}
+    """Packs folders into one file.
+
+    Args:
+        out: The file.
+        photos: Folders of photographs with masks.
+        backgrounds: Folders of pictures.
+        cutouts: Folders of pictures with alpha.
+        sample: Pack a sample for evaluation only: at most so many held-out pictures of each folder.
+        hold_out: File names of further pictures to hold out.
+
+    Returns:
+        The number of pictures of each folder.
+
+    Raises:
+        SystemExit: No folder has a picture that `hold_out` names.
+    """
     groups = {folder: _photos(folder) for folder in photos}
     groups |= {folder: _pictures(folder, "background") for folder in backgrounds}
     groups |= {folder: _pictures(folder, "cutout") for folder in cutouts}
+    held_out = _held_out(list(groups.values()), hold_out)
+    names: dict[Path, str] = {}
+    index, counts = [], {}
     with zipfile.ZipFile(out, "w") as file:
         for folder, found in groups.items():
             numbered = list(enumerate(found))
             if sample is not None:
-                numbered = numbered[::HELD_OUT][:sample]
+                numbered = [one for one in numbered if held_out[one[1][0].resolve()]][:sample]
             counts[str(folder)] = len(numbered)
             for number, (path, entry) in numbered:
-                name = f"{folder.name}/{number:05d}{path.suffix}"
-                file.writestr(name, path.read_bytes())
-                index.append({"file": name, "held_out": number % HELD_OUT == 0, **entry})
+                picture = path.resolve()
+                if picture not in names:
+                    names[picture] = f"{folder.name}/{number:05d}{path.suffix}"
+                    file.writestr(names[picture], path.read_bytes())
+                index.append({"file": names[picture], "held_out": held_out[picture], **entry})
         file.writestr("index.json", json.dumps(index))
     return counts
+
+
+def _held_out(groups: list[list[tuple[Path, dict[str, Any]]]], named: Collection[str]) -> dict[Path, bool]:
+    """Whether each picture is held out, by its resolved path: the first group that has it decides."""
+    decided: dict[Path, bool] = {}
+    for found in groups:
+        for number, (path, _) in enumerate(found):
+            decided.setdefault(path.resolve(), number % HELD_OUT == 0 or path.name in named)
+    names = [path.name for path in decided]
+    for name in named:
+        if name not in names:
+            raise SystemExit(f"error: {no_such('picture', name, names)}")
+    return decided
 
 
 def main() -> None:
@@ -154,8 +203,10 @@ def main() -> None:
     parser.add_argument(
         "--sample", type=int, metavar="N", help="only N held-out pictures of each folder, for evaluating"
     )
+    parser.add_argument("--hold-out", nargs="*", default=[], metavar="NAME", help="file names of further pictures")
     arguments = parser.parse_args()
-    counts = write(arguments.out, arguments.photos, arguments.backgrounds, arguments.cutouts, arguments.sample)
+    folders = arguments.photos, arguments.backgrounds, arguments.cutouts
+    counts = write(arguments.out, *folders, arguments.sample, arguments.hold_out)
     for folder, count in counts.items():
         print(f"{count:6} pictures from {folder}")
     print(f"{arguments.out}: {arguments.out.stat().st_size / 1e6:.1f} MB")

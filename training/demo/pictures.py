@@ -8,7 +8,8 @@ from maskwire.v1 import types_pb2
 from numpy.typing import NDArray
 from PIL import Image
 
-from training.demo.asker import Asker, Mask, bounds, centre
+from training.demo.asker import Asker, bounds
+from training.demo.clicks import Mask, centre
 from training.demo.heldout import Case
 
 _SIDE = 256

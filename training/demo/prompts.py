@@ -4,11 +4,15 @@ import torch
 from torch import Tensor
 
 from training.demo.batches import Batch
+from training.demo.clicks import correction
+from training.demo.damage import damaged
 from training.demo.decoder import BACKGROUND, CORNER_1, CORNER_2, EMPTY, FOREGROUND, PAD
-from training.demo.order import order
+from training.demo.order import order, unorder
 
-BOXES, NOTHING, CENTRED = 0.35, 0.6, 0.4
-"""Shares: boxes among all objects; no prompt among the prominent ones; the centre among clicks."""
+BOXES, NOTHING, CENTRED = 0.42, 0.6, 0.4
+"""Shares: boxes among all objects; no prompt among the prominent ones; the middle of the object, or of the error, among
+clicks.
+"""
 
 
 class Prompts:
@@ -22,7 +26,7 @@ class Prompts:
     """
 
     def __init__(self, batch: Batch, size: int) -> None:
-        self.size, self._inside = size, batch.targets > 0.5
+        self.size, self._batch, self._inside = size, batch, batch.targets > 0.5
         self._pixels = pixels(size, batch.targets.device)
         number, device = len(batch.boxes), batch.boxes.device
         kind = torch.rand(number, device=device)
@@ -44,7 +48,10 @@ class Prompts:
         return moved.clamp(0, self.size).unflatten(1, (2, 2))
 
     def correct(self, logits: Tensor) -> None:
-        """Adds a click for each object: inside what is missing or what is too much, whichever is larger.
+        """Adds a click for each object where its mask is wrong.
+
+        Most are anywhere in what is missing or what is too much, whichever is larger; others in the middle of the
+        largest error, where annotators click.
 
         Args:
             logits: NxP of the mask so far, in window order.
@@ -56,10 +63,25 @@ class Prompts:
         anywhere, _ = pick(self._inside)  # a mask without error gets one more click inside
         place = self._place(torch.where(wrong, chosen, anywhere))
         label = torch.where(more | ~wrong, FOREGROUND, BACKGROUND)
+        centred = (torch.rand(len(masks), device=masks.device) < CENTRED) & self._inside.any(1)
+        place[centred], label[centred] = self._centres(masks[centred], self._inside[centred])
         self.points = torch.cat([self.points, place[:, None]], 1)
         # In use a first click replaces the padding point that stood for no prompt.
         before = torch.where(self.labels == PAD, EMPTY, self.labels)
         self.labels = torch.cat([before, label[:, None]], 1)
+
+    def damaged(self) -> Tensor:
+        """Logits NxP of damaged targets: masks to correct."""
+        return damaged(self._batch.targets, self._batch.boxes, self._pixels)
+
+    def _centres(self, masks: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """For each mask and target (MxP, bool) a click in the middle of the largest error: x and y (Mx2), label."""
+        side = self.size // 4
+        rasters = (unorder(part[..., None], side, side, 8)[..., 0].cpu().numpy() for part in (masks, targets))
+        clicks = [correction(mask, target) for mask, target in zip(*rasters, strict=True)]
+        places = torch.tensor([place for place, _ in clicks], device=masks.device).reshape(-1, 2)
+        labels = torch.tensor([label for _, label in clicks], device=masks.device, dtype=torch.long)
+        return 4.0 * places + torch.randint(0, 4, places.shape, device=masks.device), labels
 
     def _place(self, index: Tensor) -> Tensor:
         """A random input pixel within S/4 pixels given by their indices."""

@@ -7,13 +7,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.demo.pack import Pack
-from training.demo.shapes import Image, outline, plain, texture
+from training.demo.shapes import Image, outline, patchwork, plain, texture
 
-WEIGHTS = {"coco": 0.55, "food": 0.2, "facade": 0.2, "nuclei": 0.05}
+WEIGHTS = {"coco": 0.4, "people": 0.2, "regions": 0.22, "food": 0.1, "facade": 0.06, "nuclei": 0.02}
 """How often photographs of each source are drawn; sources that are not named here count as the rarest."""
 
-WITHOUT_PROMINENT = ("facade", "nuclei")
+WITHOUT_PROMINENT = ("facade", "nuclei", "regions")
 """Sources of many alike objects, of which none is the most prominent."""
+
+PATCHWORK, FAINT = 0.5, 0.15
+"""Shares of textured shapes made of several surfaces, and of objects that are hardly seen before what is behind them:
+what a box says is learned from them, since little else tells where they end.
+"""
 
 _LEAST, _MOST = 0.0015, 0.92  # share of the picture that an object may take
 
@@ -84,9 +89,11 @@ class Scenes:
                 shift = tuple(random.integers(-8, 12, 2) * size // 400)
                 shadow = cv2.GaussianBlur(np.roll(alpha, shift, (0, 1)), (0, 0), random.uniform(2, 8) * size / 400)
                 under = under * (1 - 0.5 * shadow[..., None])
-            image[at] = under + (rgb - under) * alpha[..., None]
             mask = np.zeros((size, size), bool)
             mask[at] = alpha > 0.5
+            if not easy and random.random() < FAINT:
+                alpha = alpha * np.float32(random.uniform(0.3, 0.8))
+            image[at] = under + (rgb - under) * alpha[..., None]
             for other in masks:
                 if other is not whole:
                     other &= ~mask
@@ -128,7 +135,8 @@ class Scenes:
             patch = self._from_photograph(random)
         if patch is None:
             side = 96 if self.size < 200 else 160
-            rgb = self._background(side, random) if random.random() < 0.5 else texture(side, random)
+            count = int(random.integers(2, 5)) if random.random() < PATCHWORK else 1
+            rgb = patchwork([self._surface(side, random) for _ in range(count)], random)
             if random.random() < 0.5:
                 slope = np.linspace(random.uniform(0.6, 1), random.uniform(0.8, 1.3), side, dtype=np.float32)
                 rgb = rgb * slope[:, None, None]
@@ -137,6 +145,9 @@ class Scenes:
         if random.random() < 0.5:
             rgb = rgb * random.uniform(0.6, 1.3, (1, 1, 3)).astype(np.float32) + np.float32(random.uniform(-25, 25))
         return np.clip(rgb, 0, 255), alpha
+
+    def _surface(self, side: int, random: np.random.Generator) -> Image:
+        return self._background(side, random) if random.random() < 0.5 else texture(side, random)
 
     def _from_photograph(self, random: np.random.Generator) -> tuple[Image, Image] | None:
         sources = [source for source in self._sources if source not in WITHOUT_PROMINENT]

@@ -58,3 +58,17 @@ def outline(size: int, random: np.random.Generator) -> NDArray[np.uint8]:
         corners = centre + size * radii[:, None] * np.stack([np.cos(angles), np.sin(angles)], 1)
     cv2.fillPoly(mask, [np.asarray(corners, np.int32)], 255, cv2.LINE_AA)
     return mask
+
+
+def patchwork(patches: list[Image], random: np.random.Generator) -> Image:
+    """One surface of several: each further patch (all SxSx3) covers a random outline anywhere on those before.
+
+    Nothing within tells where such an object ends; a box around it does.
+    """
+    surface, *others = patches
+    side = len(surface)
+    for patch in others:
+        shift = tuple(random.integers(-side // 3, side // 3 + 1, 2))
+        cover = np.roll(outline(side, random), shift, (0, 1)).astype(np.float32)[..., None] / 255
+        surface = np.asarray(surface + (patch - surface) * cover, np.float32)
+    return surface

@@ -3,8 +3,10 @@
     python -m training.demo.train --data demo-data.zip --out runs/demo
 
 The same command goes on where it was interrupted: checkpoint.pt in the folder holds everything. demo.safetensors there
-is the averaged weights, written with each checkpoint; held-out.jpg, with every fourth, shows how far they are: pictures
-that training never sees, with an object found by a click, by a box, after three corrections, and without a prompt.
+is the exponential moving average of the weights, written with each checkpoint; at the end of a stage it is kept under
+the stage's name, too (large.safetensors), for training.demo.average. held-out.jpg, with every fourth checkpoint, shows
+how far they are: pictures that training never sees, with an object found by a click, by a box, after three corrections,
+and without a prompt.
 
 On a CPU, processes of one thread each update shared weights in turn (--processes, one for each core that is free). On
 CUDA one process trains, and --workers compose its pictures (as many as there are cores).
@@ -15,6 +17,7 @@ can begin at a later stage: --start full --weights demo.safetensors
 
 import argparse
 import ctypes
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -35,6 +38,8 @@ from training.demo.loop import run
 from training.demo.network import Network
 from training.demo.pack import Pack
 from training.demo.state import State
+
+WEIGHTS = "demo.safetensors"
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -70,8 +75,9 @@ def main(arguments: list[str] | None = None) -> None:
             state.next_stage(stage.name)
         train(state, stage, Batches(pack, stage, options.seed), options, held_out)
         save(state, options.out)
+        shutil.copyfile(options.out / WEIGHTS, options.out / f"{stage.name}.safetensors")
     if held_out:
-        pictures.save(Asker(options.out / "demo.safetensors"), held_out, options.out / "held-out.jpg")
+        pictures.save(Asker(options.out / WEIGHTS), held_out, options.out / "held-out.jpg")
 
 
 def train(state: State, stage: Stage, batches: Batches, options: argparse.Namespace, held_out: list[Case]) -> None:
@@ -117,7 +123,7 @@ def reporter(
             saves += 1
             save(state, out)
             if saves % 4 == 0 and held_out:
-                pictures.save(Asker(out / "demo.safetensors"), held_out, out / "held-out.jpg")
+                pictures.save(Asker(out / WEIGHTS), held_out, out / "held-out.jpg")
             saved = time.monotonic()
 
     return report
@@ -126,7 +132,7 @@ def reporter(
 def save(state: State, out: Path) -> None:
     """Writes the checkpoint and the averaged weights as they would be shipped."""
     state.save(out / "checkpoint.pt")
-    export(state.network(STAGES[-1].size), out / "demo.safetensors")
+    export(state.network(STAGES[-1].size), out / WEIGHTS)
 
 
 def _begin(options: argparse.Namespace, device: torch.device) -> State:
