@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from numpy.typing import NDArray
-from playwright.sync_api import Browser, Download, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Download, Page, sync_playwright
 from pycocotools import mask as coco
 
 PICTURES = ROOT / "out"
@@ -39,19 +39,53 @@ class Tab:
     Errors in the page's scripts fail the test at its end.
     """
 
-    def __init__(self, browser: Browser, url: str, width: int = 1280, height: int = 800, **options: Any) -> None:
-        self.context = browser.new_context(viewport={"width": width, "height": height}, **options)
-        self.context.grant_permissions(["clipboard-read", "clipboard-write"], origin=url)
-        self.page: Page = self.context.new_page()
+    def __init__(
+        self,
+        browser: Browser,
+        url: str,
+        width: int = 1280,
+        height: int = 800,
+        init_script: str = "",
+        **options: Any,
+    ) -> None:
+        context = browser.new_context(viewport={"width": width, "height": height}, **options)
+        context.grant_permissions(["clipboard-read", "clipboard-write"], origin=url)
+        if init_script:
+            context.add_init_script(init_script)
+        self._open(context, url)
+
+    def another(self, url: str) -> "Tab":
+        """The page in another tab of the same browser."""
+        tab = object.__new__(Tab)
+        tab._open(self.context, url)
+        return tab
+
+    def _open(self, context: BrowserContext, url: str) -> None:
+        self.context = context
+        self.page: Page = context.new_page()
         self.page.set_default_timeout(20_000)
         self.failures: list[str] = []
         self.page.on("pageerror", lambda error: self.failures.append(str(error)))
         self.page.goto(url)
-        self.page.evaluate("async () => { window.app = await import('/assets/app.js') }")
+        self._import_app()
 
     def close(self) -> None:
-        self.context.close()
+        self.page.close()
+        if not self.context.pages:
+            self.context.close()
         assert self.failures == []
+
+    def _import_app(self) -> None:
+        self.page.evaluate("async () => { window.app = await import('/assets/app.js') }")
+
+    def reload(self) -> None:
+        """Loads the page anew, when the browser has stored what was done."""
+        self.until_kept()
+        self.page.reload()
+        self._import_app()
+
+    def until_kept(self) -> None:
+        self.page.wait_for_function("() => !app.workspace.keeper.isBusy")
 
     def open_sample(self) -> None:
         self.page.get_by_role("button", name="Or try this one").click()

@@ -146,7 +146,7 @@ def test_everything_is_found_kept_and_cancelled(tab: Tab, stack: Stack, photo: P
     tab.page.keyboard.press("e")
     tab.page.select_option("#density", "8")
     tab.page.fill("#stability", "0.5")
-    tab.page.get_by_role("button", name="Find all").click()
+    tab.page.get_by_role("button", name="Find masks").click()
     tab.page.wait_for_selector("#everything-score:visible")
     tab.page.locator("#min-score").fill("0")
     expect(tab.page.locator("#everything-count")).to_contain_text(f"{len(found)} masks")
@@ -164,7 +164,7 @@ def test_everything_is_found_kept_and_cancelled(tab: Tab, stack: Stack, photo: P
 
     tab.page.keyboard.press("e")
     tab.page.select_option("#density", "64")
-    tab.page.get_by_role("button", name="Find all").click()
+    tab.page.get_by_role("button", name="Find masks").click()
     tab.page.wait_for_function("() => document.querySelector('#everything-progress').value > 0")
     tab.page.get_by_role("button", name="Stop").click()
     tab.page.keyboard.press("Escape")
@@ -182,7 +182,7 @@ def test_images_are_dropped_and_pasted_and_other_files_explained(open_tab: OpenT
     }"""
     picture = base64.b64encode(photo.read_bytes()).decode()
     tab.page.evaluate(script, ["drop", base64.b64encode(b"no image").decode(), "notes.txt", "text/plain"])
-    expect(tab.page.get_by_role("alert")).to_contain_text("notes.txt cannot be shown by this browser. JPEG, PNG")
+    expect(tab.page.get_by_role("alert")).to_contain_text("notes.txt is not a picture. JPEG, PNG")
     tab.page.get_by_role("button", name="Dismiss").click()
     for kind in ("drop", "paste"):
         tab.page.evaluate(script, [kind, picture, f"{kind}.jpg", "image/jpeg"])
@@ -190,3 +190,5 @@ def test_images_are_dropped_and_pasted_and_other_files_explained(open_tab: OpenT
         tab.until_connected()
         tab.click(*CLICK)
         tab.until("it.id === 'object-1' && it.mask")
+        tab.page.evaluate("() => app.workspace.remove([...app.library.images])")
+        expect(tab.page.locator("#welcome")).to_be_visible()

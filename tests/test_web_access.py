@@ -71,10 +71,29 @@ def test_a_phone_is_enough(open_tab: OpenTab) -> None:
     touch("touchEnd")
     tab.until("it.prompt.box && it.mask")
     np.testing.assert_allclose([tab.prompt["box"][key] for key in ("x_min_px", "x_max_px")], BOX[::2], atol=3)
+    expect(tab.page.locator("#about")).to_contain_text(
+        "tap an object to get its mask. The demo model\u2019s masks are rough"
+    )
+    expect(tab.page.locator("#about")).to_contain_text("maskwire models pull sam2.1_hiera_tiny")
+    for heading in ("Objects", "Download", "Copy as code"):
+        expect(tab.page.get_by_role("heading", name=heading)).to_be_visible()
+    words = tab.page.inner_text("body").lower()
+    assert not [word for word in ("mouse", "shift", "right-click", "drop ", "click to") if word in words]
     assert tab.page.evaluate("() => document.documentElement.scrollWidth") == 390
-    for button in tab.page.locator("button:not(#objects button)").all():
+    expect(tab.page.locator("#objects").get_by_role("button", name="Delete")).to_have_count(2)
+    for button in tab.page.locator("button, header a").all():
         edge = button.bounding_box()
-        assert edge is None or (edge["x"] >= 0 and edge["x"] + edge["width"] <= 390)
+        if edge is None:
+            continue
+        assert edge["x"] >= 0, (button.get_attribute("id"), button.inner_text(), edge)
+        assert edge["x"] + edge["width"] <= 390, (button.get_attribute("id"), button.inner_text(), edge)
+        assert edge["y"] + edge["height"] <= 844, (button.get_attribute("id"), button.inner_text(), edge)
+        assert edge["height"] >= (24 if button.get_attribute("id") == "connection" else 44), (
+            button.get_attribute("id"),
+            button.inner_text(),
+            edge,
+        )
+        assert edge["width"] >= 40, (button.get_attribute("id"), button.inner_text(), edge)
     tab.picture("page-phone.png")
 
 
@@ -94,7 +113,7 @@ def test_the_keyboard_is_enough_and_all_has_a_name(open_tab: OpenTab) -> None:
     assert (inside["y_px"], outside["y_px"], outside["label"]) == (199, 200, 0)
     assert tab.page.locator("#spoken").inner_text()
     tab.page.keyboard.press("?")
-    expect(tab.page.get_by_role("dialog", name="Shortcuts")).to_be_visible()
+    expect(tab.page.get_by_role("dialog", name="Help")).to_be_visible()
     tab.page.keyboard.press("Escape")
     nameless = """() => [...document.querySelectorAll('button, input, select, canvas[tabindex]')]
         .filter((e) => !(e.ariaLabel || e.textContent.trim() || e.labels?.length || e.id === 'file'))

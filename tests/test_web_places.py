@@ -39,8 +39,8 @@ def test_masks_are_decoded_and_outlined_exactly(open_tab: OpenTab) -> None:
     script = """async (rles) => {
         const { Mask } = await import('/assets/rle.js');
         const { outlines, signedArea } = await import('/assets/contours.js');
-        return rles.map(({ size: [height, width], counts }) => {
-            const mask = new Mask({ height, width, counts });
+        return rles.map((rle) => {
+            const mask = new Mask(rle);
             const lines = outlines(mask);
             const bytes = btoa([...mask.bytes(1)].map((byte) => String.fromCharCode(byte)).join(''));
             const doubled = lines.reduce((sum, line) => sum + signedArea(line), 0);

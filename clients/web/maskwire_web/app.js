@@ -1,11 +1,16 @@
 // Puts the parts together.
 
 import { Api } from "./api.js";
+import { askToken } from "./dialogs.js";
 import { Editor } from "./editor.js";
 import { Everything } from "./everything.js";
+import { Filmstrip } from "./filmstrip.js";
+import { Guide } from "./guide.js";
+import { chosen, filesOf } from "./incoming.js";
+import { manageImages } from "./kept.js";
+import { Library } from "./library.js";
 import { Notices } from "./notices.js";
 import { Panel } from "./panel.js";
-import { Picture, imageOf } from "./picture.js";
 import { Pointing } from "./pointing.js";
 import { Search } from "./search.js";
 import { Share } from "./share.js";
@@ -13,6 +18,7 @@ import * as shortcuts from "./shortcuts.js";
 import { Stage } from "./stage.js";
 import { Status } from "./status.js";
 import { Viewport } from "./viewport.js";
+import { Workspace } from "./workspace.js";
 
 const $ = (id) => document.getElementById(id);
 const all = (selector) => [...document.querySelectorAll(selector)];
@@ -22,103 +28,89 @@ const notices = new Notices($("spoken"), $("notices"));
 const api = new Api(askToken);
 export const viewport = new Viewport();
 export const editor = new Editor();
+export const library = await Library.open();
+export const workspace = new Workspace(api, library, editor);
 const everything = new Everything();
+const guide = new Guide();
 const status = new Status();
 const stage = new Stage($("picture"), $("overlay"), viewport);
 const share = new Share(editor, notices, api.base);
-let picture = null; // on the stage
+const filmstrip = new Filmstrip({
+  open: (digest) => workspace.open(library.find(digest)),
+  step: (by) => workspace.step(by),
+});
+let connection = ""; // its state
 
-// The image
+// Images
 
-async function open(blob, fileName) {
-  let next = null;
-  try {
-    next = await Picture.read(blob, fileName);
-    close();
-    picture = next;
-    pointing.show(next);
-    $("welcome").hidden = true;
-    $("panel").hidden = $("tools").hidden = false;
-    $("title").textContent = `${fileName} · ${next.width} × ${next.height}`;
-    stage.show(next.bitmap);
-    $("overlay").focus({ preventScroll: true });
-    working("Uploading", 0);
-    const image = await store(next);
-    if (picture !== next) return;
-    status.image(next.timings);
-    connect(next, image);
-  } catch (error) {
-    if (next && picture !== next) return; // another was opened meanwhile
-    working("");
-    notices.error(error.message);
-  }
+async function add({ files, isFolder }) {
+  if (!files.length) return;
+  notices.clear();
+  await workspace.add(files, isFolder);
 }
 
-/** Stores a picture as long as it is the one on the stage, and says how far it has come. */
-function store(one) {
-  return one.store(api, (progress) => {
-    if (picture !== one) return false;
-    if (progress instanceof Error) working("Waiting for the server");
-    else if (progress < 1) working("Uploading", progress);
-    else working("Encoding");
-    return true;
-  });
+async function addSample() {
+  const response = await fetch(new URL("assets/sample.jpg", document.baseURI)).catch(() => null);
+  if (!response?.ok) return notices.error("The sample cannot be loaded. Is the server running?");
+  await add({ files: [new File([await response.blob()], "sample.jpg", { type: "image/jpeg" })] });
 }
 
-function connect(opened, image) {
-  const { connection } = editor.open(api, image, () => store(opened));
-  working("Preparing");
-  connection.addEventListener("state", ({ detail: { state } }) => {
-    status.connection(state);
-    if (state === "open") {
-      working("");
-      notices.say("Connected. The image is ready for clicks.");
-    } else if (state === "waiting") notices.say("The server is away. Reconnecting; nothing is lost.");
-  });
-  connection.addEventListener("failed", ({ detail }) => {
-    working("");
-    status.connection("failed");
-    notices.error(detail.message);
-  });
-}
+const showImages = () => filmstrip.show(library.images, workspace.image);
 
-function close() {
+library.addEventListener("change", showImages);
+library.addEventListener("trouble", ({ detail }) => notices.error(detail.message));
+workspace.addEventListener("change", () => {
+  const { image, picture } = workspace;
   everything.clear();
-  editor.close();
-  status.connection("");
-  picture?.bitmap.close();
-  picture = null;
-}
+  pointing.show(picture);
+  stage.show(picture?.bitmap ?? null);
+  $("welcome").hidden = Boolean(image);
+  $("panel").hidden = $("tools").hidden = !picture;
+  $("title").textContent = image ? `${image.name} · ${image.width} × ${image.height}` : "";
+  if (picture) $("overlay").focus({ preventScroll: true });
+  showImages();
+  showNext();
+});
+workspace.addEventListener("stored", ({ detail }) => status.image(detail.timings));
+workspace.addEventListener("trouble", ({ detail: { message, remedy } }) => {
+  notices.error(message, remedy === "open" ? { label: "Open", run: actions.open } : null);
+});
+workspace.addEventListener("working", ({ detail: { text, sent } }) => {
+  working = { text, sent };
+  showWorking();
+});
+workspace.addEventListener("state", ({ detail: { state } }) => {
+  if (state === "open" && connection !== "open") notices.say("Connected. The image is ready for clicks.");
+  if (state === "waiting") notices.say("The server is away. Reconnecting; nothing is lost.");
+  connection = state;
+  status.connection(state);
+  panel.show(editor.objects, isAway());
+  showWorking();
+});
+addEventListener("beforeunload", (event) => {
+  if (!library.isSafe || workspace.keeper.isBusy || editor.isWaiting) event.preventDefault();
+});
 
-/** @param sent share that was sent, or null where nobody knows how long it takes */
-function working(text, sent = null) {
+// What people wait for
+
+let working = { text: "", sent: null };
+const isAway = () => ["waiting", "opening", "failed"].includes(connection);
+
+function showWorking() {
+  const waiting = editor.objects.items.reduce((sum, item) => sum + item.pending.length, 0);
+  let { text, sent } = working;
+  if (!text && isAway() && waiting) {
+    text = `Reconnecting. ${waiting === 1 ? "1 click waits" : `${waiting} clicks wait`} for the server`;
+  }
   $("working").hidden = !text;
   $("working-text").textContent = text;
   if (sent === null) $("working-bar").removeAttribute("value");
   else $("working-bar").value = sent;
 }
 
-async function openSample() {
-  const response = await fetch(new URL("assets/sample.jpg", document.baseURI)).catch(() => null);
-  if (response?.ok) await open(await response.blob(), "sample.jpg");
-  else notices.error("The sample cannot be loaded. Is the server running?");
-}
-
-function openFirst(transfer) {
-  const file = imageOf(transfer);
-  if (file) open(file, file.name || "image.png");
-  return Boolean(file);
-}
-
-async function askToken(wasWrong) {
-  $("token-text").textContent = wasWrong
-    ? "This token was refused. Try another."
-    : "This server wants a token. It is kept until the tab is closed.";
-  $("token-value").value = "";
-  $("token").returnValue = "";
-  $("token").showModal();
-  await new Promise((resolve) => $("token").addEventListener("close", resolve, { once: true }));
-  return $("token").returnValue === "ok" ? $("token-value").value.trim() : "";
+function showNext() {
+  const step = everything.progress ? "everything" : editor.objects.masked.length ? "more" : "first";
+  guide.next(workspace.picture ? step : null);
 }
 
 // The parts, told of one another
@@ -144,6 +136,7 @@ const panel = new Panel($("objects"), {
 const search = new Search(everything, {
   async start(settings, minScore) {
     editor.leave();
+    if (!editor.session?.image) return notices.show("The image is still on its way to the server. Try again in a moment.");
     try {
       await everything.run(api, editor.session.image, settings, minScore);
     } catch (error) {
@@ -151,7 +144,7 @@ const search = new Search(everything, {
     }
     if (everything.progress && !everything.found.length) {
       everything.clear();
-      notices.error("No mask was found that is stable enough. Try a lower stability, or more clicks.");
+      notices.error("No mask was stable enough. Lower the least stability, or choose more clicks.");
     }
   },
   keep,
@@ -166,13 +159,18 @@ stage.scene = () => ({
   cursor: pointing.cursor,
 });
 
-viewport.addEventListener("change", () => picture && status.zoom(viewport.scale));
-everything.addEventListener("change", () => stage.draw("overlay"));
+viewport.addEventListener("change", () => workspace.picture && status.zoom(viewport.scale));
+everything.addEventListener("change", () => {
+  stage.draw("overlay");
+  showNext();
+});
 editor.addEventListener("answer", ({ detail }) => status.mask(detail.timings, detail.roundTripMs));
 editor.addEventListener("error", ({ detail }) => notices.error(detail.message));
 editor.addEventListener("change", () => {
   stage.draw("overlay");
-  panel.show(editor.objects);
+  panel.show(editor.objects, isAway());
+  showWorking();
+  showNext();
   const { selected, masked } = editor.objects;
   for (const button of all("[data-export], [data-copy]")) {
     button.disabled = ["coco", "polygons"].includes(button.dataset.export) ? !masked.length : !selected.mask;
@@ -213,7 +211,7 @@ function hideOrShow() {
   editor.objects.changed();
 }
 
-const withPicture = (action) => () => picture && action();
+const withPicture = (action) => () => workspace.picture && action();
 const withSession = (action) => () => editor.session && action();
 const actions = {
   open: () => $("file").click(),
@@ -225,6 +223,8 @@ const actions = {
   include: () => setTool("include"),
   exclude: () => setTool("exclude"),
   box: () => setTool("box"),
+  imageBefore: () => workspace.step(-1),
+  imageAfter: () => workspace.step(1),
   begin: withSession(() => select(() => editor.objects.begin())),
   before: withSession(() => select(() => editor.objects.step(-1))),
   next: withSession(() => select(() => editor.objects.step(1))),
@@ -235,8 +235,8 @@ const actions = {
   redo: () => editor.timeline.redo(),
   everything: withSession(() => search.toggle()),
   cancel: () => pointing.gestures.cancel() || search.cancel() || editor.leave(),
-  copyPlace: () => pointing.place && share.copy(pointing.place.join(", "), `place ${pointing.place.join(", ")}`),
-  save: withPicture(() => share.download("mask", picture)),
+  copyPlace: () => pointing.place && share.copy(pointing.place.join(", "), `position ${pointing.place.join(", ")}`),
+  save: withPicture(() => share.download("mask", workspace.picture)),
 };
 shortcuts.listen(actions);
 shortcuts.describe($("shortcuts"));
@@ -244,7 +244,9 @@ shortcuts.describe($("shortcuts"));
 for (const [id, action] of Object.entries({
   open: actions.open,
   choose: actions.open,
-  sample: openSample,
+  sample: addSample,
+  "choose-folder": () => $("folder").click(),
+  kept: () => manageImages(library, workspace),
   "help-button": actions.help,
   new: actions.begin,
   undo: actions.undo,
@@ -259,16 +261,20 @@ for (const button of all("[data-tool]")) {
   button.onclick = () => setTool(button.dataset.tool);
   button.onkeydown = moveTool;
 }
-for (const button of all("[data-export]")) button.onclick = () => share.download(button.dataset.export, picture);
-for (const button of all("[data-copy]")) button.onclick = () => share.copyPrompt(button.dataset.copy, picture);
-$("file").onchange = ({ target }) => {
-  openFirst(target);
+for (const button of all("[data-export]")) button.onclick = () => share.download(button.dataset.export, workspace.picture);
+for (const button of all("[data-copy]")) button.onclick = () => share.copyPrompt(button.dataset.copy, workspace.picture);
+$("file").onchange = $("folder").onchange = ({ target }) => {
+  add(chosen(target));
   target.value = ""; // the same file may be chosen again
 };
 
 // Dropping and pasting
 
-addEventListener("paste", (event) => openFirst(event.clipboardData) && event.preventDefault());
+addEventListener("paste", (event) => {
+  if (!event.clipboardData?.files.length) return;
+  event.preventDefault();
+  filesOf(event.clipboardData).then(add);
+});
 addEventListener("dragover", (event) => {
   event.preventDefault();
   document.body.classList.add("dragging");
@@ -277,19 +283,18 @@ addEventListener("dragleave", (event) => event.relatedTarget ?? document.body.cl
 addEventListener("drop", (event) => {
   event.preventDefault();
   document.body.classList.remove("dragging");
-  openFirst(event.dataTransfer);
+  filesOf(event.dataTransfer).then(add);
 });
 
-$("token-cancel").onclick = () => $("token").close("");
 setTool("include");
+showImages();
+workspace.resume();
 api
   .models()
   .then(({ models = [] }) => {
     const model = models.find((one) => one.is_default) ?? models[0];
     if (!model) return;
-    $("model").hidden = false;
-    $("model").textContent = model.name;
-    $("model").title = [model.note, model.device].filter(Boolean).join(" · ");
+    guide.model(model);
     if (model.note) search.isRough();
   })
   .catch((error) => notices.error(error.message));

@@ -15,16 +15,18 @@ const CLOSED = "The image was closed.";
 export class Connection extends EventTarget {
   /**
    * @param api where the socket leads
-   * @param opening gives the requests that each socket begins with, a set_image first
-   * @param recover async (error); puts right why the opening was refused, or throws for good
+   * @param steps {prepare, opening, recover}: async prepare() makes ready for a socket, before each one, or throws for
+   *   good; opening() gives the requests that each socket begins with, a set_image first; async recover(error) corrects
+   *   what made the server refuse the opening, or throws for good
    */
-  constructor(api, opening, recover) {
+  constructor(api, steps) {
     super();
-    Object.assign(this, { api, opening, recover });
+    Object.assign(this, { api, steps });
     this._pending = new Map(); // request_id -> {request, resolve, reject}
     this._number = 0;
+    this._failure = null; // why it was given up
     this._pause = FIRST_PAUSE_MS;
-    this._wake = () => document.visibilityState === "visible" && this.retryNow();
+    this._wake = () => this._timer && document.visibilityState === "visible" && this.retryNow();
     addEventListener("online", this._wake);
     document.addEventListener("visibilitychange", this._wake);
     this._watch = setInterval(() => this._checkSilence(), 1000);
@@ -33,7 +35,7 @@ export class Connection extends EventTarget {
 
   /** Resolves to the answer, or null if it was superseded; rejects with ApiError. */
   send(request) {
-    if (this._closed) return Promise.reject(new ApiError(CLOSED));
+    if (this._closed || this._failure) return Promise.reject(this._failure ?? new ApiError(CLOSED));
     request.request_id = String(++this._number);
     return new Promise((resolve, reject) => {
       this._pending.set(request.request_id, { request, resolve, reject });
@@ -51,19 +53,27 @@ export class Connection extends EventTarget {
     this._failAll(new ApiError(CLOSED));
   }
 
-  /** Does not wait for the pause between two attempts to end. */
+  /** Tries again at once, while it waits for the next attempt and after it was given up. */
   retryNow() {
-    if (!this._timer) return;
+    if (!this._timer && !this._failure) return;
     clearTimeout(this._timer);
+    this._failure = null;
     this._open();
   }
 
-  _open() {
+  async _open() {
     this._timer = null;
     this._ready = false;
     this._masksSeen = 0;
     this._heard = Date.now();
     this._tell("opening");
+    try {
+      await this.steps.prepare();
+    } catch (error) {
+      if (!this._closed) this._giveUp(error);
+      return;
+    }
+    if (this._closed) return;
     const socket = this._connect();
     if (!socket) return;
     this._socket = socket;
@@ -71,7 +81,7 @@ export class Connection extends EventTarget {
     let opened = false;
     socket.onopen = current(() => {
       opened = true;
-      this.opening().forEach((request) => this._write(request));
+      this.steps.opening().forEach((request) => this._write(request));
     });
     socket.onmessage = current((event) => this._read(JSON.parse(event.data)));
     socket.onclose = current(() => (opened ? this._lost() : this._neverOpened()));
@@ -120,7 +130,7 @@ export class Connection extends EventTarget {
     this._drop();
     if (error.isTransient) return this._lost();
     try {
-      await this.recover(error);
+      await this.steps.recover(error);
       this._lost();
     } catch (final) {
       if (final.isTransient) this._lost();
@@ -140,6 +150,7 @@ export class Connection extends EventTarget {
 
   _giveUp(error) {
     this._drop();
+    this._failure = error;
     this._failAll(error);
     this.dispatchEvent(new CustomEvent("failed", { detail: error }));
   }

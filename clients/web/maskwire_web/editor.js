@@ -18,11 +18,26 @@ export class Editor extends EventTarget {
     this._epoch = 0; // previews asked for before the last change are not shown
   }
 
-  /** Begins with an image; see Session for the arguments. */
-  open(api, image, storeAgain) {
+  /**
+   * Begins with an image.
+   *
+   * @param store as in Session
+   * @param rows its objects, as they were stored
+   */
+  open(api, store, rows = []) {
     this.close();
-    this.session = new Session(api, image, storeAgain);
+    this._setObjects(rows);
+    const clicked = rows.map((row, index) => [this.objects.items[index], row]).filter(([, { steps }]) => steps.length);
+    this.session = new Session(api, store, new Map(clicked.map(([{ id }, { steps, undone }]) => [id, { steps, undone }])));
+    for (const [item, { steps, undone }] of clicked) {
+      for (let step = undone; step < steps.length; step++) this.timeline.push(this._entry(item));
+    }
     return this.session;
+  }
+
+  /** Whether a click or box was not answered yet. */
+  get isWaiting() {
+    return this.objects.items.some((item) => item.pending.length);
   }
 
   close() {
@@ -103,12 +118,7 @@ export class Editor extends EventTarget {
     if (!session) return;
     if (objects.selected.generated) objects.begin(); // a generated mask stays as it is
     const item = objects.selected;
-    const again = (edit) => async () => {
-      objects.select(item);
-      this.leave();
-      await this._send(session, item, edit);
-    };
-    const entry = { undo: again({ undo: {} }), redo: again({ redo: {} }) };
+    const entry = this._entry(item);
     this.timeline.push(entry);
     if (shown) item.pending.push(shown);
     this.leave();
@@ -117,6 +127,16 @@ export class Editor extends EventTarget {
     item.pending = item.pending.filter((other) => other !== shown);
     if (!made) this.timeline.drop(entry);
     this._changed();
+  }
+
+  /** The timeline's entry for a change of an object. */
+  _entry(item) {
+    const again = (edit) => async () => {
+      this.objects.select(item);
+      this.leave();
+      await this._send(this.session, item, edit);
+    };
+    return { undo: again({ undo: {} }), redo: again({ redo: {} }) };
   }
 
   async _send(session, item, change) {
@@ -165,8 +185,8 @@ export class Editor extends EventTarget {
     }
   }
 
-  _setObjects() {
-    this.objects = new Objects();
+  _setObjects(rows) {
+    this.objects = new Objects(rows);
     this.objects.addEventListener("change", () => this._changed());
     this._changed();
   }

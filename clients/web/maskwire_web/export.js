@@ -55,11 +55,17 @@ export async function coco(items, image) {
   return [json(dataset), `${stem(image.fileName)}-coco.json`];
 }
 
-/** Outlines along pixel edges, corners left out that are within a pixel of the line. */
+/** An outline with fewer corners; the outline itself where those would have no area. */
+function polygon(line) {
+  const short = simplified(line, SIMPLIFY_PX);
+  return short.length > 2 && signedArea(short) * signedArea(line) > 0 ? short : line;
+}
+
+/** Outlines along pixel edges, corners left out that are within a pixel of the line; each has an area. */
 export async function polygons(items, image) {
   const objects = items.map((item) => {
-    const lines = outlines(item.mask).map((line) => ({ isHole: signedArea(line) < 0, line: simplified(line, SIMPLIFY_PX) }));
-    const of = (hole) => lines.filter(({ isHole, line }) => isHole === hole && line.length > 2).map(({ line }) => line);
+    const lines = outlines(item.mask).map((line) => ({ isHole: signedArea(line) < 0, line: polygon(line) }));
+    const of = (hole) => lines.filter(({ isHole }) => isHole === hole).map(({ line }) => line);
     return { name: item.name, polygons: of(false), holes: of(true), score: item.score };
   });
   const { fileName, width, height } = image;

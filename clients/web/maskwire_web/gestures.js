@@ -1,7 +1,9 @@
 // Mouse, pen and fingers on the stage, as what they mean. Places are screen places of the viewport.
 
-const MOUSE_SLOP = 4; // CSS pixels that a click may move
-const TOUCH_SLOP = 10;
+// How far a click may travel between press and release, in CSS pixels: hands shake and fingers roll. Whoever has chosen
+// the box tool means small boxes, too.
+const CLICK_TRAVEL = { mouse: 14, pen: 14, touch: 16 };
+const BOX_TOOL_TRAVEL = { mouse: 4, pen: 6, touch: 16 };
 
 /**
  * Reports to `on`: hover(at, event), leave(), tap(at, {negative, alternate}), drag(from, to), dragged(from, to),
@@ -78,11 +80,11 @@ export class Gestures {
   }
 
   _decide(event, at) {
-    const touch = event.pointerType === "touch";
+    const isBoxTool = this.tool() === "box";
     const [dx, dy] = [at[0] - this._start[0], at[1] - this._start[1]];
-    if (Math.hypot(dx, dy) <= (touch ? TOUCH_SLOP : MOUSE_SLOP)) return;
+    if (Math.hypot(dx, dy) <= (isBoxTool ? BOX_TOOL_TRAVEL : CLICK_TRAVEL)[event.pointerType]) return;
     if (this._button === 2) this._gesture = "spent";
-    else if (touch && this.tool() !== "box") {
+    else if (event.pointerType === "touch" && !isBoxTool) {
       this._gesture = "pan";
       this.on.pan(dx, dy);
     } else this._gesture = "box";

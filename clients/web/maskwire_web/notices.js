@@ -1,42 +1,66 @@
-// What the page tells people: a line for screen readers, and messages that stay until they are read.
+// Messages to people: a line for screen readers, and a short list of notices on the screen.
 
-const STAY_MS = 3000;
+const SHOWN_MS = 4000;
+const MOST = 3;
 
 export class Notices {
-  /** @param spoken an aria-live element @param list where messages appear, assertive for errors */
+  /** @param spoken an aria-live element @param list where notices appear, announced at once */
   constructor(spoken, list) {
     this.spoken = spoken;
     this.list = list;
   }
 
-  /** Says something that can be seen elsewhere. */
+  /** Tells screen readers something that can be seen elsewhere. */
   say(text) {
     this.spoken.textContent = text;
   }
 
   /** Shows a message for some seconds. */
   show(text) {
-    const message = this._add(text, "notice");
-    setTimeout(() => message.remove(), STAY_MS);
+    this._add(text, "notice").timer = setTimeout(() => this._remove(text), SHOWN_MS);
   }
 
-  /** Shows an error until it is dismissed; once, however often it comes. */
-  error(text) {
-    if ([...this.list.children].some((other) => other.firstChild.textContent === text)) return;
-    const message = this._add(text, "notice error");
-    const button = document.createElement("button");
-    button.type = "button";
-    button.textContent = "Dismiss";
-    button.onclick = () => message.remove();
-    message.append(button);
-    while (this.list.children.length > 3) this.list.firstChild.remove();
+  /**
+   * Shows an error until it is dismissed, or until `clear`.
+   *
+   * @param remedy {label, run()}: a button that does something about it
+   */
+  error(text, remedy = null) {
+    const notice = this._add(text, "notice error");
+    const button = (label, onclick) => {
+      const made = Object.assign(document.createElement("button"), { type: "button", textContent: label, onclick });
+      notice.append(made);
+    };
+    if (remedy) {
+      button(remedy.label, () => {
+        this._remove(text);
+        remedy.run();
+      });
+    }
+    button("Dismiss", () => this._remove(text));
   }
 
+  /** Removes all errors: they are about something that is over. */
+  clear() {
+    this.list.querySelectorAll(".error").forEach((notice) => notice.remove());
+  }
+
+  /** Adds a notice in place of one with the same text, and of the oldest ones where there are too many. */
   _add(text, className) {
-    const message = document.createElement("div");
-    message.className = className;
-    message.append(Object.assign(document.createElement("span"), { textContent: text }));
-    this.list.append(message);
-    return message;
+    this._remove(text);
+    const notice = document.createElement("div");
+    notice.className = className;
+    notice.append(Object.assign(document.createElement("span"), { textContent: text }));
+    this.list.append(notice);
+    while (this.list.children.length > MOST) this.list.firstChild.remove();
+    return notice;
+  }
+
+  _remove(text) {
+    for (const notice of [...this.list.children]) {
+      if (notice.firstChild.textContent !== text) continue;
+      clearTimeout(notice.timer);
+      notice.remove();
+    }
   }
 }

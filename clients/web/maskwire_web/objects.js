@@ -1,5 +1,6 @@
 // The objects on an image, and which of them clicks are for.
 
+import { newUid } from "./library.js";
 import { Mask } from "./rle.js";
 
 // Apart from one another, and from most photographs.
@@ -17,6 +18,9 @@ export class Item {
     this.score = 0;
     this.generated = null; // of everything mode: {index, minScore, grid}; its mask stays as it is
     this.visible = true;
+    this.made = Date.now();
+    this.uid = newUid(); // its name in the browser's storage
+    this.revision = 0; // of what is stored
   }
 
   get isEmpty() {
@@ -32,13 +36,35 @@ export class Item {
   }
 }
 
+const plain = (mask) => mask && { size: [mask.height, mask.width], counts: mask.counts };
+
+/** An object as it is stored; `restored` is the way back. */
+export function stored(item, history) {
+  const { uid, revision, made, name, visible, prompt, score, generated } = item;
+  const { steps, undone } = history ?? { steps: [], undone: 0 };
+  const number = Number(item.id.split("-")[1]);
+  return { uid, revision, made, number, name, visible, prompt, score, generated, mask: plain(item.mask), steps, undone };
+}
+
+function restored(row, number) {
+  const { uid, revision, made, visible, prompt, score, generated } = row;
+  const item = Object.assign(new Item(number), { uid, revision, made, visible, prompt, score, generated });
+  if (row.name !== `Object ${row.number}`) item.name = row.name;
+  item.mask = row.mask && new Mask(row.mask);
+  return item;
+}
+
 /** Fires "change" whenever something is to be drawn anew. */
 export class Objects extends EventTarget {
-  constructor() {
+  /** @param rows objects that were stored; two tabs may have given them the same number */
+  constructor(rows = []) {
     super();
     this._number = 0;
-    this.items = [];
-    this.selected = this._make();
+    this.items = rows.map((row) => {
+      this._number = Math.max(this._number + 1, row.number);
+      return restored(row, this._number);
+    });
+    this.selected = this.items[this.items.length - 1] ?? this._make();
   }
 
   /** Those with something on the image. */

@@ -13,14 +13,15 @@ function button(name, label, onclick) {
   return element;
 }
 
-function summary(item) {
-  if (item.generated) return `${item.mask.area.toLocaleString()} px · found`;
+function summary(item, isAway) {
+  if (item.pending.length && isAway) return "Waits for the server";
+  if (item.generated) return `${item.mask.area.toLocaleString()} px · by Everything`;
   const { points, box } = item.prompt;
   const parts = [];
   if (points.length) parts.push(points.length === 1 ? "1 click" : `${points.length} clicks`);
   if (box) parts.push("box");
   if (item.mask) parts.push(`score ${item.score.toFixed(2)}`);
-  return parts.join(" · ") || "Click on the image to begin";
+  return parts.join(" · ") || (document.body.classList.contains("touch") ? "Tap the image to begin" : "Click the image to begin");
 }
 
 export class Panel {
@@ -31,8 +32,12 @@ export class Panel {
     this._rows = new Map(); // item -> row
   }
 
-  /** Brings the list up to date; rows stay, so that focus does. */
-  show(objects) {
+  /**
+   * Brings the list up to date; rows stay, so that focus does.
+   *
+   * @param isAway whether clicks wait for the server
+   */
+  show(objects, isAway) {
     const items = objects.items.filter((item) => !item.isEmpty || item === objects.selected);
     for (const [item, row] of this._rows) {
       if (items.includes(item)) continue;
@@ -45,12 +50,13 @@ export class Panel {
       const before = row.className;
       row.classList.toggle("selected", item === objects.selected);
       row.classList.toggle("empty", item.isEmpty);
+      row.classList.toggle("waiting", item.pending.length > 0 && isAway);
       row.classList.toggle("concealed", !item.visible);
       row.querySelector("[data-hide]").setAttribute("aria-pressed", !item.visible);
       const select = row.querySelector(".object");
       select.setAttribute("aria-pressed", item === objects.selected);
       select.querySelector(".name").textContent = item.name;
-      select.querySelector(".summary").textContent = summary(item);
+      select.querySelector(".summary").textContent = summary(item, isAway);
       if (item === objects.selected && row.className !== before) row.scrollIntoView({ block: "nearest", inline: "nearest" });
     });
   }

@@ -1,51 +1,93 @@
 // An image that people brought: its pixels here, its embedding at the server.
 
+import { formatOf, isSentAsItIs, refusal } from "./formats.js";
+
+const THUMBNAIL_PX = 96;
 const round = (value) => Math.max(0, Math.round(value));
 
+/** A file that cannot be shown or used; the message says why, and what to do. */
+export class UnusablePicture extends Error {}
+
 export class Picture {
-  /** Reads a file; rejects with an Error that says what to do if it is no image that the browser can show. */
+  /** Reads a file; rejects with UnusablePicture if this browser cannot show it. */
   static async read(blob, fileName) {
+    const bytes = new Uint8Array(await blob.arrayBuffer());
+    const format = formatOf(bytes.subarray(0, 1024), fileName);
     let bitmap;
     try {
       bitmap = await createImageBitmap(blob, { imageOrientation: "from-image" });
     } catch {
-      throw new Error(`${fileName} cannot be shown by this browser. JPEG, PNG and WebP can.`);
+      throw new UnusablePicture(refusal(fileName, format, bytes));
     }
-    return new Picture(blob, fileName, bitmap);
+    return new Picture(fileName, bitmap, isSentAsItIs(format, bytes) ? blob : null);
   }
 
-  constructor(blob, fileName, bitmap) {
-    Object.assign(this, { blob, fileName, bitmap, width: bitmap.width, height: bitmap.height });
+  /** @param sent what the server gets; null: the pixels that the browser shows, as PNG */
+  constructor(fileName, bitmap, sent) {
+    Object.assign(this, { fileName, bitmap, width: bitmap.width, height: bitmap.height });
+    this._sent = sent;
+    this._isConverted = !sent;
     this.info = null; // ImageInfo, once it is stored
   }
 
+  /** A small JPEG of it as a data URL. */
+  get thumbnail() {
+    const scale = Math.min(1, THUMBNAIL_PX / Math.min(this.width, this.height));
+    const canvas = document.createElement("canvas");
+    const [width, height] = [this.width, this.height].map((side) => Math.max(1, Math.round(side * scale)));
+    canvas.width = canvas.height = Math.min(THUMBNAIL_PX, Math.max(width, height));
+    const context = canvas.getContext("2d");
+    context.fillStyle = "#fff";
+    context.fillRect(0, 0, canvas.width, canvas.height);
+    context.imageSmoothingQuality = "high";
+    context.drawImage(this.bitmap, (canvas.width - width) / 2, (canvas.height - height) / 2, width, height);
+    return canvas.toDataURL("image/jpeg", 0.8);
+  }
+
   /**
-   * Stores the image, under the name that it has at the server if it was there before.
+   * Stores the image, under the name that it has at the server if it was there before. What the server cannot read, or
+   * sees in another size, is sent again as the pixels that are shown.
    *
    * @param progress as in Api.upload
-   * @returns its ImageInfo; `timings` then says what took how long
+   * @returns its ImageInfo; `timings` then says what took how long. Rejects with ApiError or UnusablePicture.
    */
   async store(api, progress) {
+    const image = await this._send(api, progress);
+    if (image) return (this.info = image);
+    if (this._isConverted) throw new UnusablePicture(`The server cannot use ${this.fileName}. Save it as PNG or JPEG and open that.`);
+    this._sent = null;
+    this._isConverted = true;
+    return this.store(api, progress);
+  }
+
+  /** Resolves to null if the server sees something else, or nothing, in the file. */
+  async _send(api, progress) {
+    this._sent ??= await this._asPng();
     const start = performance.now();
-    const { image, cached, timings } = await api.upload(this.blob, this.info?.image_id, progress);
+    let answer;
+    try {
+      answer = await api.upload(this._sent, this.info?.image_id, progress);
+    } catch (error) {
+      if (error.reason === "IMAGE_UNREADABLE") return null;
+      if ([400, 413].includes(error.status)) throw new UnusablePicture(`${this.fileName}: ${error.message}`);
+      throw error;
+    }
+    const { image, cached, timings } = answer;
     const total = timings?.total_ms ?? 0;
     this.timings = {
       upload: round(performance.now() - start - total + (timings?.receive_ms ?? 0)),
       encode: cached ? null : round(timings?.encode_ms ?? 0),
     };
-    if (image.width_px !== this.width || image.height_px !== this.height) {
-      throw new Error(
-        `The server sees ${image.width_px} × ${image.height_px} pixels, this browser ${this.width} × ${this.height}: ` +
-          "places would not agree. Save the image anew as PNG or JPEG.",
-      );
-    }
-    this.info = image;
-    return image;
+    return image.width_px === this.width && image.height_px === this.height ? image : null;
   }
-}
 
-/** The first image among what was dropped or pasted, or null. */
-export function imageOf(transfer) {
-  const files = [...(transfer?.files ?? [])];
-  return files.find((file) => file.type.startsWith("image/")) ?? files[0] ?? null;
+  async _asPng() {
+    try {
+      const canvas = new OffscreenCanvas(this.width, this.height);
+      canvas.getContext("2d").drawImage(this.bitmap, 0, 0);
+      return await canvas.convertToBlob({ type: "image/png" });
+    } catch {
+      throw new UnusablePicture(`${this.fileName} is too large for this browser to convert. Save it as PNG or JPEG and open that.`);
+    }
+  }
 }

@@ -21,22 +21,24 @@ class History {
 
 export class Session {
   /**
-   * @param image ImageInfo of the image, as stored
-   * @param storeAgain async () => ImageInfo; stores the image anew, after the store lost it
+   * @param store async () => ImageInfo; stores the image at the server: at first, and whenever the server has lost it
+   * @param histories Map from object ids to {steps, undone}, of objects that were made before
    */
-  constructor(api, image, storeAgain) {
-    this.image = image;
-    this.histories = new Map();
+  constructor(api, store, histories = new Map()) {
+    this.image = null; // its ImageInfo, once it is stored
+    this.histories = new Map([...histories].map(([id, made]) => [id, Object.assign(new History(), made)]));
     this._hovers = 0;
     this._newest = null; // the hover that waits for its turn here
-    this.connection = new Connection(
-      api,
-      () => this._opening(),
-      async (error) => {
-        if (error.status !== 404) throw error;
-        this.image = await storeAgain();
+    this.connection = new Connection(api, {
+      prepare: async () => {
+        this.image ??= await store();
       },
-    );
+      opening: () => this._opening(),
+      recover: async (error) => {
+        if (error.status !== 404) throw error;
+        this.image = null;
+      },
+    });
   }
 
   /** Makes a change: {add_point | remove_point | set_box | clear | undo | redo: ...}. Resolves to the ObjectResult. */

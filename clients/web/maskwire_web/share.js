@@ -5,8 +5,8 @@ import * as snippets from "./snippets.js";
 
 const ONE = { mask: files.maskPng, cutout: files.cutoutPng };
 const ALL = { coco: files.coco, polygons: files.polygons };
-const NO_MASK = "There is no mask yet: click on the image first.";
-const NONE_SELECTED = "The selected object has no mask yet: click on the image first.";
+const NO_MASK = "There is no mask yet. Click an object in the image first.";
+const NONE_SELECTED = "The selected object has no mask yet. Click it in the image first.";
 
 export class Share {
   constructor(editor, notices, base) {

@@ -2,21 +2,33 @@
 
 const typing = (target) => target.closest("input:not([type=range]), textarea, select, dialog");
 
+/** What fingers do. */
+const TOUCH = [
+  ["Tap", "Add what is under the finger to the object"],
+  ["Exclude, then tap", "Take it away from the object"],
+  ["Box, then drag", "Draw a box around the object"],
+  ["Two fingers", "Zoom and move the image"],
+  ["Drag", "Move the image"],
+  ["New", "Begin another object"],
+  ["Everything", "Find all objects"],
+];
+
 /** Lines of the help: keys, what they do, and the action's name; those without are handled where they happen. */
 const TABLE = [
-  ["Click", "Inside the object"],
-  ["Shift click, Right click", "Outside of it"],
-  ["Drag", "Box around it"],
+  ["Click", "Add what is there to the object"],
+  ["Shift click, Right click", "Take it away from the object"],
+  ["Drag", "Draw a box around the object"],
   ["Alt click", "Remove the nearest click"],
-  ["Wheel, Pinch, +, −", "Zoom"],
-  ["Space drag, Two fingers", "Move the image"],
+  ["Wheel, +, −", "Zoom"],
+  ["Space drag", "Move the image"],
   ["0", "Fit the image", "fit"],
   ["1", "Actual size", "actual"],
   ["I", "Include", "include"],
   ["X", "Exclude", "exclude"],
   ["B", "Box", "box"],
   ["N", "New object", "begin"],
-  ["[, ]", "Object before, next"],
+  ["[, ]", "Previous, next object"],
+  ["Comma, Period", "Previous, next image"],
   ["R", "Rename", "rename"],
   ["Delete", "Delete the object", "delete"],
   ["H", "Show or hide the masks", "hide"],
@@ -24,14 +36,14 @@ const TABLE = [
   ["Ctrl Shift Z", "Redo", "redo"],
   ["E", "Everything", "everything"],
   ["Esc", "Cancel", "cancel"],
-  ["C", "Copy the place under the pointer", "copyPlace"],
+  ["C", "Copy the position under the pointer", "copyPlace"],
   ["S", "Download the mask", "save"],
-  ["O", "Open an image", "open"],
+  ["O", "Open images", "open"],
   ["Arrows, Enter", "Move the cursor, click with it"],
-  ["?", "This list", "help"],
+  ["?", "This help", "help"],
 ];
 
-const OTHER = { "+": "zoomIn", "=": "zoomIn", "-": "zoomOut", "[": "before", "]": "next", backspace: "delete", escape: "cancel" };
+const OTHER = { "+": "zoomIn", "=": "zoomIn", "-": "zoomOut", "[": "before", "]": "next", ",": "imageBefore", ".": "imageAfter", backspace: "delete", escape: "cancel" };
 
 function nameOf(event) {
   const key = event.key.toLowerCase();
@@ -57,5 +69,7 @@ export function listen(actions) {
 /** Fills the help's table. */
 export function describe(element) {
   const keys = (text) => text.split(", ").map((key) => `<kbd>${key}</kbd>`).join(" ");
-  element.innerHTML = TABLE.map(([text, meaning]) => `<div><span>${meaning}</span><span>${keys(text)}</span></div>`).join("");
+  const lines = (table) => table.map(([text, meaning]) => `<div><span>${meaning}</span><span>${text}</span></div>`).join("");
+  const keyed = TABLE.map(([text, meaning]) => [keys(text), meaning]);
+  element.innerHTML = `<div class="lines for-touch">${lines(TOUCH)}</div><div class="lines for-mouse">${lines(keyed)}</div>`;
 }

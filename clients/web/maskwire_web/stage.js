@@ -24,9 +24,13 @@ export class Stage {
     this.draw("overlay");
   }
 
+  /** Shows a bitmap, or nothing. */
   async show(bitmap) {
+    if (bitmap === this.bitmap) return;
     this.bitmap = bitmap;
     this._small = null;
+    this.draw("picture", "overlay");
+    if (!bitmap) return;
     this.viewport.show(bitmap.width, bitmap.height);
     const share = SMALL_SIDE / Math.max(bitmap.width, bitmap.height);
     if (share > 0.7) return;
@@ -102,21 +106,30 @@ export class Stage {
     this._prepare(context);
     if (!bitmap || !this._scene) return;
     const { items, selected, preview, layer, lit, cursor } = this._scene();
-    if (layer) context.drawImage(layer, 0, 0, bitmap.width, bitmap.height);
     for (const item of items) {
-      if (item.mask && item.visible) this._drawMask(item.mask, item.colour, this._strength(item, selected, preview));
+      if (item.mask && item.visible) this._drawMask(item.mask, item.colour, this._strength(item, selected, layer));
     }
+    if (layer) context.drawImage(layer, 0, 0, bitmap.width, bitmap.height);
     if (lit) this._drawMask(lit.mask, "#ffffff", { fill: 0.25, width: 2 });
     const tint = selected.generated ? "#ffffff" : selected.colour; // a generated mask stays, the click is a new object's
-    if (preview?.mask) this._drawMask(preview.mask, tint, { fill: 0.34, width: 1.5, dash: [5, 4] });
-    for (const item of items) if (item.visible && item === selected) this._drawPrompt(item, preview);
+    if (preview?.mask) this._drawPreview(preview.mask, tint, selected.isEmpty || selected.generated);
+    for (const item of items) {
+      if (item.visible && (item === selected || item.pending.length)) this._drawPrompt(item, preview, item === selected);
+    }
     if (preview?.box) this._drawBox(preview.box, tint);
     if (cursor) this._drawCursor(cursor);
   }
 
-  _strength(item, selected, preview) {
-    if (item !== selected) return { fill: 0.3, width: 1 };
-    return preview?.mask ? { fill: 0.14, width: 1 } : { fill: 0.42, width: 2 };
+  /** Everything mode's masks, where they are shown, are what people look at: objects are outlines then. */
+  _strength(item, selected, layer) {
+    if (layer) return { fill: 0, width: 1 };
+    return item === selected ? { fill: 0.42, width: 2 } : { fill: 0.3, width: 1 };
+  }
+
+  /** What a click would give: filled for a new object; an outline over the mask that the object has already. */
+  _drawPreview(mask, colour, isNew) {
+    if (!isNew) this._drawMask(mask, "#ffffff", { fill: 0, width: 3.5 });
+    this._drawMask(mask, colour, { fill: isNew ? 0.34 : 0, width: isNew ? 1.5 : 2, dash: [5, 4] });
   }
 
   _drawMask(mask, colour, { fill, width, dash = [] }) {
@@ -124,9 +137,11 @@ export class Stage {
     if (!this._paths.has(mask)) this._paths.set(mask, pathOf(outlines(mask)));
     const path = this._paths.get(mask);
     context.fillStyle = context.strokeStyle = colour;
-    context.globalAlpha = fill;
-    context.fill(path, "evenodd");
-    context.globalAlpha = 1;
+    if (fill) {
+      context.globalAlpha = fill;
+      context.fill(path, "evenodd");
+      context.globalAlpha = 1;
+    }
     context.lineJoin = "round";
     context.lineWidth = width / this.viewport.scale;
     context.setLineDash(dash.map((length) => length / this.viewport.scale));
@@ -134,11 +149,34 @@ export class Stage {
     context.setLineDash([]);
   }
 
-  _drawPrompt(item, preview) {
-    const shown = [item.prompt, ...item.pending.map(({ point, box }) => ({ points: point ? [point] : [], box }))];
-    const boxes = shown.map(({ box }) => box).filter(Boolean);
-    if (boxes.length && !preview?.box) this._drawBox(boxes[boxes.length - 1], item.colour);
-    for (const { points } of shown) points.forEach((point) => this._drawPoint(point, item.colour));
+  /** Clicks and boxes that were answered, and, drawn as such, those that wait. */
+  _drawPrompt(item, preview, isSelected) {
+    const { colour, pending, prompt } = item;
+    if (isSelected) {
+      if (prompt.box && !preview?.box && !pending.some(({ box }) => box)) this._drawBox(prompt.box, colour);
+      for (const point of prompt.points) this._drawPoint(point, colour);
+    }
+    for (const { point, box } of pending) {
+      if (box) this._drawBox(box, colour, [6, 5]);
+      if (point) this._drawWaiting(point, colour);
+    }
+  }
+
+  /** A click that was not answered yet: a hollow, broken ring. */
+  _drawWaiting({ x_px, y_px }, colour) {
+    const { overlay: context, viewport } = this;
+    context.save();
+    context.translate(x_px, y_px);
+    context.scale(1 / viewport.scale, 1 / viewport.scale);
+    context.beginPath();
+    context.arc(0, 0, 9, 0, 2 * Math.PI);
+    for (const [style, width, dash] of [["#fff", 4, []], [colour, 2, [4, 3]]]) {
+      context.strokeStyle = style;
+      context.lineWidth = width;
+      context.setLineDash(dash);
+      context.stroke();
+    }
+    context.restore();
   }
 
   /** A disc with a plus in the object's colour; for a click outside a minus, the other way round. */
@@ -169,14 +207,16 @@ export class Stage {
     context.restore();
   }
 
-  _drawBox({ x_min_px = 0, y_min_px = 0, x_max_px = 0, y_max_px = 0 }, colour) {
+  _drawBox({ x_min_px = 0, y_min_px = 0, x_max_px = 0, y_max_px = 0 }, colour, dash = []) {
     const { overlay: context, viewport } = this;
     const box = [x_min_px, y_min_px, x_max_px - x_min_px, y_max_px - y_min_px];
-    for (const [style, width] of [["rgb(255 255 255 / 80%)", 3.5], [colour, 1.75]]) {
+    for (const [style, width, dashes] of [["rgb(255 255 255 / 80%)", 3.5, []], [colour, 1.75, dash]]) {
       context.strokeStyle = style;
       context.lineWidth = width / viewport.scale;
+      context.setLineDash(dashes.map((length) => length / viewport.scale));
       context.strokeRect(...box);
     }
+    context.setLineDash([]);
   }
 
   /** The keyboard's place: a cross that shows on anything. */

@@ -7,7 +7,7 @@ const STATES = {
   open: "Connected",
   opening: "Connecting",
   waiting: "Reconnecting",
-  failed: "Disconnected",
+  failed: "Disconnected. Try again",
 };
 
 export class Status {

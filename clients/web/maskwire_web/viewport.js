@@ -9,7 +9,7 @@ export class Viewport extends EventTarget {
     super();
     this.stage = { width: 1, height: 1 };
     this.image = { width: 1, height: 1 };
-    this.insets = { top: 24, right: 24, bottom: 88, left: 24 }; // what floats over the stage
+    this.insets = { top: 24, right: 24, bottom: 112, left: 24 }; // what floats over the stage
     this.scale = 1; // CSS pixels for one pixel of the image
     this.x = 0; // where the image's corner lies
     this.y = 0;

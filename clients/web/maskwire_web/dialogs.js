@@ -1,0 +1,29 @@
+// Questions that people must answer before it goes on.
+
+const $ = (id) => document.getElementById(id);
+
+async function answered(dialog) {
+  dialog.returnValue = "";
+  dialog.showModal();
+  await new Promise((resolve) => dialog.addEventListener("close", resolve, { once: true }));
+  return dialog.returnValue === "ok";
+}
+
+/** Resolves to an access token, or "" where people have none. */
+export async function askToken(wasWrong) {
+  $("token-text").textContent = wasWrong
+    ? "The server refused this token. Try another one."
+    : "This server needs an access token. It is kept until you close the tab.";
+  $("token-value").value = "";
+  return (await answered($("token"))) ? $("token-value").value.trim() : "";
+}
+
+/** Asks whether something is to be done; `action` names it on the button. */
+export async function confirmed(title, text, action) {
+  $("confirm-title").textContent = title;
+  $("confirm-text").textContent = text;
+  $("confirm-action").textContent = action;
+  return answered($("confirm"));
+}
+
+for (const id of ["token", "confirm"]) $(`${id}-cancel`).onclick = () => $(id).close("");

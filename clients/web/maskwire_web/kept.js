@@ -1,0 +1,28 @@
+// What is kept in this browser, and removing it.
+
+import { confirmed } from "./dialogs.js";
+
+const $ = (id) => document.getElementById(id);
+
+function megabytes(bytes) {
+  return bytes < 1e5 ? `${Math.ceil(bytes / 1e3)} kB` : `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB`;
+}
+
+/** Shows how much is kept, and removes this image or all. */
+export async function manageImages(library, workspace) {
+  const count = library.images.length;
+  $("kept-text").textContent = `${count === 1 ? "1 image" : `${count} images`}, ${megabytes(library.bytes)}.`;
+  $("remove-image").hidden = !workspace.image;
+  $("kept-images").returnValue = "";
+  $("kept-images").showModal();
+  await new Promise((resolve) => $("kept-images").addEventListener("close", resolve, { once: true }));
+  const images = { image: [workspace.image], all: [...library.images] }[$("kept-images").returnValue];
+  if (images && (await isMeant(images))) await workspace.remove(images);
+}
+
+async function isMeant(images) {
+  const count = images.reduce((sum, image) => sum + image.count, 0);
+  const what = images.length === 1 ? images[0].name : `all ${images.length} images`;
+  const objects = count === 1 ? "its object" : `${count} objects`;
+  return !count || confirmed(`Remove ${what}?`, `This deletes ${objects} as well, and cannot be undone.`, "Remove");
+}
