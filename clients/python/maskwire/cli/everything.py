@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image
@@ -18,7 +18,8 @@ from maskwire.cli.output import note_demo
 from maskwire.client import Client
 from maskwire.errors import InvalidRequest
 from maskwire.everything import EverythingArguments, FoundMask
-from maskwire.sources import Source
+from maskwire.pictures import Stretch
+from maskwire.sources import Reading, Source
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 _FEW = 5  # with fewer masks than this, why the others were removed is said
@@ -55,7 +56,7 @@ def run(
     seconds = time.perf_counter() - started
     masks, found_in = update.masks, update.image
     document = exports.coco_dataset(masks, Path(source.text).name, found_in.width_px, found_in.height_px)
-    files = [] if to_stdout else formats.writing(output, lambda: _write(document, masks, source, output))
+    files = [] if to_stdout else formats.writing(output, lambda: _write(document, masks, source, output, stretch))
     if to_stdout:
         print(json.dumps(document))
     elif as_json:
@@ -105,25 +106,27 @@ def _check(source: Input, output: Path, is_both: bool) -> None:
         )
 
 
-def _write(document: dict[str, Any], masks: list[FoundMask], source: Input, output: Path) -> list[Path]:
+def _write(document: dict[str, Any], masks: list[FoundMask], source: Input, output: Path, stretch: str) -> list[Path]:
     """Returns the files written: of a folder the data set first, then the overlay, then single masks."""
     is_folder = output.is_dir() or not output.suffix
     folder = output if is_folder else output.parent
     folder.mkdir(parents=True, exist_ok=True)
     if not is_folder and output.suffix.lower() != ".json":
-        _draw(masks, source).save(output)
+        _draw(masks, source, stretch).save(output)
         return [output]
     files = [folder / "coco.json" if is_folder else output]
     files[0].write_text(json.dumps(document) + "\n")
     if is_folder:
         if not source.is_stored:
             files.append(folder / "overlay.png")
-            _draw(masks, source).save(files[-1])
+            _draw(masks, source, stretch).save(files[-1])
         for number, mask in enumerate(masks):
             files.append(folder / f"mask-{number:04}.png")
             Image.fromarray(mask.array.view(np.uint8) * 255).save(files[-1])
     return files
 
 
-def _draw(masks: list[FoundMask], source: Input) -> Image.Image:
-    return overlay.draw_all(Source(source.image).picture(), [mask.array for mask in masks])
+def _draw(masks: list[FoundMask], source: Input, stretch: str) -> Image.Image:
+    return overlay.draw_all(
+        Source(source.image, Reading(stretch=cast(Stretch, stretch))).picture(), [mask.array for mask in masks]
+    )
