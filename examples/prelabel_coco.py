@@ -54,7 +54,7 @@ def prelabel(dataset: dict[str, Any], folder: Path) -> tuple[int, int]:
 
     done = failed = 0
     with Client() as client:
-        for (path, _), results in client.segment_many(requests(), multimask=False):
+        for (path, _), results in client.segment_many(requests(), multimask=False, errors="yield"):
             if isinstance(results, MaskwireError):
                 print(f"{path}: error: {results}", file=sys.stderr)
                 failed += 1

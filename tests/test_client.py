@@ -230,22 +230,22 @@ def test_pil_images_are_as_a_viewer_shows_them(stack: Stack) -> None:
 
 def test_wrong_prompts_name_the_field(stack: Stack, photo: Path) -> None:
     cases: list[tuple[dict[str, Any], str]] = [
-        ({"points": [(1, 1)], "labels": [1, 0]}, "prompts[0].labels"),
-        ({"points": [(1, 2, 3)]}, "prompts[0].points[0]"),
-        ({"points": [(1, 1), (601, 1)]}, "prompts[0].points[1].x_px"),
-        ({"points": [(1, 1)], "labels": [5]}, "prompts[0].points[0].label"),
-        ({"points": (5, 5)}, "prompts[0]"),
-        ({"points": [(5, "x")]}, "prompts[0]"),
-        ({"labels": [2**40], "points": [(5, 5)]}, "prompts[0].points[0].label"),
+        ({"points": [(1, 1)], "labels": [1, 0]}, "labels"),
+        ({"points": [(1, 2, 3)]}, "points[0]"),
+        ({"points": [(1, 1), (601, 1)]}, "points[1]"),
+        ({"points": [(1, 1)], "labels": [5]}, "labels[0]"),
+        ({"points": (5, 5, 5)}, "points"),
+        ({"points": [(5, "x")]}, "points"),
+        ({"labels": [2**40], "points": [(5, 5)]}, "labels[0]"),
         ({"wait_s": -1}, "wait_s"),
-        ({"box": (1, 2, 3)}, "prompts[0].box"),
-        ({"box": (100, 2, 3, 30)}, "prompts[0].box"),
-        ({"mask": np.zeros((7, 7))}, "prompts[0].mask"),
-        ({"mask": np.zeros(7)}, "prompts[0].mask"),
+        ({"box": (1, 2, 3)}, "box"),
+        ({"box": (100, 2, 3, 30)}, "box"),
+        ({"mask": np.zeros((7, 7))}, "mask"),
+        ({"mask": np.zeros(7)}, "mask"),
         ({"outputs": ("gif",)}, "outputs"),
         ({"logits_dtype": "int8"}, "logits_dtype"),
-        ({"max_hole_area": -1}, "output"),
-        ({"mask_threshold": float("nan")}, "output.mask_threshold"),
+        ({"max_hole_area": -1}, "max_hole_area"),
+        ({"mask_threshold": float("nan")}, "mask_threshold"),
     ]
     with stack.client() as client:
         for arguments, field in cases:
@@ -278,7 +278,7 @@ def test_many_images(stack: Stack, photo: Path, tmp_path: Path) -> None:
     bad.write_bytes(b"no image")
     images: list[Any] = [noise(seed) for seed in range(20, 26)] + [bad, photo]
     with stack.client() as client:
-        outcomes = list(client.embed_many(images))
+        outcomes = list(client.embed_many(images, errors="yield"))
     assert len(outcomes) == len(images)
     (failed,) = [outcome for _, outcome in outcomes if not isinstance(outcome, EmbeddedImage)]
     assert isinstance(failed, InvalidRequest)

@@ -145,7 +145,7 @@ def test_many_callers_get_their_own_image(pair: Stack, encoders: Encoders, tmp_p
 def test_a_client_uses_all_its_encoders(pair: Stack, encoders: Encoders) -> None:
     with Client(pair.encoder) as client:
         outcomes = dict(client.embed_many([picture(800 + index) for index in range(20)], bulk=True))
-    assert not any(outcome.cached for outcome in outcomes.values())  # type: ignore[union-attr]
+    assert not any(outcome.cached for outcome in outcomes.values())
     assert encoders.encoded() == [10, 10]
 
 

@@ -32,7 +32,10 @@ def test_the_device_has_too_little_memory(world: World, note: Observation) -> No
                 outcomes: list[object] = []
                 crowd = threading.Thread(
                     target=lambda: outcomes.extend(
-                        outcome for _, outcome in client.embed_many(picture(2701 + index) for index in range(16))
+                        outcome
+                        for _, outcome in client.embed_many(
+                            (picture(2701 + index) for index in range(16)), errors="yield"
+                        )
                     )
                 )
                 crowd.start()

@@ -9,9 +9,11 @@ with Client() as mw:
 """
 
 import importlib
+import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
     from maskwire.aio import AsyncClient
     from maskwire.blocking import Session
     from maskwire.client import Client
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
         OutputMissing,
         Overloaded,
         ServerUnavailable,
+        UnknownArgument,
     )
     from maskwire.everything import FoundMask, Update
     from maskwire.prompts import Prompt
@@ -52,6 +55,7 @@ _HOMES = {
     "ServerUnavailable": "errors",
     "Session": "blocking",
     "Tls": "credentials",
+    "UnknownArgument": "errors",
     "Update": "everything",
 }
 
@@ -75,12 +79,16 @@ __all__ = [
     "ServerUnavailable",
     "Session",
     "Tls",
+    "UnknownArgument",
     "Update",
+    "__version__",
 ]
 
 
 def __getattr__(name: str) -> Any:
     # Imported at first use: the servers take only the stubs of this package, and the command line starts faster.
+    if name == "__version__":
+        return importlib.metadata.version("maskwire")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

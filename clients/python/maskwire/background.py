@@ -1,12 +1,14 @@
 """The event loop of the blocking clients."""
 
 import asyncio
+import contextlib
 import os
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
 from maskwire.errors import MaskwireError
+from maskwire.life import check_process
 
 T = TypeVar("T")
 
@@ -18,27 +20,26 @@ def _loop() -> asyncio.AbstractEventLoop:
     """One event loop for all blocking clients of the process: grpc's asyncio layer works best with a single one.
 
     Raises:
-        MaskwireError: This process was forked from one that has used a client; grpc does not survive that.
+        MaskwireError: FORKED: this process was forked from one that had used a client.
     """
     global _background
+    check_process()
     with _lock:
-        if _background is None:
+        if _background is None or _background[0] != os.getpid():
             loop = asyncio.new_event_loop()
             threading.Thread(target=loop.run_forever, name="maskwire-client", daemon=True).start()
             _background = (os.getpid(), loop)
-        owner, loop = _background
-        if owner != os.getpid():
-            raise MaskwireError(
-                "this process was forked after its parent had used a Maskwire client; use the start method 'spawn', or "
-                "make the first client after the fork",
-                "FORKED",
-            )
-        return loop
+        return _background[1]
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
     """Runs a coroutine on that loop, and waits for it."""
-    future = asyncio.run_coroutine_threadsafe(coroutine, _loop())
+    try:
+        loop = _loop()
+    except BaseException:
+        coroutine.close()
+        raise
+    future = asyncio.run_coroutine_threadsafe(coroutine, loop)
     try:
         return future.result()
     except BaseException:
@@ -46,8 +47,15 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
         raise
 
 
+def run_later(make: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+    """Runs a coroutine on that loop, if there is one in this process, without waiting for it: for finalizers."""
+    if _background is not None and _background[0] == os.getpid() and _background[1].is_running():
+        with contextlib.suppress(RuntimeError):
+            asyncio.run_coroutine_threadsafe(make(), _background[1])
+
+
 def each(items: AsyncIterator[T]) -> Iterator[T]:
-    """Iterates on that loop. Who leaves off early ends the work."""
+    """Iterates on that loop. Closing the iterator cancels the work."""
 
     async def following() -> tuple[T] | None:
         async for item in items:
@@ -62,4 +70,5 @@ def each(items: AsyncIterator[T]) -> Iterator[T]:
         while (item := run(following())) is not None:
             yield item[0]
     finally:
-        run(close())
+        with contextlib.suppress(MaskwireError):  # in a forked process there is nothing to close
+            run(close())

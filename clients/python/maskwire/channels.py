@@ -15,6 +15,7 @@ from maskwire import tracing
 from maskwire.budget import RetryBudget
 from maskwire.credentials import Credentials, Metadata, authorized
 from maskwire.errors import InvalidRequest
+from maskwire.life import Life
 
 IMAGE_HEADER = "maskwire-image"
 """Metadata of decoder calls: the image's name, percent-encoded."""
@@ -74,6 +75,11 @@ class Channels:
         self._credentials = credentials
         self._metadata = credentials.metadata
         self._borrowed = False
+        self._life = Life()
+
+    def check(self) -> None:
+        """Refuses to go on in a forked process, or after `close`; see `Life.check`."""
+        self._life.check()
 
     def pick(self, key: str | None, attempt: int) -> tuple[grpc.aio.Channel, str]:
         """A channel for a key, the same for the same key as long as that server answers, so that its memory is used.
@@ -85,6 +91,7 @@ class Channels:
         Returns:
             The channel, and the server's address.
         """
+        self.check()
         # Rendezvous hashing: adding a server moves only the keys that the new one gets.
         ranked = sorted(self.addresses, key=lambda address: hashlib.sha256(f"{address}\0{key}".encode()).digest())
         turn = (next(self._turns) if key is None else attempt) % len(ranked)
@@ -109,8 +116,9 @@ class Channels:
         self._away[address] = time.monotonic() + _AVOIDED_S
 
     async def close(self) -> None:
-        if self._borrowed:
+        if self._borrowed or self._life.closed:
             return
+        self._life.closed = True
         for channel in self._channels.values():
             await channel.close()
         self._channels.clear()

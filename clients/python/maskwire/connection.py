@@ -4,17 +4,22 @@ import asyncio
 import copy
 import hashlib
 import math
+import re
+import weakref
 from collections.abc import Awaitable, Callable, Hashable
-from dataclasses import replace
-from typing import Self, TypeVar
+from dataclasses import dataclass, replace
+from pathlib import PurePath
+from typing import Any, Self, TypeVar
 
 import grpc
+from PIL import Image
 
 from maskwire import tracing
 from maskwire.calls import retrying, upload
 from maskwire.channels import DEFAULT_DECODER, DEFAULT_ENCODER, Channels
 from maskwire.credentials import Credentials, authorization
-from maskwire.errors import InvalidRequest, MaskwireError
+from maskwire.downloads import fetch, is_url
+from maskwire.errors import ImageNotFound, InvalidRequest, MaskwireError
 from maskwire.memory import Memory
 from maskwire.results import EmbeddedImage
 from maskwire.sources import DEFAULT_READING, STRETCHES, ImageLike, Reading, Source
@@ -23,6 +28,34 @@ from maskwire.v1 import decoder_pb2, decoder_pb2_grpc, encoder_pb2, encoder_pb2_
 T = TypeVar("T")
 
 _HEDGE_S = 1.0
+_ENDINGS = frozenset(Image.registered_extensions()) | {".heic", ".heif", ".avif", ".svg", ".npy", ".pdf"}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """An image as a call names it.
+
+    Attributes:
+        image_id: The name to ask for.
+        stored: What is stored of it, for an image that was given itself.
+        source: Its picture, likewise.
+        model: The model that must have embedded it; empty for any.
+        may_be_path: Whether the name looks like a file's.
+    """
+
+    image_id: str
+    stored: EmbeddedImage | None
+    source: Source | None
+    model: str
+    may_be_path: bool = False
+
+    def missing(self, error: ImageNotFound) -> MaskwireError:
+        """What to raise where no such image is stored."""
+        if not self.may_be_path or error.reason != "IMAGE_NOT_FOUND":
+            return error
+        return InvalidRequest(
+            f"no such file: {self.image_id}; nor is an image stored under that name", "NO_SUCH_FILE", "image"
+        )
 
 
 class Connection:
@@ -44,9 +77,29 @@ class Connection:
         self.decoders = Channels("decoder", decoder, DEFAULT_DECODER, credentials, dead_after_s)
         self.memory = Memory()
         self.encoders = Channels("encoder", encoder, DEFAULT_ENCODER, credentials, dead_after_s)
+        self._closing: weakref.WeakSet[Any] = weakref.WeakSet()
         self._uploading = asyncio.Semaphore(len(self.encoders.addresses))
 
+    def __repr__(self) -> str:
+        servers = [f"{each.kind} at {', '.join(each.addresses)}" for each in (self.encoders, self.decoders)]
+        namespace = f", namespace {self.namespace!r}" if self.namespace else ""
+        return " and ".join(servers) + namespace
+
+    def check(self) -> None:
+        """Refuses to go on in a forked process, or after `close`.
+
+        Raises:
+            MaskwireError: FORKED or CLOSED.
+        """
+        self.encoders.check()
+
+    def closes_with(self, session: Any) -> None:
+        """Has a session closed when the connections are, if it is still in use then."""
+        self._closing.add(session)
+
     async def close(self) -> None:
+        for session in list(self._closing):
+            await session.close()
         await self.encoders.close()
         await self.decoders.close()
 
@@ -80,7 +133,7 @@ class Connection:
         with tracing.span("embed"):
             response = await self.upload(header, data)
         stored = EmbeddedImage.read(response.image, response.cached, response.timings)
-        self.memory.add(identity, image_id, source, stored)
+        self.memory.add(identity, image_id, model, source, stored)
         return stored
 
     async def upload(self, header: encoder_pb2.EncodeImageHeader, data: bytes) -> encoder_pb2.EncodeImageResponse:
@@ -93,23 +146,74 @@ class Connection:
         response = await self.call_encoder(lambda stub, timeout: stub.GetImage(request, timeout=timeout))
         return EmbeddedImage.read(response.image)
 
+    async def list_images(self, prefix: str, size: int, token: str) -> encoder_pb2.ListImagesResponse:
+        """A page of the stored images; see encoder.proto."""
+        request = encoder_pb2.ListImagesRequest(
+            namespace=self.namespace, prefix=prefix, page_size=size, page_token=token
+        )
+        return await self.call_encoder(lambda stub, timeout: stub.ListImages(request, timeout=timeout))
+
+    async def source_of(self, image: ImageLike | EmbeddedImage, reading: Reading = DEFAULT_READING) -> Source:
+        """The picture of an image that was given itself.
+
+        Raises:
+            InvalidRequest: It is none, or cannot be read.
+        """
+        if isinstance(image, EmbeddedImage):
+            source = self.memory.source(image.image_id, image.content_key)
+            if source is None:
+                raise InvalidRequest(
+                    f"{image.image_id!r} is embedded already, and this client has not seen its picture; pass that",
+                    "NO_PICTURE",
+                    "image",
+                )
+            return source
+        if isinstance(image, str) and is_url(image):
+            return Source(await asyncio.to_thread(fetch, image), reading)
+        return await asyncio.to_thread(Source, image, reading)
+
     async def resolve(
-        self, image: ImageLike | None, image_id: str | None, reading: Reading = DEFAULT_READING
-    ) -> tuple[str, EmbeddedImage | None, Source | None]:
-        """The name to ask for; and for an image that was given itself, what is stored of it, and its bytes."""
+        self,
+        image: ImageLike | EmbeddedImage | None,
+        image_id: str | None,
+        model: str,
+        reading: Reading = DEFAULT_READING,
+    ) -> Wanted:
+        """The image that a call names; a picture is embedded if this client has not done so yet."""
+        self.check()
+        if not isinstance(model, str):
+            raise InvalidRequest(f"model is {model!r}; give the name of a model", "BAD_MODEL", "model")
         if image is None:
-            if image_id is None:
+            if not isinstance(image_id, str):
                 raise InvalidRequest("give an image or an image_id", "NO_IMAGE", "image")
-            return image_id, None, None
-        if isinstance(image, str) and image_id is None and (self.memory.knows(image) or not _is_file(image)):
-            return image, None, None
-        source = await asyncio.to_thread(Source, image, reading)
-        stored = self.memory.stored(await asyncio.to_thread(source.identify), image_id)
+            return Wanted(image_id, None, None, model)
+        if isinstance(image, EmbeddedImage):
+            if image_id not in (None, image.image_id):
+                raise InvalidRequest(
+                    f"the image is embedded as {image.image_id!r}; leave image_id out", "TWO_IMAGE_IDS", "image_id"
+                )
+            source = self.memory.source(image.image_id, image.content_key)
+            return Wanted(image.image_id, replace(image, cached=True), source, model)
+        if isinstance(image, str) and image_id is None and self.memory.knows(image):
+            return Wanted(image, None, None, model)
+        if isinstance(image, str) and image_id is None and not _is_file(image) and not is_url(image):
+            return Wanted(image, None, None, model, _looks_like_a_file(image))
+        source = await self.source_of(image, reading)
+        stored = self.memory.stored(await asyncio.to_thread(source.identify), image_id, model)
         if stored is None:
-            stored = await self.embed(source, image_id)
+            stored = await self.embed(source, image_id, model)
         else:
             stored = replace(stored, cached=True)
-        return stored.image_id, stored, source
+        return Wanted(stored.image_id, stored, source, model)
+
+    async def embed_again(self, wanted: Wanted) -> EmbeddedImage | None:
+        """Embeds an image that the store has lost, by the model that embedded it before; None if this client does not
+        have its picture."""
+        source = wanted.source or self.memory.source(wanted.image_id)
+        if source is None:
+            return None
+        model = wanted.model or (wanted.stored.model if wanted.stored else self.memory.model(wanted.image_id))
+        return await self.embed(source, wanted.image_id, model)
 
     async def call_encoder(
         self, call: "Callable[[encoder_pb2_grpc.EncoderServiceAsyncStub, float], Awaitable[T]]"
@@ -139,3 +243,17 @@ def _is_file(name: str) -> bool:
         return Source(name).identify() is not None
     except MaskwireError:
         return False
+
+
+def _looks_like_a_file(name: str) -> bool:
+    return any(separator in name for separator in "/\\") or PurePath(name).suffix.lower() in _ENDINGS
+
+
+def in_callers_words(error: InvalidRequest) -> InvalidRequest:
+    """An error about the only prompt of a request, with the argument of `segment` as its field."""
+    field = error.field.removeprefix("prompts[0].")
+    if field == error.field:
+        return error
+    field = re.sub(r"^points\[(\d+)\]\.label$", r"labels[\1]", field)
+    field = re.sub(r"^(points\[\d+\]|box|mask)[._].*$", r"\1", field)
+    return type(error)(error.message, error.reason, field, error.retry_after_s)

@@ -2,6 +2,7 @@
 
 MaskwireError
 |- InvalidRequest      the request is wrong: `field` says where
+|  |- UnknownArgument  an argument that does not exist; also a TypeError
 |- NotAuthenticated    no valid token
 |- NotAllowed          the token does not allow it
 |- ImageNotFound       no such image (any more): embed it
@@ -42,6 +43,10 @@ class MaskwireError(Exception):
 
 class InvalidRequest(MaskwireError):
     """The request is wrong and stays wrong; `field` says where."""
+
+
+class UnknownArgument(InvalidRequest, TypeError):
+    """A function was given an argument that it does not have; the message suggests the closest one."""
 
 
 class NotAuthenticated(MaskwireError):

@@ -5,13 +5,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
+from maskwire.arguments import checked
 from maskwire.errors import InvalidRequest
+from maskwire.kept import Kept
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import types_pb2
 
@@ -61,8 +63,9 @@ class EverythingArguments(TypedDict, total=False):
     multimask_output: bool
 
 
-class FoundMask:
-    """One of an image's masks.
+@checked
+class FoundMask(Kept):
+    """One of an image's masks. Can be pickled; equal to another that was found the same way.
 
     Attributes:
         predicted_iou: By the model.
@@ -81,6 +84,25 @@ class FoundMask:
         self.point_coords = [[message.point.x_px, message.point.y_px]]
         self.crop_box = _xywh(message.crop_box)
         self._rle = message.rle
+
+    def __repr__(self) -> str:
+        height, width = self._rle.size
+        return (
+            f"<FoundMask {width}x{height}, predicted IoU {self.predicted_iou:.3f}, "
+            f"stability {self.stability_score:.3f}, {self.area} px inside>"
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, FoundMask) and (self.rle, self.predicted_iou) == (other.rle, other.predicted_iou)
+
+    def __hash__(self) -> int:
+        return hash((self._rle.counts, self.predicted_iou))
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """(x_min, y_min, x_max, y_max) in pixels, around the mask; as `Result.box`."""
+        x, y, width, height = (int(value) for value in self.bbox)
+        return x, y, x + width + 1, y + height + 1
 
     @property
     def rle(self) -> dict[str, Any]:
@@ -153,6 +175,10 @@ class Update:
     removed: Mapping[str, int]
     explanation: str
 
+    def __repr__(self) -> str:
+        end = ", the last" if self.is_last else ""
+        return f"<Update {self.done} of {self.total} clicks: {len(self.masks)} masks, {len(self.new)} new{end}>"
+
 
 class Collection:
     """Puts the responses of a call together."""
@@ -179,6 +205,11 @@ class Collection:
             removed={name: getattr(response.summary, name) for name in _FILTERS} if response.is_last else {},
             explanation=response.summary.explanation,
         )
+
+
+def arguments_of(**given: Any) -> EverythingArguments:
+    """The arguments that are not None."""
+    return cast(EverythingArguments, {name: value for name, value in given.items() if value is not None})
 
 
 def request_of(width: int, height: int, arguments: EverythingArguments) -> pb.GenerateMasksRequest:

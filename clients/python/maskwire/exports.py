@@ -1,7 +1,10 @@
 """Masks as other tools take them."""
 
 import io
+import json
 from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -10,9 +13,12 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from maskwire.errors import InvalidRequest, OutputMissing
+from maskwire.outlines import exact_polygons
 
 if TYPE_CHECKING:
     import supervision
+
+_LOSSLESS = (".png", ".bmp", ".tif", ".tiff", ".gif", ".pgm")
 
 
 class HasMask(Protocol):
@@ -26,14 +32,17 @@ class HasMask(Protocol):
     def score(self) -> float: ...
 
 
-def coco_annotation(mask: HasMask, annotation_id: int, image_id: int | str, category_id: int) -> dict[str, Any]:
-    """An annotation of a COCO data set: RLE, area, box as x, y, width, height in pixels, and the score."""
+def coco_annotation(
+    mask: HasMask, annotation_id: int, image_id: int | str, category_id: int, polygons: bool = False
+) -> dict[str, Any]:
+    """An annotation of a COCO data set: RLE or polygons whose union is the mask, area, box as x, y, width, height in
+    pixels, and the score."""
     rle: Any = {"size": mask.rle["size"], "counts": mask.rle["counts"].encode()}
     return {
         "id": annotation_id,
         "image_id": image_id,
         "category_id": category_id,
-        "segmentation": mask.rle,
+        "segmentation": [each.ravel().tolist() for each in exact_polygons(mask.array)] if polygons else mask.rle,
         "area": int(coco.area(rle)),
         "bbox": [float(value) for value in coco.toBbox(rle)],
         "iscrowd": 0,
@@ -56,7 +65,7 @@ def labelme(
     """A labelme file without the picture in it.
 
     Args:
-        polygons: Each Nx2; those with fewer than three corners are left out, since labelme has no such polygons.
+        polygons: Each Nx2, at least three corners.
         label: Of the object.
         group_id: Marks its polygons as one object's.
         file_name: Of the picture, beside the labelme file.
@@ -74,7 +83,6 @@ def labelme(
             "mask": None,
         }
         for polygon in polygons
-        if len(polygon) > 2
     ]
     return {
         "version": "5.5.0",
@@ -148,9 +156,48 @@ def detections(masks: Sequence[HasMask]) -> "supervision.Detections":
     )
 
 
+def save_mask(mask: HasMask, path: str | PathLike[str]) -> None:
+    """Writes a mask to a file in the format of its ending; see `Result.save`.
+
+    Raises:
+        InvalidRequest: The ending has no format, or the file cannot be written.
+    """
+    ending = Path(path).suffix.lower()
+    try:
+        if ending == ".json":
+            Path(path).write_text(json.dumps(mask.rle) + "\n")
+        elif ending == ".npy":
+            np.save(path, mask.array)
+        elif ending == ".npz":
+            np.savez_compressed(path, mask=mask.array, score=mask.score)
+        elif ending in _LOSSLESS:
+            Image.fromarray(mask.array.view(np.uint8) * 255).save(path)
+        else:
+            raise InvalidRequest(
+                f"{path} does not end in .json, .npy, .npz, {', '.join(_LOSSLESS)}; save_overlay writes the mask over "
+                "the picture",
+                "BAD_OUTPUT",
+                "path",
+            )
+    except OSError as error:
+        raise InvalidRequest(f"cannot write {path}: {error.strerror or error}", "BAD_OUTPUT", "path") from error
+
+
+def save_picture(picture: Image.Image, path: str | PathLike[str]) -> None:
+    """Writes a picture to a file in the format of its ending.
+
+    Raises:
+        InvalidRequest: The ending is not that of a picture, or the file cannot be written.
+    """
+    try:
+        picture.save(path)
+    except (OSError, ValueError) as error:
+        raise InvalidRequest(f"cannot write {path}: {error}", "BAD_OUTPUT", "path") from error
+
+
 def crop(picture: Image.Image, mask: NDArray[np.bool_], margin_px: int) -> Image.Image:
     """The part of a picture around a mask."""
-    x_min, y_min, x_max, y_max = _edges(mask)
+    x_min, y_min, x_max, y_max = edges(mask)
     box = (x_min - margin_px, y_min - margin_px, x_max + margin_px, y_max + margin_px)
     return picture.crop((max(0, box[0]), max(0, box[1]), min(picture.width, box[2]), min(picture.height, box[3])))
 
@@ -162,10 +209,38 @@ def cutout(picture: Image.Image, mask: NDArray[np.bool_]) -> Image.Image:
     return cut
 
 
+def with_area(contour: NDArray[np.int32]) -> list[NDArray[np.int32]]:
+    """Rings that have at least three corners and an area, for a contour through the centres of border pixels.
+
+    A contour that has none is that of single pixels, or of lines one pixel wide: it becomes rings along the edges of
+    its pixels, whose area is the number of the pixels.
+
+    Args:
+        contour: Nx2 x, y in pixels.
+    """
+    if area(contour) > 0:
+        return [contour]
+    origin = contour.min(0)
+    corners = contour - origin
+    mask = np.zeros(tuple(corners.max(0)[::-1] + 1), bool)
+    for start, end in zip(corners, np.roll(corners, -1, 0), strict=True):
+        steps = int(np.abs(end - start).max())
+        line = np.rint(np.linspace(start, end, steps + 1)).astype(int)
+        mask[line[:, 1], line[:, 0]] = True
+    return [ring.astype(np.int32) + origin for ring in exact_polygons(mask)]
+
+
+def area(polygon: NDArray[Any]) -> float:
+    """Of a polygon, Nx2; 0 for one that goes back the way it came."""
+    x, y = polygon.astype(np.float64).T
+    return float(abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2)
+
+
 def simplified(polygon: NDArray[Any], tolerance_px: float) -> NDArray[Any]:
     """A closed polygon with fewer corners, no corner that is left out farther than a tolerance from it.
 
-    Ramer-Douglas-Peucker, on the two arcs between the first corner and the one farthest from it.
+    Ramer-Douglas-Peucker, on the two arcs between the first corner and the one farthest from it. A polygon that would
+    be left without an area stays as it is.
 
     Args:
         polygon: Nx2.
@@ -186,7 +261,8 @@ def simplified(polygon: NDArray[Any], tolerance_px: float) -> NDArray[Any]:
             middle = start + 1 + int(distances.argmax())
             kept.add(middle)
             arcs += [(start, middle), (middle, end)]
-    return polygon[sorted(kept)]
+    fewer = polygon[sorted(kept)]
+    return fewer if len(fewer) > 2 and area(fewer) else polygon
 
 
 def _distances(points: NDArray[Any], start: NDArray[Any], end: NDArray[Any]) -> NDArray[Any]:
@@ -198,7 +274,7 @@ def _distances(points: NDArray[Any], start: NDArray[Any], end: NDArray[Any]) -> 
     return distances
 
 
-def _edges(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+def edges(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
     """x_min, y_min, x_max, y_max of a mask, the last two behind its last pixels; zeros if it is empty."""
     columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
     if not len(columns):

@@ -11,6 +11,7 @@ from maskwire.connection import Connection
 from maskwire.errors import DeadlineExceeded, ImageNotFound, OutputMissing, ServerUnavailable, from_rpc
 from maskwire.everything import Collection, EverythingArguments, Update, request_of
 from maskwire.prompts import wait_ms
+from maskwire.results import EmbeddedImage
 from maskwire.sources import DEFAULT_READING, ImageLike, Reading, Source
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import decoder_pb2_grpc
@@ -22,19 +23,27 @@ _EMBEDS_IN_FLIGHT = 2
 
 async def generate(
     connection: Connection,
-    image: ImageLike | None,
+    image: ImageLike | EmbeddedImage | None,
     image_id: str | None,
+    model: str,
     wait_s: float,
     arguments: EverythingArguments,
     reading: Reading = DEFAULT_READING,
 ) -> AsyncIterator[Update]:
     """See `AsyncClient.generate_masks`."""
     waiting = wait_ms(wait_s)
-    name, stored, source = await connection.resolve(image, image_id, reading)
-    stored = stored or await connection.get(name)
+    wanted = await connection.resolve(image, image_id, model, reading)
+    name, source = wanted.image_id, wanted.source
+    try:
+        stored = wanted.stored or await connection.get(name)
+    except ImageNotFound as error:
+        again = await connection.embed_again(wanted)
+        if again is None:
+            raise wanted.missing(error) from error
+        stored = again
     request = request_of(stored.width, stored.height, arguments)
     request.image_id, request.namespace, request.wait_ms = name, connection.namespace, waiting
-    request.content_key = stored.content_key
+    request.content_key, request.model = stored.content_key, model
     source = source or connection.memory.source(name, stored.content_key)
     if request.crops:
         if source is None:
@@ -57,9 +66,9 @@ async def generate(
                     yield collection.add(response)
                 return
             except ImageNotFound:
-                if source is None or starts >= _MAX_STARTS:
+                again = await connection.embed_again(wanted) if starts < _MAX_STARTS else None
+                if again is None:
                     raise
-                again = await connection.embed(source, name)
                 request.content_key = again.content_key
             except ServerUnavailable:
                 if starts >= _MAX_STARTS:
@@ -116,6 +125,7 @@ async def responses(
     try:
         while response is not grpc.aio.EOF:
             yield response
+            connection.check()
             async with asyncio.timeout(connection.timeout_s):
                 reading = asyncio.ensure_future(call.read())
                 if crops is not None:

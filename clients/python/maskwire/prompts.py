@@ -1,16 +1,23 @@
 """What to segment, and what to return of it, as request messages."""
 
+import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, TypedDict
+from dataclasses import InitVar, dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pycocotools import mask as coco
 
+from maskwire.arguments import checked, one_of
 from maskwire.errors import InvalidRequest
+from maskwire.suggest import no_such
 from maskwire.v1 import types_pb2 as pb
 
 Format = Literal["rle", "png", "polygons", "packed_bits", "logits"]
+Points = Iterable[Sequence[float]] | Sequence[float] | NDArray[Any]
+Labels = Iterable[int] | NDArray[Any] | int
+Box = Sequence[float] | NDArray[Any]
 
 FORMATS: dict[str, pb.MaskFormat.ValueType] = {
     "rle": pb.MASK_FORMAT_RLE,
@@ -23,126 +30,283 @@ _MAX_WAIT_S = 60
 _LOGITS_TYPES = {"float16": pb.DATA_TYPE_FP16, "float32": pb.DATA_TYPE_FP32}
 
 
+@checked
 @dataclass(frozen=True)
 class Prompt:
     """One object to segment. With no points, box or mask: the most prominent object.
 
-    Attributes:
-        points: Clicks as (x, y) in pixels of the image, EXIF orientation applied.
-        labels: 1 (inside) or 0 (outside) for each point; all 1 when None.
-        box: (x_min, y_min, x_max, y_max) in pixels.
-        mask: Logits of an earlier result (`Result.logits`), to be refined; fp16 or fp32, SxS or 1xSxS.
+    Values may be lists, tuples, NumPy arrays or torch tensors. They are checked and copied when the prompt is made.
+
+    Args:
+        points: Clicks as [(x, y), ...] in pixels of the image as a viewer shows it (EXIF orientation applied), or a
+            single (x, y).
+        labels: 1 (inside the object) or 0 (outside of it) for each point; all 1 when None.
+        box: (x_min, y_min, x_max, y_max) in pixels of the image.
+        mask: What to refine: logits of an earlier result (`Result.logits`, SxS or 1xSxS floats), or a mask of the
+            image's size (HxW bool, such as `Result.mask`; 0 and 1, or 0 and 255, do as well).
         prompt_id: Any name; the result carries it.
+        point_coords: sam2's name of `points`.
+        point_labels: sam2's name of `labels`.
+        mask_input: sam2's name of `mask`.
+
+    Raises:
+        InvalidRequest: A value has the wrong type or shape, is not finite, or is no label; `field` says where.
     """
 
-    points: Iterable[Sequence[float]] | NDArray[Any] | None = None
-    labels: Iterable[int] | NDArray[Any] | None = None
-    box: Sequence[float] | NDArray[Any] | None = None
+    points: Points | None = None
+    labels: Labels | None = None
+    box: Box | None = None
     mask: NDArray[Any] | None = None
     prompt_id: str = ""
+    point_coords: InitVar[Points | None] = None
+    point_labels: InitVar[Labels | None] = None
+    mask_input: InitVar[NDArray[Any] | None] = None
 
-    def message(self, path: str = "prompt") -> pb.Prompt:
-        """The prompt as it is sent.
+    def __post_init__(self, point_coords: Any, point_labels: Any, mask_input: Any) -> None:
+        points = _points(one_of("points", self.points, "point_coords", point_coords))
+        labels = _labels(one_of("labels", self.labels, "point_labels", point_labels), len(points))
+        mask = one_of("mask", self.mask, "mask_input", mask_input)
+        if not isinstance(self.prompt_id, str):
+            raise InvalidRequest(f"prompt_id is {self.prompt_id!r}; give a str", "BAD_PROMPT_ID", "prompt_id")
+        checked_values: dict[str, Any] = {
+            "points": points,
+            "labels": labels,
+            "box": None if self.box is None else _box(self.box),
+            "mask": None if mask is None else _mask(mask),
+        }
+        for name, value in checked_values.items():
+            object.__setattr__(self, name, value)
 
-        Raises:
-            InvalidRequest: Something has the wrong type or shape; `field` says where.
-        """
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Prompt) and self.message() == other.message()
+
+    def __hash__(self) -> int:
+        return hash((self.points, self.labels, self.box, self.prompt_id))
+
+    def message(self) -> pb.Prompt:
+        """The prompt as it is sent."""
+        points: Any = self.points
+        labels: Any = self.labels
         message = pb.Prompt(prompt_id=self.prompt_id)
-        try:
-            points = [] if self.points is None else [tuple(map(float, point)) for point in self.points]
-            box = None if self.box is None else tuple(map(float, self.box))
-            labels = [1] * len(points) if self.labels is None else [int(label) for label in self.labels]
-        except (TypeError, ValueError) as error:
-            raise InvalidRequest(
-                f"points are [(x, y), ...], labels [1, 0, ...] and a box (x_min, y_min, x_max, y_max): {error}",
-                "BAD_PROMPT",
-                path,
-            ) from error
-        if len(points) != len(labels):
-            raise InvalidRequest(
-                f"{len(points)} points but {len(labels)} labels; give one label (1 or 0) for each point",
-                "LABELS_MISMATCH",
-                f"{path}.labels",
-            )
-        for index, (point, label) in enumerate(zip(points, labels, strict=True)):
-            if len(point) != 2:
-                raise InvalidRequest("a point is (x, y)", "BAD_POINT", f"{path}.points[{index}]")
-            if label not in (0, 1):
-                raise InvalidRequest(
-                    f"label {label}; use 1 (inside) or 0 (outside)", "BAD_LABEL", f"{path}.points[{index}].label"
-                )
-            message.points.add(x_px=point[0], y_px=point[1], label=label)
-        if box is not None:
-            if len(box) != 4:
-                raise InvalidRequest("a box is (x_min, y_min, x_max, y_max)", "BAD_BOX", f"{path}.box")
-            x_min, y_min, x_max, y_max = box
+        for (x, y), label in zip(points, labels, strict=True):
+            message.points.add(x_px=x, y_px=y, label=label)
+        if self.box is not None:
+            x_min, y_min, x_max, y_max = self.box
             message.box.CopyFrom(pb.Box(x_min_px=x_min, y_min_px=y_min, x_max_px=x_max, y_max_px=y_max))
-        if self.mask is not None:
-            mask = np.asarray(self.mask)
-            mask = mask[0] if mask.ndim == 3 and len(mask) == 1 else mask
-            if mask.ndim != 2:
-                raise InvalidRequest("mask logits have the shape SxS or 1xSxS", "BAD_MASK", f"{path}.mask")
-            mask = mask if mask.dtype == np.float16 else mask.astype(np.float32)
-            message.mask.height, message.mask.width = mask.shape
-            message.mask.data_type = _LOGITS_TYPES[mask.dtype.name]
-            message.mask.data = mask.astype(mask.dtype.newbyteorder("<")).tobytes()
+        if self.mask is None:
+            return message
+        if self.mask.dtype == np.bool_:
+            rle: Any = coco.encode(np.asfortranarray(self.mask.view(np.uint8)))
+            message.mask_rle.size[:] = rle["size"]
+            message.mask_rle.counts = rle["counts"].decode()
+        else:
+            message.mask.height, message.mask.width = self.mask.shape
+            message.mask.data_type = _LOGITS_TYPES[self.mask.dtype.name]
+            message.mask.data = self.mask.astype(self.mask.dtype.newbyteorder("<")).tobytes()
         return message
 
 
-class OutputArguments(TypedDict, total=False):
-    """What to return of a prompt; keyword arguments of the clients' segment methods.
+def boxes_of(boxes: Iterable[Box] | NDArray[Any]) -> list[Prompt]:
+    """A prompt for each row of Nx4 boxes.
 
-    Attributes:
-        multimask: The model's three candidates (default), for prompts that may mean several things. False: its single
-            mask, or the best of three where that is unstable. As multimask_output of SAM2ImagePredictor.
-        every: All candidates instead of the best one.
-        outputs: Forms of mask: "rle" (default), "png", "polygons", "packed_bits", "logits".
-        logits_dtype: Precision of returned logits: "float16" (default) or "float32".
-        mask_threshold: Logit above which a pixel is inside; 0 by default.
-        max_hole_area: Holes of at most this many low-resolution pixels are filled; 0 by default.
-        max_sprinkle_area: Islands of at most this many low-resolution pixels are removed; 0 by default.
-        unclamped_logits: Logits as the model has them instead of clamped to -32..32, to be enlarged by the caller.
+    Raises:
+        InvalidRequest: They are not Nx4 numbers.
     """
+    rows = plain(boxes)
+    if isinstance(rows, np.ndarray) and rows.ndim == 1 and rows.shape == (4,):
+        rows = rows[None]
+    try:
+        return [Prompt(box=row) for row in rows]
+    except TypeError as error:
+        raise InvalidRequest(
+            "boxes are Nx4: one (x_min, y_min, x_max, y_max) for each object", "BAD_BOX", "boxes"
+        ) from error
+    except InvalidRequest as error:
+        raise InvalidRequest(error.message, error.reason, error.field.replace("box", "boxes", 1)) from error
 
-    multimask: bool
-    every: bool
-    outputs: Iterable[Format]
-    logits_dtype: Literal["float16", "float32"]
-    mask_threshold: float
-    max_hole_area: int
-    max_sprinkle_area: int
-    unclamped_logits: bool
+
+def plain(value: Any) -> Any:
+    """A NumPy array of what is an array or a tensor, wherever it lies; other things as they are."""
+    if hasattr(value, "detach") and hasattr(value, "cpu"):
+        value = value.detach().cpu()
+    return np.asarray(value) if hasattr(value, "__array__") else value
 
 
-def output_options(arguments: OutputArguments) -> tuple[pb.OutputOptions, tuple[Format, ...]]:
-    """What is asked for, as it is sent, and the forms in it.
+def _numbers(value: Any, what: str, reason: str, field: str) -> NDArray[np.float64]:
+    """Finite numbers.
+
+    Raises:
+        InvalidRequest: They are none.
+    """
+    value = plain(value)
+    if not isinstance(value, np.ndarray):
+        if isinstance(value, str | bytes | dict) or not isinstance(value, Iterable | int | float | np.number):
+            raise InvalidRequest(f"{what}; got {type(value).__name__}", reason, field)
+        value = [plain(item) for item in value] if isinstance(value, Iterable) else value
+    try:
+        numbers = np.asarray(value)
+        if numbers.dtype.kind not in "biuf" and numbers.size:
+            raise ValueError
+    except (TypeError, ValueError) as error:
+        raise InvalidRequest(what, reason, field) from error
+    numbers = numbers.astype(np.float64)
+    wrong = np.argwhere(~np.isfinite(numbers))
+    if len(wrong):
+        place = f"{field}[{wrong[0][0]}]" if numbers.ndim else field
+        raise InvalidRequest("a coordinate is NaN or infinite", "NOT_FINITE", place)
+    return numbers
+
+
+def _points(value: Any) -> tuple[tuple[float, float], ...]:
+    if value is None:
+        return ()
+    what = "points are [(x, y), ...] in pixels"
+    value = plain(value)
+    if isinstance(value, Iterable) and not isinstance(value, np.ndarray | str | bytes | dict):
+        value = [plain(item) for item in value]
+        for index, item in enumerate(value):  # one of another length is named by its index
+            flat = isinstance(item, Sequence | np.ndarray) and all(np.isscalar(each) for each in item)
+            if flat and len(item) != 2:
+                raise InvalidRequest(
+                    f"a point is (x, y); this one has {len(item)} numbers", "BAD_POINT", f"points[{index}]"
+                )
+    numbers = _numbers(value, what, "BAD_POINT", "points")
+    if not numbers.size:
+        return ()
+    if numbers.shape == (2,):
+        numbers = numbers[None]
+    if numbers.ndim == 3 and len(numbers) == 1:
+        numbers = numbers[0]
+    if numbers.ndim != 2 or numbers.shape[1] != 2:
+        raise InvalidRequest(f"{what}; got an array of shape {numbers.shape}", "BAD_POINT", "points")
+    return tuple((float(x), float(y)) for x, y in numbers)
+
+
+def _labels(value: Any, count: int) -> tuple[int, ...]:
+    if value is None:
+        return (1,) * count
+    numbers = _numbers(value, "labels are 1 (inside) or 0 (outside)", "BAD_LABEL", "labels").ravel()
+    for index, label in enumerate(numbers):
+        if label not in (0, 1):
+            raise InvalidRequest(f"label {label:g}; use 1 (inside) or 0 (outside)", "BAD_LABEL", f"labels[{index}]")
+    if len(numbers) != count:
+        raise InvalidRequest(
+            f"{count} points but {len(numbers)} labels; give one label (1 or 0) for each point",
+            "LABELS_MISMATCH",
+            "labels",
+        )
+    return tuple(int(label) for label in numbers)
+
+
+def _box(value: Any) -> tuple[float, ...]:
+    what = "a box is (x_min, y_min, x_max, y_max) in pixels"
+    numbers = _numbers(value, what, "BAD_BOX", "box")
+    if numbers.ndim == 2 and numbers.shape[1] == 4 and len(numbers) > 1:
+        raise InvalidRequest(
+            f"{len(numbers)} boxes are {len(numbers)} objects; segment_objects(image, boxes=...) takes them",
+            "SEVERAL_BOXES",
+            "box",
+        )
+    if numbers.size != 4 or numbers.ndim > 2:
+        raise InvalidRequest(f"{what}; got shape {numbers.shape}", "BAD_BOX", "box")
+    return tuple(float(number) for number in numbers.ravel())
+
+
+def _mask(value: Any) -> NDArray[Any]:
+    """HxW bool, or SxS fp16 or fp32."""
+    what = "a mask is logits of SxS or 1xSxS floats, or HxW bool of the image's size"
+    mask = plain(value)
+    if not isinstance(mask, np.ndarray):
+        try:
+            mask = np.asarray(mask)
+        except ValueError as error:
+            raise InvalidRequest(what, "BAD_MASK", "mask") from error
+    mask = mask[0] if mask.ndim == 3 and len(mask) == 1 else mask
+    if mask.ndim != 2 or not mask.size or mask.dtype.kind not in "biuf":
+        raise InvalidRequest(f"{what}; got {mask.dtype} of shape {mask.shape}", "BAD_MASK", "mask")
+    if mask.dtype.kind in "iu":
+        values = np.unique(mask)
+        if not (np.isin(values, (0, 1)).all() or np.isin(values, (0, 255)).all()):
+            raise InvalidRequest(
+                f"a mask of whole numbers from {values[0]} to {values[-1]}; give floats if they are logits, or only 0 "
+                "and 1 (or 0 and 255) if it is a mask",
+                "BAD_MASK",
+                "mask",
+            )
+        mask = mask > 0
+    if mask.dtype == np.bool_:
+        return np.array(mask)
+    mask = np.array(mask, np.float16 if mask.dtype == np.float16 else np.float32)
+    if not np.isfinite(mask).all():
+        raise InvalidRequest("mask logits hold NaN or infinity", "NOT_FINITE", "mask")
+    return mask
+
+
+def output_options(
+    *,
+    multimask: bool | None,
+    every: bool,
+    outputs: Iterable[Format],
+    logits_dtype: Literal["float16", "float32"],
+    mask_threshold: float,
+    max_hole_area: int,
+    max_sprinkle_area: int,
+    unclamped_logits: bool,
+    multimask_output: bool | None = None,
+    return_logits: bool = False,
+) -> tuple[pb.OutputOptions, tuple[Format, ...]]:
+    """What is asked for, as it is sent, and the forms in it. Arguments are those of `AsyncClient.segment`; with
+    `multimask` None, what depends on the prompt is left to the server.
 
     Raises:
         InvalidRequest: A value is unknown or out of range.
     """
-    outputs = tuple(arguments.get("outputs", ("rle",))) or ("rle",)
-    for name in outputs:
-        if name not in FORMATS:
-            raise InvalidRequest(f"unknown output {name!r}; choose from {', '.join(FORMATS)}", "BAD_OUTPUT", "outputs")
-    dtype = arguments.get("logits_dtype", "float16")
-    if dtype not in _LOGITS_TYPES:
-        raise InvalidRequest(f"logits_dtype {dtype!r}; use float16 or float32", "BAD_OUTPUT", "logits_dtype")
-    try:
-        options = pb.OutputOptions(
-            formats=[FORMATS[name] for name in outputs],
-            candidates=pb.CANDIDATES_ALL if arguments.get("every", False) else pb.CANDIDATES_BEST,
-            multimask=arguments.get("multimask", True),
-            logits_type=_LOGITS_TYPES[dtype],
-            mask_threshold=arguments.get("mask_threshold", 0.0),
-            max_hole_area=arguments.get("max_hole_area", 0),
-            max_sprinkle_area=arguments.get("max_sprinkle_area", 0),
-            unclamped_logits=arguments.get("unclamped_logits", False),
-        )
-    except (TypeError, ValueError) as error:
+    if return_logits:
         raise InvalidRequest(
-            f"a threshold is a number, an area a whole one: {error}", "BAD_OUTPUT", "output"
-        ) from error
-    return options, outputs
+            "masks are returned as masks; for logits pass outputs=('rle', 'logits'), unclamped_logits=True, and "
+            "enlarge Result.logits to the image's size",
+            "NO_FULL_SIZE_LOGITS",
+            "return_logits",
+        )
+    forms: tuple[Format, ...] = (outputs,) if isinstance(outputs, str) else tuple(outputs)  # type: ignore[assignment]
+    forms = forms or ("rle",)
+    for form in forms:
+        if form not in FORMATS:
+            raise InvalidRequest(no_such("output", str(form), FORMATS), "BAD_OUTPUT", "outputs")
+    if logits_dtype not in _LOGITS_TYPES:
+        raise InvalidRequest(f"logits_dtype {logits_dtype!r}; use float16 or float32", "BAD_OUTPUT", "logits_dtype")
+    if not _is_finite(mask_threshold):
+        raise InvalidRequest(f"mask_threshold is {mask_threshold!r}; give a number", "BAD_OUTPUT", "mask_threshold")
+    for name, area in (("max_hole_area", max_hole_area), ("max_sprinkle_area", max_sprinkle_area)):
+        if not _is_finite(area) or area != int(area) or not 0 <= area < 1 << 32:
+            raise InvalidRequest(f"{name} is {area!r}; give a whole number of pixels, or 0", "BAD_OUTPUT", name)
+    options = pb.OutputOptions(
+        formats=[FORMATS[name] for name in forms],
+        candidates=pb.CANDIDATES_ALL if every else pb.CANDIDATES_BEST,
+        logits_type=_LOGITS_TYPES[logits_dtype],
+        mask_threshold=mask_threshold,
+        max_hole_area=int(max_hole_area),
+        max_sprinkle_area=int(max_sprinkle_area),
+        unclamped_logits=bool(unclamped_logits),
+    )
+    several = one_of("multimask", multimask, "multimask_output", multimask_output)
+    if several is not None:
+        options.multimask = bool(several)
+    return options, forms
+
+
+def check_normalized(normalize_coords: bool) -> None:
+    """Refuses coordinates that are fractions already, which sam2 takes with normalize_coords=False.
+
+    Raises:
+        InvalidRequest: They are.
+    """
+    if not normalize_coords:
+        raise InvalidRequest(
+            "coordinates are pixels of the image; multiply fractions by its width and height",
+            "NOT_PIXELS",
+            "normalize_coords",
+        )
 
 
 def wait_ms(wait_s: float) -> int:
@@ -151,6 +315,10 @@ def wait_ms(wait_s: float) -> int:
     Raises:
         InvalidRequest: It is not within 0..60 s.
     """
-    if not 0 <= wait_s <= _MAX_WAIT_S:
-        raise InvalidRequest(f"wait_s is {wait_s}; give 0 to {_MAX_WAIT_S}", "BAD_WAIT", "wait_s")
+    if not _is_finite(wait_s) or not 0 <= wait_s <= _MAX_WAIT_S:
+        raise InvalidRequest(f"wait_s is {wait_s!r}; give 0 to {_MAX_WAIT_S}", "BAD_WAIT", "wait_s")
     return int(wait_s * 1000)
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and math.isfinite(value)

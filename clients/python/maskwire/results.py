@@ -14,7 +14,10 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from maskwire import exports, overlay
+from maskwire.arguments import checked
 from maskwire.errors import OutputMissing
+from maskwire.kept import Kept
+from maskwire.outlines import exact_polygons
 from maskwire.pictures import Stretch
 from maskwire.prompts import Format
 from maskwire.sources import ImageLike, Source, applied
@@ -23,6 +26,8 @@ from maskwire.v1 import decoder_pb2, encoder_pb2, types_pb2
 if TYPE_CHECKING:
     import supervision
 
+_SHOWN_PX = 800  # longer side of what notebooks show
+_OF_PIXELS = {"rle", "png", "packed_bits"}
 _DTYPES = {types_pb2.DATA_TYPE_FP16: "<f2", types_pb2.DATA_TYPE_FP32: "<f4"}
 
 
@@ -51,7 +56,7 @@ class EmbeddedImage:
     cached: bool
     stored_bytes: int
     expires_at: datetime
-    timings: dict[str, float] = field(default_factory=dict)
+    timings: dict[str, float] = field(default_factory=dict, compare=False, repr=False)
     stretch: Stretch = "none"
 
     @classmethod
@@ -72,8 +77,12 @@ class EmbeddedImage:
         )
 
 
-class Mask:
+@checked
+class Mask(Kept):
     """One candidate mask, in the forms that were requested; a form that was not is fetched once, by a sync client.
+
+    Masks can be pickled; a form that was not requested or looked at before cannot be fetched afterwards. Masks are
+    equal if their scores, and their pixels or logits, are.
 
     Attributes:
         score: The model's prediction of its IoU.
@@ -92,11 +101,41 @@ class Mask:
         self._fetch = fetch
         self.score = message.score
 
+    def __repr__(self) -> str:
+        height, width = self._shape
+        inside = f", {self.area} px inside" if self._forms & _OF_PIXELS else ""
+        return f"<Mask {width}x{height}, score {self.score:.3f}{inside}>"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Mask):
+            return NotImplemented
+        if (self.score, self._shape) != (other.score, other._shape):
+            return False
+        if self._forms & _OF_PIXELS and other._forms & _OF_PIXELS:
+            return bool(np.array_equal(self.array, other.array))
+        return "logits" in self._forms & other._forms and bool(np.array_equal(self.logits, other.logits))
+
+    def __hash__(self) -> int:
+        return hash((self.score, self._shape))
+
+    @property
+    def area(self) -> int:
+        """Pixels inside."""
+        return int(np.count_nonzero(self.array))
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """(x_min, y_min, x_max, y_max) in pixels, around the mask; all 0 if it is empty. As a slice it holds the mask:
+        array[y_min:y_max, x_min:x_max]."""
+        return exports.edges(self.array)
+
     def _with(self, form: Format) -> types_pb2.Mask:
         if form not in self._forms:
             if self._fetch is None:
                 raise OutputMissing(
-                    f"this result holds no {form}; pass outputs=({form!r}, ...) to segment", "OUTPUT_MISSING"
+                    f"this result holds no {form}, and cannot fetch it: it was pickled, or is of a session or an "
+                    f"AsyncClient; pass outputs=({form!r}, ...) to what made it",
+                    "OUTPUT_MISSING",
                 )
             self._message.MergeFrom(self._fetch(form))
             self._forms.add(form)
@@ -131,12 +170,33 @@ class Mask:
         return [(np.array(polygon.coordinates_px, np.int32).reshape(-1, 2), polygon.is_hole) for polygon in polygons]
 
     def polygons(self, simplify_px: float = 0) -> list[NDArray[np.int32]]:
-        """Outer contours, each Nx2 x, y in pixels; `contours` has the holes too.
+        """Outer contours through the centres of border pixels: filled, their own pixels included, they cover the mask
+        and its holes. `contours` has the holes, and `coco_polygons` covers the mask exactly.
+
+        Every polygon has at least three corners and an area. Single pixels and lines one pixel wide have none in this
+        sense; theirs are rings along the edges of their pixels.
 
         Args:
-            simplify_px: How far corners may be from the polygon that are left out.
+            simplify_px: How far corners may be from the polygon that are left out, in pixels; 0 keeps all.
+
+        Returns:
+            Nx2 x, y each, in pixels.
+
+        Raises:
+            InvalidRequest: `simplify_px` is negative.
+            OutputMissing: The result holds no polygons and cannot fetch them.
         """
-        return [exports.simplified(polygon, simplify_px) for polygon, is_hole in self.contours if not is_hole]
+        outer = [ring for contour, is_hole in self.contours if not is_hole for ring in exports.with_area(contour)]
+        return [exports.simplified(polygon, simplify_px) for polygon in outer]
+
+    def coco_polygons(self) -> list[NDArray[np.float64]]:
+        """Polygons whose union is exactly the mask, as pycocotools fills them: along the edges of pixels, one for each
+        4-connected part, with holes cut open.
+
+        Returns:
+            Nx2 x, y each, in pixels, where pixel (x, y) covers x to x + 1; at least four corners.
+        """
+        return exact_polygons(self.array)
 
     @cached_property
     def logits(self) -> NDArray[np.float32]:
@@ -146,8 +206,12 @@ class Mask:
         return values.reshape(logits.height, logits.width).astype(np.float32)
 
 
-class Result:
+@checked
+class Result(Kept):
     """The masks of one prompt. Its mask, score, rle, ... are those of its best candidate.
+
+    Results can be pickled and copied; a pickled one holds the forms of mask that were requested or looked at, and not
+    the picture. Results are equal if image, prompt and candidates are.
 
     Attributes:
         candidates: The best mask, or all of them in the model's order.
@@ -197,6 +261,36 @@ class Result:
         shape = (self.height, self.width)
         self.candidates = [Mask(mask, shape, forms, fetch_of(index)) for index, mask in enumerate(message.masks)]
 
+    def __repr__(self) -> str:
+        best = self.best
+        inside = f", {best.area} px inside" if best._forms & _OF_PIXELS else ""
+        several = f", best of {len(self.candidates)}" if len(self.candidates) > 1 else ""
+        preview = ", preview" if self.is_preview else ""
+        return (
+            f"<Result on {self.image_id!r}, {self.width}x{self.height}, {self.model}: score {self.score:.3f}{inside}"
+            f"{several}{preview}>"
+        )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Result):
+            return NotImplemented
+        return (self.content_key, self._prompt, self.candidates) == (
+            other.content_key,
+            other._prompt,
+            other.candidates,
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.content_key, self.prompt_id, self.score))
+
+    def _repr_png_(self) -> bytes:
+        """What notebooks show: the mask over the picture, if that is known, else the mask."""
+        image = self.overlay() if self._source is not None else Image.fromarray(self.mask)
+        image.thumbnail((_SHOWN_PX, _SHOWN_PX))
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG")
+        return buffer.getvalue()
+
     @cached_property
     def best(self) -> Mask:
         """The candidate with the highest score."""
@@ -213,6 +307,17 @@ class Result:
         return self.best.array
 
     @property
+    def area(self) -> int:
+        """Pixels inside of the mask."""
+        return self.best.area
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """(x_min, y_min, x_max, y_max) in pixels, around the mask; all 0 if it is empty. As a slice it holds the mask:
+        mask[y_min:y_max, x_min:x_max]."""
+        return self.best.box
+
+    @property
     def rle(self) -> dict[str, Any]:
         """COCO RLE: {"size": [height, width], "counts": str}."""
         return self.best.rle
@@ -223,12 +328,39 @@ class Result:
         return self.best.logits
 
     def polygons(self, simplify_px: float = 0) -> list[NDArray[np.int32]]:
-        """Outer contours, each Nx2 x, y in pixels; see `Mask.polygons`."""
+        """Outer contours through the centres of border pixels, each Nx2 x, y in pixels with at least three corners and
+        an area; `Mask.polygons` tells more.
+
+        Args:
+            simplify_px: How far corners may be from the polygon that are left out, in pixels; 0 keeps all.
+        """
         return self.best.polygons(simplify_px)
 
-    def to_coco(self, annotation_id: int = 1, image_id: int | str = 1, category_id: int = 1) -> dict[str, Any]:
-        """An annotation of a COCO data set, with RLE and score."""
-        return exports.coco_annotation(self.best, annotation_id, image_id, category_id)
+    def to_coco(
+        self, annotation_id: int = 1, image_id: int | str = 1, category_id: int = 1, *, polygons: bool = False
+    ) -> dict[str, Any]:
+        """An annotation of a COCO data set, with area, box and score.
+
+        Args:
+            annotation_id: Number of the annotation.
+            image_id: Number or name of the image in the data set.
+            category_id: Number of the category.
+            polygons: Polygons instead of RLE: pycocotools makes exactly the mask of their union, holes included.
+        """
+        return exports.coco_annotation(self.best, annotation_id, image_id, category_id, polygons)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Writes the mask to a file; `save_overlay` writes it over the picture.
+
+        Args:
+            path: Its ending chooses the format. .png, .bmp, .tif and other pictures without loss: grey, 255 inside.
+                .json: COCO RLE as {"size": [height, width], "counts": str}. .npy: HxW bool. .npz: `mask`, HxW bool, and
+                `score`.
+
+        Raises:
+            InvalidRequest: The ending is none of these, or the file cannot be written.
+        """
+        exports.save_mask(self.best, path)
 
     def to_labelme(
         self, label: str, file_name: str, *, simplify_px: float = 1, group_id: int | None = None
@@ -257,7 +389,17 @@ class Result:
         return exports.detections(self.candidates)
 
     def crop(self, image: ImageLike | None = None, *, margin_px: int = 0) -> Image.Image:
-        """The part of the picture around the mask; the picture as in `overlay`."""
+        """The part of the picture around the mask.
+
+        Args:
+            image: The picture, where this client has not embedded it itself.
+            margin_px: Pixels to add on each side.
+
+        Raises:
+            OutputMissing: The client does not have the picture, or the mask is empty.
+        """
+        if not self.area:
+            raise OutputMissing("the mask is empty: nothing is around it", "EMPTY_MASK")
         return exports.crop(self._picture(image), self.mask, margin_px)
 
     def cutout(self, image: ImageLike | None = None) -> Image.Image:
@@ -277,8 +419,17 @@ class Result:
         return overlay.draw(self._picture(image), (mask or self.best).array, self._prompt)
 
     def save_overlay(self, path: str | PathLike[str], image: ImageLike | None = None) -> None:
-        """Writes `overlay` to a file; its ending chooses the format."""
-        self.overlay(image).save(path)
+        """Writes `overlay` to a file.
+
+        Args:
+            path: Its ending chooses the format, such as .png or .jpg.
+            image: The picture, where this client has not embedded it itself.
+
+        Raises:
+            InvalidRequest: The ending is not that of a picture, or the file cannot be written.
+            OutputMissing: The client does not have the picture.
+        """
+        exports.save_picture(self.overlay(image), path)
 
     def _picture(self, image: ImageLike | None) -> Image.Image:
         source = Source(image) if image is not None else self._source

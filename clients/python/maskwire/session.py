@@ -8,11 +8,13 @@ from typing import Any, Self
 
 from google.protobuf.empty_pb2 import Empty
 
-from maskwire.connection import Connection
+from maskwire.arguments import checked
+from maskwire.connection import Connection, Wanted
+from maskwire.errors import ImageNotFound
 from maskwire.pictures import Channels, Stretch
-from maskwire.prompts import OutputArguments, Prompt, output_options, wait_ms
+from maskwire.prompts import Format, Prompt, wait_ms
 from maskwire.replay import Replay
-from maskwire.results import Result
+from maskwire.results import EmbeddedImage, Result
 from maskwire.sources import DEFAULT_READING, ImageLike, Reading
 from maskwire.streams import Stream
 from maskwire.v1 import decoder_pb2 as pb
@@ -49,6 +51,7 @@ class Masks:
         self._news.set()
 
 
+@checked
 class AsyncSession:
     """Clicks on one image after another, with objects, undo and previews. Made by `AsyncClient.session`.
 
@@ -65,6 +68,8 @@ class AsyncSession:
     When the decoder dies or stops, the session goes on with another one by itself: image, objects, their history and
     the requests that were not answered yet are sent again, and masks are what they would have been.
 
+    It opens at its first use; `async with`, or `close`, ends it, and so does closing the client.
+
     Attributes:
         object_id: Name of the object that clicks, boxes and undo are for.
     """
@@ -72,38 +77,58 @@ class AsyncSession:
     def __init__(
         self,
         connection: Connection,
-        image: ImageLike | None,
+        image: ImageLike | EmbeddedImage | None,
         image_id: str | None,
+        model: str,
         wait_s: float,
-        output: OutputArguments,
+        output: tuple[types_pb2.OutputOptions, tuple[Format, ...]],
         reading: Reading = DEFAULT_READING,
     ) -> None:
         self.object_id = "object-1"
         self._connection = connection
-        self._wanted = (image, image_id, wait_s, reading)
-        self._output, self._forms = output_options(output)
-        if "multimask" not in output:
-            self._output.ClearField("multimask")
+        self._wanted = (image, image_id, model, wait_ms(wait_s), reading)
+        self._output, self._forms = output
         self._replay = Replay(pb.SetImage())
         self._followers: list[Masks] = []
         self._stream = Stream(
             connection.decoders,
             connection.timeout_s,
             connection.retry_s,
+            prepare=self._prepare,
             opening=self._replay.opening,
             recover=self._embed_again,
             answered=self._answered,
         )
+        self._named: Wanted | None = None
+        connection.closes_with(self)
+
+    def __repr__(self) -> str:
+        if not self._replay.image.image_id:
+            return f"<{type(self).__name__}, not open yet>"
+        image = self._replay.image
+        return (
+            f"<{type(self).__name__} on {image.image_id!r}, {image.width_px}x{image.height_px}, {image.model}; "
+            f"{len(self.objects)} objects>"
+        )
 
     async def __aenter__(self) -> Self:
-        self._replay.set_image = await self._name(*self._wanted)
-        await self._stream.open()
+        await self.open()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    async def open(self) -> None:
+        """Returns when the image is ready for clicks. Other methods open the session themselves.
+
+        Raises:
+            MaskwireError: What `AsyncClient.segment` raises: there is no such image, nobody answers, and so on.
+        """
+        self._connection.check()
+        if not self._replay.image.image_id:
+            await self._stream.open()
 
     async def close(self) -> None:
         """Ends the session. What was not answered yet fails."""
@@ -115,25 +140,45 @@ class AsyncSession:
 
     @property
     def image(self) -> pb.SegmentedImage:
-        """The image's name, size and model."""
+        """The image's name, size and model; empty until the session is open."""
         return self._replay.image
 
     async def set_image(
         self,
-        image: ImageLike | None = None,
+        image: ImageLike | EmbeddedImage | None = None,
         *,
         image_id: str | None = None,
+        model: str = "",
         wait_s: float = 0,
         channels: Channels = "rgb",
         stretch: Stretch = "auto",
     ) -> pb.SegmentedImage:
-        """Goes on with another image, named or given as in `AsyncClient.segment`; all objects are forgotten.
+        """Goes on with another image; all objects are forgotten.
+
+        Args:
+            image: A name, what `embed` returned, or a picture; as in `AsyncClient.segment`.
+            image_id: Name of a stored image; together with a picture, the name to embed it under.
+            model: Name of the model that must have embedded the image; empty for any.
+            wait_s: How long to wait for an image that somebody else is embedding, in seconds, at most 60.
+            channels: Order of an array's colours: "rgb", or "bgr" for what OpenCV's imread returns.
+            stretch: How a picture's samples are mapped to 8 bits: "auto", "none", "range" or "percentile".
 
         Returns:
-            Its name, size and model, when it is ready for clicks.
+            The image's name, size and model, when it is ready for clicks.
+
+        Raises:
+            MaskwireError: What `AsyncClient.segment` raises; the session then stays with the image that it had.
         """
-        message = await self._name(image, image_id, wait_s, Reading(channels, stretch))
-        await self._stream.send(pb.SegmentStreamRequest(set_image=message))
+        wanted = (image, image_id, model, wait_ms(wait_s), Reading(channels, stretch))
+        if not self._replay.image.image_id:
+            self._wanted, self._named = wanted, None
+            await self.open()
+            return self.image
+        named, message = await self._name(*wanted)
+        try:
+            await self._stream.send(pb.SegmentStreamRequest(set_image=message))
+        except ImageNotFound as error:
+            raise named.missing(error) from error
         return self.image
 
     def new_object(self, object_id: str | None = None) -> str:
@@ -220,23 +265,37 @@ class AsyncSession:
             edit.refine = refine
         return self._stream.send(pb.SegmentStreamRequest(edit=edit, speculative=speculative))
 
+    async def _prepare(self) -> None:
+        """Finds out which image the first stream begins with."""
+        if self._named is None:
+            self._named, self._replay.set_image = await self._name(*self._wanted)
+
     async def _name(
-        self, image: ImageLike | None, image_id: str | None, wait_s: float, reading: Reading
-    ) -> pb.SetImage:
-        name, stored, _ = await self._connection.resolve(image, image_id, reading)
-        return pb.SetImage(
-            image_id=name,
+        self,
+        image: ImageLike | EmbeddedImage | None,
+        image_id: str | None,
+        model: str,
+        waiting_ms: int,
+        reading: Reading,
+    ) -> tuple[Wanted, pb.SetImage]:
+        wanted = await self._connection.resolve(image, image_id, model, reading)
+        return wanted, pb.SetImage(
+            image_id=wanted.image_id,
             namespace=self._connection.namespace,
-            wait_ms=wait_ms(wait_s),
-            content_key=stored.content_key if stored is not None else "",
+            wait_ms=waiting_ms,
+            content_key=wanted.stored.content_key if wanted.stored is not None else "",
+            model=model,
         )
 
     async def _embed_again(self) -> bool:
         wanted = self._replay.set_image
         source = self._connection.memory.source(wanted.image_id, wanted.content_key or None)
         if source is None:
+            if self._named is not None and self._named.may_be_path and self._named.image_id == wanted.image_id:
+                raise self._named.missing(ImageNotFound("", "IMAGE_NOT_FOUND"))
             return False
-        stored = await self._connection.embed(source, wanted.image_id)
+        model = wanted.model or self._connection.memory.model(wanted.image_id)
+        stored = await self._connection.embed(source, wanted.image_id, model)
         wanted.content_key = stored.content_key
         return True
 

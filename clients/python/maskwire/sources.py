@@ -151,4 +151,6 @@ def _invalid(error: PictureError) -> InvalidRequest:
 
 
 def _unreadable(path: Path, error: OSError) -> InvalidRequest:
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return InvalidRequest(f"no such file: {path}", "NO_SUCH_FILE", "image")
     return InvalidRequest(f"cannot read {path}: {error.strerror or error}", "UNREADABLE_FILE", "image")

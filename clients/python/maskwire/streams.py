@@ -46,6 +46,7 @@ class Stream:
             future gives.
         unseen: How many of the masks that it was told have not reached those they are for; the decoder sends no
             further previews while there are two. `acknowledge` says when some have.
+        prepare: Awaited before a stream is opened: finds out what `opening` begins with.
     """
 
     def __init__(
@@ -58,11 +59,13 @@ class Stream:
         recover: Callable[[], Awaitable[bool]],
         answered: Callable[[pb.SegmentStreamRequest, pb.SegmentStreamResponse], Any],
         unseen: Callable[[], int] = lambda: 0,
+        prepare: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.counters = pb.StreamCounters()
         self._channels = channels
         self._timeout_s = timeout_s
         self._retry_s = retry_s
+        self._prepare = prepare
         self._opening = opening
         self._recover = recover
         self._answered = answered
@@ -90,7 +93,7 @@ class Stream:
         """Ends the stream. Requests that were not answered fail."""
         self._closing = True
         self._news.set()
-        if self._task is not None:
+        if self._task is not None and not self._task.done():
             if not self._pending:  # an orderly end costs grpc less memory than a cancelled call
                 await asyncio.wait({self._task}, timeout=_CLOSE_S)
             self._task.cancel()
@@ -101,6 +104,7 @@ class Stream:
     def send(self, message: pb.SegmentStreamRequest) -> Answer:
         """Sends a request. Its future gives None if it was superseded before it left, and fails with what the server
         said. The request gets a number for its id."""
+        self._channels.check()
         loop = asyncio.get_running_loop()
         message.request_id = str(next(self._numbers))
         request = _Request(message, loop.create_future())
@@ -154,6 +158,8 @@ class Stream:
     async def _connect(self) -> Any:
         """A stream on which the image is ready."""
         embeds = 0
+        if self._prepare is not None:
+            await self._prepare()
         while True:
             try:
                 return await self._reach()

@@ -82,6 +82,23 @@ class Connections:
             value = cast(bytes | None, client.get(name))
             return None if value is None else np.frombuffer(value, np.uint8)
 
+    def primaries(self) -> list[str]:
+        """The nodes that hold keys, in the order of their slots; a store that is no cluster is one, named ""."""
+        client = self.client
+        if not isinstance(client, RedisCluster):
+            return [""]
+        slots = client.nodes_manager.slots_cache
+        return list(dict.fromkeys(str(slots[slot][0].name) for slot in sorted(slots)))
+
+    def scan(self, node: str, cursor: int, pattern: str, count: int) -> tuple[int, list[bytes]]:
+        """One SCAN step on a node: the next cursor, and keys."""
+        client = self.client
+        if not isinstance(client, RedisCluster):
+            return cast(tuple[int, list[bytes]], client.scan(cursor, match=pattern, count=count))
+        target = client.get_node(node_name=node)
+        cursors, keys = client.scan(cursor, match=pattern, count=count, target_nodes=target)
+        return int(cursors[node]), keys
+
     @contextlib.contextmanager
     def asking(self) -> Iterator[None]:
         """Turns what redis-py raises in its body into the errors that callers are told.

@@ -29,13 +29,21 @@ def image_id(value: str) -> str:
         raise InvalidArgument(
             "BAD_IMAGE_ID", "image_id is empty; give the name that the image was embedded under", field="image_id"
         )
+    _check(value, "BAD_IMAGE_ID", "image_id")
+    return value
+
+
+def prefix(value: str) -> str:
+    """Checks the beginning of images' names; empty is that of all."""
+    _check(value, "BAD_PREFIX", "prefix")
+    return value
+
+
+def _check(value: str, reason: str, field: str) -> None:
     if len(value) > _MAX_IMAGE_ID or any(unicodedata.category(character) == "Cc" for character in value):
         raise InvalidArgument(
-            "BAD_IMAGE_ID",
-            f"image_id is longer than {_MAX_IMAGE_ID} characters or has control characters",
-            field="image_id",
+            reason, f"{field} is longer than {_MAX_IMAGE_ID} characters or has control characters", field=field
         )
-    return value
 
 
 def content_key(value: str) -> str:

@@ -17,6 +17,7 @@ No command or script touches keys of two images, so that all of this works on a 
 import contextlib
 import hashlib
 import logging
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -37,6 +38,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _READ, _WRITTEN = (metrics.STORE_BYTES.labels(direction) for direction in ("read", "written"))
+
+_SCAN_COUNT = 1000  # keys that one step looks at: about a millisecond of the store's time
 
 # A claim is extended or given up by its owner alone.
 _RENEW = 'return redis.call("get", KEYS[1]) == ARGV[1] and redis.call("pexpire", KEYS[1], ARGV[2])'
@@ -102,6 +105,11 @@ class Store:
     def address(self) -> str:
         """Where the store is, without its password."""
         return self._connections.address
+
+    def nodes(self) -> list[str]:
+        """The nodes that hold keys, for `scan_aliases`; one, unless it is a cluster."""
+        with self._connections.asking():
+            return self._connections.primaries()
 
     @property
     def _redis(self) -> redis.Redis:
@@ -216,6 +224,53 @@ class Store:
         with self._connections.asking():
             return bool(self._redis.delete(_alias(namespace, image_id)))
 
+    def scan_aliases(self, namespace: str, prefix: str, node: str, cursor: int) -> tuple[list[str], int]:
+        """One SCAN step over a node's keys: names of images of a namespace that begin with a prefix.
+
+        Args:
+            namespace: Tenant.
+            prefix: Beginning of the names; taken literally.
+            node: One of `Connections.primaries`.
+            cursor: Where to go on; 0 begins.
+
+        Returns:
+            The names, in which one may come twice, and the next cursor; 0 at the end.
+        """
+        start = _alias(namespace, "").removesuffix("}")
+        pattern = f"{_literal(start + prefix)}*"
+        with self._connections.asking():
+            following, keys = self._connections.scan(node, cursor, pattern, _SCAN_COUNT)
+        return [key.decode("utf-8", "replace")[len(start) : -1] for key in keys], following
+
+    def find_aliases(self, namespace: str, image_ids: Sequence[str]) -> list[tuple[Header, int, int] | None]:
+        """Looks many names up at once.
+
+        Returns:
+            For each name what `find_embedding` returns of its embedding, with the milliseconds until the first of both
+            expires; None where the name, or what it stands for, is missing or damaged.
+        """
+        with span("store: look up names"), self._connections.asking():
+            pipeline = self._redis.pipeline(transaction=False)
+            for image_id in image_ids:
+                pipeline.get(_alias(namespace, image_id))
+                pipeline.pttl(_alias(namespace, image_id))
+            answers = pipeline.execute(raise_on_error=False)
+            keys = [each.decode("ascii", "replace") if isinstance(each, bytes) else "" for each in answers[::2]]
+            ttls_ms = answers[1::2]
+            pipeline = self._redis.pipeline(transaction=False)
+            for key in keys:
+                pipeline.getrange(_embedding(namespace, key), 0, MAX_HEADER_BYTES - 1)
+                pipeline.strlen(_embedding(namespace, key))
+                pipeline.pttl(_embedding(namespace, key))
+            answers = pipeline.execute(raise_on_error=False)
+        found = zip(keys, ttls_ms, answers[::3], answers[1::3], answers[2::3], strict=True)
+        return [
+            _described(namespace, key, start, size, min(alias_ttl_ms, ttl_ms))
+            if isinstance(start, bytes) and isinstance(size, int)
+            else None
+            for key, alias_ttl_ms, start, size, ttl_ms in found
+        ]
+
     # Logits to be refined
 
     def save_logits(self, namespace: str, key: str, prompts: bytes, logits: bytes, ttl_s: int) -> list[bytes]:
@@ -285,6 +340,20 @@ class Store:
             log.warning("deleting the damaged value %s: %s", name, error)
             with contextlib.suppress(redis.exceptions.NoPermissionError, redis.ReadOnlyError):
                 self._redis.delete(name)
+
+
+def _described(namespace: str, key: str, start: bytes, size: int, ttl_ms: int) -> tuple[Header, int, int] | None:
+    try:
+        header, _ = read_header(start)
+        _check_owner(header, namespace, key)
+    except CorruptValue:  # whoever reads the embedding deletes it
+        return None
+    return header, size, ttl_ms
+
+
+def _literal(text: str) -> str:
+    """A pattern of Redis that matches the text alone."""
+    return re.sub(r"[\\*?\[\]^-]", lambda found: f"\\{found[0]}", text)
 
 
 def open_store(settings: ServiceSettings) -> Store:

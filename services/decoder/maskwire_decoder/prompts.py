@@ -5,12 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 from maskwire.v1 import types_pb2 as pb
 from maskwire_core.errors import InvalidArgument
 from numpy.typing import NDArray
 
 LOGITS_DTYPES: dict[int, np.dtype[Any]] = {pb.DATA_TYPE_FP16: np.dtype("<f2"), pb.DATA_TYPE_FP32: np.dtype("<f4")}
+
+_MAX_COUNTS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -119,8 +122,18 @@ def _read(prompt: pb.Prompt, path: str, width: int, height: int, mask_size: int,
         points=np.array([(point.x_px, point.y_px) for point in prompt.points], np.float32).reshape(-1, 2),
         labels=np.array([point.label if point.HasField("label") else 1 for point in prompt.points], np.int64),
         box=read_box(prompt.box, f"{path}.box", width, height) if prompt.HasField("box") else None,
-        mask=_read_mask(prompt.mask, f"{path}.mask", mask_size) if prompt.HasField("mask") else None,
+        mask=_mask_of(prompt, path, width, height, mask_size),
     )
+
+
+def _mask_of(prompt: pb.Prompt, path: str, width: int, height: int, mask_size: int) -> NDArray[np.float32] | None:
+    if prompt.HasField("mask") and prompt.HasField("mask_rle"):
+        raise InvalidArgument("TWO_MASKS", "give mask or mask_rle, not both", field=f"{path}.mask_rle")
+    if prompt.HasField("mask"):
+        return _read_mask(prompt.mask, f"{path}.mask", mask_size)
+    if prompt.HasField("mask_rle"):
+        return logits_of(_read_rle(prompt.mask_rle, f"{path}.mask_rle", width, height), mask_size)
+    return None
 
 
 def check_point(point: pb.Point, path: str, width: int, height: int) -> None:
@@ -176,6 +189,66 @@ def _read_mask(mask: pb.Logits, path: str, mask_size: int) -> NDArray[np.float32
     if not np.isfinite(logits).all():
         raise InvalidArgument("NOT_FINITE", "mask logits hold NaN or infinity", field=f"{path}.data")
     return logits
+
+
+def _read_rle(rle: pb.Rle, path: str, width: int, height: int) -> NDArray[np.uint8]:
+    """HxW, 1 inside and 0 outside."""
+    if list(rle.size) != [height, width]:
+        raise InvalidArgument(
+            "BAD_MASK_SIZE",
+            f"the mask has size {list(rle.size)}; the image has {[height, width]}: rows and columns",
+            field=path,
+        )
+    if len(rle.counts) > _MAX_COUNTS:
+        raise InvalidArgument(
+            "BAD_MASK_DATA", f"a mask of more than {_MAX_COUNTS} characters; smooth it", field=f"{path}.counts"
+        )
+    lengths = _run_lengths(rle.counts)
+    if lengths is None or sum(lengths) != width * height:
+        raise InvalidArgument(
+            "BAD_MASK_DATA", f"counts are no compressed COCO runs of {height}x{width} pixels", field=f"{path}.counts"
+        )
+    values = np.arange(len(lengths)) % 2
+    return np.repeat(values.astype(np.uint8), lengths).reshape(width, height).T
+
+
+def _run_lengths(counts: str) -> list[int] | None:
+    """Lengths of runs, outside first; None if the text is not COCO's. pycocotools would read beyond such a text's end,
+    and write beyond a mask's."""
+    lengths: list[int] = []
+    value = shift = 0
+    for character in counts.encode("utf-8", "replace"):
+        digit = character - 48
+        if not 0 <= digit < 64 or shift > 30:
+            return None
+        value |= (digit & 0x1F) << shift
+        shift += 5
+        if digit & 0x20:
+            continue
+        if digit & 0x10:
+            value -= 1 << shift
+        if len(lengths) > 2:  # from the fourth on, differences to the length before the last
+            value += lengths[-2]
+        if value < 0:
+            return None
+        lengths.append(value)
+        value = shift = 0
+    return None if shift else lengths
+
+
+def logits_of(mask: NDArray[np.uint8], mask_size: int) -> NDArray[np.float32]:
+    """Logits that say what a mask says: -10 outside and 10 inside, as `SAM2Base._use_mask_as_output` of sam2 has them,
+    each the average over its low-resolution pixel.
+
+    Args:
+        mask: HxW, 1 inside and 0 outside, of the image's size.
+        mask_size: S.
+
+    Returns:
+        SxS.
+    """
+    shares = cv2.resize(mask.astype(np.float32), (mask_size, mask_size), interpolation=cv2.INTER_AREA)
+    return np.asarray(shares * 20 - 10, np.float32)
 
 
 def _within(value: float, limit: int, side: str, path: str) -> None:

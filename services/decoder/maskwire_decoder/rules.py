@@ -84,6 +84,7 @@ def read_parts(request: pb.GenerateMasksRequest) -> Iterator[Part]:
             namespace=request.namespace,
             wait_ms=request.wait_ms,
             content_key=image.content_key,
+            model=request.model,
         )
 
     yield Part(source(request), None, _read_grid(request.grid, "grid"))

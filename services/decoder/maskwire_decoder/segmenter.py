@@ -12,6 +12,7 @@ from maskwire_core import callers, logs, names, tracing
 from maskwire_core.config import DecoderSettings
 from maskwire_core.errors import InvalidArgument, ResourceExhausted
 from maskwire_core.metrics import IMAGES, STAGES, Reading
+from maskwire_core.models import canonical
 from maskwire_core.rpc import MAX_MESSAGE_BYTES
 from maskwire_core.store import Store
 
@@ -77,7 +78,7 @@ class Segmenter:
         """The image that a request names.
 
         Raises:
-            ServiceError: See `Images.find`; or its name is none.
+            ServiceError: See `Images.find`; or the image's name is not allowed, or another model embedded the image.
         """
         if wanted.wait_ms > MAX_WAIT_MS:
             raise InvalidArgument("BAD_WAIT", f"wait_ms is {wanted.wait_ms}; at most {MAX_WAIT_MS}", field="wait_ms")
@@ -87,6 +88,13 @@ class Segmenter:
         logs.bind(namespace, image_id)
         with tracing.span("fetch"):
             image, timings.in_memory = await self._images.find(namespace, image_id, content_key, wanted.wait_ms)
+        if wanted.model and canonical(wanted.model) != image.header.model:
+            raise InvalidArgument(
+                "OTHER_MODEL",
+                f"{image_id!r} was embedded with the model {image.header.model!r}, not with {wanted.model!r}; embed it "
+                "with that model, or name no model",
+                field="model",
+            )
         took_s = time.perf_counter() - started
         timings.fetch_ms = took_s * 1e3
         _FETCH.observe(took_s)
@@ -113,7 +121,10 @@ class Segmenter:
             ServiceError: A prompt is wrong, or too much is waiting.
         """
         output = read_output(request.output)
-        prompts = self.read(request.prompts, image)
+        if any(prompt.HasField("mask_rle") for prompt in request.prompts):  # as large as the image
+            prompts = await asyncio.to_thread(self.read, request.prompts, image)
+        else:
+            prompts = self.read(request.prompts, image)
         callers.current().charge(requests=len(prompts) - 1)  # the call itself is one
         check_size(len(prompts), output, image)
         saving = isinstance(request, pb.SegmentRequest) and request.save_logits

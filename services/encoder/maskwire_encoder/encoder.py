@@ -12,7 +12,7 @@ from maskwire.pictures import Stretch
 from maskwire.pictures.formats import EMPTY
 from maskwire.v1 import encoder_pb2 as pb
 from maskwire.v1 import types_pb2
-from maskwire_core import callers, logs, names, tracing
+from maskwire_core import callers, listing, logs, names, tracing
 from maskwire_core.config import EncoderSettings
 from maskwire_core.embedding import Header, pack
 from maskwire_core.errors import InvalidArgument, NotFound, ResourceExhausted, embedding_expired, image_not_found
@@ -234,6 +234,13 @@ class ImageEncoder:
         header, size, ttl_ms = found
         ttl_ms = min(ttl_ms, await asyncio.to_thread(self._store.alias_ttl_ms, namespace, image_id))
         return _info(header, image_id, size, ttl_ms / 1e3)
+
+    async def list_images(
+        self, namespace: str, prefix: str, page_size: int, page_token: str
+    ) -> tuple[list[types_pb2.ImageInfo], str]:
+        """A page of a namespace's images and the token of the next page; see `listing.page`."""
+        images, token = await asyncio.to_thread(listing.page, self._store, namespace, prefix, page_size, page_token)
+        return [_info(each.header, each.image_id, each.nbytes, each.ttl_ms / 1e3) for each in images], token
 
     async def delete(self, namespace: str, image_id: str, with_embedding: bool) -> bool:
         """Forgets a name, and its embedding if wanted. Returns whether the name existed."""

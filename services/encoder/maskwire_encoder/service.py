@@ -18,6 +18,7 @@ RIGHTS: dict[str, Right | None] = {
     "EncodeImage": "encode",
     "EncodeImages": "encode",
     "GetImage": "read",
+    "ListImages": "read",
     "DeleteImage": "delete",
     "ListModels": None,
     "GetLoad": "stats",
@@ -63,6 +64,12 @@ class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
     async def GetImage(self, request: pb.GetImageRequest, context: Context) -> pb.GetImageResponse:
         namespace, image_id = callers.current().reading(request.namespace), names.image_id(request.image_id)
         return pb.GetImageResponse(image=await self._encoder.get(namespace, image_id))
+
+    @answering
+    async def ListImages(self, request: pb.ListImagesRequest, context: Context) -> pb.ListImagesResponse:
+        namespace, prefix = callers.current().reading(request.namespace), names.prefix(request.prefix)
+        images, token = await self._encoder.list_images(namespace, prefix, request.page_size, request.page_token)
+        return pb.ListImagesResponse(images=images, next_page_token=token)
 
     @answering
     async def DeleteImage(self, request: pb.DeleteImageRequest, context: Context) -> pb.DeleteImageResponse:

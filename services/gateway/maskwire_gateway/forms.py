@@ -1,12 +1,12 @@
 """Bodies of /sam2 requests, with the names, defaults and tolerance that their clients know."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from maskwire import Prompt
+from maskwire import InvalidRequest, Prompt
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from maskwire_gateway.clipping import clip_to_image
@@ -167,11 +167,14 @@ class SegmentForm(ImageForm):
     def wanted(self, width: int, height: int) -> Sequence[Prompt]:
         """At least one prompt; sizes as in `ObjectPrompt.prompt`."""
         if self.prompts.prompts:
-            wanted = [prompt.prompt(width, height) for prompt in self.prompts.prompts]
+            prompts = enumerate(self.prompts.prompts)
+            wanted = [_placed(index, lambda each=each: each.prompt(width, height)) for index, each in prompts]  # type: ignore[misc]
         else:
-            wanted = [Prompt(points=self.point_coords, labels=self.point_labels if self.point_coords else None)]
+            labels = self.point_labels if self.point_coords else None
+            wanted = [_placed(0, lambda: Prompt(points=self.point_coords, labels=labels))]
         if self.mask_input is not None:
-            wanted[0] = replace(wanted[0], mask=self.mask_input)
+            first = wanted[0]
+            wanted[0] = _placed(0, lambda: replace(first, mask=np.asarray(self.mask_input)))
         return wanted
 
     def place(self, field: str) -> str:
@@ -188,3 +191,12 @@ class SegmentForm(ImageForm):
             return "point_labels" if part == "labels" else "point_coords"
         place = {"x_px": f"point_coords[{point}][0]", "y_px": f"point_coords[{point}][1]"}
         return place.get(part, f"point_labels[{point}]")
+
+
+def _placed(index: int, make: Callable[[], Prompt]) -> Prompt:
+    """A prompt of a request; errors name the field of SegmentRequest."""
+    try:
+        return make()
+    except InvalidRequest as error:
+        field = re.sub(r"^labels\[(\d+)\]$", r"points[\1].label", error.field)
+        raise InvalidRequest(error.message, error.reason, f"prompts[{index}].{field}") from error

@@ -171,9 +171,8 @@ def _request(form: SegmentForm, image: types_pb2.ImageInfo) -> decoder_pb2.Segme
     Raises:
         InvalidRequest: A prompt is wrong.
     """
-    prompts = form.wanted(image.width_px, image.height_px)
     try:
-        messages = [prompt.message(f"prompts[{index}]") for index, prompt in enumerate(prompts)]
+        messages = [prompt.message() for prompt in form.wanted(image.width_px, image.height_px)]
     except InvalidRequest as error:
         error.field = form.place(error.field)
         raise

@@ -105,10 +105,8 @@ def describe(segmented: Segmented, form: MaskFormat = MaskFormat.RLE) -> dict[st
     def shape(mask: Mask) -> dict[str, Any]:
         if form != MaskFormat.POLYGON:
             return {"rle": mask.rle}
-        contours = [
-            {"points": points.tolist(), "is_hole": is_hole} for points, is_hole in mask.contours if len(points) > 2
-        ]
-        return {"polygons": [c["points"] for c in contours if not c["is_hole"]], "contours": contours}
+        contours = [{"points": points.tolist(), "is_hole": is_hole} for points, is_hole in mask.contours]
+        return {"polygons": [polygon.tolist() for polygon in mask.polygons()], "contours": contours}
 
     first = segmented.results[0]
     return {

@@ -35,6 +35,7 @@ class SegmentRequest(_message.Message):
     CONTENT_KEY_FIELD_NUMBER: _builtins.int
     SAVE_LOGITS_FIELD_NUMBER: _builtins.int
     LOAD_LOGITS_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
     image_id: _builtins.str
     """The image's name, as given to or issued by the encoder."""
     namespace: _builtins.str
@@ -52,6 +53,10 @@ class SegmentRequest(_message.Message):
     request (the same box, and points that this one has too), and that are not this request itself, the one with one
     point fewer counts, else the one with most points. Its logits become the mask of the prompts that they match, where
     these have none. Without any, the prompts are decoded as they are.
+    """
+    model: _builtins.str
+    """Name of the model that must have embedded the image, as the encoder takes it; empty: whichever did. Errors:
+    INVALID_ARGUMENT (OTHER_MODEL).
     """
     @_builtins.property
     def prompts(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Prompt]:
@@ -72,10 +77,11 @@ class SegmentRequest(_message.Message):
         content_key: _builtins.str = ...,
         save_logits: _builtins.bool = ...,
         load_logits: _builtins.bool = ...,
+        model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["output", b"output"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_key", b"content_key", "image_id", b"image_id", "load_logits", b"load_logits", "namespace", b"namespace", "output", b"output", "prompts", b"prompts", "save_logits", b"save_logits", "wait_ms", b"wait_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_key", b"content_key", "image_id", b"image_id", "load_logits", b"load_logits", "model", b"model", "namespace", b"namespace", "output", b"output", "prompts", b"prompts", "save_logits", b"save_logits", "wait_ms", b"wait_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -207,6 +213,7 @@ class SetImage(_message.Message):
     NAMESPACE_FIELD_NUMBER: _builtins.int
     WAIT_MS_FIELD_NUMBER: _builtins.int
     CONTENT_KEY_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
     image_id: _builtins.str
     """The image's name."""
     namespace: _builtins.str
@@ -215,6 +222,10 @@ class SetImage(_message.Message):
     """How long to wait for it if it is not there yet, in milliseconds; at most 60,000."""
     content_key: _builtins.str
     """Take this embedding, whatever image_id names by now."""
+    model: _builtins.str
+    """Name of the model that must have embedded the image, as the encoder takes it; empty: whichever did. Errors:
+    INVALID_ARGUMENT (OTHER_MODEL).
+    """
     def __init__(
         self,
         *,
@@ -222,10 +233,11 @@ class SetImage(_message.Message):
         namespace: _builtins.str = ...,
         wait_ms: _builtins.int = ...,
         content_key: _builtins.str = ...,
+        model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_key", b"content_key", "image_id", b"image_id", "namespace", b"namespace", "wait_ms", b"wait_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_key", b"content_key", "image_id", b"image_id", "model", b"model", "namespace", b"namespace", "wait_ms", b"wait_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -728,6 +740,7 @@ class GenerateMasksRequest(_message.Message):
     USE_M2M_FIELD_NUMBER: _builtins.int
     MULTIMASK_FIELD_NUMBER: _builtins.int
     CROPS_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
     image_id: _builtins.str
     """The image's name."""
     namespace: _builtins.str
@@ -756,6 +769,10 @@ class GenerateMasksRequest(_message.Message):
     """Refine each mask once with its own logits."""
     multimask: _builtins.bool
     """The three candidates of each click (also when absent), or its single mask."""
+    model: _builtins.str
+    """Name of the model that must have embedded the image, as the encoder takes it; empty: whichever did. Errors:
+    INVALID_ARGUMENT (OTHER_MODEL).
+    """
     @_builtins.property
     def grid(self) -> Global___PointGrid:
         """Where to click."""
@@ -785,10 +802,11 @@ class GenerateMasksRequest(_message.Message):
         use_m2m: _builtins.bool = ...,
         multimask: _builtins.bool | None = ...,
         crops: _abc.Iterable[Global___ImageCrop] | None = ...,
+        model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_box_nms_thresh", b"_box_nms_thresh", "_crop_nms_thresh", b"_crop_nms_thresh", "_multimask", b"_multimask", "_pred_iou_thresh", b"_pred_iou_thresh", "_stability_score_offset", b"_stability_score_offset", "_stability_score_thresh", b"_stability_score_thresh", "box_nms_thresh", b"box_nms_thresh", "crop_nms_thresh", b"crop_nms_thresh", "grid", b"grid", "multimask", b"multimask", "pred_iou_thresh", b"pred_iou_thresh", "stability_score_offset", b"stability_score_offset", "stability_score_thresh", b"stability_score_thresh"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_box_nms_thresh", b"_box_nms_thresh", "_crop_nms_thresh", b"_crop_nms_thresh", "_multimask", b"_multimask", "_pred_iou_thresh", b"_pred_iou_thresh", "_stability_score_offset", b"_stability_score_offset", "_stability_score_thresh", b"_stability_score_thresh", "box_nms_thresh", b"box_nms_thresh", "content_key", b"content_key", "crop_nms_thresh", b"crop_nms_thresh", "crops", b"crops", "grid", b"grid", "image_id", b"image_id", "mask_threshold", b"mask_threshold", "min_mask_region_area", b"min_mask_region_area", "multimask", b"multimask", "namespace", b"namespace", "points_per_batch", b"points_per_batch", "pred_iou_thresh", b"pred_iou_thresh", "stability_score_offset", b"stability_score_offset", "stability_score_thresh", b"stability_score_thresh", "use_m2m", b"use_m2m", "wait_ms", b"wait_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_box_nms_thresh", b"_box_nms_thresh", "_crop_nms_thresh", b"_crop_nms_thresh", "_multimask", b"_multimask", "_pred_iou_thresh", b"_pred_iou_thresh", "_stability_score_offset", b"_stability_score_offset", "_stability_score_thresh", b"_stability_score_thresh", "box_nms_thresh", b"box_nms_thresh", "content_key", b"content_key", "crop_nms_thresh", b"crop_nms_thresh", "crops", b"crops", "grid", b"grid", "image_id", b"image_id", "mask_threshold", b"mask_threshold", "min_mask_region_area", b"min_mask_region_area", "model", b"model", "multimask", b"multimask", "namespace", b"namespace", "points_per_batch", b"points_per_batch", "pred_iou_thresh", b"pred_iou_thresh", "stability_score_offset", b"stability_score_offset", "stability_score_thresh", b"stability_score_thresh", "use_m2m", b"use_m2m", "wait_ms", b"wait_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__box_nms_thresh: _TypeAlias = _typing.Literal["box_nms_thresh"]  # noqa: Y015
     _WhichOneofArgType__box_nms_thresh: _TypeAlias = _typing.Literal["_box_nms_thresh", b"_box_nms_thresh"]  # noqa: Y015

@@ -51,6 +51,11 @@ class EncoderServiceStub:
                 request_serializer=maskwire_dot_v1_dot_encoder__pb2.GetImageRequest.SerializeToString,
                 response_deserializer=maskwire_dot_v1_dot_encoder__pb2.GetImageResponse.FromString,
                 _registered_method=True)
+        self.ListImages = channel.unary_unary(
+                '/maskwire.v1.EncoderService/ListImages',
+                request_serializer=maskwire_dot_v1_dot_encoder__pb2.ListImagesRequest.SerializeToString,
+                response_deserializer=maskwire_dot_v1_dot_encoder__pb2.ListImagesResponse.FromString,
+                _registered_method=True)
         self.DeleteImage = channel.unary_unary(
                 '/maskwire.v1.EncoderService/DeleteImage',
                 request_serializer=maskwire_dot_v1_dot_encoder__pb2.DeleteImageRequest.SerializeToString,
@@ -99,6 +104,15 @@ class EncoderServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListImages(self, request, context):
+        """Lists the images of a namespace by name, a page at a time, in no particular order. Images that are embedded or deleted
+        meanwhile may be missing, and a name may come twice. A call does a bounded amount of work, so that a page may hold
+        few images or none although more follow. Errors: INVALID_ARGUMENT (BAD_PAGE_SIZE, BAD_PAGE_TOKEN, BAD_PREFIX).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteImage(self, request, context):
         """Forgets an image's name, and its embedding too when asked. Deleting what is not there is no error.
         """
@@ -137,6 +151,11 @@ def add_EncoderServiceServicer_to_server(servicer, server):
                     servicer.GetImage,
                     request_deserializer=maskwire_dot_v1_dot_encoder__pb2.GetImageRequest.FromString,
                     response_serializer=maskwire_dot_v1_dot_encoder__pb2.GetImageResponse.SerializeToString,
+            ),
+            'ListImages': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListImages,
+                    request_deserializer=maskwire_dot_v1_dot_encoder__pb2.ListImagesRequest.FromString,
+                    response_serializer=maskwire_dot_v1_dot_encoder__pb2.ListImagesResponse.SerializeToString,
             ),
             'DeleteImage': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteImage,
@@ -237,6 +256,33 @@ class EncoderService:
             '/maskwire.v1.EncoderService/GetImage',
             maskwire_dot_v1_dot_encoder__pb2.GetImageRequest.SerializeToString,
             maskwire_dot_v1_dot_encoder__pb2.GetImageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListImages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/maskwire.v1.EncoderService/ListImages',
+            maskwire_dot_v1_dot_encoder__pb2.ListImagesRequest.SerializeToString,
+            maskwire_dot_v1_dot_encoder__pb2.ListImagesResponse.FromString,
             options,
             channel_credentials,
             insecure,

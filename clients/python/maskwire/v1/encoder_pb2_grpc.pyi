@@ -48,6 +48,11 @@ class EncoderServiceStub:
     """
     GetImage: _grpc.UnaryUnaryMultiCallable[_encoder_pb2.GetImageRequest, _encoder_pb2.GetImageResponse]
     """Tells whether an image is stored. Errors: NOT_FOUND (IMAGE_NOT_FOUND, or EMBEDDING_EXPIRED when only the name is left)."""
+    ListImages: _grpc.UnaryUnaryMultiCallable[_encoder_pb2.ListImagesRequest, _encoder_pb2.ListImagesResponse]
+    """Lists the images of a namespace by name, a page at a time, in no particular order. Images that are embedded or deleted
+    meanwhile may be missing, and a name may come twice. A call does a bounded amount of work, so that a page may hold
+    few images or none although more follow. Errors: INVALID_ARGUMENT (BAD_PAGE_SIZE, BAD_PAGE_TOKEN, BAD_PREFIX).
+    """
     DeleteImage: _grpc.UnaryUnaryMultiCallable[_encoder_pb2.DeleteImageRequest, _encoder_pb2.DeleteImageResponse]
     """Forgets an image's name, and its embedding too when asked. Deleting what is not there is no error."""
     ListModels: _grpc.UnaryUnaryMultiCallable[_encoder_pb2.ListModelsRequest, _encoder_pb2.ListModelsResponse]
@@ -75,6 +80,11 @@ class EncoderServiceAsyncStub(EncoderServiceStub):
     """
     GetImage: _aio.UnaryUnaryMultiCallable[_encoder_pb2.GetImageRequest, _encoder_pb2.GetImageResponse]  # type: ignore[assignment]
     """Tells whether an image is stored. Errors: NOT_FOUND (IMAGE_NOT_FOUND, or EMBEDDING_EXPIRED when only the name is left)."""
+    ListImages: _aio.UnaryUnaryMultiCallable[_encoder_pb2.ListImagesRequest, _encoder_pb2.ListImagesResponse]  # type: ignore[assignment]
+    """Lists the images of a namespace by name, a page at a time, in no particular order. Images that are embedded or deleted
+    meanwhile may be missing, and a name may come twice. A call does a bounded amount of work, so that a page may hold
+    few images or none although more follow. Errors: INVALID_ARGUMENT (BAD_PAGE_SIZE, BAD_PAGE_TOKEN, BAD_PREFIX).
+    """
     DeleteImage: _aio.UnaryUnaryMultiCallable[_encoder_pb2.DeleteImageRequest, _encoder_pb2.DeleteImageResponse]  # type: ignore[assignment]
     """Forgets an image's name, and its embedding too when asked. Deleting what is not there is no error."""
     ListModels: _aio.UnaryUnaryMultiCallable[_encoder_pb2.ListModelsRequest, _encoder_pb2.ListModelsResponse]  # type: ignore[assignment]
@@ -117,6 +127,17 @@ class EncoderServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_encoder_pb2.GetImageResponse, _abc.Awaitable[_encoder_pb2.GetImageResponse]]:
         """Tells whether an image is stored. Errors: NOT_FOUND (IMAGE_NOT_FOUND, or EMBEDDING_EXPIRED when only the name is left)."""
+
+    @_abc_1.abstractmethod
+    def ListImages(
+        self,
+        request: _encoder_pb2.ListImagesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_encoder_pb2.ListImagesResponse, _abc.Awaitable[_encoder_pb2.ListImagesResponse]]:
+        """Lists the images of a namespace by name, a page at a time, in no particular order. Images that are embedded or deleted
+        meanwhile may be missing, and a name may come twice. A call does a bounded amount of work, so that a page may hold
+        few images or none although more follow. Errors: INVALID_ARGUMENT (BAD_PAGE_SIZE, BAD_PAGE_TOKEN, BAD_PREFIX).
+        """
 
     @_abc_1.abstractmethod
     def DeleteImage(

@@ -318,6 +318,7 @@ class Prompt(_message.Message):
     POINTS_FIELD_NUMBER: _builtins.int
     BOX_FIELD_NUMBER: _builtins.int
     MASK_FIELD_NUMBER: _builtins.int
+    MASK_RLE_FIELD_NUMBER: _builtins.int
     prompt_id: _builtins.str
     """The caller's name for the object or prompt; repeated in the answer."""
     @_builtins.property
@@ -332,6 +333,12 @@ class Prompt(_message.Message):
     def mask(self) -> Global___Logits:
         """Low-resolution logits of an earlier answer, to be refined. Of the model's size, else INVALID_ARGUMENT."""
 
+    @_builtins.property
+    def mask_rle(self) -> Global___Rle:
+        """A mask of the image's size instead of logits. The decoder averages it over each low-resolution pixel and scales it
+        to logits of -10 (outside) to 10 (inside), as SAM 2 does with a mask that it is given. Not together with mask.
+        """
+
     def __init__(
         self,
         *,
@@ -339,14 +346,20 @@ class Prompt(_message.Message):
         points: _abc.Iterable[Global___Point] | None = ...,
         box: Global___Box | None = ...,
         mask: Global___Logits | None = ...,
+        mask_rle: Global___Rle | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_box", b"_box", "box", b"box", "mask", b"mask"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_box", b"_box", "_mask_rle", b"_mask_rle", "box", b"box", "mask", b"mask", "mask_rle", b"mask_rle"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_box", b"_box", "box", b"box", "mask", b"mask", "points", b"points", "prompt_id", b"prompt_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_box", b"_box", "_mask_rle", b"_mask_rle", "box", b"box", "mask", b"mask", "mask_rle", b"mask_rle", "points", b"points", "prompt_id", b"prompt_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__box: _TypeAlias = _typing.Literal["box"]  # noqa: Y015
     _WhichOneofArgType__box: _TypeAlias = _typing.Literal["_box", b"_box"]  # noqa: Y015
+    _WhichOneofReturnType__mask_rle: _TypeAlias = _typing.Literal["mask_rle"]  # noqa: Y015
+    _WhichOneofArgType__mask_rle: _TypeAlias = _typing.Literal["_mask_rle", b"_mask_rle"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__box) -> _WhichOneofReturnType__box | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mask_rle) -> _WhichOneofReturnType__mask_rle | None: ...
 
 Global___Prompt: _TypeAlias = Prompt  # noqa: Y015
 

@@ -1,0 +1,108 @@
+"""Outlines of masks along the edges of their pixels, and polygons of them that cover exactly the mask.
+
+A pixel (x, y) covers x to x + 1 and y to y + 1, as COCO's polygons have it: pycocotools makes exactly the mask of them.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+_Points = list[tuple[int, int]]
+
+
+@dataclass
+class _Ring:
+    points: _Points
+    is_hole: bool
+    bridges: dict[int, list[tuple[int, _Points]]] = field(default_factory=dict)
+    """By the number of an edge: where on it a bridge to a hole begins (y), and the hole's points."""
+
+    def joined(self) -> _Points:
+        """The ring with its bridges."""
+        points: _Points = []
+        for index, (x, y) in enumerate(self.points):
+            points.append((x, y))
+            end = self.points[(index + 1) % len(self.points)][1]
+            for at, hole in sorted(self.bridges.get(index, []), reverse=end < y):
+                points += [(x, at), *hole, hole[0], (x, at)]
+        return points
+
+
+def exact_polygons(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
+    """Polygons whose union is the mask: one for each 4-connected part, whose holes are cut open along rows.
+
+    Args:
+        mask: HxW.
+
+    Returns:
+        Nx2 x, y each, in pixels, at corners of pixels; at least four points.
+    """
+    rings = _rings(mask)
+    edges: dict[int, list[tuple[int, int, _Ring, int]]] = {}  # vertical ones, by x: from y, to y, ring, number
+    for ring in rings:
+        for index, (x, y) in enumerate(ring.points):
+            next_x, next_y = ring.points[(index + 1) % len(ring.points)]
+            if x == next_x:
+                edges.setdefault(x, []).append((min(y, next_y), max(y, next_y), ring, index))
+    # A hole is joined with what lies left of it; from right to left, those that are joined with it come before it.
+    for hole in sorted((ring for ring in rings if ring.is_hole), key=lambda ring: min(ring.points), reverse=True):
+        start = hole.points.index(min(hole.points))
+        x, y = hole.points[start]
+        points = hole.joined()
+        begin = points.index((x, y))
+        outside = np.flatnonzero(~mask[y, :x])
+        left = int(outside[-1]) + 1 if len(outside) else 0
+        for low, high, ring, index in edges[left]:
+            if low <= y < high:
+                ring.bridges.setdefault(index, []).append((y, points[begin:] + points[:begin]))
+    return [np.array(_without_repeats(ring.joined()), np.float64) for ring in rings if not ring.is_hole]
+
+
+def _without_repeats(points: _Points) -> _Points:
+    return [point for point, before in zip(points, points[-1:] + points[:-1], strict=True) if point != before]
+
+
+def _rings(mask: NDArray[np.bool_]) -> list[_Ring]:
+    """Closed outlines, corners only. Pixels that meet at a corner alone do not belong together."""
+    padded = np.pad(mask, 1)
+    top_left, top_right, low_left, low_right = padded[:-1, :-1], padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
+    count = top_left.astype(np.int8) + top_right + low_left + low_right
+    falling = (count == 2) & (top_left == low_right)  # two pixels that meet at this corner
+    corner = (count == 1) | (count == 3) | falling
+    ys, xs = np.nonzero(corner)
+    twice = falling[ys, xs]
+    if not len(ys):
+        return []
+    # At such a corner there are two turns. The one to the left goes up where the pixel up left is inside, else down.
+    left_goes_up = top_left[ys, xs]
+    xs, ys = np.concatenate([xs, xs[twice]]), np.concatenate([ys, ys[twice]])
+    across = np.concatenate([np.zeros(len(twice), int), np.ones(int(twice.sum()), int)])  # left, then right
+    up = np.concatenate([np.where(left_goes_up, 0, 1), np.where(left_goes_up[twice], 1, 0)])
+    beside, above = _partners(np.lexsort((across, xs, ys))), _partners(np.lexsort((up, ys, xs)))
+    rings = []
+    seen = np.zeros(len(xs), bool)
+    for first in np.lexsort((across, xs, ys)).tolist():
+        if seen[first]:
+            continue
+        points: _Points = []
+        at = first
+        while True:
+            points.append((int(xs[at]), int(ys[at])))
+            seen[at] = True
+            at = beside[at]
+            points.append((int(xs[at]), int(ys[at])))
+            seen[at] = True
+            at = above[at]
+            if at == first:
+                break
+        x, y = points[0]  # the topmost, and of those the leftmost: the pixel down right of it is inside or in the hole
+        rings.append(_Ring(points, not padded[y + 1, x + 1]))
+    return rings
+
+
+def _partners(order: NDArray[np.intp]) -> list[int]:
+    """Of points in order, the first and second are an edge's ends, the third and fourth another's, and so on."""
+    partners = np.empty(len(order), int)
+    partners[order[::2]], partners[order[1::2]] = order[1::2], order[::2]
+    return [int(each) for each in partners]

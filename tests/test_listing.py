@@ -1,0 +1,115 @@
+"""Listing of stored images, over a real store, encoder and cluster."""
+
+import asyncio
+import base64
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import pytest
+from conftest import Stack
+from maskwire import AsyncClient, InvalidRequest
+from maskwire.v1 import encoder_pb2, encoder_pb2_grpc
+from maskwire_core import listing
+from maskwire_core.embedding import Header, pack
+from maskwire_core.store import Store
+from wire import failing, picture
+
+KEY = "ab" * 32
+
+
+@pytest.fixture
+def encoder(stack: Stack) -> Iterator[Any]:
+    with grpc.insecure_channel(stack.encoder) as channel:
+        yield encoder_pb2_grpc.EncoderServiceStub(channel)
+
+
+def put(store: Store, namespace: str, image_ids: list[str]) -> None:
+    header = Header(namespace, KEY, "demo", "f", "d", 40, 60, "fp16", 1.0)
+    store.put_embedding(namespace, KEY, pack(header, {}), 60)
+    for image_id in image_ids:
+        store.set_alias(namespace, image_id, KEY, 60)
+
+
+def all_pages(store: Store, namespace: str, prefix: str = "", size: int = 7) -> list[str]:
+    found, token = [], ""
+    while True:
+        images, token = listing.page(store, namespace, prefix, size, token)
+        found += [each.image_id for each in images]
+        if not token:
+            return found
+
+
+def test_pages_hold_every_name_of_one_namespace(store_url: str) -> None:
+    store = Store(store_url)
+    names = [f"photo-{number}" for number in range(3000)] + ["a*b", "a?b", "axb", "[ab]", "a}b", "ü/1", "back\\slash"]
+    put(store, "listing", names)
+    put(store, "listing2", ["photo-other"])
+    put(store, "listin", ["g/photo-trap"])
+    assert sorted(set(all_pages(store, "listing"))) == sorted(names)
+    assert set(all_pages(store, "listing2")) == {"photo-other"}
+    for prefix, expected in (
+        ("a*", {"a*b"}),
+        ("a?", {"a?b"}),
+        ("[", {"[ab]"}),
+        ("back\\", {"back\\slash"}),
+        ("ü", {"ü/1"}),
+    ):
+        assert set(all_pages(store, "listing", prefix)) == expected
+    store.delete_embedding("listing2", KEY)
+    assert all_pages(store, "listing2") == []  # a name that stands for nothing is no image
+    store.close()
+
+
+def test_a_call_does_a_bounded_amount_of_work(valkey: str) -> None:
+    store = Store(valkey)
+    put(store, "crowd", [f"n{number}" for number in range(25_000)])
+    put(store, "rare", ["one"])
+    images, token = listing.page(store, "rare", "", 0, "")
+    assert token or [each.image_id for each in images] == ["one"]
+    assert set(all_pages(store, "rare")) == {"one"}
+    for namespace in ("crowd", "rare"):
+        for name in all_pages(store, namespace, size=1000):
+            store.delete_alias(namespace, name)
+    store.close()
+
+
+def test_the_client_lists_its_images(stack: Stack) -> None:
+    with stack.client(namespace="shelf") as client, stack.client(namespace="other-shelf") as other:
+        stored = {name: client.embed(picture(4000 + number), name) for number, name in enumerate(("a1", "a2", "b1"))}
+        other.embed(picture(4009), "a9")
+        listed = {each.image_id: each for each in client.images()}
+        assert set(listed) == set(stored)
+        for name, each in listed.items():
+            assert (each.width, each.height, each.model) == (60, 40, stack.model)
+            assert each.content_key == stored[name].content_key
+            assert abs((each.expires_at - stored[name].expires_at).total_seconds()) < 5
+            assert client.segment(each, points=[(3, 3)]).image_id == name
+        assert {each.image_id for each in client.images("a")} == {"a1", "a2"}
+        assert len(list(client.images(limit=2))) == 2
+        assert list(client.images(limit=0)) == []
+        assert [each.image_id for each in other.images()] == ["a9"]
+        with pytest.raises(InvalidRequest, match="limit"):
+            list(client.images(limit=-1))
+        client.delete("a1")
+        assert {each.image_id for each in client.images()} == {"a2", "b1"}
+
+    async def asynchronous() -> set[str]:
+        async with AsyncClient(stack.encoder, stack.decoder, namespace="shelf") as asking:
+            return {each.image_id async for each in asking.images(prefix="b")}
+
+    assert asyncio.run(asynchronous()) == {"b1"}
+
+
+def test_wrong_requests_are_refused(encoder: Any) -> None:
+    token = base64.urlsafe_b64encode(b"-1.0.x").decode()
+    for fields, reason, field in (
+        ({"page_size": 1001}, "BAD_PAGE_SIZE", "page_size"),
+        ({"page_token": "nonsense"}, "BAD_PAGE_TOKEN", "page_token"),
+        ({"page_token": "ü"}, "BAD_PAGE_TOKEN", "page_token"),
+        ({"page_token": token}, "BAD_PAGE_TOKEN", "page_token"),
+        ({"prefix": "x" * 257}, "BAD_PREFIX", "prefix"),
+        ({"namespace": "ü"}, "BAD_NAMESPACE", "namespace"),
+    ):
+        request = encoder_pb2.ListImagesRequest(**fields)  # type: ignore[arg-type]
+        assert failing(lambda request=request: encoder.ListImages(request)) == ("INVALID_ARGUMENT", reason, field)
