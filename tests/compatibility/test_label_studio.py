@@ -1,0 +1,180 @@
+"""The real Label Studio server: connecting, clicking with a personal access token, and what it then has of the mask."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from adapters import adapter
+from conftest import Stack, free_port, running, wait_until
+from maskwire import Client
+from numpy.typing import NDArray
+from programs import installed
+
+pytestmark = [pytest.mark.compatibility, pytest.mark.timeout(1800)]
+
+USER, PASSWORD = "someone@example.com", "a-long-password-1"
+CONFIG = """<View><Image name="image" value="$image"/>
+<BrushLabels name="mask" toName="image"><Label value="Cup"/><Label value="Plate"/></BrushLabels>
+<KeyPointLabels name="point" toName="image" smart="true"><Label value="Cup"/><Label value="Plate"/></KeyPointLabels>
+<RectangleLabels name="box" toName="image" smart="true"><Label value="Cup"/><Label value="Plate"/></RectangleLabels>
+</View>"""
+DECODE = """
+import json, sys
+from label_studio_sdk.converter import brush
+print(json.dumps((brush.decode_rle(json.load(sys.stdin))[3::4] > 0).tolist()))
+"""
+
+
+@dataclass
+class Project:
+    """A project in Label Studio whose backend is the adapter."""
+
+    http: httpx.Client
+    task: int
+    backend: int
+    program: Path
+
+    def ask(self, regions: list[dict[str, Any]] | None) -> dict[str, Any]:
+        body = {"task": self.task, "context": None if regions is None else {"result": regions}}
+        answer = self.http.post(f"/api/ml/{self.backend}/interactive-annotating", json=body, timeout=60)
+        answer.raise_for_status()
+        content: dict[str, Any] = answer.json()
+        return content
+
+    def mask(self, regions: list[dict[str, Any]]) -> NDArray[np.bool_]:
+        """The mask as Label Studio's own code reads it."""
+        (region,) = self.ask(regions)["data"]["result"]
+        rle = json.dumps(region["value"]["rle"])
+        command = [self.program / "python", "-c", DECODE]
+        done = subprocess.run(command, input=rle, capture_output=True, text=True, check=True)
+        shape = (region["original_height"], region["original_width"])
+        return np.array(json.loads(done.stdout), bool).reshape(shape)
+
+
+@pytest.fixture(scope="module")
+def label_studio_program() -> Path:
+    return installed("label-studio==1.23.2")
+
+
+@pytest.fixture(scope="module")
+def server(label_studio_program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """Label Studio, with its user logged in."""
+    folder, port = tmp_path_factory.mktemp("label-studio"), free_port()
+    environment = {
+        "LABEL_STUDIO_BASE_DATA_DIR": str(folder),
+        "LABEL_STUDIO_USERNAME": USER,
+        "LABEL_STUDIO_PASSWORD": PASSWORD,
+        "ML_BLOCK_LOCAL_IP": "false",  # else it refuses backends on this machine
+        "COLLECT_ANALYTICS": "false",
+        "LATEST_VERSION_CHECK": "false",
+    }
+    command = [str(label_studio_program / "label-studio"), "start", "--no-browser", "--port", str(port)]
+    log = folder / "log"
+    with log.open("wb") as output, running(command, environment, output) as process:
+        address = f"http://127.0.0.1:{port}"
+
+        def answers() -> bool:
+            try:
+                return httpx.get(f"{address}/health").is_success
+            except httpx.TransportError:
+                return False
+
+        wait_until(answers, 600, process)
+        with httpx.Client(base_url=address, timeout=60, follow_redirects=True) as http:
+            http.get("/user/login/")
+            form = {"email": USER, "password": PASSWORD, "csrfmiddlewaretoken": http.cookies["csrftoken"]}
+            http.post("/user/login/", data=form, headers={"Referer": address})
+            http.headers.update({"X-CSRFToken": http.cookies["csrftoken"], "Referer": address})
+            yield http
+
+
+@pytest.fixture(scope="module")
+def personal_token(server: httpx.Client) -> str:
+    answer = server.post("/api/token/")
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["token"])
+
+
+@pytest.fixture(scope="module")
+def project(
+    server: httpx.Client, personal_token: str, stack: Stack, photo: Path, label_studio_program: Path
+) -> Iterator[Project]:
+    made = server.post("/api/projects", json={"title": "maskwire", "label_config": CONFIG}).json()["id"]
+    files = {"file": (photo.name, photo.read_bytes(), "image/jpeg")}
+    assert server.post(f"/api/projects/{made}/import", files=files).status_code == 201
+    tasks: list[dict[str, Any]] = []
+
+    def imported() -> bool:
+        tasks[:] = server.get("/api/tasks", params={"project": made}).json()["tasks"]
+        return bool(tasks)
+
+    wait_until(imported, 60)
+    arguments = ("--host-url", str(server.base_url), "--api-token", personal_token)
+    with adapter(stack, "label-studio", *arguments) as http:
+        backend = {"url": str(http.base_url), "project": made, "title": "Maskwire", "is_interactive": True}
+        answer = server.post("/api/ml", json=backend)
+        assert answer.status_code == 201, answer.text
+        yield Project(server, tasks[0]["id"], answer.json()["id"], label_studio_program)
+
+
+def point(x: float, y: float, positive: bool = True, **more: object) -> dict[str, Any]:
+    value = {"x": x / 6, "y": y / 4, "width": 0.3, "keypointlabels": ["Cup"]}
+    size = {"original_width": 600, "original_height": 400, "image_rotation": 0}
+    names = {"id": "p", "from_name": "point", "to_name": "image", "type": "keypointlabels"}
+    return {**names, **size, "is_positive": positive, "value": value, **more}
+
+
+def rectangle(x0: float, y0: float, x1: float, y1: float) -> dict[str, Any]:
+    value = {"x": x0 / 6, "y": y0 / 4, "width": (x1 - x0) / 6, "height": (y1 - y0) / 4, "rectanglelabels": ["Plate"]}
+    size = {"original_width": 600, "original_height": 400, "image_rotation": 0}
+    names = {"id": "r", "from_name": "box", "to_name": "image", "type": "rectanglelabels"}
+    return {**names, **size, "value": {**value, "rotation": 0}}
+
+
+def test_the_backend_is_connected(project: Project) -> None:
+    state = project.http.get(f"/api/ml/{project.backend}").json()
+    assert state["readable_state"] == "Connected", state
+    assert project.http.get(f"/api/ml/{project.backend}/versions").json() == {"versions": ["demo"]}
+
+
+@pytest.mark.parametrize(
+    ("regions", "prompt"),
+    [
+        ([point(258, 132)], {"points": [(258, 132)]}),
+        ([point(258, 132), point(300, 332, False)], {"points": [(258, 132), (300, 332)], "labels": [1, 0]}),
+        ([rectangle(132, 40, 498, 344)], {"box": (132, 40, 498, 344)}),
+        ([rectangle(132, 40, 498, 344), point(258, 132)], {"box": (132, 40, 498, 344), "points": [(258, 132)]}),
+    ],
+)
+def test_label_studio_gets_the_clients_mask(
+    project: Project, client: Client, photo: Path, regions: list[dict[str, Any]], prompt: dict[str, Any]
+) -> None:
+    mask = project.mask(regions)
+    assert mask.any()
+    assert np.array_equal(mask, client.segment(photo, **prompt).mask)
+
+
+@pytest.mark.parametrize("regions", [None, []])
+def test_no_clicks_are_no_error(project: Project, regions: list[Any] | None) -> None:
+    assert project.ask(regions) == {"data": {"model_version": "demo", "score": 0.0, "result": []}}
+
+
+def test_label_studio_repeats_what_is_wrong(project: Project) -> None:
+    assert "is outside the image, which is 600x400 pixels" in project.ask([point(2600, 132)])["errors"][0]
+    swapped = point(258, 132, original_width=400, original_height=600)
+    assert "Label Studio shows the image with 400x600 pixels" in project.ask([swapped])["errors"][0]
+
+
+def test_a_mask_becomes_an_annotation_that_is_exported(project: Project, client: Client, photo: Path) -> None:
+    result = project.ask([point(258, 132)])["data"]["result"]
+    kept = project.http.post(f"/api/tasks/{project.task}/annotations/", json={"result": result})
+    assert kept.status_code == 201, kept.text
+    (region,) = kept.json()["result"]
+    assert region["value"]["rle"] == result[0]["value"]["rle"]
+    assert region["value"]["brushlabels"] == ["Cup"]
