@@ -114,7 +114,7 @@ def test_the_reader_of_pictures_needs_no_client() -> None:
     assert "PIL" in names
     ours = {name for name in names if name.startswith("maskwire") and not name.startswith("maskwire.pictures")}
     assert ours == {"maskwire", "maskwire.suggest"}
-    assert not {"grpc", "google", "pillow_heif", "torch"} & {name.split(".")[0] for name in names}
+    assert not {"grpc", "google", "pi_heif", "torch"} & {name.split(".")[0] for name in names}
 
 
 def test_the_running_decoder_has_no_torch(stack: Stack, photo: Path) -> None:

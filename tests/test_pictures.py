@@ -341,7 +341,7 @@ def test_heic() -> None:
 
 def test_heic_without_its_library_names_the_remedy() -> None:
     code = (
-        "import sys; sys.modules['pillow_heif'] = None\n"
+        "import sys; sys.modules['pi_heif'] = None\n"
         "from maskwire.pictures import read\n"
         "read(b'\\0\\0\\0\\x18ftypheic\\0\\0\\0\\0mif1heic')"
     )

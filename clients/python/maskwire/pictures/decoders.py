@@ -120,15 +120,15 @@ def ico(data: bytes, limits: Limits) -> Decoded:
 
 
 def heic(data: bytes, limits: Limits) -> Decoded:
-    """Through pillow-heif, an extra. Orientation is the container's, which the library applies."""
+    """Through pi-heif, an extra. Orientation is the container's, which the library applies."""
     try:
-        import pillow_heif
+        import pi_heif
     except ImportError as error:
         raise unreadable(
-            "the file is HEIC, for which pillow-heif must be installed where the image is decoded "
+            "the file is HEIC, for which pi-heif must be installed where the image is decoded "
             "(pip install 'maskwire[heic]'); or convert it to JPEG or PNG"
         ) from error
-    opened = pillow_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=True, bgr_mode=False)
+    opened = pi_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=True, bgr_mode=False)
     primary = opened[opened.primary_index]
     limits.check(*primary.size)
     image = primary.to_pillow()

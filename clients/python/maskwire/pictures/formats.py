@@ -8,7 +8,7 @@ from maskwire.pictures.errors import PictureError, unreadable
 TAKEN = ("JPEG", "PNG", "WebP", "TIFF", "BMP", "GIF", "AVIF", "HEIC", "JPEG 2000", "PPM", "TGA", "ICO")
 """Formats that are read. JPEG includes MPO, PNG includes APNG, BMP includes DIB, PPM includes PGM, PBM and PFM."""
 
-LISTED = "JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF, JPEG 2000, PPM/PGM/PBM, TGA, ICO and (with pillow-heif) HEIC"
+LISTED = "JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF, JPEG 2000, PPM/PGM/PBM, TGA, ICO and (with pi-heif) HEIC"
 """The same for people."""
 
 EMPTY = f"the file is empty (0 bytes); send an image file: {LISTED}"
