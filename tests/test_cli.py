@@ -1,10 +1,13 @@
 """The command line against running services."""
 
+import functools
 import hashlib
 import json
 import os
 import subprocess
 import sys
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
 from pathlib import Path
 
@@ -318,7 +321,7 @@ def test_prompts_from_files(terminal: Terminal, photo: Path) -> None:
     cases = [
         ('{"image": "a.png", "pionts": [[1, 1]]}', "line 1: no field 'pionts'; did you mean 'points'?"),
         ('{"box": [1, 2, 3, 4]}', "line 1: names no image"),
-        ('\n{"image": "a.png", "box": [1, 2, 3]}', "line 2: prompt.box: a box is"),
+        ('\n{"image": "a.png", "box": [1, 2, 3]}', "line 2: box: a box is"),
         ("no", "line 1: is not JSON"),
         ("", "has no prompts"),
     ]
@@ -333,3 +336,34 @@ def test_a_closed_pipe_is_no_error(terminal: Terminal, photo: Path) -> None:
     assert result.stdout == '{"ima'
     assert "Traceback" not in result.stderr
     assert "BrokenPipe" not in result.stderr
+
+
+def test_an_image_at_a_url(terminal: Terminal, photo: Path) -> None:
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(photo.parent))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as served:
+        threading.Thread(target=served.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{served.server_address[1]}"
+        found = [
+            json.loads(terminal.run("segment", image, "-p", "300,200", "--json").stdout)
+            for image in (photo, f"{url}/{photo.name}")
+        ]
+        assert found[0]["masks"] == found[1]["masks"]
+        assert found[0]["image_id"] == found[1]["image_id"]
+        terminal.run("segment", f"{url}/{photo.name}", "-p", "300,200")
+        assert (terminal.folder / "coffee.overlay.png").exists()
+        assert "answered 404" in terminal.run("segment", f"{url}/none.jpg", code=1).stderr
+        served.shutdown()
+
+
+def test_stored_images_are_listed_and_deleted(terminal: Terminal, photo: Path) -> None:
+    for name in ("list/a", "list/b"):
+        terminal.run("embed", photo, "--image-id", name)
+    found = json.loads(terminal.run("images", "--prefix", "list/", "--json").stdout)["images"]
+    assert [(image["image_id"], image["width"], image["height"]) for image in found] == [
+        ("list/a", 600, 400),
+        ("list/b", 600, 400),
+    ]
+    assert "list/a" in terminal.run("images").stdout
+    assert terminal.run("delete", "list/a").stdout == "list/a: deleted\n"
+    assert "no image named 'list/a' is stored" in terminal.run("delete", "list/a", code=1).stderr
+    assert "1 images whose names begin with 'list/'" in terminal.run("images", "--prefix", "list/").stderr

@@ -197,7 +197,7 @@ class Connection:
         if isinstance(image, str) and image_id is None and self.memory.knows(image):
             return Wanted(image, None, None, model)
         if isinstance(image, str) and image_id is None and not _is_file(image) and not is_url(image):
-            return Wanted(image, None, None, model, _looks_like_a_file(image))
+            return Wanted(image, None, None, model, looks_like_a_file(image))
         source = await self.source_of(image, reading)
         stored = self.memory.stored(await asyncio.to_thread(source.identify), image_id, model)
         if stored is None:
@@ -245,7 +245,8 @@ def _is_file(name: str) -> bool:
         return False
 
 
-def _looks_like_a_file(name: str) -> bool:
+def looks_like_a_file(name: str) -> bool:
+    """Whether a name that is no existing file was meant as one rather than as the name of a stored image."""
     return any(separator in name for separator in "/\\") or PurePath(name).suffix.lower() in _ENDINGS
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+import maskwire
 from maskwire.cli import image_commands, running, server_commands
 
 app = typer.Typer(
@@ -32,9 +33,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
-
-        print(f"maskwire {version('maskwire')}")
+        print(f"maskwire {maskwire.__version__}")
         raise typer.Exit
 
 
@@ -90,6 +89,8 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     image_commands.click,
     image_commands.everything,
     image_commands.embed,
+    image_commands.images,
+    image_commands.delete,
     server_commands.profile,
     server_commands.status,
     server_commands.up,

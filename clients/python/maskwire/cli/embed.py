@@ -43,10 +43,9 @@ def run(
 
         def embed(source: Input) -> EmbeddedImage | MaskwireError:
             try:
-                name = image_id or inputs.content_name(source.image, stretch)
-                return client.embed(
-                    source.image, name, model=model, bulk=len(sources) > 1, stretch=cast(Stretch, stretch)
-                )
+                picture = source.loaded().image
+                name = image_id or inputs.content_name(picture, stretch)
+                return client.embed(picture, name, model=model, bulk=len(sources) > 1, stretch=cast(Stretch, stretch))
             except MaskwireError as error:
                 return error
 

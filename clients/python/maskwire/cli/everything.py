@@ -39,6 +39,7 @@ def run(
     source = inputs.read(image)
     to_stdout = str(output) == "-"
     _check(source, output, to_stdout and as_json)
+    source = source.loaded()
     errors = Console(stderr=True)
     columns = (
         TextColumn("clicking"),

@@ -266,3 +266,53 @@ def embed(
         connection={"encoder": encoder, "namespace": namespace, "retry_s": retry_s},
         as_json=as_json,
     )
+
+
+def images(
+    prefix: Annotated[str, typer.Option(help="Only images whose names begin with this.")] = "",
+    limit: Annotated[int | None, typer.Option(min=0, help="At most this many.")] = None,
+    encoder: Encoder = None,
+    namespace: Namespace = "",
+    retry_s: RetryS = 5,
+    as_json: AsJson = False,
+) -> None:
+    """List the images that are stored, by name.
+
+    Example:
+
+      maskwire images --prefix holiday/
+    """
+    from maskwire.cli.stored import list_images
+
+    list_images(
+        prefix=prefix,
+        limit=limit,
+        connection={"encoder": encoder, "namespace": namespace, "retry_s": retry_s},
+        as_json=as_json,
+    )
+
+
+def delete(
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Names of stored images.")],
+    embedding: Annotated[
+        bool, typer.Option("--embedding", help="Delete the embeddings, too, for all their names.")
+    ] = False,
+    encoder: Encoder = None,
+    namespace: Namespace = "",
+    retry_s: RetryS = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Forget images' names. Embeddings without a name leave the store by themselves, or at once with --embedding.
+
+    Example:
+
+      maskwire delete photo-1 photo-2
+    """
+    from maskwire.cli import stored
+
+    stored.delete(
+        names,
+        embedding=embedding,
+        connection={"encoder": encoder, "namespace": namespace, "retry_s": retry_s},
+        as_json=as_json,
+    )

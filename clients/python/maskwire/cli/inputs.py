@@ -2,14 +2,17 @@
 
 import hashlib
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import cast
 from urllib.parse import unquote, urlsplit
 
 from maskwire.client import Client
+from maskwire.connection import looks_like_a_file
+from maskwire.downloads import fetch, is_url
 from maskwire.errors import InvalidRequest
 from maskwire.pictures import Stretch
+from maskwire.results import EmbeddedImage
 from maskwire.sources import ImageLike, Source
 
 ENDINGS = (
@@ -35,6 +38,15 @@ class Input:
     stem: str
     is_stored: bool = False
 
+    def loaded(self) -> "Input":
+        """The same with the bytes of the picture, where that is at a URL.
+
+        Raises:
+            InvalidRequest: It cannot be fetched.
+        """
+        is_at_url = isinstance(self.image, str) and not self.is_stored
+        return replace(self, image=fetch(self.text)) if is_at_url else self
+
 
 def read(text: str) -> Input:
     """Looks at an image before anything is done with it.
@@ -44,14 +56,14 @@ def read(text: str) -> Input:
     """
     if text == "-":
         return Input("standard input", _standard_input(), "image")
-    if text.startswith(("http://", "https://")):
+    if is_url(text):
         return Input(text, text, PurePosixPath(unquote(urlsplit(text).path)).stem or "image")
     path = Path(text)
     if path.is_dir():
         raise InvalidRequest(f"{text} is a folder; give its files, such as {path / '*.jpg'}", "IS_FOLDER", "image")
     if path.exists():
         return Input(text, path, path.stem)
-    if looks_like_file(text):
+    if looks_like_a_file(text):
         raise InvalidRequest(f"no such file: {text}", "NO_SUCH_FILE", "image")
     return stored(text)
 
@@ -61,12 +73,9 @@ def stored(name: str) -> Input:
     return Input(name, name, Path(name).name, is_stored=True)
 
 
-def looks_like_file(text: str) -> bool:
-    """Whether a name that is no existing file was meant as one rather than as the name of a stored image."""
-    return Path(text).suffix.lower() in ENDINGS or text.startswith(("/", "./", "../", "~")) or len(Path(text).parts) > 1
-
-
-def embedded(client: Client, source: Input, image_id: str | None, model: str, stretch: str) -> tuple[ImageLike, bool]:
+def embedded(
+    client: Client, source: Input, image_id: str | None, model: str, stretch: str
+) -> tuple[str | EmbeddedImage, bool]:
     """Embeds an image of the command line, under a name that is the same for the same file.
 
     Args:
@@ -83,10 +92,11 @@ def embedded(client: Client, source: Input, image_id: str | None, model: str, st
         if model or image_id or stretch != "auto":
             option = "--model" if model else "--image-id" if image_id else "--stretch"
             raise InvalidRequest(f"{source.text!r} is stored already; give the image's file", "STORED_IMAGE", option)
-        return str(source.image), True
-    name = image_id or content_name(source.image, stretch)
-    found = client.embed(source.image, name, model=model, stretch=cast(Stretch, stretch))
-    return found.image_id, found.cached
+        return source.text, True
+    picture = source.loaded().image
+    name = image_id or content_name(picture, stretch)
+    found = client.embed(picture, name, model=model, stretch=cast(Stretch, stretch))
+    return found, found.cached
 
 
 def content_name(image: ImageLike, stretch: str) -> str:

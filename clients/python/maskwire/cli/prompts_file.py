@@ -72,8 +72,8 @@ def _lines(text: str, path: Path) -> Iterator[tuple[str, Wanted]]:
             raise _wrong(place, 'is not an object such as {"image": "photo.jpg", "box": [75, 275, 1725, 850]}')
         _check(row, _FIELDS, "field", place)
         points = row.get("points") or []
-        prompt = Prompt(points, row.get("labels"), row.get("box"), prompt_id=str(row.get("id", "")))
-        yield _image(row, place), _wanted(prompt, row, place)
+        wanted = _wanted(row, place, points=points, labels=row.get("labels"), box=row.get("box"))
+        yield _image(row, place), wanted
 
 
 def _table(text: str, path: Path) -> Iterator[tuple[str, Wanted]]:
@@ -96,8 +96,7 @@ def _table(text: str, path: Path) -> Iterator[tuple[str, Wanted]]:
                 labels.append(int(_numbers({"label": "1", **cells}, ("label",), place)[0]))
             if any(name in cells for name in _COLUMNS[6:]):
                 box = _numbers(cells, _COLUMNS[6:], place)
-        prompt = Prompt(points, labels, box, prompt_id=first.get("id", ""))
-        yield image, _wanted(prompt, first, several[0][0])
+        yield image, _wanted(first, several[0][0], points=points, labels=labels, box=box)
 
 
 def _image(row: Mapping[str, Any], place: str) -> str:
@@ -107,12 +106,20 @@ def _image(row: Mapping[str, Any], place: str) -> str:
     return image
 
 
-def _wanted(prompt: Prompt, row: Mapping[str, Any], place: str) -> Wanted:
+def _wanted(row: Mapping[str, Any], place: str, **prompt: Any) -> Wanted:
+    """An object of a row.
+
+    Args:
+        row: Its id and class are taken.
+        place: Where it is in the file, for messages.
+        prompt: Arguments of `Prompt`.
+    """
     try:
-        prompt.message()
+        wanted = Wanted(Prompt(**prompt, prompt_id=str(row.get("id", ""))), str(row.get("class", "")))
+        wanted.prompt.message()
     except InvalidRequest as error:
         raise _wrong(place, str(error)) from error
-    return Wanted(prompt, str(row.get("class", "")))
+    return wanted
 
 
 def _numbers(cells: Mapping[str, str], names: tuple[str, ...], place: str) -> tuple[float, ...]:
