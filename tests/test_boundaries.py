@@ -21,8 +21,9 @@ PACKAGES = {
 # What each package may import of the others. Of the client, servers take the stubs, and the encoder the picture reader.
 ALLOWED = {
     "maskwire": set[str](),
-    "maskwire_core": {"maskwire.v1", "maskwire.suggest"},  # the words for names that do not exist
-    "maskwire_encoder": {"maskwire.v1", "maskwire.pictures", "maskwire_core"},
+    # Of the client, maskwire.suggest has the words for names that do not exist.
+    "maskwire_core": {"maskwire.v1", "maskwire.suggest"},
+    "maskwire_encoder": {"maskwire.v1", "maskwire.pictures", "maskwire.suggest", "maskwire_core"},
     "maskwire_decoder": {"maskwire.v1", "maskwire_core"},
     # It is a client of the servers, and shares settings, names of models and errors with them.
     "maskwire_gateway": {

@@ -1,12 +1,17 @@
 """The stored form of an embedding."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from maskwire_core.codecs import NotFinite, is_finite
 from maskwire_core.embedding import Header, pack, read_header, unpack
 from maskwire_core.errors import CorruptValue
 from maskwire_core.store import content_key
+from numpy.typing import NDArray
 
 TENSORS = {
     "image_embed": np.random.default_rng(0).standard_normal((9, 8)).astype(np.float32),
@@ -57,9 +62,28 @@ def test_round_trip(codec: str) -> None:
         assert embedding.tensors[name].shape == tensor.shape
 
 
-def test_values_beyond_fp16_become_its_largest() -> None:
-    embedding = unpack(pack(header(), {"image_embed": np.array([1e6, -1e6, 1], np.float32)}))
-    assert embedding.tensors["image_embed"].tolist() == [65504, -65504, 1]
+@pytest.mark.parametrize("codec", ["fp32", "fp16", "int8", "int4"])
+@pytest.mark.parametrize("value", [np.nan, -np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_not_packed(codec: str, value: float) -> None:
+    tensor = np.ones((256, 8), np.float32)
+    tensor[77, 3] = value
+    with pytest.raises(NotFinite, match="image_embed has 1 values that are NaN or infinite"):
+        pack(header(codec), {"image_embed": tensor})
+
+
+@pytest.mark.parametrize("value", [1e6, -1e6])
+def test_values_beyond_fp16_are_refused_where_it_is_the_codec(value: float) -> None:
+    assert unpack(pack(header(), {"image_embed": np.full((2, 2), 65504, np.float32)}))
+    tensors = {"image_embed": np.full((2, 2), value, np.float32)}
+    assert unpack(pack(header("fp32"), tensors)).tensors["image_embed"].max() == value
+    for codec in ("fp16", "int4"):
+        with pytest.raises(NotFinite, match=f"values of up to 1e.06, more than {codec} holds"):
+            pack(header(codec), tensors)
+
+
+@given(arrays(st.sampled_from(["f2", "f4", "f8"]), st.integers(0, 9), elements=None))
+def test_bits_tell_what_is_finite(array: NDArray[Any]) -> None:
+    assert is_finite(array) == bool(np.isfinite(array).all())
 
 
 @given(st.data())

@@ -174,8 +174,7 @@ def test_adding_listing_and_verifying(tmp_path: Path) -> None:
     run = CliRunner()
     checkpoint, folder = tmp_path / "mine.pt", ("--models", str(tmp_path / "models"))
     checkpoint.write_bytes(CONTENT)
-    added = run.invoke(models_app, ["add", "mine", "--config", "c.yaml", "--checkpoint", str(checkpoint), *folder])
-    assert added.exit_code == 0, added.output
+    models.add(tmp_path / "models", models.describe("mine", "c.yaml", checkpoint))
     listed = json.loads(run.invoke(models_app, ["list", "--json", *folder]).stdout)["models"]
     assert [row["name"] for row in listed] == ["demo", *PUBLISHED, "mine"]
     assert listed[-1]["here"]

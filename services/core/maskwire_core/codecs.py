@@ -35,10 +35,47 @@ class Codec:
     decode: Callable[[str, Parts, tuple[int, ...]], NDArray[np.floating[Any]]]
 
 
+class NotFinite(ValueError):
+    """Values are NaN or infinite, or beyond what a codec's parts hold."""
+
+
+def encode(codec: str, name: str, tensor: NDArray[np.float32]) -> Parts:
+    """A tensor's stored parts.
+
+    Args:
+        codec: A key of `CODECS`.
+        name: Of the tensor.
+        tensor: Its values, fp32 (or fp16) of any shape, channels last.
+
+    Raises:
+        NotFinite: It has values that are NaN or infinite, or too large for the codec.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        parts = CODECS[codec].encode(name, tensor)
+    if not all(is_finite(part) for part in parts.values()):
+        if np.isfinite(tensor).all():
+            raise NotFinite(f"{name} has values of up to {np.abs(tensor).max():.3g}, more than {codec} holds")
+        raise NotFinite(f"{name} has {np.count_nonzero(~np.isfinite(tensor))} values that are NaN or infinite")
+    return parts
+
+
+def is_finite(array: NDArray[Any]) -> bool:
+    """Whether all values are finite. By their bits, which takes a tenth of numpy.isfinite's time for fp16.
+
+    Args:
+        array: fp16, fp32 or fp64, or integers, which always are.
+    """
+    if array.dtype.kind != "f" or not array.size:
+        return True
+    signed, unsigned = f"i{array.dtype.itemsize}", f"u{array.dtype.itemsize}"
+    array = np.ascontiguousarray(array)
+    positive, negative = np.array([np.inf, -np.inf], array.dtype).view(unsigned)
+    return bool(array.view(signed).max() < positive.astype(signed) and array.view(unsigned).max() < negative)
+
+
 def _plain(dtype: str) -> Codec:
-    limit = float(np.finfo(dtype).max)
     return Codec(
-        encode=lambda _, tensor: {"": np.clip(tensor, -limit, limit).astype(dtype)},
+        encode=lambda _, tensor: {"": tensor.astype(dtype)},
         decode=lambda _, parts, shape: parts[""].reshape(shape),
     )
 
@@ -58,9 +95,8 @@ def _encode_int4(name: str, tensor: NDArray[np.float32]) -> Parts:
     bits = _bits(name)
     rows = tensor.reshape(-1, tensor.shape[-1])
     blocks = np.pad(rows, ((0, -len(rows) % _BLOCK), (0, 0)), mode="edge").reshape(-1, _BLOCK, rows.shape[1])
-    limit = float(np.finfo(np.float16).max)
-    low = np.clip(blocks.min(1), -limit, limit).astype("<f2")
-    step = np.clip((blocks.max(1) - low) / (2**bits - 1), 0, limit).astype("<f2")
+    low = blocks.min(1).astype("<f2")
+    step = ((blocks.max(1) - low).clip(0) / (2**bits - 1)).astype("<f2")
     step[step == 0] = 1
     levels = np.rint((blocks - low[:, None].astype(np.float32)) / step[:, None].astype(np.float32))
     levels = levels.clip(0, 2**bits - 1).astype(np.uint8).reshape(-1)

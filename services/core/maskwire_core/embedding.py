@@ -19,7 +19,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from maskwire_core.codecs import CODECS
+from maskwire_core.codecs import CODECS, encode
 from maskwire_core.errors import CorruptValue
 
 VERSION = 2
@@ -84,14 +84,16 @@ def pack(header: Header, tensors: Mapping[str, NDArray[np.float32]]) -> bytes:
     Args:
         header: Its last four attributes are filled in here.
         tensors: fp32 values, channels last.
+
+    Raises:
+        NotFinite: Values are NaN or infinite, or too large for the header's codec.
     """
-    codec = CODECS[header.codec]
     described: dict[str, Any] = {}
     chunks: list[bytes] = []
     offset = 0
     for name, tensor in tensors.items():
         parts = {}
-        for part, array in codec.encode(name, tensor).items():
+        for part, array in encode(header.codec, name, tensor).items():
             parts[part] = [array.dtype.str, offset, array.nbytes]
             padding = -array.nbytes % _ALIGNMENT
             chunks += [np.ascontiguousarray(array).tobytes(), bytes(padding)]

@@ -8,6 +8,7 @@ ServiceError                 what a caller is told: status code, stable reason, 
 |- ResourceExhausted         too much at once, or too large
 |- Unavailable               try again
 |- DeadlineExceeded          the caller's deadline passed
+|- Internal                  the server is at fault, and a retry does not help
 CorruptValue                 a stored value is not what its key says; never reaches a caller
 """
 
@@ -87,6 +88,24 @@ class Unavailable(ServiceError):
 
 class DeadlineExceeded(ServiceError):
     code = grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+class Internal(ServiceError):
+    code = grpc.StatusCode.INTERNAL
+
+
+def not_finite(model: str, found: str) -> Internal:
+    """A model does not give numbers.
+
+    Args:
+        model: Its name.
+        found: What is wrong, as a clause.
+    """
+    return Internal(
+        "MODEL_OUTPUT_NOT_FINITE",
+        f"model {model!r} fails on this: {found}; serve another checkpoint, or start the encoder with --precision fp32 "
+        "and --store-codec fp32",
+    )
 
 
 def image_not_found(image_id: str) -> NotFound:

@@ -7,6 +7,7 @@ says where configuration and weights lie and what their digest is.
 import hashlib
 import json
 import re
+import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -103,26 +104,28 @@ class AddedModel:
     sha256: str
 
 
-def add(folder: Path, name: str, config: str, checkpoint: Path) -> AddedModel:
-    """Makes a model known under a name; its files stay where they are.
+def describe(name: str, config: str, checkpoint: Path) -> AddedModel:
+    """A model of the user's own as `add` keeps it.
 
     Raises:
-        ModelError: The name is taken or not allowed, or a file is missing.
+        ModelError: The name is taken or not allowed, or the checkpoint is missing or obviously none.
     """
     if not _NAME.fullmatch(name) or canonical(name) in PUBLISHED or name == DEMO:
         raise ModelError(
             f"{name!r} cannot be a model's name: published names and 'demo' are taken, and a name is made of letters, "
             "digits and . _ + -"
         )
-    if not checkpoint.is_file():
-        raise ModelError(f"no checkpoint at {checkpoint}")
+    check_file(checkpoint)
     config = str(Path(config).resolve()) if Path(config).is_file() else config
-    model = AddedModel(name, config, str(checkpoint.resolve()), digest(checkpoint))
+    return AddedModel(name, config, str(checkpoint.resolve()), digest(checkpoint))
+
+
+def add(folder: Path, model: AddedModel) -> None:
+    """Makes a model known under its name; its files stay where they are."""
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"{name}.json.part"
+    partial = folder / f"{model.name}.json.part"
     partial.write_text(json.dumps(asdict(model), indent=2) + "\n")
-    partial.replace(folder / f"{name}.json")
-    return model
+    partial.replace(folder / f"{model.name}.json")
 
 
 def added(folder: Path, name: str) -> AddedModel | None:
@@ -155,14 +158,60 @@ def digest(path: Path, progress: Callable[[int], None] = lambda _: None) -> str:
     return hashed.hexdigest()
 
 
+def check_file(path: Path) -> None:
+    """Checks that a file can be read, and that its first bytes are not those of something else than a checkpoint.
+
+    Raises:
+        ModelError: It is missing, unreadable, empty, a web page, a Git LFS pointer, an archive, text, or cut off.
+    """
+    if path.is_dir():
+        raise ModelError(f"{path} is a folder; name the checkpoint file in it")
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+    except FileNotFoundError as error:
+        raise ModelError(f"no checkpoint at {path}: put the file there or name it with --checkpoint") from error
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
+    if (what := _mistaken(path, head)) is not None:
+        raise ModelError(f"{path} is {what}")
+
+
+def _mistaken(path: Path, head: bytes) -> str | None:
+    """What a file is if it is no checkpoint, judged by its first bytes, with the remedy."""
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if not head:
+        return "empty (0 bytes): the download or copy failed; get it again"
+    if text.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer, not the file it stands for: run 'git lfs pull' in its repository"
+    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+        return (
+            "a web page (HTML or XML), not a checkpoint: download the file itself; the address may need a login or "
+            "lead to a page about the file"
+        )
+    if head.startswith(b"PK\x03\x04") and not zipfile.is_zipfile(path):
+        return "truncated: it begins like a checkpoint, but its end is missing; get or save it again"
+    if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf")) or head[257:262] == b"ustar":
+        return "a compressed or tar archive: unpack it and name the checkpoint file in it"
+    if re.fullmatch(rb"[\t\r\n\x20-\x7e]+", head):
+        return f"a text file that begins with {head[:40].decode()!r}, not a checkpoint (.pt or .safetensors)"
+    return None
+
+
 def verify(path: Path, model: PublishedModel | AddedModel, progress: Callable[[int], None] = lambda _: None) -> None:
     """Checks a checkpoint's size and digest.
 
     Raises:
         ModelError: It is not that model's; the message has the file and both digests.
     """
+    published = isinstance(model, PublishedModel)
     if not path.is_file():
-        raise ModelError(f"no checkpoint at {path}: 'maskwire models pull {model.name}' gets a published one")
+        raise ModelError(
+            f"no checkpoint at {path}: 'maskwire models pull {model.name}' downloads it"
+            if published
+            else f"no checkpoint at {path}, where {model.name!r} was added from: put it back, or add the model again"
+        )
+    check_file(path)
     size = model.size_bytes if isinstance(model, PublishedModel) else None
     if size is not None and path.stat().st_size != size:
         raise ModelError(
@@ -172,6 +221,10 @@ def verify(path: Path, model: PublishedModel | AddedModel, progress: Callable[[i
     got = digest(path, progress)
     if got != model.sha256:
         raise ModelError(
-            f"{path} has SHA-256 {got} instead of {model.sha256}: it is damaged or another file; "
-            "delete it and get it again"
+            f"{path} has SHA-256 {got} instead of {model.sha256}: "
+            + (
+                "it is damaged or another file; delete it and get it again"
+                if published
+                else f"it has changed since {model.name!r} was added; if it is meant to, add the model again"
+            )
         )

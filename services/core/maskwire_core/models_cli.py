@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -121,15 +122,21 @@ def verify(
     name: Annotated[str | None, typer.Option(help="The model that FILE should be; its name says if not given.")] = None,
     folder: Folder = _FOLDER,
 ) -> None:
-    """Check that checkpoints are what their names say: a published model's, or what was added with 'models add'."""
-    from maskwire_core import models
+    """Check that checkpoints are what their names say: a published model's, or what was added with 'models add'.
+
+    Added models are also loaded once, as an encoder loads them.
+    """
+    from maskwire_core import model_check, models
 
     folder = folder.expanduser()
     try:
         for path, model in _to_verify(what, name, folder):
             models.verify(path, model)
-            how = "as published" if isinstance(model, models.PublishedModel) else "as when it was added"
-            print(f"{path}: {model.name}, SHA-256 {how}")
+            if isinstance(model, models.PublishedModel):
+                print(f"{path}: {model.name}, SHA-256 as published")
+            else:
+                checked = _checked(model_check.check(replace(model, checkpoint=str(path))))
+                print(f"{path}: {model.name}, SHA-256 as when it was added; {checked}")
     except models.ModelError as error:
         _fail(error)
 
@@ -180,12 +187,24 @@ def add(
     checkpoint: Annotated[Path, typer.Option(help="Its weights: a .pt or .safetensors file.")],
     folder: Folder = _FOLDER,
 ) -> None:
-    """Make a model of your own known: fine-tuned, or of another size. Its files stay where they are."""
-    from maskwire_core import models
+    """Make a model of your own known: fine-tuned, or of another size. Its files stay where they are.
+
+    It is loaded once, so that what an encoder would refuse is refused here.
+    """
+    from maskwire_core import model_check, models
 
     try:
-        model = models.add(folder.expanduser(), name, config, checkpoint)
+        model = models.describe(name, config, checkpoint)
+        notes = model_check.check(model)
+        models.add(folder.expanduser(), model)
     except models.ModelError as error:
         _fail(error)
     else:
-        print(f"{model.name}: {model.checkpoint}. Serve it with: maskwire up --model {model.name}")
+        print(f"{model.name}: {model.checkpoint}, {_checked(notes)}. Serve it with: maskwire up --model {model.name}")
+
+
+def _checked(notes: Sequence[str] | None) -> str:
+    """What checking a model found, as a clause."""
+    if notes is None:
+        return "not loaded to check it, since no encoder is installed here (pip install 'maskwire[encoder]')"
+    return "; ".join(["loaded to check it", *notes])

@@ -50,7 +50,7 @@ class BatchedPredictor:
         question = Question.of(self.config, prompt, width, height, multimask, every)
         # No padding of points: SAM 2's padding point has a say in the mask.
         kind = (id(image), len(question.labels), question.wanted, question.mask is None)
-        return self._together.run(kind, (image, question))
+        return self._together.run(kind, (image, question)).checked(self.config.model)
 
     def _decode(self, kind: Hashable, asked: Sequence[_Asked]) -> list[Prediction]:
         image = asked[0][0]

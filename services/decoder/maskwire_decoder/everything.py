@@ -208,7 +208,7 @@ class Generator:
 
         inner = coco.area(above(rules.mask_threshold + rules.stability_score_offset))
         outer = coco.area(above(rules.mask_threshold - rules.stability_score_offset))
-        stability = np.float32(inner) / np.float32(outer) if outer else np.float32("nan")
+        stability = np.float32(inner) / np.float32(outer) if outer else np.float32(0)
         if rules.stability_score_thresh > 0 and not stability >= np.float32(rules.stability_score_thresh):
             return Removed("low_stability", float(stability) if outer else 0)
         runs = above(rules.mask_threshold)

@@ -39,7 +39,11 @@ class Predictor(Protocol):
     def predict(
         self, image: Prepared, prompt: Prompt, width: int, height: int, *, multimask: bool = True, every: bool = True
     ) -> Prediction:
-        """Decodes one prompt on an image as `prepare` made it; for the rest see `Question.of`."""
+        """Decodes one prompt on an image as `prepare` made it; for the rest see `Question.of`.
+
+        Raises:
+            Internal: MODEL_OUTPUT_NOT_FINITE.
+        """
 
 
 class CpuPredictor:
@@ -74,7 +78,7 @@ class CpuPredictor:
             # Decodes beside each other use the cores better with a thread each.
             threads = self._threads if self._running == 1 else 1
         try:
-            return self._ask(image, question, threads)
+            return self._ask(image, question, threads).checked(self.config.model)
         finally:
             with self._lock:
                 self._running -= 1

@@ -1,9 +1,12 @@
 """A prompt as a mask decoder's graphs take it, and what they answer."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from maskwire_core.bundle import BEST, DecoderConfig
+from maskwire_core.codecs import is_finite
+from maskwire_core.errors import not_finite
 from numpy.typing import NDArray
 
 from maskwire_decoder.prompts import Prompt
@@ -27,6 +30,21 @@ class Prediction:
     logits: NDArray[np.float32]
     iou: NDArray[np.float32]
     object_score: float
+
+    def checked(self, model: str) -> "Prediction":
+        """The same, if it consists of numbers.
+
+        Args:
+            model: Whose it is.
+
+        Raises:
+            Internal: MODEL_OUTPUT_NOT_FINITE.
+        """
+        if not is_finite(self.logits):
+            raise not_finite(model, "logits of a mask are NaN or infinite")
+        if not (is_finite(self.iou) and math.isfinite(self.object_score)):
+            raise not_finite(model, "scores are NaN or infinite")
+        return self
 
     @property
     def best(self) -> NDArray[np.float32]:

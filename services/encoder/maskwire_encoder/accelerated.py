@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from maskwire_core.models import ModelError
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -29,7 +30,6 @@ PRECISIONS = ("fp16", "bf16", "tf32", "fp32")
 """From the fastest on; fp16 before bf16, which takes as long and is coarser."""
 
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
-_HALF_MAX = float(torch.finfo(torch.float16).max)
 
 
 def padded_size(count: int, largest: int) -> int:
@@ -114,6 +114,7 @@ class Accelerated:
 
         Raises:
             torch.OutOfMemoryError: There is no memory for a single image.
+            ModelError: What the model gives for a single image is NaN or infinite.
         """
         if precision == "auto":
             self._choose(canary)
@@ -129,6 +130,11 @@ class Accelerated:
             except torch.OutOfMemoryError:
                 break
             log.info("batches of %d in %s: %s", size, self.precision, deviation)
+            if not fitting and not deviation.finite:
+                raise ModelError(
+                    f"in {self.precision}, the model gives NaN or infinity for a made picture; "
+                    + ("serve another checkpoint" if self.precision == "fp32" else "use --precision auto or fp32")
+                )
             if fitting and not deviation.acceptable:
                 log.warning("batches of %d change masks (%s); using %d at most", size, deviation, fitting)
                 break
@@ -179,7 +185,7 @@ class Accelerated:
             inputs = torch.cat([inputs, inputs[-1:].expand(missing, -1, -1, -1)])
         outputs = [tensor[: len(pixels)] for tensor in self._run(inputs)]
         if self._half:
-            return [tensor.clamp(-_HALF_MAX, _HALF_MAX).half() for tensor in outputs]
+            return [tensor.half() for tensor in outputs]  # what is too large becomes infinite, which is noticed
         return [tensor.float().clone() for tensor in outputs]
 
     def _received(self, outputs: Sequence[Tensor]) -> tuple[Sequence[Tensor], Any]:

@@ -157,7 +157,10 @@ def choose(sam: Any, settings: EncoderSettings, fingerprint: str) -> Backend:
                 backend = OpenVinoBackend(sam, precision, settings.threads, largest)
                 if agreement is None:
                     (found,) = backend.encode(tuple(canary().inputs))
-                    agreement = canary().check([torch.from_numpy(found[name])[None] for name in NAMES]).iou
+                    deviation = canary().check([torch.from_numpy(found[name])[None] for name in NAMES])
+                    if not deviation.finite:
+                        log.warning("not encoding with OpenVINO in %s: it gives NaN or infinity", precision)
+                    agreement = deviation.iou if deviation.finite else 0.0
                     verdicts.keep(agreement, fingerprint, precision, *here)
             except Exception as error:  # OpenVINO raises RuntimeError and more for what it cannot compile
                 log.warning("OpenVINO in %s cannot run this model: %s", precision, error)

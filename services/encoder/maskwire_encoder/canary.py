@@ -25,14 +25,16 @@ class Deviation:
     Attributes:
         iou: Mean IoU of the masks, as sam2's own decoder gives them, of all prompts and candidates.
         logit: Largest difference of a mask's logit.
+        finite: Whether embeddings and logits have neither NaN nor infinity.
     """
 
     iou: float
     logit: float
+    finite: bool = True
 
     @property
     def acceptable(self) -> bool:
-        return self.iou >= LEAST_IOU  # NaN is not
+        return self.finite and self.iou >= LEAST_IOU  # NaN is not
 
 
 class Canary:
@@ -46,8 +48,7 @@ class Canary:
     """
 
     def __init__(self, sam: Any, features: torch.nn.Module, device: torch.device, count: int = 3) -> None:
-        self._sam = sam
-        self._side: int = sam.sam_image_embedding_size
+        self._decoding = Decoding(sam)
         self.inputs = pictures(count, sam.image_size).to(device)
         step = sam.image_size / _GRID
         ticks = torch.arange(_GRID, device=device) * step + step / 2
@@ -68,31 +69,59 @@ class Canary:
         Args:
             features: As `ImageFeatures` gives them, in any precision.
         """
-        ious, logit = [], 0.0
+        ious, logit, all_finite = [], 0.0, all(bool(tensor.isfinite().all()) for tensor in features)
         for index in range(len(features[0])):
             expected, got = self._expected[index % len(self._expected)], self._masks(features, index)
             either = ((expected > 0) | (got > 0)).sum((-2, -1))
             both = ((expected > 0) & (got > 0)).sum((-2, -1))
             iou = torch.where(either > 0, both / either.clamp(min=1), torch.ones(()).to(both.device))
             finite = got.isfinite().all((-2, -1))
+            all_finite = all_finite and bool(finite.all())
             ious.append(torch.where(finite, iou, torch.zeros_like(iou)).mean())
             logit = max(logit, float((got - expected).abs().max().nan_to_num(float("inf"))))
-        return Deviation(float(torch.stack(ious).mean()), logit)
+        return Deviation(float(torch.stack(ious).mean()), logit, all_finite)
 
     def _masks(self, features: Features, index: int) -> Tensor:
         """Logits of all candidates for all prompts on one image."""
-        embed, high_res_1, high_res_0 = (tensor[index : index + 1].float() for tensor in features)
-        sparse, dense = self._sam.sam_prompt_encoder(points=(self._points, self._labels), boxes=None, masks=None)
-        masks: Tensor = self._sam.sam_mask_decoder(
+        return self._decoding([tensor[index : index + 1] for tensor in features], self._points, self._labels)[0]
+
+
+class Decoding:
+    """sam2's own prompt encoder and mask decoder, on embeddings in the stored layout.
+
+    Args:
+        sam: A `sam2.modeling.sam2_base.SAM2Base` in fp32; its image encoder is not kept.
+    """
+
+    def __init__(self, sam: Any) -> None:
+        self._prompt_encoder = sam.sam_prompt_encoder
+        self._mask_decoder = sam.sam_mask_decoder
+        self._side: int = sam.sam_image_embedding_size
+
+    @torch.inference_mode()
+    def __call__(self, features: Features, points: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The three candidates for each of some prompts on one image.
+
+        Args:
+            features: As `ImageFeatures` gives them for one image, in any precision.
+            points: NxPx2, in pixels of the model's input.
+            labels: NxP int32.
+
+        Returns:
+            Logits, Nx3xSxS, and predicted IoU, Nx3.
+        """
+        embed, high_res_1, high_res_0 = (tensor.float() for tensor in features)
+        sparse, dense = self._prompt_encoder(points=(points, labels), boxes=None, masks=None)
+        masks, iou, _, _ = self._mask_decoder(
             image_embeddings=from_patches(embed[:, :, None], self._side),
-            image_pe=self._sam.sam_prompt_encoder.get_dense_pe(),
+            image_pe=self._prompt_encoder.get_dense_pe(),
             sparse_prompt_embeddings=sparse,
             dense_prompt_embeddings=dense,
             multimask_output=True,
             repeat_image=True,
             high_res_features=[from_patches(high_res_0, self._side), from_patches(high_res_1, self._side)],
-        )[0]
-        return masks
+        )
+        return masks, iou
 
 
 def pictures(count: int, size: int) -> Tensor:

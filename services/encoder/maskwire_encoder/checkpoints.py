@@ -1,21 +1,23 @@
 """Finding a SAM 2 model's configuration and weights, building it, and telling it from all others."""
 
 import hashlib
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import torch
-from hydra import compose
-from hydra.utils import instantiate
+from maskwire.suggest import no_such
 from maskwire_core.bundle import MaskDefaults
 from maskwire_core.config import EncoderSettings
-from maskwire_core.models import DEMO, PUBLISHED, ModelError, added, canonical, verify
+from maskwire_core.models import DEMO, PUBLISHED, ModelError, added, all_added, canonical, check_file, verify
 from omegaconf import DictConfig, OmegaConf
-from safetensors.torch import load_file
-from sam2 import build_sam  # noqa: F401 - importing it registers the package's configurations with hydra
+from torch import Tensor
+
+from maskwire_encoder import model_config, state_dicts
+
+log = logging.getLogger(__name__)
 
 DEMO_NOTE = "demonstration model: small, trained briefly, rough masks; use a published SAM 2 checkpoint for real work"
 
@@ -37,6 +39,8 @@ _POSTPROCESSING: dict[str, Any] = {
     "sam_mask_decoder_extra_args.dynamic_multimask_stability_delta": 0.05,
     "sam_mask_decoder_extra_args.dynamic_multimask_stability_thresh": 0.98,
 }
+_DEMO_WEIGHTS = Path(str(resources.files(__package__) / "weights" / "demo.safetensors"))
+_MOST_NAMED = 5  # broken tensors in a message
 # The parts that see a single image; the others follow objects through videos.
 _IMAGE_PARTS = ("image_encoder.", "sam_prompt_encoder.", "sam_mask_decoder.", "no_mem_embed")
 
@@ -80,54 +84,65 @@ def _find(name: str, settings: EncoderSettings) -> ModelSource:
     if settings.config is not None and checkpoint is not None:
         return ModelSource(name, settings.config, _existing(checkpoint))
     if name == DEMO:
-        weights = checkpoint or Path(str(resources.files(__package__) / "weights" / "demo.safetensors"))
-        return ModelSource(DEMO, _DEMO_CONFIG, _existing(weights), DEMO_NOTE, _DEMO_CHANGES, _DEMO_EVERYTHING)
+        return _demo(checkpoint or _DEMO_WEIGHTS)
     if (published := PUBLISHED.get(name)) is not None:
         if checkpoint is None:
             checkpoint = folder / f"{name}.pt"
             verify(checkpoint, published)
         return ModelSource(name, published.config, _existing(checkpoint))
-    if (own := added(folder, name)) is not None and checkpoint is None:
-        verify(Path(own.checkpoint), own)
-        return ModelSource(name, own.config, Path(own.checkpoint))
-    known = ", ".join((DEMO, *PUBLISHED))
+    if (own := added(folder, name)) is not None:
+        if checkpoint is None:
+            checkpoint = Path(own.checkpoint)
+            verify(checkpoint, own)
+        return ModelSource(name, own.config, _existing(checkpoint))
+    known = (DEMO, *PUBLISHED, *(model.name for model in all_added(folder)))
     raise ModelError(
-        f"unknown model {name!r}: it is none of {known}, and was not added with 'maskwire models add'; for a model of "
-        "your own give --config and --checkpoint"
+        f"{no_such('model', name, known)} (known are {', '.join(known)}; for a model of "
+        "your own give --config and --checkpoint, or make it known with 'maskwire models add')"
     )
 
 
+def _demo(weights: Path) -> ModelSource:
+    return ModelSource(DEMO, _DEMO_CONFIG, _existing(weights), DEMO_NOTE, _DEMO_CHANGES, _DEMO_EVERYTHING)
+
+
 def _existing(checkpoint: Path) -> Path:
-    if not checkpoint.is_file():
-        raise ModelError(f"no checkpoint at {checkpoint}: put the file there or name it with --checkpoint")
+    check_file(checkpoint)
     return checkpoint
 
 
-def build(source: ModelSource) -> tuple[Any, str]:
+def build(source: ModelSource, say: Callable[[str], None] = log.warning) -> tuple[Any, str]:
     """Builds a model with its weights.
 
+    Args:
+        source: Where they are.
+        say: Told in a sentence what was done to a checkpoint that is wrapped, as trainers write them.
+
     Returns:
-        A `sam2.modeling.sam2_base.SAM2Base` in eval mode, fp32, on the CPU; and its fingerprint.
+        A `sam2.modeling.sam2_base.SAM2Base` in eval mode, fp32, on the CPU; and its fingerprint, which is that of the
+        bare weights however they were wrapped.
 
     Raises:
-        ModelError: A file cannot be read, or weights and configuration do not belong together.
+        ModelError: A file cannot be read, weights and configuration do not belong together, or weights are NaN or
+            infinite.
     """
     config = configuration(source)
-    try:
-        model = instantiate(config, _recursive_=True)
-    except Exception as error:  # hydra wraps whatever a configuration's constructors raise
-        raise ModelError(f"{source.config} does not describe a SAM 2 model: {error}") from error
-    weights, wanted = _weights(source.checkpoint), model.state_dict()
-    wrong = {
-        "missing": [name for name in wanted if name.startswith(_IMAGE_PARTS) and name not in weights],
-        "unexpected": [name for name in weights if name not in wanted],
-        "of another shape": [name for name in weights if name in wanted and weights[name].shape != wanted[name].shape],
-    }
-    if any(wrong.values()):
-        told = "; ".join(f"{len(names)} {kind}, such as {names[0]}" for kind, names in wrong.items() if names)
+    model = model_config.build(config, source.config)
+    wanted = model.state_dict()
+    found = state_dicts.read(source.checkpoint, wanted)
+    if misfit := _misfit(found.tensors, wanted):
+        taken = f" ({found.told})" if found.told else ""
         raise ModelError(
-            f"{source.checkpoint} does not fit {source.config} (weights {told}); choose this checkpoint's configuration"
+            f"{source.checkpoint}{taken} does not fit {source.config}: {misfit}; {_fitting(found.tensors, source)}"
         )
+    weights = {name: tensor.to(wanted[name].dtype) for name, tensor in found.tensors.items()}
+    if broken := _not_finite(weights):
+        raise ModelError(
+            f"{source.checkpoint} has weights that are NaN or infinite, as after a training that diverged: {broken}; "
+            "take an earlier checkpoint"
+        )
+    if found.told:
+        say(f"{source.checkpoint}: {found.told}")
     model.load_state_dict(weights, strict=False)
     return model.eval().requires_grad_(False), _fingerprint(model, config)
 
@@ -138,28 +153,60 @@ def configuration(source: ModelSource) -> DictConfig:
     Raises:
         ModelError: There is no such configuration.
     """
-    try:
-        loaded = OmegaConf.load(source.config) if Path(source.config).is_file() else compose(config_name=source.config)
-    except Exception as error:  # hydra's and YAML's errors share no base class
-        raise ModelError(f"no model configuration {source.config!r}: give a YAML file or one of sam2's") from error
-    config = loaded.get("model") if isinstance(loaded, DictConfig) else None
-    if not isinstance(config, DictConfig):
-        raise ModelError(f"{source.config} has no 'model' section")
-    for key, value in {**_POSTPROCESSING, **source.changes}.items():
-        OmegaConf.update(config, key, value, force_add=True)
-    OmegaConf.resolve(config)
-    return config
+    return model_config.load(source.config, {**_POSTPROCESSING, **source.changes})
 
 
-def _weights(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-        weights: dict[str, torch.Tensor] = loaded.get("model", loaded)
-        return weights
-    except Exception as error:  # torch and safetensors raise many kinds for damaged files
-        raise ModelError(f"{path} is not a readable checkpoint (.pt or .safetensors): {error}") from error
+def _misfit(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+    """How weights differ from what a model takes; empty if they fit. Parts for videos may be missing."""
+    wrong = {
+        "missing": [name for name in wanted if name.startswith(_IMAGE_PARTS) and name not in weights],
+        "unexpected": [name for name in weights if name not in wanted],
+        "of another shape": [
+            f"{name} ({_shape(weights[name])} instead of {_shape(wanted[name])})"
+            for name in weights
+            if name in wanted and weights[name].shape != wanted[name].shape
+        ],
+        "quantised": [
+            f"{name} ({weights[name].dtype})"
+            for name in weights
+            if name in wanted and not weights[name].is_floating_point()
+        ],
+    }
+    return "; ".join(
+        f"{len(names)} tensor{'s' if len(names) > 1 else ''} {kind}, such as {names[0]}"
+        for kind, names in wrong.items()
+        if names
+    )
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "a single value"
+
+
+def _fitting(weights: Mapping[str, Tensor], source: ModelSource) -> str:
+    """Which known models' configurations weights fit, as advice."""
+    sources = [_demo(_DEMO_WEIGHTS)]
+    sources += [ModelSource(published.name, published.config, source.checkpoint) for published in PUBLISHED.values()]
+    width = weights.get("image_encoder.trunk.patch_embed.proj.bias")
+    fitting = []
+    for known in sources:
+        config = configuration(known)
+        if width is None or len(width) != config.image_encoder.trunk.embed_dim:
+            continue  # building it takes seconds
+        if not _misfit(weights, model_config.build(config, known.config).state_dict()):
+            fitting.append(known)
+    if not fitting:
+        return "choose the configuration that this checkpoint was trained with"
+    told = [known.name if known.name == DEMO else f"{known.name} ({known.config})" for known in fitting]
+    return f"these tensors fit {' and '.join(told)}"
+
+
+def _not_finite(weights: Mapping[str, Tensor]) -> str:
+    """The tensors that hold NaN or infinity, with how many values; empty if none does."""
+    bad = {name: int((~tensor.isfinite()).sum()) for name, tensor in weights.items()}
+    told = [f"{name} ({count} of {weights[name].numel()} values)" for name, count in bad.items() if count]
+    more = f" and {len(told) - _MOST_NAMED} more tensors" if len(told) > _MOST_NAMED else ""
+    return ", ".join(told[:_MOST_NAMED]) + more
 
 
 def _fingerprint(model: Any, config: DictConfig) -> str:

@@ -10,12 +10,21 @@ from typing import Any
 
 from maskwire.pictures import Stretch
 from maskwire.pictures.formats import EMPTY
+from maskwire.suggest import no_such
 from maskwire.v1 import encoder_pb2 as pb
 from maskwire.v1 import types_pb2
 from maskwire_core import callers, listing, logs, names, tracing
+from maskwire_core.codecs import NotFinite
 from maskwire_core.config import EncoderSettings
 from maskwire_core.embedding import Header, pack
-from maskwire_core.errors import InvalidArgument, NotFound, ResourceExhausted, embedding_expired, image_not_found
+from maskwire_core.errors import (
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+    embedding_expired,
+    image_not_found,
+    not_finite,
+)
 from maskwire_core.flights import Flights
 from maskwire_core.metrics import IMAGES, STAGES
 from maskwire_core.models import canonical
@@ -120,7 +129,11 @@ class ImageEncoder:
         model = self.models.get(canonical(header.model)) if header.model else next(iter(self.models.values()))
         if model is None:
             served = ", ".join(self.models)
-            raise NotFound("MODEL_NOT_FOUND", f"this encoder serves {served}, not {header.model!r}", field="model")
+            raise NotFound(
+                "MODEL_NOT_FOUND",
+                f"{no_such('model', header.model, self.models)} (served here: {served})",
+                field="model",
+            )
         if len(header.sha256) != 32:
             raise InvalidArgument(
                 "BAD_DIGEST", "sha256 must be the 32 bytes of the file's SHA-256", field="header.sha256"
@@ -197,6 +210,7 @@ class ImageEncoder:
             ResourceExhausted: Too much is waiting, or the device's memory or the store is full.
             Unavailable: The store does not answer, or the device is lost.
             DeadlineExceeded: The deadline passed before the image's turn came.
+            Internal: MODEL_OUTPUT_NOT_FINITE: the model gives NaN or infinity for it; nothing is stored.
         """
         # Before joining others: whoever claims a digest must not make those fail who have the bytes.
         digest = await asyncio.to_thread(lambda: hashlib.sha256(data).digest())
@@ -294,7 +308,10 @@ class ImageEncoder:
         )
 
         def store() -> int:
-            value = pack(header, tensors)
+            try:
+                value = pack(header, tensors)
+            except NotFinite as error:
+                raise not_finite(header.model, str(error)) from error
             self._store.publish_decoder(upload.model.decoder)
             self._usage.put_embedding(upload.namespace, upload.key, value, upload.ttl_s, upload.quota_bytes)
             return len(value)

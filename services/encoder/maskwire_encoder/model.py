@@ -1,11 +1,12 @@
 """A SAM 2 image encoder on a device, and the export of its decoder."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from maskwire_core import codecs
 from maskwire_core.bundle import DecoderBundle, DecoderConfig
 from maskwire_core.config import EncoderSettings
 from maskwire_core.models import ModelError
@@ -15,8 +16,8 @@ from torch import Tensor, nn
 from maskwire_encoder import backends, checkpoints, export
 from maskwire_encoder.accelerated import SIZES, Accelerated
 from maskwire_encoder.backends import Backend
-from maskwire_encoder.canary import Canary
-from maskwire_encoder.features import ImageFeatures
+from maskwire_encoder.canary import Canary, Decoding
+from maskwire_encoder.features import NAMES, ImageFeatures
 from maskwire_encoder.packages import Run, compiled
 from maskwire_encoder.preprocessing import PREPROCESSING
 
@@ -51,6 +52,7 @@ class Model:
         else:
             self.backend = backends.choose(sam, settings, self.fingerprint)
         self.largest = self.backend.largest
+        self._decoding, self._codec = Decoding(sam), settings.store_codec
 
     def prepare(self, rgb: NDArray[np.uint8]) -> Tensor:
         """Pixels (HxWx3, RGB) to what `encode` takes: 3xSxS, fp32; for a CUDA device, the pixels themselves."""
@@ -64,6 +66,33 @@ class Model:
             (tokens x 4 x C/4), high_res_0 (tokens x 16 x C/8); fp32, or fp16 where that is stored.
         """
         return self.backend.encode(tuple(images))
+
+    def verify(self, tensors: Mapping[str, NDArray[Any]]) -> None:
+        """Checks the embedding of a made picture, and a click's masks on it: whether they are numbers, also as stored.
+
+        Args:
+            tensors: As `encode` gives them.
+
+        Raises:
+            ModelError: They are not.
+        """
+        try:
+            for name, tensor in tensors.items():
+                codecs.encode(self._codec, name, tensor)
+        except codecs.NotFinite as error:
+            options = f"--precision {self.backend.precision.split()[0]} --store-codec {self._codec}"
+            raise ModelError(
+                f"{self.source.name} ({self.source.checkpoint}) fails on a made picture with {options}: {error}; try "
+                "--precision fp32 --store-codec fp32, or another checkpoint"
+            ) from error
+        features = [torch.from_numpy(tensors[name])[None].to(self.device) for name in NAMES]
+        points = torch.full((1, 1, 2), self.image_size / 2, device=self.device)
+        masks, iou = self._decoding(features, points, torch.ones(1, 1, dtype=torch.int32, device=self.device))
+        if not (masks.isfinite().all() and iou.isfinite().all()):
+            raise ModelError(
+                f"{self.source.name} ({self.source.checkpoint}) fails on a made picture: the masks of a click have "
+                "logits or scores that are NaN or infinite; serve another checkpoint"
+            )
 
     @property
     def arithmetic(self) -> str:

@@ -10,9 +10,11 @@ from typing import TypeVar, cast
 import numpy as np
 from maskwire.pictures import Stretch
 from maskwire_core.config import EncoderSettings
-from maskwire_core.errors import Unavailable
+from maskwire_core.errors import ServiceError, Unavailable
 from maskwire_core.metrics import BATCH_SIZE
+from maskwire_core.models import ModelError
 from maskwire_core.priority import give_way
+from numpy.typing import NDArray
 from torch import Tensor
 
 from maskwire_encoder import device
@@ -153,6 +155,7 @@ class Pipeline:
 
         Raises:
             Unavailable: The device is lost.
+            ModelError: The first time: the model cannot encode, or what it gives is NaN or infinite.
             RuntimeError: The model does not give what it gave before.
         """
         done, self._done = self._done, self.model.tally.done
@@ -160,13 +163,33 @@ class Pipeline:
             return
         for model in self._models:
             picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+            if model not in self._expected:
+                self._expected[model] = await self._first(model, picture)
+                continue
             (outcome,) = await self._encode(model, [model.prepare(picture)])
             if isinstance(outcome, Exception):
                 raise outcome
-            for name, expected in self._expected.setdefault(model, outcome).items():
+            for name, expected in self._expected[model].items():
                 # Other batches sum in another order.
                 if not np.allclose(outcome[name], expected, atol=_CANARY_SHARE * float(np.abs(expected).max())):
                     raise RuntimeError(f"{model.source.name} gives another {name} for the same picture than before")
+
+    async def _first(self, model: Model, picture: NDArray[np.uint8]) -> Tensors:
+        """Encodes a model's first picture, and checks what it gives."""
+        try:
+            (outcome,) = await self._encode(model, [model.prepare(picture)])
+            if isinstance(outcome, Exception):
+                raise outcome
+            await asyncio.get_running_loop().run_in_executor(self._encoding, model.verify, outcome)
+        except (ModelError, ServiceError):
+            raise
+        except (RuntimeError, ValueError) as error:  # sizes that no constructor has checked
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ModelError(
+                f"{model.source.name} cannot encode a picture: {first}; the sizes in {model.source.config} do not go "
+                "together"
+            ) from error
+        return outcome
 
     def hurry(self, demand: Demand) -> None:
         """To be called after a demand was joined by another."""
