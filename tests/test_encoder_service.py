@@ -14,7 +14,7 @@ from conftest import Stack, server
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from maskwire import Client, ImageNotFound
 from maskwire.v1 import decoder_pb2, encoder_pb2, encoder_pb2_grpc
-from maskwire_core.models import add
+from maskwire_core.models import add, describe
 from reference import TINY
 from wire import described, details, failing, frames, header, picture
 
@@ -224,7 +224,7 @@ def test_models_health_and_reflection(encoder: Any, stack: Stack) -> None:
 
 
 def test_one_encoder_serves_several_models(valkey: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
-    add(tmp_path, "mine", TINY, tiny_checkpoint)
+    add(tmp_path, describe("mine", TINY, tiny_checkpoint))
     options = ("--models", str(tmp_path), "--model", "demo", "--model", "mine")
     with (
         server("maskwire_decoder", valkey) as decoder,
@@ -238,5 +238,5 @@ def test_one_encoder_serves_several_models(valkey: str, tiny_checkpoint: Path, t
         assert (own.model, own.cached) == ("mine", False)
         assert client.segment("by-default", outputs=("logits",)).logits.shape == (128, 128)
         assert client.segment("by-name", outputs=("logits",)).logits.shape == (256, 256)
-        with pytest.raises(ImageNotFound, match="serves demo, mine, not 'hiera_tiny'"):
+        with pytest.raises(ImageNotFound, match=r"no model 'hiera_tiny'; .*served here: demo, mine"):
             client.embed(data, model="hiera_tiny")

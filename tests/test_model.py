@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from maskwire_core.config import EncoderSettings
-from maskwire_core.models import ModelError, add
+from maskwire_core.models import ModelError, add, describe
 from maskwire_encoder import checkpoints
 from maskwire_encoder.export import to_patches
 from maskwire_encoder.model import Model
@@ -60,7 +60,7 @@ def test_checkpoints_by_name_by_config_and_as_safetensors_are_one_model(tiny_che
     weights = torch.load(tiny_checkpoint, weights_only=True)["model"]
     save_file(weights, tmp_path / "tiny.safetensors")
     assert find_and_build(model="mine", config=TINY, checkpoint=tmp_path / "tiny.safetensors") == by_name
-    add(tmp_path, "added", TINY, tmp_path / "tiny.safetensors")
+    add(tmp_path, describe("added", TINY, tmp_path / "tiny.safetensors"))
     assert find_and_build(model=["demo", "added"], models=tmp_path) == by_name
     weights["sam_mask_decoder.iou_token.weight"] += 1e-3
     save_file(weights, tmp_path / "tiny.safetensors")
@@ -76,21 +76,21 @@ def test_unusable_models_are_refused_with_a_remedy(tiny_checkpoint: Path, tmp_pa
     renamed.mkdir()
     (renamed / "sam2_hiera_tiny.pt").write_bytes(broken.read_bytes())
     changed = tmp_path / "changed.pt"
-    changed.write_bytes(b"before")
-    add(tmp_path, "added", TINY, changed)
-    changed.write_bytes(b"after")
+    changed.write_bytes(b"\x80before")
+    add(tmp_path, describe("added", TINY, changed))
+    changed.write_bytes(b"\x80after")
     cases: list[tuple[dict[str, object], str]] = [
-        ({"model": "sam3"}, "unknown model 'sam3'"),
+        ({"model": "sam3"}, "no model 'sam3'"),
         ({"model": "sam2.1_hiera_large", "models": tmp_path}, "no checkpoint at"),
         ({"model": "sam2.1_hiera_small", "checkpoint": tiny_checkpoint}, "does not fit"),
         ({"model": "sam2_hiera_tiny", "checkpoint": tiny_checkpoint}, "does not fit"),
-        ({"model": "sam2.1_hiera_tiny", "checkpoint": broken}, "not a readable checkpoint"),
-        ({"model": "mine", "config": "no/such.yaml", "checkpoint": tiny_checkpoint}, "no model configuration"),
+        ({"model": "sam2.1_hiera_tiny", "checkpoint": broken}, "is truncated"),
+        ({"model": "mine", "config": "no/such.yaml", "checkpoint": tiny_checkpoint}, "no configuration 'no/such.yaml'"),
         ({"model": "mine", "config": str(nonsense), "checkpoint": tiny_checkpoint}, "has no 'model' section"),
         ({"model": "mine", "config": TINY}, "--config needs --checkpoint"),
         ({"model": ["demo", "mine"], "checkpoint": tiny_checkpoint}, "belongs to a single --model"),
         ({"model": "sam2.1_hiera_tiny", "models": tiny_checkpoint.parent}, "bytes instead of 156008466"),
-        ({"model": "sam2_hiera_tiny", "models": renamed}, "SHA-256 .* instead of 65b50056"),
+        ({"model": "sam2_hiera_tiny", "models": renamed}, "is truncated"),
         ({"model": "added", "models": tmp_path}, "SHA-256 .* instead of"),
     ]
     for arguments, message in cases:
