@@ -7,10 +7,12 @@ import json
 import re
 import threading
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
 import pytest
+import small
 from conftest import free_port
 from maskwire_core import models
 from maskwire_core.downloads import pull
@@ -173,15 +175,16 @@ def test_eight_models_are_published() -> None:
 def test_adding_listing_and_verifying(tmp_path: Path) -> None:
     run = CliRunner()
     checkpoint, folder = tmp_path / "mine.pt", ("--models", str(tmp_path / "models"))
-    checkpoint.write_bytes(CONTENT)
-    models.add(tmp_path / "models", models.describe("mine", "c.yaml", checkpoint))
+    content = (resources.files("maskwire_encoder") / "weights" / "demo.safetensors").read_bytes()
+    checkpoint.write_bytes(content)
+    models.add(tmp_path / "models", models.describe("mine", small.options(tmp_path)["config"], checkpoint))
     listed = json.loads(run.invoke(models_app, ["list", "--json", *folder]).stdout)["models"]
     assert [row["name"] for row in listed] == ["demo", *PUBLISHED, "mine"]
     assert listed[-1]["here"]
     own = models.added(tmp_path / "models", "mine")
     assert own is not None
     models.verify(checkpoint, own)
-    checkpoint.write_bytes(CONTENT[1:])
+    checkpoint.write_bytes(content[1:])
     with pytest.raises(ModelError, match="SHA-256"):
         models.verify(checkpoint, own)
     for name in ("demo", "hiera_tiny", "../x", ""):
@@ -194,7 +197,7 @@ def test_adding_listing_and_verifying(tmp_path: Path) -> None:
     by_name = run.invoke(models_app, ["verify", "mine", *folder])
     assert by_name.exit_code == 1
     assert "SHA-256" in by_name.output
-    checkpoint.write_bytes(CONTENT)
+    checkpoint.write_bytes(content)
     for arguments in (["mine"], []):
         fine = run.invoke(models_app, ["verify", *arguments, *folder])
         assert fine.exit_code == 0, fine.output
