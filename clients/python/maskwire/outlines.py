@@ -97,7 +97,8 @@ def _rings(mask: NDArray[np.bool_]) -> list[_Ring]:
             if at == first:
                 break
         x, y = points[0]  # the topmost, and of those the leftmost: the pixel down right of it is inside or in the hole
-        rings.append(_Ring(points, not padded[y + 1, x + 1]))
+        is_hole = not padded[y + 1, x + 1]
+        rings.append(_Ring(points[::-1] if is_hole else points, is_hole))  # a hole runs the other way
     return rings
 
 
