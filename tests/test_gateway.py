@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from chromium import PICTURES
 from conftest import Stack, running_gateway
 from google.protobuf import json_format
 from maskwire import Client
@@ -98,7 +99,7 @@ def test_events_are_those_of_everything(http: httpx.Client, client: Client, phot
 
 NATIVE_ERRORS: dict[str, tuple[str, str, dict[str, Any], int, str, str]] = {
     "unknown image": ("POST", "/v1/images/nobody/segment", {"json": {}}, 404, "IMAGE_NOT_FOUND", "image_id"),
-    "empty name": ("GET", "/v1/images/", {}, 400, "BAD_IMAGE_ID", "image_id"),
+    "empty name": ("GET", "/v1/images/", {}, 404, "NO_ROUTE", ""),
     "no JSON": ("POST", "/v1/images/x/segment", {"content": b"{"}, 400, "BAD_JSON", ""),
     "not UTF-8": ("POST", "/v1/images/x/segment", {"content": b'{"\xff'}, 400, "BAD_JSON", ""),
     "deep": ("POST", "/v1/images/x/segment", {"content": b"[" * 100_000}, 400, "BAD_JSON", ""),
@@ -175,7 +176,11 @@ NATIVE_ERRORS: dict[str, tuple[str, str, dict[str, Any], int, str, str]] = {
     "model": ("POST", "/v1/images?model=huge", {"content": b"x"}, 404, "MODEL_NOT_FOUND", "model"),
     "namespace": ("GET", "/v1/images/x?namespace=a%20b", {}, 400, "BAD_NAMESPACE", "namespace"),
     "no route": ("GET", "/v2/images", {}, 404, "NO_ROUTE", ""),
-    "no method": ("PUT", "/v1/images", {}, 405, "NO_ROUTE", ""),
+    "no method": ("PUT", "/v1/images", {}, 405, "NO_METHOD", ""),
+    "parameter of a route that has none": ("GET", "/v1/models?namespace=x", {}, 400, "BAD_PARAMETER", "namespace"),
+    "parameter beside a body": ("POST", "/v1/images/x/segment?wait_ms=1", {}, 400, "BAD_PARAMETER", "wait_ms"),
+    "parameter of /sam2": ("POST", "/sam2/segment_image?apikey=1", {}, 400, "BAD_PARAMETER", "apikey"),
+    "no WebSocket": ("GET", "/v1/stream", {}, 426, "NO_SOCKET", ""),
 }
 
 
@@ -206,15 +211,44 @@ def test_openapi_and_docs(http: httpx.Client) -> None:
     look(document)
     known = {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
     assert references <= known
-    assert document["components"]["schemas"]["Point"]["properties"].keys() == {"x_px", "y_px", "label"}
+    assert document["components"]["schemas"]["Point"]["anyOf"][0]["properties"].keys() == {"x_px", "y_px", "label"}
     for path, methods in document["paths"].items():
         for method in methods:
             answer = http.request(method.upper(), path.replace("{image_id}", "nobody"))
             assert answer.status_code != 405
             assert str(answer.status_code) in methods[method]["responses"], (path, answer.status_code)
-    docs = http.get("/docs").text
-    assert "/v1/images/{image_id}/segment" in docs
-    assert "http" not in docs.replace(str(http.base_url), "")  # nothing is loaded from elsewhere
+    for schema in document["components"]["schemas"].values():
+        for field in schema.get("properties", {}).values():
+            assert "maxim" not in str(field) or field["maximum"] <= 60_000  # bounds that mean something
+
+
+def test_every_example_works(http: httpx.Client, client: Client, photo: Path) -> None:
+    client.delete("example")
+    document = http.get("/openapi.json").json()
+    sent = 0
+    paths = sorted(document["paths"].items(), key=lambda one: not one[0].startswith("/sam2/embed"))
+    deletes = []
+    for path, methods in paths:
+        for method, operation in methods.items():
+            for parameter in operation.get("parameters", []):
+                if parameter["in"] == "path":
+                    path = path.replace(f"{{{parameter['name']}}}", parameter["example"])
+            content = operation.get("requestBody", {}).get("content", {})
+            arguments: dict[str, Any] = {}
+            if "multipart/form-data" in content:
+                arguments = {"files": {"file": photo.read_bytes()}}
+            elif content:
+                arguments = {"json": content["application/json"]["example"]}
+            if method == "delete":
+                deletes.append(path)
+                continue
+            answer = http.request(method.upper(), path, **arguments)
+            assert answer.status_code == 200, (method, path, answer.text)
+            assert "event: error" not in answer.text
+            sent += 1
+    assert sent >= 10
+    for path in deletes:
+        assert http.delete(path).json() == {"deleted": True}
 
 
 def test_probes_metrics_and_request_ids(http: httpx.Client, stack: Stack) -> None:
@@ -302,3 +336,65 @@ def test_shorthands_are_the_grpc_answer(http: httpx.Client, client: Client, phot
     expected = client.segment("cup-http", points=[(260, 130), (300, 330)], labels=[1, 0])
     assert mask["rle"] == expected.rle
     assert mask["png"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "said", "allowed"),
+    [
+        ("GET", "/v1/images/photo/segmnt", 404, "did you mean /v1/images/photo/segment?", None),
+        ("GET", "/v1/model", 404, "did you mean /v1/models?", None),
+        ("POST", "/sam2/segment_imag", 404, "did you mean /sam2/segment_image?", None),
+        ("GET", "/zzz", 404, "/docs lists what there is", None),
+        ("GET", "/v1/images/photo/segment", 405, "takes POST, not GET", "POST"),
+        ("PUT", "/v1/images/photo", 405, "takes DELETE, GET, HEAD, not PUT", "DELETE, GET, HEAD"),
+        ("DELETE", "/healthz", 405, "takes GET, HEAD, not DELETE", "GET, HEAD"),
+    ],
+)
+def test_wrong_paths_and_methods(
+    http: httpx.Client, method: str, path: str, status: int, said: str, allowed: str | None
+) -> None:
+    answer = http.request(method, path)
+    assert (answer.status_code, answer.headers.get("allow")) == (status, allowed)
+    assert said in answer.json()["message"]
+
+
+def test_the_api_page(http: httpx.Client, browser: Any) -> None:
+    """Swagger UI, from the gateway alone, sends a request and shows its answer."""
+    context = browser.new_context(viewport={"width": 1200, "height": 900})
+    page = context.new_page()
+    wrong: list[str] = []
+    hosts = set()
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+    page.on("request", lambda request: hosts.add(httpx.URL(request.url).netloc))
+    for path, shown in (
+        ("/sam2/embed_image", '"image_id": "example"'),
+        ("/v1/images/{image_id}/segment", '"counts"'),
+    ):
+        page.goto(str(http.base_url.join("/docs")))
+        page.get_by_role("link", name=path, exact=True).click()
+        page.get_by_role("button", name="Execute").click()
+        page.locator(".live-responses-table").get_by_text(shown).first.wait_for()
+    PICTURES.mkdir(exist_ok=True)
+    page.screenshot(path=PICTURES / "docs.png", full_page=True)
+    page.get_by_role("link", name="Maskwire", exact=False).first.click()
+    assert page.url == str(http.base_url.join("/"))
+    context.close()
+    assert (wrong, hosts) == ([], {http.base_url.netloc})
+
+
+def test_stored_images_are_listed(http: httpx.Client, client: Client, photo: Path) -> None:
+    for index in range(3):
+        client.embed(photo, image_id=f"listed/{index}", namespace="gallery")
+    found, token = set(), ""
+    while True:
+        page = {"namespace": "gallery", "prefix": "listed/", "page_size": 2, "page_token": token}
+        answer = read(http.get("/v1/images", params=page), encoder_pb2.ListImagesResponse())
+        found |= {image.image_id for image in answer.images}
+        token = answer.next_page_token
+        if not token:
+            break
+    assert found == {"listed/0", "listed/1", "listed/2"}
+    for parameters, field in (("page_size=many", "page_size"), ("prefx=a", "prefx"), ("page_size=5000", "page_size")):
+        wrong = http.get(f"/v1/images?{parameters}")
+        assert (wrong.status_code, wrong.json()["field"]) == (400, field)

@@ -11,21 +11,22 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
-from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import BaseRoute, Mount, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 from starlette.websockets import WebSocket
 
-from maskwire_gateway import handbook
+from maskwire_gateway import api_page
 from maskwire_gateway.bodies import Bodies
 from maskwire_gateway.description import describe
 from maskwire_gateway.fetching import Fetcher
-from maskwire_gateway.front import Front, bearer
+from maskwire_gateway.front import SOCKET_PATH, Front, bearer
 from maskwire_gateway.native import Native
 from maskwire_gateway.pictures import Pictures
 from maskwire_gateway.problems import Problem, problem_of
 from maskwire_gateway.roboflow import Roboflow
+from maskwire_gateway.routing import Call, Resource, no_such_path
 from maskwire_gateway.services import Services
 from maskwire_gateway.sockets import PROTOCOL, Relay
 from maskwire_gateway.telemetry import Telemetry
@@ -74,7 +75,21 @@ def application(settings: GatewaySettings, page: Path | None) -> ASGIApp:
         return JSONResponse(document)
 
     async def docs(request: Request) -> Response:
-        return HTMLResponse(handbook.page(document))
+        return api_page.page()
+
+    async def docs_script(request: Request) -> Response:
+        return api_page.script()
+
+    async def docs_style(request: Request) -> Response:
+        return api_page.style()
+
+    async def only_a_socket(request: Request) -> Response:
+        raise Problem(
+            426,
+            "/v1/stream is a WebSocket: connect to it as ws:// or wss://",
+            "NO_SOCKET",
+            more_headers={"Upgrade": "websocket"},
+        )
 
     async def index(request: Request) -> Response:
         if page is None:
@@ -84,23 +99,37 @@ def application(settings: GatewaySettings, page: Path | None) -> ASGIApp:
     routes: list[BaseRoute] = [
         *Native(services, bodies, telemetry, settings.max_image_bytes).routes(),
         *Roboflow(settings, services, bodies, pictures, telemetry).routes(),
-        WebSocketRoute("/v1/stream", stream),
-        Route("/healthz", healthz),
-        Route("/readyz", readyz),
-        Route("/metrics", metrics),
-        Route("/openapi.json", openapi),
-        Route("/docs", docs),
-        Route("/", index),
+        WebSocketRoute(SOCKET_PATH, stream),
+        Resource(SOCKET_PATH, GET=Call(only_a_socket, None)),
+        Resource("/healthz", GET=Call(healthz, None)),
+        Resource("/readyz", GET=Call(readyz, None)),
+        Resource("/metrics", GET=Call(metrics, None)),
+        Resource("/openapi.json", GET=Call(openapi, None)),
+        Resource("/docs", GET=Call(docs, None)),
+        Resource("/docs/start.js", GET=Call(docs_script, None)),
+        Resource("/docs/style.css", GET=Call(docs_style, None)),
+        Mount(api_page.FILES, StaticFiles(directory=api_page.folder())),
+        Resource("/", GET=Call(index, None)),
     ]
     if page is not None:
         routes.append(Mount("/assets", StaticFiles(directory=page)))
+
+    async def no_route(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        problem = Problem(error.status_code, error.detail, "NO_ROUTE", more_headers=error.headers or {})
+        if error.status_code == 404:
+            problem = no_such_path(request.method, request.url.path, routes)
+        return problem.response()
+
     handlers = {
         Problem: _answer,
         MaskwireError: _answer,
-        HTTPException: _no_route,
+        HTTPException: no_route,
         Exception: _answer,
     }
-    app: ASGIApp = Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
+    starlette = Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
+    starlette.router.redirect_slashes = False
+    app: ASGIApp = starlette
     app = Front(app, settings, telemetry)
     if settings.origins:
         app = CORSMiddleware(
@@ -122,9 +151,3 @@ def _version() -> str:
 
 async def _answer(request: Request, error: Exception) -> Response:
     return problem_of(error).response(request.url.path)
-
-
-async def _no_route(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    said = f"{request.method} {request.url.path}: {error.detail.lower()}; /docs lists what there is"
-    return JSONResponse(Problem(error.status_code, said, "NO_ROUTE").content(), error.status_code, error.headers)

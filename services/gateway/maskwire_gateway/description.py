@@ -3,24 +3,20 @@
 from collections.abc import Iterable
 from typing import Any
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import Descriptor
 from maskwire.v1 import decoder_pb2, encoder_pb2
 from pydantic.json_schema import models_json_schema
 
+from maskwire_gateway.examples import EXAMPLES, IMAGE_ID
 from maskwire_gateway.forms import EmbedForm, SegmentForm
-
-Json = dict[str, Any]
+from maskwire_gateway.native import LIST_PARAMETERS, UPLOAD_PARAMETERS
+from maskwire_gateway.schemas import Json, Schemas
 
 _ABOUT = """Images, masks and models as JSON. Messages are those of protos/maskwire/v1 in protobuf's JSON mapping, with
 the fields' own names: bytes are base64, 64-bit integers strings, and what is absent has its default. The .proto files
 say what each field means. Interactive sessions speak SegmentStreamRequest and SegmentStreamResponse over the WebSocket
 /v1/stream, in text frames as JSON or in binary frames."""
 
-_KNOWN: dict[str, Json] = {
-    "google.protobuf.Timestamp": {"type": "string", "format": "date-time"},
-    "google.protobuf.Empty": {"type": "object", "additionalProperties": False},
-    "google.protobuf.Any": {"type": "object"},
-}
 _PROBLEM: Json = {
     "type": "object",
     "required": ["message"],
@@ -38,6 +34,7 @@ _REASONS = {
     404: "There is no such image or model (any more).",
     408: "The body came too slowly.",
     413: "Too large.",
+    415: "The body is of another type.",
     422: "The body has not the right form.",
     429: "Too much at once; Retry-After says when to try again.",
     500: "A fault of the servers.",
@@ -53,8 +50,12 @@ def describe(version: str) -> Json:
     Args:
         version: Of the gateway.
     """
-    schemas = _Schemas()
+    schemas = Schemas()
     paths = {**_native(schemas), **_sam2(), **_plain()}
+    _add_examples(paths)
+    _add_tags(paths)
+    for name in ("SegmentStreamRequest", "SegmentStreamResponse"):
+        schemas.of(decoder_pb2.DESCRIPTOR.message_types_by_name[name])
     return {
         "openapi": "3.1.0",
         "info": {"title": "Maskwire", "version": version, "description": _ABOUT, "license": {"name": "Apache-2.0"}},
@@ -67,85 +68,50 @@ def describe(version: str) -> Json:
     }
 
 
-class _Schemas:
-    """Schemas of messages, each described when it is first referred to."""
-
-    def __init__(self) -> None:
-        self.all: dict[str, Json] = {}
-
-    def of(self, message: Descriptor, leave_out: Iterable[str] = ()) -> Json:
-        """A reference to a message's schema; without some fields, a schema of its own."""
-        if message.full_name in _KNOWN:
-            return _KNOWN[message.full_name]
-        left_out = set(leave_out)
-        if not left_out and message.name in self.all:
-            return {"$ref": f"#/components/schemas/{message.name}"}
-        schema: Json = {"type": "object", "additionalProperties": False}
-        if not left_out:
-            self.all[message.name] = schema
-        schema["properties"] = {
-            field.name: self._field(field) for field in message.fields if field.name not in left_out
-        }
-        return schema if left_out else {"$ref": f"#/components/schemas/{message.name}"}
-
-    def _field(self, field: FieldDescriptor) -> Json:
-        value = self.of(field.message_type) if field.message_type is not None else _scalar(field)
-        return {"type": "array", "items": value} if field.is_repeated else value
-
-
-def _scalar(field: FieldDescriptor) -> Json:
-    if field.enum_type is not None:
-        return {"type": "string", "enum": [value.name for value in field.enum_type.values]}
-    match field.cpp_type:
-        case FieldDescriptor.CPPTYPE_BOOL:
-            return {"type": "boolean"}
-        case FieldDescriptor.CPPTYPE_INT32:
-            return {"type": "integer", "minimum": -(2**31), "maximum": 2**31 - 1}
-        case FieldDescriptor.CPPTYPE_UINT32:
-            return {"type": "integer", "minimum": 0, "maximum": 2**32 - 1}
-        case FieldDescriptor.CPPTYPE_INT64 | FieldDescriptor.CPPTYPE_UINT64:
-            return {"type": "string", "pattern": "^[0-9]{1,18}$"}
-        case FieldDescriptor.CPPTYPE_FLOAT:
-            return {"type": "number", "minimum": -3.4e38, "maximum": 3.4e38}
-        case FieldDescriptor.CPPTYPE_DOUBLE:
-            return {"type": "number"}
-    if field.type == FieldDescriptor.TYPE_BYTES:
-        return {"type": "string", "format": "byte", "contentEncoding": "base64"}
-    return {"type": "string"}
-
-
-def _native(schemas: _Schemas) -> Json:
+def _native(schemas: Schemas) -> Json:
     encoder, decoder = encoder_pb2.DESCRIPTOR.message_types_by_name, decoder_pb2.DESCRIPTOR.message_types_by_name
-    named = {"name": "image_id", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+    named = {
+        "name": "image_id",
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string", "minLength": 1},
+        "example": IMAGE_ID,
+    }
 
     def query(message: Descriptor, *names: str) -> list[Json]:
-        return [{"name": name, "in": "query", "schema": schemas._field(message.fields_by_name[name])} for name in names]
+        return [{"name": name, "in": "query", "schema": schemas.field(message.fields_by_name[name])} for name in names]
 
     def body(message: str) -> Json:
         schema = schemas.of(decoder[message], ["image_id"])
         return {"content": {"application/json": {"schema": schema}}}
 
-    file = {"type": "string", "format": "binary"}
-    form = {"type": "object", "required": ["file"], "properties": {"file": file}}
-    upload = {
-        "required": True,
-        "content": {
-            "application/octet-stream": {"schema": file},
-            "image/*": {"schema": file},
-            "multipart/form-data": {"schema": form},
-        },
-    }
     header, get, delete = (
         encoder[f"{name}"] for name in ("EncodeImageHeader", "GetImageRequest", "DeleteImageRequest")
     )
+    file = {"type": "string", "format": "binary"}
+    more = {name: schemas.field(header.fields_by_name[name]) for name in UPLOAD_PARAMETERS}
+    form = {"type": "object", "required": ["file"], "properties": {"file": file, **more}}
+    upload = {
+        "required": True,
+        "content": {
+            "multipart/form-data": {"schema": form},
+            "application/octet-stream": {"schema": file},
+            "image/*": {"schema": file},
+        },
+    }
     events = {"text/event-stream": {"schema": {"type": "string"}}}
     return {
         "/v1/images": {
+            "get": _operation(
+                "Lists the images of a namespace, a page at a time; next_page_token of an answer asks for the next.",
+                schemas.of(encoder["ListImagesResponse"]),
+                parameters=query(encoder["ListImagesRequest"], *LIST_PARAMETERS),
+            ),
             "post": _operation(
                 "Makes an image ready for prompts. One that is stored already is not encoded again.",
                 schemas.of(encoder["EncodeImageResponse"]),
-                (408, 413, 429),
-                parameters=query(header, "image_id", "model", "namespace", "priority"),
+                (408, 413, 415, 429),
+                parameters=query(header, *UPLOAD_PARAMETERS),
                 requestBody=upload,
             )
         },
@@ -165,7 +131,7 @@ def _native(schemas: _Schemas) -> Json:
             "post": _operation(
                 "Segments objects of an image: a SegmentRequest without image_id.",
                 schemas.of(decoder["SegmentResponse"]),
-                (408, 413, 429),
+                (408, 413, 415, 429),
                 parameters=[named],
                 requestBody=body("SegmentRequest"),
             )
@@ -175,7 +141,7 @@ def _native(schemas: _Schemas) -> Json:
                 "Segments everything: a GenerateMasksRequest without image_id. Each event's data is a "
                 "GenerateMasksResponse; an event named error ends the stream with a problem.",
                 None,
-                (408, 413, 429),
+                (408, 413, 415, 429),
                 content=events,
                 parameters=[named],
                 requestBody=body("GenerateMasksRequest"),
@@ -215,7 +181,7 @@ def _sam2() -> Json:
             "post": _operation(
                 "Makes an image ready for prompts.",
                 {"type": "object", "properties": {"image_id": {"type": "string"}, "time": seconds}},
-                (408, 413, 422),
+                (408, 413, 415, 422),
                 parameters=[key],
                 requestBody=body("EmbedForm"),
             )
@@ -224,7 +190,7 @@ def _sam2() -> Json:
             "post": _operation(
                 "Segments objects of an image.",
                 None,
-                (408, 413, 422),
+                (408, 413, 415, 422),
                 content={
                     "application/json": {"schema": masks},
                     "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
@@ -283,3 +249,16 @@ def _invalid() -> Json:
         },
     }
     return {"type": "object", "required": ["detail"], "properties": {"detail": {"type": "array", "items": detail}}}
+
+
+def _add_examples(paths: Json) -> None:
+    for (method, path), example in EXAMPLES.items():
+        paths[path][method]["requestBody"]["content"]["application/json"]["example"] = example
+
+
+def _add_tags(paths: Json) -> None:
+    """Groups for pages that show the document."""
+    for path, methods in paths.items():
+        tag = "Images" if path.startswith("/v1") else "For clients of Roboflow" if "/sam2" in path else "Server"
+        for operation in methods.values():
+            operation["tags"] = [tag]

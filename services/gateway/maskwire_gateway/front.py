@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 BEARER = "maskwire.bearer."
 """Begins the subprotocol by which a browser, which can set no header on a WebSocket, presents its token."""
 
+SOCKET_PATH = "/v1/stream"
+
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _UNGUARDED = ("/healthz", "/readyz", "/metrics")  # probes are neither refused nor counted among the load
 _PORTS = {"http": 80, "https": 443}
@@ -97,6 +99,11 @@ class Front:
         problem = self._refusal(scope, headers)
         if self._sockets >= self._settings.max_sockets:
             problem = problem or busy("too many WebSockets at once; try again", "TOO_MANY_SOCKETS")
+        if scope["path"] != SOCKET_PATH:
+            problem = problem or Problem(404, f"the WebSocket is at {SOCKET_PATH}", "NO_ROUTE")
+        if scope["query_string"]:
+            said = f"{SOCKET_PATH} takes no parameters; a token is sent as Authorization or as a subprotocol"
+            problem = problem or Problem(400, said, "BAD_PARAMETER")
         if problem is not None:
             await WebSocket(scope, receive, send).send_denial_response(problem.response(scope["path"]))
             return

@@ -10,7 +10,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import BaseRoute
 
 from maskwire_gateway.bodies import Bodies
 from maskwire_gateway.front import bearer
@@ -18,6 +18,7 @@ from maskwire_gateway.json_codec import respond, text
 from maskwire_gateway.media import NO_JSON, check_media_type
 from maskwire_gateway.message_reader import Places, check_names, read_body, read_parameters
 from maskwire_gateway.problems import Problem, problem_of
+from maskwire_gateway.routing import Call, Resource
 from maskwire_gateway.services import Services
 from maskwire_gateway.telemetry import Telemetry
 
@@ -39,6 +40,9 @@ UPLOAD_PARAMETERS = [
 ]
 """What may be said of an image that is sent; its digest and size are found out from the file."""
 
+LIST_PARAMETERS = [field.name for field in encoder_pb2.ListImagesRequest.DESCRIPTOR.fields]
+"""What may be said of the images that are listed."""
+
 
 class Native:
     """The routes' handlers.
@@ -56,15 +60,14 @@ class Native:
         self._telemetry = telemetry
         self._max_image_bytes = max_image_bytes
 
-    def routes(self) -> list[Route]:
-        image = "/v1/images/{image_id:path}"
+    def routes(self) -> list[BaseRoute]:
+        image = "/v1/images/{image_id}"
         return [
-            Route("/v1/images", self.embed, methods=["POST"]),
-            Route(f"{image}/segment", self.segment, methods=["POST"]),
-            Route(f"{image}/masks", self.masks, methods=["POST"]),
-            Route(image, self.get, methods=["GET"]),
-            Route(image, self.delete, methods=["DELETE"]),
-            Route("/v1/models", self.models, methods=["GET"]),
+            Resource("/v1/images", GET=Call(self.list_images, LIST_PARAMETERS), POST=Call(self.embed, None)),
+            Resource(image, GET=Call(self.get, None), DELETE=Call(self.delete, None)),
+            Resource(f"{image}/segment", POST=Call(self.segment)),
+            Resource(f"{image}/masks", POST=Call(self.masks)),
+            Resource("/v1/models", GET=Call(self.models)),
         ]
 
     async def embed(self, request: Request) -> Response:
@@ -80,6 +83,10 @@ class Native:
             response = await self._as(request).embed(data, header, place)
         self._telemetry.embedded(response.cached)
         return await respond(response)
+
+    async def list_images(self, request: Request) -> Response:
+        message = read_parameters(request.query_params, encoder_pb2.ListImagesRequest)
+        return await respond(await self._as(request).list_images(message))
 
     async def get(self, request: Request) -> Response:
         message = _read_query(request, encoder_pb2.GetImageRequest)

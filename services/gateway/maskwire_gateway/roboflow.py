@@ -11,7 +11,7 @@ from maskwire.v1 import decoder_pb2, encoder_pb2, types_pb2
 from maskwire_core.config import GatewaySettings
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute
 
 from maskwire_gateway import answers, versions
 from maskwire_gateway.bodies import Bodies, Body
@@ -21,10 +21,14 @@ from maskwire_gateway.front import bearer
 from maskwire_gateway.media import NO_JSON, check_media_type
 from maskwire_gateway.pictures import Pictures
 from maskwire_gateway.problems import Problem
+from maskwire_gateway.routing import Call, Resource
 from maskwire_gateway.services import Services
 from maskwire_gateway.telemetry import Telemetry
 
 AForm = TypeVar("AForm", bound=ImageForm)
+
+PARAMETERS = ("api_key", "countinference", "service_secret", "source", "source_info", "disable_model_monitoring")
+"""Of these routes' queries. Only the first has an effect."""
 
 _JSON_BYTES = 4 << 20  # what a body may hold beside the image
 
@@ -55,11 +59,11 @@ class Roboflow:
         self._pictures = pictures
         self._telemetry = telemetry
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[BaseRoute]:
         return [
-            Route("/sam2/embed_image", self.embed_image, methods=["POST"]),
-            Route("/sam2/segment_image", self.segment_image, methods=["POST"]),
-            Route("/model/clear", self.clear, methods=["POST"]),
+            Resource("/sam2/embed_image", POST=Call(self.embed_image, PARAMETERS)),
+            Resource("/sam2/segment_image", POST=Call(self.segment_image, PARAMETERS)),
+            Resource("/model/clear", POST=Call(self.clear, None)),
         ]
 
     async def clear(self, request: Request) -> Response:

@@ -77,6 +77,10 @@ class Services:
         """What is stored under a name."""
         return await self.connection.call_encoder(lambda stub, timeout: stub.GetImage(request, timeout=timeout))
 
+    async def list_images(self, request: pb.ListImagesRequest) -> pb.ListImagesResponse:
+        """A page of what is stored."""
+        return await self.connection.call_encoder(lambda stub, timeout: stub.ListImages(request, timeout=timeout))
+
     async def delete(self, request: pb.DeleteImageRequest) -> pb.DeleteImageResponse:
         """Forgets a name."""
         return await self.connection.call_encoder(lambda stub, timeout: stub.DeleteImage(request, timeout=timeout))
