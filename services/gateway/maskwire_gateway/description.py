@@ -113,7 +113,7 @@ def _native(schemas: Schemas) -> Json:
                 (408, 413, 415, 429),
                 parameters=query(header, *UPLOAD_PARAMETERS),
                 requestBody=upload,
-            )
+            ),
         },
         "/v1/images/{image_id}": {
             "get": _operation(
