@@ -63,6 +63,31 @@ def test_masks_are_decoded_and_outlined_exactly(open_tab: OpenTab) -> None:
         np.testing.assert_array_equal(filled, mask.astype(bool))
 
 
+def test_polygons_have_an_area(open_tab: OpenTab) -> None:
+    """Thin and tiny masks included; each part and each hole of a mask is there."""
+    tab = open_tab()
+    masks = list(random_masks())
+    script = """async (rles) => {
+        const { Mask } = await import('/assets/rle.js');
+        const { outlines } = await import('/assets/contours.js');
+        const { polygons } = await import('/assets/export.js');
+        return Promise.all(rles.map(async (rle) => {
+            const mask = new Mask(rle);
+            const [file] = await polygons([{ name: 'one', mask, score: 1 }], { fileName: 'a.png' });
+            const [item] = JSON.parse(await file.text()).objects;
+            return [outlines(mask).length, item.polygons, item.holes];
+        }));
+    }"""
+    rles = [coco.encode(np.asfortranarray(mask)) for mask in masks]
+    for count, polygons, holes in tab.page.evaluate(
+        script, [{**rle, "counts": rle["counts"].decode()} for rle in rles]
+    ):
+        assert len(polygons) + len(holes) == count
+        for polygon in [*polygons, *holes]:
+            assert len(set(map(tuple, polygon))) >= 3
+            assert cv2.contourArea(np.array(polygon, np.float32)) > 0
+
+
 def marked(path: Path, size: tuple[int, int], places: list[tuple[int, int]], **options: Any) -> Path:
     """A grey picture with green pixels."""
     pixels = np.full((size[1], size[0], 3), 120, np.uint8)

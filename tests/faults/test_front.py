@@ -27,7 +27,7 @@ CLICK, OUTSIDE = (260, 130), (300, 330)
 
 @pytest.mark.fault(8)
 def test_a_killed_gateway_is_survived(
-    open_tab: Callable[..., Tab], stack: Stack, photo: Path, note: Observation
+    open_tab: Callable[..., Tab], stack: Stack, photo: Path, tmp_path: Path, note: Observation
 ) -> None:
     """Nothing is lost: the page goes on with what was clicked before, and with what is clicked meanwhile."""
     note.injected = (
@@ -68,7 +68,8 @@ def test_a_killed_gateway_is_survived(
                 os.kill(pid, signal.SIGKILL)
 
             # An image that is opened while the server is away waits for it.
-            tab.page.set_input_files("#file", photo)
+            (tmp_path / "another.jpg").write_bytes(photo.read_bytes() + b"another file with the same pixels")
+            tab.page.set_input_files("#file", tmp_path / "another.jpg")
             expect(tab.page.locator("#working-text")).to_have_text("Waiting for the server")
             with running_gateway(stack, decoder=empty, port=port):
                 tab.until_connected()

@@ -60,7 +60,7 @@ export class Search {
     bar.hidden = !running;
     bar.value = progress.total ? progress.done / progress.total : 0;
     const count = found.length === 1 ? "1 mask" : `${found.length} masks`;
-    $("everything-count").textContent = running ? count : `${count}. Click to keep one`;
+    $("everything-count").textContent = count;
     $("everything-score").hidden = running;
     $("keep-all").hidden = running || !found.length;
     $("min-score").value = minScore;
