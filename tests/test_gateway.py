@@ -161,6 +161,15 @@ NATIVE_ERRORS: dict[str, tuple[str, str, dict[str, Any], int, str, str]] = {
         "points[0][1]",
     ),
     "grid": ("POST", "/v1/images/cup-http/masks", {"json": {"points_per_sid": 4}}, 400, "BAD_JSON", "points_per_sid"),
+    "file under another name": (
+        "POST",
+        "/v1/images",
+        {"files": {"image": ("a.png", b"x")}},
+        400,
+        "BAD_PARAMETER",
+        "image",
+    ),
+    "boxes": ("POST", "/v1/images/cup-http/segment", {"json": {"boxes": [[1, 2, 3, 4]]}}, 400, "BAD_JSON", "boxes"),
     "form without file": ("POST", "/v1/images", {"files": {"model": (None, "demo")}}, 400, "NO_FILE", "file"),
     "broken form": (
         "POST",

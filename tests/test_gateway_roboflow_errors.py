@@ -118,6 +118,17 @@ def test_unknown_fields_are_named(http: httpx.Client, name: str, route: str) -> 
     assert answer.json()["message"].startswith(f"{field}: no field")
 
 
+@pytest.mark.parametrize("nothing", [[], {}, None])
+def test_what_is_empty_is_absent(http: httpx.Client, encoded: dict[str, str], nothing: Any) -> None:
+    click = {"x": 260, "y": 130, "positive": True}
+    plain = http.post("/sam2/segment_image", json={"image": encoded, "prompts": [{"points": [click]}]})
+    prompt = {"points": [click], "box": nothing}
+    extra = {"point_coords": nothing, "point_labels": nothing, "mask_input": nothing, "id": nothing}
+    answer = http.post("/sam2/segment_image", json={"image": encoded, "prompts": [prompt], **extra})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["predictions"] == plain.json()["predictions"]
+
+
 @pytest.mark.parametrize(
     ("body", "field"),
     [

@@ -63,7 +63,7 @@ def test_many_images_and_their_removal(open_tab: OpenTab, pictures: list[Path], 
     tab.page.set_input_files("#folder", tmp_path)
     images = tab.page.locator("#images li")
     expect(images).to_have_count(3)
-    expect(tab.page.locator(".notice")).to_have_text("1 file was left out: this browser cannot show them.Dismiss")
+    expect(tab.page.locator(".notice")).to_have_text("1 file was left out: this browser cannot show it.Dismiss")
     assert tab.page.evaluate("() => app.library.images.map(({ name }) => name)") == ["blue.png", "green.png", "red.png"]
     expect(tab.page.locator("#title")).to_contain_text("blue.png")
     tab.page.get_by_role("button", name="Next image").click()

@@ -1,6 +1,7 @@
 """Rows 27 to 30: no device memory, wrong weights, no disk, a wrong clock."""
 
 import hashlib
+import random
 import resource
 import subprocess
 import sys
@@ -85,8 +86,7 @@ def test_weights_are_not_those(note: Observation, tmp_path: Path) -> None:
     note.injected = "a file of random bytes of the right name in the models folder"
     known = PUBLISHED["sam2.1_hiera_tiny"]
     wrong = tmp_path / known.url.rsplit("/", 1)[1]
-    content = b"not these" * 1000
-    wrong.write_bytes(content)
+    wrong.write_bytes(random.Random(29).randbytes(9000))
     if known.size_bytes is not None:
         with wrong.open("ab") as file:
             file.truncate(known.size_bytes)

@@ -145,5 +145,12 @@ def from_rpc(error: grpc.aio.AioRpcError, server: str) -> MaskwireError:
             f"cannot reach the {server}; is it running? Start everything with 'maskwire up', or set {variable}",
             retry_after_s=retry_after_s,
         )
+    if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+        kind_of_server, _, address = server.partition(" at ")
+        return InvalidRequest(
+            f"the server at {address} is not a Maskwire {kind_of_server} of this version; give the {kind_of_server}'s "
+            f"address (--{kind_of_server}, or MASKWIRE_{kind_of_server.upper()})",
+            "WRONG_SERVER",
+        )
     kind = _KINDS.get(error.code().value[0], MaskwireError)
     return kind(f"the {server} answered {error.code().name}: {error.details()}", retry_after_s=retry_after_s)

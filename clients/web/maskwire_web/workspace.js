@@ -38,7 +38,7 @@ export class Workspace extends EventTarget {
     if (files.length > 1) this._working();
     if (!isFolder || refused.length === files.length) refused.slice(0, 2).forEach((message) => this._trouble(message));
     const rest = isFolder && first ? refused.length : refused.length - 2;
-    if (rest > 0) this._trouble(`${rest} ${isFolder ? "" : "more "}${rest === 1 ? "file was" : "files were"} left out: this browser cannot show them.`);
+    if (rest > 0) this._trouble(`${rest} ${isFolder ? "" : "more "}${rest === 1 ? "file was" : "files were"} left out: this browser cannot show ${rest === 1 ? "it" : "them"}.`);
   }
 
   /** Opens the image that this tab had before it was reloaded, or the one that was opened last. */

@@ -102,7 +102,9 @@ class Objects:
         now = self._objects.get(edit.object_id) or _new(edit.object_id, "edit.object_id")
         if change == "undo":
             if now.step.parent is None:
-                raise InvalidArgument("NOTHING_TO_UNDO", "the object is as it began", field="edit.undo")
+                raise InvalidArgument(
+                    "NOTHING_TO_UNDO", "there is nothing to undo: the object is as it began", field="edit.undo"
+                )
             return Object(now.step.parent, [*now.undone, now.step])
         if change == "redo":
             if not now.undone:

@@ -18,9 +18,17 @@ _NUMBER = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Form(BaseModel):
-    """What is not named here is an error."""
+    """A JSON object. Unknown fields are errors; where a field may be null, [] and {} mean null, too."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_null(cls, content: Any) -> Any:
+        if not isinstance(content, dict):
+            return content
+        may_be_null = {name for name, field in cls.model_fields.items() if field.default is None}
+        return {name: None if name in may_be_null and value in ([], {}) else value for name, value in content.items()}
 
 
 class Picture(Form):

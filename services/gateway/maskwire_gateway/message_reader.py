@@ -39,6 +39,9 @@ _ALIASES = {
     "OutputOptions": {"multimask_output": "multimask"},
     "GenerateMasksRequest": {"multimask_output": "multimask"},
 }
+_INSTEAD = {
+    "boxes": """no field 'boxes'; several objects are several prompts: {"prompts": [{"box": [...]}, {"box": [...]}]}""",
+}
 _INLINE = ("Prompt", "OutputOptions", "PointGrid")
 _FLAGS = {"true": True, "1": True, "false": False, "0": False}
 
@@ -182,7 +185,8 @@ class _Reader:
                 continue
             holder = next((part for part in inline if name in _names(part[0].message_type)), None)
             if holder is None:
-                self._fail(join(path, name), no_such("field", name, _all_names(descriptor)))
+                said = _INSTEAD.get(name) or no_such("field", name, _all_names(descriptor))
+                self._fail(join(path, name), said)
             holder[1][name] = part
         for field, parts in inline:
             if parts:

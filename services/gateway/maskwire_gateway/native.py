@@ -176,6 +176,9 @@ async def _file_of(request: Request, body: bytes) -> tuple[bytes, str, list[tupl
         raise Problem(400, f"the form cannot be read: {error}", "BAD_FORM", "body") from error
     try:
         parts = form.multi_items()
+        for name, value in parts:
+            if isinstance(value, UploadFile) and name != "file":
+                raise Problem(400, f"the image is in a part named {name!r}; name it 'file'", "BAD_PARAMETER", name)
         check_names([name for name, _ in parts], ["file", *UPLOAD_PARAMETERS], "part")
         part = form.get("file")
         if not isinstance(part, UploadFile):
