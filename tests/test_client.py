@@ -311,6 +311,15 @@ def test_an_unreachable_server_is_named_with_a_remedy() -> None:
             client.segment("photo-1")
 
 
+def test_a_server_of_the_other_kind_is_told(stack: Stack) -> None:
+    with Client(stack.decoder, stack.encoder) as swapped:
+        with pytest.raises(InvalidRequest, match=f"{stack.encoder} is not a Maskwire decoder.*--decoder") as caught:
+            swapped.segment(image_id="photo-1")
+        assert caught.value.reason == "WRONG_SERVER"
+        with pytest.raises(InvalidRequest, match="is not a Maskwire encoder.*MASKWIRE_ENCODER"):
+            swapped.models()
+
+
 def test_a_prefetched_image_is_in_the_decoders_memory_at_the_first_click(stack: Stack, decoder: Any) -> None:
     with stack.client() as client:
         for seed, fetched in ((31, True), (32, False)):

@@ -140,7 +140,7 @@ WRONG: dict[str, tuple[Any, str, str]] = {
     "labels too few": ({"points": [[1, 2], [3, 4]], "labels": [1]}, "labels", "1 labels for 2 points"),
     "labels alone": ({"labels": [1]}, "labels", "1 labels for 0 points"),
     "label twice": ({"points": [POINT | {"label": 1}], "labels": [1]}, "labels[0]", "has a label of its own"),
-    "no object": ([1], "", "the request: expected an object with image_id, "),
+    "no object": ([1], "", "the request: expected an object, got [1]"),
     "trailing": ('{} {"a": 1}', "", "invalid JSON: extra data at line 1, column 4"),
     "cut off": ('{"prompts": [', "", "invalid JSON: expecting value at line 1, column 14"),
     "a long number": ('{"wait_ms": ' + "9" * 5000 + "}", "", "a number that is too long"),

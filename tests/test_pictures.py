@@ -291,6 +291,9 @@ def test_stretches() -> None:
     assert (stretched.stretch, stretched.pixels.min(), stretched.pixels.max()) == ("range", 0, 255)
     half = tiff(GREY.astype(np.uint16) * 128, photometric="minisblack")  # 15 bits are not far below 16
     assert read(half).stretch == "none"
+    signed = tiff((GREY.astype(np.int16) - 128) * 100, photometric="minisblack")  # no level below zero is black as such
+    assert (read(signed).stretch, read(signed, stretch="none").stretch) == ("range", "none")
+    np.testing.assert_array_equal(read(signed).pixels, shown(GREY))
     with pytest.raises(PictureError, match="no range"):
         read(tiff(GREY.astype(np.float32) * 7 - 3), stretch="none")
 

@@ -1,6 +1,7 @@
 """Results that can be kept: pickles, copies, files, boxes, polygons; and clients in forked processes."""
 
 import asyncio
+import base64
 import copy
 import json
 import multiprocessing
@@ -212,3 +213,11 @@ def test_multiprocessings_fork_is_told_so(stack: Stack) -> None:
         assert queue.get(timeout=20) == "FORKED"
         process.join(20)
         assert process.exitcode == 0
+
+
+def test_notebooks_show_the_picture_under_a_line_of_text(stack: Stack, photo: Path) -> None:
+    with stack.client() as client:
+        result = client.segment(photo, points=[(260, 130)])
+    page = result._repr_html_()
+    assert page.startswith("<div>&lt;Result on ")
+    assert base64.b64encode(result._repr_png_()).decode() in page

@@ -167,9 +167,7 @@ def _points(value: Any) -> tuple[tuple[float, float], ...]:
         for index, item in enumerate(value):  # one of another length is named by its index
             flat = isinstance(item, Sequence | np.ndarray) and all(np.isscalar(each) for each in item)
             if flat and len(item) != 2:
-                raise InvalidRequest(
-                    f"a point is (x, y); this one has {len(item)} numbers", "BAD_POINT", f"points[{index}]"
-                )
+                raise InvalidRequest(f"a point is two numbers, (x, y); got {item!r}", "BAD_POINT", f"points[{index}]")
     numbers = _numbers(value, what, "BAD_POINT", "points")
     if not numbers.size:
         return ()

@@ -1,5 +1,7 @@
 """What comes back: embedded images, masks and their forms."""
 
+import base64
+import html
 import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -291,6 +293,11 @@ class Result(Kept):
         image.save(buffer, "PNG")
         return buffer.getvalue()
 
+    def _repr_html_(self) -> str:
+        """What notebooks show: the picture of `_repr_png_` under a line of text."""
+        png = base64.b64encode(self._repr_png_()).decode()
+        return f'<div>{html.escape(repr(self))}</div><img alt="" src="data:image/png;base64,{png}">'
+
     @cached_property
     def best(self) -> Mask:
         """The candidate with the highest score."""
@@ -329,7 +336,7 @@ class Result(Kept):
 
     def polygons(self, simplify_px: float = 0) -> list[NDArray[np.int32]]:
         """Outer contours through the centres of border pixels, each Nx2 x, y in pixels with at least three corners and
-        an area; `Mask.polygons` tells more.
+        an area. Holes are not in them: `to_coco(polygons=True)` covers the mask exactly; see `Mask.polygons`.
 
         Args:
             simplify_px: How far corners may be from the polygon that are left out, in pixels; 0 keeps all.

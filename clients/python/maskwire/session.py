@@ -108,7 +108,7 @@ class AsyncSession:
         image = self._replay.image
         return (
             f"<{type(self).__name__} on {image.image_id!r}, {image.width_px}x{image.height_px}, {image.model}; "
-            f"{len(self.objects)} objects>"
+            f"{len(self.objects)} object{'' if len(self.objects) == 1 else 's'}>"
         )
 
     async def __aenter__(self) -> Self:

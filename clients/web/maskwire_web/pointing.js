@@ -38,6 +38,7 @@ export class Pointing {
   show(image) {
     this.image = image;
     this.lit = this.place = null;
+    this.on.place(null); // not the one on the image before
     this._cursor = image ? [image.width / 2, image.height / 2].map(Math.round) : [0, 0];
   }
 

@@ -97,7 +97,10 @@ def from_command_line(kind: type[AnySettings]) -> AnySettings:
     except ValidationError as error:
         for wrong in error.errors():
             name = "_".join(map(str, wrong["loc"]))
-            print(f"error: setting {name} (MASKWIRE_{name.upper()}): {wrong['msg']}", file=sys.stderr)
+            print(
+                f"error: setting {name} (MASKWIRE_{name.upper()}): {wrong['msg'].removeprefix('Value error, ')}",
+                file=sys.stderr,
+            )
         sys.exit(1)
 
 

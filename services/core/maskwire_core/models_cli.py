@@ -170,7 +170,7 @@ def _to_verify(
             return
         if path.suffix in (".pt", ".pth", ".safetensors") or len(path.parts) > 1:
             raise models.ModelError(f"no such file: {what}")
-        raise models.ModelError(f"{no_such('model', what, known)} 'maskwire models list' shows all")
+        raise models.ModelError(f"{no_such('model', what, known)} ('maskwire models list' shows all)")
     wanted = name or path.stem
     model = models.PUBLISHED.get(models.canonical(wanted)) or models.added(folder, wanted)
     if model is None:

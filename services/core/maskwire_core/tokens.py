@@ -160,7 +160,10 @@ def read(path: Path) -> list[Token]:
     try:
         return _File.model_validate_json(path.read_bytes()).tokens
     except OSError as error:
-        raise TokenError(f"cannot read the tokens in {path}: {error.strerror}") from error
+        raise TokenError(
+            f"cannot read the tokens in {path}: {error.strerror}; 'maskwire token new' makes one, and --tokens "
+            "or MASKWIRE_TOKENS names another one"
+        ) from error
     except ValidationError as error:
         raise TokenError(f"{path} is no file of tokens: {_told(error)}") from error
 
@@ -202,7 +205,10 @@ def _stamp(path: Path) -> tuple[int, int, int]:
     try:
         found = path.stat()  # of what a link points to: Kubernetes replaces links
     except OSError as error:
-        raise TokenError(f"cannot read the tokens in {path}: {error.strerror}") from error
+        raise TokenError(
+            f"cannot read the tokens in {path}: {error.strerror}; 'maskwire token new' makes one, and --tokens "
+            "or MASKWIRE_TOKENS names another one"
+        ) from error
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 

@@ -1,5 +1,6 @@
 """Pixels to a model's input, as sam2's SAM2Transforms does: ToTensor, Resize (bilinear, antialiased), Normalize."""
 
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -13,6 +14,9 @@ PREPROCESSING = "sam2/3"
 
 LARGE_PIXELS = 4_000_000
 """Images of more pixels are resized in 8-bit arithmetic by `prepare`."""
+
+# Pixels are only read here; torch would warn once of those that Pillow lends without the right to write.
+warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
 
 _MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
 _STD = torch.tensor([0.229, 0.224, 0.225])[:, None, None]

@@ -268,7 +268,7 @@ def _check_models(names: Sequence[str], *, is_own: bool, has_weights: bool) -> N
         if is_own or canonical in known:
             continue
         raise MaskwireError(
-            f"{no_such('model', name, known)} 'maskwire models list' shows all; one of your own is made known with "
+            f"{no_such('model', name, known)} ('maskwire models list' shows all); one of your own is made known with "
             "'maskwire models add', or given with --config and --checkpoint",
             "UNKNOWN_MODEL",
             "--model",

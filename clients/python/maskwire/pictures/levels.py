@@ -70,9 +70,8 @@ def to_8_bits(levels: Levels, stretch: Stretch) -> tuple[NDArray[np.uint8], Stre
     span = _span(samples.dtype, lowest, highest) if levels.white is None else (0.0, float(levels.white))
     applied: Stretch = "none" if stretch == "auto" else stretch
     if stretch == "auto" and samples.dtype != np.uint8:
-        beyond = span is None or (
-            lowest * FAR_BELOW >= span[0] and highest * FAR_BELOW < span[1] + (0 if is_float else 1)
-        )
+        # Below zero no level is black by convention: a type's whole signed range would leave most pictures grey.
+        beyond = span is None or lowest < 0 or highest * FAR_BELOW < span[1] + (0 if is_float else 1)
         applied = "range" if beyond else "none"
     low, high = lowest, highest
     if applied == "percentile":

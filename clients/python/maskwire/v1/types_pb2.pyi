@@ -29,8 +29,8 @@ class _StretchEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Stretch.Value
     STRETCH_UNSPECIFIED: _Stretch.ValueType  # 0
     """Not said: as STRETCH_AUTO."""
     STRETCH_AUTO: _Stretch.ValueType  # 1
-    """As STRETCH_RANGE for pictures of more than 8 bits a sample that stay below a quarter of their type's range, and for
-    floating point beyond 0 to 255; as STRETCH_NONE for all others.
+    """As STRETCH_RANGE for pictures of more than 8 bits a sample that stay below a quarter of their type's range, for those
+    with negative samples, and for floating point beyond 0 to 255; as STRETCH_NONE for all others.
     """
     STRETCH_NONE: _Stretch.ValueType  # 2
     """The sample type's range: the upper 8 bits of 16."""
@@ -45,8 +45,8 @@ class Stretch(_Stretch, metaclass=_StretchEnumTypeWrapper):
 STRETCH_UNSPECIFIED: Stretch.ValueType  # 0
 """Not said: as STRETCH_AUTO."""
 STRETCH_AUTO: Stretch.ValueType  # 1
-"""As STRETCH_RANGE for pictures of more than 8 bits a sample that stay below a quarter of their type's range, and for
-floating point beyond 0 to 255; as STRETCH_NONE for all others.
+"""As STRETCH_RANGE for pictures of more than 8 bits a sample that stay below a quarter of their type's range, for those
+with negative samples, and for floating point beyond 0 to 255; as STRETCH_NONE for all others.
 """
 STRETCH_NONE: Stretch.ValueType  # 2
 """The sample type's range: the upper 8 bits of 16."""
