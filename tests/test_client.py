@@ -316,7 +316,7 @@ def test_a_server_of_the_other_kind_is_told(stack: Stack) -> None:
         with pytest.raises(InvalidRequest, match=f"{stack.encoder} is not a Maskwire decoder.*--decoder") as caught:
             swapped.segment(image_id="photo-1")
         assert caught.value.reason == "WRONG_SERVER"
-        with pytest.raises(InvalidRequest, match="is not a Maskwire encoder.*MASKWIRE_ENCODER"):
+        with pytest.raises(InvalidRequest, match=r"is not a Maskwire encoder.*MASKWIRE_ENCODER"):
             swapped.models()
 
 
