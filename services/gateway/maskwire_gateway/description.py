@@ -12,10 +12,13 @@ from maskwire_gateway.forms import EmbedForm, SegmentForm
 from maskwire_gateway.native import LIST_PARAMETERS, UPLOAD_PARAMETERS
 from maskwire_gateway.schemas import Json, Schemas
 
-_ABOUT = """Images, masks and models as JSON. Messages are those of protos/maskwire/v1 in protobuf's JSON mapping, with
-the fields' own names: bytes are base64, 64-bit integers strings, and what is absent has its default. The .proto files
-say what each field means. Interactive sessions speak SegmentStreamRequest and SegmentStreamResponse over the WebSocket
-/v1/stream, in text frames as JSON or in binary frames."""
+_ABOUT = """Encode an image once with `POST /v1/images`, then ask for masks of it with `POST
+/v1/images/{image_id}/segment`. Coordinates are pixels of the image as a viewer shows it, x then y, from its top left
+corner. Open a call below and press *Try it out*: the examples work on the image named in them.
+
+Bytes are base64, 64-bit integers are strings, and a field that is left out has its default. A wrong request is
+answered with what is wrong, a stable `reason`, the `field`, and when to try again. Interactive sessions use the
+WebSocket `/v1/stream`, whose frames are the messages SegmentStreamRequest and SegmentStreamResponse as JSON."""
 
 _PROBLEM: Json = {
     "type": "object",
