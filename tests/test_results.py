@@ -182,6 +182,7 @@ async def run():
             said = " ".join(reason(make) for make in (call, new, click, iterate, many))
             os.write(writer, said.encode())
             os._exit(0)
+        os.close(writer)  # else a child that dies would look like one that hangs
         _, status = await asyncio.to_thread(os.waitpid, child, 0)
         print(status, os.read(reader, 1000).decode())
         await client.segment(photo, points=[(9, 9)])  # the parent goes on
@@ -192,8 +193,9 @@ asyncio.run(run())
 
 def test_a_forked_process_is_told_so_at_once(stack: Stack, photo: Path) -> None:
     command = [sys.executable, "-W", "ignore", "-c", FORKS, stack.encoder, stack.decoder, str(photo)]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert ran.stdout.split() == ["0", *["FORKED"] * 5], ran.stderr
+    for _ in range(12):  # with gRPC's own fork handlers, one child in six was killed by SIGABRT or SIGSEGV
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert ran.stdout.split() == ["0", *["FORKED"] * 5], ran.stderr
 
 
 def _forked(client: Client, queue: Any) -> None:

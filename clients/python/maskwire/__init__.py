@@ -10,7 +10,12 @@ with Client() as mw:
 
 import importlib
 import importlib.metadata
+import os
 from typing import TYPE_CHECKING, Any
+
+# gRPC's own fork handlers abort or crash some of the children of a process that has connections open. Without them a
+# child that uses a client is told FORKED. gRPC reads this when it is loaded, so it has to stand before that.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 if TYPE_CHECKING:
     __version__: str
