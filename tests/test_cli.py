@@ -81,7 +81,7 @@ def test_segment_by_box_by_name_and_with_nothing(terminal: Terminal, photo: Path
     terminal.run("segment", "cli-photo", "--point", "300,200", "--single", "-o", "named.png")
     terminal.run("segment", "--image-id", "cli-photo", "--point", "300,200", "-o", "named.png")
     terminal.run("segment", photo, "--model", "demo", "-o", "nothing.png")
-    assert "this encoder serves demo" in terminal.run("segment", photo, "--model", "dmo", code=1).stderr
+    assert "served here: demo" in terminal.run("segment", photo, "--model", "dmo", code=1).stderr
     assert {path.name for path in terminal.folder.iterdir()} == {"box.png", "named.png", "nothing.png"}
 
 
