@@ -454,7 +454,7 @@ Global___Rle: _TypeAlias = Rle  # noqa: Y015
 @_typing.final
 class Polygon(_message.Message):
     """A closed contour through the centres of the mask's border pixels. Filling it, its own pixels included, gives the
-    mask back; a hole takes out what lies strictly inside of it.
+    mask back; a hole takes out what lies strictly inside of it. A single pixel is one point, a line one pixel wide two or more.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
