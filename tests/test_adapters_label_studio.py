@@ -148,7 +148,7 @@ def test_label_studios_images_are_fetched_with_its_token_from_it_alone(stack: St
         ({"tasks": None}, "tasks", "array"),
         ({"tasks": [{"data": {}}]}, "tasks[0].data.picture", "no image"),
         ({"tasks": [{"data": {"picture": "data:image/png;base64,@@"}}]}, "tasks[0].data.picture", "base64"),
-        ({"tasks": [{"data": {"picture": "data:image/png;base64,QUJD"}}]}, "tasks[0].data.picture", "image"),
+        ({"tasks": [{"data": {"picture": "data:image/png;base64,QUJD"}}]}, "tasks[0].data.picture", "the file is text"),
         ({"tasks": [{"data": {"picture": "http://127.0.0.1/x.jpg"}}]}, "tasks[0].data.picture", "--host-url"),
         ({"tasks": [{"data": {"picture": "/data/local-files/?d=../x"}}]}, "tasks[0].data.picture", "--files"),
         ({"tasks": [{"data": {"picture": "/data/local-files/?d=/etc/passwd"}}]}, "tasks[0].data.picture", "--files"),
