@@ -9,6 +9,7 @@ regions of held-out photographs from training. Takes about two seconds for each 
 
 import argparse
 import json
+import multiprocessing
 import os
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
@@ -130,7 +131,8 @@ def write(folders: list[Path], out: Path, processes: int) -> int:
     """Writes annotations.json of the photographs' regions, with the photographs' paths from there; how many regions."""
     images, annotations = list[dict[str, Any]](), list[dict[str, Any]]()
     out.mkdir(parents=True, exist_ok=True)
-    with ProcessPoolExecutor(processes) as pool:
+    # Spawned: a child forked from a program with threads, such as torch's, may wait for ever for a lock of theirs.
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
         for path, (height, width), found in pool.map(annotate, (path for one in folders for path in find(one))):
             if not found:
                 continue
