@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import torch
 from maskwire_decoder.predictor import CpuPredictor
-from maskwire_decoder.prompts import Prompt
-from maskwire_decoder.question import Prediction
-from maskwire_encoder import checkpoints
-from maskwire_encoder.model import Model
+from maskwire_decoder.prompts.encoding import Prediction
+from maskwire_decoder.prompts.parsing import Prompt
+from maskwire_encoder.backends.model import Model
+from maskwire_encoder.checkpoints import loading
 from PIL import Image
 from reference import Answer, Reference, random_prompt
 from torch.nn import functional as F
@@ -27,7 +27,7 @@ class Deviation:
     """
 
     def __init__(self, model: Model, photograph: Image.Image, prompts: int) -> None:
-        sam, _ = checkpoints.build(model.source)
+        sam, _ = loading.build(model.source)
         random = np.random.default_rng(11)
         self._model = model
         self._predictor = CpuPredictor(model.decoder, threads=os.cpu_count() or 1)

@@ -33,12 +33,12 @@ sys.path.insert(0, str(ROOT / "tests"))
 from conftest import store_server  # noqa: E402
 from maskwire.cli.up import _store_program  # noqa: E402
 from maskwire_core.config import EncoderSettings  # noqa: E402
-from maskwire_core.models import DEMO, PUBLISHED  # noqa: E402
-from maskwire_core.store import Store  # noqa: E402
-from maskwire_encoder import checkpoints  # noqa: E402
+from maskwire_core.models.registry import DEMO, PUBLISHED  # noqa: E402
+from maskwire_core.storage.store import Store  # noqa: E402
+from maskwire_encoder.backends.model import Model  # noqa: E402
+from maskwire_encoder.checkpoints import loading  # noqa: E402
 from maskwire_encoder.encoder import ImageEncoder  # noqa: E402
-from maskwire_encoder.images import read_image  # noqa: E402
-from maskwire_encoder.model import Model  # noqa: E402
+from maskwire_encoder.image_input.reading import read_image  # noqa: E402
 from PIL import Image  # noqa: E402
 from reference import build_random  # noqa: E402
 from wire import header  # noqa: E402
@@ -95,7 +95,7 @@ class Ways:
     """The forward pass as others run it. Inputs lie on the device, outputs stay there."""
 
     def __init__(self, model: Model, compiled: bool) -> None:
-        sam, _ = checkpoints.build(model.source)
+        sam, _ = loading.build(model.source)
         self._device = model.device
         self._sam = sam.to(model.device)
         self._compiled = torch.compile(self._sam.image_encoder) if compiled else None
@@ -161,7 +161,7 @@ def measure(name: str, arguments: argparse.Namespace, store: Store, say: Callabl
                 "readers": arguments.readers,
             }
         )
-        (found,) = checkpoints.find(settings)
+        (found,) = loading.find(settings)
         started = time.perf_counter()
         model = Model(found, settings)
         ready_s = time.perf_counter() - started

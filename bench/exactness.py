@@ -24,15 +24,15 @@ from rich.progress import track
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from maskwire_core.codecs import CODECS  # noqa: E402
 from maskwire_core.config import EncoderSettings  # noqa: E402
-from maskwire_core.embedding import Header, pack, unpack  # noqa: E402
-from maskwire_core.models import DEMO, PUBLISHED  # noqa: E402
+from maskwire_core.models.registry import DEMO, PUBLISHED  # noqa: E402
+from maskwire_core.storage.codecs import CODECS  # noqa: E402
+from maskwire_core.storage.embedding import Header, pack, unpack  # noqa: E402
+from maskwire_decoder.masks.rle import rle  # noqa: E402
 from maskwire_decoder.predictor import CpuPredictor  # noqa: E402
-from maskwire_decoder.prompts import Prompt  # noqa: E402
-from maskwire_decoder.runs import rle  # noqa: E402
-from maskwire_encoder import checkpoints  # noqa: E402
-from maskwire_encoder.model import Model  # noqa: E402
+from maskwire_decoder.prompts.parsing import Prompt  # noqa: E402
+from maskwire_encoder.backends.model import Model  # noqa: E402
+from maskwire_encoder.checkpoints import loading  # noqa: E402
 from reference import Reference, build_demo, build_random, over_white, random_prompt  # noqa: E402
 
 KINDS = ("one click", "points", "box", "points and box", "mask and click", "nothing")
@@ -86,7 +86,7 @@ def measure(name: str, prompts: int) -> dict[tuple[str, str], tuple[float, float
             torch.save({"model": sam.state_dict()}, checkpoint)
             settings = EncoderSettings(model=[name], checkpoint=checkpoint, device="cpu", backend="torch")
         reference = Reference(sam, rgb)
-        (source,) = checkpoints.find(settings)
+        (source,) = loading.find(settings)
         model = Model(source, settings)
     (tensors,) = model.encode(model.prepare(rgb)[None])
     predictor = CpuPredictor(model.decoder, threads=os.cpu_count() or 1)

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from conftest import server, store_server
 from maskwire.cli.up import _store_program
-from maskwire_core.bundle import DecoderBundle, DecoderConfig
-from maskwire_core.embedding import Header, pack
-from maskwire_core.store import Store
-from maskwire_encoder.export import export_decoder, to_patches
+from maskwire_core.models.decoder_bundle import DecoderBundle, DecoderConfig
+from maskwire_core.storage.embedding import Header, pack
+from maskwire_core.storage.store import Store
+from maskwire_encoder.decoder_export.export import export_decoder, to_patches
 from numpy.typing import NDArray
 from PIL import Image
 from reference import Reference, build_tiny

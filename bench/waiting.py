@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 from maskwire_core.config import EncoderSettings
-from maskwire_encoder import device
-from maskwire_encoder.images import read_image
-from maskwire_encoder.model import Model
+from maskwire_encoder.backends import device
+from maskwire_encoder.backends.model import Model
+from maskwire_encoder.image_input.reading import read_image
 from maskwire_encoder.pipeline import Pipeline, Pixels
 from maskwire_encoder.waiting import Demand
 

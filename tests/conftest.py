@@ -24,7 +24,7 @@ from maskwire.cli.status import health
 from maskwire.cli.supervisor import leashed
 from maskwire.cli.up import _answers_http, _store_program
 from maskwire.v1 import decoder_pb2_grpc, encoder_pb2_grpc
-from maskwire_core.store import Store
+from maskwire_core.storage.store import Store
 from PIL import Image
 from reference import build_tiny
 from web import Web, serving

@@ -18,10 +18,10 @@ from typing import Any
 
 import small
 import torch
-from maskwire_core.logs import configure_logging
-from maskwire_core.store import Store
+from maskwire_core.storage.store import Store
+from maskwire_core.telemetry.logs import configure_logging
 from maskwire_encoder.__main__ import run
-from maskwire_encoder.model import Model
+from maskwire_encoder.backends.model import Model
 
 
 def waits(switch: str) -> None:

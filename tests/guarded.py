@@ -14,8 +14,8 @@ from maskwire import Client
 from maskwire.cli.status import health
 from maskwire.cli.up import _store_program
 from maskwire.v1 import decoder_pb2, decoder_pb2_grpc, encoder_pb2, encoder_pb2_grpc
-from maskwire_core import tokens
-from maskwire_core.tokens import RIGHTS
+from maskwire_core.tenancy import tokens
+from maskwire_core.tenancy.tokens import RIGHTS
 
 PASSWORD = "a-password-of-the-store"
 

@@ -4,7 +4,7 @@ from importlib import resources
 from pathlib import Path
 
 from maskwire_core.config import EncoderSettings
-from maskwire_encoder import checkpoints
+from maskwire_encoder.checkpoints import loading
 from omegaconf import OmegaConf
 from reference import TINY
 from sam2.build_sam import build_sam2  # noqa: F401 - importing it registers the package's configurations
@@ -15,7 +15,7 @@ def options(folder: Path) -> dict[str, str]:
     from hydra import compose
 
     config = compose(config_name=TINY)
-    changes = {**checkpoints._DEMO_CHANGES, "image_size": 128}
+    changes = {**loading._DEMO_CHANGES, "image_size": 128}
     for part in ("self_attention", "cross_attention"):
         changes[f"memory_attention.layer.{part}.feat_sizes"] = [8, 8]
     for key, value in changes.items():

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import small
 import torch
-from maskwire_core.codecs import NotFinite, encode
-from maskwire_encoder import checkpoints, export
-from maskwire_encoder.accelerated import PRECISIONS, SIZES, Accelerated, InPrecision, padded_size
-from maskwire_encoder.canary import Canary
-from maskwire_encoder.features import NAMES, ImageFeatures, from_patches
-from maskwire_encoder.model import Model
-from maskwire_encoder.packages import compiled
+from maskwire_core.storage.codecs import NotFinite, encode
+from maskwire_encoder.backends.accuracy_check import Canary
+from maskwire_encoder.backends.aot_cache import compiled
+from maskwire_encoder.backends.cuda import PRECISIONS, SIZES, Accelerated, InPrecision, padded_size
+from maskwire_encoder.backends.features import NAMES, ImageFeatures, from_patches
+from maskwire_encoder.backends.model import Model
+from maskwire_encoder.checkpoints import loading
+from maskwire_encoder.decoder_export import export
 from torch import Tensor, nn
 
 CPU = torch.device("cpu")
@@ -23,13 +24,13 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     settings = small.settings(tmp_path_factory.mktemp("model"))
-    (source,) = checkpoints.find(settings)
+    (source,) = loading.find(settings)
     return Model(source, settings)
 
 
 @pytest.fixture(scope="module")
 def sam(model: Model) -> Any:
-    return checkpoints.build(model.source)[0]
+    return loading.build(model.source)[0]
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +135,7 @@ def test_the_precision_is_the_fastest_whose_masks_are_right(
             deviations[precision] = canary.check(InPrecision(features, precision, CPU)(canary.inputs))
     assert deviations["fp16"].iou > deviations["bf16"].iou > 0.8
     for least, chosen in ((deviations["bf16"].iou - 0.01, "fp16"), (1.0, "tf32")):
-        monkeypatch.setattr("maskwire_encoder.canary.LEAST_IOU", least)
+        monkeypatch.setattr("maskwire_encoder.backends.accuracy_check.LEAST_IOU", least)
         accelerated = Accelerated(features, 128, CPU, largest=2, half=True)
         accelerated.start(canary, "auto")
         assert accelerated.precision == chosen

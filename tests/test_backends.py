@@ -15,12 +15,13 @@ import torch
 from conftest import server
 from maskwire import Client
 from maskwire_core.config import EncoderSettings
-from maskwire_core.models import ModelError
-from maskwire_encoder import checkpoints, hiera
-from maskwire_encoder.backends import AGREEMENT, Backend, OpenVinoBackend, TorchBackend, choose
-from maskwire_encoder.features import ImageFeatures
-from maskwire_encoder.model import Model
-from maskwire_encoder.verdicts import Verdicts
+from maskwire_core.models.registry import ModelError
+from maskwire_encoder.backends import openvino_hiera
+from maskwire_encoder.backends.accuracy_cache import Verdicts
+from maskwire_encoder.backends.features import ImageFeatures
+from maskwire_encoder.backends.model import Model
+from maskwire_encoder.backends.selection import AGREEMENT, Backend, OpenVinoBackend, TorchBackend, choose
+from maskwire_encoder.checkpoints import loading
 from reference import build_demo, build_random
 from wire import picture
 
@@ -78,7 +79,7 @@ def test_the_fastest_that_agrees_is_chosen_and_remembered(
         kept = json.loads((tmp_path / "openvino.json").read_text())
         *refused, taken = kept.values()
         assert taken >= AGREEMENT > max(refused, default=0)
-        assert fast.precision == (hiera.PRECISIONS if BF16 else ("fp32",))[len(refused)]
+        assert fast.precision == (openvino_hiera.PRECISIONS if BF16 else ("fp32",))[len(refused)]
         assert isinstance(fast, OpenVinoBackend)
         assert f"encoding with OpenVINO in {fast.precision}: mean IoU {taken:.4f}" in caplog.text
         assert "to compare with" in caplog.text
@@ -104,7 +105,7 @@ def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
 
 def wrong(change: Callable[[Any], None]) -> Callable[[Any, str], Any]:
     """Writes another model's encoder than it is asked for."""
-    build = hiera.build
+    build = openvino_hiera.build
 
     def built(sam: Any, precision: str) -> Any:
         other = build_demo().eval()
@@ -132,7 +133,7 @@ def test_wrong_masks_are_refused(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     sam = build_demo().eval()
-    monkeypatch.setattr(hiera, "build", wrong(change))
+    monkeypatch.setattr(openvino_hiera, "build", wrong(change))
     assert isinstance(chosen(sam), TorchBackend)
     assert "not encoding with OpenVINO in fp32: mean IoU 0." in caplog.text
     with pytest.raises(ModelError, match="does not give this model's masks"):
@@ -162,7 +163,7 @@ def test_without_openvino(chosen: Callable[..., Backend], monkeypatch: pytest.Mo
 
 
 def test_precision_is_a_part_of_the_content_key() -> None:
-    (source,) = checkpoints.find(EncoderSettings())
+    (source,) = loading.find(EncoderSettings())
     torch_fp32 = Model(source, EncoderSettings(device="cpu", backend="torch"))
     openvino_fp32 = Model(source, EncoderSettings(device="cpu", precision="fp32"))
     assert torch_fp32.arithmetic == openvino_fp32.arithmetic  # they agree to rounding

@@ -15,14 +15,14 @@ import small
 import torch
 from conftest import free_port, ready, running, server, wait_until
 from maskwire import Client, MaskwireError
-from maskwire_core import models
-from maskwire_core.bundle import DecoderBundle
 from maskwire_core.config import EncoderSettings
-from maskwire_core.embedding import Header, pack
-from maskwire_core.models_cli import app as models_app
-from maskwire_core.store import Store, open_store
-from maskwire_encoder import checkpoints
-from maskwire_encoder.model import Model
+from maskwire_core.models import registry
+from maskwire_core.models.cli import app as models_app
+from maskwire_core.models.decoder_bundle import DecoderBundle
+from maskwire_core.storage.embedding import Header, pack
+from maskwire_core.storage.store import Store, open_store
+from maskwire_encoder.backends.model import Model
+from maskwire_encoder.checkpoints import loading
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
@@ -52,7 +52,7 @@ def refused(ended: subprocess.CompletedProcess[str]) -> str:
 @pytest.mark.parametrize("source", ["checkpoint", "folder", "added"])
 def test_an_encoder_does_not_start_with_broken_weights(source: str, valkey: str, tmp_path: Path) -> None:
     name = "sam_mask_decoder.iou_token.weight"
-    weights = _poison(name, float("nan"))(load_file(checkpoints._DEMO_WEIGHTS))
+    weights = _poison(name, float("nan"))(load_file(loading._DEMO_WEIGHTS))
     torch.save({"state_dict": {f"module.{key}": tensor.half() for key, tensor in weights.items()}}, tmp_path / "w.pt")
     options = ["--models", str(tmp_path), "--model", "mine"]
     if source == "checkpoint":
@@ -60,7 +60,7 @@ def test_an_encoder_does_not_start_with_broken_weights(source: str, valkey: str,
     elif source == "folder":
         options = ["--model", "demo", "--checkpoint", str(tmp_path / "w.pt")]
     else:
-        models.add(tmp_path, models.describe("mine", small.options(tmp_path)["config"], tmp_path / "w.pt"))
+        registry.add(tmp_path, registry.describe("mine", small.options(tmp_path)["config"], tmp_path / "w.pt"))
     assert f"NaN or infinite, as after a training that diverged: {name} (1 of 256 values)" in refused(
         start(valkey, *options)
     )
@@ -76,7 +76,7 @@ def test_an_encoder_does_not_start_with_broken_weights(source: str, valkey: str,
 def test_finite_weights_that_give_no_numbers_are_noticed_at_the_start(
     name: str, value: float, codec: str, told: str, valkey: str, tmp_path: Path
 ) -> None:
-    save_file(_poison(name, value)(load_file(checkpoints._DEMO_WEIGHTS)), tmp_path / "w.safetensors")
+    save_file(_poison(name, value)(load_file(loading._DEMO_WEIGHTS)), tmp_path / "w.safetensors")
     options = small.options(tmp_path) | {"checkpoint": str(tmp_path / "w.safetensors"), "store-codec": codec}
     ended = start(valkey, *(word for key, setting in options.items() for word in (f"--{key}", setting)))
     assert told in refused(ended)
@@ -84,7 +84,7 @@ def test_finite_weights_that_give_no_numbers_are_noticed_at_the_start(
 
 @pytest.mark.parametrize("backend", ["auto", "torch"])
 def test_so_with_any_backend(backend: str, valkey: str, tmp_path: Path) -> None:
-    save_file(_poison("no_mem_embed", 3e38)(load_file(checkpoints._DEMO_WEIGHTS)), tmp_path / "w.safetensors")
+    save_file(_poison("no_mem_embed", 3e38)(load_file(loading._DEMO_WEIGHTS)), tmp_path / "w.safetensors")
     options = ["--checkpoint", str(tmp_path / "w.safetensors"), "--backend", backend, "--cache", str(tmp_path)]
     assert "fails on a made picture" in refused(start(valkey, *options))
 
@@ -121,7 +121,7 @@ from pathlib import Path
 import numpy as np
 import small
 from maskwire_encoder.__main__ import run
-from maskwire_encoder.model import Model
+from maskwire_encoder.backends.model import Model
 
 class Overflowing(Model):
     def encode(self, images):
@@ -167,7 +167,7 @@ def test_an_embedding_that_is_not_finite_is_an_error_and_not_stored(
 def broken_image(valkey: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The name of an image in the store whose model gives NaN for each prompt."""
     settings = EncoderSettings(redis_url=valkey, device="cpu", backend="torch")
-    (source,) = checkpoints.find(settings)
+    (source,) = loading.find(settings)
     model = Model(source, settings)
     bundle = model.decoder
     name = next(name for name, array in bundle.weights.items() if array.ndim == 1 and array.dtype == np.float32)
@@ -233,7 +233,7 @@ def test_over_http_it_is_an_error_too(broken_image: str, valkey: str) -> None:
 def test_models_add_checks_what_loading_will(tmp_path: Path) -> None:
     run, folder = CliRunner(), ("--models", str(tmp_path / "models"))
     config = small.options(tmp_path)["config"]
-    weights = load_file(checkpoints._DEMO_WEIGHTS)
+    weights = load_file(loading._DEMO_WEIGHTS)
 
     def add(content: object, config: str = config) -> Any:
         torch.save(content, tmp_path / "w.pt")
@@ -250,7 +250,7 @@ def test_models_add_checks_what_loading_will(tmp_path: Path) -> None:
         refused = add(content, given)
         assert refused.exit_code == 1
         assert told in refused.output
-        assert models.all_added(tmp_path / "models") == []
+        assert registry.all_added(tmp_path / "models") == []
     added = add({"state_dict": {f"module.{name}": tensor for name, tensor in weights.items()}, "optimizer": {}})
     assert added.exit_code == 0, added.output
     assert "loaded to check it" in added.output

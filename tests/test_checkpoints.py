@@ -10,7 +10,7 @@ import sam2
 import torch
 from conftest import EXACT, server
 from maskwire import Client, Prompt
-from maskwire_core.models import PUBLISHED
+from maskwire_core.models.registry import PUBLISHED
 from reference import TINY, Answer, Reference, build_random, over_white, random_prompt
 from safetensors.torch import save_file
 from sam2.build_sam import build_sam2

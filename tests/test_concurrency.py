@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from maskwire_core.errors import ResourceExhausted
-from maskwire_core.flights import Flights
+from maskwire_core.scheduling.single_flight import Flights
 from maskwire_decoder.turns import Turns
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 from conftest import ROOT
-from maskwire_core import metrics
 from maskwire_core.config import DecoderSettings, EncoderSettings, GatewaySettings
+from maskwire_core.telemetry import metrics
 
 from deploy.check.custom import Definitions
 
@@ -37,7 +37,7 @@ def pods() -> list[tuple[str, dict[str, Any]]]:
 
 def known_metrics() -> set[str]:
     """Of encoders, decoders and gateways; of processes; Envoy's that are used."""
-    from maskwire_gateway.telemetry import Telemetry
+    from maskwire_gateway.metrics import Telemetry
 
     telemetry = Telemetry()
     telemetry.answered("GET", "/", 200, 0.1)
@@ -172,7 +172,7 @@ def test_services_that_probes_name_exist() -> None:
 
 
 def test_images_are_kept_to_decoders_by_the_clients_metadata() -> None:
-    from maskwire.channels import IMAGE_HEADER
+    from maskwire.transport.channels import IMAGE_HEADER
 
     assert f"header_name: {IMAGE_HEADER} " in (DEPLOY / "kubernetes/base/envoy.yaml").read_text()
 

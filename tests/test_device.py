@@ -9,7 +9,7 @@ from maskwire import MaskwireError
 from maskwire.cli.up import _encoder_devices
 from maskwire_core.config import EncoderSettings
 from maskwire_core.errors import ResourceExhausted
-from maskwire_encoder.device import DeviceLost, Tensors, encode
+from maskwire_encoder.backends.device import DeviceLost, Tensors, encode
 
 
 class Model:

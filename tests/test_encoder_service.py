@@ -14,7 +14,7 @@ from conftest import Stack, server
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from maskwire import Client, ImageNotFound
 from maskwire.v1 import decoder_pb2, encoder_pb2, encoder_pb2_grpc
-from maskwire_core.models import add, describe
+from maskwire_core.models.registry import add, describe
 from reference import TINY
 from wire import described, details, failing, frames, header, picture
 

@@ -22,10 +22,10 @@ from google.rpc.status_pb2 import Status
 from maskwire import Client, ServerUnavailable
 from maskwire.cli.status import health
 from maskwire.v1 import encoder_pb2, encoder_pb2_grpc
-from maskwire_core.store import Store
-from maskwire_encoder import checkpoints
-from maskwire_encoder.images import read_image
-from maskwire_encoder.model import Model
+from maskwire_core.storage.store import Store
+from maskwire_encoder.backends.model import Model
+from maskwire_encoder.checkpoints import loading
+from maskwire_encoder.image_input.reading import read_image
 from wire import details, frames, picture
 
 SETTINGS = {"MASKWIRE_THREADS": "1", "MASKWIRE_MAX_BATCH": "4", "MASKWIRE_QUEUE_LIMIT": "300"}
@@ -107,7 +107,7 @@ def test_a_lost_claim_costs_one_more_encode(encoders: Encoders, claims: Any) -> 
 
 def test_many_callers_get_their_own_image(pair: Stack, encoders: Encoders, tmp_path: Path) -> None:
     """200 images from 64 callers over two encoders, in batches, are what the model makes of each alone."""
-    (source,) = checkpoints.find(small.settings(tmp_path))
+    (source,) = loading.find(small.settings(tmp_path))
     model = Model(source, small.settings(tmp_path))
     files = [picture(1000 + index, 40 + index % 7, 30 + index % 5) for index in range(200)]
     stored: dict[int, str] = {}

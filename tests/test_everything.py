@@ -13,8 +13,8 @@ import pytest
 import torch
 from conftest import EXACT, Stack, server
 from maskwire import AsyncClient, Client, InvalidRequest, OutputMissing
-from maskwire_core.bundle import MaskDefaults
-from maskwire_decoder.boxes import distinct
+from maskwire_core.models.decoder_bundle import MaskDefaults
+from maskwire_decoder.automatic_masks.nms import distinct
 from reference import build_demo, everything, nms, over_white
 from sam2.utils.amg import coco_encode_rle
 

@@ -11,7 +11,7 @@ from chromium import PICTURES
 from conftest import Stack, running_gateway
 from google.protobuf import json_format
 from maskwire import Client
-from maskwire.everything import Collection
+from maskwire.automatic_masks import Collection
 from maskwire.v1 import decoder_pb2, encoder_pb2
 from pycocotools import mask as coco
 from wire import as_base64

@@ -16,8 +16,8 @@ import pytest
 from conftest import Stack, running_gateway, running_server
 from google.protobuf import json_format
 from maskwire import Client
-from maskwire.channels import Channels
-from maskwire.credentials import Credentials
+from maskwire.transport.channels import Channels
+from maskwire.transport.credentials import Credentials
 from maskwire.v1 import decoder_pb2 as pb
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect

@@ -11,13 +11,13 @@ import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from maskwire_core.errors import InvalidArgument
-from maskwire_encoder import images
+from maskwire_encoder.image_input import reading
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
 
 def read_image(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
-    return images.read_image(data, max_pixels).pixels
+    return reading.read_image(data, max_pixels).pixels
 
 
 RANDOM = np.random.default_rng(3)

@@ -10,9 +10,9 @@ import pytest
 from conftest import Stack
 from maskwire import AsyncClient, InvalidRequest
 from maskwire.v1 import encoder_pb2, encoder_pb2_grpc
-from maskwire_core import listing
-from maskwire_core.embedding import Header, pack
-from maskwire_core.store import Store
+from maskwire_core.storage import listing
+from maskwire_core.storage.embedding import Header, pack
+from maskwire_core.storage.store import Store
 from wire import failing, picture
 
 KEY = "ab" * 32

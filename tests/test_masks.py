@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from maskwire.results import Mask
 from maskwire.v1 import types_pb2 as pb
-from maskwire_decoder.masks import render
+from maskwire_decoder.masks.rendering import render
 from maskwire_decoder.predictor import Prediction
-from maskwire_decoder.prompts import Prompt, read_output
+from maskwire_decoder.prompts.parsing import Prompt, read_output
 from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from google.protobuf.json_format import ParseDict
 from maskwire.v1 import decoder_pb2, encoder_pb2, types_pb2
-from maskwire_gateway.json_codec import text
-from maskwire_gateway.message_reader import read_message, read_parameters
-from maskwire_gateway.problems import Problem
+from maskwire_gateway.http.problems import Problem
+from maskwire_gateway.rest.json_codec import text
+from maskwire_gateway.rest.message_reader import read_message, read_parameters
 
 POINT = {"x_px": 260, "y_px": 130}
 BOX = {"x_min_px": 10, "y_min_px": 20, "x_max_px": 30, "y_max_px": 40.5}

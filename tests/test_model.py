@@ -7,10 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from maskwire_core.config import EncoderSettings
-from maskwire_core.models import ModelError, add, describe
-from maskwire_encoder import checkpoints
-from maskwire_encoder.export import to_patches
-from maskwire_encoder.model import Model
+from maskwire_core.models.registry import ModelError, add, describe
+from maskwire_encoder.backends.model import Model
+from maskwire_encoder.checkpoints import loading
+from maskwire_encoder.decoder_export.export import to_patches
 from reference import TINY, build_tiny
 from safetensors.torch import save_file
 
@@ -21,7 +21,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 
 def load(settings: EncoderSettings) -> Model:
-    (source,) = checkpoints.find(settings)
+    (source,) = loading.find(settings)
     return Model(source, settings)
 
 
@@ -49,7 +49,7 @@ def test_patches_follow_stacked_transposed_convolutions(patch: int, rows: int, c
 def find_and_build(**arguments: object) -> str:
     model = arguments.pop("model")
     settings = EncoderSettings(model=model if isinstance(model, list) else [model], **arguments)  # type: ignore[arg-type]
-    fingerprints = [checkpoints.build(source)[1] for source in checkpoints.find(settings)]
+    fingerprints = [loading.build(source)[1] for source in loading.find(settings)]
     return fingerprints[-1]
 
 

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import small
 from conftest import free_port
-from maskwire_core import models
-from maskwire_core.downloads import pull
-from maskwire_core.models import PUBLISHED, ModelError, canonical
-from maskwire_core.models_cli import app as models_app
+from maskwire_core.models import registry
+from maskwire_core.models.cli import app as models_app
+from maskwire_core.models.downloads import pull
+from maskwire_core.models.registry import PUBLISHED, ModelError, canonical
 from typer.testing import CliRunner
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
@@ -76,13 +76,13 @@ def site() -> Iterator[Site]:
 
 
 @pytest.fixture
-def model(site: Site) -> models.PublishedModel:
+def model(site: Site) -> registry.PublishedModel:
     digest = hashlib.sha256(CONTENT).hexdigest()
     known = PUBLISHED["sam2.1_hiera_tiny"]
     return dataclasses.replace(known, url=site.url, sha256=digest, size_bytes=len(CONTENT))
 
 
-def test_a_good_file_is_pulled_once(site: Site, model: models.PublishedModel, tmp_path: Path) -> None:
+def test_a_good_file_is_pulled_once(site: Site, model: registry.PublishedModel, tmp_path: Path) -> None:
     steps: list[tuple[int, int | None]] = []
     path = pull(model, tmp_path / "deep", progress=lambda done, total: steps.append((done, total)))
     assert path == tmp_path / "deep" / "sam2.1_hiera_tiny.pt"
@@ -93,17 +93,19 @@ def test_a_good_file_is_pulled_once(site: Site, model: models.PublishedModel, tm
     assert len(site.requests) == 1
 
 
-def test_a_size_that_is_not_known_is_no_hindrance(model: models.PublishedModel, tmp_path: Path) -> None:
+def test_a_size_that_is_not_known_is_no_hindrance(model: registry.PublishedModel, tmp_path: Path) -> None:
     assert pull(dataclasses.replace(model, size_bytes=None), tmp_path).read_bytes() == CONTENT
 
 
-def test_interruptions_and_server_errors_are_overcome(site: Site, model: models.PublishedModel, tmp_path: Path) -> None:
+def test_interruptions_and_server_errors_are_overcome(
+    site: Site, model: registry.PublishedModel, tmp_path: Path
+) -> None:
     site.cuts = [1_000_000, -503, 500_000]
     assert pull(model, tmp_path, pause_s=0).read_bytes() == CONTENT
     assert site.requests == [None, "bytes=1000000-", "bytes=1000000-", "bytes=1500000-"]
 
 
-def test_what_arrived_is_kept_for_the_next_command(site: Site, model: models.PublishedModel, tmp_path: Path) -> None:
+def test_what_arrived_is_kept_for_the_next_command(site: Site, model: registry.PublishedModel, tmp_path: Path) -> None:
     site.cuts = [100_000, 100_000, 100_000, 100_000]
     with pytest.raises(ModelError, match="goes on from there"):
         pull(model, tmp_path, pause_s=0)
@@ -112,14 +114,14 @@ def test_what_arrived_is_kept_for_the_next_command(site: Site, model: models.Pub
     assert site.requests[-1] == "bytes=400000-"
 
 
-def test_a_server_without_ranges_sends_all_again(site: Site, model: models.PublishedModel, tmp_path: Path) -> None:
+def test_a_server_without_ranges_sends_all_again(site: Site, model: registry.PublishedModel, tmp_path: Path) -> None:
     site.cuts, site.ranges = [100_000], False
     assert pull(model, tmp_path, pause_s=0).read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("known_size", [True, False])
 def test_wrong_content_is_refused_and_removed(
-    site: Site, model: models.PublishedModel, tmp_path: Path, known_size: bool
+    site: Site, model: registry.PublishedModel, tmp_path: Path, known_size: bool
 ) -> None:
     wanted = model if known_size else dataclasses.replace(model, size_bytes=None)
     site.content = CONTENT[:-1] + bytes([CONTENT[-1] ^ 1])
@@ -131,7 +133,7 @@ def test_wrong_content_is_refused_and_removed(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_file_and_no_network_name_the_remedy(site: Site, model: models.PublishedModel, tmp_path: Path) -> None:
+def test_no_file_and_no_network_name_the_remedy(site: Site, model: registry.PublishedModel, tmp_path: Path) -> None:
     site.cuts = [-404]
     with pytest.raises(ModelError, match=r"404.*--url"):
         pull(model, tmp_path)
@@ -140,7 +142,7 @@ def test_no_file_and_no_network_name_the_remedy(site: Site, model: models.Publis
         pull(model, tmp_path, url=nobody, pause_s=0)
 
 
-def test_a_damaged_file_that_is_there_is_named(model: models.PublishedModel, tmp_path: Path) -> None:
+def test_a_damaged_file_that_is_there_is_named(model: registry.PublishedModel, tmp_path: Path) -> None:
     (tmp_path / "sam2.1_hiera_tiny.pt").write_bytes(CONTENT[:-1])
     with pytest.raises(ModelError, match="has 2999999 bytes instead of 3000000"):
         pull(model, tmp_path)
@@ -177,16 +179,16 @@ def test_adding_listing_and_verifying(tmp_path: Path) -> None:
     checkpoint, folder = tmp_path / "mine.pt", ("--models", str(tmp_path / "models"))
     content = (resources.files("maskwire_encoder") / "weights" / "demo.safetensors").read_bytes()
     checkpoint.write_bytes(content)
-    models.add(tmp_path / "models", models.describe("mine", small.options(tmp_path)["config"], checkpoint))
+    registry.add(tmp_path / "models", registry.describe("mine", small.options(tmp_path)["config"], checkpoint))
     listed = json.loads(run.invoke(models_app, ["list", "--json", *folder]).stdout)["models"]
     assert [row["name"] for row in listed] == ["demo", *PUBLISHED, "mine"]
     assert listed[-1]["here"]
-    own = models.added(tmp_path / "models", "mine")
+    own = registry.added(tmp_path / "models", "mine")
     assert own is not None
-    models.verify(checkpoint, own)
+    registry.verify(checkpoint, own)
     checkpoint.write_bytes(content[1:])
     with pytest.raises(ModelError, match="SHA-256"):
-        models.verify(checkpoint, own)
+        registry.verify(checkpoint, own)
     for name in ("demo", "hiera_tiny", "../x", ""):
         refused = run.invoke(models_app, ["add", name, "--config", "c", "--checkpoint", str(checkpoint), *folder])
         assert refused.exit_code == 1

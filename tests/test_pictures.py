@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as arrays
 from maskwire import InvalidRequest
 from maskwire.pictures import PictureError, Stretch, read
 from maskwire.sources import Reading, Source
-from maskwire_encoder.images import read_image
+from maskwire_encoder.image_input.reading import read_image
 from picture_files import ALPHA, GREY, RGB, all_files, by_opencv, by_pillow, exif, over_white, png, shown, tiff
 from PIL import Image, ImageCms, ImageFile
 
@@ -378,7 +378,7 @@ def test_a_damaged_tiff_writes_nothing_to_standard_error(tmp_path: Path) -> None
     path = tmp_path / "a.tif"
     path.write_bytes(data)
     code = (
-        "import sys\nfrom maskwire_encoder.images import read_image\n"
+        "import sys\nfrom maskwire_encoder.image_input.reading import read_image\n"
         "try: read_image(open(sys.argv[1], 'rb').read(), 10000)\nexcept Exception as error: print(error)"
     )
     run = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)

@@ -9,13 +9,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from maskwire_core.bundle import DecoderBundle, DecoderConfig
 from maskwire_core.errors import CorruptValue
+from maskwire_core.models.decoder_bundle import DecoderBundle, DecoderConfig
 from maskwire_decoder.batched import BatchedPredictor
 from maskwire_decoder.predictor import CpuPredictor, Prepared
-from maskwire_decoder.prompts import Prompt
-from maskwire_decoder.question import Prediction
-from maskwire_encoder.export import export_decoder, to_patches
+from maskwire_decoder.prompts.encoding import Prediction
+from maskwire_decoder.prompts.parsing import Prompt
+from maskwire_encoder.decoder_export.export import export_decoder, to_patches
 from numpy.typing import NDArray
 from reference import TINY, build_random
 from torch import Tensor

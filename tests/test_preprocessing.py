@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from maskwire_encoder.preprocessing import LARGE_PIXELS, as_stored, prepare, preprocess
+from maskwire_encoder.image_input.preprocessing import LARGE_PIXELS, as_stored, prepare, preprocess
 from numpy.typing import NDArray
 from PIL import Image
 from reference import SAM2Transforms

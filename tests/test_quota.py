@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 import redis
 from click.testing import Result
-from maskwire_core import store_cli, usage
-from maskwire_core.embedding import Header, pack
 from maskwire_core.errors import ResourceExhausted
-from maskwire_core.store import Store
-from maskwire_core.usage import Usage
+from maskwire_core.storage import cli, quotas
+from maskwire_core.storage.embedding import Header, pack
+from maskwire_core.storage.quotas import Usage
+from maskwire_core.storage.store import Store
 from typer.testing import CliRunner
 
 HEADER = Header("acme", "", "demo", "f", "d", 10, 20, "fp32", 0)
@@ -95,7 +95,7 @@ def test_what_has_expired_or_was_dropped_does_not_count_for_good(store: Store, r
 
 
 def test_what_is_being_written_is_not_deleted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(usage, "_PATIENCE_S", 0.2)
+    monkeypatch.setattr(quotas, "_PATIENCE_S", 0.2)
     slow, books = Usage(store), Usage(store)
     slow._reserve("acme", key(0), SIZE, 100, 2 * SIZE, "a")
     slow._reserve("acme", key(1), SIZE, 100, 2 * SIZE, "a")
@@ -184,7 +184,7 @@ def test_a_quota_holds_while_many_write(store_url: str, raw: redis.Redis) -> Non
 
 
 def command(*words: str) -> Result:
-    return CliRunner().invoke(store_cli.app, words, env={"COLUMNS": "120"})
+    return CliRunner().invoke(cli.app, words, env={"COLUMNS": "120"})
 
 
 def test_stats_and_purge(store: Store, store_url: str, raw: redis.Redis) -> None:

@@ -7,7 +7,7 @@ import reference  # noqa: F401 - makes torchvision importable
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from maskwire_decoder.runs import rle
+from maskwire_decoder.masks.rle import rle
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 

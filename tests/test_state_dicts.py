@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from maskwire_core.models import ModelError
-from maskwire_encoder import checkpoints
-from maskwire_encoder.checkpoints import ModelSource, build
+from maskwire_core.models.registry import ModelError
+from maskwire_encoder.checkpoints import loading
+from maskwire_encoder.checkpoints.loading import ModelSource, build
 from omegaconf import OmegaConf
 from reference import build_random
 from safetensors.torch import load_file, save_file
@@ -23,7 +23,7 @@ Weights = dict[str, Tensor]
 
 @pytest.fixture(scope="module")
 def weights() -> Weights:
-    return load_file(checkpoints._DEMO_WEIGHTS)
+    return load_file(loading._DEMO_WEIGHTS)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def bare(config: str) -> str:
-    return build(ModelSource("small", config, checkpoints._DEMO_WEIGHTS))[1]
+    return build(ModelSource("small", config, loading._DEMO_WEIGHTS))[1]
 
 
 def loaded(config: str, path: Path) -> tuple[str, str]:
@@ -135,8 +135,8 @@ def test_prefixes_in_safetensors_whatever_the_ending(
 
 
 def test_parts_for_videos_may_be_there_or_not(weights: Weights, config: str, bare: str, tmp_path: Path) -> None:
-    video = checkpoints.model_config.build(
-        checkpoints.configuration(ModelSource("small", config, Path("."))), config
+    video = loading.model_config.build(
+        loading.configuration(ModelSource("small", config, Path("."))), config
     ).state_dict()
     torch.save({"model": {**video, **weights}}, tmp_path / "all.pt")
     assert loaded(config, tmp_path / "all.pt") == (bare, "")
@@ -280,7 +280,7 @@ def test_mistakes_in_a_configuration_are_named(key: str, value: object, told: st
     changed = OmegaConf.load(config)
     OmegaConf.update(changed, f"model.{key}", value, force_add=True)
     (tmp_path / "own.yaml").write_text(OmegaConf.to_yaml(changed))
-    message = refused(str(tmp_path / "own.yaml"), checkpoints._DEMO_WEIGHTS)
+    message = refused(str(tmp_path / "own.yaml"), loading._DEMO_WEIGHTS)
     assert told in message
     assert str(tmp_path / "own.yaml") in message
 
@@ -300,4 +300,4 @@ def test_files_that_are_no_configurations(content: str | None, told: str, tmp_pa
     if content is not None:
         path = str(tmp_path / "own.yaml")
         Path(path).write_text(content)
-    assert told in refused(path, checkpoints._DEMO_WEIGHTS)
+    assert told in refused(path, loading._DEMO_WEIGHTS)

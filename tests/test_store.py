@@ -14,11 +14,11 @@ import pytest
 import redis
 from conftest import free_port, store_server, wait_until
 from maskwire.cli.up import _store_program
-from maskwire_core import bulk
-from maskwire_core.bundle import GRAPHS, DecoderBundle, DecoderConfig, DecoderGraph
-from maskwire_core.embedding import Header, pack
 from maskwire_core.errors import InvalidArgument, ResourceExhausted, Unavailable
-from maskwire_core.store import Store
+from maskwire_core.models.decoder_bundle import GRAPHS, DecoderBundle, DecoderConfig, DecoderGraph
+from maskwire_core.storage import large_get
+from maskwire_core.storage.embedding import Header, pack
+from maskwire_core.storage.store import Store
 
 KEY = "a" * 64
 TENSORS = {"image_embed": np.arange(12, dtype=np.float32)}
@@ -185,13 +185,13 @@ def test_large_values_are_read_whole_and_what_is_none_is_as_redis_says(raw: redi
     for size in (0, 1, 100, 65_536, 9_000_000):
         value = np.random.default_rng(size).bytes(size)
         raw.set("value", value)
-        read = bulk.get(raw, "value")
+        read = large_get.get(raw, "value")
         assert read is not None
         assert read.tobytes() == value
-    assert bulk.get(raw, "nothing") is None
+    assert large_get.get(raw, "nothing") is None
     raw.lpush("list", 1)
     with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
-        bulk.get(raw, "list")
+        large_get.get(raw, "list")
     assert raw.get("value") == value
 
 

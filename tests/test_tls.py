@@ -19,9 +19,10 @@ from maskwire import Client, InvalidRequest, NotAuthenticated, ServerUnavailable
 from maskwire.cli.status import health
 from maskwire.cli.up import _store_program
 from maskwire.v1 import encoder_pb2, encoder_pb2_grpc
-from maskwire_core import store_cli, tokens
 from maskwire_core.errors import Unavailable
-from maskwire_core.store import Store
+from maskwire_core.storage import cli
+from maskwire_core.storage.store import Store
+from maskwire_core.tenancy import tokens
 from typer.testing import CliRunner
 from wire import picture
 
@@ -253,7 +254,7 @@ def test_the_documented_users_can_do_their_work_and_no_more(locked: Any, tmp_pat
         assert denied == []
 
         for words, told in ((["stats"], "default"), (["purge", "--all", "--yes"], "1 embeddings")):
-            shown = CliRunner().invoke(store_cli.app, [*words, "--redis-url", urls["maskwire-admin"]])
+            shown = CliRunner().invoke(cli.app, [*words, "--redis-url", urls["maskwire-admin"]])
             assert (shown.exit_code, told in shown.output) == (0, True), shown.output
         assert [entry for entry in admin.acl_log() if entry["object"] != "client|setinfo"] == []
         reader = Store(urls["maskwire-decoder"])

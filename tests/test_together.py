@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 from conftest import Stack, server
 from maskwire import Client, Result
-from maskwire.everything import EverythingArguments
+from maskwire.automatic_masks import EverythingArguments
 from maskwire_decoder.together import Together
 
 

@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from maskwire_core import tokens, tokens_cli
-from maskwire_core.callers import Caller
-from maskwire_core.limits import Bucket
-from maskwire_core.tokens import Token, TokenError, Tokens
+from maskwire_core.scheduling.token_bucket import Bucket
+from maskwire_core.tenancy import cli, tokens
+from maskwire_core.tenancy.tenant import Caller
+from maskwire_core.tenancy.tokens import Token, TokenError, Tokens
 from typer.testing import CliRunner
 
 
@@ -32,7 +32,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert Tokens(file).find(text + "x") is None
 
     def run(*more: str) -> tuple[int, str]:
-        outcome = CliRunner().invoke(tokens_cli.app, [*more, "--tokens", str(file)])
+        outcome = CliRunner().invoke(cli.app, [*more, "--tokens", str(file)])
         return outcome.exit_code, outcome.output
 
     assert entry.id in run("list")[1]

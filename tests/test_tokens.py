@@ -20,8 +20,8 @@ from guarded import PASSWORD, Guarded, bearer, guarded_servers
 from maskwire import AsyncClient, ImageNotFound, NotAllowed, NotAuthenticated, Overloaded
 from maskwire.cli.status import health
 from maskwire.v1 import decoder_pb2, decoder_pb2_grpc, encoder_pb2, encoder_pb2_grpc, types_pb2
-from maskwire_core import tokens, tokens_cli
-from maskwire_core.tokens import RIGHTS
+from maskwire_core.tenancy import cli, tokens
+from maskwire_core.tenancy.tokens import RIGHTS
 from typer.testing import CliRunner
 from websockets.sync.client import connect
 from wire import details, failing, frames, picture
@@ -204,7 +204,7 @@ def test_open_calls_end_with_their_token(guarded: Guarded, decoder: Any, encoder
         assert next(stream).WhichOneof("outcome") == "image_ready"
     started = time.monotonic()
     if how == "revoked":
-        CliRunner().invoke(tokens_cli.app, ["revoke", name, "--tokens", str(guarded.file)], catch_exceptions=False)
+        CliRunner().invoke(cli.app, ["revoke", name, "--tokens", str(guarded.file)], catch_exceptions=False)
     elif how == "narrowed":
         tokens.change(
             guarded.file,

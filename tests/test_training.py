@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from maskwire_encoder import checkpoints
+from maskwire_encoder.checkpoints import loading
 
 from training.demo import evaluate, pack, regions
 from training.demo.asker import Answer, bounds, iou
@@ -232,7 +232,7 @@ def test_the_command_trains_resumes_and_exports(data: Path, tmp_path: Path, thre
         train(arguments)  # twice as many updates: goes on
         assert State.load(tmp_path / "checkpoint.pt", CPU).updates == 4
     assert (tmp_path / "held-out.jpg").is_file()
-    checkpoints.build(source(tmp_path / "demo.safetensors"))
+    loading.build(source(tmp_path / "demo.safetensors"))
 
 
 def test_what_is_held_out_is_not_trained_on(data: Path) -> None:

@@ -8,9 +8,9 @@ import grpc
 import numpy as np
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import decoder_pb2_grpc, types_pb2
+from maskwire_decoder.masks.rle import rle
 from maskwire_decoder.predictor import CpuPredictor
-from maskwire_decoder.prompts import Prompt
-from maskwire_decoder.runs import rle
+from maskwire_decoder.prompts.parsing import Prompt
 from pycocotools import mask as coco
 
 from bench.harness import Row

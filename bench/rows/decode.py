@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 import torch
 from maskwire_decoder.predictor import CpuPredictor
-from maskwire_decoder.prompts import Prompt
+from maskwire_decoder.prompts.parsing import Prompt
 from torch import Tensor, nn
 
 from bench.harness import Row

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from maskwire_core.config import EncoderSettings
-from maskwire_encoder.backends import TorchBackend, choose
-from maskwire_encoder.canary import Canary
-from maskwire_encoder.features import NAMES, ImageFeatures
-from maskwire_encoder.preprocessing import prepare
+from maskwire_encoder.backends.accuracy_check import Canary
+from maskwire_encoder.backends.features import NAMES, ImageFeatures
+from maskwire_encoder.backends.selection import TorchBackend, choose
+from maskwire_encoder.image_input.preprocessing import prepare
 from PIL import Image
 
 from bench.harness import Row

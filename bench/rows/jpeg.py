@@ -5,8 +5,8 @@ import io
 from collections.abc import Iterator
 
 import numpy as np
-from maskwire_encoder.images import read_image
-from maskwire_encoder.preprocessing import prepare
+from maskwire_encoder.image_input.preprocessing import prepare
+from maskwire_encoder.image_input.reading import read_image
 from PIL import Image
 from reference import SAM2Transforms
 from torch import Tensor

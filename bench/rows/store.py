@@ -8,7 +8,7 @@ import numpy as np
 import redis
 from conftest import store_server
 from maskwire.cli.up import _store_program
-from maskwire_core import bulk
+from maskwire_core.storage import large_get
 from redis.connection import Connection
 
 from bench.harness import Row
@@ -44,7 +44,7 @@ def rows() -> Iterator[Iterator[Row]]:
                     name,
                     "redis-py's GET, as it installs",
                     0.25,
-                    lambda: bulk.get(fast, "value"),
+                    lambda: large_get.get(fast, "value"),
                     lambda: get(plain),
                     same,
                     40,
@@ -53,7 +53,7 @@ def rows() -> Iterator[Iterator[Row]]:
                     name,
                     "redis-py's GET with hiredis",
                     0.7,
-                    lambda: bulk.get(fast, "value"),
+                    lambda: large_get.get(fast, "value"),
                     lambda: get(fast),
                     same,
                     40,

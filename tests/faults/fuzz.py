@@ -21,11 +21,11 @@ from typing import Any
 
 import numpy as np
 from conftest import resident_bytes, running_gateway
-from maskwire_core.bundle import GRAPHS, DecoderBundle, DecoderConfig, DecoderGraph
-from maskwire_core.codecs import CODECS
-from maskwire_core.embedding import Header, pack, unpack
 from maskwire_core.errors import CorruptValue, InvalidArgument
-from maskwire_encoder.images import read_image
+from maskwire_core.models.decoder_bundle import GRAPHS, DecoderBundle, DecoderConfig, DecoderGraph
+from maskwire_core.storage.codecs import CODECS
+from maskwire_core.storage.embedding import Header, pack, unpack
+from maskwire_encoder.image_input.reading import read_image
 from PIL import Image
 from wire import picture
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import _store_program, store_server
 from maskwire import Client, ImageNotFound, ServerUnavailable
-from maskwire_core.models import PUBLISHED
+from maskwire_core.models.registry import PUBLISHED
 from wire import frames, picture
 
 from . import processes

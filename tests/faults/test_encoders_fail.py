@@ -8,7 +8,7 @@ from collections import Counter
 import grpc
 import pytest
 from conftest import wait_until
-from maskwire_core.store import Store
+from maskwire_core.storage.store import Store
 from wire import frames, picture
 
 from .results import Observation

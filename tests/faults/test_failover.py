@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import redis
 from conftest import free_port, wait_until
-from maskwire_core import store as store_module
-from maskwire_core.embedding import Header, pack
 from maskwire_core.errors import InvalidArgument, Unavailable
-from maskwire_core.store import Store
+from maskwire_core.storage import store as store_module
+from maskwire_core.storage.embedding import Header, pack
+from maskwire_core.storage.store import Store
 from redis.crc import key_slot
 
 from . import processes

@@ -15,7 +15,7 @@ from chromium import Tab
 from conftest import Stack, free_port, running_gateway, server, wait_until
 from guarded import bearer, guarded_servers
 from maskwire.v1 import decoder_pb2, decoder_pb2_grpc, encoder_pb2, encoder_pb2_grpc, types_pb2
-from maskwire_core import tokens
+from maskwire_core.tenancy import tokens
 from playwright.sync_api import expect
 from web import Web
 from wire import details, frames, picture

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from maskwire.budget import RetryBudget
+from maskwire.transport.retry_budget import RetryBudget
 
 from . import crasher, fuzz, report
 from .results import COMMITTED, load

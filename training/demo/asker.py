@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from maskwire_encoder import checkpoints
-from maskwire_encoder.preprocessing import preprocess
+from maskwire_encoder.checkpoints import loading
+from maskwire_encoder.image_input.preprocessing import preprocess
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
@@ -35,7 +35,7 @@ class Asker:
     """One model; one picture at a time."""
 
     def __init__(self, weights: Path | None = None) -> None:
-        self._sam, _ = checkpoints.build(source(weights))
+        self._sam, _ = loading.build(source(weights))
 
     @torch.inference_mode()
     def look(self, rgb: NDArray[np.uint8]) -> None:

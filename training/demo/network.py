@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from hydra.utils import instantiate
 from maskwire_core.config import EncoderSettings
-from maskwire_core.models import DEMO
-from maskwire_encoder import checkpoints
+from maskwire_core.models.registry import DEMO
+from maskwire_encoder.checkpoints import loading
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -15,9 +15,9 @@ STRIDE = 16
 """Pixels of the input, on a side, to a token of the image embedding."""
 
 
-def source(weights: Path | None = None) -> checkpoints.ModelSource:
+def source(weights: Path | None = None) -> loading.ModelSource:
     """The demo model as the encoder finds it, with the package's weights or others of the same shape."""
-    (found,) = checkpoints.find(EncoderSettings.model_validate({"model": [DEMO], "checkpoint": weights}))
+    (found,) = loading.find(EncoderSettings.model_validate({"model": [DEMO], "checkpoint": weights}))
     return found
 
 
@@ -39,7 +39,7 @@ class Network(nn.Module):
             "memory_attention.layer.cross_attention.feat_sizes": tokens,
         }
         demo = source()
-        sam = instantiate(checkpoints.configuration(replace(demo, changes={**demo.changes, **changes})))
+        sam = instantiate(loading.configuration(replace(demo, changes={**demo.changes, **changes})))
         self.size = size
         self.image_encoder = sam.image_encoder
         self.sam_prompt_encoder = sam.sam_prompt_encoder

@@ -8,8 +8,8 @@ import numpy as np
 from maskwire.exports import simplified
 from maskwire.results import Result
 from maskwire.suggest import no_such
-from maskwire_gateway.pictures import decode
-from maskwire_gateway.problems import Problem
+from maskwire_gateway.http.problems import Problem
+from maskwire_gateway.roboflow.images import decode
 from pydantic import Field, FiniteFloat
 from starlette.applications import Starlette
 from starlette.requests import Request

@@ -4,8 +4,8 @@ import asyncio
 from typing import Annotated, Any
 
 from maskwire.suggest import no_such
-from maskwire_gateway.pictures import decode
-from maskwire_gateway.problems import Problem
+from maskwire_gateway.http.problems import Problem
+from maskwire_gateway.roboflow.images import decode
 from pydantic import Field, FiniteFloat
 from starlette.applications import Starlette
 from starlette.requests import Request

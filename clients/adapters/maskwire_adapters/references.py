@@ -5,8 +5,8 @@ import contextlib
 from pathlib import Path
 
 import httpx
-from maskwire_gateway.pictures import decode
-from maskwire_gateway.problems import Problem
+from maskwire_gateway.http.problems import Problem
+from maskwire_gateway.roboflow.images import decode
 
 from maskwire_adapters.label_studio_token import LabelStudioToken
 

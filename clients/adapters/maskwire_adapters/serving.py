@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from maskwire import AsyncClient, MaskwireError
-from maskwire_gateway.bodies import Bodies
-from maskwire_gateway.problems import Problem, problem_of
+from maskwire_gateway.http.bodies import Bodies
+from maskwire_gateway.http.problems import Problem, problem_of
 from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException

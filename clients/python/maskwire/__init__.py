@@ -19,10 +19,10 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 if TYPE_CHECKING:
     __version__: str
-    from maskwire.aio import AsyncClient
-    from maskwire.blocking import Session
+    from maskwire.async_client import AsyncClient
+    from maskwire.automatic_masks import FoundMask, Update
+    from maskwire.blocking_session import Session
     from maskwire.client import Client
-    from maskwire.credentials import Tls
     from maskwire.errors import (
         DeadlineExceeded,
         ImageNotFound,
@@ -35,18 +35,18 @@ if TYPE_CHECKING:
         ServerUnavailable,
         UnknownArgument,
     )
-    from maskwire.everything import FoundMask, Update
     from maskwire.prompts import Prompt
     from maskwire.results import EmbeddedImage, Mask, Result
     from maskwire.session import AsyncSession
+    from maskwire.transport.credentials import Tls
 
 _HOMES = {
-    "AsyncClient": "aio",
+    "AsyncClient": "async_client",
     "AsyncSession": "session",
     "Client": "client",
     "DeadlineExceeded": "errors",
     "EmbeddedImage": "results",
-    "FoundMask": "everything",
+    "FoundMask": "automatic_masks",
     "ImageNotFound": "errors",
     "InvalidRequest": "errors",
     "Mask": "results",
@@ -58,10 +58,10 @@ _HOMES = {
     "Prompt": "prompts",
     "Result": "results",
     "ServerUnavailable": "errors",
-    "Session": "blocking",
-    "Tls": "credentials",
+    "Session": "blocking_session",
+    "Tls": "transport.credentials",
     "UnknownArgument": "errors",
-    "Update": "everything",
+    "Update": "automatic_masks",
 }
 
 __all__ = [

@@ -1,6 +1,6 @@
 """The blocking client: `AsyncClient` run on a background event loop."""
 
-# Written by scripts/blocking.py from aio.py; change that, and run the script again.
+# Written by scripts/generate_blocking.py from async_client.py; change that, and run the script again.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
@@ -8,18 +8,18 @@ from typing import Any, Literal, Self, overload
 
 from numpy.typing import NDArray
 
-from maskwire.aio import AnImage, AsyncClient, Prompts
 from maskwire.arguments import checked
+from maskwire.async_client import AnImage, AsyncClient, Prompts
+from maskwire.automatic_masks import FoundMask, Update
 from maskwire.background import each, run
-from maskwire.blocking import Session
-from maskwire.credentials import Tls
+from maskwire.blocking_session import Session
 from maskwire.errors import MaskwireError
-from maskwire.everything import FoundMask, Update
 from maskwire.pictures import Channels, Stretch
 from maskwire.prompts import FORMATS, Box, Format, Labels, Points, Prompt
 from maskwire.results import EmbeddedImage, Result
 from maskwire.session import AsyncSession
 from maskwire.sources import ImageLike
+from maskwire.transport.credentials import Tls
 from maskwire.v1 import decoder_pb2, encoder_pb2, types_pb2
 
 

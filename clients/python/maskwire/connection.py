@@ -14,15 +14,15 @@ from typing import Any, Self, TypeVar
 import grpc
 from PIL import Image
 
-from maskwire import tracing
-from maskwire.calls import retrying, upload
-from maskwire.channels import DEFAULT_DECODER, DEFAULT_ENCODER, Channels
-from maskwire.credentials import Credentials, authorization
 from maskwire.downloads import fetch, is_url
 from maskwire.errors import ImageNotFound, InvalidRequest, MaskwireError
-from maskwire.memory import Memory
+from maskwire.image_cache import Memory
 from maskwire.results import EmbeddedImage
 from maskwire.sources import DEFAULT_READING, STRETCHES, ImageLike, Reading, Source
+from maskwire.transport import tracing
+from maskwire.transport.calls import retrying, upload
+from maskwire.transport.channels import DEFAULT_DECODER, DEFAULT_ENCODER, Channels
+from maskwire.transport.credentials import Credentials, authorization
 from maskwire.v1 import decoder_pb2, decoder_pb2_grpc, encoder_pb2, encoder_pb2_grpc
 
 T = TypeVar("T")

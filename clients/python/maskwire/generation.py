@@ -6,13 +6,13 @@ from typing import Any
 
 import grpc
 
-from maskwire.calls import retrying
+from maskwire.automatic_masks import Collection, EverythingArguments, Update, request_of
 from maskwire.connection import Connection
 from maskwire.errors import DeadlineExceeded, ImageNotFound, OutputMissing, ServerUnavailable, from_rpc
-from maskwire.everything import Collection, EverythingArguments, Update, request_of
 from maskwire.prompts import wait_ms
 from maskwire.results import EmbeddedImage
 from maskwire.sources import DEFAULT_READING, ImageLike, Reading, Source
+from maskwire.transport.calls import retrying
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import decoder_pb2_grpc
 

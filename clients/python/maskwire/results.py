@@ -18,8 +18,8 @@ from pycocotools import mask as coco
 from maskwire import exports, overlay
 from maskwire.arguments import checked
 from maskwire.errors import OutputMissing
-from maskwire.kept import Kept
 from maskwire.outlines import exact_polygons
+from maskwire.pickling import Kept
 from maskwire.pictures import Stretch
 from maskwire.prompts import Format
 from maskwire.sources import ImageLike, Source, applied

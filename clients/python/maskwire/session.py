@@ -16,7 +16,7 @@ from maskwire.prompts import Format, Prompt, wait_ms
 from maskwire.replay import Replay
 from maskwire.results import EmbeddedImage, Result
 from maskwire.sources import DEFAULT_READING, ImageLike, Reading
-from maskwire.streams import Stream
+from maskwire.transport.stream import Stream
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import types_pb2
 

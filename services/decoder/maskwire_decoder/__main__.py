@@ -5,12 +5,12 @@ import sys
 
 from maskwire.v1 import decoder_pb2_grpc
 from maskwire_core.config import DecoderSettings, from_command_line
-from maskwire_core.guard import guarding
-from maskwire_core.logs import configure_logging
-from maskwire_core.observing import Observer
-from maskwire_core.rpc import serve
-from maskwire_core.store import open_store
-from maskwire_core.tracing import configure_tracing, flush
+from maskwire_core.rpc.authorization import guarding
+from maskwire_core.rpc.server import serve
+from maskwire_core.storage.store import open_store
+from maskwire_core.telemetry.interceptor import Observer
+from maskwire_core.telemetry.logs import configure_logging
+from maskwire_core.telemetry.tracing import configure_tracing, flush
 
 from maskwire_decoder.batched import is_available
 from maskwire_decoder.images import Images

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from maskwire_core.bundle import DecoderBundle
+from maskwire_core.models.decoder_bundle import DecoderBundle
 from numpy.typing import NDArray
 from onnxruntime import InferenceSession, OrtValue, SessionOptions
 
 from maskwire_decoder.predictor import Prepared, image_graph
-from maskwire_decoder.prompts import Prompt
-from maskwire_decoder.question import Prediction, Question
+from maskwire_decoder.prompts.encoding import Prediction, Question
+from maskwire_decoder.prompts.parsing import Prompt
 from maskwire_decoder.together import Together
 
 _ON_IMAGE = ("tokens", "fine_1", "fine_0")

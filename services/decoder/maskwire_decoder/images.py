@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from maskwire_core.config import DecoderSettings
-from maskwire_core.embedding import Header
 from maskwire_core.errors import ServiceError, Unavailable, embedding_expired, image_not_found
-from maskwire_core.flights import Flights
-from maskwire_core.metrics import Reading
-from maskwire_core.store import Store
+from maskwire_core.scheduling.single_flight import Flights
+from maskwire_core.storage.embedding import Header
+from maskwire_core.storage.store import Store
+from maskwire_core.telemetry.metrics import Reading
 from numpy.typing import NDArray
 from onnxruntime import OrtValue
 

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
-from maskwire_core.bundle import DecoderBundle, DecoderConfig
+from maskwire_core.models.decoder_bundle import DecoderBundle, DecoderConfig
 from numpy.typing import NDArray
 from onnxruntime import InferenceSession, OrtValue, SessionOptions
 
-from maskwire_decoder.prompts import Prompt
-from maskwire_decoder.question import Prediction, Question
+from maskwire_decoder.prompts.encoding import Prediction, Question
+from maskwire_decoder.prompts.parsing import Prompt
 
 _MOST_FOLDED = 10  # points above which projecting image tokens costs less than folding them into the prompt's
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import xxhash
 from maskwire_core.config import DecoderSettings
-from maskwire_core.embedding import Header
 from maskwire_core.errors import InvalidArgument
-from maskwire_core.store import Store
+from maskwire_core.storage.embedding import Header
+from maskwire_core.storage.store import Store
 from numpy.typing import NDArray
 
-from maskwire_decoder.masks import clamp
-from maskwire_decoder.prompts import Prompt
+from maskwire_decoder.masks.rendering import clamp
+from maskwire_decoder.prompts.parsing import Prompt
 
 log = logging.getLogger(__name__)
 

@@ -7,18 +7,20 @@ from dataclasses import replace
 
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import types_pb2
-from maskwire_core import callers, logs, names, tracing
+from maskwire_core import names
 from maskwire_core.config import DecoderSettings
 from maskwire_core.errors import InvalidArgument, ResourceExhausted
-from maskwire_core.metrics import IMAGES, STAGES, Reading
-from maskwire_core.models import canonical
-from maskwire_core.rpc import MAX_MESSAGE_BYTES
-from maskwire_core.store import Store
+from maskwire_core.models.registry import canonical
+from maskwire_core.rpc.server import MAX_MESSAGE_BYTES
+from maskwire_core.storage.store import Store
+from maskwire_core.telemetry import logs, tracing
+from maskwire_core.telemetry.metrics import IMAGES, STAGES, Reading
+from maskwire_core.tenancy import tenant
 
-from maskwire_decoder import masks
 from maskwire_decoder.images import Image, Images
-from maskwire_decoder.prompts import LOGITS_DTYPES, Limits, Output, Prompt, read_output, read_prompts
-from maskwire_decoder.question import CANDIDATES, Prediction
+from maskwire_decoder.masks import rendering
+from maskwire_decoder.prompts.encoding import CANDIDATES, Prediction
+from maskwire_decoder.prompts.parsing import LOGITS_DTYPES, Limits, Output, Prompt, read_output, read_prompts
 from maskwire_decoder.refinement import Refinement
 from maskwire_decoder.turns import Turns
 
@@ -79,7 +81,7 @@ class Segmenter:
         if wanted.wait_ms > MAX_WAIT_MS:
             raise InvalidArgument("BAD_WAIT", f"wait_ms is {wanted.wait_ms}; at most {MAX_WAIT_MS}", field="wait_ms")
         started = time.perf_counter()
-        namespace, image_id = callers.current().reading(wanted.namespace), names.image_id(wanted.image_id)
+        namespace, image_id = tenant.current().reading(wanted.namespace), names.image_id(wanted.image_id)
         content_key = names.content_key(wanted.content_key)
         logs.bind(namespace, image_id)
         with tracing.span("fetch"):
@@ -121,7 +123,7 @@ class Segmenter:
             prompts = await asyncio.to_thread(self.read, request.prompts, image)
         else:
             prompts = self.read(request.prompts, image)
-        callers.current().charge(requests=len(prompts) - 1)  # the call itself is one
+        tenant.current().charge(requests=len(prompts) - 1)  # the call itself is one
         check_size(len(prompts), output, image)
         saving = isinstance(request, pb.SegmentRequest) and request.save_logits
         loaded: list[bool] = []
@@ -181,7 +183,7 @@ def render(
 ) -> tuple[types_pb2.PromptResult, float]:
     """As `predict`, from logits to masks."""
     started = time.perf_counter()
-    result = masks.render(prompt, prediction, output, image.header.width, image.header.height)
+    result = rendering.render(prompt, prediction, output, image.header.width, image.header.height)
     took_s = time.perf_counter() - started
     _MASK.observe(took_s)
     return result, took_s * 1e3

@@ -6,18 +6,18 @@ from collections.abc import AsyncIterator
 
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import decoder_pb2_grpc
-from maskwire_core import tracing
 from maskwire_core.config import DecoderSettings
 from maskwire_core.errors import Unavailable
-from maskwire_core.metrics import Reading
-from maskwire_core.rpc import Context, answering, streaming
-from maskwire_core.store import Store
-from maskwire_core.tokens import Right
+from maskwire_core.rpc.server import Context, answering, streaming
+from maskwire_core.storage.store import Store
+from maskwire_core.telemetry import tracing
+from maskwire_core.telemetry.metrics import Reading
+from maskwire_core.tenancy.tokens import Right
 
-from maskwire_decoder.everything import Generator
+from maskwire_decoder.automatic_masks.generator import Generator
 from maskwire_decoder.images import Images
 from maskwire_decoder.segmenter import Segmenter, stages
-from maskwire_decoder.session import Session
+from maskwire_decoder.sessions.session import Session
 
 NAME = pb.DESCRIPTOR.services_by_name["DecoderService"].full_name
 RIGHTS: dict[str, Right | None] = {"Segment": "segment", "SegmentStream": "segment", "GenerateMasks": "segment"}

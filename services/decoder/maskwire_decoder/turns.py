@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar, cast
 
 from maskwire_core.errors import ResourceExhausted
-from maskwire_core.metrics import STAGES
-from maskwire_core.priority import give_way
+from maskwire_core.runtime.thread_priority import give_way
+from maskwire_core.telemetry.metrics import STAGES
 
 P = ParamSpec("P")
 T = TypeVar("T")

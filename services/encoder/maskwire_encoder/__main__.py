@@ -8,18 +8,18 @@ import torch
 from maskwire.v1 import encoder_pb2_grpc
 from maskwire_core.config import EncoderSettings, from_command_line
 from maskwire_core.errors import ServiceError
-from maskwire_core.guard import guarding
-from maskwire_core.logs import configure_logging
-from maskwire_core.models import ModelError
-from maskwire_core.observing import Observer
-from maskwire_core.rpc import repeating, serve
-from maskwire_core.store import open_store
-from maskwire_core.tracing import configure_tracing, flush
+from maskwire_core.models.registry import ModelError
+from maskwire_core.rpc.authorization import guarding
+from maskwire_core.rpc.server import repeating, serve
+from maskwire_core.storage.store import open_store
+from maskwire_core.telemetry.interceptor import Observer
+from maskwire_core.telemetry.logs import configure_logging
+from maskwire_core.telemetry.tracing import configure_tracing, flush
 
-from maskwire_encoder.checkpoints import ModelSource, find
+from maskwire_encoder.backends.model import Model
+from maskwire_encoder.checkpoints.loading import ModelSource, find
 from maskwire_encoder.encoder import ImageEncoder
-from maskwire_encoder.model import Model
-from maskwire_encoder.readings import readings
+from maskwire_encoder.gauges import readings
 from maskwire_encoder.service import NAME, RIGHTS, EncoderService
 
 _PUBLISH_PERIOD_S = 2

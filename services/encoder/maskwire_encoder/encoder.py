@@ -13,10 +13,8 @@ from maskwire.pictures.formats import EMPTY
 from maskwire.suggest import no_such
 from maskwire.v1 import encoder_pb2 as pb
 from maskwire.v1 import types_pb2
-from maskwire_core import callers, listing, logs, names, tracing
-from maskwire_core.codecs import NotFinite
+from maskwire_core import names
 from maskwire_core.config import EncoderSettings
-from maskwire_core.embedding import Header, pack
 from maskwire_core.errors import (
     InvalidArgument,
     NotFound,
@@ -25,14 +23,19 @@ from maskwire_core.errors import (
     image_not_found,
     not_finite,
 )
-from maskwire_core.flights import Flights
-from maskwire_core.metrics import IMAGES, STAGES
-from maskwire_core.models import canonical
-from maskwire_core.store import Store, content_key
-from maskwire_core.usage import Usage
+from maskwire_core.models.registry import canonical
+from maskwire_core.scheduling.single_flight import Flights
+from maskwire_core.storage import listing
+from maskwire_core.storage.codecs import NotFinite
+from maskwire_core.storage.embedding import Header, pack
+from maskwire_core.storage.quotas import Usage
+from maskwire_core.storage.store import Store, content_key
+from maskwire_core.telemetry import logs, tracing
+from maskwire_core.telemetry.metrics import IMAGES, STAGES
+from maskwire_core.tenancy import tenant
 
-from maskwire_encoder.claims import found_or_claimed
-from maskwire_encoder.model import Model
+from maskwire_encoder.backends.model import Model
+from maskwire_encoder.encode_lease import found_or_claimed
 from maskwire_encoder.pipeline import File, Pipeline
 from maskwire_encoder.waiting import Demand
 
@@ -140,7 +143,7 @@ class ImageEncoder:
             )
         if not header.size_bytes:
             raise InvalidArgument("EMPTY_IMAGE", EMPTY, field="image")
-        token = callers.current().token
+        token = tenant.current().token
         most_bytes = min(self.settings.max_image_bytes, token.max_image_bytes or self.settings.max_image_bytes)
         if header.size_bytes > most_bytes:
             raise ResourceExhausted(
@@ -159,7 +162,7 @@ class ImageEncoder:
             self.settings.store_codec,
         )
         image_id = names.image_id(header.image_id) if header.image_id else names.issue_image_id()
-        namespace = callers.current().writing(header.namespace)
+        namespace = tenant.current().writing(header.namespace)
         logs.bind(namespace, image_id)
         if header.priority not in pb.Priority.values():
             raise InvalidArgument("BAD_PRIORITY", f"{header.priority} is no Priority", field="header.priority")
@@ -197,7 +200,7 @@ class ImageEncoder:
             self._join(upload)
             flight = await self._flights.join(upload.flight)
             if flight is None:
-                callers.current().charge(encodes=1, received_bytes=upload.size_bytes)
+                tenant.current().charge(encodes=1, received_bytes=upload.size_bytes)
                 return None
             header, size, _ = flight
         return await self._finish(upload, header, size, True, pb.EncodeTimings())

@@ -11,17 +11,17 @@ import numpy as np
 from maskwire.pictures import Stretch
 from maskwire_core.config import EncoderSettings
 from maskwire_core.errors import ServiceError, Unavailable
-from maskwire_core.metrics import BATCH_SIZE
-from maskwire_core.models import ModelError
-from maskwire_core.priority import give_way
+from maskwire_core.models.registry import ModelError
+from maskwire_core.runtime.thread_priority import give_way
+from maskwire_core.telemetry.metrics import BATCH_SIZE
 from numpy.typing import NDArray
 from torch import Tensor
 
-from maskwire_encoder import device
+from maskwire_encoder.backends import device
+from maskwire_encoder.backends.device import DeviceLost, Tensors
+from maskwire_encoder.backends.model import Model
 from maskwire_encoder.batcher import Batcher
-from maskwire_encoder.device import DeviceLost, Tensors
-from maskwire_encoder.images import read_image
-from maskwire_encoder.model import Model
+from maskwire_encoder.image_input.reading import read_image
 from maskwire_encoder.waiting import Demand
 
 T = TypeVar("T")

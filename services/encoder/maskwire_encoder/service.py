@@ -5,10 +5,11 @@ from collections.abc import AsyncIterator
 
 from maskwire.v1 import encoder_pb2 as pb
 from maskwire.v1 import encoder_pb2_grpc
-from maskwire_core import callers, names
+from maskwire_core import names
 from maskwire_core.errors import InvalidArgument
-from maskwire_core.rpc import CONTENT_NEEDED, Context, answering, streaming
-from maskwire_core.tokens import Right
+from maskwire_core.rpc.server import CONTENT_NEEDED, Context, answering, streaming
+from maskwire_core.tenancy import tenant
+from maskwire_core.tenancy.tokens import Right
 
 from maskwire_encoder.encoder import ImageEncoder
 from maskwire_encoder.uploads import Uploads
@@ -62,18 +63,18 @@ class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
 
     @answering
     async def GetImage(self, request: pb.GetImageRequest, context: Context) -> pb.GetImageResponse:
-        namespace, image_id = callers.current().reading(request.namespace), names.image_id(request.image_id)
+        namespace, image_id = tenant.current().reading(request.namespace), names.image_id(request.image_id)
         return pb.GetImageResponse(image=await self._encoder.get(namespace, image_id))
 
     @answering
     async def ListImages(self, request: pb.ListImagesRequest, context: Context) -> pb.ListImagesResponse:
-        namespace, prefix = callers.current().reading(request.namespace), names.prefix(request.prefix)
+        namespace, prefix = tenant.current().reading(request.namespace), names.prefix(request.prefix)
         images, token = await self._encoder.list_images(namespace, prefix, request.page_size, request.page_token)
         return pb.ListImagesResponse(images=images, next_page_token=token)
 
     @answering
     async def DeleteImage(self, request: pb.DeleteImageRequest, context: Context) -> pb.DeleteImageResponse:
-        namespace, image_id = callers.current().reading(request.namespace), names.image_id(request.image_id)
+        namespace, image_id = tenant.current().reading(request.namespace), names.image_id(request.image_id)
         return pb.DeleteImageResponse(deleted=await self._encoder.delete(namespace, image_id, request.delete_embedding))
 
     @answering

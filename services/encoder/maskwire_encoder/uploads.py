@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from maskwire.v1 import encoder_pb2 as pb
-from maskwire_core import callers
 from maskwire_core.errors import InvalidArgument, ResourceExhausted
-from maskwire_core.rpc import Context, status_of
+from maskwire_core.rpc.server import Context, status_of
+from maskwire_core.tenancy import tenant
 
 from maskwire_encoder.encoder import ImageEncoder, Upload
 
@@ -56,7 +56,7 @@ class Uploads:
                 name = request.request_id
                 try:
                     if request.WhichOneof("frame") == "header":
-                        callers.current().charge(requests=1)
+                        tenant.current().charge(requests=1)
                         if name in self._open:
                             raise InvalidArgument(
                                 "REQUEST_ID_IN_USE", f"upload {name!r} is still in flight", field="request_id"

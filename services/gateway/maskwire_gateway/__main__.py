@@ -8,9 +8,9 @@ from pathlib import Path
 
 import uvicorn
 from maskwire_core.config import GatewaySettings, from_command_line
-from maskwire_core.logs import configure_logging
-from maskwire_core.memory import settle
-from maskwire_core.tracing import configure_tracing, flush
+from maskwire_core.runtime.process_memory import settle
+from maskwire_core.telemetry.logs import configure_logging
+from maskwire_core.telemetry.tracing import configure_tracing, flush
 
 from maskwire_gateway.app import application
 

@@ -17,19 +17,19 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 from starlette.websockets import WebSocket
 
-from maskwire_gateway import api_page
-from maskwire_gateway.bodies import Bodies
-from maskwire_gateway.description import describe
-from maskwire_gateway.fetching import Fetcher
-from maskwire_gateway.front import SOCKET_PATH, Front, bearer
-from maskwire_gateway.native import Native
-from maskwire_gateway.pictures import Pictures
-from maskwire_gateway.problems import Problem, problem_of
-from maskwire_gateway.roboflow import Roboflow
-from maskwire_gateway.routing import Call, Resource, no_such_path
-from maskwire_gateway.services import Services
-from maskwire_gateway.sockets import PROTOCOL, Relay
-from maskwire_gateway.telemetry import Telemetry
+from maskwire_gateway.http.bodies import Bodies
+from maskwire_gateway.http.fetching import Fetcher
+from maskwire_gateway.http.middleware import SOCKET_PATH, Front, bearer
+from maskwire_gateway.http.problems import Problem, problem_of
+from maskwire_gateway.http.routing import Call, Resource, no_such_path
+from maskwire_gateway.metrics import Telemetry
+from maskwire_gateway.rest import api_page
+from maskwire_gateway.rest.openapi import describe
+from maskwire_gateway.rest.rest_v1 import Native
+from maskwire_gateway.roboflow.images import Pictures
+from maskwire_gateway.roboflow.routes import Roboflow
+from maskwire_gateway.upstream import Services
+from maskwire_gateway.websocket.stream import PROTOCOL, Relay
 
 _EXPOSED = ("X-Request-ID", "X-Processing-Time", "X-Maskwire-Model", "Retry-After")
 

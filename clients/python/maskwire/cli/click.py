@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
-from maskwire.blocking import Session
+from maskwire.blocking_session import Session
 from maskwire.cli import inputs
 from maskwire.client import Client
 from maskwire.errors import InvalidRequest, OutputMissing

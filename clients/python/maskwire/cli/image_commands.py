@@ -207,7 +207,7 @@ def everything(
 
       maskwire everything photo.jpg -o masks.png --pred-iou-thresh 0.7
     """
-    from maskwire.cli.everything import run
+    from maskwire.cli.automatic_masks import run
 
     thresholds = {
         "pred_iou_thresh": pred_iou_thresh,

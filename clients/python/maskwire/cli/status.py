@@ -9,8 +9,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from rich.console import Console
 from rich.table import Table
 
-from maskwire.channels import DEFAULT_DECODER, DEFAULT_ENCODER, Channels
-from maskwire.credentials import Credentials
+from maskwire.transport.channels import DEFAULT_DECODER, DEFAULT_ENCODER, Channels
+from maskwire.transport.credentials import Credentials
 from maskwire.v1 import encoder_pb2, encoder_pb2_grpc
 
 _TIMEOUT_S = 3

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from maskwire.cli import leash
+from maskwire.cli import parent_death
 from maskwire.errors import MaskwireError
 
 _POLL_S = 0.1
@@ -140,4 +140,4 @@ def _reason(code: int) -> str:
 
 def leashed(command: Sequence[str]) -> list[str]:
     """The command, ending when this process does."""
-    return [sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), *command]
+    return [sys.executable, "-I", "-S", parent_death.__file__, str(os.getpid()), *command]

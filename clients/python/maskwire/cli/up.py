@@ -209,7 +209,7 @@ def _encoder_devices(device: str) -> list[str]:
     """The devices that `--device` means. Which CUDA devices there are, a process of its own finds out with torch."""
     if device != "all":
         return [name.strip() for name in device.split(",")]
-    code = "from maskwire_encoder.device import cuda_devices; print(*cuda_devices())"
+    code = "from maskwire_encoder.backends.device import cuda_devices; print(*cuda_devices())"
     found = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True).stdout.split()
     if not found:
         raise MaskwireError("--device all: torch sees no CUDA device; use --device cpu", "NO_DEVICE", "--device")
@@ -254,7 +254,9 @@ def _check_models(names: Sequence[str], *, is_own: bool, has_weights: bool) -> N
     Raises:
         MaskwireError: There is no such model.
     """
-    models = importlib.import_module("maskwire_core.models")  # the servers' package, which the client does without
+    models = importlib.import_module(
+        "maskwire_core.models.registry"
+    )  # the servers' package, which the client does without
     folder = Path(os.environ.get("MASKWIRE_MODELS") or "~/.cache/maskwire/models").expanduser()
     for name in (part.strip() for text in names for part in text.split(",")):
         known = [models.DEMO, *models.PUBLISHED, *(path.stem for path in folder.glob("*.json"))]

@@ -1,0 +1,165 @@
+"""The blocking session: `AsyncSession` run on the background event loop."""
+
+# Written by scripts/generate_blocking.py from session.py; change that, and run the script again.
+
+import weakref
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Self, TypeVar
+
+from maskwire.arguments import checked
+from maskwire.background import run, run_later
+from maskwire.pictures import Channels, Stretch
+from maskwire.results import EmbeddedImage, Result
+from maskwire.session import AsyncSession
+from maskwire.sources import ImageLike
+from maskwire.v1 import decoder_pb2 as pb
+
+T = TypeVar("T")
+
+
+@checked
+class Session:
+    """Clicks on one image after another, with objects, undo and previews. Made by `Client.session`.
+
+    Each method sends a request and returns its answer. An answer is None where there is no mask: the object has no
+    prompts, or a later request superseded a preview. A wrong request raises InvalidRequest and changes nothing;
+    otherwise methods raise what `Client.segment` raises.
+
+    The session opens at its first use; `with`, or `close`, ends it, and so does closing the client. Safe to use from
+    several threads: a preview that waits in one returns None when another sends a later request.
+    """
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+        # What is forgotten ends without a word.
+        weakref.finalize(self, run_later, session.close).atexit = False
+
+    def __repr__(self) -> str:
+        return repr(self._session).replace("AsyncSession", "Session")
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the session."""
+        run(self._session.close())
+
+    @property
+    def object_id(self) -> str:
+        """Name of the object that clicks, boxes and undo are for; set it to go on with another."""
+        return self._session.object_id
+
+    @object_id.setter
+    def object_id(self, object_id: str) -> None:
+        self._session.object_id = object_id
+
+    def open(self) -> None:
+        """Returns when the image is ready for clicks. Other methods open the session themselves.
+
+        Raises:
+            MaskwireError: What `Client.segment` raises: there is no such image, nobody answers, and so on.
+        """
+        return run(self._session.open())
+
+    @property
+    def image(self) -> pb.SegmentedImage:
+        """The image's name, size and model; empty until the session is open."""
+        return self._session.image
+
+    def set_image(
+        self,
+        image: ImageLike | EmbeddedImage | None = None,
+        *,
+        image_id: str | None = None,
+        model: str = "",
+        wait_s: float = 0,
+        channels: Channels = "rgb",
+        stretch: Stretch = "auto",
+    ) -> pb.SegmentedImage:
+        """Goes on with another image; all objects are forgotten.
+
+        Args:
+            image: A name, what `embed` returned, or a picture; as in `Client.segment`.
+            image_id: Name of a stored image; together with a picture, the name to embed it under.
+            model: Name of the model that must have embedded the image; empty for any.
+            wait_s: How long to wait for an image that somebody else is embedding, in seconds, at most 60.
+            channels: Order of an array's colours: "rgb", or "bgr" for what OpenCV's imread returns.
+            stretch: How a picture's samples are mapped to 8 bits: "auto", "none", "range" or "percentile".
+
+        Returns:
+            The image's name, size and model, when it is ready for clicks.
+
+        Raises:
+            MaskwireError: What `Client.segment` raises; the session then stays with the image that it had.
+        """
+        return run(
+            self._session.set_image(
+                image, image_id=image_id, model=model, wait_s=wait_s, channels=channels, stretch=stretch
+            )
+        )
+
+    def new_object(self, object_id: str | None = None) -> str:
+        """Begins an object; what follows is for it. Returns its name: the given one, or object-1, object-2, ..."""
+        return self._session.new_object(object_id)
+
+    @property
+    def objects(self) -> list[str]:
+        """Names of the objects whose changes were answered. Set `object_id` to go on with one."""
+        return self._session.objects
+
+    def click(self, x: float, y: float, *, positive: bool = True, refine: bool | None = None) -> Result:
+        """Adds a click inside of the object, or outside of it; x and y in pixels of the image."""
+        return _answer(lambda: self._session.click(x, y, positive=positive, refine=refine))
+
+    def remove_point(self, index: int, *, refine: bool | None = None) -> Result | None:
+        """Takes a click away: its index in the order in which they were made, from 0."""
+        return _answer(lambda: self._session.remove_point(index, refine=refine))
+
+    def box(self, x_min: float, y_min: float, x_max: float, y_max: float, *, refine: bool | None = None) -> Result:
+        """Sets the object's box in pixels of the image, or replaces it."""
+        return _answer(lambda: self._session.box(x_min, y_min, x_max, y_max, refine=refine))
+
+    def clear(self) -> None:
+        """Removes the object's clicks, box and mask. Can be undone."""
+        return _answer(lambda: self._session.clear())
+
+    def undo(self) -> Result | None:
+        """Takes the last change of the object back: prompts and mask are what they were before."""
+        return _answer(lambda: self._session.undo())
+
+    def redo(self) -> Result | None:
+        """Makes the change that was taken back last again."""
+        return _answer(lambda: self._session.redo())
+
+    def remove_object(self, object_id: str | None = None) -> None:
+        """Forgets an object, by default the current one, and its history."""
+        return _answer(lambda: self._session.remove_object(object_id))
+
+    def hover(self, x: float, y: float, *, positive: bool = True) -> Result | None:
+        """The mask that a click would give; changes nothing. None if a later request has superseded it."""
+        return _answer(lambda: self._session.hover(x, y, positive=positive))
+
+    def hover_box(self, x_min: float, y_min: float, x_max: float, y_max: float) -> Result | None:
+        """The mask that a box would give, likewise."""
+        return _answer(lambda: self._session.hover_box(x_min, y_min, x_max, y_max))
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """Prompts decoded for this session since its stream was opened, and previews superseded."""
+        return self._session.counters
+
+
+def _answer(send: Callable[[], Awaitable[T]]) -> T:
+    """Sends a request on the background loop, and waits for its answer."""
+
+    async def ask() -> T:
+        return await send()
+
+    return run(ask())

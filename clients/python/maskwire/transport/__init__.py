@@ -1,0 +1,1 @@
+"""gRPC channels, retries, streams and credentials."""

@@ -1,0 +1,259 @@
+"""Writes clients/python/maskwire/client.py and blocking_session.py: the blocking client, derived from the asyncio one.
+
+With --check, only compares. Signatures and documentation are those of AsyncClient and AsyncSession.
+"""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent.parent / "clients" / "python" / "maskwire"
+_NOTE = "# Written by scripts/generate_blocking.py from {}; change that, and run the script again.\n"
+_OWN = {"__init__", "__aenter__", "__aexit__", "__repr__", "close", "acting_as", "masks"}
+"""Members that the templates below have their own version of, or that a blocking client does not have."""
+
+_CLIENT = '''"""The blocking client: `AsyncClient` run on a background event loop."""
+
+{note}
+{imports}
+from collections.abc import Callable, Iterator
+from maskwire.async_client import AnImage, AsyncClient, Prompts
+from maskwire.background import each, run
+from maskwire.blocking_session import Session
+from maskwire.prompts import FORMATS
+
+
+@checked
+class Client:
+    """{doc}
+
+    Safe to use from several threads. Results fetch a form of mask that was not requested when it is first looked at.
+    """
+
+{init}
+        async def connect() -> AsyncClient:
+            return AsyncClient({arguments})
+
+        self._client = run(connect())
+        self._client._fetch = self._fetch
+
+    @property
+    def namespace(self) -> str:
+        """Tenant, as given."""
+        return self._client.namespace
+
+    def __repr__(self) -> str:
+        return repr(self._client).replace("AsyncClient", "Client")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends sessions and closes the connections. Later calls raise MaskwireError (CLOSED)."""
+        run(self._client.close())
+
+{methods}
+
+    def _fetch(self, request: decoder_pb2.SegmentRequest, index: int) -> Callable[[Format], Sequence[types_pb2.Mask]]:
+        """Asks one prompt of a request again, for another form of its masks."""
+
+        def fetch(form: Format) -> Sequence[types_pb2.Mask]:
+            again = decoder_pb2.SegmentRequest()
+            again.CopyFrom(request)
+            again.load_logits = False
+            del again.prompts[:]
+            again.prompts.append(request.prompts[index])
+            again.output.ClearField("formats")
+            again.output.formats.append(FORMATS[form])
+            return run(self._client._connection.call_decoder(again)).results[0].masks
+
+        return fetch
+'''
+
+_SESSION = '''"""The blocking session: `AsyncSession` run on the background event loop."""
+
+{note}
+import weakref
+{imports}
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+from maskwire.background import run, run_later
+from maskwire.session import AsyncSession
+
+T = TypeVar("T")
+
+
+@checked
+class Session:
+    """Clicks on one image after another, with objects, undo and previews. Made by `Client.session`.
+
+    Each method sends a request and returns its answer. An answer is None where there is no mask: the object has no
+    prompts, or a later request superseded a preview. A wrong request raises InvalidRequest and changes nothing;
+    otherwise methods raise what `Client.segment` raises.
+
+    The session opens at its first use; `with`, or `close`, ends it, and so does closing the client. Safe to use from
+    several threads: a preview that waits in one returns None when another sends a later request.
+    """
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+        # What is forgotten ends without a word.
+        weakref.finalize(self, run_later, session.close).atexit = False
+
+    def __repr__(self) -> str:
+        return repr(self._session).replace("AsyncSession", "Session")
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the session."""
+        run(self._session.close())
+
+    @property
+    def object_id(self) -> str:
+        """Name of the object that clicks, boxes and undo are for; set it to go on with another."""
+        return self._session.object_id
+
+    @object_id.setter
+    def object_id(self, object_id: str) -> None:
+        self._session.object_id = object_id
+
+{methods}
+
+
+def _answer(send: Callable[[], Awaitable[T]]) -> T:
+    """Sends a request on the background loop, and waits for its answer."""
+
+    async def ask() -> T:
+        return await send()
+
+    return run(ask())
+'''
+
+
+def _blocking(text: str) -> str:
+    """Words and types of the asyncio client as the blocking one has them."""
+    for old, new in (("AsyncIterator", "Iterator"), ("AsyncClient", "Client"), ("AsyncSession", "Session")):
+        text = text.replace(old, new)
+    text = re.sub(r'"?asyncio\.Future\[(.+)\]"?', r"\1", text)
+    return text.replace("`async with`", "`with`").replace("`async for`", "`for`")
+
+
+def _passing(function: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
+    """Its arguments, as another function passes them on."""
+    positional = [each.arg for each in function.args.args if each.arg != "self"]
+    return ", ".join([*positional, *(f"{each.arg}={each.arg}" for each in function.args.kwonlyargs)])
+
+
+def _head(function: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
+    returns = f" -> {_blocking(ast.unparse(function.returns).strip(chr(39)))}" if function.returns else ""
+    return f"def {function.name}({ast.unparse(function.args)}){returns}:"
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"    {line}" if line else line for line in text.splitlines())
+
+
+def _method(function: ast.FunctionDef | ast.AsyncFunctionDef, target: str) -> str:
+    decorators = [ast.unparse(each) for each in function.decorator_list]
+    head = "".join(f"@{each}\n" for each in decorators) + _head(function)
+    if "overload" in decorators:
+        return _indented(f"{head} ...")
+    returned = ast.unparse(function.returns) if function.returns else ""
+    call = f"{target}.{function.name}({_passing(function)})"
+    if "property" in decorators:
+        body = f"return {target}.{function.name}"
+    elif returned.startswith("AsyncIterator"):
+        body = f"return each({call})"
+    elif isinstance(function, ast.AsyncFunctionDef):
+        body = f"return run({call})"
+    elif "asyncio.Future" in returned:
+        body = f"return _answer(lambda: {call})"
+    elif returned == "AsyncSession":
+        body = f"async def make() -> AsyncSession:\n    return {call}\n\nreturn Session(run(make()))"
+    else:
+        body = f"return {call}"
+    doc = _blocking(ast.get_docstring(function, clean=True) or "")
+    doc += "\n" if "\n" in doc else ""
+    return _indented(f"{head}\n{_indented(f'{chr(34) * 3}{doc}{chr(34) * 3}' + chr(10) + body)}")
+
+
+def _class(module: str, name: str) -> tuple[list[str], ast.ClassDef]:
+    """A module's imports, and one of its classes."""
+    tree = ast.parse((PACKAGE / f"{module}.py").read_text())
+    own = [each for each in tree.body if isinstance(each, ast.ClassDef) and each.name == name]
+    return [
+        ast.unparse(each)
+        for each in tree.body
+        if isinstance(each, ast.Import | ast.ImportFrom | ast.Assign) and not ast.unparse(each).startswith("_")
+    ], own[0]
+
+
+def _public(node: ast.ClassDef) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    members = [each for each in node.body if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)]
+    return [each for each in members if each.name not in _OWN and not each.name.startswith("_")]
+
+
+def client() -> str:
+    imports, node = _class("async_client", "AsyncClient")
+    members = [each for each in node.body if isinstance(each, ast.FunctionDef)]
+    (init,) = (each for each in members if each.name == "__init__")
+    return _CLIENT.format(
+        note=_NOTE.format("async_client.py"),
+        imports="\n".join(each for each in imports if " = " not in each),
+        doc=_indented(_blocking(ast.get_docstring(node) or "")).strip(),
+        init=_indented(_head(init)),
+        arguments=_passing(init),
+        methods="\n\n".join(_method(each, "self._client") for each in _public(node)),
+    )
+
+
+def session() -> str:
+    imports, node = _class("session", "AsyncSession")
+    return _SESSION.format(
+        note=_NOTE.format("session.py"),
+        imports="\n".join(imports),
+        methods="\n\n".join(_method(each, "self._session") for each in _public(node)),
+    )
+
+
+def formatted(text: str) -> str:
+    """The text with its imports in order and without those that are not used."""
+    ruff = [sys.executable, "-m", "ruff"]
+    name = str(PACKAGE / "client.py")
+    commands = (
+        [*ruff, "check", "--quiet", "--select", "F401,I", "--fix", "--stdin-filename", name, "-"],
+        [*ruff, "format", "--quiet", "--stdin-filename", name, "-"],
+        [*ruff, "check", "--quiet", "--select", "F401,I", "--fix", "--stdin-filename", name, "-"],
+    )
+    for command in commands:
+        text = subprocess.run(command, input=text, capture_output=True, text=True, check=True).stdout
+    return text
+
+
+def main() -> None:
+    checking = "--check" in sys.argv[1:]
+    for name, text in (("client.py", client()), ("blocking_session.py", session())):
+        path, fresh = PACKAGE / name, formatted(text)
+        if not checking:
+            path.write_text(fresh)
+        elif path.read_text() != fresh:
+            sys.exit(f"error: {path.name} is not what scripts/generate_blocking.py makes of the asyncio client; run it")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""Getting published checkpoints: resumable, checked, atomic."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+
+from maskwire_core.models.registry import ModelError, PublishedModel, verify
+
+_TIMEOUT_S = 30
+_ATTEMPTS = 4
+
+
+class _Interrupted(Exception):
+    """A try that may go better the next time."""
+
+
+def pull(
+    model: PublishedModel,
+    folder: Path,
+    *,
+    url: str | None = None,
+    progress: Callable[[int, int | None], None] = lambda done, total: None,
+    pause_s: float = 0.5,
+) -> Path:
+    """Downloads a checkpoint into a folder, unless it is there and right.
+
+    An interrupted download goes on where it ended, within this call and in the next. The file appears under its name
+    only when size and SHA-256 are right.
+
+    Args:
+        model: What to get.
+        folder: Where it goes, as NAME.pt.
+        url: A mirror's address of the file; the publisher's if None.
+        progress: Told the bytes that are there and the bytes in all.
+        pause_s: First pause between tries.
+
+    Returns:
+        The file.
+
+    Raises:
+        ModelError: It cannot be had, or what came is not it.
+    """
+    target, partial = folder / f"{model.name}.pt", folder / f"{model.name}.pt.part"
+    if target.exists():
+        verify(target, model)
+        return target
+    folder.mkdir(parents=True, exist_ok=True)
+    address = url or model.url
+    try:
+        for attempt in Retrying(
+            retry=retry_if_exception_type(_Interrupted),
+            stop=stop_after_attempt(_ATTEMPTS),
+            wait=wait_exponential_jitter(multiplier=pause_s, max=10),
+            reraise=True,
+        ):
+            with attempt:
+                _fetch(address, partial, model, progress)
+    except (_Interrupted, httpx.HTTPError, httpx.InvalidURL) as error:
+        raise ModelError(
+            f"cannot get {address}: {error}. What has arrived is kept, and the same command goes on from there. "
+            f"Without a network, put the file at {target}, or name a mirror's address of it with --url"
+        ) from error
+    try:
+        verify(partial, model)
+    except ModelError as error:
+        partial.unlink()
+        raise ModelError(f"what {address} sent is not {model.name}: {error}") from error
+    partial.replace(target)
+    return target
+
+
+def _fetch(address: str, partial: Path, model: PublishedModel, progress: Callable[[int, int | None], None]) -> None:
+    done = partial.stat().st_size if partial.exists() else 0
+    if model.size_bytes is not None and done >= model.size_bytes:
+        return
+    headers = {"Range": f"bytes={done}-", "Accept-Encoding": "identity"} if done else {"Accept-Encoding": "identity"}
+    try:
+        with httpx.stream("GET", address, headers=headers, timeout=_TIMEOUT_S, follow_redirects=True) as response:
+            if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+                return  # all of it is there already; the digest tells
+            if response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
+                raise _Interrupted(f"the server answered {response.status_code}")
+            response.raise_for_status()
+            resumed = response.status_code == httpx.codes.PARTIAL_CONTENT
+            done = done if resumed else 0
+            length = int(response.headers.get("Content-Length", 0))
+            total = model.size_bytes or (done + length if length else None)
+            with partial.open("ab" if resumed else "wb") as file:
+                for block in response.iter_raw():  # as it comes, so that nothing is lost when it breaks off
+                    file.write(block)
+                    done += len(block)
+                    progress(done, total)
+    except httpx.TransportError as error:
+        raise _Interrupted(str(error) or type(error).__name__) from error

@@ -1,0 +1,1 @@
+"""The gRPC server: authorization, TLS, health and error details."""

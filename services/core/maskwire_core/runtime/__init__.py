@@ -1,0 +1,1 @@
+"""Memory and thread priorities of a long-running process."""

@@ -1,0 +1,1 @@
+"""Fair scheduling, rate limiting and single flight."""

@@ -1,0 +1,206 @@
+"""Ways to a store: one server, the primary that sentinels name, or a cluster."""
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+import redis
+from numpy.typing import NDArray
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.cluster import ClusterNode, RedisCluster
+from redis.exceptions import RedisClusterException
+from redis.retry import Retry
+from redis.sentinel import Sentinel
+
+from maskwire_core.errors import InvalidArgument, ResourceExhausted, Unavailable
+from maskwire_core.storage import large_get
+
+log = logging.getLogger(__name__)
+
+_SOCKET_READ_BYTES = 1 << 20  # an 8 MiB value in few reads; redis-py's default of 64 KiB takes several times as long
+_PORT, _SENTINEL_PORT = 6379, 26379
+_PROBE_AFTER_S = 0.25
+
+
+class Connections:
+    """Connections to one store, made when they are needed. Safe to use from many threads.
+
+    Args:
+        url: redis://, rediss:// (TLS) or unix:// address of a server; redis+sentinel://HOST:PORT,.../SERVICE/DB, whose
+            sentinels know the primary; redis+cluster://HOST:PORT,... with some of a cluster's nodes. The latter two
+            also with rediss.
+        timeout_s: Longest silence within one command.
+
+    Raises:
+        InvalidArgument: The address is not one.
+
+    Attributes:
+        address: Where the store is, without its password.
+    """
+
+    def __init__(self, url: str, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._lock = threading.Lock()
+        self._client: redis.Redis | None = None
+        self._silent = False  # the last command was not answered in time
+        self._probe_at = 0.0  # when one may try again
+        try:
+            self.address, self._open = _way(url, timeout_s)
+        except ValueError as error:
+            # What could not be read may be a part of the password.
+            why = "percent-encode special characters in its password" if "@" in url else str(error)
+            raise InvalidArgument("BAD_URL", f"not a store's address: {why}", field="redis_url") from error
+
+    @property
+    def client(self) -> redis.Redis:
+        """What commands are given to: a `Redis`, or a `RedisCluster`, which has the same commands."""
+        with self._lock:
+            if self._client is None:
+                self._client = self._open()  # a cluster's is made from what its nodes tell
+            return self._client
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+
+    def get(self, name: str) -> NDArray[np.uint8] | None:
+        """A large value, straight from the socket; see `large_get.get`."""
+        client = self.client
+        if not isinstance(client, RedisCluster):
+            return large_get.get(client, name)
+        try:
+            node = client.get_redis_connection(client.get_node_from_key(name))
+            return large_get.get(node, name)
+        except redis.TimeoutError:
+            raise
+        except redis.RedisError:  # the key has moved, or its node is gone: redis-py finds out where to
+            value = cast(bytes | None, client.get(name))
+            return None if value is None else np.frombuffer(value, np.uint8)
+
+    def primaries(self) -> list[str]:
+        """The nodes that hold keys, in the order of their slots; a store that is no cluster is one, named ""."""
+        client = self.client
+        if not isinstance(client, RedisCluster):
+            return [""]
+        slots = client.nodes_manager.slots_cache
+        return list(dict.fromkeys(str(slots[slot][0].name) for slot in sorted(slots)))
+
+    def scan(self, node: str, cursor: int, pattern: str, count: int) -> tuple[int, list[bytes]]:
+        """One SCAN step on a node: the next cursor, and keys."""
+        client = self.client
+        if not isinstance(client, RedisCluster):
+            return cast(tuple[int, list[bytes]], client.scan(cursor, match=pattern, count=count))
+        target = client.get_node(node_name=node)
+        cursors, keys = client.scan(cursor, match=pattern, count=count, target_nodes=target)
+        return int(cursors[node]), keys
+
+    @contextlib.contextmanager
+    def asking(self) -> Iterator[None]:
+        """Turns what redis-py raises in its body into the errors that callers are told.
+
+        A server that did not answer in time is then tried by one caller at a time, so that the others, and the threads
+        that they would hold, need not wait as long.
+
+        Raises:
+            Unavailable: STORE_UNAVAILABLE when the store cannot be reached, is loading, fails over or is read-only;
+                STORE_REFUSES when it refuses.
+            ResourceExhausted: STORE_FULL when it has no memory left for a write.
+        """
+        self._admit()
+        try:
+            yield
+        except redis.OutOfMemoryError as error:
+            self._silent = False
+            raise ResourceExhausted(
+                "STORE_FULL", "the store has no memory left; try again later", retry_after_s=5
+            ) from error
+        except redis.TimeoutError as error:
+            self._silent, self._probe_at = not isinstance(self._client, RedisCluster), time.monotonic() + _PROBE_AFTER_S
+            raise _unavailable(error) from error
+        except redis.ReadOnlyError as error:
+            # Another is the primary now. Where the address is a name that follows it, new connections get there.
+            self.client.connection_pool.disconnect()
+            raise _unavailable(error) from error
+        except (redis.ConnectionError, RedisClusterException, *_FAILING_OVER) as error:
+            self._silent = False  # it is away, and says so at once
+            raise _unavailable(error) from error
+        except redis.RedisError as error:  # no permission, disk full, ...
+            self._silent = False
+            log.error("the store refuses: %s", error)
+            raise Unavailable(
+                "STORE_REFUSES", "the store refuses a command; its log tells why", retry_after_s=5
+            ) from error
+        else:
+            self._silent = False
+
+    def _admit(self) -> None:
+        if not self._silent:
+            return
+        with self._lock:
+            now = time.monotonic()
+            if self._silent and now < self._probe_at:
+                raise Unavailable("STORE_UNAVAILABLE", "the store does not answer; try again", retry_after_s=0.5)
+            self._probe_at = now + self._timeout_s
+
+
+_FAILING_OVER = (
+    redis.exceptions.ClusterDownError,
+    redis.exceptions.ClusterError,
+    redis.exceptions.MasterDownError,
+    redis.exceptions.TryAgainError,
+)
+
+
+def _unavailable(error: Exception) -> Unavailable:
+    log.warning("the store does not answer: %s", error)
+    return Unavailable("STORE_UNAVAILABLE", "the store does not answer; try again", retry_after_s=0.5)
+
+
+def _way(url: str, timeout_s: float) -> tuple[str, Callable[[], redis.Redis]]:
+    """The address without its password, and what connects to it."""
+    timeouts = {"socket_timeout": timeout_s, "socket_connect_timeout": min(timeout_s, 1)}
+    # Broken connections are retried; a store that does not answer in time is not asked twice.
+    retry = Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.2), 2, supported_errors=(redis.ConnectionError,))
+    options: dict[str, Any] = {
+        **timeouts,
+        "socket_read_size": _SOCKET_READ_BYTES,
+        "retry": retry,
+        "health_check_interval": 30,
+    }
+    protocol, _, kind = url.partition("://")[0].partition("+")
+    if not kind:
+        client = redis.Redis.from_url(url, **options)
+        where = client.connection_pool.connection_kwargs
+        return where.get("path") or f"{where.get('host')}:{where.get('port')}", lambda: client
+    if protocol not in ("redis", "rediss") or kind not in ("sentinel", "cluster"):
+        raise ValueError(f"{protocol}+{kind}:// is not known; there are redis+sentinel:// and redis+cluster://")
+    parts = urlsplit(url)
+    login, _, hosts = parts.netloc.rpartition("@")
+    servers = [_host(text, _SENTINEL_PORT if kind == "sentinel" else _PORT) for text in hosts.split(",")]
+    user, _, password = login.partition(":")
+    options |= {"username": unquote(user) or None, "password": unquote(password) or None}
+    words = [word for word in parts.path.split("/") if word]
+    if kind == "cluster":
+        if words:
+            raise ValueError("a cluster has no numbered databases; end the address after the last port")
+        nodes = [ClusterNode(*server) for server in servers]  # type: ignore[no-untyped-call]
+        options |= {"ssl": True} if protocol == "rediss" else {}
+        return hosts, lambda: cast(redis.Redis, RedisCluster(startup_nodes=nodes, **options))
+    if not 1 <= len(words) <= 2:
+        raise ValueError("name the service that the sentinels watch: redis+sentinel://HOST:26379/mymaster")
+    options |= {"db": int(words[1]) if len(words) == 2 else 0, "ssl": protocol == "rediss"}
+    sentinels = Sentinel(servers, sentinel_kwargs=timeouts)  # type: ignore[no-untyped-call]
+    client = sentinels.master_for(words[0], **options)  # type: ignore[no-untyped-call]
+    return f"{words[0]} by {hosts}", lambda: cast(redis.Redis, client)
+
+
+def _host(text: str, default_port: int) -> tuple[str, int]:
+    parts = urlsplit(f"//{text}")
+    if not parts.hostname:
+        raise ValueError(f"{text!r} has no host")
+    return parts.hostname, parts.port or default_port

@@ -1,0 +1,162 @@
+"""An image embedding and its form in the store.
+
+offset  size   content
+0       8      b"MASKWIRE"
+8       4      format version, little-endian
+12      4      length of the header in bytes
+16      8      xxh3_64 of the header
+24      n      header: JSON, UTF-8 (`Header`)
+then           zeros up to a multiple of 64, then the tensors' bytes, each at its offset
+"""
+
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from maskwire_core.errors import CorruptValue
+from maskwire_core.storage.codecs import CODECS, encode
+
+VERSION = 2
+LAYOUT = "tokens/1"
+"""Image tokens as rows; high-resolution features as tokens x patch pixels x channels, patch pixels in the order of
+stacked 2x2 transposed convolutions."""
+MAX_HEADER_BYTES = 8192
+
+_PREFIX = struct.Struct("<8sIIQ")
+_MAGIC = b"MASKWIRE"
+_ALIGNMENT = 64
+
+
+@dataclass(frozen=True)
+class Header:
+    """What is known of an embedding without reading its tensors.
+
+    Attributes:
+        namespace: Tenant that it was stored for.
+        content_key: Digest of image bytes, model, exported decoder, preprocessing and codec.
+        model: Name of the model.
+        fingerprint: Digest of the model's weights and configuration.
+        decoder: SHA-256 of the exported decoder that reads it.
+        height: Height of the image in pixels, after EXIF orientation.
+        width: Width likewise.
+        codec: How tensor values are stored, a key of `codecs.CODECS`.
+        created_at: Seconds since 1970.
+        stretch: How the picture's samples were mapped to 8 bits: none, range or percentile.
+        layout: Order of the tensors' axes.
+        tensors: Name to {"shape": [...], "parts": {part of the codec: [dtype, offset in the payload, bytes]}}.
+        payload_bytes: Size of all tensors.
+        checksum: xxh3_128 of the payload, in hex.
+    """
+
+    namespace: str
+    content_key: str
+    model: str
+    fingerprint: str
+    decoder: str
+    height: int
+    width: int
+    codec: str
+    created_at: float
+    stretch: str = "none"
+    layout: str = LAYOUT
+    tensors: dict[str, Any] = field(default_factory=dict)
+    payload_bytes: int = 0
+    checksum: str = ""
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """A header and its tensors by name, fp16 where they are stored so and fp32 otherwise, in `LAYOUT`."""
+
+    header: Header
+    tensors: Mapping[str, NDArray[np.floating[Any]]]
+
+
+def pack(header: Header, tensors: Mapping[str, NDArray[np.float32]]) -> bytes:
+    """Writes an embedding.
+
+    Args:
+        header: Its last four attributes are filled in here.
+        tensors: fp32 values, channels last.
+
+    Raises:
+        NotFinite: Values are NaN or infinite, or too large for the header's codec.
+    """
+    described: dict[str, Any] = {}
+    chunks: list[bytes] = []
+    offset = 0
+    for name, tensor in tensors.items():
+        parts = {}
+        for part, array in encode(header.codec, name, tensor).items():
+            parts[part] = [array.dtype.str, offset, array.nbytes]
+            padding = -array.nbytes % _ALIGNMENT
+            chunks += [np.ascontiguousarray(array).tobytes(), bytes(padding)]
+            offset += array.nbytes + padding
+        described[name] = {"shape": list(tensor.shape), "parts": parts}
+    payload = b"".join(chunks)
+    filled = asdict(header) | {
+        "tensors": described,
+        "payload_bytes": len(payload),
+        "checksum": xxhash.xxh3_128_hexdigest(payload),
+    }
+    text = json.dumps(filled).encode()
+    prefix = _PREFIX.pack(_MAGIC, VERSION, len(text), xxhash.xxh3_64_intdigest(text))
+    padding = -(len(prefix) + len(text)) % _ALIGNMENT
+    return b"".join((prefix, text, bytes(padding), payload))
+
+
+def read_header(value: bytes | memoryview) -> tuple[Header, int]:
+    """Reads the header from the first bytes of a stored value.
+
+    Returns:
+        The header and where the payload begins.
+
+    Raises:
+        CorruptValue: It is not an embedding of this version, or is damaged.
+    """
+    try:
+        magic, version, length, checksum = _PREFIX.unpack_from(value)
+        if magic != _MAGIC or version != VERSION:
+            raise CorruptValue(f"not an embedding of version {VERSION}")
+        end = _PREFIX.size + length
+        text = bytes(value[_PREFIX.size : end])
+        if len(text) != length or xxhash.xxh3_64_intdigest(text) != checksum:
+            raise CorruptValue("the header of an embedding is damaged")
+        header = Header(**json.loads(text))
+        if header.codec not in CODECS or header.layout != LAYOUT:
+            raise CorruptValue(f"unknown codec {header.codec!r} or layout {header.layout!r}")
+    except (struct.error, TypeError, ValueError) as error:
+        raise CorruptValue(f"the header of an embedding cannot be read: {error}") from error
+    return header, end + -end % _ALIGNMENT
+
+
+def unpack(value: bytes | memoryview) -> Embedding:
+    """Reads a stored value, checking the header and the checksum of the tensors.
+
+    Raises:
+        CorruptValue: It is not an embedding of this version, is truncated, or is damaged.
+    """
+    header, start = read_header(value)
+    payload = memoryview(value)[start:]
+    if len(payload) != header.payload_bytes:
+        raise CorruptValue(f"an embedding has {len(payload)} bytes of tensors instead of {header.payload_bytes}")
+    if xxhash.xxh3_128_hexdigest(payload) != header.checksum:
+        raise CorruptValue("the tensors of an embedding are damaged")
+    codec = CODECS[header.codec]
+    try:
+        tensors = {}
+        for name, described in header.tensors.items():
+            parts = {
+                part: np.frombuffer(payload[offset : offset + nbytes], dtype)
+                for part, (dtype, offset, nbytes) in described["parts"].items()
+            }
+            tensors[name] = codec.decode(name, parts, tuple(described["shape"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptValue(f"the tensors of an embedding do not fit: {error}") from error
+    return Embedding(header, tensors)

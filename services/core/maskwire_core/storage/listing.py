@@ -1,0 +1,102 @@
+"""Pages of a namespace's images."""
+
+import base64
+import binascii
+import hashlib
+from dataclasses import dataclass
+
+from maskwire_core.errors import InvalidArgument
+from maskwire_core.storage.embedding import Header
+from maskwire_core.storage.store import Store
+
+MAX_PAGE_SIZE = 1000
+_PAGE_SIZE = 100
+_MAX_STEPS = 20
+"""SCAN steps of one call, so that a call stays short however few names of a large store match."""
+
+
+@dataclass(frozen=True)
+class Named:
+    """A stored image.
+
+    Attributes:
+        image_id: Its name.
+        header: Its embedding's.
+        nbytes: Size of the embedding.
+        ttl_ms: Milliseconds until name or embedding expire.
+    """
+
+    image_id: str
+    header: Header
+    nbytes: int
+    ttl_ms: int
+
+
+@dataclass(frozen=True)
+class _Position:
+    """Where the next page begins: on the node of this number, unless another has taken its place, at this cursor."""
+
+    node: int = 0
+    cursor: int = 0
+    mark: str = ""
+
+    @property
+    def token(self) -> str:
+        return base64.urlsafe_b64encode(f"{self.node}.{self.cursor}.{self.mark}".encode()).decode()
+
+    @classmethod
+    def read(cls, token: str) -> "_Position":
+        if not token:
+            return cls()
+        try:
+            node, cursor, mark = base64.urlsafe_b64decode(token.encode()).decode("ascii").split(".")
+            position = cls(int(node), int(cursor), mark)
+        except (ValueError, binascii.Error) as error:
+            raise _bad_token() from error
+        if not (0 <= position.node < 1 << 14 and 0 <= position.cursor < 1 << 64):
+            raise _bad_token()
+        return position
+
+
+def page(store: Store, namespace: str, prefix: str, size: int, token: str) -> tuple[list[Named], str]:
+    """A page of the images of a namespace. Blocks.
+
+    Args:
+        store: Where they are.
+        namespace: Tenant.
+        prefix: Beginning of the names.
+        size: About how many to return; 0 for the default.
+        token: What the page before returned; empty for the first page.
+
+    Returns:
+        The images, and the token of the next page, which is empty after the last one.
+
+    Raises:
+        InvalidArgument: Size or token are out of range.
+    """
+    if size > MAX_PAGE_SIZE:
+        raise InvalidArgument("BAD_PAGE_SIZE", f"page_size is {size}; at most {MAX_PAGE_SIZE}", field="page_size")
+    position = _Position.read(token)
+    nodes = store.nodes()
+    images: dict[str, Named] = {}
+    for _ in range(_MAX_STEPS):
+        if position.node >= len(nodes):
+            return list(images.values()), ""
+        node = nodes[position.node]
+        mark = hashlib.sha256(node.encode()).hexdigest()[:8]
+        cursor = position.cursor if position.mark == mark else 0  # a cursor means something to its own node alone
+        names, cursor = store.scan_aliases(namespace, prefix, node, cursor)
+        fresh = [name for name in dict.fromkeys(names) if name not in images]
+        for name, found in zip(fresh, store.find_aliases(namespace, fresh) if fresh else (), strict=True):
+            if found is not None:
+                images[name] = Named(name, *found)
+        position = _Position(position.node, cursor, mark) if cursor else _Position(position.node + 1)
+        if len(images) >= (size or _PAGE_SIZE):
+            break
+    return list(images.values()), position.token if position.node < len(nodes) else ""
+
+
+def _bad_token() -> InvalidArgument:
+    return InvalidArgument(
+        "BAD_PAGE_TOKEN", "page_token is not one that a page returned; leave it out to begin", field="page_token"
+    )

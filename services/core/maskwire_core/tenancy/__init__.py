@@ -1,0 +1,1 @@
+"""Bearer tokens and the tenant that a call belongs to."""

@@ -1,0 +1,1 @@
+"""Automatic mask generation: a grid of clicks, filtered to distinct masks."""

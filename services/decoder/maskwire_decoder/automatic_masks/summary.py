@@ -1,0 +1,117 @@
+"""What the filters of everything mode removed, counted and in words."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from maskwire.v1 import decoder_pb2 as pb
+
+from maskwire_decoder.automatic_masks.params import Rules
+
+Filter = Literal["low_predicted_iou", "low_stability", "at_crop_edge"]
+
+_FEW = 5  # with fewer masks than this, the summary says what would keep more
+_SUGGESTED_PERCENTILE = 90
+_WORDS = {
+    "low_predicted_iou": "had a predicted IoU not above {threshold:g} (pred_iou_thresh; highest {highest:.2f})",
+    "low_stability": "had a stability score below {threshold:g} (stability_score_thresh; highest {highest:.2f})",
+    "at_crop_edge": "ended at the edge of a crop",
+}
+
+
+@dataclass(frozen=True)
+class Removed:
+    """A mask that a filter removed, with its score where the filter is a threshold of one."""
+
+    by: Filter
+    score: float = 0
+
+
+@dataclass
+class Tally:
+    """Masks that were removed one by one, before duplicates were looked for.
+
+    Attributes:
+        candidates: Masks that the model gave.
+        removed: Scores of the removed masks, by filter.
+    """
+
+    candidates: int = 0
+    removed: dict[Filter, list[float]] = field(
+        default_factory=lambda: {"low_predicted_iou": [], "low_stability": [], "at_crop_edge": []}
+    )
+
+    def add(self, candidates: int, removed: list[Removed]) -> None:
+        """Counts the masks of a click, and those of them that were removed."""
+        self.candidates += candidates
+        for each in removed:
+            self.removed[each.by].append(each.score)
+
+    def summary(self, rules: Rules, clicks: int, kept: int) -> pb.GenerationSummary:
+        """Counts, thresholds and words for people.
+
+        Args:
+            rules: By which masks were removed.
+            clicks: How many were made.
+            kept: Masks that stay.
+        """
+        counts = {name: len(scores) for name, scores in self.removed.items()}
+        duplicates = self.candidates - sum(counts.values()) - kept
+        return pb.GenerationSummary(
+            candidates=self.candidates,
+            low_predicted_iou=counts["low_predicted_iou"],
+            low_stability=counts["low_stability"],
+            at_crop_edge=counts["at_crop_edge"],
+            duplicates=duplicates,
+            kept=kept,
+            pred_iou_thresh=rules.pred_iou_thresh,
+            stability_score_thresh=rules.stability_score_thresh,
+            stability_score_offset=rules.stability_score_offset,
+            box_nms_thresh=rules.box_nms_thresh,
+            crop_nms_thresh=rules.crop_nms_thresh,
+            explanation=self._explanation(rules, clicks, kept, duplicates),
+        )
+
+    def _explanation(self, rules: Rules, clicks: int, kept: int, duplicates: int) -> str:
+        reasons = [*self._reasons(rules)]
+        if duplicates:
+            reasons.append(f"{duplicates} covered the same place as a better one (box_nms_thresh)")
+        text = f"{_count(clicks, 'click')} gave {_count(self.candidates, 'mask')}, of which {kept} stay"
+        text += f": {', '.join(reasons)}." if reasons else "."
+        if kept >= _FEW:
+            return text
+        lower = [
+            f"{name} to {value:g}"
+            for name, value in (
+                ("pred_iou_thresh", _lower(self.removed["low_predicted_iou"])),
+                ("stability_score_thresh", _lower(self.removed["low_stability"])),
+            )
+            if value is not None
+        ]
+        if lower:
+            return f"{text} To keep more, lower {' and '.join(lower)}, or click more densely (points_per_side)."
+        return f"{text} To find more, click more densely (points_per_side)."
+
+    def _reasons(self, rules: Rules) -> Iterator[str]:
+        thresholds = {
+            "low_predicted_iou": rules.pred_iou_thresh,
+            "low_stability": rules.stability_score_thresh,
+            "at_crop_edge": 0,
+        }
+        for name, scores in self.removed.items():
+            if scores:
+                highest = max(scores)
+                yield f"{len(scores)} {_WORDS[name].format(threshold=thresholds[name], highest=highest)}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _lower(scores: list[float]) -> float | None:
+    """A threshold that a tenth of the masks would have passed that did not, or None where no threshold is at fault."""
+    if not scores:
+        return None
+    return max(0.0, math.floor(float(np.percentile(scores, _SUGGESTED_PERCENTILE)) * 100) / 100)

@@ -1,0 +1,1 @@
+"""Masks: run-length encoding and the other forms that callers ask for."""

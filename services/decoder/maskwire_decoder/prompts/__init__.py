@@ -1,0 +1,1 @@
+"""Prompts: parsing requests and encoding them for the model."""

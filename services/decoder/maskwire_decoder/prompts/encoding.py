@@ -1,0 +1,127 @@
+"""A prompt as a mask decoder's graphs take it, and what they answer."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from maskwire_core.errors import not_finite
+from maskwire_core.models.decoder_bundle import BEST, DecoderConfig
+from maskwire_core.storage.codecs import is_finite
+from numpy.typing import NDArray
+
+from maskwire_decoder.prompts.parsing import Prompt
+
+CANDIDATES = BEST - 1
+
+# Labels of the prompt encoder beside 0 and 1 (sam2.modeling.sam.prompt_encoder).
+_PADDING, _BOX_MIN, _BOX_MAX = -1, 2, 3
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The masks of one prompt that were asked for, in the model's order.
+
+    Attributes:
+        logits: CxSxS fp32, not clamped.
+        iou: C fp32, the model's predictions.
+        object_score: Logit of "there is an object".
+    """
+
+    logits: NDArray[np.float32]
+    iou: NDArray[np.float32]
+    object_score: float
+
+    def checked(self, model: str) -> "Prediction":
+        """The same, if it consists of numbers.
+
+        Args:
+            model: Whose it is.
+
+        Raises:
+            Internal: MODEL_OUTPUT_NOT_FINITE.
+        """
+        if not is_finite(self.logits):
+            raise not_finite(model, "logits of a mask are NaN or infinite")
+        if not (is_finite(self.iou) and math.isfinite(self.object_score)):
+            raise not_finite(model, "scores are NaN or infinite")
+        return self
+
+    @property
+    def best(self) -> NDArray[np.float32]:
+        """SxS logits of the mask with the highest predicted IoU."""
+        best: NDArray[np.float32] = self.logits[int(self.iou.argmax())]
+        return best
+
+
+@dataclass(frozen=True)
+class Question:
+    """One prompt on an image.
+
+    Attributes:
+        points: Px2 fp32 in pixels of the model's input: a box's corners, points, a padding point.
+        labels: P int64.
+        mask: SxS fp32 logits, or none.
+        wanted: Which masks the graphs shall compute (see `BEST`).
+    """
+
+    points: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    mask: NDArray[np.float32] | None
+    wanted: tuple[int, ...]
+    _config: DecoderConfig
+    _multimask: bool
+
+    @classmethod
+    def of(
+        cls, config: DecoderConfig, prompt: Prompt, width: int, height: int, multimask: bool, every: bool
+    ) -> "Question":
+        """As `SAM2ImagePredictor.predict` asks.
+
+        Args:
+            config: Of the model.
+            prompt: In pixels of the image.
+            width: Of the image, in pixels.
+            height: Likewise.
+            multimask: The three candidates; otherwise the single mask, or the best of three where that is unstable.
+            every: All of these instead of the one with the highest predicted IoU.
+        """
+        if multimask:
+            wanted = [*range(1, BEST)] if every else [BEST]
+        else:
+            wanted = [0, BEST] if config.dynamic_multimask else [0]
+        points, labels = _tokens(prompt, width, height, config.image_size)
+        return cls(points, labels, prompt.mask, tuple(wanted), config, multimask)
+
+    def answer(
+        self, logits: NDArray[np.float32], iou: NDArray[np.float32], object_score: NDArray[np.float32]
+    ) -> Prediction:
+        """From what the graphs gave: logits of the wanted masks, the IoU of all, and a single score."""
+        scores = np.array([iou[1:].max() if index == BEST else iou[index] for index in self.wanted], np.float32)
+        if not self._multimask:
+            stable = len(self.wanted) == 1 or self._stability(logits[0]) >= self._config.stability_threshold
+            keep = slice(0, 1) if stable else slice(1, 2)
+            logits, scores = logits[keep], scores[keep]
+        return Prediction(logits, scores, float(object_score))
+
+    def _stability(self, logits: NDArray[np.float32]) -> float:
+        """IoU of the masks at slightly raised and lowered thresholds (MaskDecoder._get_stability_scores)."""
+        inner = np.float32(np.count_nonzero(logits > self._config.stability_delta))
+        outer = np.float32(np.count_nonzero(logits > -self._config.stability_delta))
+        return float(inner / outer) if outer else 1.0
+
+
+def _tokens(prompt: Prompt, width: int, height: int, image_size: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Points and labels as the prompt encoder takes them: a box's corners, then points, then a padding point."""
+    points, labels = prompt.points, prompt.labels
+    if prompt.box is not None:
+        points = np.concatenate([prompt.box.reshape(2, 2), points])
+        labels = np.concatenate([np.array([_BOX_MIN, _BOX_MAX]), labels])
+    elif not len(labels):
+        if prompt.mask is not None:
+            return points, labels  # as SAM2ImagePredictor: a mask alone has no points, not even padding
+        points, labels = np.zeros((1, 2), np.float32), np.array([_PADDING])
+    scaled = points / np.array([width, height], np.float32) * np.float32(image_size)
+    return (
+        np.concatenate([scaled, np.zeros((1, 2), np.float32)]),
+        np.concatenate([labels, np.array([_PADDING])]).astype(np.int64),
+    )

@@ -1,0 +1,1 @@
+"""SegmentStream: interactive sessions."""

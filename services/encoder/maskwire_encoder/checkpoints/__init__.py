@@ -1,0 +1,1 @@
+"""Reading SAM 2 checkpoints and building their models."""

@@ -1,0 +1,218 @@
+"""Finding a SAM 2 model's configuration and weights, building it, and telling it from all others."""
+
+import hashlib
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from maskwire.suggest import no_such
+from maskwire_core.config import EncoderSettings
+from maskwire_core.models.decoder_bundle import MaskDefaults
+from maskwire_core.models.registry import DEMO, PUBLISHED, ModelError, added, all_added, canonical, check_file, verify
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from maskwire_encoder.checkpoints import model_config, state_dicts
+
+log = logging.getLogger(__name__)
+
+DEMO_NOTE = "demonstration model: small, trained briefly, rough masks; use a published SAM 2 checkpoint for real work"
+
+_DEMO_CONFIG = "configs/sam2.1/sam2.1_hiera_t.yaml"
+_DEMO_CHANGES: dict[str, Any] = {
+    "image_size": 512,
+    "image_encoder.trunk.embed_dim": 48,
+    "image_encoder.trunk.stages": [1, 2, 3, 1],
+    "image_encoder.trunk.global_att_blocks": [5],
+    "image_encoder.neck.backbone_channel_list": [384, 192, 96, 48],
+    "memory_attention.layer.self_attention.feat_sizes": [32, 32],
+    "memory_attention.layer.cross_attention.feat_sizes": [32, 32],
+}
+# Its predicted IoUs and stability scores are low: with sam2's thresholds, everything mode would keep next to nothing.
+_DEMO_EVERYTHING = MaskDefaults(pred_iou_thresh=0.35, stability_score_thresh=0.4)
+# What build_sam2 sets by default (apply_postprocessing=True).
+_POSTPROCESSING: dict[str, Any] = {
+    "sam_mask_decoder_extra_args.dynamic_multimask_via_stability": True,
+    "sam_mask_decoder_extra_args.dynamic_multimask_stability_delta": 0.05,
+    "sam_mask_decoder_extra_args.dynamic_multimask_stability_thresh": 0.98,
+}
+_DEMO_WEIGHTS = Path(str(resources.files("maskwire_encoder") / "weights" / "demo.safetensors"))
+_MOST_NAMED = 5  # broken tensors in a message
+# The parts that see a single image; the others follow objects through videos.
+_IMAGE_PARTS = ("image_encoder.", "sam_prompt_encoder.", "sam_mask_decoder.", "no_mem_embed")
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model comes from.
+
+    Attributes:
+        name: Name under which it is served.
+        config: A YAML file, or the name of a configuration in the sam2 package.
+        checkpoint: A .pt or .safetensors file.
+        note: What users should know about it.
+        changes: What is set differently from the configuration, by dotted path in its model section.
+        everything: Parameters of everything mode that requests leave unsaid.
+    """
+
+    name: str
+    config: str
+    checkpoint: Path
+    note: str = ""
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    everything: MaskDefaults = field(default_factory=MaskDefaults)
+
+
+def find(settings: EncoderSettings) -> list[ModelSource]:
+    """The models that the settings name, the default one first.
+
+    Raises:
+        ModelError: A name is unknown, a file is not there, or its digest is wrong.
+    """
+    if settings.config is not None and settings.checkpoint is None:
+        raise ModelError("--config needs --checkpoint, the weights that belong to it")
+    if settings.checkpoint is not None and len(settings.model) > 1:
+        raise ModelError("--checkpoint belongs to a single --model; make others known with 'maskwire models add'")
+    return [_find(name, settings) for name in dict.fromkeys(map(canonical, settings.model))]
+
+
+def _find(name: str, settings: EncoderSettings) -> ModelSource:
+    folder, checkpoint = settings.models.expanduser(), settings.checkpoint
+    if settings.config is not None and checkpoint is not None:
+        return ModelSource(name, settings.config, _existing(checkpoint))
+    if name == DEMO:
+        return _demo(checkpoint or _DEMO_WEIGHTS)
+    if (published := PUBLISHED.get(name)) is not None:
+        if checkpoint is None:
+            checkpoint = folder / f"{name}.pt"
+            verify(checkpoint, published)
+        return ModelSource(name, published.config, _existing(checkpoint))
+    if (own := added(folder, name)) is not None:
+        if checkpoint is None:
+            checkpoint = Path(own.checkpoint)
+            verify(checkpoint, own)
+        return ModelSource(name, own.config, _existing(checkpoint))
+    known = (DEMO, *PUBLISHED, *(model.name for model in all_added(folder)))
+    raise ModelError(
+        f"{no_such('model', name, known)} (known are {', '.join(known)}; for a model of "
+        "your own give --config and --checkpoint, or make it known with 'maskwire models add')"
+    )
+
+
+def _demo(weights: Path) -> ModelSource:
+    return ModelSource(DEMO, _DEMO_CONFIG, _existing(weights), DEMO_NOTE, _DEMO_CHANGES, _DEMO_EVERYTHING)
+
+
+def _existing(checkpoint: Path) -> Path:
+    check_file(checkpoint)
+    return checkpoint
+
+
+def build(source: ModelSource, say: Callable[[str], None] = log.warning) -> tuple[Any, str]:
+    """Builds a model with its weights.
+
+    Args:
+        source: Where they are.
+        say: Told in a sentence what was done to a checkpoint that is wrapped, as trainers write them.
+
+    Returns:
+        A `sam2.modeling.sam2_base.SAM2Base` in eval mode, fp32, on the CPU; and its fingerprint, which is that of the
+        bare weights however they were wrapped.
+
+    Raises:
+        ModelError: A file cannot be read, weights and configuration do not belong together, or weights are NaN or
+            infinite.
+    """
+    config = configuration(source)
+    model = model_config.build(config, source.config)
+    wanted = model.state_dict()
+    found = state_dicts.read(source.checkpoint, wanted)
+    if misfit := _misfit(found.tensors, wanted):
+        taken = f" ({found.told})" if found.told else ""
+        raise ModelError(
+            f"{source.checkpoint}{taken} does not fit {source.config}: {misfit}; {_fitting(found.tensors, source)}"
+        )
+    weights = {name: tensor.to(wanted[name].dtype) for name, tensor in found.tensors.items()}
+    if broken := _not_finite(weights):
+        raise ModelError(
+            f"{source.checkpoint} has weights that are NaN or infinite, as after a training that diverged: {broken}; "
+            "take an earlier checkpoint"
+        )
+    if found.told:
+        say(f"{source.checkpoint}: {found.told}")
+    model.load_state_dict(weights, strict=False)
+    return model.eval().requires_grad_(False), _fingerprint(model, config)
+
+
+def configuration(source: ModelSource) -> DictConfig:
+    """The resolved model section of a source's configuration, with its changes.
+
+    Raises:
+        ModelError: There is no such configuration.
+    """
+    return model_config.load(source.config, {**_POSTPROCESSING, **source.changes})
+
+
+def _misfit(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+    """How weights differ from what a model takes; empty if they fit. Parts for videos may be missing."""
+    wrong = {
+        "missing": [name for name in wanted if name.startswith(_IMAGE_PARTS) and name not in weights],
+        "unexpected": [name for name in weights if name not in wanted],
+        "of another shape": [
+            f"{name} ({_shape(weights[name])} instead of {_shape(wanted[name])})"
+            for name in weights
+            if name in wanted and weights[name].shape != wanted[name].shape
+        ],
+        "quantised": [
+            f"{name} ({weights[name].dtype})"
+            for name in weights
+            if name in wanted and not weights[name].is_floating_point()
+        ],
+    }
+    return "; ".join(
+        f"{len(names)} tensor{'s' if len(names) > 1 else ''} {kind}, such as {names[0]}"
+        for kind, names in wrong.items()
+        if names
+    )
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "a single value"
+
+
+def _fitting(weights: Mapping[str, Tensor], source: ModelSource) -> str:
+    """Which known models' configurations weights fit, as advice."""
+    sources = [_demo(_DEMO_WEIGHTS)]
+    sources += [ModelSource(published.name, published.config, source.checkpoint) for published in PUBLISHED.values()]
+    width = weights.get("image_encoder.trunk.patch_embed.proj.bias")
+    fitting = []
+    for known in sources:
+        config = configuration(known)
+        if width is None or len(width) != config.image_encoder.trunk.embed_dim:
+            continue  # building it takes seconds
+        if not _misfit(weights, model_config.build(config, known.config).state_dict()):
+            fitting.append(known)
+    if not fitting:
+        return "choose the configuration that this checkpoint was trained with"
+    told = [known.name if known.name == DEMO else f"{known.name} ({known.config})" for known in fitting]
+    return f"these tensors fit {' and '.join(told)}"
+
+
+def _not_finite(weights: Mapping[str, Tensor]) -> str:
+    """The tensors that hold NaN or infinity, with how many values; empty if none does."""
+    bad = {name: int((~tensor.isfinite()).sum()) for name, tensor in weights.items()}
+    told = [f"{name} ({count} of {weights[name].numel()} values)" for name, count in bad.items() if count]
+    more = f" and {len(told) - _MOST_NAMED} more tensors" if len(told) > _MOST_NAMED else ""
+    return ", ".join(told[:_MOST_NAMED]) + more
+
+
+def _fingerprint(model: Any, config: DictConfig) -> str:
+    digest = hashlib.sha256(OmegaConf.to_yaml(config, sort_keys=True).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        if name.startswith(_IMAGE_PARTS):
+            digest.update(f"\0{name}\0{tuple(tensor.shape)}\0".encode())
+            digest.update(tensor.contiguous().numpy().data)
+    return digest.hexdigest()

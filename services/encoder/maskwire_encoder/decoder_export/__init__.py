@@ -1,0 +1,1 @@
+"""The mask decoder as ONNX graphs."""

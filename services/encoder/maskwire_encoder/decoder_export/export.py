@@ -1,0 +1,291 @@
+"""The prompt encoder and mask decoder of a SAM 2 model as ONNX graphs with few multiplications and no permutes.
+
+The arithmetic is that of `sam2.modeling.sam` (PromptEncoder, TwoWayTransformer, MaskDecoder.predict_masks), exact up to
+rounding, in another order:
+
+- Token-major: image tokens are rows, a 2x2 stride-2 (transposed) convolution is one matrix product, and high-resolution
+  features are added in patch order, so that only the finished masks are permuted.
+- What depends on the image alone is computed once per image: the first layer's projections of its tokens, and biases
+  that would be added to every click's features.
+- The other projections of image tokens are folded into the few prompt tokens, a head at a time:
+  (Wq x) . (Wk y) = x . (Wq^T Wk y). For many prompt tokens the plain form is cheaper.
+- Only the masks that will be returned are computed.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from maskwire_core.models.decoder_bundle import BEST, DecoderBundle, DecoderConfig, DecoderGraph
+from numpy.typing import NDArray
+from torch import Tensor
+
+from maskwire_encoder.decoder_export.layers import (
+    answer_folded,
+    array,
+    ask,
+    ask_folded,
+    attend,
+    leading,
+    linear,
+    mlp,
+    norm,
+    product,
+    split,
+    transpose,
+)
+from maskwire_encoder.decoder_export.onnx_graph import Graph
+
+Shape = tuple[str, tuple[int | str, ...]]
+
+
+def to_patches(features: Tensor, patch: int) -> Tensor:
+    """Lays a feature map out as the mask decoder's upscaling produces it.
+
+    Args:
+        features: BxCxHxW.
+        patch: Pixels along one side of an image token at this resolution: 1, 2 or 4.
+
+    Returns:
+        B x (H/patch * W/patch) x patch^2 x C. Within a token, pixels are in the order in which stacked 2x2 transposed
+        convolutions emit them: the coarse step's (row, column) before the fine step's.
+    """
+    batch, channels, height, width = features.shape
+    rows, columns = height // patch, width // patch
+    steps = int(math.log2(patch))
+    split = features.reshape(batch, channels, rows, *[2] * steps, columns, *[2] * steps)
+    first_row, first_column = 3, 4 + steps
+    order = [axis for step in range(steps) for axis in (first_row + step, first_column + step)]
+    return split.permute(0, 2, 3 + steps, *order, 1).reshape(batch, rows * columns, patch * patch, channels)
+
+
+def export_decoder(model: Any, config: DecoderConfig) -> DecoderBundle:
+    """Writes the graphs of a SAM 2 model's prompt encoder and mask decoder.
+
+    Args:
+        model: A `sam2.modeling.sam2_base.SAM2Base` in fp32.
+        config: What a decoder worker must know beside the graphs.
+
+    Returns:
+        The bundle. The same weights give the same bytes.
+    """
+    writer = _Writer(model)
+    graphs = {
+        "image_fp32": writer.image("float32"),
+        "image_fp16": writer.image("float16"),
+        "mask": writer.mask(),
+        "click": writer.prompt(projected=True, folded=True),
+        "refine": writer.prompt(projected=False, folded=True),
+        "plain": writer.prompt(projected=False, folded=False),
+        "several": writer.prompt(projected=False, folded=False, batched=True),
+    }
+    return DecoderBundle(config, graphs, writer.weights)
+
+
+class _Writer:
+    """Writes graphs for an image of N = h x w tokens of C channels and T prompt tokens.
+
+    Between graphs go: tokens (N, C), image tokens with the dense prompt added; keys (heads, D, N), values (heads, N, D)
+    and queries (N, heads * D) of the first layer; fine_1 (N, 4, C/4) and fine_0 (N, 16, C/8) in patch order.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.prompts, self.decoder = model.sam_prompt_encoder, model.sam_mask_decoder
+        if not self.decoder.use_high_res_features:
+            raise ValueError("this SAM 2 configuration has no high-resolution features; Maskwire needs them")
+        self.size: int = model.image_size
+        self.side: int = model.sam_image_embedding_size
+        self.positions = array(self.prompts.get_dense_pe()[0].flatten(1).T)
+        self.no_mask = array(self.prompts.no_mask_embed.weight)
+        self.weights: dict[str, NDArray[Any]] = {}
+        tokens, channels = self.positions.shape
+        layer = self.decoder.transformer.layers[0].cross_attn_token_to_image
+        heads, depth = layer.num_heads, layer.internal_dim // layer.num_heads
+        self.values: dict[str, Shape] = {
+            "tokens": ("float32", (tokens, channels)),
+            "keys": ("float32", (heads, depth, tokens)),
+            "values": ("float32", (heads, tokens, depth)),
+            "queries": ("float32", (tokens, heads * depth)),
+            "fine_1": ("float32", (tokens, 4, channels // 4)),
+            "fine_0": ("float32", (tokens, 16, channels // 8)),
+        }
+        stored = ("image_embed", "high_res_1", "high_res_0")
+        self.stored = dict(zip(stored, ("tokens", "fine_1", "fine_0"), strict=True))
+
+    def image(self, dtype: str) -> DecoderGraph:
+        """A stored embedding to what every click on it needs."""
+        graph = Graph({name: (dtype, self.values[value][1]) for name, value in self.stored.items()})
+        embed, high_res_1, high_res_0 = (
+            name if dtype == "float32" else graph.add("Cast", name, to=1) for name in self.stored
+        )
+        first, _, _, second, _ = self.decoder.output_upscaling
+        layer = self.decoder.transformer.layers[0]
+        tokens = graph.add("Add", embed, self.no_mask)
+        positioned = graph.add("Add", tokens, self.positions)
+        asked = layer.cross_attn_token_to_image
+        return self._finish(
+            graph,
+            self.values,
+            tokens=tokens,
+            keys=split(graph, linear(graph, asked.k_proj, positioned), asked.num_heads, transposed=True),
+            values=split(graph, linear(graph, asked.v_proj, tokens), asked.num_heads),
+            queries=linear(graph, layer.cross_attn_image_to_token.q_proj, positioned),
+            fine_1=graph.add("Add", high_res_1, array(first.bias)),
+            fine_0=graph.add("Add", high_res_0, array(second.bias)),
+        )
+
+    def mask(self) -> DecoderGraph:
+        """Image tokens with no mask prompt to those with one: masks (B, 4h, 4w) to (B * N, C)."""
+        graph = Graph({"tokens": self.values["tokens"], "mask": ("float32", ("B", 4 * self.side, 4 * self.side))})
+        first, norm_1, _, second, norm_2, _, last = self.prompts.mask_downscaling
+        pixels = graph.reshape("mask", -1, self.side, 2, 2, self.side, 2, 2)
+        pixels = graph.add("Transpose", pixels, perm=[0, 1, 4, 2, 5, 3, 6])
+        for convolution, layer_norm in ((first, norm_1), (second, norm_2)):
+            weight = array(convolution.weight).transpose(2, 3, 1, 0).reshape(-1, convolution.out_channels)
+            pixels = graph.reshape(pixels, -1, len(weight))
+            pixels = norm(graph, layer_norm, graph.add("Gemm", pixels, weight, array(convolution.bias)))
+            pixels = graph.add("Gelu", pixels)
+        weight = array(last.weight)[:, :, 0, 0].T
+        dense = graph.add("Gemm", pixels, weight, array(last.bias) - self.no_mask[0])
+        dense = graph.reshape(dense, -1, *self.positions.shape)
+        tokens = graph.reshape(graph.add("Add", "tokens", dense), -1, self.positions.shape[1])
+        return self._finish(graph, {"with_mask": ("float32", ("K", self.positions.shape[1]))}, with_mask=tokens)
+
+    def prompt(self, projected: bool, folded: bool, batched: bool = False) -> DecoderGraph:
+        """A prompt to masks.
+
+        Inputs beside the image's: points (P, 2) x, y in pixels of the model's input; labels (P,) -1 padding, 0
+        negative, 1 positive, 2 and 3 a box's corners; masks (M,), which masks to compute, each 0 to 4 (`BEST`).
+        Outputs: their logits (M, 4h, 4w), the predicted IoU of masks 0 to 3, and the object score (1,).
+        In a batched graph points, labels and outputs have an axis of B prompts before these (but an object score that
+        the model does not predict), and tokens one of B, or of 1 for them all.
+
+        Args:
+            projected: Whether the first layer takes `keys`, `values` and `queries`, which hold for no mask prompt.
+            folded: Whether projections of image tokens are folded into the prompt tokens.
+            batched: Whether it answers several prompts with equally many points.
+        """
+        names = ("tokens", "keys", "values", "queries", "fine_1", "fine_0")
+        images = {name: self.values[name] for name in names if projected or name not in ("keys", "values", "queries")}
+        each: tuple[str, ...] = ("B",) if batched else ()
+        if batched:
+            images["tokens"] = ("float32", ("K", self.positions.shape[1]))
+        prompts: dict[str, Shape] = {"points": ("float32", (*each, "P", 2)), "labels": ("int64", (*each, "P"))}
+        graph = Graph({**images, **prompts, "masks": ("int64", ("M",))}, batched)
+        decoder, transformer = self.decoder, self.decoder.transformer
+        start = [decoder.iou_token, decoder.mask_tokens]
+        if decoder.pred_obj_scores:
+            start.insert(0, decoder.obj_score_token)
+        outputs = np.concatenate([array(token.weight) for token in start])
+        prompt = self._tokens(graph, outputs)
+        hidden = prompt
+        tokens = graph.reshape("tokens", -1, *self.positions.shape) if batched else "tokens"
+        for index, layer in enumerate(transformer.layers):
+            ready = projected and index == 0
+            hidden = self._ask_each_other(graph, layer, hidden, prompt)
+            asking = graph.add("Add", hidden, prompt)
+            positioned = "" if ready else graph.add("Add", tokens, self.positions)
+            attention = layer.cross_attn_token_to_image
+            if ready:
+                q = split(graph, linear(graph, attention.q_proj, asking), attention.num_heads)
+                seen = attend(graph, attention, q, "keys", "values")
+            else:
+                seen = (ask_folded if folded else ask)(graph, attention, asking, positioned, tokens)
+            hidden = norm(graph, layer.norm2, graph.add("Add", hidden, seen))
+            hidden = norm(graph, layer.norm3, graph.add("Add", hidden, mlp(graph, layer.mlp, hidden)))
+            asking = graph.add("Add", hidden, prompt)
+            attention = layer.cross_attn_image_to_token
+            if folded:
+                answered = answer_folded(
+                    graph, attention, "" if ready else positioned, asking, hidden, tokens, len(self.positions)
+                )
+            else:
+                answered = graph.add("Add", tokens, ask(graph, attention, positioned, asking, hidden))
+            tokens = norm(graph, layer.norm4, answered)
+        # Of the prompt's own tokens nothing is read any more.
+        rows = (np.array([0]), np.array([len(outputs)]), np.array([-2]))
+        hidden, prompt = (graph.add("Slice", value, *rows) for value in (hidden, prompt))
+        positioned = graph.add("Add", tokens, self.positions)
+        asking = graph.add("Add", hidden, prompt)
+        attention = transformer.final_attn_token_to_image
+        seen = (ask_folded if folded else ask)(graph, attention, asking, positioned, tokens)
+        hidden = norm(graph, transformer.norm_final_attn, graph.add("Add", hidden, seen))
+        return self._heads(graph, hidden, tokens)
+
+    def _tokens(self, graph: Graph, outputs: NDArray[np.float32]) -> str:
+        """The output tokens, then an embedding of each point (PromptEncoder._embed_points)."""
+        scaled = graph.add("Div", graph.add("Add", "points", np.float32(0.5)), np.float32(self.size))
+        scaled = graph.add("Sub", graph.add("Mul", scaled, np.float32(2)), np.float32(1))
+        gaussian = array(self.prompts.pe_layer.positional_encoding_gaussian_matrix)
+        angles = graph.add("Mul", graph.add("MatMul", scaled, gaussian), np.float32(2 * math.pi))
+        positions = graph.add("Concat", graph.add("Sin", angles), graph.add("Cos", angles), axis=-1)
+        real = graph.add("Cast", graph.add("GreaterOrEqual", "labels", np.int64(0)), to=1)
+        positions = graph.add("Mul", positions, graph.add("Unsqueeze", real, np.array([-1])))
+        kinds = [self.prompts.not_a_point_embed, *self.prompts.point_embeddings]
+        table = np.concatenate([array(kind.weight) for kind in kinds])
+        labels = graph.add("Gather", table, graph.add("Add", "labels", np.int64(1)), axis=0)
+        return graph.add("Concat", self._for_each(graph, outputs), graph.add("Add", positions, labels), axis=-2)
+
+    @staticmethod
+    def _for_each(graph: Graph, constant: NDArray[Any]) -> str | NDArray[Any]:
+        """A constant, in a batched graph as often as there are prompts."""
+        if not graph.batched:
+            return constant
+        count = graph.add("Shape", "labels", start=0, end=1)
+        return graph.add("Expand", constant, graph.add("Concat", count, np.array(constant.shape), axis=0))
+
+    @staticmethod
+    def _ask_each_other(graph: Graph, layer: Any, hidden: str, prompt: str) -> str:
+        if layer.skip_first_layer_pe:
+            hidden = ask(graph, layer.self_attn, hidden, hidden, hidden)
+        else:
+            asking = graph.add("Add", hidden, prompt)
+            hidden = graph.add("Add", hidden, ask(graph, layer.self_attn, asking, asking, hidden))
+        return norm(graph, layer.norm1, hidden)
+
+    def _heads(self, graph: Graph, hidden: str, tokens: str) -> DecoderGraph:
+        """Masks and scores from the output tokens and the image tokens (MaskDecoder.predict_masks)."""
+        decoder = self.decoder
+        first = 1 if decoder.pred_obj_scores else 0
+
+        def row(index: int) -> str:
+            return graph.add("Gather", hidden, np.array([index]), axis=-2)
+
+        iou = graph.reshape(mlp(graph, decoder.iou_prediction_head, row(first)), *leading(graph), -1)
+        score = graph.add("Identity", np.array([10], np.float32))
+        if decoder.pred_obj_scores:
+            score = graph.reshape(mlp(graph, decoder.pred_obj_score_head, row(0)), -1)
+        heads = enumerate(decoder.output_hypernetworks_mlps)
+        hyper = graph.add("Concat", *(mlp(graph, head, row(first + 1 + index)) for index, head in heads), axis=-2)
+        candidates = graph.add("Slice", iou, np.array([1]), np.array([BEST]), np.array([-1]))
+        best = graph.add("Add", graph.add("ArgMax", candidates, axis=-1), np.int64(1))
+        known = graph.add("Concat", self._for_each(graph, np.arange(BEST)), best, axis=-1)
+        wanted = graph.add("Gather", known, "masks", axis=-1)
+        # A product with ones and zeros chooses rows, in each prompt its own.
+        chosen = graph.add("OneHot", wanted, np.int64(BEST), np.array([0, 1], np.float32), axis=-1)
+        chosen = transpose(graph, graph.add("MatMul", chosen, hyper), 1, 0)
+
+        coarse, coarse_norm, _, fine, _ = decoder.output_upscaling
+        pixels = tokens
+        for convolution, features in ((coarse, "fine_1"), (fine, "fine_0")):
+            # Weights of a transposed convolution are (in, out, row, column); the product's columns (row, column, out).
+            weight = array(convolution.weight).transpose(0, 2, 3, 1).reshape(convolution.in_channels, -1)
+            onto = graph.reshape(features, -1, weight.shape[1])
+            pixels = product(graph, pixels, weight, onto)  # the bias is in the features
+            pixels = graph.reshape(pixels, *leading(graph), -1, convolution.out_channels)
+            pixels = graph.add("Gelu", norm(graph, coarse_norm, pixels) if convolution is coarse else pixels)
+        side = 4 * self.side
+        logits = graph.add("MatMul", pixels, chosen)
+        logits = graph.reshape(logits, *leading(graph), self.side, self.side, 2, 2, 2, 2, -1)
+        logits = graph.reshape(transpose(graph, logits, 6, 0, 2, 4, 1, 3, 5), *leading(graph), -1, side, side)
+        each = ("B",) if graph.batched else ()
+        outputs: dict[str, Shape] = {
+            "logits": ("float32", (*each, "M", side, side)),
+            "iou": ("float32", (*each, decoder.num_mask_tokens)),
+            "object_score": ("float32", ("B" if graph.batched and decoder.pred_obj_scores else 1,)),
+        }
+        return self._finish(graph, outputs, logits=logits, iou=iou, object_score=score)
+
+    def _finish(self, graph: Graph, outputs: dict[str, Shape], **values: str) -> DecoderGraph:
+        self.weights.update(graph.weights)
+        return graph.finish(outputs, **values)

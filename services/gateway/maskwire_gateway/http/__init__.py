@@ -1,0 +1,1 @@
+"""HTTP: bodies, errors, routing and limits shared by all routes."""

@@ -1,0 +1,112 @@
+"""Files by URL, without lending callers this machine's place in its network."""
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Sequence
+
+import httpx
+
+from maskwire_gateway.http.bodies import Body
+from maskwire_gateway.http.problems import Problem
+
+_FIELD = "image.value"
+_HEADERS = {"Accept": "image/*,*/*;q=0.1", "Accept-Encoding": "identity", "User-Agent": "maskwire"}
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+class Fetcher:
+    """Gets files from public addresses.
+
+    A name is resolved once, and the connection goes to the address that was checked. Redirects are not followed, and no
+    proxy is used.
+
+    Args:
+        hosts: Names, or NAME:PORT, whose addresses need not be public.
+        timeout_s: Longest time for all of it.
+    """
+
+    def __init__(self, hosts: Sequence[str], timeout_s: float) -> None:
+        self._hosts = {host.lower() for host in hosts}
+        self._timeout_s = timeout_s
+
+    async def fetch(self, address: str, max_bytes: int, body: Body) -> bytes:
+        """The file at an address.
+
+        Args:
+            address: http or https.
+            max_bytes: Its largest size.
+            body: Whose memory it takes.
+
+        Raises:
+            Problem: The address is not allowed, or the file cannot be had.
+        """
+        try:
+            url = httpx.URL(address.strip())
+        except (httpx.InvalidURL, ValueError, UnicodeError) as error:
+            raise _refused(f"the URL cannot be read: {error}", "BAD_URL") from error
+        if url.scheme not in ("http", "https") or not url.host:
+            raise _refused("a URL begins with http:// or https:// and names a host", "BAD_URL")
+        if url.userinfo:
+            raise _refused("a URL with a user or password in it is not fetched", "BAD_URL")
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await self._get(url, await self._resolve(url), max_bytes, body)
+        except TimeoutError as error:
+            raise _refused(f"the URL did not answer within {self._timeout_s:g} s", "URL_FAILED") from error
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError) as error:
+            raise _refused(f"the URL cannot be fetched: {error or type(error).__name__}", "URL_FAILED") from error
+
+    async def _resolve(self, url: httpx.URL) -> str:
+        """The address to connect to."""
+        port = url.port or {"http": 80, "https": 443}[url.scheme]
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(url.raw_host.decode(), port, type=socket.SOCK_STREAM)
+        addresses = [str(entry[4][0]) for entry in found]
+        if not {url.host.lower(), f"{url.host.lower()}:{port}"} & self._hosts:
+            # All of them: a name that has a private address beside a public one is not to be trusted.
+            for address in addresses:
+                if not is_public(address):
+                    raise _refused(f"{url.host} is not at a public address; such URLs are not fetched", "PRIVATE_URL")
+        return addresses[0]
+
+    async def _get(self, url: httpx.URL, address: str, max_bytes: int, body: Body) -> bytes:
+        # A client of its own: a connection that was made for one name must not serve another at the same address.
+        async with (
+            httpx.AsyncClient(trust_env=False, follow_redirects=False, timeout=self._timeout_s) as client,
+            client.stream(
+                "GET",
+                url.copy_with(host=address),
+                headers={**_HEADERS, "Host": url.netloc.decode()},
+                extensions={"sni_hostname": url.raw_host.decode()},
+            ) as response,
+        ):
+            if response.is_redirect:
+                raise _refused("the URL redirects; give the address of the image itself", "URL_REDIRECTS")
+            if response.status_code != 200:
+                raise _refused(f"the URL answered {response.status_code}", "URL_FAILED")
+            data = bytearray()
+            async for chunk in response.aiter_raw():
+                data += chunk
+                body.hold(len(chunk))
+                if len(data) > max_bytes:
+                    raise Problem(413, f"the image is larger than {max_bytes} bytes", "IMAGE_TOO_LARGE", _FIELD)
+        if not data:
+            raise _refused("the URL has an empty file", "EMPTY_IMAGE")
+        return bytes(data)
+
+
+def is_public(address: str) -> bool:
+    """Whether an address belongs to the whole Internet, also where IPv6 only wraps an IPv4 address."""
+    parsed = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(parsed, ipaddress.IPv6Address):
+        inner = parsed.ipv4_mapped or parsed.sixtofour or (parsed.teredo and parsed.teredo[1])
+        if parsed in _NAT64:
+            inner = ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF)
+        if inner:
+            return is_public(str(inner))
+    return parsed.is_global and not parsed.is_multicast and not parsed.is_reserved
+
+
+def _refused(message: str, reason: str) -> Problem:
+    return Problem(400, message, reason, _FIELD)

@@ -1,0 +1,33 @@
+"""What bodies say of themselves."""
+
+from collections.abc import Sequence
+
+from starlette.requests import Request
+
+from maskwire_gateway.http.problems import Problem
+
+NO_JSON = ("multipart/", "image/", "video/", "application/octet-stream", "application/x-protobuf")
+"""Beginnings of media types whose bodies are no JSON."""
+
+_WRONG_TYPE = "UNSUPPORTED_MEDIA_TYPE"
+
+
+def check_media_type(request: Request, wanted: str, refused: Sequence[str]) -> None:
+    """Refuses a body that says that it is something else. Others pass, such as curl's default.
+
+    Args:
+        request: Whose headers are looked at.
+        wanted: What the body should be, for the error.
+        refused: Beginnings of media types.
+
+    Raises:
+        Problem: UNSUPPORTED_MEDIA_TYPE.
+    """
+    encoding = request.headers.get("content-encoding", "identity").lower()
+    if encoding not in ("", "identity"):
+        raise Problem(
+            415, f"send the body as it is, without content-encoding {encoding}", _WRONG_TYPE, "content-encoding"
+        )
+    kind = request.headers.get("content-type", "").lower()
+    if kind.startswith(tuple(refused)):
+        raise Problem(415, f"the body should be {wanted}, and its content-type is {kind}", _WRONG_TYPE, "content-type")

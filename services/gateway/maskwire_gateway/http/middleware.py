@@ -1,0 +1,147 @@
+"""What every request passes first: its id, its origin, limits and counting."""
+
+import contextlib
+import logging
+import re
+import secrets
+import time
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from maskwire_core.config import GatewaySettings
+from maskwire_core.telemetry import logs, tracing
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from maskwire_gateway.http.problems import Problem, busy
+from maskwire_gateway.metrics import Telemetry
+
+log = logging.getLogger(__name__)
+
+BEARER = "maskwire.bearer."
+"""Begins the subprotocol by which a browser, which can set no header on a WebSocket, presents its token."""
+
+SOCKET_PATH = "/v1/stream"
+
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_UNGUARDED = ("/healthz", "/readyz", "/metrics")  # probes are neither refused nor counted among the load
+_PORTS = {"http": 80, "https": 443}
+
+
+class Front:
+    """ASGI middleware.
+
+    Args:
+        app: What comes after.
+        settings: Origins and limits.
+        telemetry: Counts.
+    """
+
+    def __init__(self, app: ASGIApp, settings: GatewaySettings, telemetry: Telemetry) -> None:
+        self._app = app
+        self._settings = settings
+        self._telemetry = telemetry
+        self._requests = self._sockets = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        match scope["type"]:
+            case "http":
+                await self._http(scope, receive, send)
+            case "websocket":
+                await self._websocket(scope, receive, send)
+            case _:
+                await self._app(scope, receive, send)
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope)
+        request_id = headers.get("x-request-id", "")
+        if not _REQUEST_ID.fullmatch(request_id):
+            request_id = secrets.token_hex(8)
+        status, started = 500, time.perf_counter()
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+            await send(message)
+
+        logs.begin(request_id)
+        guarded = scope["path"] not in _UNGUARDED
+        self._requests += guarded
+        self._telemetry.requests.set(self._requests)
+        try:
+            problem = self._refusal(scope, headers)
+            if guarded and self._requests > self._settings.max_requests:
+                problem = problem or busy("too many requests at once; try again", "TOO_MANY_REQUESTS")
+            app = problem.response(scope["path"]) if problem is not None else self._app
+            with tracing.serving(f"HTTP {scope['method']}", headers) if guarded else contextlib.nullcontext():
+                await app(scope, receive, answer)
+        finally:
+            self._requests -= guarded
+            self._telemetry.requests.set(self._requests)
+            took_s, route = time.perf_counter() - started, getattr(scope.get("route"), "path", "other")
+            self._telemetry.answered(scope["method"] if route != "other" else "any", route, status, took_s)
+            log.log(
+                logging.WARNING if status >= 500 and status != 503 else logging.DEBUG,
+                "%s %s %s %d %.0f ms",
+                request_id,
+                scope["method"],
+                scope["path"],
+                status,
+                took_s * 1e3,
+            )
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope)
+        problem = self._refusal(scope, headers)
+        if self._sockets >= self._settings.max_sockets:
+            problem = problem or busy("too many WebSockets at once; try again", "TOO_MANY_SOCKETS")
+        if scope["path"] != SOCKET_PATH:
+            problem = problem or Problem(404, f"the WebSocket is at {SOCKET_PATH}", "NO_ROUTE")
+        if scope["query_string"]:
+            said = f"{SOCKET_PATH} takes no parameters; a token is sent as Authorization or as a subprotocol"
+            problem = problem or Problem(400, said, "BAD_PARAMETER")
+        if problem is not None:
+            await WebSocket(scope, receive, send).send_denial_response(problem.response(scope["path"]))
+            return
+        self._sockets += 1
+        self._telemetry.sockets.set(self._sockets)
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._sockets -= 1
+            self._telemetry.sockets.set(self._sockets)
+
+    def _refusal(self, scope: Scope, headers: Headers) -> Problem | None:
+        """What is wrong with where a request comes from."""
+        origin = headers.get("origin")
+        if origin is not None and not _allowed(origin, headers.get("host", ""), self._settings.origins):
+            return Problem(
+                403, f"pages of {origin} may not use this gateway; MASKWIRE_ORIGINS lists those that may", "BAD_ORIGIN"
+            )
+        return None
+
+
+def bearer(connection: HTTPConnection) -> str:
+    """The caller's token: in the header Authorization, or among the subprotocols that a WebSocket offers; or empty."""
+    scheme, _, token = connection.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return token.strip()
+    offered = connection.scope.get("subprotocols", ())
+    return next((name.removeprefix(BEARER) for name in offered if name.startswith(BEARER)), "")
+
+
+def _allowed(origin: str, host: str, listed: Sequence[str]) -> bool:
+    if "*" in listed or origin in listed:
+        return True
+    # Behind a proxy that ends TLS the scheme differs; what counts is that the page came from this very host.
+    theirs = urlsplit(origin)
+    ours = urlsplit(f"//{host}")
+    try:
+        ports = theirs.port or _PORTS.get(theirs.scheme), ours.port or _PORTS.get(theirs.scheme)
+    except ValueError:
+        return False
+    return theirs.hostname is not None and theirs.hostname == ours.hostname and ports[0] == ports[1]

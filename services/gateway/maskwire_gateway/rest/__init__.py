@@ -1,0 +1,1 @@
+"""/v1: the services' messages as JSON, and their OpenAPI description."""

@@ -1,0 +1,109 @@
+"""JSON in and out: strict parsing of bodies, and messages as JSON."""
+
+import asyncio
+import json
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from google.protobuf import json_format
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+from starlette.responses import Response
+
+from maskwire_gateway.http.problems import Problem
+
+LARGE_BYTES = 1 << 17
+"""From this size on, work on JSON leaves the event loop."""
+
+_PACKAGE = "maskwire.v1"
+_FLOATS = (FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE)
+
+
+class _Repeating(dict[str, Any]):
+    """An object that had a name more than once."""
+
+    name = ""
+
+
+def load(data: str | bytes) -> Any:
+    """Parses JSON; nothing at all is an empty object.
+
+    NaN and Infinity, which JSON does not have, come out as floats, so that who reads the value can say where they are.
+
+    Raises:
+        Problem: The data are not JSON, or an object has a name twice.
+    """
+    repeating: list[_Repeating] = []
+
+    def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        members = dict(pairs)
+        if len(members) < len(pairs):
+            members = _Repeating(members)
+            names = [name for name, _ in pairs]
+            members.name = next(name for name in names if names.count(name) > 1)
+            repeating.append(members)
+        return members
+
+    try:
+        value = json.loads(data or "{}", object_pairs_hook=members)
+    except json.JSONDecodeError as error:
+        said = f"{error.msg[:1].lower()}{error.msg[1:]} at line {error.lineno}, column {error.colno}"
+        raise Problem(400, f"invalid JSON: {said}", "BAD_JSON") from error
+    except UnicodeDecodeError as error:
+        raise Problem(400, "invalid JSON: it is not UTF-8", "BAD_JSON") from error
+    except (RecursionError, ValueError) as error:  # the latter for numbers of thousands of digits
+        said = "it is nested too deeply" if isinstance(error, RecursionError) else "it has a number that is too long"
+        raise Problem(400, f"invalid JSON: {said}", "BAD_JSON") from error
+    if repeating:
+        place = next(join(path, found.name) for path, found in _objects(value, "") if found is repeating[0])
+        raise Problem(400, f"{place}: it is given twice", "BAD_JSON", place)
+    return value
+
+
+def join(path: str, name: str) -> str:
+    """The path of an object's member."""
+    return f"{path}.{name}" if path else name
+
+
+def _objects(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        yield path, value
+        for name, part in value.items():
+            yield from _objects(part, join(path, name))
+    elif isinstance(value, list):
+        for index, part in enumerate(value):
+            yield from _objects(part, f"{path}[{index}]")
+
+
+def text(message: Message) -> str:
+    """A message in one line of JSON: fields without presence always, others where they are set.
+
+    Numbers that JSON has no word for, NaN and the infinities, are null.
+    """
+    members = json_format.MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    _replace_non_finite(message, members)
+    return json.dumps(members, allow_nan=False)
+
+
+def _replace_non_finite(message: Message, members: dict[str, Any]) -> None:
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            if field.message_type.file.package == _PACKAGE:
+                inner = members[field.name]
+                for part, shown in zip(value, inner, strict=True) if field.is_repeated else [(value, inner)]:
+                    _replace_non_finite(part, shown)
+        elif field.cpp_type in _FLOATS:
+            if field.is_repeated:
+                members[field.name] = [number if math.isfinite(number) else None for number in value]
+            elif not math.isfinite(value):
+                members[field.name] = None
+
+
+async def respond(message: Message) -> Response:
+    """A response that holds a message."""
+    large = message.ByteSize() >= LARGE_BYTES
+    body = await asyncio.to_thread(text, message) if large else text(message)
+    return Response(body, media_type="application/json")

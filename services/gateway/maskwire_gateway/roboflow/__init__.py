@@ -1,0 +1,1 @@
+"""/sam2: the interface that clients of Roboflow's inference server speak."""

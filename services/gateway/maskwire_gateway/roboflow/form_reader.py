@@ -1,0 +1,104 @@
+"""Bodies of /sam2 read as forms, with errors in the words of who wrote them."""
+
+import asyncio
+import types
+from collections.abc import Sequence
+from typing import Any, TypeVar, get_args
+
+from maskwire.suggest import no_such
+from pydantic import BaseModel, ValidationError
+
+from maskwire_gateway.http.problems import Problem
+from maskwire_gateway.rest.json_codec import load
+from maskwire_gateway.rest.json_values import shown
+
+Form = TypeVar("Form", bound=BaseModel)
+Step = str | int
+
+_EXPECTED = {
+    "bool": "true or false",
+    "dict": "an object",
+    "finite_number": "a finite number",
+    "float": "a number",
+    "int": "a whole number",
+    "list": "a list",
+    "model": "an object",
+    "string": "text",
+}
+"""By the beginning of pydantic's names of errors."""
+
+
+async def read_form(data: bytes, kind: type[Form]) -> Form:
+    """Reads a body.
+
+    Raises:
+        Problem: With status 422 and each thing that is wrong, as FastAPI's servers tell it, in `detail`.
+    """
+    return await asyncio.to_thread(_read, data, kind)
+
+
+def _read(data: bytes, kind: type[Form]) -> Form:
+    try:
+        value = load(data or b"null")
+    except Problem as problem:
+        raise invalid([(problem.message, "json_invalid", [])]) from problem
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        told = []
+        for one in error.errors(include_url=False):
+            place = _place(one["loc"], value)
+            told.append((_said(one, kind), one["type"], place))
+        raise invalid(told) from error
+
+
+def invalid(told: Sequence[tuple[str, str, Sequence[Step]]]) -> Problem:
+    """The answer to a body that does not fit: what is said, of what type it is, and where it is."""
+    detail = [{"type": kind, "loc": ["body", *place], "msg": said} for said, kind, place in told]
+    said, _, place = told[0]
+    path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in place).removeprefix(".")
+    return Problem(422, said, "BAD_BODY", path, detail=detail)
+
+
+def _place(steps: Sequence[Step], value: Any) -> list[Step]:
+    """Where it is in what was sent: `prompts` may have been a list, or one prompt, instead of a set."""
+    prompts = value.get("prompts") if isinstance(value, dict) else None
+    if tuple(steps[:2]) == ("prompts", "prompts") and len(steps) > 2:
+        if isinstance(prompts, list):
+            return ["prompts", *steps[2:]]
+        if isinstance(prompts, dict) and "prompts" not in prompts:
+            return ["prompts", *steps[3:]]
+    return list(steps)
+
+
+def _said(error: Any, kind: type[BaseModel]) -> str:
+    got = f", got {shown(error['input'])}"
+    match error["type"]:
+        case "extra_forbidden":
+            return no_such("field", error["loc"][-1], _fields(kind, error["loc"][:-1]))
+        case "missing":
+            return "it is missing"
+        case "literal_error":
+            return f"expected {error['ctx']['expected']}{got}"
+        case "too_short" | "too_long":
+            return f"expected {error['ctx'].get('min_length', error['ctx'].get('max_length'))} numbers{got}"
+        case "value_error":
+            return str(error["ctx"]["error"])
+    for beginning, expected in _EXPECTED.items():
+        if error["type"].startswith(beginning):
+            return f"expected {expected}{got}"
+    return str(error["msg"])
+
+
+def _fields(kind: Any, steps: Sequence[Step]) -> list[str]:
+    """Names of the fields of the form at a place."""
+    for step in steps:
+        if isinstance(step, str):
+            kind = _form_in(kind.model_fields[step].annotation)
+    return list(kind.model_fields)
+
+
+def _form_in(annotation: Any) -> Any:
+    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
+        return annotation if issubclass(annotation, BaseModel) else None
+    return next((found for part in get_args(annotation) if (found := _form_in(part)) is not None), None)

@@ -1,0 +1,210 @@
+"""Bodies of /sam2 requests, with the names, defaults and tolerance that their clients know."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+from maskwire import InvalidRequest, Prompt
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from maskwire_gateway.http.clipping import clip_to_image
+
+VERSION = "hiera_large"
+"""The version that is meant where none is named."""
+
+_NUMBER = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Form(BaseModel):
+    """A JSON object. Unknown fields are errors; where a field may be null, [] and {} mean null, too."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_null(cls, content: Any) -> Any:
+        if not isinstance(content, dict):
+            return content
+        may_be_null = {name for name, field in cls.model_fields.items() if field.default is None}
+        return {name: None if name in may_be_null and value in ([], {}) else value for name, value in content.items()}
+
+
+class Picture(Form):
+    """An image: a URL, or a file as base64, with or without a data URI's beginning."""
+
+    type: Literal["url", "base64"]
+    value: str
+
+
+class Click(Form):
+    """A click in pixels of the image."""
+
+    x: _NUMBER
+    y: _NUMBER
+    positive: bool
+
+
+class CentredBox(Form):
+    """A rectangle in pixels of the image; x and y are its centre."""
+
+    x: _NUMBER
+    y: _NUMBER
+    width: _NUMBER
+    height: _NUMBER
+
+
+class ObjectPrompt(Form):
+    """One object. With neither box nor points: the most prominent one."""
+
+    box: CentredBox | None = None
+    points: list[Click] | None = None
+
+    def prompt(self, width: int, height: int) -> Prompt:
+        """As the client takes it. A box that leaves the image, as detectors' boxes do by fractions, ends at its edge.
+
+        Args:
+            width: Of the image, in pixels.
+            height: Likewise.
+        """
+        points, box = self.points or [], None
+        if self.box is not None:
+            x, y, half_width, half_height = self.box.x, self.box.y, self.box.width / 2, self.box.height / 2
+            box = (
+                *clip_to_image(x - half_width, y - half_height, width, height),
+                *clip_to_image(x + half_width, y + half_height, width, height),
+            )
+        return Prompt(
+            points=[(point.x, point.y) for point in points],
+            labels=[int(point.positive) for point in points],
+            box=box,
+        )
+
+
+class PromptSet(Form):
+    """Prompts, each for an object; null for the most prominent one."""
+
+    prompts: list[ObjectPrompt] | None = None
+
+
+def _prompt_set(value: Any) -> Any:
+    """A list of prompts, or one alone, as a set."""
+    if value is None:
+        return {}
+    if isinstance(value, list):
+        return {"prompts": value}
+    if isinstance(value, dict) and "prompts" not in value and ("points" in value or "box" in value):
+        return {"prompts": [value]}
+    return value
+
+
+class ImageForm(Form):
+    """What both routes take. The last nine fields have no effect here; clients of other servers send them."""
+
+    id: str | None = None
+    api_key: str | None = Field(None, description="The token, where the servers want one.")
+    sam2_version_id: str | None = Field(VERSION, description="hiera_tiny, hiera_small, hiera_b_plus or hiera_large.")
+    model_id: str | None = Field(None, description="sam2/hiera_tiny and so on; sam2_version_id goes before it.")
+    image: Picture | None = None
+    image_id: str | None = Field(None, description="Name of the image; with it, later requests need no image.")
+    usage_billable: Any = None
+    start: Any = None
+    source: Any = None
+    source_info: Any = None
+    disable_model_monitoring: Any = None
+    disable_preproc_auto_orient: Any = None
+    disable_preproc_contrast: Any = None
+    disable_preproc_grayscale: Any = None
+    disable_preproc_static_crop: Any = None
+
+    @property
+    def version(self) -> str | None:
+        """The model that was asked for; None where the default is meant."""
+        if "sam2_version_id" in self.model_fields_set and self.sam2_version_id is not None:
+            return self.sam2_version_id
+        return self.model_id
+
+
+class EmbedForm(ImageForm):
+    """POST /sam2/embed_image. Points have no effect: a widespread how-to sends those of its segment_image here too."""
+
+    point_coords: Any = None
+    point_labels: Any = None
+
+
+class SegmentForm(ImageForm):
+    """POST /sam2/segment_image."""
+
+    format: Literal["json", "rle", "binary"] = "json"
+    prompts: Annotated[PromptSet, BeforeValidator(_prompt_set, json_schema_input_type=Any)] = PromptSet()
+    multimask_output: bool = True
+    save_logits_to_cache: bool = False
+    load_logits_from_cache: bool = False
+    point_coords: list[Annotated[list[_NUMBER], Field(min_length=2, max_length=2)]] | None = None
+    point_labels: list[int] | None = None
+    mask_input: Any = Field(
+        None, description="Low-resolution logits to refine, of one prompt: rows of numbers, SxS or 1xSxS."
+    )
+    mask_input_format: Any = Field(None, description="No effect: mask_input is JSON.")
+    use_mask_input_cache: Any = Field(None, description="No effect: load_logits_from_cache says it.")
+
+    @field_validator("mask_input")
+    @classmethod
+    def _rows(cls, value: Any) -> Any:
+        if value is None:
+            return None
+        try:
+            logits = np.array(value, np.float32)
+        except (ValueError, TypeError, OverflowError):
+            logits = np.empty(0, np.float32)
+        if logits.ndim not in (2, 3) or (logits.ndim == 3 and len(logits) != 1) or not np.isfinite(logits).all():
+            raise ValueError("expected rows of finite numbers, SxS or 1xSxS")
+        return logits
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if self.prompts.prompts and self.point_coords:
+            raise ValueError("give prompts, or point_coords and point_labels, not both")
+        if self.point_labels and not self.point_coords:
+            raise ValueError("point_labels come without point_coords")
+        if self.mask_input is not None and len(self.prompts.prompts or ()) > 1:
+            raise ValueError("mask_input is for one prompt, and there are several")
+        return self
+
+    def wanted(self, width: int, height: int) -> Sequence[Prompt]:
+        """At least one prompt; sizes as in `ObjectPrompt.prompt`."""
+        if self.prompts.prompts:
+            prompts = enumerate(self.prompts.prompts)
+            wanted = [_placed(index, lambda each=each: each.prompt(width, height)) for index, each in prompts]  # type: ignore[misc]
+        else:
+            labels = self.point_labels if self.point_coords else None
+            wanted = [_placed(0, lambda: Prompt(points=self.point_coords, labels=labels))]
+        if self.mask_input is not None:
+            first = wanted[0]
+            wanted[0] = _placed(0, lambda: replace(first, mask=np.asarray(self.mask_input)))
+        return wanted
+
+    def place(self, field: str) -> str:
+        """A field of SegmentRequest as these callers write it."""
+        found = re.fullmatch(r"prompts\[(\d+)\](?:\.points\[(\d+)\])?(?:\.(\w+))?", field)
+        if found is None:
+            return field
+        _, point, part = found.groups()
+        if part == "mask":
+            return "mask_input"
+        if self.prompts.prompts:
+            return re.sub(r"\.([xy])_px$", r".\1", field).replace(".label", ".positive")
+        if point is None:
+            return "point_labels" if part == "labels" else "point_coords"
+        place = {"x_px": f"point_coords[{point}][0]", "y_px": f"point_coords[{point}][1]"}
+        return place.get(part, f"point_labels[{point}]")
+
+
+def _placed(index: int, make: Callable[[], Prompt]) -> Prompt:
+    """A prompt of a request; errors name the field of SegmentRequest."""
+    try:
+        return make()
+    except InvalidRequest as error:
+        field = re.sub(r"^labels\[(\d+)\]$", r"points[\1].label", error.field)
+        raise InvalidRequest(error.message, error.reason, f"prompts[{index}].{field}") from error
