@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from maskwire_decoder.predictor import CpuPredictor
+from maskwire_decoder.predictor import Predictor
 from maskwire_decoder.prompts.encoding import Prediction
 from maskwire_decoder.prompts.parsing import Prompt
 from maskwire_encoder.backends.model import Model
@@ -30,7 +30,7 @@ class Deviation:
         sam, _ = loading.build(model.source)
         random = np.random.default_rng(11)
         self._model = model
-        self._predictor = CpuPredictor(model.decoder, threads=os.cpu_count() or 1)
+        self._predictor = Predictor(model.decoder, threads=os.cpu_count() or 1)
         self._images = [
             np.array(photograph.resize(size, box=box))
             for size, box in (((600, 400), (0, 0, 600, 400)), ((300, 500), (150, 50, 390, 400)), ((1100, 500), None))

@@ -29,7 +29,7 @@ from maskwire_core.models.registry import DEMO, PUBLISHED  # noqa: E402
 from maskwire_core.storage.codecs import CODECS  # noqa: E402
 from maskwire_core.storage.embedding import Header, pack, unpack  # noqa: E402
 from maskwire_decoder.masks.rle import rle  # noqa: E402
-from maskwire_decoder.predictor import CpuPredictor  # noqa: E402
+from maskwire_decoder.predictor import Predictor  # noqa: E402
 from maskwire_decoder.prompts.parsing import Prompt  # noqa: E402
 from maskwire_encoder.backends.model import Model  # noqa: E402
 from maskwire_encoder.checkpoints import loading  # noqa: E402
@@ -89,7 +89,7 @@ def measure(name: str, prompts: int) -> dict[tuple[str, str], tuple[float, float
         (source,) = loading.find(settings)
         model = Model(source, settings)
     (tensors,) = model.encode(model.prepare(rgb)[None])
-    predictor = CpuPredictor(model.decoder, threads=os.cpu_count() or 1)
+    predictor = Predictor(model.decoder, threads=os.cpu_count() or 1)
     stored = {}
     for codec in CODECS:
         header = Header("n", "k", name, "f", "d", height, width, codec, time.time())

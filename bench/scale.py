@@ -33,7 +33,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 from conftest import server, store_server  # noqa: E402
 from maskwire import AsyncClient  # noqa: E402
 from maskwire.cli.up import _store_program  # noqa: E402
-from maskwire_decoder.predictor import CpuPredictor  # noqa: E402
+from maskwire_decoder.predictor import Predictor  # noqa: E402
 
 from bench.cluster import Cluster, Outcome, Times, simulate  # noqa: E402
 from bench.deviation import as_prompt  # noqa: E402
@@ -86,7 +86,7 @@ def store_times(seconds: float) -> dict[str, float]:
 def decoder_times(rounds: int = 15) -> dict[str, float]:
     """Processor seconds of one thread for a new embedding and for a click; SAM 2.1 tiny's decoder, as every model's."""
     one = subject()
-    predictor = CpuPredictor(one.bundle, threads=1)
+    predictor = Predictor(one.bundle, threads=1)
     tensors = {name: tensor.astype(np.float16) for name, tensor in one.tensors.items()}
     prompt = as_prompt({"points": [CLICK], "labels": [1]})
     prepared = predictor.prepare(tensors)

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from maskwire_core.errors import CorruptValue
 from maskwire_core.models.decoder_bundle import DecoderBundle, DecoderConfig
-from maskwire_decoder.batched import BatchedPredictor
-from maskwire_decoder.predictor import CpuPredictor, Prepared
+from maskwire_decoder.predictor import Predictor, Prepared
 from maskwire_decoder.prompts.encoding import Prediction
 from maskwire_decoder.prompts.parsing import Prompt
 from maskwire_encoder.decoder_export.export import export_decoder, to_patches
@@ -29,7 +28,7 @@ class Case:
     def __init__(self, config: str) -> None:
         self.model = build_random(config, seed=3)
         self.bundle = export_decoder(self.model, CONFIG)
-        self.predictor = CpuPredictor(self.bundle, threads=2)
+        self.predictor = Predictor(self.bundle, threads=2)
         self.features = [torch.randn(1, channels, side, side) for channels, side in ((256, 64), (64, 128), (32, 256))]
         self.image = self.predictor.prepare(self.tensors(np.float32))
 
@@ -130,26 +129,6 @@ def test_decodes_beside_each_other_do_not_disturb_each_other(case: Case) -> None
     for one, other in zip(alone, together, strict=True):
         assert_close(one.logits, other.logits)
         assert one.iou == pytest.approx(other.iou, abs=1e-5)
-
-
-def test_batches_of_all_callers_are_the_same(case: Case) -> None:
-    """Prompts with and without masks, of all lengths, from many threads at once."""
-    batched = BatchedPredictor(case.bundle, "cpu", most=4)
-    image = batched.prepare(case.tensors(np.float32))
-    asked = [
-        (
-            random_prompt(seed, seed % 3, seed % 5 == 0, seed % 2 == 0),
-            {"multimask": seed % 4 < 2, "every": seed % 8 < 4},
-        )
-        for seed in range(24)
-    ]
-    alone = [masks_of(case, prompt, **options) for prompt, options in asked]
-    with ThreadPoolExecutor(16) as threads:
-        together = list(threads.map(lambda one: batched.predict(image, one[0], 1024, 1024, **one[1]), asked))
-    for one, other in zip(alone, together, strict=True):
-        assert_close(one.logits, other.logits)
-        np.testing.assert_allclose(one.iou, other.iou, atol=1e-5)
-        assert one.object_score == pytest.approx(other.object_score, abs=1e-4)
 
 
 def test_half_precision_embeddings_are_widened_not_rounded_again(case: Case) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import decoder_pb2_grpc, types_pb2
 from maskwire_decoder.masks.rle import rle
-from maskwire_decoder.predictor import CpuPredictor
+from maskwire_decoder.predictor import Predictor
 from maskwire_decoder.prompts.parsing import Prompt
 from pycocotools import mask as coco
 
@@ -27,7 +27,7 @@ def agree(ours: Any, other: Any) -> str:
 @contextlib.contextmanager
 def rows() -> Iterator[Iterator[Row]]:
     one = subject()
-    predictor = CpuPredictor(one.bundle, THREADS)
+    predictor = Predictor(one.bundle, THREADS)
     image = predictor.prepare(one.tensors)
     point = types_pb2.Point(x_px=CLICK[0], y_px=CLICK[1])
     request = pb.SegmentRequest(image_id="photo", prompts=[types_pb2.Prompt(points=[point])])

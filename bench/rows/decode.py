@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
-from maskwire_decoder.predictor import CpuPredictor
+from maskwire_decoder.predictor import Predictor
 from maskwire_decoder.prompts.parsing import Prompt
 from torch import Tensor, nn
 
@@ -75,7 +75,7 @@ def agree(ours: Any, other: Any) -> str:
 def rows() -> Iterator[Iterator[Row]]:
     one = subject()
     stock = Stock(one.model).eval()
-    predictor = CpuPredictor(one.bundle, THREADS)
+    predictor = Predictor(one.bundle, THREADS)
     image = predictor.prepare(one.tensors)
     click, many = tensors(one, 1), tensors(one, PROMPTS)
     prompts = [Prompt("", np.array([xy], np.float32), np.array([1]), None, None) for xy in clicks(PROMPTS)]

@@ -192,22 +192,7 @@ class DecoderSettings(ServiceSettings):
     session_bytes: int = Field(
         8 * MIB, ge=0, description="Memory for the logits of one session's objects and their history, in bytes."
     )
-    decode_device: str = Field(
-        "cpu",
-        pattern=r"^(cpu|cuda(:\d+)?)$",
-        description="cpu; or cuda or cuda:N, which pays where many prompts come at once (everything mode, "
-        "pre-labelling) and needs the package onnxruntime-gpu instead of onnxruntime.",
-    )
-    max_batch_prompts: int = Field(
-        0,
-        ge=0,
-        description="Most prompts decoded in a batch; 0 is 32 on CUDA and 1 on a CPU, where batches do not pay.",
-    )
-    workers: int = Field(
-        0,
-        ge=0,
-        description="Prompts under way at the same time; 0 for one on each core, or two batches where there are any.",
-    )
+    workers: int = Field(0, ge=0, description="Most prompts decoded at the same time; 0 for the number of cores.")
     threads: int = Field(
         0,
         ge=0,
@@ -218,14 +203,9 @@ class DecoderSettings(ServiceSettings):
     max_points: int = Field(256, ge=1, description="Most points in one prompt.")
 
     @property
-    def decode_batch(self) -> int:
-        """Most prompts decoded in a batch."""
-        return self.max_batch_prompts or (1 if self.decode_device == "cpu" else 32)
-
-    @property
     def decode_workers(self) -> int:
-        """Prompts under way at the same time: while a batch is decoded, the next one gathers."""
-        return self.workers or (2 * self.decode_batch if self.decode_batch > 1 else _cores())
+        """Most prompts decoded at the same time."""
+        return self.workers or _cores()
 
     @property
     def decode_threads(self) -> int:

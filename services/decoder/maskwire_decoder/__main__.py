@@ -1,7 +1,6 @@
 """Starts a decoder: python -m maskwire_decoder --help"""
 
 import asyncio
-import sys
 
 from maskwire.v1 import decoder_pb2_grpc
 from maskwire_core.config import DecoderSettings, from_command_line
@@ -12,7 +11,6 @@ from maskwire_core.telemetry.interceptor import Observer
 from maskwire_core.telemetry.logs import configure_logging
 from maskwire_core.telemetry.tracing import configure_tracing, flush
 
-from maskwire_decoder.batched import is_available
 from maskwire_decoder.images import Images
 from maskwire_decoder.service import NAME, RIGHTS, DecoderService
 
@@ -38,11 +36,6 @@ async def run(settings: DecoderSettings) -> None:
 def main() -> None:
     settings = from_command_line(DecoderSettings)
     configure_logging(settings)
-    if not is_available(settings.decode_device):
-        sys.exit(
-            f"error: ONNX Runtime here has no CUDA, which --decode-device {settings.decode_device} asks for; "
-            "pip uninstall onnxruntime, then pip install 'onnxruntime-gpu[cuda,cudnn]'"
-        )
     configure_tracing("decoder", settings.trace_to)
     try:
         asyncio.run(run(settings))

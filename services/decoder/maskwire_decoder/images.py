@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any
 
 from maskwire_core.config import DecoderSettings
 from maskwire_core.errors import ServiceError, Unavailable, embedding_expired, image_not_found
@@ -12,11 +11,8 @@ from maskwire_core.scheduling.single_flight import Flights
 from maskwire_core.storage.embedding import Header
 from maskwire_core.storage.store import Store
 from maskwire_core.telemetry.metrics import Reading
-from numpy.typing import NDArray
-from onnxruntime import OrtValue
 
-from maskwire_decoder.batched import BatchedPredictor
-from maskwire_decoder.predictor import CpuPredictor, Predictor, Prepared
+from maskwire_decoder.predictor import Predictor, Prepared
 
 _MAX_PREDICTORS = 8
 _MAX_ALIASES = 10_000
@@ -34,14 +30,14 @@ class Image:
 
     @property
     def nbytes(self) -> int:
-        return sum(_nbytes(value) for value in self.prepared.values())
+        return sum(value.nbytes for value in self.prepared.values())
 
 
 class Images:
     """Finds images by name. The most recently used stay in memory, up to a number of bytes.
 
     Args:
-        settings: Memory, threads, device.
+        settings: Memory and threads.
         store: Where embeddings and decoders come from.
     """
 
@@ -151,11 +147,7 @@ class Images:
     async def _load_decoder(self, header: Header) -> Predictor:
         def load() -> Predictor | None:
             bundle = self._store.get_decoder(header.decoder)
-            if bundle is None:
-                return None
-            if self._settings.decode_batch > 1:
-                return BatchedPredictor(bundle, self._settings.decode_device, self._settings.decode_batch)
-            return CpuPredictor(bundle, self._settings.decode_threads)
+            return None if bundle is None else Predictor(bundle, self._settings.decode_threads)
 
         predictor = await asyncio.to_thread(load)
         if predictor is None:
@@ -165,7 +157,3 @@ class Images:
                 retry_after_s=1,
             )
         return predictor
-
-
-def _nbytes(value: NDArray[Any] | OrtValue) -> int:
-    return value.tensor_size_in_bytes() if isinstance(value, OrtValue) else value.nbytes

@@ -2,10 +2,10 @@
 
 import threading
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from maskwire_core.models.decoder_bundle import DecoderBundle, DecoderConfig
+from maskwire_core.models.decoder_bundle import DecoderBundle
 from numpy.typing import NDArray
 from onnxruntime import InferenceSession, OrtValue, SessionOptions
 
@@ -14,44 +14,23 @@ from maskwire_decoder.prompts.parsing import Prompt
 
 _MOST_FOLDED = 10  # points above which projecting image tokens costs less than folding them into the prompt's
 
-Prepared = Mapping[str, Any]
-"""What every prompt on an image needs, by the names of the graphs' inputs: arrays, or values on a device."""
+Prepared = Mapping[str, NDArray[Any]]
+"""What every prompt on an image needs, by the names of the graphs' inputs."""
 _ALWAYS = ("tokens", "fine_1", "fine_0")
 _IMAGE_INPUTS = {"click": (*_ALWAYS, "keys", "values", "queries"), "refine": _ALWAYS, "plain": _ALWAYS}
 
 
-class Predictor(Protocol):
-    """Answers prompts as `SAM2ImagePredictor.predict` does. Safe to call from several threads.
+class Predictor:
+    """Answers prompts as `SAM2ImagePredictor.predict` does, with as few multiplications as it takes.
 
-    Attributes:
-        config: Of the model.
-    """
-
-    config: DecoderConfig
-
-    def prepare(self, tensors: Mapping[str, NDArray[Any]]) -> Prepared:
-        """What every prompt on an image needs.
-
-        Args:
-            tensors: A stored embedding, fp16 or fp32, in its layout.
-        """
-
-    def predict(
-        self, image: Prepared, prompt: Prompt, width: int, height: int, *, multimask: bool = True, every: bool = True
-    ) -> Prediction:
-        """Decodes one prompt on an image as `prepare` made it; for the rest see `Question.of`.
-
-        Raises:
-            Internal: MODEL_OUTPUT_NOT_FINITE.
-        """
-
-
-class CpuPredictor:
-    """A prompt at a time on each thread, with as few multiplications as it takes.
+    It may be called from several threads, each of which decodes one prompt at a time.
 
     Args:
         bundle: The exported decoder.
-        threads: CPU threads of a decode while no other is running; one each where several are.
+        threads: CPU threads of a decode while no other is running; while others run, each decode has one thread.
+
+    Attributes:
+        config: The model's configuration.
     """
 
     def __init__(self, bundle: DecoderBundle, threads: int) -> None:
@@ -65,13 +44,24 @@ class CpuPredictor:
         self._session("click", threads)
 
     def prepare(self, tensors: Mapping[str, NDArray[Any]]) -> Prepared:
-        session = self._session(image_graph(tensors), self._threads)
+        """Computes what every prompt on an image needs.
+
+        Args:
+            tensors: A stored embedding, fp16 or fp32, in its layout.
+        """
+        half = all(tensor.dtype == np.float16 for tensor in tensors.values())
+        session = self._session("image_fp16" if half else "image_fp32", self._threads)
         names = [output.name for output in session.get_outputs()]
         return dict(zip(names, session.run(names, dict(tensors)), strict=True))
 
     def predict(
         self, image: Prepared, prompt: Prompt, width: int, height: int, *, multimask: bool = True, every: bool = True
     ) -> Prediction:
+        """Decodes one prompt on an image from `prepare`; `Question.of` describes the other arguments.
+
+        Raises:
+            Internal: MODEL_OUTPUT_NOT_FINITE.
+        """
         question = Question.of(self.config, prompt, width, height, multimask, every)
         with self._lock:
             self._running += 1
@@ -116,9 +106,3 @@ class CpuPredictor:
         wanted = self._bundle.graphs[graph]
         options.add_external_initializers(list(wanted.weights), [self._weights[name] for name in wanted.weights])
         return InferenceSession(wanted.model, options, providers=["CPUExecutionProvider"])
-
-
-def image_graph(tensors: Mapping[str, NDArray[Any]]) -> str:
-    """The graph that reads a stored embedding."""
-    half = all(tensor.dtype == np.float16 for tensor in tensors.values())
-    return "image_fp16" if half else "image_fp32"

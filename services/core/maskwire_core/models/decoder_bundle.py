@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from maskwire_core.errors import CorruptValue
 
-GRAPHS = {"image_fp32", "image_fp16", "mask", "click", "refine", "plain", "several"}
+GRAPHS = {"image_fp32", "image_fp16", "mask", "click", "refine", "plain"}
 BEST = 4
 """To graphs that make masks: the candidate with the highest predicted IoU. 0 is the single mask, 1 to 3 candidates."""
 
@@ -90,7 +90,6 @@ class DecoderBundle:
             click: a prompt of few points, and no mask, to masks.
             refine: a prompt of few points on tokens that may know a mask.
             plain: any prompt.
-            several: prompts with equally many points, at once.
         weights: All their initialisers by name.
     """
 

@@ -26,13 +26,10 @@ from maskwire_encoder.decoder_export.layers import (
     ask,
     ask_folded,
     attend,
-    leading,
     linear,
     mlp,
     norm,
-    product,
     split,
-    transpose,
 )
 from maskwire_encoder.decoder_export.onnx_graph import Graph
 
@@ -77,7 +74,6 @@ def export_decoder(model: Any, config: DecoderConfig) -> DecoderBundle:
         "click": writer.prompt(projected=True, folded=True),
         "refine": writer.prompt(projected=False, folded=True),
         "plain": writer.prompt(projected=False, folded=False),
-        "several": writer.prompt(projected=False, folded=False, batched=True),
     }
     return DecoderBundle(config, graphs, writer.weights)
 
@@ -151,27 +147,21 @@ class _Writer:
         tokens = graph.reshape(graph.add("Add", "tokens", dense), -1, self.positions.shape[1])
         return self._finish(graph, {"with_mask": ("float32", ("K", self.positions.shape[1]))}, with_mask=tokens)
 
-    def prompt(self, projected: bool, folded: bool, batched: bool = False) -> DecoderGraph:
+    def prompt(self, projected: bool, folded: bool) -> DecoderGraph:
         """A prompt to masks.
 
         Inputs beside the image's: points (P, 2) x, y in pixels of the model's input; labels (P,) -1 padding, 0
         negative, 1 positive, 2 and 3 a box's corners; masks (M,), which masks to compute, each 0 to 4 (`BEST`).
         Outputs: their logits (M, 4h, 4w), the predicted IoU of masks 0 to 3, and the object score (1,).
-        In a batched graph points, labels and outputs have an axis of B prompts before these (but an object score that
-        the model does not predict), and tokens one of B, or of 1 for them all.
 
         Args:
             projected: Whether the first layer takes `keys`, `values` and `queries`, which hold for no mask prompt.
             folded: Whether projections of image tokens are folded into the prompt tokens.
-            batched: Whether it answers several prompts with equally many points.
         """
         names = ("tokens", "keys", "values", "queries", "fine_1", "fine_0")
         images = {name: self.values[name] for name in names if projected or name not in ("keys", "values", "queries")}
-        each: tuple[str, ...] = ("B",) if batched else ()
-        if batched:
-            images["tokens"] = ("float32", ("K", self.positions.shape[1]))
-        prompts: dict[str, Shape] = {"points": ("float32", (*each, "P", 2)), "labels": ("int64", (*each, "P"))}
-        graph = Graph({**images, **prompts, "masks": ("int64", ("M",))}, batched)
+        prompts: dict[str, Shape] = {"points": ("float32", ("P", 2)), "labels": ("int64", ("P",))}
+        graph = Graph({**images, **prompts, "masks": ("int64", ("M",))})
         decoder, transformer = self.decoder, self.decoder.transformer
         start = [decoder.iou_token, decoder.mask_tokens]
         if decoder.pred_obj_scores:
@@ -179,7 +169,7 @@ class _Writer:
         outputs = np.concatenate([array(token.weight) for token in start])
         prompt = self._tokens(graph, outputs)
         hidden = prompt
-        tokens = graph.reshape("tokens", -1, *self.positions.shape) if batched else "tokens"
+        tokens = "tokens"
         for index, layer in enumerate(transformer.layers):
             ready = projected and index == 0
             hidden = self._ask_each_other(graph, layer, hidden, prompt)
@@ -224,15 +214,7 @@ class _Writer:
         kinds = [self.prompts.not_a_point_embed, *self.prompts.point_embeddings]
         table = np.concatenate([array(kind.weight) for kind in kinds])
         labels = graph.add("Gather", table, graph.add("Add", "labels", np.int64(1)), axis=0)
-        return graph.add("Concat", self._for_each(graph, outputs), graph.add("Add", positions, labels), axis=-2)
-
-    @staticmethod
-    def _for_each(graph: Graph, constant: NDArray[Any]) -> str | NDArray[Any]:
-        """A constant, in a batched graph as often as there are prompts."""
-        if not graph.batched:
-            return constant
-        count = graph.add("Shape", "labels", start=0, end=1)
-        return graph.add("Expand", constant, graph.add("Concat", count, np.array(constant.shape), axis=0))
+        return graph.add("Concat", outputs, graph.add("Add", positions, labels), axis=-2)
 
     @staticmethod
     def _ask_each_other(graph: Graph, layer: Any, hidden: str, prompt: str) -> str:
@@ -251,7 +233,7 @@ class _Writer:
         def row(index: int) -> str:
             return graph.add("Gather", hidden, np.array([index]), axis=-2)
 
-        iou = graph.reshape(mlp(graph, decoder.iou_prediction_head, row(first)), *leading(graph), -1)
+        iou = graph.reshape(mlp(graph, decoder.iou_prediction_head, row(first)), -1)
         score = graph.add("Identity", np.array([10], np.float32))
         if decoder.pred_obj_scores:
             score = graph.reshape(mlp(graph, decoder.pred_obj_score_head, row(0)), -1)
@@ -259,11 +241,8 @@ class _Writer:
         hyper = graph.add("Concat", *(mlp(graph, head, row(first + 1 + index)) for index, head in heads), axis=-2)
         candidates = graph.add("Slice", iou, np.array([1]), np.array([BEST]), np.array([-1]))
         best = graph.add("Add", graph.add("ArgMax", candidates, axis=-1), np.int64(1))
-        known = graph.add("Concat", self._for_each(graph, np.arange(BEST)), best, axis=-1)
-        wanted = graph.add("Gather", known, "masks", axis=-1)
-        # A product with ones and zeros chooses rows, in each prompt its own.
-        chosen = graph.add("OneHot", wanted, np.int64(BEST), np.array([0, 1], np.float32), axis=-1)
-        chosen = transpose(graph, graph.add("MatMul", chosen, hyper), 1, 0)
+        wanted = graph.add("Gather", graph.add("Concat", np.arange(BEST), best, axis=0), "masks", axis=0)
+        chosen = graph.add("Transpose", graph.add("Gather", hyper, wanted, axis=0), perm=[1, 0])
 
         coarse, coarse_norm, _, fine, _ = decoder.output_upscaling
         pixels = tokens
@@ -271,18 +250,17 @@ class _Writer:
             # Weights of a transposed convolution are (in, out, row, column); the product's columns (row, column, out).
             weight = array(convolution.weight).transpose(0, 2, 3, 1).reshape(convolution.in_channels, -1)
             onto = graph.reshape(features, -1, weight.shape[1])
-            pixels = product(graph, pixels, weight, onto)  # the bias is in the features
-            pixels = graph.reshape(pixels, *leading(graph), -1, convolution.out_channels)
+            pixels = graph.add("Gemm", pixels, weight, onto)  # the bias is in the features
+            pixels = graph.reshape(pixels, -1, convolution.out_channels)
             pixels = graph.add("Gelu", norm(graph, coarse_norm, pixels) if convolution is coarse else pixels)
         side = 4 * self.side
         logits = graph.add("MatMul", pixels, chosen)
-        logits = graph.reshape(logits, *leading(graph), self.side, self.side, 2, 2, 2, 2, -1)
-        logits = graph.reshape(transpose(graph, logits, 6, 0, 2, 4, 1, 3, 5), *leading(graph), -1, side, side)
-        each = ("B",) if graph.batched else ()
+        logits = graph.reshape(logits, self.side, self.side, 2, 2, 2, 2, -1)
+        logits = graph.reshape(graph.add("Transpose", logits, perm=[6, 0, 2, 4, 1, 3, 5]), -1, side, side)
         outputs: dict[str, Shape] = {
-            "logits": ("float32", (*each, "M", side, side)),
-            "iou": ("float32", (*each, decoder.num_mask_tokens)),
-            "object_score": ("float32", ("B" if graph.batched and decoder.pred_obj_scores else 1,)),
+            "logits": ("float32", ("M", side, side)),
+            "iou": ("float32", (decoder.num_mask_tokens,)),
+            "object_score": ("float32", (1,)),
         }
         return self._finish(graph, outputs, logits=logits, iou=iou, object_score=score)
 

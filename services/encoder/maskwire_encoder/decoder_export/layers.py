@@ -1,4 +1,4 @@
-"""Layers of SAM 2's mask decoder, added to a graph. Shapes leave out a batched graph's first axis."""
+"""Layers of SAM 2's mask decoder, added to a graph."""
 
 import math
 from typing import Any, cast
@@ -15,14 +15,7 @@ def array(tensor: Tensor) -> NDArray[np.float32]:
 
 
 def linear(graph: Graph, layer: nn.Linear, value: str) -> str:
-    return product(graph, value, array(layer.weight).T, array(layer.bias))
-
-
-def product(graph: Graph, value: str, weight: NDArray[np.float32], onto: str | NDArray[np.float32]) -> str:
-    """Rows times a matrix, added to something."""
-    if graph.batched:
-        return graph.add("Add", graph.add("MatMul", value, weight), onto)
-    return graph.add("Gemm", value, weight, onto)
+    return graph.add("Gemm", value, array(layer.weight).T, array(layer.bias))
 
 
 def norm(graph: Graph, norm: Any, value: str) -> str:
@@ -45,22 +38,12 @@ def mlp(graph: Graph, mlp: Any, value: str) -> str:
 def split(graph: Graph, value: str, heads: int, transposed: bool = False) -> str:
     """(N, heads * D) to (heads, N, D), or to (heads, D, N)."""
     perm = [1, 2, 0] if transposed else [1, 0, 2]
-    return transpose(graph, graph.reshape(value, *leading(graph), 0, heads, -1), *perm)
+    return graph.add("Transpose", graph.reshape(value, 0, heads, -1), perm=perm)
 
 
 def join(graph: Graph, value: str, channels: int) -> str:
     """(heads, N, D) to (N, heads * D)."""
-    return graph.reshape(transpose(graph, value, 1, 0, 2), *leading(graph), -1, channels)
-
-
-def transpose(graph: Graph, value: str, *axes: int) -> str:
-    perm = [0, *(axis + 1 for axis in axes)] if graph.batched else list(axes)
-    return graph.add("Transpose", value, perm=perm)
-
-
-def leading(graph: Graph) -> list[int]:
-    """What a reshape keeps before the rest."""
-    return [0] if graph.batched else []
+    return graph.reshape(graph.add("Transpose", value, perm=[1, 0, 2]), -1, channels)
 
 
 def scale(attention: Any) -> np.float32:

@@ -21,14 +21,12 @@ class Graph:
 
     Args:
         inputs: Name to dtype and shape; a string in a shape is a size that is known only at run time.
-        batched: Whether values have an axis of prompts before the others.
 
     Attributes:
         weights: Constants that lie outside the graph, by name. Equal ones have equal names, in other graphs too.
     """
 
-    def __init__(self, inputs: Mapping[str, tuple[str, tuple[int | str, ...]]], batched: bool = False) -> None:
-        self.batched = batched
+    def __init__(self, inputs: Mapping[str, tuple[str, tuple[int | str, ...]]]) -> None:
         self._inputs = [helper.make_tensor_value_info(name, _DTYPES[d], shape) for name, (d, shape) in inputs.items()]
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, onnx.TensorProto] = {}
