@@ -1,6 +1,7 @@
 """Imports point one way, the client stays light, and decoders hold no torch."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +72,19 @@ def test_imports_point_one_way(package: str) -> None:
                 assert any(f"{name}.".startswith(f"{allowed}.") for allowed in ALLOWED[package]), (
                     f"{path} imports {name}"
                 )
+
+
+def test_keys_of_the_store_are_built_in_one_module() -> None:
+    kinds = "embedding|claim|alias|prompts|logits|decoder|usage|sizes|writing"
+    keys = PACKAGES["maskwire_core"] / "storage/keys.py"
+    folders = [*PACKAGES.values(), ROOT / "bench"]
+    containing = {
+        path
+        for folder in folders
+        for path in folder.rglob("*.py")
+        if re.search(rf"maskwire:({kinds})", path.read_text())
+    }
+    assert containing == {keys}
 
 
 def loaded_by(statement: str) -> set[str]:

@@ -174,7 +174,7 @@ def broken_image(valkey: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     weights = {each: np.full_like(array, np.nan) if each == name else array for each, array in bundle.weights.items()}
     broken = DecoderBundle(dataclasses.replace(bundle.config, model="broken"), bundle.graphs, weights)
     (tensors,) = model.encode([model.prepare(np.zeros((64, 64, 3), np.uint8))])
-    store: Store = open_store(settings)
+    store: Store = open_store(settings.redis_url, settings.redis_timeout_s)
     header = Header("", "b" * 64, "broken", "f" * 64, broken.digest, 64, 64, "fp16", 1.0)
     namespace = "default"
     store.publish_decoder(broken)

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from maskwire_core.errors import CorruptValue
 from maskwire_core.storage.codecs import NotFinite, is_finite
-from maskwire_core.storage.embedding import Header, pack, read_header, unpack
-from maskwire_core.storage.store import content_key
+from maskwire_core.storage.embedding import Header, content_key, pack, read_header, unpack
 from numpy.typing import NDArray
 
 TENSORS = {

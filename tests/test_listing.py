@@ -34,7 +34,7 @@ def put(store: Store, namespace: str, image_ids: list[str]) -> None:
 def all_pages(store: Store, namespace: str, prefix: str = "", size: int = 7) -> list[str]:
     found, token = [], ""
     while True:
-        images, token = listing.page(store, namespace, prefix, size, token)
+        images, token = listing.list_page(store, namespace, prefix, size, token)
         found += [each.image_id for each in images]
         if not token:
             return found
@@ -65,7 +65,7 @@ def test_a_call_does_a_bounded_amount_of_work(valkey: str) -> None:
     store = Store(valkey)
     put(store, "crowd", [f"n{number}" for number in range(25_000)])
     put(store, "rare", ["one"])
-    images, token = listing.page(store, "rare", "", 0, "")
+    images, token = listing.list_page(store, "rare", "", 0, "")
     assert token or [each.image_id for each in images] == ["one"]
     assert set(all_pages(store, "rare")) == {"one"}
     for namespace in ("crowd", "rare"):

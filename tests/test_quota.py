@@ -18,7 +18,7 @@ from click.testing import Result
 from maskwire_core.errors import ResourceExhausted
 from maskwire_core.storage import cli, quotas
 from maskwire_core.storage.embedding import Header, pack
-from maskwire_core.storage.quotas import Usage
+from maskwire_core.storage.quotas import Quotas
 from maskwire_core.storage.store import Store
 from typer.testing import CliRunner
 
@@ -44,8 +44,13 @@ def value(number: int, floats: int, namespace: str = "acme", created_at: float =
 SIZE = len(value(0, 1000))
 
 
-def test_what_would_expire_first_makes_room(store: Store) -> None:
-    books, quota = Usage(store), 3 * SIZE
+def total_bytes(raw: redis.Redis, namespace: str) -> int:
+    """What the ledger says that a namespace stores."""
+    return int(raw.hget(f"maskwire:sizes:{{{namespace}}}", "total") or 0)
+
+
+def test_what_would_expire_first_makes_room(store: Store, raw: redis.Redis) -> None:
+    books, quota = Quotas(store), 3 * SIZE
     for number in range(3):
         books.put_embedding("acme", key(number), value(number, 1000), 100 + number, quota)
         time.sleep(0.002)
@@ -53,50 +58,50 @@ def test_what_would_expire_first_makes_room(store: Store) -> None:
     books.put_embedding("acme", key(3), value(3, 1000), 100, quota)
     left = [number for number in range(4) if store.get_embedding("acme", key(number)) is not None]
     assert left == [0, 2, 3]
-    assert books.total_bytes("acme") == 3 * SIZE
+    assert total_bytes(raw, "acme") == 3 * SIZE
     # Another tenant's books are its own, and without a quota there are none.
     books.put_embedding("other", key(0), value(0, 1000, "other"), 100, SIZE)
     books.put_embedding("free", key(0), value(0, 1000, "free"), 100, 0)
-    assert (books.total_bytes("other"), books.total_bytes("free")) == (SIZE, 0)
-    assert books.total_bytes("acme") == 3 * SIZE
+    assert (total_bytes(raw, "other"), total_bytes(raw, "free")) == (SIZE, 0)
+    assert total_bytes(raw, "acme") == 3 * SIZE
     books.delete_embedding("acme", key(2))
-    assert books.total_bytes("acme") == 2 * SIZE
+    assert total_bytes(raw, "acme") == 2 * SIZE
     with pytest.raises(ResourceExhausted, match="may keep") as caught:
         books.put_embedding("acme", key(4), value(4, 10_000), 100, quota)
     assert (caught.value.reason, caught.value.retry_after_s) == ("QUOTA_TOO_SMALL", None)
     assert store.get_embedding("acme", key(3)) is not None
 
 
-def test_a_smaller_quota_and_what_was_there_before_it(store: Store) -> None:
-    books = Usage(store)
+def test_a_smaller_quota_and_what_was_there_before_it(store: Store, raw: redis.Redis) -> None:
+    books = Quotas(store)
     for number in range(10):
         books.put_embedding("acme", key(number), value(number, 1000), 100, 0)
     for number in range(10):  # embedded again: entered in the books
         books.touch_embedding("acme", key(number), SIZE, 200, 20 * SIZE)
-    assert books.total_bytes("acme") == 10 * SIZE
+    assert total_bytes(raw, "acme") == 10 * SIZE
     books.put_embedding("acme", key(10), value(10, 1000), 300, 2 * SIZE)
-    assert books.total_bytes("acme") == 2 * SIZE
+    assert total_bytes(raw, "acme") == 2 * SIZE
     assert sum(store.get_embedding("acme", key(number)) is not None for number in range(11)) == 2
 
 
 def test_what_has_expired_or_was_dropped_does_not_count_for_good(store: Store, raw: redis.Redis) -> None:
-    books, quota = Usage(store), 3 * SIZE
+    books, quota = Quotas(store), 3 * SIZE
     for number in range(3):
         books.put_embedding("acme", key(number), value(number, 1000), 100, quota)
     raw.delete(f"maskwire:embedding:{{acme/{key(0)}}}")  # as a store does that is short of memory
     for number in (1, 2):
         raw.zadd("maskwire:usage:{acme}", {key(number): 1})  # their time has come
     books.put_embedding("acme", key(5), value(5, 1000), 100, quota)
-    assert books.total_bytes("acme") == 2 * SIZE
+    assert total_bytes(raw, "acme") == 2 * SIZE
     books.put_embedding("acme", key(6), value(6, 1000), 100, quota)
     books.put_embedding("acme", key(7), value(7, 1000), 100, quota)
-    assert books.total_bytes("acme") == 3 * SIZE
+    assert total_bytes(raw, "acme") == 3 * SIZE
     assert all(store.get_embedding("acme", key(number)) is not None for number in (5, 6, 7))
 
 
 def test_what_is_being_written_is_not_deleted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quotas, "_PATIENCE_S", 0.2)
-    slow, books = Usage(store), Usage(store)
+    slow, books = Quotas(store), Quotas(store)
     slow._reserve("acme", key(0), SIZE, 100, 2 * SIZE, "a")
     slow._reserve("acme", key(1), SIZE, 100, 2 * SIZE, "a")
     with pytest.raises(ResourceExhausted) as caught:
@@ -113,20 +118,20 @@ def test_who_stood_still_while_writing_writes_anew(
     store: Store, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its place was given to another: the quota holds all the same."""
-    books, put = Usage(store), store.put_embedding
+    books, put = Quotas(store), store.put_embedding
     stood = []
 
     def standing_still(namespace: str, content: str, data: bytes, ttl_s: int) -> None:
         if content == key(0) and not stood:
             stood.append(True)
             raw.delete("maskwire:writing:{acme}")  # as after WRITING_S
-            Usage(store).put_embedding("acme", key(1), value(1, 1000), 100, SIZE)
+            Quotas(store).put_embedding("acme", key(1), value(1, 1000), 100, SIZE)
         put(namespace, content, data, ttl_s)
 
     monkeypatch.setattr(store, "put_embedding", standing_still)
     books.put_embedding("acme", key(0), value(0, 1000), 100, SIZE)
     assert stood
-    assert int(raw.eval(STORED, 0)) == books.total_bytes("acme") == SIZE
+    assert int(raw.eval(STORED, 0)) == total_bytes(raw, "acme") == SIZE
     assert store.get_embedding("acme", key(0)) is not None
 
 
@@ -139,7 +144,7 @@ def test_a_quota_holds_while_many_write(store_url: str, raw: redis.Redis) -> Non
     def write(seed: int) -> None:
         chance = random.Random(seed)
         with contextlib.closing(Store(store_url)) as own:
-            books = Usage(own)
+            books = Quotas(own)
             try:
                 for _ in range(60):
                     number, ttl_s = chance.randrange(60), chance.randrange(50, 200)
@@ -188,7 +193,7 @@ def command(*words: str) -> Result:
 
 
 def test_stats_and_purge(store: Store, store_url: str, raw: redis.Redis) -> None:
-    now, books = time.time(), Usage(store)
+    now, books = time.time(), Quotas(store)
     for number, (namespace, age_s) in enumerate([("acme", 7200), ("acme", 100), ("acme", 5), ("other", 7200)]):
         packed = value(number, 1000, namespace, now - age_s)
         books.put_embedding(namespace, key(number), packed, 500, 100 * SIZE)
@@ -220,7 +225,7 @@ def test_stats_and_purge(store: Store, store_url: str, raw: redis.Redis) -> None
     assert store.get_alias("acme", "odd}{/name") == key(2)
     assert store.saved_prompts("acme", key(0)) == []
     assert store.get_embedding("other", key(3)) is not None
-    assert books.total_bytes("acme") == len(value(2, 1000, "acme", now - 5))
+    assert total_bytes(raw, "acme") == len(value(2, 1000, "acme", now - 5))
     done = command("purge", "--all", "--yes", "--redis-url", store_url)
     assert "2 embeddings" in done.stdout
     assert "names" in done.stdout
@@ -229,7 +234,7 @@ def test_stats_and_purge(store: Store, store_url: str, raw: redis.Redis) -> None
 
 
 def test_the_command_line_has_it(store: Store, store_url: str) -> None:
-    Usage(store).put_embedding("acme", key(0), value(0, 1000), 100, 0)
+    Quotas(store).put_embedding("acme", key(0), value(0, 1000), 100, 0)
     words = [sys.executable, "-m", "maskwire.cli", "store", "stats"]
     environment = {**os.environ, "MASKWIRE_REDIS_URL": store_url}
     shown = subprocess.run(words, capture_output=True, text=True, check=True, env=environment).stdout

@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -193,6 +194,32 @@ def test_large_values_are_read_whole_and_what_is_none_is_as_redis_says(raw: redi
     with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
         large_get.get(raw, "list")
     assert raw.get("value") == value
+
+
+class _Unparsed(redis.Connection):
+    """Fails if redis-py parses the reply to GET."""
+
+    got = False
+
+    def send_command(self, *words: object, **options: object) -> None:
+        self.got = words[0] == "GET"
+        super().send_command(*words, **options)
+
+    def read_response(self, *arguments: Any, **options: Any) -> Any:
+        assert not self.got
+        return super().read_response(*arguments, **options)
+
+
+def test_large_values_are_read_from_the_socket(raw: redis.Redis, store_url: str) -> None:
+    """If this fails with a new version of redis-py, `large_get` does not fit it any more: see pyproject.toml."""
+    raw.set("value", b"x" * 100_000)
+    with redis.Redis(connection_pool=redis.ConnectionPool.from_url(store_url, connection_class=_Unparsed)) as client:
+        read = large_get.get(client, "value")
+        assert read is not None
+        assert read.tobytes() == b"x" * 100_000
+        assert client.ping()
+    with contextlib.closing(Store(store_url)) as store:
+        assert store.connections.get("value") is not None
 
 
 @contextlib.contextmanager

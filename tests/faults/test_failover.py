@@ -10,7 +10,7 @@ import pytest
 import redis
 from conftest import free_port, wait_until
 from maskwire_core.errors import InvalidArgument, Unavailable
-from maskwire_core.storage import store as store_module
+from maskwire_core.storage import keys
 from maskwire_core.storage.embedding import Header, pack
 from maskwire_core.storage.store import Store
 from redis.crc import key_slot
@@ -238,9 +238,7 @@ def read_all(store: Store) -> None:
 
 
 def test_keys_of_one_image_share_a_slot() -> None:
-    names = [
-        getattr(store_module, f"_{kind}")("default", KEYS[3]) for kind in ("embedding", "claim", "prompts", "logits")
-    ]
+    names = [key("default", KEYS[3]) for key in (keys.embedding, keys.claim, keys.prompts, keys.logits)]
     assert len({key_slot(name.encode()) for name in names}) == 1
 
 

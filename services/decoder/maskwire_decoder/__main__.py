@@ -16,7 +16,7 @@ from maskwire_decoder.service import NAME, RIGHTS, DecoderService
 
 
 async def run(settings: DecoderSettings) -> None:
-    store = open_store(settings)
+    store = open_store(settings.redis_url, settings.redis_timeout_s)
     try:
         service = DecoderService(settings, Images(settings, store), store)
         async with guarding(settings, RIGHTS) as interceptors:

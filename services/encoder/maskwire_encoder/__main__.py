@@ -27,7 +27,7 @@ _PUBLISH_PERIOD_S = 2
 
 async def run(settings: EncoderSettings, load: Callable[[ModelSource, EncoderSettings], Model] = Model) -> None:
     """Serves the models that the settings name, as `load` makes them."""
-    store = open_store(settings)
+    store = open_store(settings.redis_url, settings.redis_timeout_s)
     try:
         try:
             store.ping()

@@ -27,9 +27,9 @@ from maskwire_core.models.registry import canonical
 from maskwire_core.scheduling.single_flight import Flights
 from maskwire_core.storage import listing
 from maskwire_core.storage.codecs import NotFinite
-from maskwire_core.storage.embedding import Header, pack
-from maskwire_core.storage.quotas import Usage
-from maskwire_core.storage.store import Store, content_key
+from maskwire_core.storage.embedding import Header, content_key, pack
+from maskwire_core.storage.quotas import Quotas
+from maskwire_core.storage.store import Store
 from maskwire_core.telemetry import logs, tracing
 from maskwire_core.telemetry.metrics import IMAGES, STAGES
 from maskwire_core.tenancy import tenant
@@ -109,7 +109,7 @@ class ImageEncoder:
         self.settings = settings
         self.models = {model.source.name: model for model in models}
         self._store = store
-        self._usage = Usage(store)
+        self._quotas = Quotas(store)
         self.pipeline = Pipeline(settings, models)
         self._flights: Flights[Stored] = Flights()
         self._demands: dict[tuple[str, str], Demand] = {}  # of those in flight
@@ -195,7 +195,7 @@ class ImageEncoder:
             header, size, ttl_ms = found
             if upload.ttl_s * 1000 > ttl_ms:
                 args = (upload.namespace, upload.key, size, upload.ttl_s, upload.quota_bytes)
-                await asyncio.to_thread(self._usage.touch_embedding, *args)
+                await asyncio.to_thread(self._quotas.touch_embedding, *args)
         else:
             self._join(upload)
             flight = await self._flights.join(upload.flight)
@@ -255,8 +255,10 @@ class ImageEncoder:
     async def list_images(
         self, namespace: str, prefix: str, page_size: int, page_token: str
     ) -> tuple[list[types_pb2.ImageInfo], str]:
-        """A page of a namespace's images and the token of the next page; see `listing.page`."""
-        images, token = await asyncio.to_thread(listing.page, self._store, namespace, prefix, page_size, page_token)
+        """A page of a namespace's images and the token of the next page; see `listing.list_page`."""
+        images, token = await asyncio.to_thread(
+            listing.list_page, self._store, namespace, prefix, page_size, page_token
+        )
         return [_info(each.header, each.image_id, each.nbytes, each.ttl_ms / 1e3) for each in images], token
 
     async def delete(self, namespace: str, image_id: str, with_embedding: bool) -> bool:
@@ -264,7 +266,7 @@ class ImageEncoder:
         if with_embedding:
             key = await asyncio.to_thread(self._store.get_alias, namespace, image_id)
             if key is not None:
-                await asyncio.to_thread(self._usage.delete_embedding, namespace, key)
+                await asyncio.to_thread(self._quotas.delete_embedding, namespace, key)
         return await asyncio.to_thread(self._store.delete_alias, namespace, image_id)
 
     async def publish_decoders(self) -> None:
@@ -316,7 +318,7 @@ class ImageEncoder:
             except NotFinite as error:
                 raise not_finite(header.model, str(error)) from error
             self._store.publish_decoder(upload.model.decoder)
-            self._usage.put_embedding(upload.namespace, upload.key, value, upload.ttl_s, upload.quota_bytes)
+            self._quotas.put_embedding(upload.namespace, upload.key, value, upload.ttl_s, upload.quota_bytes)
             return len(value)
 
         started = time.perf_counter()

@@ -1,44 +1,32 @@
-"""maskwire store: stats, purge. Joined to the maskwire command by an entry point (pyproject.toml)."""
+"""The subcommands `maskwire store stats` and `maskwire store purge`, an entry point of the `maskwire` command."""
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from maskwire_core.storage.inventory import Stored, Summary
-    from maskwire_core.storage.store import Store
+from maskwire_core.command_line import AsJson, fail
 
-app = typer.Typer(help="The store: what it holds of whom, and clearing it out.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from maskwire_core.storage.inventory import Inventory, Summary
+
+app = typer.Typer(help="The store: what each namespace holds in it, and purging it.", no_args_is_help=True)
 
 RedisUrl = Annotated[str, typer.Option(envvar="MASKWIRE_REDIS_URL", help="Address of the store.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 _URL = "redis://localhost:6379/0"
 _TIMEOUT_S = 10
 
 
-def _fail(error: object) -> NoReturn:
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(1)
-
-
 @app.command()
 def stats(redis_url: RedisUrl = _URL, as_json: AsJson = False) -> None:
-    """Show for each namespace how many images, embeddings and bytes it has, and how old they are."""
-    from maskwire_core.errors import ServiceError
-    from maskwire_core.storage.inventory import Inventory
-
-    store = _open(redis_url)
-    try:
-        found = Inventory(store).summaries()
-    except ServiceError as error:
-        _fail(f"{error} (store at {store.address})")
-    finally:
-        store.close()
+    """Show how many images, embeddings and bytes each namespace holds, and how old they are."""
+    with _inventory(redis_url) as inventory:
+        found = inventory.summaries()
     if as_json:
         print(json.dumps({"namespaces": {name: asdict(summary) for name, summary in found.items()}}))
     else:
@@ -47,67 +35,57 @@ def stats(redis_url: RedisUrl = _URL, as_json: AsJson = False) -> None:
 
 @app.command()
 def purge(
-    namespace: Annotated[str | None, typer.Option("--namespace", "-n", help="Only what is this tenant's.")] = None,
-    older_than: Annotated[str | None, typer.Option(help="Only what was encoded longer ago: 12h, 30d, ...")] = None,
-    unreferenced: Annotated[bool, typer.Option("--unreferenced", help="Only what no name stands for.")] = False,
-    everything: Annotated[bool, typer.Option("--all", help="All embeddings of all tenants.")] = False,
-    yes: Annotated[
-        bool, typer.Option("--yes", help="Delete; without it, only what would be deleted is shown.")
+    namespace: Annotated[str | None, typer.Option("--namespace", "-n", help="Only embeddings of this tenant.")] = None,
+    older_than: Annotated[str | None, typer.Option(help="Only images encoded longer ago: 12h, 30d, ...")] = None,
+    unreferenced: Annotated[
+        bool, typer.Option("--unreferenced", help="Only embeddings that no image ID stands for.")
     ] = False,
+    everything: Annotated[bool, typer.Option("--all", help="All embeddings of all tenants.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete; without it, only show what would be deleted.")] = False,
     redis_url: RedisUrl = _URL,
 ) -> None:
-    """Delete embeddings that are all of what is asked for, and the names that then stand for nothing."""
+    """Delete the embeddings that fulfil all conditions given, and the image IDs whose embedding is gone then."""
     from rich.console import Console
     from rich.progress import track
 
     from maskwire_core import durations
-    from maskwire_core.errors import ServiceError
-    from maskwire_core.storage.inventory import Inventory
+    from maskwire_core.storage.inventory import summarize
 
     if not (namespace or older_than or unreferenced or everything):
-        _fail("say what: --namespace, --older-than, --unreferenced, or --all")
+        fail("say what: --namespace, --older-than, --unreferenced, or --all")
     try:
         age_s = durations.seconds(older_than) if older_than else None
     except ValueError as error:
-        _fail(error)
-    store = _open(redis_url)
-    inventory = Inventory(store)
-    try:
+        fail(error)
+    with _inventory(redis_url) as inventory:
         chosen = inventory.select(namespace, age_s, unreferenced)
         if not yes:
-            _show(_summarised(chosen))
+            _show(summarize(chosen))
             print("nothing was deleted; add --yes to delete this", file=sys.stderr)
             return
         console = Console(stderr=True)
-        gone = sum(1 for _ in track(inventory.delete(chosen), "deleting", total=len(chosen), console=console))
-        names = inventory.forget_names(namespace)
+        deleted = sum(1 for _ in track(inventory.delete(chosen), "deleting", total=len(chosen), console=console))
+        names = inventory.delete_dangling_aliases(namespace)
+    print(f"{deleted} embeddings of {_size(sum(each.nbytes for each in chosen))} deleted, {names} names forgotten")
+
+
+@contextmanager
+def _inventory(redis_url: str) -> "Iterator[Inventory]":
+    """Opens the store's inventory. Errors of the store, in the body too, end the command."""
+    from maskwire_core.errors import ServiceError
+    from maskwire_core.storage.inventory import Inventory
+    from maskwire_core.storage.store import open_store
+
+    store = open_store(redis_url, _TIMEOUT_S)
+    try:
+        yield Inventory(store)
     except ServiceError as error:
-        _fail(f"{error} (store at {store.address})")
+        fail(f"{error} (store at {store.address})")
     finally:
         store.close()
-    print(f"{gone} embeddings of {_size(sum(each.nbytes for each in chosen))} deleted, {names} names forgotten")
 
 
-def _open(url: str) -> "Store":
-    from maskwire_core.errors import InvalidArgument
-    from maskwire_core.storage.store import Store
-
-    try:
-        return Store(url, _TIMEOUT_S)
-    except InvalidArgument as error:
-        _fail(error)
-
-
-def _summarised(chosen: "Iterable[Stored]") -> "dict[str, Summary]":
-    from maskwire_core.storage.inventory import Summary
-
-    found: dict[str, Summary] = {}
-    for each in chosen:
-        found.setdefault(each.namespace, Summary()).add(each)
-    return found
-
-
-def _show(found: "dict[str, Summary]") -> None:
+def _show(found: "Mapping[str, Summary]") -> None:
     from rich.console import Console
     from rich.table import Table
 

@@ -1,10 +1,10 @@
-"""Ways to a store: one server, the primary that sentinels name, or a cluster."""
+"""Connections to a store: to one server, to the primary that sentinels name, or to a cluster."""
 
 import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
@@ -22,55 +22,88 @@ from maskwire_core.storage import large_get
 
 log = logging.getLogger(__name__)
 
-_SOCKET_READ_BYTES = 1 << 20  # an 8 MiB value in few reads; redis-py's default of 64 KiB takes several times as long
 _PORT, _SENTINEL_PORT = 6379, 26379
 _PROBE_AFTER_S = 0.25
 
 
 class Connections:
-    """Connections to one store, made when they are needed. Safe to use from many threads.
+    """A pool of connections to one store, opened when needed. Safe to use from many threads.
 
     Args:
-        url: redis://, rediss:// (TLS) or unix:// address of a server; redis+sentinel://HOST:PORT,.../SERVICE/DB, whose
-            sentinels know the primary; redis+cluster://HOST:PORT,... with some of a cluster's nodes. The latter two
-            also with rediss.
-        timeout_s: Longest silence within one command.
+        url: `redis://`, `rediss://` (TLS) or `unix://` address of a server; `redis+sentinel://HOST:PORT,.../SERVICE/DB`
+            with sentinels that know the primary; or `redis+cluster://HOST:PORT,...` with some of a cluster's nodes.
+            The latter two may begin with `rediss`, too.
+        timeout_s: Longest silence within one command, in seconds.
 
     Raises:
-        InvalidArgument: The address is not one.
+        InvalidArgument: The URL is invalid.
 
     Attributes:
-        address: Where the store is, without its password.
+        address: The store's address without its password.
     """
 
     def __init__(self, url: str, timeout_s: float) -> None:
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
         self._client: redis.Redis | None = None
-        self._silent = False  # the last command was not answered in time
-        self._probe_at = 0.0  # when one may try again
+        self._silent = False  # whether the last command timed out
+        self._probe_at = 0.0  # when the next caller may try a silent store
         try:
-            self.address, self._open = _way(url, timeout_s)
+            self.address, self._open = _parse(url, timeout_s)
         except ValueError as error:
-            # What could not be read may be a part of the password.
+            # What cannot be parsed may be a part of the password.
             why = "percent-encode special characters in its password" if "@" in url else str(error)
             raise InvalidArgument("BAD_URL", f"not a store's address: {why}", field="redis_url") from error
 
-    @property
-    def client(self) -> redis.Redis:
-        """What commands are given to: a `Redis`, or a `RedisCluster`, which has the same commands."""
-        with self._lock:
-            if self._client is None:
-                self._client = self._open()  # a cluster's is made from what its nodes tell
-            return self._client
-
     def close(self) -> None:
+        """Closes all connections."""
         if self._client is not None:
             self._client.close()
 
+    @contextlib.contextmanager
+    def commands(self) -> Iterator[redis.Redis]:
+        """Yields the client for commands, and translates what redis-py raises in the body. Must not be nested.
+
+        While the store does not answer in time, only one caller at a time tries it; the others fail at once, so that
+        they and their threads do not wait for the timeout, too.
+
+        Raises:
+            Unavailable: STORE_UNAVAILABLE if the store cannot be reached, is loading, fails over or is read-only;
+                STORE_REFUSES if it refuses the command.
+            ResourceExhausted: STORE_FULL if it has no memory left for a write.
+        """
+        self._admit()
+        try:
+            yield self._connected()
+        except redis.OutOfMemoryError as error:
+            self._silent = False
+            raise ResourceExhausted(
+                "STORE_FULL", "the store has no memory left; try again later", retry_after_s=5
+            ) from error
+        except redis.TimeoutError as error:
+            self._silent, self._probe_at = not isinstance(self._client, RedisCluster), time.monotonic() + _PROBE_AFTER_S
+            raise _unavailable(error) from error
+        except redis.ReadOnlyError as error:
+            # Another server is the primary now. If the address is a name that follows it, new connections reach it.
+            self._connected().connection_pool.disconnect()
+            raise _unavailable(error) from error
+        except (redis.ConnectionError, RedisClusterException, *_FAILING_OVER) as error:
+            self._silent = False  # it fails at once, so nobody waits
+            raise _unavailable(error) from error
+        except redis.RedisError as error:  # no permission, disk full, ...
+            self._silent = False
+            log.error("the store refuses: %s", error)
+            raise Unavailable(
+                "STORE_REFUSES", "the store refuses a command; its log tells why", retry_after_s=5
+            ) from error
+        else:
+            self._silent = False
+
+    # The methods below raise redis-py's errors: call them within `commands`.
+
     def get(self, name: str) -> NDArray[np.uint8] | None:
-        """A large value, straight from the socket; see `large_get.get`."""
-        client = self.client
+        """Reads a large value (uint8, 1-D) into one buffer; see `large_get.get`. None if there is no such key."""
+        client = self._connected()
         if not isinstance(client, RedisCluster):
             return large_get.get(client, name)
         try:
@@ -82,61 +115,47 @@ class Connections:
             value = cast(bytes | None, client.get(name))
             return None if value is None else np.frombuffer(value, np.uint8)
 
+    def for_each(self, names: Iterable[str], *commands: tuple[str | int, ...]) -> list[tuple[Any, ...]]:
+        """Runs the same commands on many keys in one round trip, without a transaction.
+
+        Args:
+            names: Keys.
+            commands: Each a command's name and what follows the key, such as `("GETRANGE", 0, 99)`.
+
+        Returns:
+            For each key the replies; None where a command does not fit the type of the key's value.
+        """
+        pipeline = self._connected().pipeline(transaction=False)
+        for name in names:
+            for command, *arguments in commands:
+                pipeline.execute_command(command, name, *arguments)  # type: ignore[no-untyped-call]
+        replies = [_unless_wrong_type(reply) for reply in pipeline.execute(raise_on_error=False)]
+        return list(zip(*[iter(replies)] * len(commands), strict=True))
+
     def primaries(self) -> list[str]:
-        """The nodes that hold keys, in the order of their slots; a store that is no cluster is one, named ""."""
-        client = self.client
+        """Names of the nodes that hold keys, in the order of their slots; `[""]` unless the store is a cluster."""
+        client = self._connected()
         if not isinstance(client, RedisCluster):
             return [""]
         slots = client.nodes_manager.slots_cache
         return list(dict.fromkeys(str(slots[slot][0].name) for slot in sorted(slots)))
 
     def scan(self, node: str, cursor: int, pattern: str, count: int) -> tuple[int, list[bytes]]:
-        """One SCAN step on a node: the next cursor, and keys."""
-        client = self.client
+        """Runs one SCAN step on a node. Returns the next cursor (0 at the end) and keys, possibly with duplicates."""
+        client = self._connected()
         if not isinstance(client, RedisCluster):
             return cast(tuple[int, list[bytes]], client.scan(cursor, match=pattern, count=count))
         target = client.get_node(node_name=node)
-        cursors, keys = client.scan(cursor, match=pattern, count=count, target_nodes=target)
-        return int(cursors[node]), keys
+        cursors, names = client.scan(cursor, match=pattern, count=count, target_nodes=target)
+        return int(cursors[node]), names
 
-    @contextlib.contextmanager
-    def asking(self) -> Iterator[None]:
-        """Turns what redis-py raises in its body into the errors that callers are told.
-
-        A server that did not answer in time is then tried by one caller at a time, so that the others, and the threads
-        that they would hold, need not wait as long.
-
-        Raises:
-            Unavailable: STORE_UNAVAILABLE when the store cannot be reached, is loading, fails over or is read-only;
-                STORE_REFUSES when it refuses.
-            ResourceExhausted: STORE_FULL when it has no memory left for a write.
-        """
-        self._admit()
-        try:
-            yield
-        except redis.OutOfMemoryError as error:
-            self._silent = False
-            raise ResourceExhausted(
-                "STORE_FULL", "the store has no memory left; try again later", retry_after_s=5
-            ) from error
-        except redis.TimeoutError as error:
-            self._silent, self._probe_at = not isinstance(self._client, RedisCluster), time.monotonic() + _PROBE_AFTER_S
-            raise _unavailable(error) from error
-        except redis.ReadOnlyError as error:
-            # Another is the primary now. Where the address is a name that follows it, new connections get there.
-            self.client.connection_pool.disconnect()
-            raise _unavailable(error) from error
-        except (redis.ConnectionError, RedisClusterException, *_FAILING_OVER) as error:
-            self._silent = False  # it is away, and says so at once
-            raise _unavailable(error) from error
-        except redis.RedisError as error:  # no permission, disk full, ...
-            self._silent = False
-            log.error("the store refuses: %s", error)
-            raise Unavailable(
-                "STORE_REFUSES", "the store refuses a command; its log tells why", retry_after_s=5
-            ) from error
-        else:
-            self._silent = False
+    def _connected(self) -> redis.Redis:
+        """The client: a `Redis`, or a `RedisCluster`, which has the same commands. It is created when first needed,
+        since a cluster's asks the nodes at once."""
+        with self._lock:
+            if self._client is None:
+                self._client = self._open()
+            return self._client
 
     def _admit(self) -> None:
         if not self._silent:
@@ -156,19 +175,30 @@ _FAILING_OVER = (
 )
 
 
+def _unless_wrong_type(reply: Any) -> Any:
+    if isinstance(reply, redis.ResponseError) and "WRONGTYPE" in str(reply):
+        return None
+    if isinstance(reply, Exception):
+        raise reply
+    return reply
+
+
 def _unavailable(error: Exception) -> Unavailable:
     log.warning("the store does not answer: %s", error)
     return Unavailable("STORE_UNAVAILABLE", "the store does not answer; try again", retry_after_s=0.5)
 
 
-def _way(url: str, timeout_s: float) -> tuple[str, Callable[[], redis.Redis]]:
-    """The address without its password, and what connects to it."""
+def _parse(url: str, timeout_s: float) -> tuple[str, Callable[[], redis.Redis]]:
+    """Returns a URL's address without its password, and a function that creates its client.
+
+    Raises:
+        ValueError: The URL is invalid.
+    """
     timeouts = {"socket_timeout": timeout_s, "socket_connect_timeout": min(timeout_s, 1)}
-    # Broken connections are retried; a store that does not answer in time is not asked twice.
+    # Broken connections are retried; a command that timed out is not.
     retry = Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.2), 2, supported_errors=(redis.ConnectionError,))
     options: dict[str, Any] = {
         **timeouts,
-        "socket_read_size": _SOCKET_READ_BYTES,
         "retry": retry,
         "health_check_interval": 30,
     }
@@ -181,7 +211,7 @@ def _way(url: str, timeout_s: float) -> tuple[str, Callable[[], redis.Redis]]:
         raise ValueError(f"{protocol}+{kind}:// is not known; there are redis+sentinel:// and redis+cluster://")
     parts = urlsplit(url)
     login, _, hosts = parts.netloc.rpartition("@")
-    servers = [_host(text, _SENTINEL_PORT if kind == "sentinel" else _PORT) for text in hosts.split(",")]
+    servers = [_host_and_port(text, _SENTINEL_PORT if kind == "sentinel" else _PORT) for text in hosts.split(",")]
     user, _, password = login.partition(":")
     options |= {"username": unquote(user) or None, "password": unquote(password) or None}
     words = [word for word in parts.path.split("/") if word]
@@ -199,7 +229,7 @@ def _way(url: str, timeout_s: float) -> tuple[str, Callable[[], redis.Redis]]:
     return f"{words[0]} by {hosts}", lambda: cast(redis.Redis, client)
 
 
-def _host(text: str, default_port: int) -> tuple[str, int]:
+def _host_and_port(text: str, default_port: int) -> tuple[str, int]:
     parts = urlsplit(f"//{text}")
     if not parts.hostname:
         raise ValueError(f"{text!r} has no host")

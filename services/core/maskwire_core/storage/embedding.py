@@ -1,4 +1,4 @@
-"""An image embedding and its form in the store.
+"""Image embeddings: their identity, and their serialized form in the store.
 
 offset  size   content
 0       8      b"MASKWIRE"
@@ -9,6 +9,7 @@ offset  size   content
 then           zeros up to a multiple of 64, then the tensors' bytes, each at its offset
 """
 
+import hashlib
 import json
 import struct
 from collections.abc import Mapping
@@ -33,24 +34,38 @@ _MAGIC = b"MASKWIRE"
 _ALIGNMENT = 64
 
 
+def content_key(image_sha256: bytes, fingerprint: str, decoder: str, arithmetic: str, codec: str) -> str:
+    """The identity of an embedding: 64 hex digits, equal exactly if all that determines its bytes and use is equal.
+
+    Args:
+        image_sha256: Digest of the image file.
+        fingerprint: Digest of the model's weights and configuration.
+        decoder: Digest of the exported decoder. An embedding whose decoder is no longer published is never found.
+        arithmetic: Version of the preprocessing, and the encoder's precision.
+        codec: How tensors are stored, a key of `codecs.CODECS`.
+    """
+    parts = "\0".join((image_sha256.hex(), fingerprint, decoder, arithmetic, codec))
+    return hashlib.sha256(parts.encode()).hexdigest()
+
+
 @dataclass(frozen=True)
 class Header:
     """What is known of an embedding without reading its tensors.
 
     Attributes:
-        namespace: Tenant that it was stored for.
-        content_key: Digest of image bytes, model, exported decoder, preprocessing and codec.
+        namespace: Tenant that it belongs to.
+        content_key: See `content_key`.
         model: Name of the model.
         fingerprint: Digest of the model's weights and configuration.
-        decoder: SHA-256 of the exported decoder that reads it.
+        decoder: SHA-256 of the exported decoder that reads it, in hex.
         height: Height of the image in pixels, after EXIF orientation.
-        width: Width likewise.
-        codec: How tensor values are stored, a key of `codecs.CODECS`.
-        created_at: Seconds since 1970.
-        stretch: How the picture's samples were mapped to 8 bits: none, range or percentile.
-        layout: Order of the tensors' axes.
-        tensors: Name to {"shape": [...], "parts": {part of the codec: [dtype, offset in the payload, bytes]}}.
-        payload_bytes: Size of all tensors.
+        width: Width of the image in pixels, after EXIF orientation.
+        codec: How tensors are stored, a key of `codecs.CODECS`.
+        created_at: When it was encoded, in seconds since 1970.
+        stretch: How the image's samples were mapped to 8 bits: "none", "range" or "percentile".
+        layout: Order of the tensors' axes; see `LAYOUT`.
+        tensors: By tensor, `{"shape": [...], "parts": {name: [dtype, offset in the payload, bytes]}}`.
+        payload_bytes: Size of all tensors in bytes.
         checksum: xxh3_128 of the payload, in hex.
     """
 
@@ -72,21 +87,21 @@ class Header:
 
 @dataclass(frozen=True)
 class Embedding:
-    """A header and its tensors by name, fp16 where they are stored so and fp32 otherwise, in `LAYOUT`."""
+    """A header, and the tensors by name: fp16 if stored as fp16, otherwise fp32; axes as `LAYOUT` says."""
 
     header: Header
     tensors: Mapping[str, NDArray[np.floating[Any]]]
 
 
 def pack(header: Header, tensors: Mapping[str, NDArray[np.float32]]) -> bytes:
-    """Writes an embedding.
+    """Serializes an embedding.
 
     Args:
-        header: Its last four attributes are filled in here.
-        tensors: fp32 values, channels last.
+        header: Its header; `tensors`, `payload_bytes` and `checksum` are set here.
+        tensors: fp32 tensors by name, channels last.
 
     Raises:
-        NotFinite: Values are NaN or infinite, or too large for the header's codec.
+        NotFinite: A value is NaN or infinite, or too large for the header's codec.
     """
     described: dict[str, Any] = {}
     chunks: list[bytes] = []
@@ -112,13 +127,13 @@ def pack(header: Header, tensors: Mapping[str, NDArray[np.float32]]) -> bytes:
 
 
 def read_header(value: bytes | memoryview) -> tuple[Header, int]:
-    """Reads the header from the first bytes of a stored value.
+    """Parses the header from the first bytes of a stored value (`MAX_HEADER_BYTES` are enough).
 
     Returns:
-        The header and where the payload begins.
+        The header, and the offset of the payload.
 
     Raises:
-        CorruptValue: It is not an embedding of this version, or is damaged.
+        CorruptValue: The value is not an embedding of this version, or its header is damaged.
     """
     try:
         magic, version, length, checksum = _PREFIX.unpack_from(value)
@@ -137,10 +152,10 @@ def read_header(value: bytes | memoryview) -> tuple[Header, int]:
 
 
 def unpack(value: bytes | memoryview) -> Embedding:
-    """Reads a stored value, checking the header and the checksum of the tensors.
+    """Parses a stored value and verifies its checksums. Tensors are views of `value` if its codec allows it.
 
     Raises:
-        CorruptValue: It is not an embedding of this version, is truncated, or is damaged.
+        CorruptValue: The value is not an embedding of this version, or it is truncated or damaged.
     """
     header, start = read_header(value)
     payload = memoryview(value)[start:]

@@ -1,35 +1,37 @@
-"""What lies in a store, by namespace, and clearing it out."""
+"""What a whole store holds, by namespace, and purging it. `maskwire store` uses this."""
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar, cast
-
-import redis
+from typing import Any, TypeVar
 
 from maskwire_core.errors import CorruptValue
+from maskwire_core.storage import keys
 from maskwire_core.storage.embedding import MAX_HEADER_BYTES, read_header
-from maskwire_core.storage.quotas import Usage
+from maskwire_core.storage.quotas import Quotas
 from maskwire_core.storage.store import Store
 
 T = TypeVar("T")
+Id = tuple[str, str]
+"""A namespace, and a content key or image ID in it."""
 
 _BATCH = 100
+_SCAN_COUNT = 1000
 _SETTLING_S = 60
-"""An embedding this young may not have its name yet."""
+"""An embedding younger than this may not have its image ID yet."""
 
 
 @dataclass(frozen=True)
-class Stored:
-    """An embedding.
+class InventoryItem:
+    """An embedding in the store.
 
     Attributes:
         namespace: Tenant.
         key: Content key.
-        nbytes: Its size.
-        created_at: When it was encoded, in seconds since 1970; None if its header cannot be read.
+        nbytes: Size in bytes.
+        created_at: When the image was encoded, in seconds since 1970; None if the header cannot be read.
     """
 
     namespace: str
@@ -40,14 +42,14 @@ class Stored:
 
 @dataclass
 class Summary:
-    """What a namespace has.
+    """What a namespace holds.
 
     Attributes:
-        images: Names.
-        embeddings: As many as these.
-        nbytes: Size of all embeddings.
-        oldest: When the first of them was encoded, in seconds since 1970; None if there is none.
-        newest: When the last was.
+        images: Number of image IDs.
+        embeddings: Number of embeddings.
+        nbytes: Size of all embeddings in bytes.
+        oldest: When the oldest embedding was encoded, in seconds since 1970; None if unknown.
+        newest: When the newest was encoded.
     """
 
     images: int = 0
@@ -56,135 +58,113 @@ class Summary:
     oldest: float | None = None
     newest: float | None = None
 
-    def add(self, stored: Stored) -> None:
+    def add(self, item: InventoryItem) -> None:
         self.embeddings += 1
-        self.nbytes += stored.nbytes
-        if stored.created_at is not None:
-            self.oldest = min(self.oldest or stored.created_at, stored.created_at)
-            self.newest = max(self.newest or stored.created_at, stored.created_at)
+        self.nbytes += item.nbytes
+        if item.created_at is not None:
+            self.oldest = min(self.oldest or item.created_at, item.created_at)
+            self.newest = max(self.newest or item.created_at, item.created_at)
 
 
 class Inventory:
-    """Looks through a whole store, some keys at a time, while it works on. Methods raise as `Store`'s do.
+    """Goes through all keys of a store in small steps, while the store is in use. Methods raise as `Store`'s do.
 
     Args:
-        store: What is looked through.
+        store: The store to go through.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._usage = Usage(store)
+        self._quotas = Quotas(store)
 
     def summaries(self) -> dict[str, Summary]:
-        """What each namespace has."""
-        found: defaultdict[str, Summary] = defaultdict(Summary)
-        for namespace, _ in self._names("alias"):
+        """What each namespace holds, by namespace."""
+        found = summarize(self.embeddings())
+        for namespace, _ in self._scan(keys.ALIASES):
             found[namespace].images += 1
-        for stored in self.embeddings():
-            found[stored.namespace].add(stored)
         return dict(sorted(found.items()))
 
-    def embeddings(self) -> Iterator[Stored]:
-        """All embeddings."""
-        for batch in _batches(self._names("embedding")):
-            for (namespace, key), size, start in zip(batch, *self._measure(batch), strict=True):
-                yield Stored(namespace, key, size, _created_at(start))
+    def embeddings(self) -> Iterator[InventoryItem]:
+        """Yields all embeddings, damaged ones too."""
+        for batch in _batches(self._scan(keys.EMBEDDINGS)):
+            names = [keys.embedding(*each) for each in batch]
+            replies = self._for_each(names, ("STRLEN",), ("GETRANGE", 0, MAX_HEADER_BYTES - 1))
+            for (namespace, key), (nbytes, start) in zip(batch, replies, strict=True):
+                yield InventoryItem(namespace, key, nbytes or 0, _created_at(start or b""))
 
     def select(
         self, namespace: str | None = None, older_than_s: float | None = None, unreferenced: bool = False
-    ) -> list[Stored]:
-        """The embeddings that are all of what is asked for.
+    ) -> list[InventoryItem]:
+        """Returns the embeddings that fulfil all of the given conditions.
 
         Args:
-            namespace: Of this tenant.
-            older_than_s: Encoded so long ago; those that cannot be read count as old.
-            unreferenced: No name stands for them, and they are old enough to have been given one.
+            namespace: The embedding belongs to this tenant.
+            older_than_s: It was encoded more than so many seconds ago, or its header cannot be read.
+            unreferenced: No image ID stands for it, and it is old enough to have been given one.
         """
         now = time.time()
-        named = set(self._references()) if unreferenced else set()
-        return [
-            each
-            for each in self.embeddings()
-            if (namespace is None or each.namespace == namespace)
-            and (older_than_s is None or now - (each.created_at or 0) > older_than_s)
-            and not (unreferenced and (each.namespace, each.key) in named)
-            and not (unreferenced and now - (each.created_at or 0) < _SETTLING_S)
-        ]
+        referenced = {(tenant, key) for (tenant, _), key in self._aliases()} if unreferenced else set()
 
-    def delete(self, chosen: Iterable[Stored]) -> Iterator[Stored]:
-        """Deletes embeddings, with what is saved for them. Yields each when it is gone."""
-        for each in chosen:
-            self._usage.delete_embedding(each.namespace, each.key)
-            self._drop([f"maskwire:{kind}:{{{each.namespace}/{each.key}}}" for kind in ("prompts", "logits")])
-            yield each
+        def selected(item: InventoryItem) -> bool:
+            age_s = now - (item.created_at or 0)
+            if unreferenced and ((item.namespace, item.key) in referenced or age_s < _SETTLING_S):
+                return False
+            return namespace in (None, item.namespace) and (older_than_s is None or age_s > older_than_s)
 
-    def forget_names(self, namespace: str | None = None) -> int:
-        """Deletes the names, of one tenant or all, that stand for nothing. Returns how many they were."""
-        forgotten = 0
-        for batch in _batches(each for each in self._names("alias") if namespace in (None, each[0])):
-            keys = self._read(batch)
-            there = self._exist([(tenant, key) for (tenant, _), key in zip(batch, keys, strict=True)])
-            idle = [name for name, stands in zip(batch, there, strict=True) if not stands]
-            self._drop([f"maskwire:alias:{{{tenant}/{image_id}}}" for tenant, image_id in idle])
-            forgotten += len(idle)
-        return forgotten
+        return [item for item in self.embeddings() if selected(item)]
 
-    def _references(self) -> Iterator[tuple[str, str]]:
-        for batch in _batches(self._names("alias")):
-            for (namespace, _), key in zip(batch, self._read(batch), strict=True):
-                yield namespace, key
+    def delete(self, chosen: Iterable[InventoryItem]) -> Iterator[InventoryItem]:
+        """Deletes embeddings and the logits saved for them. Yields each when it is deleted."""
+        for item in chosen:
+            self._quotas.delete_embedding(item.namespace, item.key)
+            saved = [keys.prompts(item.namespace, item.key), keys.logits(item.namespace, item.key)]
+            self._for_each(saved, ("DEL",))
+            yield item
 
-    def _names(self, kind: str) -> Iterator[tuple[str, str]]:
-        """Namespace and the rest of all keys of a kind."""
-        prefix = f"maskwire:{kind}:{{"
-        pattern = f"{prefix}*/*}}"
-        names = self._store.run(lambda client: client.scan_iter(match=pattern, count=10 * _BATCH))
-        seen = set()  # the same key may come twice
-        while (name := self._store.run(lambda _: next(names, None))) is not None:
-            text = cast(bytes, name).decode("utf-8", "replace")
-            if text not in seen:
-                seen.add(text)
-                namespace, _, rest = text[len(prefix) : -1].partition("/")
-                yield namespace, rest
+    def delete_dangling_aliases(self, namespace: str | None = None) -> int:
+        """Deletes the image IDs, of one tenant or of all, whose embedding is gone. Returns their number."""
+        deleted = 0
+        for batch in _batches(each for each in self._aliases() if namespace in (None, each[0][0])):
+            exist = self._for_each([keys.embedding(tenant, key) for (tenant, _), key in batch], ("EXISTS",))
+            dangling = [keys.alias(*alias) for (alias, _), (exists,) in zip(batch, exist, strict=True) if not exists]
+            self._for_each(dangling, ("DEL",))
+            deleted += len(dangling)
+        return deleted
 
-    def _measure(self, batch: list[tuple[str, str]]) -> tuple[list[int], list[bytes]]:
-        def ask(client: redis.Redis) -> list[object]:
-            pipeline = client.pipeline(transaction=False)
-            for namespace, key in batch:
-                pipeline.strlen(f"maskwire:embedding:{{{namespace}/{key}}}")
-                pipeline.getrange(f"maskwire:embedding:{{{namespace}/{key}}}", 0, MAX_HEADER_BYTES - 1)
-            return pipeline.execute(raise_on_error=False)
+    def _aliases(self) -> Iterator[tuple[Id, str]]:
+        """Yields all image IDs and the content keys that they stand for."""
+        for batch in _batches(self._scan(keys.ALIASES)):
+            replies = self._for_each([keys.alias(*each) for each in batch], ("GET",))
+            yield from (
+                (each, (key or b"").decode("ascii", "replace")) for each, (key,) in zip(batch, replies, strict=True)
+            )
 
-        answers = self._store.run(ask)
-        sizes = [each if isinstance(each, int) else 0 for each in answers[::2]]  # no string at all: an error
-        return sizes, [each if isinstance(each, bytes) else b"" for each in answers[1::2]]
+    def _scan(self, pattern: str) -> Iterator[Id]:
+        """Yields what the keys that match a pattern of `keys` are of."""
+        connections = self._store.connections
+        with connections.commands():
+            nodes = connections.primaries()
+        seen: set[bytes] = set()  # SCAN may return a key twice
+        for node in nodes:
+            cursor: int | None = None
+            while cursor != 0:
+                with connections.commands():
+                    cursor, names = connections.scan(node, cursor or 0, pattern, _SCAN_COUNT)
+                fresh = set(names) - seen
+                seen |= fresh
+                yield from map(keys.parse, fresh)
 
-    def _read(self, batch: list[tuple[str, str]]) -> list[str]:
-        def ask(client: redis.Redis) -> list[object]:
-            pipeline = client.pipeline(transaction=False)
-            for namespace, image_id in batch:
-                pipeline.get(f"maskwire:alias:{{{namespace}/{image_id}}}")
-            return pipeline.execute(raise_on_error=False)
+    def _for_each(self, names: Sequence[str], *commands: tuple[str | int, ...]) -> list[tuple[Any, ...]]:
+        with self._store.connections.commands():
+            return self._store.connections.for_each(names, *commands)
 
-        return [each.decode("ascii", "replace") if isinstance(each, bytes) else "" for each in self._store.run(ask)]
 
-    def _exist(self, batch: list[tuple[str, str]]) -> list[bool]:
-        def ask(client: redis.Redis) -> list[object]:
-            pipeline = client.pipeline(transaction=False)
-            for namespace, key in batch:
-                pipeline.exists(f"maskwire:embedding:{{{namespace}/{key}}}")
-            return pipeline.execute()
-
-        return [bool(each) for each in self._store.run(ask)]
-
-    def _drop(self, names: list[str]) -> None:
-        def ask(client: redis.Redis) -> None:
-            pipeline = client.pipeline(transaction=False)
-            for name in names:
-                pipeline.delete(name)
-            pipeline.execute()
-
-        self._store.run(ask)
+def summarize(items: Iterable[InventoryItem]) -> defaultdict[str, Summary]:
+    """Summarizes embeddings by namespace."""
+    found: defaultdict[str, Summary] = defaultdict(Summary)
+    for item in items:
+        found[item.namespace].add(item)
+    return found
 
 
 def _batches(items: Iterable[T]) -> Iterator[list[T]]:

@@ -1,4 +1,4 @@
-"""Pages of a namespace's images."""
+"""Lists a namespace's images, page by page."""
 
 import base64
 import binascii
@@ -12,18 +12,18 @@ from maskwire_core.storage.store import Store
 MAX_PAGE_SIZE = 1000
 _PAGE_SIZE = 100
 _MAX_STEPS = 20
-"""SCAN steps of one call, so that a call stays short however few names of a large store match."""
+"""SCAN steps of one call: it stays short even if few keys of a large store match."""
 
 
 @dataclass(frozen=True)
-class Named:
+class ListedImage:
     """A stored image.
 
     Attributes:
-        image_id: Its name.
-        header: Its embedding's.
-        nbytes: Size of the embedding.
-        ttl_ms: Milliseconds until name or embedding expire.
+        image_id: Its ID.
+        header: Header of its embedding.
+        nbytes: Size of its embedding in bytes.
+        ttl_ms: Milliseconds until its ID or its embedding expires, whichever is first.
     """
 
     image_id: str
@@ -34,7 +34,13 @@ class Named:
 
 @dataclass(frozen=True)
 class _Position:
-    """Where the next page begins: on the node of this number, unless another has taken its place, at this cursor."""
+    """Where the next page begins.
+
+    Attributes:
+        node: Index of the node among `Connections.primaries`.
+        cursor: Cursor of SCAN on this node.
+        mark: Digest of the node's name: a cursor is void if another node has taken that place.
+    """
 
     node: int = 0
     cursor: int = 0
@@ -45,7 +51,7 @@ class _Position:
         return base64.urlsafe_b64encode(f"{self.node}.{self.cursor}.{self.mark}".encode()).decode()
 
     @classmethod
-    def read(cls, token: str) -> "_Position":
+    def parse(cls, token: str) -> "_Position":
         if not token:
             return cls()
         try:
@@ -58,38 +64,39 @@ class _Position:
         return position
 
 
-def page(store: Store, namespace: str, prefix: str, size: int, token: str) -> tuple[list[Named], str]:
-    """A page of the images of a namespace. Blocks.
+def list_page(store: Store, namespace: str, prefix: str, size: int, token: str) -> tuple[list[ListedImage], str]:
+    """Returns a page of a namespace's images. Blocks.
 
     Args:
-        store: Where they are.
+        store: The store.
         namespace: Tenant.
-        prefix: Beginning of the names.
-        size: About how many to return; 0 for the default.
-        token: What the page before returned; empty for the first page.
+        prefix: What the image IDs begin with.
+        size: Approximate number of images; 0 for the default of 100.
+        token: Token that the previous page came with; empty for the first page.
 
     Returns:
-        The images, and the token of the next page, which is empty after the last one.
+        The images, and the token of the next page; empty after the last page.
 
     Raises:
-        InvalidArgument: Size or token are out of range.
+        InvalidArgument: BAD_PAGE_SIZE or BAD_PAGE_TOKEN.
     """
     if size > MAX_PAGE_SIZE:
         raise InvalidArgument("BAD_PAGE_SIZE", f"page_size is {size}; at most {MAX_PAGE_SIZE}", field="page_size")
-    position = _Position.read(token)
-    nodes = store.nodes()
-    images: dict[str, Named] = {}
+    position = _Position.parse(token)
+    with store.connections.commands():
+        nodes = store.connections.primaries()
+    images: dict[str, ListedImage] = {}
     for _ in range(_MAX_STEPS):
         if position.node >= len(nodes):
             return list(images.values()), ""
         node = nodes[position.node]
         mark = hashlib.sha256(node.encode()).hexdigest()[:8]
-        cursor = position.cursor if position.mark == mark else 0  # a cursor means something to its own node alone
+        cursor = position.cursor if position.mark == mark else 0  # cursors are valid on their own node only
         names, cursor = store.scan_aliases(namespace, prefix, node, cursor)
         fresh = [name for name in dict.fromkeys(names) if name not in images]
         for name, found in zip(fresh, store.find_aliases(namespace, fresh) if fresh else (), strict=True):
             if found is not None:
-                images[name] = Named(name, *found)
+                images[name] = ListedImage(name, *found)
         position = _Position(position.node, cursor, mark) if cursor else _Position(position.node + 1)
         if len(images) >= (size or _PAGE_SIZE):
             break

@@ -1,34 +1,28 @@
-"""How much of the store each namespace uses, and keeping it within a quota.
+"""Quotas: how many bytes of embeddings each namespace may store.
 
-    maskwire:usage:{NAMESPACE}     content keys by when their embeddings expire
-    maskwire:sizes:{NAMESPACE}     their sizes in bytes, and of all together ("total")
-    maskwire:writing:{NAMESPACE}   content keys that are about to be written, each with its writer, by until when they
-                                   count as such
+A ledger (see `keys.quota_ledger`) never shows less than what is stored: an embedding is entered before it is written,
+and struck out after it is deleted. It may show more if the store evicted an embedding; that is corrected at the
+embedding's expiry at the latest, since what expires first makes room first. The ledgers' keys do not expire: the store
+must not evict them when memory is short (the policy volatile-lru, as in deploy/docker/valkey.conf, does not).
 
-The books never show less than what is stored: an embedding is entered before it is written, and struck out after it
-was deleted. They may show more, where the store dropped an embedding by itself; that is put right when its time comes,
-since what would expire first makes room first. The keys themselves do not expire: a store must not drop them for want
-of memory (volatile-lru, as deploy/docker/valkey.conf has it, does not).
-
-An embedding and the books of its namespace may lie on different nodes of a cluster, so no script touches both.
+An embedding and its namespace's ledger may lie on different nodes of a cluster, so no script touches both.
 """
 
 import secrets
 import time
 from typing import cast
 
-import redis
-
 from maskwire_core.errors import ResourceExhausted
+from maskwire_core.storage import keys
 from maskwire_core.storage.store import Store
 
 WRITING_S = 30
-"""An embedding that was entered is written within this time; until then nobody deletes it to make room."""
+"""Seconds in which an embedding must be written after it was entered; meanwhile nobody deletes it to make room."""
 _PATIENCE_S = 5
 _PAUSE_S = 0.05
-_TOTAL = "total"
 
-# What reserve and settle begin with: the store's time, what is being written, and how a key is struck out.
+# Prelude of both scripts: the store's time in milliseconds, the content keys that are being written, and a function
+# that strikes a content key out.
 _PRELUDE = """
 local usage, sizes, writing = KEYS[1], KEYS[2], KEYS[3]
 local clock = redis.call('time')
@@ -44,9 +38,9 @@ local function strike(key)
 end
 """
 
-# key, size, quota, ttl_ms, writing_ms, writer or "" -> {1}, when there is room and the key was entered; else
-# {0, key, score, ...} of what should be deleted and settled first, the soonest to expire first; none where all is being
-# written.
+# Arguments: content key, size, quota, ttl_ms, writing_ms, writer or "". Returns {1} if there was room and the content
+# key was entered. Otherwise {0, content key, score, ...}: what to delete and strike out first, soonest to expire first;
+# no content keys if all are being written.
 _RESERVE = (
     _PRELUDE
     + """
@@ -79,8 +73,8 @@ return answer
 """
 )
 
-# key, score, ... -> strikes out those that nobody has entered anew meanwhile.
-_SETTLE = (
+# Arguments: content key, score, ... Strikes out those that nobody has entered again meanwhile.
+_STRIKE_OUT = (
     _PRELUDE
     + """
 for index = 1, #ARGV, 2 do
@@ -92,29 +86,30 @@ end
 )
 
 
-class Usage:
-    """The books of a store. Methods block, raise as `Store`'s do, and are safe to call from many threads.
+class Quotas:
+    """Writes and deletes embeddings within quotas. Methods block, raise as `Store`'s do, and are safe to call from many
+    threads.
 
     Args:
-        store: What is accounted for.
+        store: Where embeddings and ledgers are.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def put_embedding(self, namespace: str, key: str, value: bytes, ttl_s: int, quota_bytes: int) -> None:
-        """As `Store.put_embedding`, within a quota: embeddings that would expire first make room.
+        """As `Store.put_embedding`, within a quota: embeddings that expire first make room.
 
         Args:
             namespace: Tenant.
             key: Content key.
-            value: As `embedding.pack` made it.
+            value: The embedding, as `embedding.pack` serialized it.
             ttl_s: Seconds until it expires.
-            quota_bytes: What the namespace may keep; 0: any amount, and no books are kept.
+            quota_bytes: Bytes that the namespace may store; 0 for no quota, and then no ledger is kept.
 
         Raises:
-            ResourceExhausted: QUOTA_TOO_SMALL: it is larger than the quota by itself. QUOTA_BUSY: all of the quota is
-                being written by others.
+            ResourceExhausted: QUOTA_TOO_SMALL if the embedding alone exceeds the quota; QUOTA_BUSY if other writes in
+                progress take all of it.
         """
         if not quota_bytes:
             self._store.put_embedding(namespace, key, value, ttl_s)
@@ -125,26 +120,23 @@ class Usage:
             self._store.put_embedding(namespace, key, value, ttl_s)
             if self._confirm(namespace, key, writer):
                 return
-            # This process stood still for so long that somebody else made room of it.
+            # This process was suspended for longer than WRITING_S, and somebody else was given its room.
             self._store.delete_embedding(namespace, key)
 
     def touch_embedding(self, namespace: str, key: str, size: int, ttl_s: int, quota_bytes: int) -> None:
-        """As `Store.touch_embedding`; arguments as of `put_embedding`, with the size of what is stored."""
+        """As `Store.touch_embedding`, for an embedding of `size` bytes; see `put_embedding`."""
         if quota_bytes:
             self._reserve(namespace, key, size, ttl_s, quota_bytes)
         self._store.touch_embedding(namespace, key, ttl_s)
 
     def delete_embedding(self, namespace: str, key: str) -> None:
         """As `Store.delete_embedding`."""
-        score = self._store.run(lambda client: client.zscore(_keys(namespace)[0], key))
+        usage, *_ = keys.quota_ledger(namespace)
+        with self._store.connections.commands() as client:
+            score = client.zscore(usage, key)
         self._store.delete_embedding(namespace, key)
         if score is not None:
-            self._settle(namespace, [key, str(int(score))])
-
-    def total_bytes(self, namespace: str) -> int:
-        """What the books show, at least as much as is stored since they are kept."""
-        found = self._store.run(lambda client: client.hget(_keys(namespace)[1], _TOTAL))
-        return int(cast(bytes | None, found) or 0)
+            self._run(_STRIKE_OUT, namespace, key, int(score))
 
     def _reserve(self, namespace: str, key: str, size: int, ttl_s: int, quota_bytes: int, writer: str = "") -> None:
         give_up = time.monotonic() + _PATIENCE_S
@@ -154,19 +146,16 @@ class Usage:
                 f"the embedding has {size} bytes, and the namespace {namespace!r} may keep {quota_bytes}; ask for a "
                 "larger quota, or a smaller --store-codec",
             )
-        arguments = (key, size, quota_bytes, ttl_s * 1000, WRITING_S * 1000, writer)
         while True:
-            admitted, *victims = cast(
-                "list[int | bytes]",
-                self._store.run(lambda client: client.eval(_RESERVE, 3, *_keys(namespace), *map(str, arguments))),
-            )
-            if admitted:
+            reply = self._run(_RESERVE, namespace, key, size, quota_bytes, ttl_s * 1000, WRITING_S * 1000, writer)
+            reserved, *victims = cast("list[int | bytes]", reply)
+            if reserved:
                 return
             pairs = [each.decode() if isinstance(each, bytes) else str(each) for each in victims]
             for victim in pairs[::2]:
                 self._store.delete_embedding(namespace, victim)
             if pairs:
-                self._settle(namespace, pairs)
+                self._run(_STRIKE_OUT, namespace, *pairs)
             elif time.monotonic() > give_up:
                 raise ResourceExhausted(
                     "QUOTA_BUSY",
@@ -177,24 +166,14 @@ class Usage:
                 time.sleep(_PAUSE_S)
 
     def _confirm(self, namespace: str, key: str, writer: str) -> bool:
-        """After writing. Returns whether the embedding is still in the books."""
-        usage, _, writing = _keys(namespace)
-
-        def ask(client: redis.Redis) -> bool:
+        """Ends the write that `_reserve` began. Returns whether the embedding is still in the ledger."""
+        usage, _, writing = keys.quota_ledger(namespace)
+        with self._store.connections.commands() as client:
             pipeline = client.pipeline()
             pipeline.zscore(usage, key)
             pipeline.zrem(writing, f"{key} {writer}")
             return pipeline.execute()[0] is not None
 
-        return self._store.run(ask)
-
-    def _settle(self, namespace: str, pairs: list[str]) -> None:
-        self._store.run(lambda client: client.eval(_SETTLE, 3, *_keys(namespace), *pairs))
-
-
-def _keys(namespace: str) -> tuple[str, str, str]:
-    return (
-        f"maskwire:usage:{{{namespace}}}",
-        f"maskwire:sizes:{{{namespace}}}",
-        f"maskwire:writing:{{{namespace}}}",
-    )
+    def _run(self, script: str, namespace: str, *arguments: str | int) -> object:
+        with self._store.connections.commands() as client:
+            return client.eval(script, 3, *keys.quota_ledger(namespace), *map(str, arguments))

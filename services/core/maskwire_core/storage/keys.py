@@ -1,0 +1,69 @@
+"""Every key that Maskwire keeps in Redis or Valkey. No other module builds or takes apart a key.
+
+    maskwire:embedding:{NAMESPACE/CONTENT_KEY}   string written by `embedding.pack`; expires
+    maskwire:claim:{NAMESPACE/CONTENT_KEY}       string: token of the encoder that is encoding the image; expires
+    maskwire:alias:{NAMESPACE/IMAGE_ID}          string: content key that the image ID stands for; expires
+    maskwire:prompts:{NAMESPACE/CONTENT_KEY}     sorted set: prompts whose logits are saved, by time of use; expires
+    maskwire:logits:{NAMESPACE/CONTENT_KEY}      hash: prompts to their logits; expires
+    maskwire:decoder:DIGEST                      string: `DecoderBundle.packed`
+    maskwire:usage:{NAMESPACE}                   sorted set: content keys by expiry (milliseconds since 1970)
+    maskwire:sizes:{NAMESPACE}                   hash: content keys to sizes in bytes, and "total" to their sum
+    maskwire:writing:{NAMESPACE}                 sorted set: "CONTENT_KEY WRITER" of writes in progress, by the time
+                                                 (milliseconds since 1970) until which they are protected
+
+Braces mark a cluster's hash tag: the keys of one image lie on one node, and so do a namespace's last three. No command
+or script touches keys of two tags, so everything works on a cluster.
+"""
+
+import re
+
+EMBEDDINGS = "maskwire:embedding:{*/*}"
+"""Glob pattern of all embeddings' keys, for SCAN."""
+
+ALIASES = "maskwire:alias:{*/*}"
+"""Glob pattern of all image IDs' keys, for SCAN."""
+
+
+def embedding(namespace: str, content_key: str) -> str:
+    return f"maskwire:embedding:{{{namespace}/{content_key}}}"
+
+
+def claim(namespace: str, content_key: str) -> str:
+    return f"maskwire:claim:{{{namespace}/{content_key}}}"
+
+
+def alias(namespace: str, image_id: str) -> str:
+    return f"maskwire:alias:{{{namespace}/{image_id}}}"
+
+
+def prompts(namespace: str, content_key: str) -> str:
+    return f"maskwire:prompts:{{{namespace}/{content_key}}}"
+
+
+def logits(namespace: str, content_key: str) -> str:
+    return f"maskwire:logits:{{{namespace}/{content_key}}}"
+
+
+def decoder(digest: str) -> str:
+    return f"maskwire:decoder:{digest}"
+
+
+def quota_ledger(namespace: str) -> tuple[str, str, str]:
+    """A namespace's usage, sizes and writing keys, in the order in which the scripts of `quotas` take them."""
+    return (
+        f"maskwire:usage:{{{namespace}}}",
+        f"maskwire:sizes:{{{namespace}}}",
+        f"maskwire:writing:{{{namespace}}}",
+    )
+
+
+def aliases_beginning_with(namespace: str, prefix: str) -> str:
+    """Glob pattern of the keys of a namespace's image IDs that begin with `prefix`, which is taken literally."""
+    start = alias(namespace, prefix).removesuffix("}")
+    return re.sub(r"[\\*?\[\]^-]", lambda found: f"\\{found[0]}", start) + "*"
+
+
+def parse(key: bytes) -> tuple[str, str]:
+    """The namespace of an embedding's or alias's key, and the content key or image ID in it."""
+    namespace, _, name = key.decode("utf-8", "replace").partition("{")[2][:-1].partition("/")
+    return namespace, name
