@@ -11,7 +11,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "clients" / "python" / "maskwire"
 _NOTE = "# Written by scripts/generate_blocking.py from {}; change that, and run the script again.\n"
-_OWN = {"__init__", "__aenter__", "__aexit__", "__repr__", "close", "acting_as", "masks"}
+_OWN = {"__init__", "namespace", "__aenter__", "__aexit__", "__repr__", "close", "acting_as", "masks"}
 """Members that the templates below have their own version of, or that a blocking client does not have."""
 
 _CLIENT = '''"""The blocking client: `AsyncClient` run on a background event loop."""
@@ -72,7 +72,8 @@ class Client:
             again.prompts.append(request.prompts[index])
             again.output.ClearField("formats")
             again.output.formats.append(FORMATS[form])
-            return run(self._client._connection.call_decoder(again)).results[0].masks
+            connection = self._client._connection
+            return run(connection.servers.segment(again, connection.caller)).results[0].masks
 
         return fetch
 '''

@@ -6,6 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import maskwire
+import maskwire.errors
+import maskwire.transport
 import pytest
 from conftest import ROOT, Stack
 
@@ -19,34 +22,37 @@ PACKAGES = {
     "maskwire_adapters": ROOT / "clients/adapters/maskwire_adapters",
     "training": ROOT / "training",
 }
+# The client's public names, and the names of the package that its calls are made with.
+PUBLIC = {f"maskwire.{name}" for name in maskwire.__all__}
+TRANSPORT = {f"maskwire.transport.{name}" for name in maskwire.transport.__all__}
+ERRORS = {f"maskwire.{name}" for name in maskwire.__all__ if name in vars(maskwire.errors)}
 # What each package may import of the others. Of the client, servers take the stubs, and the encoder the picture reader.
 ALLOWED = {
     "maskwire": set[str](),
     # Of the client, maskwire.suggest has the words for names that do not exist.
-    "maskwire_core": {"maskwire.v1", "maskwire.suggest"},
+    # Its package for HTTP answers with the client's errors.
+    "maskwire_core": {"maskwire.v1", "maskwire.suggest", *ERRORS},
     "maskwire_encoder": {"maskwire.v1", "maskwire.pictures", "maskwire.suggest", "maskwire_core"},
     "maskwire_decoder": {"maskwire.v1", "maskwire_core"},
     # It is a client of the servers, and shares settings, names of models and errors with them.
     "maskwire_gateway": {
-        "maskwire",
+        *PUBLIC,
+        *TRANSPORT,
+        "maskwire.v1",
+        "maskwire.suggest",
+        "maskwire.replay",
         "maskwire_web",
         "maskwire_core.bilinear",
         "maskwire_core.config",
-        "maskwire_core.errors",
+        "maskwire_core.http",
         "maskwire_core.telemetry.logs",
         "maskwire_core.runtime.process_memory",
         "maskwire_core.models.registry",
         "maskwire_core.telemetry.tracing",
     },
     "maskwire_web": set(),
-    # They read requests and tell errors as the gateway does.
-    "maskwire_adapters": {
-        "maskwire",
-        "maskwire_gateway.http.bodies",
-        "maskwire_gateway.http.clipping",
-        "maskwire_gateway.roboflow.images",
-        "maskwire_gateway.http.problems",
-    },
+    # They are clients of the servers, and serve HTTP as the gateway does.
+    "maskwire_adapters": {"maskwire", "maskwire_core.http"},
     "training": {"maskwire", "maskwire_core", "maskwire_encoder"},
 }
 

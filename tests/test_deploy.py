@@ -172,7 +172,7 @@ def test_services_that_probes_name_exist() -> None:
 
 
 def test_images_are_kept_to_decoders_by_the_clients_metadata() -> None:
-    from maskwire.transport.channels import IMAGE_HEADER
+    from maskwire.transport.calls import IMAGE_HEADER
 
     assert f"header_name: {IMAGE_HEADER} " in (DEPLOY / "kubernetes/base/envoy.yaml").read_text()
 

@@ -15,7 +15,7 @@ import httpx
 import numpy as np
 import pytest
 from conftest import Stack, resident_bytes, running_gateway, wait_until
-from maskwire_gateway.http.fetching import is_public
+from maskwire.transport import is_public
 from wire import as_base64, picture
 
 CLICK = {"points": [{"x_px": 260, "y_px": 130}]}

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from google.protobuf.json_format import ParseDict
 from maskwire.v1 import decoder_pb2, encoder_pb2, types_pb2
-from maskwire_gateway.http.problems import Problem
+from maskwire_core.http.problems import Problem
 from maskwire_gateway.rest.json_codec import text
 from maskwire_gateway.rest.message_reader import read_message, read_parameters
 

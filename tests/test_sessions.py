@@ -243,7 +243,7 @@ class Decoders:
 
     def end(self, client: Client, image_id: str, number: signal.Signals) -> None:
         """Ends the one that the client's calls on an image go to first."""
-        _, server = client._client._connection.decoders.pick(image_id, 0)
+        _, server = client._client._connection.servers.decoders.pick(image_id, 0)
         process = self.processes[server.split()[-1]]
         process.send_signal(number)
         if number == signal.SIGKILL:
@@ -293,7 +293,7 @@ def test_no_prompt_is_lost_when_a_decoder_stops_while_it_is_asked(stack: Stack, 
         async with AsyncClient(stack.encoder, decoders.addresses) as client:
             async with client.session(photo, image_id="asked") as session:
                 followed = session.masks()
-                _, server = client._connection.decoders.pick("asked", 0)
+                _, server = client._connection.servers.decoders.pick("asked", 0)
                 answers: list[asyncio.Future[Any]] = []
                 for index in range(30):
                     answers.append(session.click(20 + 18 * index, 200, positive=index % 3 > 0))

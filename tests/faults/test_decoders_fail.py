@@ -25,7 +25,7 @@ CLICKS = [(30, 20), (10, 10), (50, 35), (20, 30)]
 
 def serving(world: World, client: Any, image_id: str) -> Server:
     """The decoder that a client asks first about an image."""
-    _, address = client._client._connection.decoders.pick(image_id, 0)
+    _, address = client._client._connection.servers.decoders.pick(image_id, 0)
     return next(server for server in world.decoders if server.address == address)
 
 

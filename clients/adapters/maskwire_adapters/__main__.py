@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 import uvicorn
 from maskwire import AsyncClient, MaskwireError
-from maskwire_gateway.http.problems import Problem
+from maskwire_core.http.problems import Problem
 from starlette.applications import Starlette
 
 from maskwire_adapters.anylabeling import AnyLabeling

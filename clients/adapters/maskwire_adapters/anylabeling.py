@@ -8,8 +8,8 @@ import numpy as np
 from maskwire.exports import simplified
 from maskwire.results import Result
 from maskwire.suggest import no_such
-from maskwire_gateway.http.problems import Problem
-from maskwire_gateway.roboflow.images import decode
+from maskwire_core.http.images import decode_base64
+from maskwire_core.http.problems import Problem
 from pydantic import Field, FiniteFloat
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -91,7 +91,7 @@ class AnyLabeling:
         await self._served(form.model)
         if form.params.text_prompt:
             raise Problem(400, "SAM 2 understands no text; click or draw a rectangle", "NO_TEXT", "params.text_prompt")
-        image = await asyncio.to_thread(decode, form.image, "image")
+        image = await asyncio.to_thread(decode_base64, form.image, "image")
         objects = _objects(form.params.marks)
         shapes: list[dict[str, Any]] = []
         if objects:
@@ -119,8 +119,7 @@ def _description(name: str) -> dict[str, Any]:
 
 
 def _told(problem: Problem) -> dict[str, Any]:
-    message = f"{problem.field}: {problem.message}" if problem.field else problem.message
-    return {"success": False, "error": {"code": problem.reason, "message": message}}
+    return {"success": False, "error": {"code": problem.reason, "message": str(problem)}}
 
 
 def _objects(marks: list[_Mark]) -> list[Marks]:

@@ -4,8 +4,8 @@ import asyncio
 from typing import Annotated, Any
 
 from maskwire.suggest import no_such
-from maskwire_gateway.http.problems import Problem
-from maskwire_gateway.roboflow.images import decode
+from maskwire_core.http.images import decode_base64
+from maskwire_core.http.problems import Problem
 from pydantic import Field, FiniteFloat
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -77,7 +77,7 @@ class Cvat:
         marks = form.marks()
         if not marks.clicks and marks.rectangle is None:
             raise Problem(400, "click at the object, or draw a rectangle around it", "NO_PROMPTS", "pos_points")
-        image = await asyncio.to_thread(decode, form.image, "image")
+        image = await asyncio.to_thread(decode_base64, form.image, "image")
         (result,) = await self._segmenter.segment(
             image, lambda _: [marks], "rle", image_field="image", marks_field="pos_points"
         )

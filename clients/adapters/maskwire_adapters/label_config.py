@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 from xml.etree import ElementTree
 
-from maskwire_gateway.http.problems import Problem
+from maskwire_core.http.problems import Problem
 
 _FIELD = "label_config"
 _KINDS: dict[str, Literal["brushlabels", "polygonlabels"]] = {

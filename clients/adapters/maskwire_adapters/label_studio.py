@@ -5,7 +5,7 @@ import uuid
 from typing import Any, Literal
 
 from maskwire.results import EmbeddedImage, Result
-from maskwire_gateway.http.problems import Problem
+from maskwire_core.http.problems import Problem
 from pydantic import Field, FiniteFloat, ValidationError
 from starlette.applications import Starlette
 from starlette.requests import Request

@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 import httpx
-from maskwire_gateway.http.problems import Problem
+from maskwire_core.http.problems import Problem
 
 _EARLY_S = 20.0  # a bearer token that expires within this time is replaced
 

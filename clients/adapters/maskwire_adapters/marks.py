@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from maskwire import Prompt
-from maskwire_gateway.http.clipping import clip_to_image
-from maskwire_gateway.http.problems import Problem
+from maskwire_core.http.images import clip_to_image
+from maskwire_core.http.problems import Problem
 
 _TOLERANCE = 0.05  # how far outside a click may be, as a share of the image's side: a slip of the hand, or rounding
 

@@ -5,8 +5,8 @@ import contextlib
 from pathlib import Path
 
 import httpx
-from maskwire_gateway.http.problems import Problem
-from maskwire_gateway.roboflow.images import decode
+from maskwire_core.http.images import decode_base64
+from maskwire_core.http.problems import Problem
 
 from maskwire_adapters.label_studio_token import LabelStudioToken
 
@@ -44,7 +44,7 @@ class References:
             Problem: The image is somewhere else, or cannot be read.
         """
         if reference[:5].lower() == "data:":
-            return await asyncio.to_thread(decode, reference, field)
+            return await asyncio.to_thread(decode_base64, reference, field)
         try:
             url = httpx.URL(reference)
             if self._files is not None and not url.host and url.path == _LOCAL:

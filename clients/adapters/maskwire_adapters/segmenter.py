@@ -7,7 +7,7 @@ from maskwire import AsyncClient, InvalidRequest, MaskwireError
 from maskwire.prompts import Format
 from maskwire.results import EmbeddedImage, Result
 from maskwire.suggest import no_such
-from maskwire_gateway.http.problems import Problem
+from maskwire_core.http.problems import Problem
 
 from maskwire_adapters.marks import Marks
 

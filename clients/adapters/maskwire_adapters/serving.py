@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from maskwire import AsyncClient, MaskwireError
-from maskwire_gateway.http.bodies import Bodies
-from maskwire_gateway.http.problems import Problem, problem_of
+from maskwire_core.http.bodies import Bodies
+from maskwire_core.http.problems import Problem, problem_of
 from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -71,9 +71,8 @@ def application(
             yield
 
     def told(request: Request, problem: Problem) -> Response:
-        message = f"{problem.field}: {problem.message}" if problem.field else problem.message
-        log.warning("%s %s: %d %s", request.method, request.url.path, problem.status, message)
-        return JSONResponse(tell(problem), problem.status, {**problem.headers, MESSAGE_HEADER: _header(message)})
+        log.warning("%s %s: %d %s", request.method, request.url.path, problem.status, problem)
+        return JSONResponse(tell(problem), problem.status, {**problem.headers, MESSAGE_HEADER: _header(str(problem))})
 
     async def failed(request: Request, error: Exception) -> Response:
         return told(request, problem_of(error))

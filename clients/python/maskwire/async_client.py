@@ -1,6 +1,5 @@
 """The asyncio client."""
 
-import copy
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from types import TracebackType
@@ -14,12 +13,14 @@ from maskwire.connection import Connection, in_callers_words
 from maskwire.errors import ImageNotFound, InvalidRequest, MaskwireError
 from maskwire.generation import generate
 from maskwire.pictures import Channels, Stretch
+from maskwire.pipelined import pipelined
 from maskwire.prompts import Box, Format, Labels, Points, Prompt, boxes_of, check_normalized, output_options, wait_ms
 from maskwire.results import EmbeddedImage, Result
 from maskwire.session import AsyncSession
 from maskwire.sources import ImageLike, Reading
-from maskwire.transport.calls import EMBEDS, pipelined
-from maskwire.transport.credentials import Credentials, Tls
+from maskwire.transport import Caller, Credentials, Servers, Tls
+from maskwire.transport.caller import token_or_default
+from maskwire.transport.calls import EMBEDS
 from maskwire.v1 import decoder_pb2, encoder_pb2, types_pb2
 
 T = TypeVar("T")
@@ -54,6 +55,8 @@ class AsyncClient:
         MaskwireError: FORKED: this process was forked from one that had used a client.
     """
 
+    _fetch: Fetch | None = None
+
     def __init__(
         self,
         encoder: str | None = None,
@@ -66,11 +69,13 @@ class AsyncClient:
         retry_s: float = 15,
         dead_after_s: float = 3,
     ) -> None:
-        self.namespace = namespace
-        self._connection = Connection(
-            encoder, decoder, namespace, timeout_s, retry_s, Credentials(token, tls), dead_after_s
-        )
-        self._fetch: Fetch | None = None
+        caller = Caller(token_or_default(token), namespace, timeout_s, retry_s)
+        self._connection = Connection(Servers(encoder, decoder, Credentials(tls), dead_after_s), caller)
+
+    @property
+    def namespace(self) -> str:
+        """Tenant, as given."""
+        return self._connection.caller.namespace
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._connection!r}>"
@@ -96,8 +101,7 @@ class AsyncClient:
             token: The other's bearer token, which the servers judge.
             namespace: Tenant; as of the client.
         """
-        other = copy.copy(self)
-        other.namespace = namespace
+        other = type(self).__new__(type(self))  # no connections of its own
         other._connection = self._connection.acting_as(token, namespace)
         return other
 
@@ -843,7 +847,10 @@ class AsyncClient:
         token = ""
         while limit is None or len(seen) < limit:
             size = _PAGE_SIZE if limit is None else min(_PAGE_SIZE, limit - len(seen))
-            page = await self._connection.list_images(prefix, size, token)
+            request = encoder_pb2.ListImagesRequest(
+                namespace=self.namespace, prefix=prefix, page_size=size, page_token=token
+            )
+            page = await self._connection.servers.list_images(request, self._connection.caller)
             for info in page.images:
                 if info.image_id not in seen and (limit is None or len(seen) < limit):
                     seen.add(info.image_id)
@@ -876,15 +883,12 @@ class AsyncClient:
         request = encoder_pb2.DeleteImageRequest(
             image_id=_name_of(image), namespace=self.namespace, delete_embedding=embedding
         )
-        self._connection.memory.forget(request.image_id)
-        response = await self._connection.call_encoder(lambda stub, timeout: stub.DeleteImage(request, timeout=timeout))
-        return response.deleted
+        self._connection.images.forget(request.image_id)
+        return (await self._connection.servers.delete_image(request, self._connection.caller)).deleted
 
     async def models(self) -> list[encoder_pb2.ModelInfo]:
         """The models that the encoder serves, the default first."""
-        request = encoder_pb2.ListModelsRequest()
-        response = await self._connection.call_encoder(lambda stub, timeout: stub.ListModels(request, timeout=timeout))
-        return list(response.models)
+        return await self._connection.servers.list_models(self._connection.caller)
 
     async def _segment(
         self,
@@ -928,16 +932,16 @@ class AsyncClient:
         embeds = 0
         while True:
             try:
-                response = await self._connection.call_decoder(request)
+                response = await self._connection.servers.segment(request, self._connection.caller)
                 break
             except ImageNotFound as error:
                 embeds += 1
                 again = await self._connection.embed_again(wanted) if embeds <= EMBEDS else None
                 if again is None:
-                    raise wanted.missing(error) from error
+                    raise wanted.not_found(error) from error
                 cached = cached and again.cached
                 request.content_key = again.content_key
-        source = wanted.source or self._connection.memory.source(wanted.image_id, response.image.content_key)
+        source = wanted.source or self._connection.images.source(wanted.image_id, response.image.content_key)
         request.save_logits = False
         request.content_key = response.image.content_key  # forms that are fetched later are of the same image
         return [

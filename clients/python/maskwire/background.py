@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, 
 from typing import Any, TypeVar
 
 from maskwire.errors import MaskwireError
-from maskwire.lifetime import check_process
+from maskwire.transport.process import check_process
 
 T = TypeVar("T")
 

@@ -19,7 +19,7 @@ from maskwire.prompts import FORMATS, Box, Format, Labels, Points, Prompt
 from maskwire.results import EmbeddedImage, Result
 from maskwire.session import AsyncSession
 from maskwire.sources import ImageLike
-from maskwire.transport.credentials import Tls
+from maskwire.transport import Tls
 from maskwire.v1 import decoder_pb2, encoder_pb2, types_pb2
 
 
@@ -877,6 +877,7 @@ class Client:
             again.prompts.append(request.prompts[index])
             again.output.ClearField("formats")
             again.output.formats.append(FORMATS[form])
-            return run(self._client._connection.call_decoder(again)).results[0].masks
+            connection = self._client._connection
+            return run(connection.servers.segment(again, connection.caller)).results[0].masks
 
         return fetch

@@ -1,34 +1,25 @@
-"""What clients, sessions and generators share: servers, calls, and the images that were embedded."""
+"""What a client and its sessions share: servers, the caller, and the images that were embedded."""
 
 import asyncio
-import copy
 import hashlib
-import math
 import re
 import weakref
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from pathlib import PurePath
-from typing import Any, Self, TypeVar
+from typing import Any
 
-import grpc
 from PIL import Image
 
 from maskwire.downloads import fetch, is_url
 from maskwire.errors import ImageNotFound, InvalidRequest, MaskwireError
-from maskwire.image_cache import Memory
+from maskwire.image_cache import ImageCache
 from maskwire.results import EmbeddedImage
 from maskwire.sources import DEFAULT_READING, STRETCHES, ImageLike, Reading, Source
-from maskwire.transport import tracing
-from maskwire.transport.calls import retrying, upload
-from maskwire.transport.channels import DEFAULT_DECODER, DEFAULT_ENCODER, Channels
-from maskwire.transport.credentials import Credentials, authorization
-from maskwire.v1 import decoder_pb2, decoder_pb2_grpc, encoder_pb2, encoder_pb2_grpc
+from maskwire.transport import Caller, Servers, tracing
+from maskwire.v1 import encoder_pb2
 
-T = TypeVar("T")
-
-_HEDGE_S = 1.0
-_ENDINGS = frozenset(Image.registered_extensions()) | {".heic", ".heif", ".avif", ".svg", ".npy", ".pdf"}
+_FILE_ENDINGS = frozenset(Image.registered_extensions()) | {".heic", ".heif", ".avif", ".svg", ".npy", ".pdf"}
 
 
 @dataclass(frozen=True)
@@ -36,8 +27,8 @@ class Wanted:
     """An image as a call names it.
 
     Attributes:
-        image_id: The name to ask for.
-        stored: What is stored of it, for an image that was given itself.
+        image_id: The name to ask the servers for.
+        stored: What is stored of the image; None where the call gave a name alone.
         source: Its picture, likewise.
         model: The model that must have embedded it; empty for any.
         may_be_path: Whether the name looks like a file's.
@@ -49,8 +40,8 @@ class Wanted:
     model: str
     may_be_path: bool = False
 
-    def missing(self, error: ImageNotFound) -> MaskwireError:
-        """What to raise where no such image is stored."""
+    def not_found(self, error: ImageNotFound) -> MaskwireError:
+        """Makes the error to raise where no such image is stored: for a file's name, that there is no such file."""
         if not self.may_be_path or error.reason != "IMAGE_NOT_FOUND":
             return error
         return InvalidRequest(
@@ -59,31 +50,29 @@ class Wanted:
 
 
 class Connection:
-    """Arguments as of `AsyncClient`."""
+    """One caller's use of the servers.
 
-    def __init__(
-        self,
-        encoder: str | None,
-        decoder: str | None,
-        namespace: str,
-        timeout_s: float,
-        retry_s: float,
-        credentials: Credentials,
-        dead_after_s: float = 3,
-    ) -> None:
-        self.namespace = namespace
-        self.timeout_s = timeout_s
-        self.retry_s = retry_s
-        self.decoders = Channels("decoder", decoder, DEFAULT_DECODER, credentials, dead_after_s)
-        self.memory = Memory()
-        self.encoders = Channels("encoder", encoder, DEFAULT_ENCODER, credentials, dead_after_s)
-        self._closing: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._uploading = asyncio.Semaphore(len(self.encoders.addresses))
+    Args:
+        servers: Encoders and decoders.
+        caller: On whose behalf they are called.
+        closes_servers: Whether `close` ends the connections to the servers, rather than this caller's sessions alone.
+
+    Attributes:
+        servers: As given.
+        caller: As given.
+        images: The images that were embedded for this caller.
+    """
+
+    def __init__(self, servers: Servers, caller: Caller, *, closes_servers: bool = True) -> None:
+        self.servers = servers
+        self.caller = caller
+        self.images = ImageCache()
+        self._closes_servers = closes_servers
+        self._sessions: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def __repr__(self) -> str:
-        servers = [f"{each.kind} at {', '.join(each.addresses)}" for each in (self.encoders, self.decoders)]
-        namespace = f", namespace {self.namespace!r}" if self.namespace else ""
-        return " and ".join(servers) + namespace
+        namespace = f", namespace {self.caller.namespace!r}" if self.caller.namespace else ""
+        return f"{self.servers!r}{namespace}"
 
     def check(self) -> None:
         """Refuses to go on in a forked process, or after `close`.
@@ -91,26 +80,22 @@ class Connection:
         Raises:
             MaskwireError: FORKED or CLOSED.
         """
-        self.encoders.check()
+        self.servers.check()
+
+    def acting_as(self, token: str, namespace: str) -> "Connection":
+        """Makes another caller's use of the same servers; see `AsyncClient.acting_as`."""
+        return Connection(self.servers, replace(self.caller, token=token, namespace=namespace), closes_servers=False)
 
     def closes_with(self, session: Any) -> None:
-        """Has a session closed when the connections are, if it is still in use then."""
-        self._closing.add(session)
+        """Has `close` close a session too, if it is still in use then."""
+        self._sessions.add(session)
 
     async def close(self) -> None:
-        for session in list(self._closing):
+        """Closes the sessions, and the connections to the servers if they are this connection's own."""
+        for session in list(self._sessions):
             await session.close()
-        await self.encoders.close()
-        await self.decoders.close()
-
-    def acting_as(self, token: str, namespace: str) -> Self:
-        """The same connections; see `AsyncClient.acting_as`."""
-        other = copy.copy(self)
-        other.namespace = namespace
-        other.memory = Memory()  # what one caller has embedded is nobody else's to know
-        metadata = authorization(token)
-        other.decoders, other.encoders = self.decoders.acting_as(metadata), self.encoders.acting_as(metadata)
-        return other
+        if self._closes_servers:
+            await self.servers.close()
 
     async def embed(self, source: Source, image_id: str | None, model: str = "", bulk: bool = False) -> EmbeddedImage:
         """Embeds an image, and remembers it; see `AsyncClient.embed`."""
@@ -123,7 +108,7 @@ class Connection:
         identity, data, digest = await asyncio.to_thread(prepare)
         header = encoder_pb2.EncodeImageHeader(
             image_id=image_id or "",
-            namespace=self.namespace,
+            namespace=self.caller.namespace,
             sha256=digest,
             size_bytes=len(data),
             model=model,
@@ -131,36 +116,24 @@ class Connection:
             stretch=STRETCHES[source.stretch],
         )
         with tracing.span("embed"):
-            response = await self.upload(header, data)
+            response = await self.servers.encode_image(header, data, self.caller)
         stored = EmbeddedImage.read(response.image, response.cached, response.timings)
-        self.memory.add(identity, image_id, model, source, stored)
+        self.images.add(identity, image_id, model, source, stored)
         return stored
 
-    async def upload(self, header: encoder_pb2.EncodeImageHeader, data: bytes) -> encoder_pb2.EncodeImageResponse:
-        """Embeds an image file; its bytes are sent if they are not known yet."""
-        return await self.call_encoder(lambda stub, timeout: upload(stub, header, data, timeout, self._uploading))
-
     async def get(self, image_id: str) -> EmbeddedImage:
-        """What is stored under a name; see `AsyncClient.get`."""
-        request = encoder_pb2.GetImageRequest(image_id=image_id, namespace=self.namespace)
-        response = await self.call_encoder(lambda stub, timeout: stub.GetImage(request, timeout=timeout))
-        return EmbeddedImage.read(response.image)
-
-    async def list_images(self, prefix: str, size: int, token: str) -> encoder_pb2.ListImagesResponse:
-        """A page of the stored images; see encoder.proto."""
-        request = encoder_pb2.ListImagesRequest(
-            namespace=self.namespace, prefix=prefix, page_size=size, page_token=token
-        )
-        return await self.call_encoder(lambda stub, timeout: stub.ListImages(request, timeout=timeout))
+        """Looks up what is stored under a name; see `AsyncClient.get`."""
+        request = encoder_pb2.GetImageRequest(image_id=image_id, namespace=self.caller.namespace)
+        return EmbeddedImage.read((await self.servers.get_image(request, self.caller)).image)
 
     async def source_of(self, image: ImageLike | EmbeddedImage, reading: Reading = DEFAULT_READING) -> Source:
-        """The picture of an image that was given itself.
+        """Finds the picture of an image that was given itself.
 
         Raises:
-            InvalidRequest: It is none, or cannot be read.
+            InvalidRequest: There is none, or it cannot be read.
         """
         if isinstance(image, EmbeddedImage):
-            source = self.memory.source(image.image_id, image.content_key)
+            source = self.images.source(image.image_id, image.content_key)
             if source is None:
                 raise InvalidRequest(
                     f"{image.image_id!r} is embedded already, and this client has not seen its picture; pass that",
@@ -179,7 +152,7 @@ class Connection:
         model: str,
         reading: Reading = DEFAULT_READING,
     ) -> Wanted:
-        """The image that a call names; a picture is embedded if this client has not done so yet."""
+        """Finds the image that a call names; a picture is embedded if this client has not done so yet."""
         self.check()
         if not isinstance(model, str):
             raise InvalidRequest(f"model is {model!r}; give the name of a model", "BAD_MODEL", "model")
@@ -192,14 +165,14 @@ class Connection:
                 raise InvalidRequest(
                     f"the image is embedded as {image.image_id!r}; leave image_id out", "TWO_IMAGE_IDS", "image_id"
                 )
-            source = self.memory.source(image.image_id, image.content_key)
+            source = self.images.source(image.image_id, image.content_key)
             return Wanted(image.image_id, replace(image, cached=True), source, model)
-        if isinstance(image, str) and image_id is None and self.memory.knows(image):
+        if isinstance(image, str) and image_id is None and self.images.knows(image):
             return Wanted(image, None, None, model)
         if isinstance(image, str) and image_id is None and not _is_file(image) and not is_url(image):
             return Wanted(image, None, None, model, looks_like_a_file(image))
         source = await self.source_of(image, reading)
-        stored = self.memory.stored(await asyncio.to_thread(source.identify), image_id, model)
+        stored = self.images.stored(await asyncio.to_thread(source.identify), image_id, model)
         if stored is None:
             stored = await self.embed(source, image_id, model)
         else:
@@ -207,35 +180,13 @@ class Connection:
         return Wanted(stored.image_id, stored, source, model)
 
     async def embed_again(self, wanted: Wanted) -> EmbeddedImage | None:
-        """Embeds an image that the store has lost, by the model that embedded it before; None if this client does not
-        have its picture."""
-        source = wanted.source or self.memory.source(wanted.image_id)
+        """Embeds an image that the store has lost, by the model that embedded it before. Returns None if this client
+        does not have its picture."""
+        source = wanted.source or self.images.source(wanted.image_id)
         if source is None:
             return None
-        model = wanted.model or (wanted.stored.model if wanted.stored else self.memory.model(wanted.image_id))
+        model = wanted.model or (wanted.stored.model if wanted.stored else self.images.model(wanted.image_id))
         return await self.embed(source, wanted.image_id, model)
-
-    async def call_encoder(
-        self, call: "Callable[[encoder_pb2_grpc.EncoderServiceAsyncStub, float], Awaitable[T]]"
-    ) -> T:
-        """Makes a unary call of an encoder."""
-
-        async def attempt(channel: grpc.aio.Channel, timeout_s: float) -> T:
-            return await call(encoder_pb2_grpc.EncoderServiceStub(channel), timeout_s)
-
-        return await retrying(self.encoders, None, attempt, self.timeout_s, self.retry_s)
-
-    async def call_decoder(self, request: decoder_pb2.SegmentRequest) -> decoder_pb2.SegmentResponse:
-        """Makes the call, by preference of the decoder that has the image."""
-
-        async def attempt(channel: grpc.aio.Channel, timeout_s: float) -> decoder_pb2.SegmentResponse:
-            stub: decoder_pb2_grpc.DecoderServiceAsyncStub = decoder_pb2_grpc.DecoderServiceStub(channel)
-            return await stub.Segment(request, timeout=timeout_s)
-
-        # A click is answered much sooner; many prompts, or an image that is waited for, take their time.
-        quick = len(request.prompts) == 1 and not request.wait_ms and not request.save_logits
-        hedge_s = _HEDGE_S if quick else math.inf
-        return await retrying(self.decoders, request.image_id, attempt, self.timeout_s, self.retry_s, hedge_s)
 
 
 def _is_file(name: str) -> bool:
@@ -247,7 +198,7 @@ def _is_file(name: str) -> bool:
 
 def looks_like_a_file(name: str) -> bool:
     """Whether a name that is no existing file was meant as one rather than as the name of a stored image."""
-    return any(separator in name for separator in "/\\") or PurePath(name).suffix.lower() in _ENDINGS
+    return any(separator in name for separator in "/\\") or PurePath(name).suffix.lower() in _FILE_ENDINGS
 
 
 def in_callers_words(error: InvalidRequest) -> InvalidRequest:

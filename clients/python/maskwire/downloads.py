@@ -1,32 +1,33 @@
-"""Pictures at http and https addresses."""
+"""Pictures at http and https URLs."""
 
 import urllib.error
 import urllib.request
 from urllib.parse import urlsplit
 
 from maskwire.errors import InvalidRequest
+from maskwire.transport.addresses import is_loopback
 
 _TIMEOUT_S = 30
 _MAX_BYTES = 256 << 20
-_LOOPBACK = ("localhost", "127.", "[::1]", "::1")
 
 
 def is_url(text: str) -> bool:
-    """Whether a str is an http or https address."""
+    """Whether a text is an http or https URL."""
     return text.lower().startswith(("http://", "https://"))
 
 
 def fetch(url: str) -> bytes:
-    """The bytes at an address; at most 256 MiB, each part within 30 s. Loopback is never asked through a proxy.
+    """Downloads a file of at most 256 MiB. This machine itself is never asked through a proxy.
+
+    Args:
+        url: http or https. The server may take 30 s until it sends anything, and between one part and the next.
 
     Raises:
-        InvalidRequest: They cannot be had.
+        InvalidRequest: CANNOT_FETCH, or IMAGE_TOO_LARGE.
     """
-    host = urlsplit(url).hostname or ""
-    loopback = host.startswith(_LOOPBACK)
-    handlers = [urllib.request.ProxyHandler({})] if loopback else []
-    request = urllib.request.Request(url, headers={"User-Agent": "maskwire", "Accept": "image/*,*/*;q=0.8"})
     try:
+        handlers = [urllib.request.ProxyHandler({})] if is_loopback(urlsplit(url).hostname or "") else []
+        request = urllib.request.Request(url, headers={"User-Agent": "maskwire", "Accept": "image/*,*/*;q=0.8"})
         with urllib.request.build_opener(*handlers).open(request, timeout=_TIMEOUT_S) as response:
             data: bytes = response.read(_MAX_BYTES + 1)
     except urllib.error.HTTPError as error:

@@ -1,4 +1,4 @@
-"""What can go wrong, as exceptions.
+"""Exceptions of the client, and their translation from and to gRPC's statuses.
 
 MaskwireError
 |- InvalidRequest      the request is wrong: `field` says where
@@ -9,13 +9,13 @@ MaskwireError
 |- Overloaded          too much at once, or too large
 |- ServerUnavailable   nobody answers, after retries
 |- DeadlineExceeded    no answer in time
-|- OutputMissing       a result was asked for a form of mask that was not requested
+|- OutputMissing       a form of mask is read from a result that was not requested
 """
 
 from collections.abc import Iterable
 
 import grpc
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
@@ -27,7 +27,7 @@ class MaskwireError(Exception):
         message: What is wrong, and the remedy.
         reason: Stable name of the cause, such as IMAGE_NOT_FOUND; empty if the server gave none.
         field: Path of the wrong request field, such as "prompts[0].points[2].x_px"; often empty.
-        retry_after_s: When a retry may succeed, if the server said; negative: it will not.
+        retry_after_s: Seconds after which a retry may succeed, if the server said; negative: it will not.
     """
 
     def __init__(self, message: str, reason: str = "", field: str = "", retry_after_s: float | None = None) -> None:
@@ -50,7 +50,7 @@ class UnknownArgument(InvalidRequest, TypeError):
 
 
 class NotAuthenticated(MaskwireError):
-    """The servers ask for a token, and this is no valid one (any more)."""
+    """The servers want a token, and this one is missing, invalid or expired."""
 
 
 class NotAllowed(MaskwireError):
@@ -58,11 +58,11 @@ class NotAllowed(MaskwireError):
 
 
 class ImageNotFound(MaskwireError):
-    """The image or model is not there; embed the image (again)."""
+    """No such image or model is stored or served; embed the image (again)."""
 
 
 class Overloaded(MaskwireError):
-    """Too much at once, or too large a thing."""
+    """Too much at once; or too large, if `retry_after_s` is None."""
 
 
 class ServerUnavailable(MaskwireError):
@@ -70,7 +70,7 @@ class ServerUnavailable(MaskwireError):
 
 
 class DeadlineExceeded(MaskwireError):
-    """No answer came in time, as a server or this side's own clock says."""
+    """No answer came in time, by the server's clock or by this side's."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class DeadlineExceeded(MaskwireError):
 
 
 class OutputMissing(MaskwireError):
-    """A result does not hold the form of mask it was asked for."""
+    """A result does not hold the form of mask that is read from it."""
 
 
 _KINDS: dict[int, type[MaskwireError]] = {
@@ -93,17 +93,18 @@ _KINDS: dict[int, type[MaskwireError]] = {
     grpc.StatusCode.NOT_FOUND.value[0]: ImageNotFound,
     grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]: Overloaded,
     grpc.StatusCode.UNAVAILABLE.value[0]: ServerUnavailable,
-    # Of a cancel of our own asyncio tells. A server that stops answers so what it had not begun.
+    # Local cancellation raises asyncio.CancelledError instead; a server that stops cancels what it had not begun.
     grpc.StatusCode.CANCELLED.value[0]: ServerUnavailable,
     grpc.StatusCode.DEADLINE_EXCEEDED.value[0]: DeadlineExceeded,
 }
 
 
+_DOMAIN = "maskwire"
 _BROKEN_WRITE = "Internal error from Core"
 
 
 def from_status(status: Status) -> MaskwireError:
-    """An error as a server described it."""
+    """The error that a server describes in a google.rpc.Status."""
     reason, field, retry_after_s = "", "", None
     for detail in status.details:
         info, bad, retry = ErrorInfo(), BadRequest(), RetryInfo()
@@ -116,12 +117,29 @@ def from_status(status: Status) -> MaskwireError:
     return _KINDS.get(status.code, MaskwireError)(status.message, reason, field, retry_after_s)
 
 
+def to_status(error: MaskwireError) -> Status:
+    """The google.rpc.Status that `from_status` reads as this error: what the servers would have sent."""
+    code = next((code for code, kind in _KINDS.items() if isinstance(error, kind)), grpc.StatusCode.INTERNAL.value[0])
+    details: list[Message] = [ErrorInfo(reason=error.reason or "INTERNAL", domain=_DOMAIN)]
+    if error.field:
+        violation = BadRequest.FieldViolation(field=error.field, description=error.message, reason=error.reason)
+        details.append(BadRequest(field_violations=[violation]))
+    if error.retry_after_s is not None:
+        retry = RetryInfo()
+        retry.retry_delay.FromNanoseconds(int(error.retry_after_s * 1e9))
+        details.append(retry)
+    status = Status(code=code, message=error.message)
+    for detail in details:
+        status.details.add().Pack(detail)
+    return status
+
+
 def from_rpc(error: grpc.aio.AioRpcError, server: str) -> MaskwireError:
-    """A failed call.
+    """The error of a failed call.
 
     Args:
         error: What grpc raised.
-        server: "encoder at localhost:50051": whom the call was made to.
+        server: The server that was called: "encoder at localhost:50051".
     """
     trailers: Iterable[tuple[str, str | bytes]] = error.trailing_metadata() or ()
     for key, value in trailers:
@@ -130,14 +148,13 @@ def from_rpc(error: grpc.aio.AioRpcError, server: str) -> MaskwireError:
                 return from_status(Status.FromString(value))
             except DecodeError:
                 break
-    # What has no details comes from grpc itself, or from something in between.
+    # An error without details comes from gRPC itself, or from a proxy in between.
     pushback = next((value for key, value in trailers if key == "grpc-retry-pushback-ms"), b"")
     try:
         retry_after_s = float(pushback) / 1e3
     except ValueError:
         retry_after_s = None
-    # This side's own cancelling raises another exception: the server has cancelled, since it ends. A connection that
-    # breaks while something is written to it may be told as an error of grpc's core.
+    # A connection that breaks during a write may be reported as an internal error of gRPC's core.
     broken = error.code() is grpc.StatusCode.INTERNAL and error.details() == _BROKEN_WRITE
     if broken or error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
         variable = f"MASKWIRE_{server.split()[0].upper()}"

@@ -2,19 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
-
-import grpc
 
 from maskwire.automatic_masks import Collection, EverythingArguments, Update, request_of
 from maskwire.connection import Connection
-from maskwire.errors import DeadlineExceeded, ImageNotFound, OutputMissing, ServerUnavailable, from_rpc
+from maskwire.errors import ImageNotFound, OutputMissing, ServerUnavailable
 from maskwire.prompts import wait_ms
 from maskwire.results import EmbeddedImage
 from maskwire.sources import DEFAULT_READING, ImageLike, Reading, Source
-from maskwire.transport.calls import retrying
 from maskwire.v1 import decoder_pb2 as pb
-from maskwire.v1 import decoder_pb2_grpc
 
 _MAX_STARTS = 3
 _CROP_WAIT_MS = 60_000
@@ -39,12 +34,12 @@ async def generate(
     except ImageNotFound as error:
         again = await connection.embed_again(wanted)
         if again is None:
-            raise wanted.missing(error) from error
+            raise wanted.not_found(error) from error
         stored = again
     request = request_of(stored.width, stored.height, arguments)
-    request.image_id, request.namespace, request.wait_ms = name, connection.namespace, waiting
+    request.image_id, request.namespace, request.wait_ms = name, connection.caller.namespace, waiting
     request.content_key, request.model = stored.content_key, model
-    source = source or connection.memory.source(name, stored.content_key)
+    source = source or connection.images.source(name, stored.content_key)
     if request.crops:
         if source is None:
             raise OutputMissing(
@@ -62,7 +57,7 @@ async def generate(
             starts += 1
             try:
                 collection = Collection()
-                async for response in responses(connection, request, crops):
+                async for response in connection.servers.generate_masks(request, connection.caller, crops):
                     yield collection.add(response)
                 return
             except ImageNotFound:
@@ -97,45 +92,3 @@ async def _embed_crops(
     finally:
         for task in tasks:
             task.cancel()
-
-
-async def responses(
-    connection: Connection, request: pb.GenerateMasksRequest, crops: "asyncio.Future[None] | None" = None
-) -> AsyncIterator[pb.GenerateMasksResponse]:
-    """The responses of one call, which is retried until the first of them is there. It ends early with an error of the
-    crops, which somebody embeds meanwhile.
-
-    Raises:
-        MaskwireError: As `AsyncClient.segment`.
-    """
-
-    async def attempt(channel: grpc.aio.Channel, left_s: float) -> tuple[Any, Any]:
-        stub: decoder_pb2_grpc.DecoderServiceAsyncStub = decoder_pb2_grpc.DecoderServiceStub(channel)
-        call: Any = stub.GenerateMasks(request)
-        try:
-            async with asyncio.timeout(left_s):
-                return call, await call.read()
-        except BaseException:
-            call.cancel()
-            raise
-
-    call, response = await retrying(
-        connection.decoders, request.image_id, attempt, connection.timeout_s, connection.retry_s
-    )
-    try:
-        while response is not grpc.aio.EOF:
-            yield response
-            connection.check()
-            async with asyncio.timeout(connection.timeout_s):
-                reading = asyncio.ensure_future(call.read())
-                if crops is not None:
-                    await asyncio.wait({reading, crops}, return_when=asyncio.FIRST_COMPLETED)
-                    if crops.done():
-                        crops.result()
-                response = await reading
-    except TimeoutError as error:
-        raise DeadlineExceeded(f"the decoder sent nothing for {connection.timeout_s:g} s") from error
-    except grpc.aio.AioRpcError as error:
-        raise from_rpc(error, "decoder") from error
-    finally:
-        call.cancel()

@@ -1,4 +1,4 @@
-"""What a client remembers of the images it embedded."""
+"""The images that a client has embedded."""
 
 from collections import OrderedDict
 from collections.abc import Hashable
@@ -10,10 +10,11 @@ _MAX_IMAGES = 1024
 _MAX_BYTES = 256 << 20
 
 
-class Memory:
-    """The most recent images: not to ask twice whether they are stored, to embed again what is gone, and to draw on.
+class ImageCache:
+    """The latest 1024 images, so as not to ask twice whether they are stored, to embed again what is gone, and to draw
+    on their pictures.
 
-    Paths are kept as paths; of images that came as bytes, up to 256 MiB are held.
+    Files are kept as paths. Of images that came as bytes, up to 256 MiB are held.
     """
 
     def __init__(self) -> None:
@@ -21,16 +22,16 @@ class Memory:
         self._sources: OrderedDict[str, tuple[Source, EmbeddedImage]] = OrderedDict()
 
     def add(self, identity: Hashable, asked_id: str | None, model: str, source: Source, stored: EmbeddedImage) -> None:
-        """Remembers an embed.
+        """Remembers an image that was embedded.
 
         Args:
-            identity: The source's identity before it was read.
-            asked_id: The name that it was to get; None if the server issued one.
+            identity: The picture's `Source.identify()`, taken before it was read.
+            asked_id: The name that the image was to get; None if the server issued one.
             model: The model that was asked for; empty for the default.
-            source: The image.
+            source: Its picture.
             stored: What the encoder answered.
         """
-        for name in {model, ""}:  # who names no model takes what there is
+        for name in {model, ""}:  # a caller that names no model takes any
             self._stored[identity, asked_id, name] = stored
             self._stored.move_to_end((identity, asked_id, name))
         self._sources[stored.image_id] = (source, stored)
@@ -43,8 +44,8 @@ class Memory:
             held -= dropped.held_bytes
 
     def stored(self, identity: Hashable, asked_id: str | None, model: str) -> EmbeddedImage | None:
-        """What is stored of an image that was embedded under a name, or under none; by a model, or whichever if that is
-        empty."""
+        """Returns what is stored of a picture that was embedded under a name (None: an issued one) by a model (empty:
+        any); None if it was not."""
         return self._stored.get((identity, asked_id, model))
 
     def knows(self, image_id: str) -> bool:
@@ -52,12 +53,12 @@ class Memory:
         return image_id in self._sources
 
     def source(self, image_id: str, content_key: str | None = None) -> Source | None:
-        """The image of a name; with a content key, only if it is that one's."""
+        """Returns the picture of a name; with a content key, only if that is still the image's; None if unknown."""
         source, stored = self._sources.get(image_id, (None, None))
         return source if stored is not None and content_key in (None, stored.content_key) else None
 
     def model(self, image_id: str) -> str:
-        """The model that embedded the image of a name; empty if that is not known."""
+        """Returns the model that embedded the image of a name; empty if unknown."""
         return self._sources[image_id][1].model if image_id in self._sources else ""
 
     def forget(self, image_id: str) -> None:

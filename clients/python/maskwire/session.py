@@ -91,9 +91,8 @@ class AsyncSession:
         self._replay = Replay(pb.SetImage())
         self._followers: list[Masks] = []
         self._stream = Stream(
-            connection.decoders,
-            connection.timeout_s,
-            connection.retry_s,
+            connection.servers.decoders,
+            connection.caller,
             prepare=self._prepare,
             opening=self._replay.opening,
             recover=self._embed_again,
@@ -178,7 +177,7 @@ class AsyncSession:
         try:
             await self._stream.send(pb.SegmentStreamRequest(set_image=message))
         except ImageNotFound as error:
-            raise named.missing(error) from error
+            raise named.not_found(error) from error
         return self.image
 
     def new_object(self, object_id: str | None = None) -> str:
@@ -281,7 +280,7 @@ class AsyncSession:
         wanted = await self._connection.resolve(image, image_id, model, reading)
         return wanted, pb.SetImage(
             image_id=wanted.image_id,
-            namespace=self._connection.namespace,
+            namespace=self._connection.caller.namespace,
             wait_ms=waiting_ms,
             content_key=wanted.stored.content_key if wanted.stored is not None else "",
             model=model,
@@ -289,12 +288,12 @@ class AsyncSession:
 
     async def _embed_again(self) -> bool:
         wanted = self._replay.set_image
-        source = self._connection.memory.source(wanted.image_id, wanted.content_key or None)
+        source = self._connection.images.source(wanted.image_id, wanted.content_key or None)
         if source is None:
             if self._named is not None and self._named.may_be_path and self._named.image_id == wanted.image_id:
-                raise self._named.missing(ImageNotFound("", "IMAGE_NOT_FOUND"))
+                raise self._named.not_found(ImageNotFound("", "IMAGE_NOT_FOUND"))
             return False
-        model = wanted.model or self._connection.memory.model(wanted.image_id)
+        model = wanted.model or self._connection.images.model(wanted.image_id)
         stored = await self._connection.embed(source, wanted.image_id, model)
         wanted.content_key = stored.content_key
         return True
@@ -309,7 +308,7 @@ class AsyncSession:
             prompt=response.object.prompt,
             forms=self._forms,
             cached=True,
-            source=self._connection.memory.source(self.image.image_id, self.image.content_key),
+            source=self._connection.images.source(self.image.image_id, self.image.content_key),
             fetch=None,
             is_preview=request.speculative,
         )

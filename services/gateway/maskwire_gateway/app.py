@@ -7,6 +7,8 @@ from pathlib import Path
 
 from maskwire import MaskwireError
 from maskwire_core.config import GatewaySettings
+from maskwire_core.http.bodies import Bodies
+from maskwire_core.http.problems import Problem
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -17,18 +19,17 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 from starlette.websockets import WebSocket
 
-from maskwire_gateway.http.bodies import Bodies
+from maskwire_gateway.http.error_responses import error_response
 from maskwire_gateway.http.fetching import Fetcher
 from maskwire_gateway.http.middleware import SOCKET_PATH, Front, bearer
-from maskwire_gateway.http.problems import Problem, problem_of
 from maskwire_gateway.http.routing import Call, Resource, no_such_path
 from maskwire_gateway.metrics import Telemetry
 from maskwire_gateway.rest import api_page
 from maskwire_gateway.rest.openapi import describe
 from maskwire_gateway.rest.rest_v1 import Native
-from maskwire_gateway.roboflow.images import Pictures
+from maskwire_gateway.roboflow.images import ImageReader
 from maskwire_gateway.roboflow.routes import Roboflow
-from maskwire_gateway.upstream import Services
+from maskwire_gateway.upstream import Upstream
 from maskwire_gateway.websocket.stream import PROTOCOL, Relay
 
 _EXPOSED = ("X-Request-ID", "X-Processing-Time", "X-Maskwire-Model", "Retry-After")
@@ -47,21 +48,21 @@ def application(settings: GatewaySettings, page: Path | None) -> ASGIApp:
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
-        await services.close()
+        await upstream.servers.close()
 
-    services = Services(settings)
+    upstream = Upstream(settings)
     fetcher = Fetcher(settings.url_hosts, settings.url_timeout_s) if settings.urls else None
-    pictures = Pictures(fetcher, settings.max_image_bytes)
+    images = ImageReader(fetcher, settings.max_image_bytes)
 
     async def stream(socket: WebSocket) -> None:
         await socket.accept(PROTOCOL if PROTOCOL in socket.scope["subprotocols"] else None)
-        await Relay(services.acting_as(bearer(socket)).connection, telemetry, socket).run()
+        await Relay(upstream.servers, upstream.caller(bearer(socket)), telemetry, socket).run()
 
     async def healthz(request: Request) -> Response:
         return PlainTextResponse("ok\n")
 
     async def readyz(request: Request) -> Response:
-        missing = await services.missing()
+        missing = await upstream.servers.find_unavailable()
         if missing:
             raise Problem(503, f"no {' and no '.join(missing)} answers", "NOT_READY", retry_after_s=1)
         return PlainTextResponse("ok\n")
@@ -97,8 +98,8 @@ def application(settings: GatewaySettings, page: Path | None) -> ASGIApp:
         return FileResponse(page / "index.html", headers={"Cache-Control": "no-cache"})
 
     routes: list[BaseRoute] = [
-        *Native(services, bodies, telemetry, settings.max_image_bytes).routes(),
-        *Roboflow(settings, services, bodies, pictures, telemetry).routes(),
+        *Native(upstream, bodies, telemetry, settings.max_image_bytes).routes(),
+        *Roboflow(settings, upstream, bodies, images, telemetry).routes(),
         WebSocketRoute(SOCKET_PATH, stream),
         Resource(SOCKET_PATH, GET=Call(only_a_socket, None)),
         Resource("/healthz", GET=Call(healthz, None)),
@@ -119,7 +120,7 @@ def application(settings: GatewaySettings, page: Path | None) -> ASGIApp:
         problem = Problem(error.status_code, error.detail, "NO_ROUTE", more_headers=error.headers or {})
         if error.status_code == 404:
             problem = no_such_path(request.method, request.url.path, routes)
-        return problem.response()
+        return error_response(problem, "")
 
     handlers = {
         Problem: _answer,
@@ -150,4 +151,4 @@ def _version() -> str:
 
 
 async def _answer(request: Request, error: Exception) -> Response:
-    return problem_of(error).response(request.url.path)
+    return error_response(error, request.url.path)

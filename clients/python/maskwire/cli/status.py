@@ -9,6 +9,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from rich.console import Console
 from rich.table import Table
 
+from maskwire.transport.caller import Caller, token_or_default
 from maskwire.transport.channels import DEFAULT_DECODER, DEFAULT_ENCODER, Channels
 from maskwire.transport.credentials import Credentials
 from maskwire.v1 import encoder_pb2, encoder_pb2_grpc
@@ -92,9 +93,9 @@ def _remedy(server: dict[str, Any]) -> str:
 def _models(address: str, credentials: Credentials) -> dict[str, Any]:
     with credentials.connect_blocking(address) as channel:
         stub = encoder_pb2_grpc.EncoderServiceStub(channel)
-        request = encoder_pb2.ListModelsRequest()
+        metadata = Caller(token_or_default(None)).metadata
         try:
-            models = stub.ListModels(request, timeout=_TIMEOUT_S, metadata=credentials.metadata).models
+            models = stub.ListModels(encoder_pb2.ListModelsRequest(), timeout=_TIMEOUT_S, metadata=metadata).models
         except grpc.RpcError as error:  # health is for everybody; this is for those with a token
             return {"models": [], "models_error": error.code().name}
     described = [

@@ -1,24 +1,18 @@
 """Connections to encoders and decoders."""
 
-import copy
 import hashlib
 import itertools
 import json
 import os
 import time
-from typing import Any, Self
-from urllib.parse import quote
+from typing import Any
 
 import grpc
 
-from maskwire.errors import InvalidRequest
-from maskwire.lifetime import Life
-from maskwire.transport import tracing
-from maskwire.transport.credentials import Credentials, Metadata, authorized
+from maskwire.errors import InvalidRequest, MaskwireError
+from maskwire.transport.credentials import Credentials
+from maskwire.transport.process import check_process, claim_process
 from maskwire.transport.retry_budget import RetryBudget
-
-IMAGE_HEADER = "maskwire-image"
-"""Metadata of decoder calls: the image's name, percent-encoded."""
 
 DEFAULT_ENCODER = "localhost:50051"
 DEFAULT_DECODER = "localhost:50052"
@@ -31,32 +25,34 @@ _OPTIONS: list[tuple[str, Any]] = [
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
-    # What is on its way stays little, so that pings, which queue behind it, come back in time over slow links too.
+    # Few bytes are in flight at a time, so that pings, which queue behind them, return in time over slow links too.
     ("grpc.http2.bdp_probe", 0),
     ("grpc.http2.max_pings_without_data", 0),  # also when a session is idle
 ]
-# A name that stands for several servers is asked for all of them, and calls go to each in turn.
+# A name that resolves to several servers is asked for all of them, and calls go to each in turn.
 _BALANCED = ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]}))
 
-
-_AVOIDED_S = 1  # for which a server that could not be reached is not asked first
+_AVOIDED_S = 1  # how long a server that could not be reached is asked last
 
 
 class Channels:
-    """One channel to each of some equal servers.
+    """One channel to each of several equal servers. All callers share them.
 
     Args:
         kind: "encoder" or "decoder".
         addresses: "host:port", or several separated by commas; None takes MASKWIRE_ENCODER or MASKWIRE_DECODER.
-        default: Address where neither says.
-        credentials: How to connect, and what to show.
+        default: Address where neither is set.
+        credentials: How to encrypt.
         dead_after_s: Seconds after which a server that stopped answering is given up.
 
     Raises:
-        InvalidRequest: There is no address in it.
+        InvalidRequest: BAD_ADDRESS: there is no address in `addresses`.
+        MaskwireError: FORKED, as `check`.
 
     Attributes:
-        budget: Of retries, for all calls to these servers.
+        kind: As given.
+        addresses: The servers' addresses.
+        budget: Limits the retries of all calls to these servers.
     """
 
     def __init__(
@@ -71,61 +67,57 @@ class Channels:
         self._channels: dict[str, grpc.aio.Channel] = {}
         self.budget = RetryBudget()
         self._turns = itertools.count()
-        self._away: dict[str, float] = {}
+        self._avoided_until: dict[str, float] = {}
         self._credentials = credentials
-        self._metadata = credentials.metadata
-        self._borrowed = False
-        self._life = Life()
+        self._closed = False
+        claim_process()
 
     def check(self) -> None:
-        """Refuses to go on in a forked process, or after `close`; see `Life.check`."""
-        self._life.check()
+        """Refuses to go on in a forked process, or after `close`.
 
-    def pick(self, key: str | None, attempt: int) -> tuple[grpc.aio.Channel, str]:
-        """A channel for a key, the same for the same key as long as that server answers, so that its memory is used.
+        Raises:
+            MaskwireError: FORKED or CLOSED.
+        """
+        check_process()
+        if self._closed:
+            raise MaskwireError("the client is closed; make another", "CLOSED")
+
+    def pick(self, image_id: str | None, attempt: int) -> tuple[grpc.aio.Channel, str]:
+        """Picks a server: for an image the same one as long as it answers, since that has its embedding in memory.
 
         Args:
-            key: Image that the call is about; None where any server is as good as another: they take turns.
+            image_id: Name of the image that the call is about; None: servers take turns.
             attempt: 0 at first; each retry goes to the next server.
 
         Returns:
             The channel, and the server's address.
         """
         self.check()
-        # Rendezvous hashing: adding a server moves only the keys that the new one gets.
-        ranked = sorted(self.addresses, key=lambda address: hashlib.sha256(f"{address}\0{key}".encode()).digest())
-        turn = (next(self._turns) if key is None else attempt) % len(ranked)
+        # Rendezvous hashing: adding a server moves only the images that the new one gets.
+        ranked = sorted(self.addresses, key=lambda address: hashlib.sha256(f"{address}\0{image_id}".encode()).digest())
+        turn = (next(self._turns) if image_id is None else attempt) % len(ranked)
         ranked = ranked[turn:] + ranked[:turn]
         now = time.monotonic()
-        address = next((address for address in ranked if self._away.get(address, 0) < now), ranked[0])
+        address = next((address for address in ranked if self._avoided_until.get(address, 0) < now), ranked[0])
         if address not in self._channels:
             self._channels[address] = self._credentials.connect(address, self._options)
-        metadata = (*self._metadata, *tracing.context())
-        if key:  # balancers between here and the decoders keep an image to one of them by it
-            metadata = (*metadata, (IMAGE_HEADER, quote(key)))
-        return authorized(self._channels[address], metadata), address
+        return self._channels[address], address
 
-    def acting_as(self, metadata: Metadata) -> Self:
-        """The same channels, whose calls send other metadata."""
-        other = copy.copy(self)
-        other._metadata, other._borrowed = metadata, True
-        return other
-
-    def unreachable(self, address: str) -> None:
-        """A server could not be reached: others go first for a while."""
-        self._away[address] = time.monotonic() + _AVOIDED_S
+    def mark_unreachable(self, address: str) -> None:
+        """Has other servers asked first for a second."""
+        self._avoided_until[address] = time.monotonic() + _AVOIDED_S
 
     async def close(self) -> None:
-        if self._borrowed or self._life.closed:
-            return
-        self._life.closed = True
-        for channel in self._channels.values():
-            await channel.close()
-        self._channels.clear()
+        """Closes the connections; later calls raise CLOSED."""
+        self._closed = True
+        while self._channels:
+            await self._channels.popitem()[1].close()
 
 
 def _pings(dead_after_s: float) -> list[tuple[str, Any]]:
-    """A ping for each third of the time, to be answered in the other two. By the first two alone it takes a minute."""
+    """Options for a ping every third of the time, whose answer may take the other two thirds.
+
+    Without ping_timeout_ms, gRPC waits a minute for the answer."""
     third_ms = int(dead_after_s * 1e3 / 3)
     return [
         ("grpc.keepalive_time_ms", third_ms),

@@ -11,7 +11,8 @@ from typing import Any
 import grpc
 
 from maskwire.errors import DeadlineExceeded, ImageNotFound, MaskwireError, ServerUnavailable, from_rpc, from_status
-from maskwire.transport.calls import EMBEDS, retrying
+from maskwire.transport.caller import Caller
+from maskwire.transport.calls import EMBEDS, Attempt, call_with_retries
 from maskwire.transport.channels import Channels
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import decoder_pb2_grpc
@@ -38,8 +39,8 @@ class Stream:
 
     Args:
         channels: The decoders.
-        timeout_s: Longest time until a request is answered.
-        retry_s: How long to go on looking for a decoder that answers.
+        caller: On whose behalf; `timeout_s` is the longest time until a request is answered, and `retry_s` how long to
+            go on looking for a decoder that answers.
         opening: The requests that a new stream begins with; first of all a set_image.
         recover: Embeds the image of `opening` again; False if it cannot.
         answered: Told each answer that is no error as it comes, with its request; what it returns is what the request's
@@ -52,8 +53,7 @@ class Stream:
     def __init__(
         self,
         channels: Channels,
-        timeout_s: float,
-        retry_s: float,
+        caller: Caller,
         *,
         opening: Callable[[], Sequence[pb.SegmentStreamRequest]],
         recover: Callable[[], Awaitable[bool]],
@@ -63,8 +63,7 @@ class Stream:
     ) -> None:
         self.counters = pb.StreamCounters()
         self._channels = channels
-        self._timeout_s = timeout_s
-        self._retry_s = retry_s
+        self._caller = caller
         self._prepare = prepare
         self._opening = opening
         self._recover = recover
@@ -112,7 +111,7 @@ class Stream:
         if self._closing:
             _fail(request.answer, _closed())
             return request.answer
-        timer = loop.call_later(self._timeout_s, self._expire, request.answer)
+        timer = loop.call_later(self._caller.timeout_s, self._expire, request.answer)
         request.answer.add_done_callback(lambda _: timer.cancel())
         if message.speculative:
             for waiting in [waiting for waiting in self._unsent if waiting.message.speculative]:
@@ -171,14 +170,14 @@ class Stream:
     async def _reach(self) -> Any:
         opening = self._opening()
 
-        async def attempt(channel: grpc.aio.Channel, left_s: float) -> Any:
-            stub: decoder_pb2_grpc.DecoderServiceAsyncStub = decoder_pb2_grpc.DecoderServiceStub(channel)
-            call: Any = stub.SegmentStream()
+        async def begin(attempt: Attempt) -> Any:
+            stub: decoder_pb2_grpc.DecoderServiceAsyncStub = decoder_pb2_grpc.DecoderServiceStub(attempt.channel)
+            call: Any = stub.SegmentStream(metadata=attempt.metadata)
             try:
                 with contextlib.suppress(asyncio.InvalidStateError, grpc.aio.AioRpcError):  # reading tells why
                     for message in opening:
                         await call.write(message)
-                async with asyncio.timeout(left_s):
+                async with asyncio.timeout(attempt.left_s):
                     ready = await call.read()
             except BaseException:
                 call.cancel()
@@ -192,7 +191,7 @@ class Stream:
             self._answered(opening[0], ready)
             return call
 
-        return await retrying(self._channels, opening[0].set_image.image_id, attempt, self._timeout_s, self._retry_s)
+        return await call_with_retries(self._channels, self._caller, opening[0].set_image.image_id, begin)
 
     def _prepare_again(self, lost: Exception) -> None:
         """Puts what was not answered back into the queue. Requests under which streams keep breaking fail."""
@@ -271,7 +270,7 @@ class Stream:
         _succeed(request.answer, None)
 
     def _expire(self, answer: Answer) -> None:
-        _fail(answer, DeadlineExceeded(f"the decoder gave no answer within {self._timeout_s:g} s"))
+        _fail(answer, DeadlineExceeded(f"the decoder gave no answer within {self._caller.timeout_s:g} s"))
 
     def _fail(self, error: MaskwireError) -> None:
         self._unsent.clear()

@@ -1,4 +1,4 @@
-"""Joins the application's traces where it uses OpenTelemetry; otherwise nothing is imported and nothing is sent."""
+"""Spans of calls, where the application uses OpenTelemetry; otherwise nothing is imported and nothing is sent."""
 
 import contextlib
 import sys
@@ -7,13 +7,13 @@ from typing import Any
 
 
 def _api() -> Any:
-    """opentelemetry.trace, if the application has loaded it."""
+    """Returns opentelemetry.trace if the application has loaded it, else None."""
     return sys.modules.get("opentelemetry.trace")
 
 
 @contextlib.contextmanager
 def span(name: str) -> Iterator[None]:
-    """What its body does is a span of a call."""
+    """Makes the body of `with` a span of that name."""
     trace = _api()
     if trace is None:
         yield
@@ -23,7 +23,7 @@ def span(name: str) -> Iterator[None]:
 
 
 def context() -> tuple[tuple[str, str], ...]:
-    """The current span as metadata (W3C Trace Context), for servers to join; empty if there is none."""
+    """Returns the current span as metadata (W3C Trace Context), for servers to join; empty if there is none."""
     if _api() is None:
         return ()
     from opentelemetry.propagate import inject

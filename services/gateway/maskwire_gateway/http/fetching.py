@@ -1,18 +1,16 @@
 """Files by URL, without lending callers this machine's place in its network."""
 
 import asyncio
-import ipaddress
 import socket
 from collections.abc import Sequence
 
 import httpx
-
-from maskwire_gateway.http.bodies import Body
-from maskwire_gateway.http.problems import Problem
+from maskwire.transport import is_public
+from maskwire_core.http.bodies import Body
+from maskwire_core.http.problems import Problem
 
 _FIELD = "image.value"
 _HEADERS = {"Accept": "image/*,*/*;q=0.1", "Accept-Encoding": "identity", "User-Agent": "maskwire"}
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 class Fetcher:
@@ -94,18 +92,6 @@ class Fetcher:
         if not data:
             raise _refused("the URL has an empty file", "EMPTY_IMAGE")
         return bytes(data)
-
-
-def is_public(address: str) -> bool:
-    """Whether an address belongs to the whole Internet, also where IPv6 only wraps an IPv4 address."""
-    parsed = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(parsed, ipaddress.IPv6Address):
-        inner = parsed.ipv4_mapped or parsed.sixtofour or (parsed.teredo and parsed.teredo[1])
-        if parsed in _NAT64:
-            inner = ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF)
-        if inner:
-            return is_public(str(inner))
-    return parsed.is_global and not parsed.is_multicast and not parsed.is_reserved
 
 
 def _refused(message: str, reason: str) -> Problem:

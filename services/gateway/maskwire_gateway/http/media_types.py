@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 
+from maskwire_core.http.problems import Problem
 from starlette.requests import Request
-
-from maskwire_gateway.http.problems import Problem
 
 NO_JSON = ("multipart/", "image/", "video/", "application/octet-stream", "application/x-protobuf")
 """Beginnings of media types whose bodies are no JSON."""

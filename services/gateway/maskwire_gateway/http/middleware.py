@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from maskwire_core.config import GatewaySettings
+from maskwire_core.http.problems import Problem, busy
 from maskwire_core.telemetry import logs, tracing
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from maskwire_gateway.http.problems import Problem, busy
+from maskwire_gateway.http.error_responses import error_response
 from maskwire_gateway.metrics import Telemetry
 
 log = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ class Front:
             problem = self._refusal(scope, headers)
             if guarded and self._requests > self._settings.max_requests:
                 problem = problem or busy("too many requests at once; try again", "TOO_MANY_REQUESTS")
-            app = problem.response(scope["path"]) if problem is not None else self._app
+            app = error_response(problem, scope["path"]) if problem is not None else self._app
             with tracing.serving(f"HTTP {scope['method']}", headers) if guarded else contextlib.nullcontext():
                 await app(scope, receive, answer)
         finally:
@@ -105,7 +106,7 @@ class Front:
             said = f"{SOCKET_PATH} takes no parameters; a token is sent as Authorization or as a subprotocol"
             problem = problem or Problem(400, said, "BAD_PARAMETER")
         if problem is not None:
-            await WebSocket(scope, receive, send).send_denial_response(problem.response(scope["path"]))
+            await WebSocket(scope, receive, send).send_denial_response(error_response(problem, scope["path"]))
             return
         self._sockets += 1
         self._telemetry.sockets.set(self._sockets)

@@ -5,12 +5,12 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote
 
+from maskwire_core.http.problems import Problem
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Scope
 
-from maskwire_gateway.http.problems import Problem
 from maskwire_gateway.rest.message_reader import check_names
 
 

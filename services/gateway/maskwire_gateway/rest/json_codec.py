@@ -9,9 +9,8 @@ from typing import Any
 from google.protobuf import json_format
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
+from maskwire_core.http.problems import Problem
 from starlette.responses import Response
-
-from maskwire_gateway.http.problems import Problem
 
 LARGE_BYTES = 1 << 17
 """From this size on, work on JSON leaves the event loop."""

@@ -21,8 +21,8 @@ from google.protobuf.message import Message
 from maskwire import MaskwireError
 from maskwire.suggest import no_such
 from maskwire.v1 import types_pb2
+from maskwire_core.http.problems import Problem
 
-from maskwire_gateway.http.problems import Problem
 from maskwire_gateway.rest.json_codec import LARGE_BYTES, join, load
 from maskwire_gateway.rest.json_values import WrongValue, read_value, shown
 

@@ -1,26 +1,27 @@
 """/v1: the services' own messages as JSON."""
 
+import json
 from collections.abc import AsyncIterator
 from typing import TypeVar
 
 from maskwire import MaskwireError
-from maskwire.generation import responses
+from maskwire.transport import Caller
 from maskwire.v1 import decoder_pb2, encoder_pb2
+from maskwire_core.http.bodies import Bodies
+from maskwire_core.http.problems import Problem, problem_of
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute
 
-from maskwire_gateway.http.bodies import Bodies
 from maskwire_gateway.http.media_types import NO_JSON, check_media_type
 from maskwire_gateway.http.middleware import bearer
-from maskwire_gateway.http.problems import Problem, problem_of
 from maskwire_gateway.http.routing import Call, Resource
 from maskwire_gateway.metrics import Telemetry
 from maskwire_gateway.rest.json_codec import respond, text
 from maskwire_gateway.rest.message_reader import Places, check_names, read_body, read_parameters
-from maskwire_gateway.upstream import Services
+from maskwire_gateway.upstream import Upstream
 
 _MAX_JSON_BYTES = 16 << 20
 _FORM_BYTES = 1 << 16  # what multipart/form-data adds to a file
@@ -48,14 +49,14 @@ class Native:
     """The routes' handlers.
 
     Args:
-        services: Encoders and decoders.
+        upstream: Encoders and decoders.
         bodies: Receives requests' bodies.
         telemetry: Counts.
         max_image_bytes: Largest image file.
     """
 
-    def __init__(self, services: Services, bodies: Bodies, telemetry: Telemetry, max_image_bytes: int) -> None:
-        self._services = services
+    def __init__(self, upstream: Upstream, bodies: Bodies, telemetry: Telemetry, max_image_bytes: int) -> None:
+        self._upstream = upstream
         self._bodies = bodies
         self._telemetry = telemetry
         self._max_image_bytes = max_image_bytes
@@ -80,30 +81,30 @@ class Native:
                 raise Problem(413, f"the image is larger than {self._max_image_bytes} bytes", "IMAGE_TOO_LARGE", place)
             if not data:
                 raise Problem(400, f"the {place} is empty; send an image file", "EMPTY_IMAGE", place)
-            response = await self._as(request).embed(data, header, place)
+            response = await self._upstream.embed(data, header, self._caller(request), place)
         self._telemetry.embedded(response.cached)
         return await respond(response)
 
     async def list_images(self, request: Request) -> Response:
         message = read_parameters(request.query_params, encoder_pb2.ListImagesRequest)
-        return await respond(await self._as(request).list_images(message))
+        return await respond(await self._upstream.servers.list_images(message, self._caller(request)))
 
     async def get(self, request: Request) -> Response:
         message = _read_query(request, encoder_pb2.GetImageRequest)
-        return await respond(await self._as(request).get(message))
+        return await respond(await self._upstream.servers.get_image(message, self._caller(request)))
 
     async def delete(self, request: Request) -> Response:
         message = _read_query(request, encoder_pb2.DeleteImageRequest)
-        return await respond(await self._as(request).delete(message))
+        return await respond(await self._upstream.servers.delete_image(message, self._caller(request)))
 
     async def segment(self, request: Request) -> Response:
         message, places = await self._read_json(request, decoder_pb2.SegmentRequest)
         with places.told():
-            return await respond(await self._as(request).connection.call_decoder(message))
+            return await respond(await self._upstream.servers.segment(message, self._caller(request)))
 
     async def masks(self, request: Request) -> Response:
         message, places = await self._read_json(request, decoder_pb2.GenerateMasksRequest)
-        following = responses(self._as(request).connection, message)
+        following = self._upstream.servers.generate_masks(message, self._caller(request))
         with places.told():
             first = await anext(following)  # what is wrong from the start has a status of its own
         return StreamingResponse(
@@ -111,7 +112,7 @@ class Native:
         )
 
     async def models(self, request: Request) -> Response:
-        return await respond(encoder_pb2.ListModelsResponse(models=await self._as(request).models()))
+        return await respond(encoder_pb2.ListModelsResponse(models=await self._upstream.models(self._caller(request))))
 
     async def _read_json(self, request: Request, kind: type[AboutAnImage]) -> tuple[AboutAnImage, Places]:
         check_media_type(request, "JSON", NO_JSON)
@@ -120,8 +121,8 @@ class Native:
         message.image_id = _named(request, message.image_id)
         return message, places
 
-    def _as(self, request: Request) -> Services:
-        return self._services.acting_as(bearer(request))
+    def _caller(self, request: Request) -> Caller:
+        return self._upstream.caller(bearer(request))
 
 
 async def _events(
@@ -135,8 +136,7 @@ async def _events(
             async for response in following:
                 yield f"data: {text(response)}\n\n"
     except MaskwireError as error:
-        content = problem_of(error).response().body
-        yield f"event: error\ndata: {bytes(content).decode()}\n\n"
+        yield f"event: error\ndata: {json.dumps(problem_of(error).content())}\n\n"
     finally:
         await following.aclose()  # type: ignore[attr-defined]  # it is a generator: ends the work in the decoder
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any, TypeVar, get_args
 
 from maskwire.suggest import no_such
+from maskwire_core.http.problems import Problem
 from pydantic import BaseModel, ValidationError
 
-from maskwire_gateway.http.problems import Problem
 from maskwire_gateway.rest.json_codec import load
 from maskwire_gateway.rest.json_values import shown
 

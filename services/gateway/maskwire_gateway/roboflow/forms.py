@@ -7,9 +7,8 @@ from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from maskwire import InvalidRequest, Prompt
+from maskwire_core.http.images import clip_to_image
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
-
-from maskwire_gateway.http.clipping import clip_to_image
 
 VERSION = "hiera_large"
 """The version that is meant where none is named."""

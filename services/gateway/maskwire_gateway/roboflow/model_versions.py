@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 from maskwire.suggest import no_such
 from maskwire.v1 import encoder_pb2 as pb
+from maskwire_core.http.problems import Problem
 from maskwire_core.models.registry import PUBLISHED, canonical
-
-from maskwire_gateway.http.problems import Problem
 
 VERSIONS = ("hiera_tiny", "hiera_small", "hiera_b_plus", "hiera_large")
 """What clients of /sam2 call the published models."""

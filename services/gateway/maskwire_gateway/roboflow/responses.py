@@ -7,10 +7,9 @@ import cv2
 import numpy as np
 from maskwire.v1 import decoder_pb2, types_pb2
 from maskwire_core.bilinear import enlarge
+from maskwire_core.http.problems import Problem
 from numpy.typing import NDArray
 from pycocotools import mask as coco
-
-from maskwire_gateway.http.problems import Problem
 
 MAX_ARRAY_BYTES = 256 << 20
 _CLAMP = 32.0  # of low-resolution logits, as SAM2ImagePredictor.predict returns them

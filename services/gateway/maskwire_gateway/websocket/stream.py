@@ -8,14 +8,14 @@ from collections import deque
 from collections.abc import AsyncIterator
 
 from google.protobuf.message import DecodeError
-from maskwire import InvalidRequest, MaskwireError
-from maskwire.connection import Connection
+from google.rpc.status_pb2 import Status
+from maskwire import InvalidRequest, MaskwireError, ServerUnavailable
 from maskwire.replay import Replay
-from maskwire.transport.stream import Answer, Stream
+from maskwire.transport import Answer, Caller, Servers, Stream, to_status
 from maskwire.v1 import decoder_pb2 as pb
+from maskwire_core.http.problems import RETRY_S, Problem
 from starlette.websockets import WebSocket
 
-from maskwire_gateway.http.problems import Problem, status_of
 from maskwire_gateway.metrics import Telemetry
 from maskwire_gateway.rest.json_codec import text
 from maskwire_gateway.rest.message_reader import Places, read_message
@@ -36,8 +36,9 @@ class Relay:
     says nothing, when it was sent.
     """
 
-    def __init__(self, connection: Connection, telemetry: Telemetry, socket: WebSocket) -> None:
-        self._connection = connection
+    def __init__(self, servers: Servers, caller: Caller, telemetry: Telemetry, socket: WebSocket) -> None:
+        self._servers = servers
+        self._caller = caller
         self._telemetry = telemetry
         self._socket = socket
         self._binary = False
@@ -139,11 +140,9 @@ class Relay:
         async def recover() -> bool:
             return False  # whoever has the picture embeds it again
 
-        connection = self._connection
         return Stream(
-            connection.decoders,
-            connection.timeout_s,
-            connection.retry_s,
+            self._servers.decoders,
+            self._caller,
             opening=replay.opening,
             recover=recover,
             answered=answered,
@@ -162,7 +161,7 @@ class Relay:
             error, response = answer.exception(), pb.SegmentStreamResponse(request_id=name, counters=stream.counters)
             if isinstance(error, MaskwireError):
                 error.field = places.of(_path(error.field, kind))
-                response.error.CopyFrom(status_of(error))
+                response.error.CopyFrom(_status_of(error))
             elif answer.result() is None:
                 response.superseded.SetInParent()
             else:
@@ -187,7 +186,7 @@ class Relay:
 
     def _fail(self, request_id: str, error: MaskwireError) -> None:
         error.field = self._places.of(error.field)
-        self._put(pb.SegmentStreamResponse(request_id=request_id, error=status_of(error)))
+        self._put(pb.SegmentStreamResponse(request_id=request_id, error=_status_of(error)))
 
     def _put(self, response: pb.SegmentStreamResponse) -> None:
         self._outbox.append(response)
@@ -218,6 +217,12 @@ def _request_id(frame: str) -> str:
         return ""
     name = members.get("request_id", members.get("requestId")) if isinstance(members, dict) else None
     return name if isinstance(name, str) and name.isprintable() else ""
+
+
+def _status_of(error: MaskwireError) -> Status:
+    if isinstance(error, ServerUnavailable) and not error.retry_after_s:
+        error.retry_after_s = RETRY_S
+    return to_status(error)
 
 
 def _path(field: str, kind: str | None) -> str:

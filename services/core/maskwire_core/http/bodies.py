@@ -1,4 +1,4 @@
-"""Bodies of requests: received within limits of size, time and memory."""
+"""Request bodies, received within limits of size, time and memory."""
 
 import asyncio
 import contextlib
@@ -6,11 +6,16 @@ from collections.abc import AsyncIterator
 
 from starlette.requests import ClientDisconnect, Request
 
-from maskwire_gateway.http.problems import Problem, busy
+from maskwire_core.http.problems import Problem, busy
 
 
 class Body:
-    """A body that was received, and the memory that its request takes."""
+    """A body that was received, and the memory that its request takes.
+
+    Attributes:
+        data: The body.
+        held_bytes: Memory that is counted for the request.
+    """
 
     def __init__(self, owner: "Bodies") -> None:
         self.data = b""
@@ -18,10 +23,10 @@ class Body:
         self._owner = owner
 
     def hold(self, count: int) -> None:
-        """Counts memory that the request takes until it is answered.
+        """Counts more bytes of memory, until the request is answered.
 
         Raises:
-            Problem: All requests together take too much.
+            Problem: TOO_MUCH_IN_PROGRESS: all requests together take too much.
         """
         self.held_bytes += count
         self._owner.held_bytes += count
@@ -29,17 +34,17 @@ class Body:
             raise busy("too many large requests at once; try again", "TOO_MUCH_IN_PROGRESS")
 
     def release(self) -> None:
-        """Counts it no more."""
+        """Counts no memory for the request any longer."""
         self._owner.held_bytes -= self.held_bytes
         self.held_bytes = 0
 
 
 class Bodies:
-    """Receives bodies.
+    """Receives request bodies.
 
     Args:
-        memory_bytes: For the bodies of all requests in progress; a request that goes beyond it is refused.
-        timeout_s: Longest time for receiving one.
+        memory_bytes: Memory for the bodies of all requests in progress; a request that exceeds it is refused.
+        timeout_s: Longest time for receiving a body, in seconds.
     """
 
     def __init__(self, memory_bytes: int, timeout_s: float) -> None:
@@ -49,10 +54,10 @@ class Bodies:
 
     @contextlib.asynccontextmanager
     async def receive(self, request: Request, max_bytes: int) -> AsyncIterator[Body]:
-        """The body; what it holds counts until the context ends.
+        """Receives a body, whose memory counts until the context ends.
 
         Raises:
-            Problem: It is too large, too slow, or too much together with others.
+            Problem: BODY_TOO_LARGE, BODY_TOO_SLOW, CLIENT_LEFT, or TOO_MUCH_IN_PROGRESS.
         """
         body = Body(self)
         try:
@@ -66,7 +71,7 @@ class Bodies:
             except ClientDisconnect as error:
                 raise Problem(499, "the client has left", "CLIENT_LEFT") from error
             except Problem:
-                body.release()  # others go on while the rest of it comes
+                body.release()  # other requests can use the memory while the rest of the body arrives
                 await _discard(request, self._timeout_s)
                 raise
             yield body
@@ -82,7 +87,7 @@ async def _read(request: Request, body: Body, max_bytes: int) -> bytes:
     if size > max_bytes:
         raise too_large
     async for chunk in request.stream():
-        body.hold(len(chunk))  # as it comes: what was merely declared takes no memory
+        body.hold(len(chunk))  # as it arrives: a size that is merely declared takes no memory
         chunks.append(chunk)
         if body.held_bytes > max_bytes:
             raise too_large
@@ -90,10 +95,10 @@ async def _read(request: Request, body: Body, max_bytes: int) -> bytes:
 
 
 async def _discard(request: Request, timeout_s: float) -> None:
-    """Reads on without keeping anything: many clients read no answer before they have sent everything."""
+    """Reads the rest of a body without keeping it: many clients read no answer before they have sent everything."""
     if "expect" in request.headers:
         return
-    with contextlib.suppress(ClientDisconnect, TimeoutError, RuntimeError):  # gone, slow, or at its end already
+    with contextlib.suppress(ClientDisconnect, TimeoutError, RuntimeError):  # RuntimeError: it was read to its end
         async with asyncio.timeout(timeout_s):
             async for _ in request.stream():
                 pass

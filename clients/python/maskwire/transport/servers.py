@@ -1,0 +1,199 @@
+"""Encoders and decoders, with a method for each of their calls."""
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from maskwire.errors import DeadlineExceeded, MaskwireError, from_rpc
+from maskwire.transport.caller import Caller
+from maskwire.transport.calls import Attempt, call_with_retries
+from maskwire.transport.channels import DEFAULT_DECODER, DEFAULT_ENCODER, Channels
+from maskwire.transport.credentials import Credentials
+from maskwire.v1 import decoder_pb2, decoder_pb2_grpc, encoder_pb2, encoder_pb2_grpc
+
+if TYPE_CHECKING:
+    from maskwire.v1.encoder_pb2_grpc import EncoderServiceAsyncStub  # exists for type checkers only
+
+T = TypeVar("T")
+
+_CHUNK_BYTES = 1 << 16  # few of them are in flight at a time; see channels.py
+_HEDGE_S = 1.0
+_PROBE = Caller(timeout_s=2, retry_s=1)
+
+
+class Servers:
+    """Connections to encoders and decoders. Callers share one; each call is told its `Caller`.
+
+    Args:
+        encoder: Address, "host:port", or several separated by commas; None: MASKWIRE_ENCODER, else localhost:50051.
+        decoder: Likewise; None: MASKWIRE_DECODER, else localhost:50052.
+        credentials: How to encrypt.
+        dead_after_s: Seconds after which a server that stopped answering is given up.
+
+    Attributes:
+        encoders: Channels to the encoders.
+        decoders: Channels to the decoders.
+    """
+
+    def __init__(
+        self, encoder: str | None, decoder: str | None, credentials: Credentials, dead_after_s: float = 3
+    ) -> None:
+        self.encoders = Channels("encoder", encoder, DEFAULT_ENCODER, credentials, dead_after_s)
+        self.decoders = Channels("decoder", decoder, DEFAULT_DECODER, credentials, dead_after_s)
+        # Files of several images at once would only slow each other down.
+        self._uploading = asyncio.Semaphore(len(self.encoders.addresses))
+
+    def __repr__(self) -> str:
+        return " and ".join(f"{each.kind} at {', '.join(each.addresses)}" for each in (self.encoders, self.decoders))
+
+    def check(self) -> None:
+        """Refuses to go on in a forked process, or after `close`.
+
+        Raises:
+            MaskwireError: FORKED or CLOSED.
+        """
+        self.encoders.check()
+
+    async def close(self) -> None:
+        """Closes the connections; later calls raise CLOSED."""
+        await self.encoders.close()
+        await self.decoders.close()
+
+    async def encode_image(
+        self, header: encoder_pb2.EncodeImageHeader, data: bytes, caller: Caller
+    ) -> encoder_pb2.EncodeImageResponse:
+        """Embeds an image file, whose bytes are sent only if the encoder does not know them yet.
+
+        Args:
+            header: Names the image; digest and size are those of `data`.
+            data: The file.
+            caller: On whose behalf.
+        """
+
+        async def send(attempt: Attempt) -> encoder_pb2.EncodeImageResponse:
+            stub = encoder_pb2_grpc.EncoderServiceStub(attempt.channel)
+            call: Any = stub.EncodeImage(timeout=attempt.left_s, metadata=attempt.metadata)
+            try:
+                await call.write(encoder_pb2.EncodeImageRequest(header=header))
+                if ("maskwire-content", "needed") in (tuple(pair) for pair in await call.initial_metadata()):
+                    async with self._uploading:
+                        for start in range(0, len(data), _CHUNK_BYTES):
+                            await call.write(encoder_pb2.EncodeImageRequest(chunk=data[start : start + _CHUNK_BYTES]))
+                    await call.done_writing()
+            except (asyncio.InvalidStateError, grpc.aio.AioRpcError):
+                pass  # the call has ended before the upload; its answer tells why, better than the failed write does
+            except asyncio.CancelledError:
+                call.cancel()
+                raise
+            response: encoder_pb2.EncodeImageResponse = await call
+            return response
+
+        return await call_with_retries(self.encoders, caller, None, send)
+
+    async def get_image(self, request: encoder_pb2.GetImageRequest, caller: Caller) -> encoder_pb2.GetImageResponse:
+        """Looks up what is stored under an image's name."""
+        return await self._ask_encoder(caller, lambda stub: stub.GetImage, request)
+
+    async def list_images(
+        self, request: encoder_pb2.ListImagesRequest, caller: Caller
+    ) -> encoder_pb2.ListImagesResponse:
+        """Lists a page of the stored images; see encoder.proto."""
+        return await self._ask_encoder(caller, lambda stub: stub.ListImages, request)
+
+    async def delete_image(
+        self, request: encoder_pb2.DeleteImageRequest, caller: Caller
+    ) -> encoder_pb2.DeleteImageResponse:
+        """Forgets an image's name, and its embedding too when asked."""
+        return await self._ask_encoder(caller, lambda stub: stub.DeleteImage, request)
+
+    async def list_models(self, caller: Caller) -> list[encoder_pb2.ModelInfo]:
+        """Lists the models that the encoder serves, the default first."""
+        response = await self._ask_encoder(caller, lambda stub: stub.ListModels, encoder_pb2.ListModelsRequest())
+        return list(response.models)
+
+    async def segment(self, request: decoder_pb2.SegmentRequest, caller: Caller) -> decoder_pb2.SegmentResponse:
+        """Segments objects, preferably at the decoder that has the image in memory. A single click that takes longer
+        than a second is sent to another decoder too."""
+
+        async def send(attempt: Attempt) -> decoder_pb2.SegmentResponse:
+            stub = decoder_pb2_grpc.DecoderServiceStub(attempt.channel)
+            return await stub.Segment(request, timeout=attempt.left_s, metadata=attempt.metadata)
+
+        # Many prompts, or an image that is waited for, may take longer for good reason.
+        quick = len(request.prompts) == 1 and not request.wait_ms and not request.save_logits
+        return await call_with_retries(self.decoders, caller, request.image_id, send, _HEDGE_S if quick else math.inf)
+
+    async def generate_masks(
+        self,
+        request: decoder_pb2.GenerateMasksRequest,
+        caller: Caller,
+        crops: "asyncio.Future[None] | None" = None,
+    ) -> AsyncIterator[decoder_pb2.GenerateMasksResponse]:
+        """Segments everything in an image. The call is retried until its first response has come; closing the iterator
+        cancels it.
+
+        Args:
+            request: The image, the grid of points and the filters.
+            caller: On whose behalf; its `timeout_s` holds for each response.
+            crops: Embeds the crops that the request names meanwhile; if it fails, the call ends with its error.
+        """
+
+        async def send(attempt: Attempt) -> tuple[Any, Any]:
+            stub = decoder_pb2_grpc.DecoderServiceStub(attempt.channel)
+            call: Any = stub.GenerateMasks(request, metadata=attempt.metadata)
+            try:
+                async with asyncio.timeout(attempt.left_s):
+                    return call, await call.read()
+            except BaseException:
+                call.cancel()
+                raise
+
+        call, response = await call_with_retries(self.decoders, caller, request.image_id, send)
+        try:
+            while response is not grpc.aio.EOF:
+                yield response
+                self.check()
+                async with asyncio.timeout(caller.timeout_s):
+                    reading = asyncio.ensure_future(call.read())
+                    if crops is not None:
+                        await asyncio.wait({reading, crops}, return_when=asyncio.FIRST_COMPLETED)
+                        if crops.done():
+                            crops.result()
+                    response = await reading
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"the decoder sent nothing for {caller.timeout_s:g} s") from error
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc(error, "decoder") from error
+        finally:
+            call.cancel()
+
+    async def find_unavailable(self) -> list[str]:
+        """Finds out, within two seconds, which of "encoder" and "decoder" no server answers for."""
+        kinds = (self.encoders, self.decoders)
+        serving = await asyncio.gather(*map(_is_any_serving, kinds))
+        return [channels.kind for channels, is_serving in zip(kinds, serving, strict=True) if not is_serving]
+
+    async def _ask_encoder(
+        self, caller: Caller, method: "Callable[[EncoderServiceAsyncStub], Callable[..., Awaitable[T]]]", request: Any
+    ) -> T:
+        async def send(attempt: Attempt) -> T:
+            stub = encoder_pb2_grpc.EncoderServiceStub(attempt.channel)
+            return await method(stub)(request, timeout=attempt.left_s, metadata=attempt.metadata)
+
+        return await call_with_retries(self.encoders, caller, None, send)
+
+
+async def _is_any_serving(channels: Channels) -> bool:
+    async def check(attempt: Attempt) -> bool:
+        stub = health_pb2_grpc.HealthStub(attempt.channel)
+        response = await stub.Check(health_pb2.HealthCheckRequest(), timeout=attempt.left_s)
+        return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
+
+    try:
+        return await call_with_retries(channels, _PROBE, "", check)  # with "", retries go to the next server
+    except MaskwireError:
+        return False

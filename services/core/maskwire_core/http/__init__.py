@@ -1,0 +1,1 @@
+"""HTTP, as the gateway and the adapters for labelling tools serve it: bodies, images in them, and errors."""

@@ -1,0 +1,22 @@
+"""Responses of requests that failed."""
+
+from maskwire_core.http.problems import problem_of
+from starlette.responses import JSONResponse, Response
+
+
+def error_response(error: Exception, path: str) -> Response:
+    """Makes the response of a request that failed.
+
+    Clients of /sam2 know 503 and not 429, and show their users the message alone.
+
+    Args:
+        error: What was raised.
+        path: Path of the request.
+    """
+    problem = problem_of(error)
+    status, content = problem.status, problem.content()
+    if path.startswith("/sam2/"):
+        status = 503 if status == 429 else status
+        if status in (400, 422):
+            content["message"] = str(problem)
+    return JSONResponse(content, status, problem.headers)
