@@ -1,4 +1,4 @@
-"""The path of batches on a device, run on the CPU: padding, packing, precision, the canary, compiled packages."""
+"""Batches on a device, run on the CPU: padding, packing, precision, the accuracy check, compiled packages."""
 
 import itertools
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 import small
 import torch
 from maskwire_core.storage.codecs import NotFinite, encode
-from maskwire_encoder.backends.accuracy_check import Canary
+from maskwire_encoder.backends.accuracy_check import AccuracyCheck
 from maskwire_encoder.backends.aot_cache import compiled
 from maskwire_encoder.backends.cuda import PRECISIONS, SIZES, Accelerated, InPrecision, padded_size
 from maskwire_encoder.backends.features import NAMES, ImageFeatures, from_patches
@@ -39,8 +39,8 @@ def features(sam: Any) -> ImageFeatures:
 
 
 @pytest.fixture(scope="module")
-def canary(sam: Any, features: ImageFeatures) -> Canary:
-    return Canary(sam, features, CPU)
+def accuracy(sam: Any, features: ImageFeatures) -> AccuracyCheck:
+    return AccuracyCheck(sam, features, CPU)
 
 
 def images(count: int) -> list[Tensor]:
@@ -107,37 +107,37 @@ class Mixing(nn.Module):
         return outputs
 
 
-def test_the_canary_knows_right_from_wrong(canary: Canary, features: ImageFeatures) -> None:
+def test_the_accuracy_check_knows_right_from_wrong(accuracy: AccuracyCheck, features: ImageFeatures) -> None:
     with torch.inference_mode():
-        right = features(canary.inputs)
-        wrong = Mixing(features)(canary.inputs)
-    assert canary.check(right).iou > 0.9999
-    assert canary.check(right).logit < 1e-3
-    assert canary.check([torch.cat([part, part]) for part in right]).acceptable
-    assert not canary.check(wrong).acceptable
-    assert not canary.check([right[0], right[1] * float("nan"), right[2]]).acceptable
-    assert not canary.check([part.roll(1, 0) for part in right]).acceptable
+        right = features(accuracy.inputs)
+        wrong = Mixing(features)(accuracy.inputs)
+    assert accuracy.check(right).iou > 0.9999
+    assert accuracy.check(right).logit < 1e-3
+    assert accuracy.check([torch.cat([part, part]) for part in right]).acceptable
+    assert not accuracy.check(wrong).acceptable
+    assert not accuracy.check([right[0], right[1] * float("nan"), right[2]]).acceptable
+    assert not accuracy.check([part.roll(1, 0) for part in right]).acceptable
 
 
-def test_sizes_whose_masks_are_wrong_are_not_used(canary: Canary, features: ImageFeatures) -> None:
+def test_sizes_whose_masks_are_wrong_are_not_used(accuracy: AccuracyCheck, features: ImageFeatures) -> None:
     accelerated = Accelerated(Mixing(features), 128, CPU, largest=4, half=True)
-    accelerated.start(canary, "fp32")
+    accelerated.start(accuracy, "fp32")
     assert accelerated.largest == 2
 
 
 def test_the_precision_is_the_fastest_whose_masks_are_right(
-    canary: Canary, features: ImageFeatures, monkeypatch: pytest.MonkeyPatch
+    accuracy: AccuracyCheck, features: ImageFeatures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is right depends on device and model; here a limit is put between what two of them reach."""
     deviations = {}
     for precision in ("fp16", "bf16"):
         with torch.inference_mode():
-            deviations[precision] = canary.check(InPrecision(features, precision, CPU)(canary.inputs))
+            deviations[precision] = accuracy.check(InPrecision(features, precision, CPU)(accuracy.inputs))
     assert deviations["fp16"].iou > deviations["bf16"].iou > 0.8
     for least, chosen in ((deviations["bf16"].iou - 0.01, "fp16"), (1.0, "tf32")):
         monkeypatch.setattr("maskwire_encoder.backends.accuracy_check.LEAST_IOU", least)
         accelerated = Accelerated(features, 128, CPU, largest=2, half=True)
-        accelerated.start(canary, "auto")
+        accelerated.start(accuracy, "auto")
         assert accelerated.precision == chosen
     assert PRECISIONS.index("fp16") < PRECISIONS.index("bf16")
 
@@ -156,14 +156,14 @@ class OutOfMemory(nn.Module):
 
 @pytest.mark.parametrize(("fits", "largest"), [(3, 2), (100, 4)])
 def test_batches_are_as_large_as_memory_allows(
-    canary: Canary, features: ImageFeatures, fits: int, largest: int
+    accuracy: AccuracyCheck, features: ImageFeatures, fits: int, largest: int
 ) -> None:
     accelerated = Accelerated(OutOfMemory(features, fits), 128, CPU, largest=4, half=True)
-    accelerated.start(canary, "fp32")
+    accelerated.start(accuracy, "fp32")
     assert accelerated.largest == largest
 
 
-def test_a_compiled_form_is_used_if_it_is_right(canary: Canary, features: ImageFeatures) -> None:
+def test_a_compiled_form_is_used_if_it_is_right(accuracy: AccuracyCheck, features: ImageFeatures) -> None:
     used: list[str] = []
 
     def compile_as(module: nn.Module, precision: str) -> Any:
@@ -181,7 +181,7 @@ def test_a_compiled_form_is_used_if_it_is_right(canary: Canary, features: ImageF
 
     for way in (compile_as, compile_wrongly, fail):
         accelerated = Accelerated(features, 128, CPU, largest=1, half=False)
-        accelerated.start(canary, "fp32", way)
+        accelerated.start(accuracy, "fp32", way)
         (picture,) = images(1)
         (tensors,) = accelerated.encode([picture])
         plain = Accelerated(features, 128, CPU, largest=1, half=False).encode([picture])[0]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from maskwire_core.config import EncoderSettings
-from maskwire_encoder.backends.accuracy_check import Canary
+from maskwire_encoder.backends.accuracy_check import AccuracyCheck
 from maskwire_encoder.backends.features import NAMES, ImageFeatures
 from maskwire_encoder.backends.selection import TorchBackend, choose
 from maskwire_encoder.image_input.preprocessing import prepare
@@ -25,14 +25,14 @@ def rows() -> Iterator[Iterator[Row]]:
     pixels = prepare(np.array(image), sam.image_size)
     features = ImageFeatures(sam).eval()
     stock = TorchBackend(features, sam.image_size)
-    canary = Canary(sam, features, torch.device("cpu"), count=1)
+    accuracy = AccuracyCheck(sam, features, torch.device("cpu"), count=1)
 
     def row(precision: str, at_most: float) -> Row:
         with tempfile.TemporaryDirectory() as cache:
             settings = EncoderSettings(device="cpu", precision=precision, threads=THREADS, cache=Path(cache))
             backend = choose(sam, settings, "bench")
-        (found,) = backend.encode(tuple(canary.inputs))
-        iou = canary.check([torch.from_numpy(found[name])[None] for name in NAMES]).iou
+        (found,) = backend.encode(tuple(accuracy.inputs))
+        iou = accuracy.check([torch.from_numpy(found[name])[None] for name in NAMES]).iou
         return Row(
             f"encode on CPU ({type(backend).__name__}, {backend.precision})",
             "torch fp32",

@@ -68,17 +68,17 @@ def test_the_device_is_lost(world: World, note: Observation) -> None:
     note.observed = f"DEVICE_LOST with RetryInfo; exit code 1 after {took_s:.1f} s, for a supervisor to start it anew"
 
 
-@pytest.mark.fault(27, variant="canary")
-def test_a_canary_notices_an_idle_device_that_is_lost(world: World, note: Observation) -> None:
+@pytest.mark.fault(27, variant="self-test")
+def test_a_self_test_notices_an_idle_device_that_is_lost(world: World, note: Observation) -> None:
     note.injected = "the same while nobody asks: the picture that the encoder tries from time to time fails"
-    server = processes.encoder(world.folder, world.url, MASKWIRE_CANARY_S="0.5").start().wait()
+    server = processes.encoder(world.folder, world.url, MASKWIRE_SELF_TEST_S="0.5").start().wait()
     (processes.switches(server) / "lost").touch()
     note.fault()
     assert server.process is not None
     assert server.process.wait(30) == 1
     took_s = note.recovered()
-    assert "the canary failed" in server.log.read_text()
-    note.observed = f"noticed without a caller; exit code 1 after {took_s:.1f} s (canary every 0.5 s)"
+    assert "the self-test failed" in server.log.read_text()
+    note.observed = f"noticed without a caller; exit code 1 after {took_s:.1f} s (self-test every 0.5 s)"
 
 
 @pytest.mark.fault(28)

@@ -67,11 +67,11 @@ class ServiceSettings(Settings):
         description="Seconds after which a caller that stopped answering pings is given up. Raise it for links on "
         "which a single message takes longer.",
     )
-    canary_s: float = Field(
+    self_test_s: float = Field(
         60,
         ge=0,
-        description="Seconds from one trial of the server's own work to the next while it is idle; health says whether "
-        "it went well. 0: none.",
+        description="Seconds between self-tests while the server is idle; health reports their outcome. 0: no "
+        "self-tests.",
     )
     recycle_mib: int = Field(
         0,

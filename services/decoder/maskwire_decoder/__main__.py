@@ -25,7 +25,7 @@ async def run(settings: DecoderSettings) -> None:
                 NAME,
                 lambda server: decoder_pb2_grpc.add_DecoderServiceServicer_to_server(service, server),
                 service.drain,
-                canary=service.canary,
+                self_test=service.self_test,
                 interceptors=(Observer(), *interceptors),
                 readings=service.readings(),
             )

@@ -43,8 +43,8 @@ class Segmenter:
         self._refinement = Refinement(settings, store)
         self._done = -1
 
-    async def canary(self) -> None:
-        """Decodes a click on the image that was used last, if there is any. Not while others get done.
+    async def self_test(self) -> None:
+        """Decodes a click on the most recently used image, if there is one; does nothing while prompts are decoded.
 
         Raises:
             Exception: Whatever the decode raises.

@@ -36,9 +36,9 @@ class DecoderService(decoder_pb2_grpc.DecoderServiceServicer):
         """Tells the callers of streams to go on elsewhere, and refuses new streams."""
         self._draining.set()
 
-    async def canary(self) -> None:
-        """Tries whether prompts are decoded; see `Segmenter.canary`."""
-        await self._segmenter.canary()
+    async def self_test(self) -> None:
+        """Checks that prompts are decoded; see `Segmenter.self_test`."""
+        await self._segmenter.self_test()
 
     def readings(self) -> list[Reading]:
         """What metrics tell."""

@@ -37,7 +37,7 @@ async def run(settings: EncoderSettings, load: Callable[[ModelSource, EncoderSet
             torch.set_num_threads(settings.threads)
         encoder = ImageEncoder(settings, store, [load(source, settings) for source in find(settings)])
         await encoder.publish_decoders()
-        await encoder.pipeline.canary()
+        await encoder.pipeline.self_test()
         publishing = repeating(_PUBLISH_PERIOD_S, encoder.publish_decoders)
         async with publishing, guarding(settings, RIGHTS) as interceptors:
             await serve(
@@ -45,7 +45,7 @@ async def run(settings: EncoderSettings, load: Callable[[ModelSource, EncoderSet
                 NAME,
                 lambda server: encoder_pb2_grpc.add_EncoderServiceServicer_to_server(EncoderService(encoder), server),
                 broken=encoder.pipeline.lost,
-                canary=encoder.pipeline.canary,
+                self_test=encoder.pipeline.self_test,
                 interceptors=(Observer(), *interceptors),
                 readings=readings(encoder.pipeline, settings.queue_limit),
             )

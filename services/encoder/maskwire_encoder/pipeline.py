@@ -26,7 +26,7 @@ from maskwire_encoder.waiting import Demand
 
 T = TypeVar("T")
 
-_CANARY_SHARE = 0.02  # of the largest value, by which values may differ from time to time
+_SELF_TEST_TOLERANCE = 0.02  # largest deviation, relative to a tensor's largest value
 
 
 @dataclass(frozen=True)
@@ -150,8 +150,10 @@ class Pipeline:
             self._writing -= 1
             self.readers.poke()
 
-    async def canary(self) -> None:
-        """Encodes a made picture with each model, and compares with the first time. Not while images get done.
+    async def self_test(self) -> None:
+        """Encodes a synthetic image with each model and compares the result with the first one.
+
+        It does nothing if images were encoded since the last self-test.
 
         Raises:
             Unavailable: The device is lost.
@@ -171,7 +173,7 @@ class Pipeline:
                 raise outcome
             for name, expected in self._expected[model].items():
                 # Other batches sum in another order.
-                if not np.allclose(outcome[name], expected, atol=_CANARY_SHARE * float(np.abs(expected).max())):
+                if not np.allclose(outcome[name], expected, atol=_SELF_TEST_TOLERANCE * float(np.abs(expected).max())):
                     raise RuntimeError(f"{model.source.name} gives another {name} for the same picture than before")
 
     async def _first(self, model: Model, picture: NDArray[np.uint8]) -> Tensors:

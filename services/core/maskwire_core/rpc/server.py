@@ -113,7 +113,7 @@ async def serve(
     register: Callable[[grpc.aio.Server], None],
     drain: Callable[[], None] = lambda: None,
     broken: asyncio.Event | None = None,
-    canary: Callable[[], Awaitable[None]] | None = None,
+    self_test: Callable[[], Awaitable[None]] | None = None,
     interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
     readings: Sequence[Reading] = (),
 ) -> None:
@@ -126,8 +126,8 @@ async def serve(
         drain: Called when no more calls are accepted; calls in progress have `settings.drain_s` to end.
         broken: Set when the server can do its work no more: health turns NOT_SERVING and the program ends with an
             error, to be started anew.
-        canary: Tries whether the server can do its work; see `readiness.watch`. While it cannot, health of `service` is
-            NOT_SERVING; health of the process ("") is not changed by it.
+        self_test: Checks that the server can do its work; see `readiness.watch`. While it fails, the health of
+            `service` is NOT_SERVING; the health of the process ("") does not depend on it.
         interceptors: What each call goes through first.
         readings: What metrics tell of the server.
     """
@@ -184,7 +184,9 @@ async def serve(
     if settings.recycle_mib:
         ends.append(asyncio.create_task(outgrown(settings.recycle_mib * MIB)))
     watching = (
-        asyncio.create_task(watch(canary, settings.canary_s, tell, broken)) if canary and settings.canary_s else None
+        asyncio.create_task(watch(self_test, settings.self_test_s, tell, broken))
+        if self_test and settings.self_test_s
+        else None
     )
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     if watching is not None:

@@ -1,4 +1,4 @@
-"""Does a faster way to make embeddings give the same masks? Asked of the model's own decoder, on made pictures."""
+"""The accuracy check: whether a faster way of encoding gives the masks of fp32, as the model's own decoder has them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class Deviation:
         return self.finite and self.iou >= LEAST_IOU  # NaN is not
 
 
-class Canary:
+class AccuracyCheck:
     """Pictures, prompts, and the masks that they must give.
 
     Args:

@@ -16,7 +16,7 @@ from maskwire_core.models.registry import ModelError
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from maskwire_encoder.backends.accuracy_check import Canary, Deviation
+from maskwire_encoder.backends.accuracy_check import AccuracyCheck, Deviation
 from maskwire_encoder.backends.aot_cache import Run
 from maskwire_encoder.backends.features import NAMES
 from maskwire_encoder.image_input.preprocessing import preprocess
@@ -104,11 +104,13 @@ class Accelerated:
             for _ in range(3)
         )
 
-    def start(self, canary: Canary, precision: str, compile_as: Callable[[nn.Module, str], Run] | None = None) -> None:
-        """Chooses the precision, finds the largest batch that fits, and records CUDA graphs. A canary checks each.
+    def start(
+        self, accuracy: AccuracyCheck, precision: str, compile_as: Callable[[nn.Module, str], Run] | None = None
+    ) -> None:
+        """Chooses the precision, finds the largest batch that fits and records CUDA graphs, checking each for accuracy.
 
         Args:
-            canary: Of this model.
+            accuracy: The accuracy check of this model.
             precision: One of PRECISIONS, or "auto" for the fastest whose masks are those of fp32.
             compile_as: Makes the compiled form of a module in a precision; None leaves it as it is.
 
@@ -117,16 +119,16 @@ class Accelerated:
             ModelError: What the model gives for a single image is NaN or infinite.
         """
         if precision == "auto":
-            self._choose(canary)
+            self._choose(accuracy)
         else:
             self._use(precision)
         if compile_as is not None:
-            self._compile(compile_as, canary)
+            self._compile(compile_as, accuracy)
         fitting = 0
         for size in sorted({padded_size(count, self.largest) for count in range(1, self.largest + 1)}):
-            inputs = canary.inputs[torch.arange(size) % len(canary.inputs)]
+            inputs = accuracy.inputs[torch.arange(size) % len(accuracy.inputs)]
             try:
-                deviation = canary.check(self._on_compute(partial(self._eager, inputs)))
+                deviation = accuracy.check(self._on_compute(partial(self._eager, inputs)))
             except torch.OutOfMemoryError:
                 break
             log.info("batches of %d in %s: %s", size, self.precision, deviation)
@@ -140,7 +142,7 @@ class Accelerated:
                 break
             fitting = size
             if self._device.type == "cuda":
-                self._record(inputs, canary)
+                self._record(inputs, accuracy)
         if not fitting:
             raise torch.OutOfMemoryError(f"{self._device} has no memory for a single image")
         self.largest = fitting
@@ -228,11 +230,11 @@ class Accelerated:
         self.precision = precision
         self._plain = self._features = InPrecision(self._exact, precision, self._device)
 
-    def _compile(self, compile_as: Callable[[nn.Module, str], Run], canary: Canary) -> None:
+    def _compile(self, compile_as: Callable[[nn.Module, str], Run], accuracy: AccuracyCheck) -> None:
         """Uses the compiled form, unless it cannot be made or is wrong."""
         try:
             self._features = compile_as(self._plain, self.precision)
-            deviation = canary.check(self._on_compute(partial(self._eager, canary.inputs)))
+            deviation = accuracy.check(self._on_compute(partial(self._eager, accuracy.inputs)))
             if deviation.acceptable:
                 return
             log.warning("the compiled model changes masks (%s) and is not used", deviation)
@@ -240,19 +242,19 @@ class Accelerated:
             log.warning("the model is not compiled: %s", str(error).splitlines()[0])
         self._features = self._plain
 
-    def _choose(self, canary: Canary) -> None:
+    def _choose(self, accuracy: AccuracyCheck) -> None:
         """Uses the fastest precision whose masks are those of fp32."""
         for precision in PRECISIONS:
             self._use(precision)
             if precision == "fp32":
                 return
-            outputs = [self._on_compute(partial(self._eager, image[None])) for image in canary.inputs]
-            deviation = canary.check([torch.cat(parts) for parts in zip(*outputs, strict=True)])
+            outputs = [self._on_compute(partial(self._eager, image[None])) for image in accuracy.inputs]
+            deviation = accuracy.check([torch.cat(parts) for parts in zip(*outputs, strict=True)])
             log.info("%s: %s", precision, deviation)
             if deviation.acceptable:
                 return
 
-    def _record(self, inputs: Tensor, canary: Canary) -> None:
+    def _record(self, inputs: Tensor, accuracy: AccuracyCheck) -> None:
         """Records a graph for a batch size. A graph that cannot be recorded, or is wrong, is not used."""
         static_inputs = inputs.clone()
         try:
@@ -261,7 +263,7 @@ class Accelerated:
             with torch.inference_mode(), torch.cuda.graph(graph, pool=self._pool, stream=self._compute):
                 static_outputs = self._eager(static_inputs)
             self._graphs[len(inputs)] = graph, static_inputs, static_outputs
-            deviation: Deviation = canary.check(self._on_compute(partial(self._run, inputs)))
+            deviation: Deviation = accuracy.check(self._on_compute(partial(self._run, inputs)))
             if deviation.acceptable:
                 return
             log.warning("the graph for batches of %d is wrong (%s) and not used", len(inputs), deviation)

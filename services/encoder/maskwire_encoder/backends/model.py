@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from maskwire_encoder.backends import selection
-from maskwire_encoder.backends.accuracy_check import Canary, Decoding
+from maskwire_encoder.backends.accuracy_check import AccuracyCheck, Decoding
 from maskwire_encoder.backends.aot_cache import Run, compiled
 from maskwire_encoder.backends.cuda import SIZES, Accelerated
 from maskwire_encoder.backends.features import NAMES, ImageFeatures
@@ -107,13 +107,13 @@ class Model:
         accelerated = Accelerated(
             features, self.image_size, self.device, settings.max_batch or 32, half=settings.store_codec == "fp16"
         )
-        canary = Canary(sam, features, self.device)
+        accuracy = AccuracyCheck(sam, features, self.device)
 
         def compile_as(module: nn.Module, precision: str) -> Run:
             folder = settings.cache.expanduser() / "compiled"
-            return compiled(module, canary.inputs, SIZES[-1], f"{self.fingerprint} {precision}", folder)
+            return compiled(module, accuracy.inputs, SIZES[-1], f"{self.fingerprint} {precision}", folder)
 
-        accelerated.start(canary, settings.precision, compile_as if settings.compile else None)
+        accelerated.start(accuracy, settings.precision, compile_as if settings.compile else None)
         log.info("%s: %s, batches of up to %d", self.source.name, accelerated.precision, accelerated.largest)
         return accelerated
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from maskwire_encoder.backends.accuracy_cache import Verdicts
-from maskwire_encoder.backends.accuracy_check import Canary
+from maskwire_encoder.backends.accuracy_check import AccuracyCheck
 from maskwire_encoder.backends.features import NAMES, ImageFeatures
 from maskwire_encoder.image_input.preprocessing import prepare
 
@@ -144,9 +144,9 @@ def choose(sam: Any, settings: EncoderSettings, fingerprint: str) -> Backend:
     verdicts = Verdicts(settings.cache.expanduser() / "openvino.json")
 
     @functools.cache
-    def canary() -> Canary:
+    def accuracy() -> AccuracyCheck:
         log.info("encoding a picture with torch in fp32, to compare with")
-        return Canary(sam, features, torch.device("cpu"), count=1)
+        return AccuracyCheck(sam, features, torch.device("cpu"), count=1)
 
     for precision in precisions:
         agreement = verdicts.find(fingerprint, precision, *here)
@@ -156,8 +156,8 @@ def choose(sam: Any, settings: EncoderSettings, fingerprint: str) -> Backend:
             try:
                 backend = OpenVinoBackend(sam, precision, settings.threads, largest)
                 if agreement is None:
-                    (found,) = backend.encode(tuple(canary().inputs))
-                    deviation = canary().check([torch.from_numpy(found[name])[None] for name in NAMES])
+                    (found,) = backend.encode(tuple(accuracy().inputs))
+                    deviation = accuracy().check([torch.from_numpy(found[name])[None] for name in NAMES])
                     if not deviation.finite:
                         log.warning("not encoding with OpenVINO in %s: it gives NaN or infinity", precision)
                     agreement = deviation.iou if deviation.finite else 0.0
