@@ -9,16 +9,13 @@ Writes a Markdown table, and every sample as JSON beside it.
 import argparse
 import importlib
 import os
-import sys
 from pathlib import Path
 
 from rich.console import Console
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
-
-from bench import worker  # noqa: E402
-from bench.harness import Outcome, as_json, machine, measure, table  # noqa: E402
+from bench import worker
+from bench.harness import Outcome, as_json, machine, measure, table
+from testing.paths import ROOT
 
 ROWS = ("decode", "click", "websocket", "masks", "store", "jpeg", "encode")
 

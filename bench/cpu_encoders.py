@@ -11,7 +11,6 @@ import argparse
 import functools
 import json
 import statistics
-import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -20,21 +19,18 @@ from typing import Any
 
 import openvino
 import torch
+from maskwire_core.models.registry import DEMO, PUBLISHED
+from maskwire_encoder.backends import openvino_hiera
+from maskwire_encoder.backends.accuracy_check import AccuracyCheck
+from maskwire_encoder.backends.cuda import InPrecision
+from maskwire_encoder.backends.features import NAMES, ImageFeatures
+from maskwire_encoder.backends.selection import AGREEMENT
 from rich.console import Console
 from torch import Tensor
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
-
-from maskwire_core.models.registry import DEMO, PUBLISHED  # noqa: E402
-from maskwire_encoder.backends import openvino_hiera  # noqa: E402
-from maskwire_encoder.backends.accuracy_check import AccuracyCheck  # noqa: E402
-from maskwire_encoder.backends.cuda import InPrecision  # noqa: E402
-from maskwire_encoder.backends.features import NAMES, ImageFeatures  # noqa: E402
-from maskwire_encoder.backends.selection import AGREEMENT  # noqa: E402
-from reference import build_demo, build_random  # noqa: E402
-
-from bench.harness import machine  # noqa: E402
+from bench.harness import machine
+from testing.paths import ROOT
+from testing.reference.predictor import build_demo, build_random
 
 CPU = torch.device("cpu")
 PAUSE_S = 0.1  # the threads of torch and OpenVINO spin for a while after their work

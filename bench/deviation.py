@@ -11,8 +11,9 @@ from maskwire_decoder.prompts.parsing import Prompt
 from maskwire_encoder.backends.model import Model
 from maskwire_encoder.checkpoints import loading
 from PIL import Image
-from reference import Answer, Reference, random_prompt
 from torch.nn import functional as F
+
+from testing.reference.predictor import Answer, Reference, random_prompt
 
 KINDS = ("single", "several")
 

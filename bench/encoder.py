@@ -25,27 +25,24 @@ from typing import Any
 
 import numpy as np
 import torch
+from maskwire.cli.up import _store_program
+from maskwire_core.config import EncoderSettings
+from maskwire_core.models.registry import DEMO, PUBLISHED
+from maskwire_core.storage.store import Store
+from maskwire_encoder.backends.model import Model
+from maskwire_encoder.checkpoints import loading
+from maskwire_encoder.encoder import ImageEncoder
+from maskwire_encoder.image_input.reading import read_image
+from PIL import Image
 from rich.console import Console
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
-
-from conftest import store_server  # noqa: E402
-from maskwire.cli.up import _store_program  # noqa: E402
-from maskwire_core.config import EncoderSettings  # noqa: E402
-from maskwire_core.models.registry import DEMO, PUBLISHED  # noqa: E402
-from maskwire_core.storage.store import Store  # noqa: E402
-from maskwire_encoder.backends.model import Model  # noqa: E402
-from maskwire_encoder.checkpoints import loading  # noqa: E402
-from maskwire_encoder.encoder import ImageEncoder  # noqa: E402
-from maskwire_encoder.image_input.reading import read_image  # noqa: E402
-from PIL import Image  # noqa: E402
-from reference import build_random  # noqa: E402
-from wire import header  # noqa: E402
-
-from bench.deviation import Deviation  # noqa: E402
-from bench.harness import machine  # noqa: E402
-from bench.waiting import queue_cost  # noqa: E402
+from bench.deviation import Deviation
+from bench.harness import machine
+from bench.waiting import queue_cost
+from testing.paths import ROOT
+from testing.reference.predictor import build_random
+from testing.servers import store_server
+from testing.wire import header
 
 PHOTOGRAPH = ROOT / "examples" / "coffee.jpg"
 GFLOP = {"tiny": 292, "small": 360, "base_plus": 647, "large": 1823}

@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import json
 import statistics
-import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -17,16 +16,13 @@ from typing import Any
 
 import grpc
 import numpy as np
+from maskwire.v1 import decoder_pb2 as pb
+from maskwire.v1 import decoder_pb2_grpc, types_pb2
+from rich.console import Console
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
-
-from maskwire.v1 import decoder_pb2 as pb  # noqa: E402
-from maskwire.v1 import decoder_pb2_grpc, types_pb2  # noqa: E402
-from rich.console import Console  # noqa: E402
-
-from bench.harness import machine  # noqa: E402
-from bench.subject import fill, served  # noqa: E402
+from bench.harness import machine
+from bench.subject import fill, served
+from testing.paths import ROOT
 
 MEGAPIXELS = (0.25, 1, 4, 12, 24, 48, 96)
 PROMPTS = (1, 2, 4, 8, 16, 32)

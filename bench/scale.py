@@ -14,7 +14,6 @@ import io
 import json
 import multiprocessing
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
@@ -24,21 +23,18 @@ from typing import Any, cast
 
 import numpy as np
 import redis
+from maskwire import AsyncClient
+from maskwire.cli.up import _store_program
+from maskwire_decoder.predictor import Predictor
 from PIL import Image
 from rich.console import Console
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
-
-from conftest import server, store_server  # noqa: E402
-from maskwire import AsyncClient  # noqa: E402
-from maskwire.cli.up import _store_program  # noqa: E402
-from maskwire_decoder.predictor import Predictor  # noqa: E402
-
-from bench.cluster import Cluster, Outcome, Times, simulate  # noqa: E402
-from bench.deviation import as_prompt  # noqa: E402
-from bench.harness import machine  # noqa: E402
-from bench.subject import CLICK, HEIGHT, WIDTH, subject  # noqa: E402
+from bench.cluster import Cluster, Outcome, Times, simulate
+from bench.deviation import as_prompt
+from bench.harness import machine
+from bench.subject import CLICK, HEIGHT, WIDTH, subject
+from testing.paths import ROOT
+from testing.servers import server, store_server
 
 VALUE_BYTES = 8 << 20
 CLIENTS = 3

@@ -14,21 +14,18 @@ import json
 import os
 import random
 import statistics
-import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
+from maskwire import AsyncClient, AsyncSession, MaskwireError
+from rich.console import Console
 
-from conftest import COFFEE, up  # noqa: E402
-from maskwire import AsyncClient, AsyncSession, MaskwireError  # noqa: E402
-from rich.console import Console  # noqa: E402
-
-from bench.harness import machine  # noqa: E402
+from bench.harness import machine
+from testing.paths import COFFEE, ROOT
+from testing.servers import up
 
 IMAGES = 8
 CONNECTIONS = 8  # that the sessions share, as users of some gateways do

@@ -7,12 +7,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from conftest import server, store_server
 from maskwire.cli.up import _store_program
 from maskwire_core.models.decoder_bundle import DecoderBundle, DecoderConfig
 from maskwire_core.storage.embedding import Header, pack
@@ -20,11 +18,13 @@ from maskwire_core.storage.store import Store
 from maskwire_encoder.decoder_export.export import export_decoder, to_patches
 from numpy.typing import NDArray
 from PIL import Image
-from reference import Reference, build_tiny
+
+from testing.paths import ROOT
+from testing.reference.predictor import Reference, build_tiny
+from testing.servers import server, store_server
 
 WIDTH, HEIGHT = 1800, 1200
 CLICK = (700.0, 500.0)
-ROOT = Path(__file__).resolve().parent.parent
 THREADS = os.cpu_count() or 1
 
 

@@ -10,110 +10,23 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import urllib.request
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Sequence
 from pathlib import Path
 
 import maskwire
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.propagate import inject
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from PIL import Image
 
-PHOTO = Path(__file__).parent.parent / "clients/web/maskwire_web/sample.jpg"
+from testing.paths import ROOT
+from testing.trace_collector import Collector, Span
 
-
-@dataclass
-class Span:
-    """One span, and those in it in the order in which they began.
-
-    Attributes:
-        name: What was done.
-        service: Where.
-        trace: Of which trace it is.
-        start_ms: When it began, in milliseconds since 1970.
-        took_ms: How long it took.
-    """
-
-    name: str
-    service: str
-    trace: bytes
-    id: bytes
-    parent: bytes
-    start_ms: float
-    took_ms: float
-    children: list["Span"] = field(default_factory=list)
-
-    def walk(self, depth: int = 0) -> Iterator[tuple[int, "Span"]]:
-        """This span and all in it, with their depths."""
-        yield depth, self
-        for child in self.children:
-            yield from child.walk(depth + 1)
-
-
-class Collector:
-    """Takes OTLP over HTTP on a free port.
-
-    Attributes:
-        address: For `--trace-to`.
-    """
-
-    def __init__(self) -> None:
-        self._spans: list[Span] = []
-        self._lock = threading.Lock()
-        collector = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                collector._take(ExportTraceServiceRequest.FromString(body))
-                self.send_response(200)
-                self.send_header("content-type", "application/x-protobuf")
-                self.end_headers()
-
-            def log_message(self, format: str, *args: object) -> None:
-                return
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.address = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-    def trees(self) -> list[Span]:
-        """The traces that came, the oldest first, each by its outermost span."""
-        with self._lock:
-            spans = sorted(self._spans, key=lambda span: span.start_ms)
-        known = {span.id: span for span in spans}
-        for span in spans:
-            span.children = [other for other in spans if other.parent == span.id]
-        return [span for span in spans if span.parent not in known]
-
-    def _take(self, request: ExportTraceServiceRequest) -> None:
-        for resource in request.resource_spans:
-            names = {attribute.key: attribute.value.string_value for attribute in resource.resource.attributes}
-            for scope in resource.scope_spans:
-                for span in scope.spans:
-                    made = Span(
-                        span.name,
-                        names.get("service.name", ""),
-                        span.trace_id,
-                        span.span_id,
-                        span.parent_span_id,
-                        span.start_time_unix_nano / 1e6,
-                        (span.end_time_unix_nano - span.start_time_unix_nano) / 1e6,
-                    )
-                    with self._lock:
-                        self._spans.append(made)
+PHOTO = ROOT / "clients/web/maskwire_web/sample.jpg"
 
 
 def printed(root: Span) -> str:

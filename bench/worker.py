@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from conftest import running_server, store_server
 from maskwire.cli.up import _store_program
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import decoder_pb2_grpc, types_pb2
 
 from bench.subject import fill
+from testing.servers import running_server, store_server
 
 _CLICKS = 20
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import small
 import torch
 from maskwire_core.storage.codecs import NotFinite, encode
 from maskwire_encoder.backends.accuracy_check import AccuracyCheck
@@ -18,12 +17,14 @@ from maskwire_encoder.checkpoints import loading
 from maskwire_encoder.decoder_export import export
 from torch import Tensor, nn
 
+from testing import small_model
+
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    settings = small.settings(tmp_path_factory.mktemp("model"))
+    settings = small_model.settings(tmp_path_factory.mktemp("model"))
     (source,) = loading.find(settings)
     return Model(source, settings)
 

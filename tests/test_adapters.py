@@ -5,9 +5,11 @@ import sys
 
 import numpy as np
 import pytest
-from adapters import adapter, unpacked
-from conftest import Stack, free_port
 from maskwire_adapters import brush
+
+from testing.adapters import adapter, unpacked
+from testing.processes import free_port
+from testing.servers import Stack
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -7,9 +7,10 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from adapters import adapter, encoded
-from conftest import Stack
 from maskwire import Client
+
+from testing.adapters import adapter, encoded
+from testing.servers import Stack
 
 
 @pytest.fixture(scope="module")

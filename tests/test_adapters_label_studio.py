@@ -10,10 +10,11 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from adapters import adapter, data_uri, unpacked
-from conftest import Stack
 from maskwire import Client
-from web import Web
+
+from testing.adapters import adapter, data_uri, unpacked
+from testing.servers import Stack
+from testing.web_server import Web
 
 BRUSH = """<View><Image name="img" value="$picture"/>
 <BrushLabels name="tag" toName="img"><Label value="cup"/></BrushLabels>

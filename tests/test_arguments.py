@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import Stack
 from maskwire import (
     AsyncClient,
     AsyncSession,
@@ -24,6 +23,8 @@ from maskwire import (
     Session,
     UnknownArgument,
 )
+
+from testing.servers import Stack
 
 POINT = {"points": [(260, 130)]}
 

@@ -12,7 +12,6 @@ import numpy as np
 import openvino
 import pytest
 import torch
-from conftest import server
 from maskwire import Client
 from maskwire_core.config import EncoderSettings
 from maskwire_core.models.registry import ModelError
@@ -22,8 +21,10 @@ from maskwire_encoder.backends.features import ImageFeatures
 from maskwire_encoder.backends.model import Model
 from maskwire_encoder.backends.selection import AGREEMENT, Backend, OpenVinoBackend, TorchBackend, choose
 from maskwire_encoder.checkpoints import loading
-from reference import build_demo, build_random
-from wire import picture
+
+from testing.reference.predictor import build_demo, build_random
+from testing.servers import server
+from testing.wire import picture
 
 BF16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 

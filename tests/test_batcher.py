@@ -6,12 +6,13 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import pytest
-import virtual_time
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from maskwire_core.errors import DeadlineExceeded, ResourceExhausted
 from maskwire_encoder.batcher import Batcher
 from maskwire_encoder.waiting import BULK_SHARE, Demand
+
+from testing import virtual_time
 
 
 @dataclass(frozen=True)

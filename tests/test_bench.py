@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+
+from testing.paths import ROOT
 
 
 @pytest.mark.slow

@@ -10,7 +10,9 @@ import maskwire
 import maskwire.errors
 import maskwire.transport
 import pytest
-from conftest import ROOT, Stack
+
+from testing.paths import ROOT
+from testing.servers import Stack
 
 PACKAGES = {
     "maskwire": ROOT / "clients/python/maskwire",

@@ -11,9 +11,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-import small
 import torch
-from conftest import free_port, ready, running, server, wait_until
 from maskwire import Client, MaskwireError
 from maskwire_core.config import EncoderSettings
 from maskwire_core.models import registry
@@ -25,6 +23,10 @@ from maskwire_encoder.backends.model import Model
 from maskwire_encoder.checkpoints import loading
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
+
+from testing import small_model
+from testing.processes import free_port, running, wait_until
+from testing.servers import ready, server
 
 Weights = dict[str, torch.Tensor]
 
@@ -56,11 +58,11 @@ def test_an_encoder_does_not_start_with_broken_weights(source: str, valkey: str,
     torch.save({"state_dict": {f"module.{key}": tensor.half() for key, tensor in weights.items()}}, tmp_path / "w.pt")
     options = ["--models", str(tmp_path), "--model", "mine"]
     if source == "checkpoint":
-        options += ["--config", small.options(tmp_path)["config"], "--checkpoint", str(tmp_path / "w.pt")]
+        options += ["--config", small_model.options(tmp_path)["config"], "--checkpoint", str(tmp_path / "w.pt")]
     elif source == "folder":
         options = ["--model", "demo", "--checkpoint", str(tmp_path / "w.pt")]
     else:
-        registry.add(tmp_path, registry.describe("mine", small.options(tmp_path)["config"], tmp_path / "w.pt"))
+        registry.add(tmp_path, registry.describe("mine", small_model.options(tmp_path)["config"], tmp_path / "w.pt"))
     assert f"NaN or infinite, as after a training that diverged: {name} (1 of 256 values)" in refused(
         start(valkey, *options)
     )
@@ -77,7 +79,7 @@ def test_finite_weights_that_give_no_numbers_are_noticed_at_the_start(
     name: str, value: float, codec: str, told: str, valkey: str, tmp_path: Path
 ) -> None:
     save_file(_poison(name, value)(load_file(loading._DEMO_WEIGHTS)), tmp_path / "w.safetensors")
-    options = small.options(tmp_path) | {"checkpoint": str(tmp_path / "w.safetensors"), "store-codec": codec}
+    options = small_model.options(tmp_path) | {"checkpoint": str(tmp_path / "w.safetensors"), "store-codec": codec}
     ended = start(valkey, *(word for key, setting in options.items() for word in (f"--{key}", setting)))
     assert told in refused(ended)
 
@@ -90,7 +92,7 @@ def test_so_with_any_backend(backend: str, valkey: str, tmp_path: Path) -> None:
 
 
 def test_sizes_that_do_not_go_together_are_told_at_the_start(valkey: str, tmp_path: Path) -> None:
-    options = small.options(tmp_path)
+    options = small_model.options(tmp_path)
     config = Path(options["config"])
     config.write_text(config.read_text().replace("image_size: 128", "image_size: 100"))
     ended = start(valkey, *(word for key, setting in options.items() for word in (f"--{key}", setting)))
@@ -119,7 +121,7 @@ FAILING = """
 import asyncio, sys
 from pathlib import Path
 import numpy as np
-import small
+from testing import small_model
 from maskwire_encoder.__main__ import run
 from maskwire_encoder.backends.model import Model
 
@@ -132,7 +134,7 @@ class Overflowing(Model):
         return found
 
 folder = Path(sys.argv[1])
-asyncio.run(run(small.settings(folder, port=int(sys.argv[2]), redis_url=sys.argv[4]), Overflowing))
+asyncio.run(run(small_model.settings(folder, port=int(sys.argv[2]), redis_url=sys.argv[4]), Overflowing))
 """
 
 
@@ -143,7 +145,7 @@ def test_an_embedding_that_is_not_finite_is_an_error_and_not_stored(
     port = free_port()
     command = [sys.executable, "-c", FAILING, str(tmp_path), str(port), factor, valkey]
     with (
-        running(command, {"PYTHONPATH": str(Path(__file__).parent)}) as process,
+        running(command) as process,
         server("maskwire_decoder", valkey) as decoder,
         Client(f"127.0.0.1:{port}", decoder, namespace=f"overflow-{factor}") as client,
     ):
@@ -231,7 +233,7 @@ def test_over_http_it_is_an_error_too(broken_image: str, valkey: str) -> None:
 
 def test_models_add_checks_what_loading_will(tmp_path: Path) -> None:
     run, folder = CliRunner(), ("--models", str(tmp_path / "models"))
-    config = small.options(tmp_path)["config"]
+    config = small_model.options(tmp_path)["config"]
     weights = load_file(loading._DEMO_WEIGHTS)
 
     def add(content: object, config: str = config) -> Any:

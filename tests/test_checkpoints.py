@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import sam2
 import torch
-from conftest import EXACT, server
 from maskwire import Client, Prompt
 from maskwire_core.models.registry import PUBLISHED
-from reference import TINY, Answer, Reference, build_random, over_white, random_prompt
 from safetensors.torch import save_file
 from sam2.build_sam import build_sam2
+
+from testing.reference.predictor import TINY, Answer, Reference, build_random, over_white, random_prompt
+from testing.servers import EXACT, server
 
 EVERY_RUN = {"sam2_hiera_small", "sam2.1_hiera_large"}  # tests/test_exactness.py has sam2.1_hiera_tiny
 ALL_KINDS = ("tiny", "small")

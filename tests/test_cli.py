@@ -14,9 +14,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import Stack, free_port
 from PIL import Image
 from pycocotools import mask as coco
+
+from testing.processes import free_port
+from testing.servers import Stack
 
 
 class Terminal:

@@ -11,7 +11,6 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from conftest import Stack, free_port
 from maskwire import (
     AsyncClient,
     Client,
@@ -24,6 +23,9 @@ from maskwire import (
 )
 from maskwire.v1 import decoder_pb2, encoder_pb2, encoder_pb2_grpc
 from PIL import Image
+
+from testing.processes import free_port
+from testing.servers import Stack
 
 
 def noise(seed: int, width: int = 90, height: int = 60) -> np.ndarray[Any, Any]:

@@ -7,11 +7,12 @@ from typing import Any
 import grpc
 import pytest
 import redis
-from conftest import Stack, server, store_server
 from maskwire.cli.up import _store_program
 from maskwire.v1 import decoder_pb2, decoder_pb2_grpc, encoder_pb2_grpc
 from maskwire.v1 import types_pb2 as pb
-from wire import described, failing, frames, picture
+
+from testing.servers import Stack, server, store_server
+from testing.wire import described, failing, frames, picture
 
 POINT = pb.Point(x_px=30, y_px=20)
 NAN = float("nan")

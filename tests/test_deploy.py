@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import ROOT
 from maskwire_core.config import DecoderSettings, EncoderSettings, GatewaySettings
 from maskwire_core.telemetry import metrics
 
 from deploy.check.custom import Definitions
+from testing.paths import ROOT
 
 SETTINGS = {"encoder": EncoderSettings, "decoder": DecoderSettings, "gateway": GatewaySettings}
 DEPLOY = ROOT / "deploy"

@@ -10,13 +10,14 @@ from typing import Any
 
 import grpc
 import pytest
-from conftest import Stack, server
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from maskwire import Client, ImageNotFound
 from maskwire.v1 import decoder_pb2, encoder_pb2, encoder_pb2_grpc
 from maskwire_core.models.registry import add, describe
-from reference import TINY
-from wire import described, details, failing, frames, header, picture
+
+from testing.reference.predictor import TINY
+from testing.servers import Stack, server
+from testing.wire import described, details, failing, frames, header, picture
 
 
 def test_an_image_is_encoded_once_under_any_name(encoder: Any) -> None:

@@ -15,8 +15,6 @@ import grpc
 import numpy as np
 import pytest
 import redis
-import small
-from conftest import ROOT, Stack, free_port, running, up, wait_until
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 from maskwire import Client, ServerUnavailable
@@ -26,7 +24,11 @@ from maskwire_core.storage.store import Store
 from maskwire_encoder.backends.model import Model
 from maskwire_encoder.checkpoints import loading
 from maskwire_encoder.image_input.reading import read_image
-from wire import details, frames, picture
+
+from testing import small_model
+from testing.processes import free_port, running, wait_until
+from testing.servers import Stack, up
+from testing.wire import details, frames, picture
 
 SETTINGS = {"MASKWIRE_THREADS": "1", "MASKWIRE_MAX_BATCH": "4", "MASKWIRE_QUEUE_LIMIT": "300"}
 
@@ -35,7 +37,7 @@ SETTINGS = {"MASKWIRE_THREADS": "1", "MASKWIRE_MAX_BATCH": "4", "MASKWIRE_QUEUE_
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Two encoders, kept running, on one store that keeps what they encode in fp32."""
     folder = tmp_path_factory.mktemp("small")
-    chosen = {**small.options(folder), "device": "cpu,cpu", "decoders": "0", "store-codec": "fp32"}
+    chosen = {**small_model.options(folder), "device": "cpu,cpu", "decoders": "0", "store-codec": "fp32"}
     settings = {**SETTINGS, "MASKWIRE_BACKEND": chosen.pop("backend"), "MASKWIRE_CACHE": str(folder)}
     words = [word for name, value in chosen.items() for word in (f"--{name}", value)]
     with pytest.MonkeyPatch.context() as patch:
@@ -107,8 +109,8 @@ def test_a_lost_claim_costs_one_more_encode(encoders: Encoders, claims: Any) -> 
 
 def test_many_callers_get_their_own_image(pair: Stack, encoders: Encoders, tmp_path: Path) -> None:
     """200 images from 64 callers over two encoders, in batches, are what the model makes of each alone."""
-    (source,) = loading.find(small.settings(tmp_path))
-    model = Model(source, small.settings(tmp_path))
+    (source,) = loading.find(small_model.settings(tmp_path))
+    model = Model(source, small_model.settings(tmp_path))
     files = [picture(1000 + index, 40 + index % 7, 30 + index % 5) for index in range(200)]
     stored: dict[int, str] = {}
     work = iter(range(len(files)))
@@ -165,7 +167,7 @@ def test_a_killed_encoders_work_is_taken_over(pair: Stack, encoders: Encoders, c
 
 @dataclass
 class Held:
-    """An encoder whose model can be held up; see failing_encoder.py."""
+    """An encoder whose model can be held up; see testing/failing_encoder.py."""
 
     address: str
     process: Any
@@ -192,7 +194,7 @@ class Held:
 @pytest.fixture(scope="module")
 def held(valkey: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Held]:
     port, folder = free_port(), tmp_path_factory.mktemp("held")
-    command = [sys.executable, str(ROOT / "tests" / "failing_encoder.py"), str(folder), str(port), valkey]
+    command = [sys.executable, "-m", "testing.failing_encoder", str(folder), str(port), valkey]
     with running(command) as process:
         address = f"127.0.0.1:{port}"
         wait_until(lambda: health(address) == "SERVING", process=process)

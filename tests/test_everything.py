@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import EXACT, Stack, server
 from maskwire import AsyncClient, Client, InvalidRequest, OutputMissing
 from maskwire_core.models.decoder_bundle import MaskDefaults
 from maskwire_decoder.automatic_masks.nms import distinct
-from reference import build_demo, everything, nms, over_white
 from sam2.utils.amg import coco_encode_rle
+
+from testing.reference.predictor import build_demo, everything, over_white
+from testing.reference.torchvision_operators import nms
+from testing.servers import EXACT, Stack, server
 
 # Low, so that the demonstration model has much to offer.
 LOW: Any = {"pred_iou_thresh": 0.05, "stability_score_thresh": 0.3, "stability_score_offset": 0.2}

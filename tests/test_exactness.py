@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import EXACT, server
 from maskwire import Client, Prompt
-from reference import Answer, Reference, build_demo, build_tiny, over_white, random_prompt
+
+from testing.reference.predictor import Answer, Reference, build_demo, build_tiny, over_white, random_prompt
+from testing.servers import EXACT, server
 
 KINDS = ("points", "box", "both", "none", "points")
 PROMPTS = int(os.environ.get("MASKWIRE_TEST_PROMPTS", "80"))

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, Stack
 from PIL import Image
 from pycocotools import mask as coco
+
+from testing.paths import ROOT
+from testing.servers import Stack
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,15 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from chromium import PICTURES
-from conftest import Stack, running_gateway
 from google.protobuf import json_format
 from maskwire import Client
 from maskwire.automatic_masks import Collection
 from maskwire.v1 import decoder_pb2, encoder_pb2
 from pycocotools import mask as coco
-from wire import as_base64
+
+from testing.chromium import PICTURES
+from testing.servers import Stack, running_gateway
+from testing.wire import as_base64
 
 CLICK = {"points": [{"x_px": 260, "y_px": 130}]}
 

@@ -14,9 +14,11 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from conftest import Stack, resident_bytes, running_gateway, wait_until
 from maskwire.transport import is_public
-from wire import as_base64, picture
+
+from testing.processes import resident_bytes, wait_until
+from testing.servers import Stack, running_gateway
+from testing.wire import as_base64, picture
 
 CLICK = {"points": [{"x_px": 260, "y_px": 130}]}
 

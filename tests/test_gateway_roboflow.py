@@ -13,16 +13,17 @@ import httpx
 import numpy as np
 import pytest
 import torch
-from conftest import Stack, running_gateway
 from inference_sdk import InferenceHTTPClient
 from maskwire import Client, Prompt
 from maskwire.v1 import encoder_pb2, encoder_pb2_grpc
 from maskwire_core.bilinear import enlarge
 from numpy.typing import NDArray
 from pycocotools import mask as coco
-from reference import random_prompt
-from web import Web
-from wire import as_base64, picture
+
+from testing.reference.predictor import random_prompt
+from testing.servers import Stack, running_gateway
+from testing.web_server import Web
+from testing.wire import as_base64, picture
 
 POINTS = {"points": [{"x": 260, "y": 130, "positive": True}, {"x": 300, "y": 330, "positive": False}]}
 BOX = {"box": {"x": 317.5, "y": 192.5, "width": 365, "height": 305}}  # 135, 40, 500, 345

@@ -4,7 +4,8 @@ from typing import Any
 
 import httpx
 import pytest
-from wire import as_base64, picture
+
+from testing.wire import as_base64, picture
 
 POINTS = {"points": [{"x": 260, "y": 130, "positive": True}, {"x": 300, "y": 330, "positive": False}]}
 

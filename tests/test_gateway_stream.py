@@ -13,7 +13,6 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from conftest import Stack, running_gateway, running_server
 from google.protobuf import json_format
 from maskwire import Client
 from maskwire.transport.channels import Channels
@@ -21,6 +20,8 @@ from maskwire.transport.credentials import Credentials
 from maskwire.v1 import decoder_pb2 as pb
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
+
+from testing.servers import Stack, running_gateway, running_server
 
 
 class Socket:

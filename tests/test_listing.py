@@ -7,13 +7,14 @@ from typing import Any
 
 import grpc
 import pytest
-from conftest import Stack
 from maskwire import AsyncClient, InvalidRequest
 from maskwire.v1 import encoder_pb2, encoder_pb2_grpc
 from maskwire_core.storage import listing
 from maskwire_core.storage.embedding import Header, pack
 from maskwire_core.storage.store import Store
-from wire import failing, picture
+
+from testing.servers import Stack
+from testing.wire import failing, picture
 
 KEY = "ab" * 32
 

@@ -5,7 +5,6 @@ import io
 import cv2
 import numpy as np
 import pytest
-import reference  # noqa: F401 - makes torchvision importable
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,7 +16,8 @@ from maskwire_decoder.prompts.parsing import Prompt, read_output
 from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco
-from sam2.utils.transforms import SAM2Transforms
+
+from testing.reference.predictor import SAM2Transforms
 
 PROMPT = Prompt("p", np.zeros((0, 2), np.float32), np.zeros(0, np.int64), None, None)
 ALL_FORMS = ("rle", "png", "polygons", "packed_bits", "logits")

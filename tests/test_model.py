@@ -11,8 +11,9 @@ from maskwire_core.models.registry import ModelError, add, describe
 from maskwire_encoder.backends.model import Model
 from maskwire_encoder.checkpoints import loading
 from maskwire_encoder.decoder_export.export import to_patches
-from reference import TINY, build_tiny
 from safetensors.torch import save_file
+
+from testing.reference.predictor import TINY, build_tiny
 
 
 @pytest.fixture(scope="module")

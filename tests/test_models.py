@@ -12,13 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import small
-from conftest import free_port
 from maskwire_core.models import registry
 from maskwire_core.models.cli import app as models_app
 from maskwire_core.models.downloads import pull
 from maskwire_core.models.registry import PUBLISHED, ModelError, canonical
 from typer.testing import CliRunner
+
+from testing import small_model
+from testing.processes import free_port
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 
@@ -179,7 +180,7 @@ def test_adding_listing_and_verifying(tmp_path: Path) -> None:
     checkpoint, folder = tmp_path / "mine.pt", ("--models", str(tmp_path / "models"))
     content = (resources.files("maskwire_encoder") / "weights" / "demo.safetensors").read_bytes()
     checkpoint.write_bytes(content)
-    registry.add(tmp_path / "models", registry.describe("mine", small.options(tmp_path)["config"], checkpoint))
+    registry.add(tmp_path / "models", registry.describe("mine", small_model.options(tmp_path)["config"], checkpoint))
     listed = json.loads(run.invoke(models_app, ["list", "--json", *folder]).stdout)["models"]
     assert [row["name"] for row in listed] == ["demo", *PUBLISHED, "mine"]
     assert listed[-1]["here"]

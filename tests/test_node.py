@@ -7,7 +7,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Stack
+
+from testing.paths import ROOT
+from testing.servers import Stack
 
 EXAMPLE = ROOT / "clients/node"
 

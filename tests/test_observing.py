@@ -14,12 +14,14 @@ from pathlib import Path
 import maskwire
 import numpy as np
 import pytest
-from conftest import ROOT, free_port, health, running, wait_until
 from maskwire import Client
+from maskwire.cli.status import health
 from prometheus_client.parser import text_string_to_metric_families
-from small import options as small_options
 
-from bench.traces import Collector, Span
+from testing.paths import ROOT
+from testing.processes import free_port, running, wait_until
+from testing.small_model import options as small_options
+from testing.trace_collector import Collector, Span
 
 
 def scrape(port: int) -> dict[str, float]:

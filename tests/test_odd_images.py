@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import EXACT, server
 from maskwire import Client
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
-from reference import Reference, build_demo
+
+from testing.reference.predictor import Reference, build_demo
+from testing.servers import EXACT, server
 
 Pixels = NDArray[np.uint8]
 

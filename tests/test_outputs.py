@@ -11,13 +11,15 @@ import cv2
 import numpy as np
 import pytest
 import supervision
-from conftest import ROOT, Stack
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from maskwire import Client, InvalidRequest, MaskwireError, Prompt, Result
 from maskwire.exports import cutout, detections, simplified
 from PIL import Image
 from pycocotools.coco import COCO
+
+from testing.paths import ROOT
+from testing.servers import Stack
 
 BOX = (135, 40, 500, 345)
 

@@ -18,8 +18,9 @@ from maskwire import InvalidRequest
 from maskwire.pictures import PictureError, Stretch, read
 from maskwire.sources import Reading, Source
 from maskwire_encoder.image_input.reading import read_image
-from picture_files import ALPHA, GREY, RGB, all_files, by_opencv, by_pillow, exif, over_white, png, shown, tiff
 from PIL import Image, ImageCms, ImageFile
+
+from testing.picture_files import ALPHA, GREY, RGB, all_files, by_opencv, by_pillow, exif, over_white, png, shown, tiff
 
 FILES = all_files()
 MOST = 20_000

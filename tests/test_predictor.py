@@ -16,8 +16,9 @@ from maskwire_decoder.prompts.encoding import Prediction
 from maskwire_decoder.prompts.parsing import Prompt
 from maskwire_encoder.decoder_export.export import export_decoder, to_patches
 from numpy.typing import NDArray
-from reference import TINY, build_random
 from torch import Tensor
+
+from testing.reference.predictor import TINY, build_random
 
 CONFIG = DecoderConfig("m", "f", 1024, 256, True, 0.05, 0.98)
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from maskwire_encoder.image_input.preprocessing import LARGE_PIXELS, as_stored, prepare, preprocess
 from numpy.typing import NDArray
 from PIL import Image
-from reference import SAM2Transforms
+
+from testing.reference.predictor import SAM2Transforms
 
 LEVEL = 1 / 255 / torch.tensor([0.229, 0.224, 0.225])[:, None, None]
 """One of 255 levels, as large as normalisation makes it."""

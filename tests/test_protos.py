@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conftest import ROOT
+from testing.paths import ROOT
 
 
 def test_stubs_are_up_to_date(tmp_path: Path) -> None:

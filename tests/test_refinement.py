@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import redis
-from conftest import Stack, server
 from maskwire import Client, InvalidRequest, Prompt, Result
+
+from testing.servers import Stack, server
 
 LOGITS: Any = {"outputs": ("rle", "logits"), "logits_dtype": "float32"}
 ONE, TWO, THREE = [(260, 130)], [(260, 130), (300, 330)], [(260, 130), (300, 330), (90, 90)]

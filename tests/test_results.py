@@ -15,7 +15,6 @@ import cv2
 import maskwire
 import numpy as np
 import pytest
-from conftest import ROOT, Stack
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from maskwire import AsyncClient, Client, InvalidRequest, MaskwireError, OutputMissing, Prompt
@@ -24,6 +23,9 @@ from maskwire.outlines import exact_polygons
 from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco
+
+from testing.paths import ROOT
+from testing.servers import Stack
 
 POINT: dict[str, Any] = {"points": [(260, 130)]}
 

@@ -3,7 +3,6 @@
 import cv2
 import numpy as np
 import pytest
-import reference  # noqa: F401 - makes torchvision importable
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st

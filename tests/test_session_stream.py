@@ -9,9 +9,11 @@ from typing import Any
 
 import grpc
 import pytest
-from conftest import Stack, resident_bytes, wait_until
 from maskwire.v1 import decoder_pb2, decoder_pb2_grpc, types_pb2
-from wire import described, frames
+
+from testing.processes import resident_bytes, wait_until
+from testing.servers import Stack
+from testing.wire import described, frames
 
 
 class Wire:

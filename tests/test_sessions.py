@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import EXACT, Stack, free_port, running, server, wait_until
 from maskwire import AsyncClient, Client, DeadlineExceeded, ImageNotFound, InvalidRequest, MaskwireError, Result
 from maskwire.cli.status import health
 from numpy.typing import NDArray
-from reference import Reference, build_demo, over_white
-from wire import frames, picture
+
+from testing.processes import free_port, running, wait_until
+from testing.reference.predictor import Reference, build_demo, over_white
+from testing.servers import EXACT, Stack, server
+from testing.wire import frames, picture
 
 LOGITS: Any = {"outputs": ("rle", "logits"), "logits_dtype": "float32"}
 CLICKS = [(260, 130, 1), (300, 330, 0), (400, 150, 1), (180, 120, 1), (90, 90, 0)]

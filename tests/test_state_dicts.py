@@ -13,10 +13,11 @@ from maskwire_core.models.registry import ModelError
 from maskwire_encoder.checkpoints import loading
 from maskwire_encoder.checkpoints.loading import ModelSource, build
 from omegaconf import OmegaConf
-from reference import build_random
 from safetensors.torch import load_file, save_file
-from small import options
 from torch import Tensor, nn
+
+from testing.reference.predictor import build_random
+from testing.small_model import options
 
 Weights = dict[str, Tensor]
 

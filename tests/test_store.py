@@ -13,13 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 import redis
-from conftest import free_port, store_server, wait_until
 from maskwire.cli.up import _store_program
 from maskwire_core.errors import InvalidArgument, ResourceExhausted, Unavailable
 from maskwire_core.models.decoder_bundle import GRAPHS, DecoderBundle, DecoderConfig, DecoderGraph
 from maskwire_core.storage import large_get
 from maskwire_core.storage.embedding import Header, pack
 from maskwire_core.storage.store import Store
+
+from testing.processes import free_port, wait_until
+from testing.servers import store_server
 
 KEY = "a" * 64
 TENSORS = {"image_embed": np.arange(12, dtype=np.float32)}

@@ -12,9 +12,7 @@ from typing import Any
 import grpc
 import pytest
 import redis
-import small
 import trustme
-from conftest import COFFEE, ROOT, free_port, running, wait_until
 from maskwire import Client, InvalidRequest, NotAuthenticated, ServerUnavailable, Tls
 from maskwire.cli.status import health
 from maskwire.cli.up import _store_program
@@ -24,7 +22,11 @@ from maskwire_core.storage import cli
 from maskwire_core.storage.store import Store
 from maskwire_core.tenancy import tokens
 from typer.testing import CliRunner
-from wire import picture
+
+from testing import small_model
+from testing.paths import COFFEE, ROOT
+from testing.processes import free_port, running, wait_until
+from testing.wire import picture
 
 
 class Papers:
@@ -67,7 +69,7 @@ def service(package: str, redis_url: str, *options: str) -> Iterator[tuple[str, 
 
 
 def encoder_options(folder: Path) -> list[str]:
-    words = [word for name, value in small.options(folder).items() for word in (f"--{name}", value)]
+    words = [word for name, value in small_model.options(folder).items() for word in (f"--{name}", value)]
     return [*words, "--cache", str(folder)]
 
 

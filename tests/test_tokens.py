@@ -12,11 +12,9 @@ from typing import Any
 import grpc
 import httpx
 import pytest
-from conftest import running_gateway, wait_until
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from guarded import PASSWORD, Guarded, bearer, guarded_servers
 from maskwire import AsyncClient, ImageNotFound, NotAllowed, NotAuthenticated, Overloaded
 from maskwire.cli.status import health
 from maskwire.v1 import decoder_pb2, decoder_pb2_grpc, encoder_pb2, encoder_pb2_grpc, types_pb2
@@ -24,7 +22,11 @@ from maskwire_core.tenancy import cli, tokens
 from maskwire_core.tenancy.tokens import RIGHTS
 from typer.testing import CliRunner
 from websockets.sync.client import connect
-from wire import details, failing, frames, picture
+
+from testing.guarded import PASSWORD, Guarded, bearer, guarded_servers
+from testing.processes import wait_until
+from testing.servers import running_gateway
+from testing.wire import details, failing, frames, picture
 
 NOBODY = ("UNAUTHENTICATED", "TOKEN_INVALID", "")
 MISSING = ("NOT_FOUND", "IMAGE_NOT_FOUND", "image_id")

@@ -13,8 +13,10 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from conftest import free_port, ready, up, wait_until
 from maskwire.cli import running
+
+from testing.processes import free_port, wait_until
+from testing.servers import ready, up
 
 
 def alive(pid: int) -> bool:

@@ -11,11 +11,12 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from chromium import Tab
-from conftest import Stack
 from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import expect
+
+from testing.chromium import Tab
+from testing.servers import Stack
 
 OpenTab = Callable[..., Tab]
 CLICK, OUTSIDE, BOX, OTHER = (260, 130), (300, 330), (135, 40, 500, 345), (50, 40)
@@ -70,8 +71,9 @@ def test_people_click_an_object_into_shape_and_take_it_home(
     expect(tab.page.get_by_text("Copied Python code").last).to_be_visible()
     (tmp_path / "sample.jpg").write_bytes(photo.read_bytes())
     (tmp_path / "code.py").write_text(f"{tab.clipboard}\nimport json\nprint(json.dumps(result.rle))\n")
-    environment = {"PYTHONPATH": ":".join(sys.path), **stack.environment}
-    ran = subprocess.run([sys.executable, "code.py"], cwd=tmp_path, env=environment, capture_output=True, check=True)
+    ran = subprocess.run(
+        [sys.executable, "code.py"], cwd=tmp_path, env=stack.environment, capture_output=True, check=True
+    )
     assert json.loads(ran.stdout) == expected.rle
 
     tab.page.get_by_role("button", name="New").click()

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chromium import Tab
-from conftest import running_gateway
-from guarded import guarded_servers
 from playwright.sync_api import expect
+
+from testing.chromium import Tab
+from testing.guarded import guarded_servers
+from testing.servers import running_gateway
 
 OpenTab = Callable[..., Tab]
 CLICK, OUTSIDE, BOX = (260, 130), (300, 330), (135, 40, 500, 345)

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from chromium import Tab
 from PIL import Image, ImageDraw
 from playwright.sync_api import expect
+
+from testing.chromium import Tab
 
 OpenTab = Callable[..., Tab]
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chromium import Tab
 from PIL import Image, ImageDraw
 from playwright.sync_api import expect
+
+from testing.chromium import Tab
 
 OpenTab = Callable[..., Tab]
 CLICK, OUTSIDE = (260, 130), (300, 330)

@@ -9,11 +9,12 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from chromium import Tab
 from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import expect
 from pycocotools import mask as coco
+
+from testing.chromium import Tab
 
 OpenTab = Callable[..., Tab]
 CLICK = (260, 130)

@@ -5,9 +5,11 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 import pytest
-from chromium import Tab
-from conftest import Stack, free_port, running_gateway
 from playwright.sync_api import expect
+
+from testing.chromium import Tab
+from testing.processes import free_port
+from testing.servers import Stack, running_gateway
 
 OpenTab = Callable[..., Tab]
 CLICK, OTHER = (260, 130), (50, 40)

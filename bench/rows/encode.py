@@ -15,7 +15,8 @@ from maskwire_encoder.image_input.preprocessing import prepare
 from PIL import Image
 
 from bench.harness import Row
-from bench.subject import HEIGHT, ROOT, THREADS, WIDTH, subject
+from bench.subject import HEIGHT, THREADS, WIDTH, subject
+from testing.paths import ROOT
 
 
 @contextlib.contextmanager

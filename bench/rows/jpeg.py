@@ -8,11 +8,11 @@ import numpy as np
 from maskwire_encoder.image_input.preprocessing import prepare
 from maskwire_encoder.image_input.reading import read_image
 from PIL import Image
-from reference import SAM2Transforms
 from torch import Tensor
 
 from bench.harness import Row
-from bench.subject import ROOT
+from testing.paths import ROOT
+from testing.reference.predictor import SAM2Transforms
 
 SIZE = 1024
 STD = np.array([0.229, 0.224, 0.225])[:, None, None]

@@ -6,13 +6,13 @@ from typing import Any, cast
 
 import numpy as np
 import redis
-from conftest import store_server
 from maskwire.cli.up import _store_program
 from maskwire_core.storage import large_get
 from redis.connection import Connection
 
 from bench.harness import Row
 from bench.subject import packed
+from testing.servers import store_server
 
 
 def same(ours: Any, other: Any) -> str:

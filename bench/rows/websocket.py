@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import grpc
-from conftest import free_port, running, wait_until
 from google.protobuf import json_format
 from maskwire.cli.up import _answers_http
 from maskwire.v1 import decoder_pb2 as pb
@@ -16,6 +15,7 @@ from websockets.sync.client import connect
 from bench.harness import Row
 from bench.rows.click import agree
 from bench.subject import CLICK, served
+from testing.processes import free_port, running, wait_until
 
 
 @contextlib.contextmanager

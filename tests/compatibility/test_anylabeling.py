@@ -9,11 +9,12 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from adapters import adapter
-from conftest import Stack
 from maskwire import Client
 from numpy.typing import NDArray
-from programs import installed
+
+from testing.adapters import adapter
+from testing.foreign_programs import installed
+from testing.servers import Stack
 
 pytestmark = [pytest.mark.compatibility, pytest.mark.timeout(1800)]
 

@@ -10,11 +10,13 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from adapters import adapter
-from conftest import Stack, free_port, running, wait_until
 from maskwire import Client
 from numpy.typing import NDArray
-from programs import installed
+
+from testing.adapters import adapter
+from testing.foreign_programs import installed
+from testing.processes import free_port, running, wait_until
+from testing.servers import Stack
 
 pytestmark = [pytest.mark.compatibility, pytest.mark.timeout(1800)]
 

@@ -20,9 +20,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from conftest import resident_bytes
 from maskwire import Client
-from wire import picture
+
+from testing.processes import resident_bytes
+from testing.wire import picture
 
 from .processes import Server
 from .world import Doing, World, counts

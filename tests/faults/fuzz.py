@@ -20,14 +20,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from conftest import resident_bytes, running_gateway
 from maskwire_core.errors import CorruptValue, InvalidArgument
 from maskwire_core.models.decoder_bundle import GRAPHS, DecoderBundle, DecoderConfig, DecoderGraph
 from maskwire_core.storage.codecs import CODECS
 from maskwire_core.storage.embedding import Header, pack, unpack
 from maskwire_encoder.image_input.reading import read_image
 from PIL import Image
-from wire import picture
+
+from testing.processes import resident_bytes
+from testing.servers import running_gateway
+from testing.wire import picture
 
 from . import fuzz_http
 from .fuzz_messages import Outcome, send_messages

@@ -20,7 +20,8 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.errors import Unsatisfiable
 from maskwire.v1 import decoder_pb2
 from schemathesis import Case, GenerationMode
-from wire import picture
+
+from testing.wire import picture
 
 from .fuzz_messages import conversation
 from .mutations import mutated, random_message

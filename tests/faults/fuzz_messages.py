@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator
 import grpc
 from google.protobuf.message import Message
 from maskwire.v1 import decoder_pb2, encoder_pb2, types_pb2
-from wire import header, picture
+
+from testing.wire import header, picture
 
 from .mutations import mutated, random_message
 from .world import World

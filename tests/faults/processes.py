@@ -8,10 +8,13 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from conftest import ROOT, free_port, ready, resident_bytes, wait_until
 from maskwire.cli.status import health
 from maskwire.cli.supervisor import leashed
 from maskwire.cli.up import _answers_ping, _store_program
+
+from testing.paths import ROOT
+from testing.processes import free_port, resident_bytes, wait_until
+from testing.servers import ready
 
 
 class Server:
@@ -62,7 +65,7 @@ class Server:
     def start(self) -> "Server":
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                leashed(self.command), env={**os.environ, **self._environment}, stdout=log, stderr=log
+                leashed(self.command), cwd=ROOT, env={**os.environ, **self._environment}, stdout=log, stderr=log
             )
         return self
 
@@ -105,17 +108,17 @@ def store(folder: Path, *options: str, port: int = 0, program: str | None = None
 
 
 def encoder(folder: Path, redis_url: str, **environment: str) -> Server:
-    """An encoder of a small model that can be held up; see failing_encoder.py. Its switches are files in a folder."""
+    """An encoder of a small model that can be held up, as testing/failing_encoder.py describes."""
     port = free_port()
     own = folder / f"encoder-{port}"
     own.mkdir()
-    command = [sys.executable, str(ROOT / "tests" / "failing_encoder.py"), str(own), str(port), redis_url]
+    command = [sys.executable, "-m", "testing.failing_encoder", str(own), str(port), redis_url]
     return Server(command, port, lambda: _serves(port), folder / f"encoder-{port}.log", environment)
 
 
 def switches(server: Server) -> Path:
     """Folder of an encoder's switches."""
-    return Path(server.command[2])
+    return Path(server.command[3])
 
 
 def decoder(folder: Path, redis_url: str, *options: str) -> Server:

@@ -11,9 +11,10 @@ import grpc
 import httpx
 import numpy as np
 import pytest
-from conftest import wait_until
 from maskwire.v1 import decoder_pb2, decoder_pb2_grpc, types_pb2
-from wire import as_base64, picture
+
+from testing.processes import wait_until
+from testing.wire import as_base64, picture
 
 from . import processes
 from .processes import Server

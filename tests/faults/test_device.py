@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import _store_program, store_server
 from maskwire import Client, ImageNotFound, ServerUnavailable
+from maskwire.cli.up import _store_program
 from maskwire_core.models.registry import PUBLISHED
-from wire import frames, picture
+
+from testing.servers import store_server
+from testing.wire import frames, picture
 
 from . import processes
 from .results import Observation
@@ -136,12 +138,10 @@ def test_the_clock_is_wrong(world: World, note: Observation, hours: int) -> None
         f"    def time(self): return time.time() + {hours} * 3600 * os.path.exists({str(flag)!r})\n"
         "program = sys.argv[1]\n"
         "sys.argv = sys.argv[1:]\n"
-        "sys.path.insert(0, os.path.dirname(program))\n"
         "importlib.import_module('maskwire_decoder.service' if 'decoder' in program else 'maskwire_encoder.__main__')\n"
         "for name, module in list(sys.modules.items()):\n"
         "    if name.startswith('maskwire_') and getattr(module, 'time', None) is time: module.time = Clock('time')\n"
-        "if os.path.exists(program): runpy.run_path(program, run_name='__main__')\n"
-        "else: runpy.run_module(program, run_name='__main__', alter_sys=True)\n"
+        "runpy.run_module(program, run_name='__main__', alter_sys=True)\n"
     )
     encoder, decoder = processes.encoder(world.folder, world.url), processes.decoder(world.folder, world.url)
     for server in (encoder, decoder):

@@ -7,9 +7,10 @@ from collections import Counter
 
 import grpc
 import pytest
-from conftest import wait_until
 from maskwire_core.storage.store import Store
-from wire import frames, picture
+
+from testing.processes import wait_until
+from testing.wire import frames, picture
 
 from .results import Observation
 from .world import Doing, World

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import redis
-from conftest import free_port, wait_until
 from maskwire_core.errors import InvalidArgument, Unavailable
 from maskwire_core.storage import keys
 from maskwire_core.storage.embedding import Header, pack
 from maskwire_core.storage.store import Store
 from redis.crc import key_slot
+
+from testing.processes import free_port, wait_until
 
 from . import processes
 from .processes import Server

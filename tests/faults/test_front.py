@@ -11,14 +11,16 @@ import grpc
 import httpx
 import numpy as np
 import pytest
-from chromium import Tab
-from conftest import Stack, free_port, running_gateway, server, wait_until
-from guarded import bearer, guarded_servers
 from maskwire.v1 import decoder_pb2, decoder_pb2_grpc, encoder_pb2, encoder_pb2_grpc, types_pb2
 from maskwire_core.tenancy import tokens
 from playwright.sync_api import expect
-from web import Web
-from wire import details, frames, picture
+
+from testing.chromium import Tab
+from testing.guarded import bearer, guarded_servers
+from testing.processes import free_port, wait_until
+from testing.servers import Stack, running_gateway, server
+from testing.web_server import Web
+from testing.wire import details, frames, picture
 
 from .results import Observation
 

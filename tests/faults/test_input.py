@@ -13,7 +13,8 @@ from maskwire import ImageNotFound, MaskwireError
 from maskwire.v1 import decoder_pb2, encoder_pb2, types_pb2
 from maskwire_core.config import EncoderSettings
 from PIL import Image, ImageOps
-from wire import described, details, failing, frames, header, picture
+
+from testing.wire import described, details, failing, frames, header, picture
 
 from .results import Observation
 from .world import World, counts

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import grpc
 import pytest
-from conftest import wait_until
 from maskwire.cli.status import health
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import decoder_pb2_grpc, encoder_pb2, encoder_pb2_grpc, types_pb2
-from wire import details, frames, picture
+
+from testing.processes import wait_until
+from testing.wire import details, frames, picture
 
 from . import processes
 from .results import Observation

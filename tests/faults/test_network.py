@@ -5,11 +5,12 @@ import time
 
 import grpc
 import pytest
-from conftest import wait_until
 from maskwire import Client, MaskwireError
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import decoder_pb2_grpc, types_pb2
-from wire import picture
+
+from testing.processes import wait_until
+from testing.wire import picture
 
 from .proxy import Proxy
 from .results import Observation

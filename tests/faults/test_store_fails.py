@@ -11,14 +11,15 @@ import grpc
 import numpy as np
 import pytest
 import redis
-from conftest import wait_until
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 from maskwire import Client, DeadlineExceeded, MaskwireError, Overloaded, ServerUnavailable
 from maskwire_core.errors import Unavailable
 from maskwire_core.storage.embedding import Header, pack
 from maskwire_core.storage.store import Store
-from wire import details, frames, picture
+
+from testing.processes import wait_until
+from testing.wire import details, frames, picture
 
 from . import processes
 from .proxy import Proxy

@@ -10,10 +10,11 @@ from typing import Any
 
 import grpc
 import redis
-from conftest import wait_until
 from maskwire import Client, Result
 from maskwire.v1 import decoder_pb2_grpc, encoder_pb2, encoder_pb2_grpc
-from wire import picture
+
+from testing.processes import wait_until
+from testing.wire import picture
 
 from . import processes
 from .processes import Server

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import small
-from conftest import free_port, running, store_server, wait_until
 from maskwire import Client
 from maskwire.cli.status import health
 from maskwire.cli.up import _store_program
 from maskwire.v1 import decoder_pb2, decoder_pb2_grpc, encoder_pb2, encoder_pb2_grpc
 from maskwire_core.tenancy import tokens
 from maskwire_core.tenancy.tokens import RIGHTS
+
+from testing import small_model
+from testing.processes import free_port, running, wait_until
+from testing.servers import store_server
 
 PASSWORD = "a-password-of-the-store"
 
@@ -42,13 +44,15 @@ class Guarded:
         return text
 
     def knows(self, address: str, text: str) -> bool:
+        """Tells whether a server accepts a token."""
         with grpc.insecure_channel(address) as channel:
-            kind, name = (encoder_pb2_grpc.EncoderServiceStub(channel).ListModels, "encoder")
-            if address == self.decoder:
-                kind, name = decoder_pb2_grpc.DecoderServiceStub(channel).Segment, "decoder"
-            request = encoder_pb2.ListModelsRequest() if name == "encoder" else decoder_pb2.SegmentRequest()
             try:
-                kind(request, metadata=bearer(text), timeout=10)
+                if address == self.decoder:
+                    segment = decoder_pb2_grpc.DecoderServiceStub(channel).Segment
+                    segment(decoder_pb2.SegmentRequest(), metadata=bearer(text), timeout=10)
+                else:
+                    list_models = encoder_pb2_grpc.EncoderServiceStub(channel).ListModels
+                    list_models(encoder_pb2.ListModelsRequest(), metadata=bearer(text), timeout=10)
             except grpc.RpcError as error:
                 return error.code() != grpc.StatusCode.UNAUTHENTICATED
             return True
@@ -64,7 +68,7 @@ def bearer(text: str) -> tuple[tuple[str, str], ...]:
 @contextlib.contextmanager
 def guarded_servers(folder: Path) -> Iterator[Guarded]:
     """An encoder of a small model and a decoder, over a store with a password."""
-    chosen = small.options(folder)
+    chosen = small_model.options(folder)
     file = folder / "tokens.json"
     tokens.change(file, lambda entries: entries)
     ports, logs = (free_port(), free_port()), [folder / "encoder.log", folder / "decoder.log"]
@@ -78,8 +82,8 @@ def guarded_servers(folder: Path) -> Iterator[Guarded]:
                 running([sys.executable, "-m", package, "--port", str(port), *words], environment, stderr=log)
                 for (package, words), port, log in zip(commands, ports, (first, second), strict=True)
             ]
-            addresses = [f"127.0.0.1:{port}" for port in ports]
+            encoder_address, decoder_address = (f"127.0.0.1:{port}" for port in ports)
             with processes[0] as one, processes[1] as two:
-                for address, process in zip(addresses, (one, two), strict=True):
+                for address, process in ((encoder_address, one), (decoder_address, two)):
                     wait_until(lambda address=address: health(address) == "SERVING", process=process)  # type: ignore[misc]
-                yield Guarded(*addresses, file, logs, url)
+                yield Guarded(encoder_address, decoder_address, file, logs, url)

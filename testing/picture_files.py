@@ -92,7 +92,7 @@ def deep_tiffs() -> dict[str, File]:
                     files[f"tiff grey16 {name}"] = tiff(deep[..., 0], photometric="minisblack", **options), shown(GREY)
         options = {"byteorder": order, "photometric": "minisblack"}
         wide = GREY.astype(np.int64)
-        one = {
+        one: dict[str, NDArray[Any]] = {
             "signed, all of it": (wide * 256 - 32768).astype(np.int16),
             "signed, no negative": (wide * 128 + 5).astype(np.int16),
             "10 bits in 16": (wide * 4).astype(np.uint16),

@@ -9,7 +9,9 @@ from typing import Any
 
 import httpx
 import numpy as np
-from conftest import Stack, free_port, running, wait_until
+
+from testing.processes import free_port, running, wait_until
+from testing.servers import Stack
 
 
 @contextlib.contextmanager

@@ -6,8 +6,9 @@ from pathlib import Path
 from maskwire_core.config import EncoderSettings
 from maskwire_encoder.checkpoints import loading
 from omegaconf import OmegaConf
-from reference import TINY
 from sam2.build_sam import build_sam2  # noqa: F401 - importing it registers the package's configurations
+
+from testing.reference.predictor import TINY
 
 
 def options(folder: Path) -> dict[str, str]:

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT
 from numpy.typing import NDArray
 from playwright.sync_api import Browser, BrowserContext, Download, Page, sync_playwright
 from pycocotools import mask as coco
+
+from testing.paths import ROOT
 
 PICTURES = ROOT / "out"
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

@@ -10,41 +10,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file
+from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
 from sam2.build_sam import build_sam2
-
-# torchvision cannot be imported beside a CPU-only torch unless these operators of its compiled part are declared.
-_operators = torch.library.Library("torchvision", "DEF")
-_operators.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-_operators.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-
-
-def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torch.Tensor:
-    """torchvision::nms as its CPU kernel has it, box by box."""
-    order = scores.sort(stable=True, descending=True).indices.tolist()
-    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    kept: list[int] = []
-    for index in order:
-        for better in kept:
-            sides = torch.minimum(boxes[index, 2:], boxes[better, 2:]) - torch.maximum(
-                boxes[index, :2], boxes[better, :2]
-            )
-            inner = sides.clamp(min=0).prod()
-            if (inner / (areas[better] + areas[index] - inner)).item() > iou_threshold:
-                break
-        else:
-            kept.append(index)
-    return torch.tensor(kept, dtype=torch.int64)
-
-
-_operators.impl("nms", nms, "CPU")
-
-import torchvision.ops.boxes  # noqa: E402
-
-torchvision.ops.boxes._assert_has_ops = lambda: None  # it is defined, above
-
-from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator  # noqa: E402
-from sam2.sam2_image_predictor import SAM2ImagePredictor  # noqa: E402
-from sam2.utils.transforms import SAM2Transforms as SAM2Transforms  # noqa: E402 - for tests of preprocessing
+from sam2.sam2_image_predictor import SAM2ImagePredictor
+from sam2.utils.transforms import SAM2Transforms as SAM2Transforms  # for tests of preprocessing
 
 TINY = "configs/sam2.1/sam2.1_hiera_t.yaml"
 _DEMO = [

@@ -1,4 +1,6 @@
-"""An encoder whose model can be held up and made to fail: ... FOLDER PORT REDIS_URL. All else is the real server.
+"""An encoder whose model can be held up and made to fail; everything else is the real server.
+
+    python -m testing.failing_encoder FOLDER PORT REDIS_URL
 
 Switches are files in the folder:
 
@@ -16,12 +18,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import small
 import torch
 from maskwire_core.storage.store import Store
 from maskwire_core.telemetry.logs import configure_logging
 from maskwire_encoder.__main__ import run
 from maskwire_encoder.backends.model import Model
+
+from testing import small_model
 
 
 def waits(switch: str) -> None:
@@ -49,7 +52,7 @@ def put_and_wait(self: Store, *arguments: Any) -> None:
 
 if __name__ == "__main__":
     folder, port, redis_url = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-    put, Store.put_embedding = Store.put_embedding, put_and_wait  # type: ignore[method-assign]
-    settings = small.settings(folder, port=port, redis_url=redis_url, threads=1, queue_limit=30)
+    put, Store.put_embedding = Store.put_embedding, put_and_wait  # type: ignore[method-assign, assignment]
+    settings = small_model.settings(folder, port=port, redis_url=redis_url, threads=1, queue_limit=30)
     configure_logging(settings)
     asyncio.run(run(settings, FailingModel))

@@ -1,0 +1,71 @@
+"""Processes that are started, waited for and always stopped."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+from maskwire.cli.supervisor import leashed
+
+from testing.paths import ROOT
+
+
+def free_port() -> int:
+    """Returns a TCP port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        return int(held.getsockname()[1])
+
+
+def wait_until(
+    condition: Callable[[], bool], seconds: float = 200, process: subprocess.Popen[bytes] | None = None
+) -> None:
+    """Polls a condition until it holds.
+
+    Args:
+        condition: Called every 50 ms.
+        seconds: How long to wait.
+        process: The process that is to bring the condition about, if its end means that it never will.
+
+    Raises:
+        AssertionError: If the time is over or the process has ended.
+    """
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if process is not None and process.poll() is not None:
+            raise AssertionError(f"the process ended with {process.returncode}")
+        assert time.monotonic() < deadline, "not in time"
+        time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def running(
+    command: Sequence[str], environment: dict[str, str] | None = None, stderr: IO[bytes] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Runs a command in the repository's root folder; terminates it at the end, and kills it if that takes 30 s.
+
+    Args:
+        command: Program and arguments.
+        environment: Variables that are added to this process's own.
+        stderr: An open file for the command's messages; by default they go where this process's go.
+    """
+    process = subprocess.Popen(leashed(command), cwd=ROOT, env={**os.environ, **(environment or {})}, stderr=stderr)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def resident_bytes(pid: int | str) -> int:
+    """Returns the resident memory of a process, given its id or "self"."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,162 @@
+"""Real stores, encoders, decoders and gateways, each a process on a port of its own."""
+
+import contextlib
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import httpx
+from maskwire import Client
+from maskwire.cli.status import health
+from maskwire.cli.supervisor import leashed
+from maskwire.cli.up import _answers_http
+
+from testing.processes import free_port, running, wait_until
+
+EXACT = ("--store-codec", "fp32", "--backend", "torch")
+"""Options of an encoder whose masks are compared with sam2's to the last digits."""
+
+
+@contextlib.contextmanager
+def store_server(
+    program: str, *options: str, port: int = 0, started: list[subprocess.Popen[bytes]] | None = None
+) -> Iterator[str]:
+    """Runs a Valkey or Redis that keeps nothing on disk. Yields its URL.
+
+    Args:
+        program: Path of the server program.
+        options: Further arguments of the program.
+        port: Where it listens; 0 chooses a free port.
+        started: The process is appended to this list.
+    """
+    port = port or free_port()
+    with running([program, "--port", str(port), "--save", "", "--appendonly", "no", *options]) as process:
+
+        def answers() -> bool:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as connection:
+                connection.sendall(b"PING\r\n")
+                return connection.recv(16).startswith((b"+PONG", b"-NOAUTH"))
+            return False
+
+        wait_until(answers, process=process)
+        if started is not None:
+            started.append(process)
+        yield f"redis://127.0.0.1:{port}/0"
+
+
+@contextlib.contextmanager
+def server(package: str, redis_url: str, *options: str) -> Iterator[str]:
+    """Runs an encoder or a decoder. Yields its address.
+
+    Args:
+        package: "maskwire_encoder" or "maskwire_decoder".
+        redis_url: URL of the store.
+        options: Further arguments of the program.
+    """
+    with running_server(package, redis_url, *options) as (address, _):
+        yield address
+
+
+@contextlib.contextmanager
+def running_server(package: str, redis_url: str, *options: str) -> Iterator[tuple[str, int]]:
+    """Runs an encoder or a decoder as `server` does. Yields its address and process id."""
+    port = free_port()
+    command = [sys.executable, "-m", package, "--port", str(port), "--redis-url", redis_url, *options]
+    with running(command) as process:
+        wait_until(lambda: health(f"127.0.0.1:{port}") == "SERVING", process=process)
+        yield f"127.0.0.1:{port}", process.pid
+
+
+class Servers(Protocol):
+    """The addresses of an encoder and a decoder."""
+
+    encoder: str
+    decoder: str
+
+
+@dataclass
+class Stack:
+    """The servers that `maskwire up` started, as its `--json` line describes them, and its process."""
+
+    encoder: str
+    decoder: str
+    gateway: str | None
+    redis_url: str
+    model: str
+    pids: dict[str, int]
+    process: subprocess.Popen[bytes]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that point clients to these servers."""
+        return {"MASKWIRE_ENCODER": self.encoder, "MASKWIRE_DECODER": self.decoder}
+
+    def client(self, **arguments: object) -> Client:
+        return Client(self.encoder, self.decoder, **arguments)  # type: ignore[arg-type]
+
+
+@contextlib.contextmanager
+def up(*options: str, gateway: bool = False) -> Iterator[Stack]:
+    """Runs `maskwire up` on free ports; it must end with code 0.
+
+    Args:
+        options: Further arguments of the command.
+        gateway: Whether to start a gateway as well.
+    """
+    command = [
+        sys.executable,
+        "-m",
+        "maskwire.cli",
+        "up",
+        "--json",
+        "--encoder-port",
+        "0",
+        "--decoder-port",
+        "0",
+        *(("--gateway-port", "0") if gateway else ("--no-gateway",)),
+        *options,
+    ]
+    process = subprocess.Popen(leashed(command), stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    try:
+        line = process.stdout.readline()
+        assert line, "maskwire up ended before it was ready"
+        yield Stack(**json.loads(line), process=process)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        assert process.wait(60) == 0
+        process.stdout.close()
+
+
+def ready(gateway: str) -> bool:
+    """Tells whether a gateway and the servers behind it answer.
+
+    Args:
+        gateway: The gateway's address, with a slash at its end.
+    """
+    try:
+        return httpx.get(f"{gateway}readyz").is_success
+    except httpx.TransportError:
+        return False
+
+
+@contextlib.contextmanager
+def running_gateway(stack: Servers, *options: str, decoder: str = "", port: int = 0) -> Iterator[tuple[str, int]]:
+    """Runs a gateway in front of an encoder and a decoder. Yields its address, http://..., and process id.
+
+    Args:
+        stack: The servers.
+        options: Further arguments of the program.
+        decoder: Address of another decoder than the stack's.
+        port: Where it listens; 0 chooses a free port.
+    """
+    port = port or free_port()
+    command = [sys.executable, "-m", "maskwire_gateway", "--port", str(port), "--encoder", stack.encoder]
+    with running([*command, "--decoder", decoder or stack.decoder, *options]) as process:
+        wait_until(lambda: _answers_http("127.0.0.1", port), process=process)
+        yield f"http://127.0.0.1:{port}", process.pid
