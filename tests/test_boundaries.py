@@ -121,6 +121,12 @@ def test_the_gateway_has_neither_torch_nor_a_store() -> None:
     assert not names & {"torch", "sam2", "onnx", "onnxruntime", "redis", "maskwire_encoder", "maskwire_decoder"}
 
 
+def test_the_adapters_need_no_server() -> None:
+    names = loaded_by("import maskwire_adapters.__main__")
+    assert {"starlette", "grpc"} <= names
+    assert not names & {"torch", "sam2", "onnxruntime", "redis", "cv2", "maskwire_gateway", "maskwire_decoder"}
+
+
 def test_the_servers_load_only_the_stubs_of_the_client() -> None:
     names = subprocess.run(
         [sys.executable, "-c", "import maskwire_decoder.__main__, sys; print(' '.join(sys.modules))"],

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -29,8 +28,8 @@ app = typer.Typer(
 
     and an adapter in another:           python -m maskwire_adapters label-studio --port 9090
 
-    Servers are named by MASKWIRE_ENCODER and MASKWIRE_DECODER or by options; a token, where they want one, by
-    MASKWIRE_TOKEN. Whoever reaches an adapter uses that token: by default only this machine does.
+    MASKWIRE_ENCODER and MASKWIRE_DECODER, or options, name the servers, and MASKWIRE_TOKEN holds the token if they want
+    one. Everybody who can reach an adapter uses its token; by default only this machine can.
     """,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -83,11 +82,8 @@ def label_studio(
     RectangleLabels with smart="true" and the same labels.
     """
     references = References(host_url, api_token, files)
-
-    def application(segmenter: Segmenter) -> Starlette:
-        return LabelStudio(segmenter, references, simplify_px).application()
-
-    _serve(application, host, port, AsyncClient(encoder, decoder, namespace=namespace), model)
+    segmenter = Segmenter(AsyncClient(encoder, decoder, namespace=namespace), model)
+    _serve(LabelStudio(segmenter, references, simplify_px).application(), segmenter, host, port)
 
 
 @app.command("cvat")
@@ -106,10 +102,8 @@ def cvat(
     runs in containers.
     """
 
-    def application(segmenter: Segmenter) -> Starlette:
-        return Cvat(segmenter, port).application()
-
-    _serve(application, host, port, AsyncClient(encoder, decoder, namespace=namespace), model)
+    segmenter = Segmenter(AsyncClient(encoder, decoder, namespace=namespace), model)
+    _serve(Cvat(segmenter, port).application(), segmenter, host, port)
 
 
 @app.command("anylabeling")
@@ -126,45 +120,35 @@ def anylabeling(
     In X-AnyLabeling choose the model "Remote-Server", and give it the address http://127.0.0.1:8000 when it asks.
     """
 
-    def application(segmenter: Segmenter) -> Starlette:
-        return AnyLabeling(segmenter).application()
-
-    _serve(application, host, port, AsyncClient(encoder, decoder, namespace=namespace), model)
+    segmenter = Segmenter(AsyncClient(encoder, decoder, namespace=namespace), model)
+    _serve(AnyLabeling(segmenter).application(), segmenter, host, port)
 
 
-def _serve(
-    application: Callable[[Segmenter], Starlette], host: str, port: int, client: AsyncClient, model: str
-) -> None:
-    """Serves until it is stopped.
+def _serve(application: Starlette, segmenter: Segmenter, host: str, port: int) -> None:
+    """Serves an adapter until it is stopped.
 
     Args:
-        application: Makes the adapter.
+        application: The adapter, which closes the segmenter's client when it stops.
+        segmenter: Its segmenter, whose model is checked first.
         host: Address to listen at.
         port: Port to listen at.
-        client: Connected to the servers; the adapter closes it.
-        model: Name of the model; empty for the encoder's default.
     """
-    logging.basicConfig(format="%(asctime)s %(message)s")  # refused requests, since not every tool shows why
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_main(application, host, port, Segmenter(client, model)))
-
-
-async def _main(application: Callable[[Segmenter], Starlette], host: str, port: int, segmenter: Segmenter) -> None:
+    logging.basicConfig(format="%(asctime)s %(message)s")  # of refused requests: not every tool shows the reason
     config = uvicorn.Config(
-        application(segmenter),
-        host=host,
-        port=port,
-        http=MessageInStatusLine,
-        log_level="warning",
-        server_header=False,
+        application, host=host, port=port, http=MessageInStatusLine, log_level="warning", server_header=False
     )
-    await _check_model(segmenter)
-    typer.echo(f"listening at http://{host}:{port}      Stop: Ctrl-C", err=True)
-    await uvicorn.Server(config).serve()
+
+    async def serve() -> None:
+        await _check_model(segmenter)
+        typer.echo(f"listening at http://{host}:{port}      Stop: Ctrl-C", err=True)
+        await uvicorn.Server(config).serve()
+
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(serve())
 
 
 async def _check_model(segmenter: Segmenter) -> None:
-    """Ends the program if the encoder serves no such model. While it does not answer, requests find that out."""
+    """Exits if the encoder does not serve the model, and only warns if it does not answer yet."""
     try:
         async with asyncio.timeout(_CHECK_S):
             await segmenter.model()

@@ -5,19 +5,18 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import numpy as np
+from maskwire import Result
 from maskwire.exports import simplified
-from maskwire.results import Result
 from maskwire.suggest import no_such
-from maskwire_core.http.images import decode_base64
+from maskwire_core.http.images import decode_image
 from maskwire_core.http.problems import Problem
 from pydantic import Field, FiniteFloat
 from starlette.applications import Starlette
 from starlette.requests import Request
 
-from maskwire_adapters.forms import ToolForm
 from maskwire_adapters.marks import Click, Marks, Rectangle
 from maskwire_adapters.segmenter import Segmenter
-from maskwire_adapters.serving import Reader, application, get
+from maskwire_adapters.serving import Reader, ToolForm, application, get
 
 _LABEL = "AUTOLABEL_OBJECT"  # X-AnyLabeling puts the chosen label in its place when the object is finished
 _WIDGETS: dict[str, Any] = {
@@ -73,7 +72,7 @@ class AnyLabeling:
             get("/v1/models/{name}/info", self.model),
             reader.post("/v1/predict", _Predict, self.predict),
         ]
-        return application(routes, self._segmenter.client, _told)
+        return application(routes, self._segmenter.client, _error_content)
 
     async def health(self, request: Request) -> dict[str, Any]:
         return {"status": "healthy", "models_loaded": 1, "timestamp": datetime.now(UTC).isoformat()}
@@ -87,11 +86,11 @@ class AnyLabeling:
         return {"success": True, "data": {"model_id": name, **_description(name)}}
 
     async def predict(self, form: _Predict) -> dict[str, Any]:
-        """The outer contours of the marked objects as polygons; none where nothing is marked."""
+        """Answers the outer contours of the marked objects as polygons; none if nothing is marked."""
         await self._served(form.model)
         if form.params.text_prompt:
             raise Problem(400, "SAM 2 understands no text; click or draw a rectangle", "NO_TEXT", "params.text_prompt")
-        image = await asyncio.to_thread(decode_base64, form.image, "image")
+        image = await asyncio.to_thread(decode_image, form.image, "image")
         objects = _objects(form.params.marks)
         shapes: list[dict[str, Any]] = []
         if objects:
@@ -118,19 +117,19 @@ def _description(name: str) -> dict[str, Any]:
     }
 
 
-def _told(problem: Problem) -> dict[str, Any]:
+def _error_content(problem: Problem) -> dict[str, Any]:
     return {"success": False, "error": {"code": problem.reason, "message": str(problem)}}
 
 
 def _objects(marks: list[_Mark]) -> list[Marks]:
-    """What is marked, object by object.
+    """Groups marks by the objects that they belong to.
 
     Without a rectangle all clicks mark one object, and with one rectangle they refine it. Each of several rectangles is
-    an object: a click belongs to the smallest rectangle that contains it, and clicks outside all of them mark one more
-    object, or, if none of them is inside an object, hold for every rectangle.
+    an object: a click belongs to the smallest rectangle that contains it. Clicks outside all of them mark one more
+    object; if all of these are negative, they hold for every rectangle.
 
     Raises:
-        Problem: A mark has too few or too many numbers, or a rectangle is to be left out.
+        Problem: BAD_MARK: a mark has too few or too many numbers; NEGATIVE_RECTANGLE.
     """
     clicks: list[Click] = []
     rectangles: list[Rectangle] = []
@@ -165,7 +164,7 @@ def _objects(marks: list[_Mark]) -> list[Marks]:
 
 
 def _shapes(result: Result, epsilon_factor: float) -> list[dict[str, Any]]:
-    """Closed polygons whose tolerance is a share of their length, as X-AnyLabeling asks for it."""
+    """Makes closed polygons, simplified with a tolerance of `epsilon_factor` times their length."""
     shapes = []
     for polygon in result.polygons():
         closed = np.concatenate([polygon, polygon[:1]])

@@ -1,9 +1,9 @@
-"""Label Studio's run lengths of a brush mask.
+"""Run-length encoding of Label Studio's brush masks.
 
 The format is that of thi.ng's rle-pack: a bit stream, most significant bit first, of the number of values (32 bits),
-the bits of a value less one (5), four sizes of lengths in bits less one (4 each), and then runs. A run is a bit (1: one
-value repeated, 0: values one by one), which of the four sizes (2 bits), its length less one, and the value or values.
-Label Studio packs the flat RGBA of a picture in this way and takes the alpha channel as the mask. Since the four
+the bits per value less one (5), four sizes of lengths in bits less one (4 each), and the runs. A run is a bit (1: one
+value repeated, 0: single values), the index of its size (2 bits), its length less one, and the value or values. Label
+Studio encodes the flat RGBA pixels of a picture in this way, and takes the alpha channel as the mask. Since the four
 channels are equal here, the runs are those of the mask's pixels, four times as long.
 """
 
@@ -16,10 +16,13 @@ _CHANNELS = 4
 
 
 def encode(mask: NDArray[np.bool_]) -> list[int]:
-    """A mask as the bytes that Label Studio keeps under "rle".
+    """Encodes a mask, with 255 in all channels inside and 0 outside.
 
     Args:
-        mask: HxW; 255 in all channels inside, 0 outside.
+        mask: HxW.
+
+    Returns:
+        The bytes that Label Studio stores as "rle".
     """
     values = mask.ravel()
     starts = np.concatenate([[0], np.flatnonzero(np.diff(values)) + 1]) if values.size else np.zeros(0, int)
@@ -42,7 +45,7 @@ def encode(mask: NDArray[np.bool_]) -> list[int]:
 
 
 def _bits(words: NDArray[np.uint64], widths: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """The low `widths` bits of each word, one after another, most significant first."""
+    """Concatenates the low `widths` bits of each word, most significant first; returns one bit per element."""
     widest = int(widths.max())
     places = np.arange(widest - 1, -1, -1)
     table = (words[:, None] >> places.astype(np.uint64)) & np.uint64(1)

@@ -4,16 +4,15 @@ import asyncio
 from typing import Annotated, Any
 
 from maskwire.suggest import no_such
-from maskwire_core.http.images import decode_base64
+from maskwire_core.http.images import decode_image
 from maskwire_core.http.problems import Problem
 from pydantic import Field, FiniteFloat
 from starlette.applications import Starlette
 from starlette.requests import Request
 
-from maskwire_adapters.forms import ToolForm
 from maskwire_adapters.marks import Click, Marks, Rectangle
 from maskwire_adapters.segmenter import Segmenter
-from maskwire_adapters.serving import Reader, application, get
+from maskwire_adapters.serving import Reader, ToolForm, application, get
 
 NAME = "maskwire"
 
@@ -46,7 +45,7 @@ class Cvat:
 
     Args:
         segmenter: Makes the masks.
-        port: Where the adapter listens; told to CVAT, which calls functions there directly if it is set up so.
+        port: Port of the adapter, at which CVAT calls the function if it is set up to call functions directly.
     """
 
     def __init__(self, segmenter: Segmenter, port: int) -> None:
@@ -73,11 +72,11 @@ class Cvat:
         return self._description()
 
     async def invoke(self, form: _Invocation) -> dict[str, Any]:
-        """The mask as 0 and 1, HxW."""
+        """Answers the mask as nested lists of 0 and 1, HxW."""
         marks = form.marks()
         if not marks.clicks and marks.rectangle is None:
             raise Problem(400, "click at the object, or draw a rectangle around it", "NO_PROMPTS", "pos_points")
-        image = await asyncio.to_thread(decode_base64, form.image, "image")
+        image = await asyncio.to_thread(decode_image, form.image, "image")
         (result,) = await self._segmenter.segment(
             image, lambda _: [marks], "rle", image_field="image", marks_field="pos_points"
         )

@@ -1,4 +1,4 @@
-"""Where in a Label Studio project masks belong: its labelling configuration."""
+"""Label Studio's labelling configuration: which of its tags masks belong to."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -15,7 +15,7 @@ _KINDS: dict[str, Literal["brushlabels", "polygonlabels"]] = {
 
 @dataclass(frozen=True)
 class Target:
-    """What masks are written with.
+    """The tags that masks belong to.
 
     Attributes:
         kind: Form of the masks.
@@ -30,11 +30,11 @@ class Target:
     value: str
 
 
-def target(config: str) -> Target:
-    """The first BrushLabels of a configuration, else the first PolygonLabels, and the Image that they belong to.
+def find_target(config: str) -> Target:
+    """Finds the first BrushLabels of a configuration, else the first PolygonLabels, and their Image.
 
     Raises:
-        Problem: It is no XML, or has no such tags.
+        Problem: BAD_LABEL_CONFIG: it is no XML, or has no such tags.
     """
     if "<!" in config.replace("<!--", ""):
         raise Problem(400, "a labelling configuration has no document type", "BAD_LABEL_CONFIG", _FIELD)

@@ -4,22 +4,21 @@ import asyncio
 import uuid
 from typing import Any, Literal
 
-from maskwire.results import EmbeddedImage, Result
+from maskwire import EmbeddedImage, Result
 from maskwire_core.http.problems import Problem
 from pydantic import Field, FiniteFloat, ValidationError
 from starlette.applications import Starlette
 from starlette.requests import Request
 
 from maskwire_adapters import brush
-from maskwire_adapters.forms import ToolForm
-from maskwire_adapters.label_config import Target, target
+from maskwire_adapters.label_config import Target, find_target
 from maskwire_adapters.marks import Click, Marks, Rectangle
 from maskwire_adapters.references import References
 from maskwire_adapters.segmenter import Segmenter
-from maskwire_adapters.serving import Reader, application, get, unfit
+from maskwire_adapters.serving import Reader, ToolForm, application, get, misfit
 
 _MIN_CORNERS = 3
-_SETUP_S = 2.0  # Label Studio itself waits 3 s, and then tells nothing but that
+_SETUP_S = 2.0  # Label Studio itself waits 3 s, and then shows nothing but a timeout
 _MARKS_FIELD = "params.context.result"
 
 
@@ -76,7 +75,7 @@ class LabelStudio:
     Args:
         segmenter: Makes the masks.
         references: Reads the images of tasks.
-        simplify_px: Tolerance of polygons in pixels.
+        simplify_px: How far polygons may deviate from the mask's outline, in pixels.
     """
 
     def __init__(self, segmenter: Segmenter, references: References, simplify_px: float = 1) -> None:
@@ -100,12 +99,12 @@ class LabelStudio:
         return {"status": "UP", "model_class": "Maskwire"}
 
     async def versions(self, request: Request) -> dict[str, Any]:
-        """What Label Studio offers as the model's versions: the one model that answers."""
+        """The versions that Label Studio lets users choose from: the one model that answers."""
         return {"versions": [await self._segmenter.model()]}
 
     async def setup(self, form: _Setup) -> dict[str, Any]:
-        """Asked when a project is connected. Its configuration needs a place for masks, and the encoder the model."""
-        target(form.label_config)
+        """Checks that a project's configuration has a place for masks, and that the encoder answers."""
+        find_target(form.label_config)
         try:
             async with asyncio.timeout(_SETUP_S):
                 return {"model_version": await self._segmenter.model()}
@@ -113,19 +112,19 @@ class LabelStudio:
             raise Problem(503, "Maskwire's encoder does not answer; is it running?", "UNAVAILABLE") from error
 
     async def webhook(self, form: _Webhook) -> dict[str, Any]:
-        """Nothing is trained."""
+        """Ignores an event of the project: nothing is trained."""
         return {"status": "ignored", "action": form.action}
 
     async def predict(self, form: _Predict) -> dict[str, Any]:
-        """The mask of what is marked in the first task; an empty prediction for each task where nothing is."""
-        place = target(form.label_config)
+        """Segments what is marked in the first task. If nothing is, each task gets an empty prediction."""
+        target = find_target(form.label_config)
         regions = _regions(form.params.context.result)
         if not regions:
             empty = {"model_version": await self._segmenter.model(), "score": 0.0, "result": []}
             return {"results": [empty] * len(form.tasks)}
-        field = f"tasks[0].data.{place.value}"
+        field = f"tasks[0].data.{target.value}"
         data = form.tasks[0].get("data")
-        reference = data.get(place.value) if isinstance(data, dict) else None
+        reference = data.get(target.value) if isinstance(data, dict) else None
         if not isinstance(reference, str) or not reference:
             raise Problem(400, "the task has no image here", "NO_IMAGE", field)
         image = await self._references.read(reference, field)
@@ -138,10 +137,10 @@ class LabelStudio:
             marks_field=_MARKS_FIELD,
         )
         labels = next((region.labels for region in reversed(regions.values()) if region.labels), [])
-        return {"results": [await asyncio.to_thread(self._prediction, place, labels, result)]}
+        return {"results": [await asyncio.to_thread(self._prediction, target, labels, result)]}
 
-    def _prediction(self, place: Target, labels: list[str], result: Result) -> dict[str, Any]:
-        if place.kind == "brushlabels":
+    def _prediction(self, target: Target, labels: list[str], result: Result) -> dict[str, Any]:
+        if target.kind == "brushlabels":
             values: list[dict[str, Any]] = [{"format": "rle", "rle": brush.encode(result.mask)}]
         else:
             scale = (100 / result.width, 100 / result.height)
@@ -150,13 +149,13 @@ class LabelStudio:
         regions = [
             {
                 "id": uuid.uuid4().hex[:10],
-                "from_name": place.from_name,
-                "to_name": place.to_name,
-                "type": place.kind,
+                "from_name": target.from_name,
+                "to_name": target.to_name,
+                "type": target.kind,
                 "original_width": result.width,
                 "original_height": result.height,
                 "image_rotation": 0,
-                "value": {**value, place.kind: labels},
+                "value": {**value, target.kind: labels},
                 "score": result.score,
             }
             for value in values
@@ -165,7 +164,11 @@ class LabelStudio:
 
 
 def _regions(content: list[dict[str, Any]]) -> dict[str, _Region]:
-    """The key points and rectangles by their paths in the request; other regions and attributes are ignored."""
+    """Reads key points and rectangles, by their paths in the request. Other regions and attributes are ignored.
+
+    Raises:
+        Problem: BAD_REQUEST: one does not fit its form; ROTATED.
+    """
     regions = {}
     for index, each in enumerate(content):
         if each.get("type") not in ("keypointlabels", "rectanglelabels"):
@@ -174,7 +177,7 @@ def _regions(content: list[dict[str, Any]]) -> dict[str, _Region]:
         try:
             region = _Region.model_validate(each)
         except ValidationError as error:
-            raise unfit(error, field) from error
+            raise misfit(error, field) from error
         if region.image_rotation or region.value.rotation:
             raise Problem(
                 400,
@@ -187,10 +190,10 @@ def _regions(content: list[dict[str, Any]]) -> dict[str, _Region]:
 
 
 def _marks(regions: dict[str, _Region], image: EmbeddedImage) -> Marks:
-    """All key points and the latest rectangle, in pixels.
+    """Converts all key points and the latest rectangle from percent to pixels.
 
     Raises:
-        Problem: Label Studio shows the image in another size than Maskwire reads it.
+        Problem: SIZE_MISMATCH: Label Studio shows the image in another size than Maskwire reads it.
     """
     clicks: list[Click] = []
     rectangle = None

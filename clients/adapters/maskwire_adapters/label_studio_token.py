@@ -1,4 +1,4 @@
-"""Label Studio's tokens: personal access tokens, and the legacy kind."""
+"""Authentication to Label Studio by personal access tokens and legacy tokens."""
 
 import asyncio
 import base64
@@ -16,12 +16,15 @@ _EARLY_S = 20.0  # a bearer token that expires within this time is replaced
 class LabelStudioToken:
     """Authenticates requests to Label Studio.
 
-    A personal access token is sent to nothing but /api/token/refresh, which answers a bearer token that is valid for
-    some minutes; that is kept until it is about to expire. A legacy token is sent as it is.
+    A personal access token is only sent to /api/token/refresh, which answers a bearer token that is valid for some
+    minutes; it is kept until it is about to expire. A legacy token is sent as it is.
 
     Args:
-        host: Address of Label Studio.
-        token: Of either kind; a personal access token is a JSON web token.
+        host: URL of Label Studio.
+        token: Either kind; a personal access token is a JSON web token.
+
+    Attributes:
+        is_personal: Whether it is a personal access token.
     """
 
     def __init__(self, host: httpx.URL, token: str) -> None:
@@ -32,13 +35,13 @@ class LabelStudioToken:
         self._renewing = asyncio.Lock()
 
     async def headers(self, http: httpx.AsyncClient) -> dict[str, str]:
-        """The headers of an authenticated request.
+        """Returns the headers of an authenticated request.
 
         Args:
-            http: Used where a bearer token has to be fetched.
+            http: Fetches a bearer token if none is valid.
 
         Raises:
-            Problem: Label Studio does not accept the personal access token.
+            Problem: TOKEN_REFUSED: Label Studio does not accept the personal access token.
             httpx.HTTPError: Label Studio does not answer.
         """
         if not self.is_personal:
@@ -49,7 +52,7 @@ class LabelStudioToken:
         return {"Authorization": f"Bearer {self._bearer}"}
 
     def forget_bearer(self) -> None:
-        """Has the next request fetch another bearer token, because Label Studio refuses this one."""
+        """Drops the bearer token, because Label Studio refuses it; the next request fetches another."""
         self._bearer = ""
 
     async def _renew(self, http: httpx.AsyncClient) -> str:
@@ -65,7 +68,7 @@ class LabelStudioToken:
 
 
 def _claims(token: str) -> dict[str, Any]:
-    """The claims of a JSON web token, unverified; none where it is not one."""
+    """Reads the claims of a JSON web token without verifying them; empty if it is not one."""
     try:
         payload = token.split(".")[1]
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))

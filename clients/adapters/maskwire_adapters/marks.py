@@ -12,11 +12,11 @@ _TOLERANCE = 0.05  # how far outside a click may be, as a share of the image's s
 
 @dataclass(frozen=True)
 class Click:
-    """A click in pixels of the image.
+    """A click.
 
     Attributes:
-        x: From the left.
-        y: From the top.
+        x: Pixels from the left edge of the image.
+        y: Pixels from its top edge.
         inside: Whether the clicked place belongs to the object.
         field: Path of the click in the tool's request, for errors.
     """
@@ -26,16 +26,33 @@ class Click:
     inside: bool
     field: str
 
+    def position(self, width: int, height: int) -> tuple[float, float]:
+        """The position within an image of that size in pixels; slightly outside counts as at its edge.
+
+        Raises:
+            Problem: OUT_OF_IMAGE: the click is far outside.
+        """
+        x, y = clip_to_image(self.x, self.y, width, height)
+        if abs(x - self.x) > _TOLERANCE * width or abs(y - self.y) > _TOLERANCE * height:
+            raise Problem(
+                400,
+                f"the click at ({self.x:g}, {self.y:g}) is outside the image, which is {width}x{height} pixels; "
+                "click inside it",
+                "OUT_OF_IMAGE",
+                self.field,
+            )
+        return x, y
+
 
 @dataclass(frozen=True)
 class Rectangle:
-    """A rectangle by two opposite corners, in any order, in pixels of the image.
+    """A rectangle by two opposite corners in any order, in pixels of the image.
 
     Attributes:
-        x0: First corner.
-        y0: First corner.
-        x1: Second corner.
-        y1: Second corner.
+        x0: x of the first corner.
+        y0: y of the first corner.
+        x1: x of the second corner.
+        y1: y of the second corner.
         field: Path of the rectangle in the tool's request, for errors.
     """
 
@@ -52,61 +69,48 @@ class Rectangle:
 
     @property
     def area(self) -> float:
-        """In square pixels."""
+        """The area in square pixels."""
         return abs((self.x1 - self.x0) * (self.y1 - self.y0))
+
+    def box(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """The part within an image of that size in pixels: x_min, y_min, x_max, y_max.
+
+        Raises:
+            Problem: EMPTY_BOX: there is none.
+        """
+        x0, y0 = clip_to_image(self.x0, self.y0, width, height)
+        x1, y1 = clip_to_image(self.x1, self.y1, width, height)
+        if x0 == x1 or y0 == y1:
+            raise Problem(
+                400,
+                f"the rectangle from ({self.x0:g}, {self.y0:g}) to ({self.x1:g}, {self.y1:g}) covers "
+                f"nothing of the image, which is {width}x{height} pixels; draw it around the object",
+                "EMPTY_BOX",
+                self.field,
+            )
+        return min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)
 
 
 @dataclass(frozen=True)
 class Marks:
-    """What was marked of one object.
+    """The marks of one object.
 
     Attributes:
-        clicks: Any number.
-        rectangle: Around the object.
+        clicks: Clicks inside the object and outside of it.
+        rectangle: A rectangle around the object.
     """
 
     clicks: Sequence[Click] = ()
     rectangle: Rectangle | None = None
 
     def prompt(self, width: int, height: int) -> Prompt:
-        """The prompt for an image of this size. Marks that leave the image end at its edge.
-
-        Args:
-            width: Of the image, in pixels.
-            height: Of the image, in pixels.
+        """The prompt for an image of that size in pixels.
 
         Raises:
-            Problem: A click is far outside, or no part of the rectangle is inside.
+            Problem: OUT_OF_IMAGE or EMPTY_BOX: a mark is outside.
         """
         return Prompt(
-            points=[_position(click, width, height) for click in self.clicks] or None,
+            points=[click.position(width, height) for click in self.clicks] or None,
             labels=[int(click.inside) for click in self.clicks] or None,
-            box=None if self.rectangle is None else _box(self.rectangle, width, height),
+            box=None if self.rectangle is None else self.rectangle.box(width, height),
         )
-
-
-def _position(click: Click, width: int, height: int) -> tuple[float, float]:
-    x, y = clip_to_image(click.x, click.y, width, height)
-    if abs(x - click.x) > _TOLERANCE * width or abs(y - click.y) > _TOLERANCE * height:
-        raise Problem(
-            400,
-            f"the click at ({click.x:g}, {click.y:g}) is outside the image, which is {width}x{height} pixels; "
-            "click inside it",
-            "OUT_OF_IMAGE",
-            click.field,
-        )
-    return x, y
-
-
-def _box(rectangle: Rectangle, width: int, height: int) -> tuple[float, float, float, float]:
-    x0, y0 = clip_to_image(rectangle.x0, rectangle.y0, width, height)
-    x1, y1 = clip_to_image(rectangle.x1, rectangle.y1, width, height)
-    if x0 == x1 or y0 == y1:
-        raise Problem(
-            400,
-            f"the rectangle from ({rectangle.x0:g}, {rectangle.y0:g}) to ({rectangle.x1:g}, {rectangle.y1:g}) covers "
-            f"nothing of the image, which is {width}x{height} pixels; draw it around the object",
-            "EMPTY_BOX",
-            rectangle.field,
-        )
-    return min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)

@@ -1,11 +1,11 @@
-"""Images as Label Studio's tasks name them."""
+"""Images that Label Studio's tasks refer to."""
 
 import asyncio
 import contextlib
 from pathlib import Path
 
 import httpx
-from maskwire_core.http.images import decode_base64
+from maskwire_core.http.images import decode_image
 from maskwire_core.http.problems import Problem
 
 from maskwire_adapters.label_studio_token import LabelStudioToken
@@ -16,16 +16,16 @@ _LOCAL = "/data/local-files/"
 
 
 class _Unauthorized(Problem):
-    """Label Studio wants another token."""
+    """Label Studio refuses the token."""
 
 
 class References:
-    """Reads the images of tasks from the places that were allowed, and from nowhere else.
+    """Reads the images of tasks from Label Studio and a folder, and from nowhere else.
 
     Args:
-        host: Address of Label Studio, https://...; None: nothing is fetched.
+        host: URL of Label Studio; None: nothing is fetched.
         token: A personal access token or a legacy token, sent to Label Studio alone.
-        files: Folder that /data/local-files/?d=... names files in; None: Label Studio is asked for them.
+        files: Folder of the files that /data/local-files/?d=... names; None: Label Studio is asked for them.
     """
 
     def __init__(self, host: str | None = None, token: str | None = None, files: Path | None = None) -> None:
@@ -34,21 +34,21 @@ class References:
         self._files = files.resolve() if files else None
 
     async def read(self, reference: str, field: str) -> bytes:
-        """The image file.
+        """Reads the image file.
 
         Args:
             reference: A data URI, a path within Label Studio, or a URL of it.
             field: Path of the reference in the request, for errors.
 
         Raises:
-            Problem: The image is somewhere else, or cannot be read.
+            Problem: The image is elsewhere, or cannot be read.
         """
         if reference[:5].lower() == "data:":
-            return await asyncio.to_thread(decode_base64, reference, field)
+            return await asyncio.to_thread(decode_image, reference, field)
         try:
             url = httpx.URL(reference)
             if self._files is not None and not url.host and url.path == _LOCAL:
-                return await asyncio.to_thread(_read, self._files, url.params.get("d", ""), field)
+                return await asyncio.to_thread(_read_file, self._files, url.params.get("d", ""), field)
             if self._host is None:
                 raise Problem(
                     400,
@@ -115,7 +115,7 @@ async def _download(http: httpx.AsyncClient, url: httpx.URL, headers: dict[str, 
     return bytes(data)
 
 
-def _read(folder: Path, name: str, field: str) -> bytes:
+def _read_file(folder: Path, name: str, field: str) -> bytes:
     with contextlib.suppress(OSError, ValueError):  # ValueError: a null character in the name
         path = (folder / name.lstrip("/")).resolve()
         if path.is_relative_to(folder) and path.is_file():

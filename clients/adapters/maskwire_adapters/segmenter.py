@@ -1,11 +1,10 @@
-"""Images that come whole with each click, as labelling tools send them."""
+"""Segments images that labelling tools send whole with each click."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 
-from maskwire import AsyncClient, InvalidRequest, MaskwireError
+from maskwire import AsyncClient, EmbeddedImage, InvalidRequest, MaskwireError, Result
 from maskwire.prompts import Format
-from maskwire.results import EmbeddedImage, Result
+from maskwire.sources import Source
 from maskwire.suggest import no_such
 from maskwire_core.http.problems import Problem
 
@@ -18,6 +17,9 @@ class Segmenter:
     Args:
         client: Connected to the encoder and the decoders.
         model: Name of the model; empty for the encoder's default.
+
+    Attributes:
+        client: As given.
     """
 
     def __init__(self, client: AsyncClient, model: str = "") -> None:
@@ -28,7 +30,7 @@ class Segmenter:
         """The name of the model that answers.
 
         Raises:
-            Problem: The encoder serves no model of the name that the adapter was started with.
+            Problem: MODEL_NOT_FOUND: the encoder does not serve the model that the adapter was started with.
         """
         models = await self.client.models()
         names = [model.name for model in models if (model.name == self._model if self._model else model.is_default)]
@@ -50,10 +52,10 @@ class Segmenter:
         image_field: str,
         marks_field: str,
     ) -> list[Result]:
-        """The best mask of each object.
+        """Returns the best mask of each object.
 
         Args:
-            image: The file.
+            image: The image file.
             objects: Returns what was marked, one entry for each object, once the image's size is known.
             outputs: Forms of the masks.
             image_field: Path of the image in the tool's request, for errors.
@@ -61,11 +63,11 @@ class Segmenter:
 
         Raises:
             Problem: The model does not exist, or a mark is wrong; `field` is a path in the tool's request.
-            InvalidRequest: The servers refuse something else; `field` likewise.
+            InvalidRequest: The servers refuse the image or the marks; `field` likewise.
             MaskwireError: The servers do not answer, or refuse the token.
         """
         # Equal images share a name that is made of their content, so that clicks leave no new names behind.
-        name = f"sha256-{hashlib.sha256(image).hexdigest()}"
+        name = Source(image).content_name()
         try:
             embedded = await self.client.embed(image, name, model=self._model)
         except MaskwireError as error:

@@ -1,4 +1,4 @@
-"""What the adapters share: an application over one client, reading requests, answering errors."""
+"""What the adapters share: an application over one client, requests read as forms, and error answers."""
 
 import asyncio
 import contextlib
@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from maskwire import AsyncClient, MaskwireError
 from maskwire_core.http.bodies import Bodies
 from maskwire_core.http.problems import Problem, problem_of
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -20,33 +20,55 @@ from maskwire_adapters.status_line import MESSAGE_HEADER
 
 log = logging.getLogger(__name__)
 
-Form = TypeVar("Form", bound=BaseModel)
-
 _BODY_BYTES = 64 << 20
 _MEMORY_BYTES = 512 << 20
 _BODY_TIMEOUT_S = 60
 _HEADER_CHARACTERS = 500
 
 
+class ToolForm(BaseModel):
+    """A JSON object of a tool's request.
+
+    Tools and their versions differ in how they leave an optional field out: it may be absent, null, an empty list or an
+    empty object. Unknown fields are ignored: tools send many that Maskwire does not need, and add more.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_empty(cls, content: Any) -> Any:
+        if content in (None, []):
+            return {}
+        if not isinstance(content, dict):
+            return content
+        required = {field.alias or name for name, field in cls.model_fields.items() if field.is_required()}
+        return {key: value for key, value in content.items() if key in required or value not in (None, [], {})}
+
+
+Form = TypeVar("Form", bound=ToolForm)
+
+
 class Reader:
-    """Reads JSON requests and answers them in JSON."""
+    """Reads JSON requests, within limits that all routes share."""
 
     def __init__(self) -> None:
         self._bodies = Bodies(_MEMORY_BYTES, _BODY_TIMEOUT_S)
 
     def post(self, path: str, form: type[Form], answer: Callable[[Form], Awaitable[Any]]) -> Route:
-        """A route; requests that do not fit the form are answered with 400 and the field that is wrong."""
+        """Makes a route whose answer is JSON. Requests that do not fit the form are answered with 400 and the field
+        that is wrong."""
 
         async def endpoint(request: Request) -> Response:
             async with self._bodies.receive(request, _BODY_BYTES) as body:
                 content = await answer(await asyncio.to_thread(_parse, form, body.data))
-                return await asyncio.to_thread(JSONResponse, content)  # a mask as nested lists takes its time
+                return await asyncio.to_thread(JSONResponse, content)  # a mask as nested lists takes long
 
         return Route(path, endpoint, methods=["POST"])
 
 
 def get(path: str, answer: Callable[[Request], Awaitable[Any]]) -> Route:
-    """A route that answers in JSON."""
+    """Makes a route without a body, whose answer is JSON."""
 
     async def endpoint(request: Request) -> Response:
         return JSONResponse(await answer(request))
@@ -55,14 +77,14 @@ def get(path: str, answer: Callable[[Request], Awaitable[Any]]) -> Route:
 
 
 def application(
-    routes: Sequence[BaseRoute], client: AsyncClient, tell: Callable[[Problem], Any] = Problem.content
+    routes: Sequence[BaseRoute], client: AsyncClient, error_content: Callable[[Problem], Any] = Problem.content
 ) -> Starlette:
-    """An adapter.
+    """Makes an adapter's application.
 
     Args:
         routes: What the tool asks for.
-        client: Closed when the adapter stops.
-        tell: Makes an error's body, as the tool expects it.
+        client: Connected to the servers; closed when the adapter stops.
+        error_content: Makes an error's JSON as the tool expects it.
     """
 
     @contextlib.asynccontextmanager
@@ -70,32 +92,25 @@ def application(
         async with client:
             yield
 
-    def told(request: Request, problem: Problem) -> Response:
+    async def answer_error(request: Request, error: Exception) -> Response:
+        if isinstance(error, HTTPException):  # Starlette's own
+            error = Problem(
+                error.status_code, f"{request.method} {request.url.path}: {error.detail.lower()}", "NO_ROUTE"
+            )
+        problem = problem_of(error)
         log.warning("%s %s: %d %s", request.method, request.url.path, problem.status, problem)
-        return JSONResponse(tell(problem), problem.status, {**problem.headers, MESSAGE_HEADER: _header(str(problem))})
+        one_line = " ".join(str(problem).encode("ascii", "replace").decode().split())[:_HEADER_CHARACTERS]
+        return JSONResponse(error_content(problem), problem.status, {**problem.headers, MESSAGE_HEADER: one_line})
 
-    async def failed(request: Request, error: Exception) -> Response:
-        return told(request, problem_of(error))
-
-    async def no_route(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        message = f"{request.method} {request.url.path}: {error.detail.lower()}"
-        return told(request, Problem(error.status_code, message, "NO_ROUTE"))
-
-    handlers: dict[Any, Any] = {
-        Problem: failed,
-        MaskwireError: failed,
-        HTTPException: no_route,
-        Exception: failed,
-    }
-    return Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
+    kinds: tuple[Any, ...] = (Problem, MaskwireError, HTTPException, Exception)
+    return Starlette(routes=routes, lifespan=lifespan, exception_handlers=dict.fromkeys(kinds, answer_error))
 
 
-def unfit(error: ValidationError, within: str = "") -> Problem:
-    """What is wrong with a value that does not fit its form.
+def misfit(error: ValidationError, within: str = "") -> Problem:
+    """The answer to a value that does not fit its form.
 
     Args:
-        error: From pydantic; its first complaint is told.
+        error: What pydantic raised; only its first complaint is told.
         within: Path of the value in the request.
     """
     first = error.errors(include_url=False, include_input=False)[0]
@@ -103,13 +118,8 @@ def unfit(error: ValidationError, within: str = "") -> Problem:
     return Problem(400, first["msg"], "BAD_REQUEST", path.lstrip("."))
 
 
-def _header(message: str) -> str:
-    """A message as the value of a header: ASCII, one line."""
-    return " ".join(message.encode("ascii", "replace").decode().split())[:_HEADER_CHARACTERS]
-
-
 def _parse(form: type[Form], data: bytes) -> Form:
     try:
         return form.model_validate_json(data)
     except ValidationError as error:
-        raise unfit(error) from error
+        raise misfit(error) from error

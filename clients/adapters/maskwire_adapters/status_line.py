@@ -1,8 +1,8 @@
-"""HTTP/1.1 whose status line says what is wrong.
+"""HTTP/1.1 with error messages as reason phrases.
 
-Label Studio, CVAT and X-AnyLabeling show their users the status line of a failed request and nothing of its body:
-"400 Client Error: Bad Request for url ...". ASGI has no way to set the words after the status, so the message travels
-in a header as far as the protocol, which puts it there.
+Label Studio, CVAT and X-AnyLabeling show their users the status line of a failed request, and nothing of its body:
+"400 Client Error: Bad Request for url ...". ASGI cannot set the reason phrase, so the application puts the message into
+a header, from which the protocol takes it.
 """
 
 from typing import Any

@@ -56,11 +56,6 @@ class Connection:
         servers: Encoders and decoders.
         caller: On whose behalf they are called.
         closes_servers: Whether `close` ends the connections to the servers, rather than this caller's sessions alone.
-
-    Attributes:
-        servers: As given.
-        caller: As given.
-        images: The images that were embedded for this caller.
     """
 
     def __init__(self, servers: Servers, caller: Caller, *, closes_servers: bool = True) -> None:

@@ -1,16 +1,4 @@
-"""Exceptions of the client, and their translation from and to gRPC's statuses.
-
-MaskwireError
-|- InvalidRequest      the request is wrong: `field` says where
-|  |- UnknownArgument  an argument that does not exist; also a TypeError
-|- NotAuthenticated    no valid token
-|- NotAllowed          the token does not allow it
-|- ImageNotFound       no such image (any more): embed it
-|- Overloaded          too much at once, or too large
-|- ServerUnavailable   nobody answers, after retries
-|- DeadlineExceeded    no answer in time
-|- OutputMissing       a form of mask is read from a result that was not requested
-"""
+"""Exceptions of the client, and their translation from and to gRPC's statuses."""
 
 from collections.abc import Iterable
 

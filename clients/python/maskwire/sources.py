@@ -113,6 +113,11 @@ class Source:
             raise _unreadable(self._path, error) from error
         return str(self._path.resolve()), status.st_size, status.st_mtime_ns, self.stretch
 
+    def content_name(self) -> str:
+        """A name for the image that is made of its content: the same for equal files that are read equally."""
+        name = f"sha256-{hashlib.sha256(self.read()).hexdigest()}"
+        return name if self.stretch == "auto" else f"{name}-{self.stretch}"
+
     @property
     def held_bytes(self) -> int:
         """Bytes that this object keeps in memory."""

@@ -47,7 +47,7 @@ def main() -> None:
         ws_max_size=_MAX_FRAME_BYTES,
         ws_per_message_deflate=False,  # a mask as RLE is a few kB; compressing it would cost more than sending it
     )
-    for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn drains, and then gives the signal again
+    for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn drains, and then raises the signal again
         signal.signal(number, lambda *_: None)
     config.load()
     settle()

@@ -1,4 +1,4 @@
-"""The application: routes, and what they share."""
+"""The gateway as an ASGI application."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
@@ -21,126 +21,105 @@ from starlette.websockets import WebSocket
 
 from maskwire_gateway.http.error_responses import error_response
 from maskwire_gateway.http.fetching import Fetcher
-from maskwire_gateway.http.middleware import SOCKET_PATH, Front, bearer
-from maskwire_gateway.http.routing import Call, Resource, no_such_path
+from maskwire_gateway.http.middleware import SOCKET_PATH, GatewayMiddleware, bearer
+from maskwire_gateway.http.probes import Probes
+from maskwire_gateway.http.routing import Operation, no_such_path, resources
 from maskwire_gateway.metrics import Telemetry
 from maskwire_gateway.rest import api_page
 from maskwire_gateway.rest.openapi import describe
-from maskwire_gateway.rest.rest_v1 import Native
+from maskwire_gateway.rest.rest_v1 import RestV1
 from maskwire_gateway.roboflow.images import ImageReader
 from maskwire_gateway.roboflow.routes import Roboflow
 from maskwire_gateway.upstream import Upstream
 from maskwire_gateway.websocket.stream import PROTOCOL, Relay
 
-_EXPOSED = ("X-Request-ID", "X-Processing-Time", "X-Maskwire-Model", "Retry-After")
+_EXPOSED_HEADERS = ("X-Request-ID", "X-Processing-Time", "X-Maskwire-Model", "Retry-After")
 
 
 def application(settings: GatewaySettings, page: Path | None) -> ASGIApp:
-    """The gateway.
+    """Makes the gateway.
 
     Args:
-        settings: Its settings.
+        settings: The gateway's settings.
         page: Folder with the page's index.html and assets; None without a page.
     """
     telemetry = Telemetry()
     bodies = Bodies(settings.body_memory_bytes, settings.body_timeout_s)
+    upstream = Upstream(settings)
+    fetcher = Fetcher(settings.url_hosts, settings.url_timeout_s) if settings.urls else None
+    images = ImageReader(fetcher, settings.max_image_bytes)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
         await upstream.servers.close()
 
-    upstream = Upstream(settings)
-    fetcher = Fetcher(settings.url_hosts, settings.url_timeout_s) if settings.urls else None
-    images = ImageReader(fetcher, settings.max_image_bytes)
-
     async def stream(socket: WebSocket) -> None:
         await socket.accept(PROTOCOL if PROTOCOL in socket.scope["subprotocols"] else None)
         await Relay(upstream.servers, upstream.caller(bearer(socket)), telemetry, socket).run()
 
-    async def healthz(request: Request) -> Response:
-        return PlainTextResponse("ok\n")
-
-    async def readyz(request: Request) -> Response:
-        missing = await upstream.servers.find_unavailable()
-        if missing:
-            raise Problem(503, f"no {' and no '.join(missing)} answers", "NOT_READY", retry_after_s=1)
-        return PlainTextResponse("ok\n")
-
-    async def metrics(request: Request) -> Response:
-        return Response(telemetry.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-    document = describe(_version())
-
-    async def openapi(request: Request) -> Response:
-        return JSONResponse(document)
-
-    async def docs(request: Request) -> Response:
-        return api_page.page()
-
-    async def docs_script(request: Request) -> Response:
-        return api_page.script()
-
-    async def docs_style(request: Request) -> Response:
-        return api_page.style()
-
-    async def only_a_socket(request: Request) -> Response:
-        raise Problem(
-            426,
-            "/v1/stream is a WebSocket: connect to it as ws:// or wss://",
-            "NO_SOCKET",
-            more_headers={"Upgrade": "websocket"},
-        )
-
-    async def index(request: Request) -> Response:
-        if page is None:
-            return PlainTextResponse("Maskwire's gateway. The API is described at /docs.\n")
-        return FileResponse(page / "index.html", headers={"Cache-Control": "no-cache"})
-
+    described = [
+        *resources(RestV1(upstream, bodies, telemetry, settings.max_image_bytes), "Images"),
+        *resources(Roboflow(settings, upstream, bodies, images, telemetry), "For clients of Roboflow"),
+        *resources(Probes(upstream.servers, telemetry), "Server"),
+    ]
     routes: list[BaseRoute] = [
-        *Native(upstream, bodies, telemetry, settings.max_image_bytes).routes(),
-        *Roboflow(settings, upstream, bodies, images, telemetry).routes(),
         WebSocketRoute(SOCKET_PATH, stream),
-        Resource(SOCKET_PATH, GET=Call(only_a_socket, None)),
-        Resource("/healthz", GET=Call(healthz, None)),
-        Resource("/readyz", GET=Call(readyz, None)),
-        Resource("/metrics", GET=Call(metrics, None)),
-        Resource("/openapi.json", GET=Call(openapi, None)),
-        Resource("/docs", GET=Call(docs, None)),
-        Resource("/docs/start.js", GET=Call(docs_script, None)),
-        Resource("/docs/style.css", GET=Call(docs_style, None)),
-        Mount(api_page.FILES, StaticFiles(directory=api_page.folder())),
-        Resource("/", GET=Call(index, None)),
+        *described,
+        *resources(api_page.ApiPage(describe(_version(), described))),
+        *api_page.mounts(),
+        *resources(_Page(page)),
     ]
     if page is not None:
         routes.append(Mount("/assets", StaticFiles(directory=page)))
 
-    async def no_route(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        problem = Problem(error.status_code, error.detail, "NO_ROUTE", more_headers=error.headers or {})
-        if error.status_code == 404:
-            problem = no_such_path(request.method, request.url.path, routes)
-        return error_response(problem, "")
+    async def answer_error(request: Request, error: Exception) -> Response:
+        if isinstance(error, HTTPException):  # Starlette's own
+            if error.status_code == 404:
+                error = no_such_path(request.method, request.url.path, routes)
+            else:
+                error = Problem(error.status_code, error.detail, "NO_ROUTE", more_headers=error.headers or {})
+        return error_response(error, request.url.path)
 
-    handlers = {
-        Problem: _answer,
-        MaskwireError: _answer,
-        HTTPException: no_route,
-        Exception: _answer,
-    }
-    starlette = Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
+    kinds = (Problem, MaskwireError, HTTPException, Exception)
+    starlette = Starlette(routes=routes, lifespan=lifespan, exception_handlers=dict.fromkeys(kinds, answer_error))
     starlette.router.redirect_slashes = False
-    app: ASGIApp = starlette
-    app = Front(app, settings, telemetry)
+    app: ASGIApp = GatewayMiddleware(starlette, settings, telemetry)
     if settings.origins:
         app = CORSMiddleware(
             app,
             allow_origins=settings.origins,
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["*"],
-            expose_headers=_EXPOSED,
+            expose_headers=_EXPOSED_HEADERS,
         )
     return app
+
+
+class _Page:
+    """Handlers of what people open in a browser.
+
+    Args:
+        folder: Folder with the page's index.html; None without a page.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+
+    @Operation("GET", "/")
+    async def index(self, request: Request) -> Response:
+        if self._folder is None:
+            return PlainTextResponse("Maskwire's gateway. The API is described at /docs.\n")
+        return FileResponse(self._folder / "index.html", headers={"Cache-Control": "no-cache"})
+
+    @Operation("GET", SOCKET_PATH)
+    async def refuse_plain_http(self, request: Request) -> Response:
+        raise Problem(
+            426,
+            f"{SOCKET_PATH} is a WebSocket: connect to it as ws:// or wss://",
+            "NO_SOCKET",
+            more_headers={"Upgrade": "websocket"},
+        )
 
 
 def _version() -> str:
@@ -148,7 +127,3 @@ def _version() -> str:
         return metadata.version("maskwire")
     except metadata.PackageNotFoundError:  # from a source tree that was not installed
         return "0"
-
-
-async def _answer(request: Request, error: Exception) -> Response:
-    return error_response(error, request.url.path)

@@ -1,4 +1,4 @@
-"""What the gateway counts, as Prometheus reads it."""
+"""The gateway's metrics, as Prometheus reads them."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.platform_collector import PlatformCollector
@@ -8,11 +8,11 @@ _SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 
 
 class Telemetry:
-    """Counters of one gateway.
+    """Metrics of one gateway.
 
     Attributes:
-        requests: HTTP requests in progress.
-        sockets: Open WebSockets.
+        requests: Number of HTTP requests in progress.
+        sockets: Number of open WebSockets.
     """
 
     def __init__(self) -> None:
@@ -41,17 +41,17 @@ class Telemetry:
         )
 
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
-        """A request was answered; `route` is its pattern, not its path, so that names of images do not pile up."""
+        """Records an HTTP request. `route` is the pattern of its path, so that names of images do not become labels."""
         self._seconds.labels(method, route, status).observe(seconds)
 
     def embedded(self, cached: bool) -> None:
-        """An image was sent, and is stored now."""
+        """Counts an image that a caller sent; `cached` if it was stored already."""
         self._images.labels(str(cached).lower()).inc()
 
     def asked(self) -> None:
-        """A request came over a WebSocket."""
+        """Counts a request on a WebSocket."""
         self._frames.inc()
 
-    def text(self) -> bytes:
-        """The exposition."""
+    def exposition(self) -> bytes:
+        """All metrics in Prometheus' text format."""
         return generate_latest(self._registry)

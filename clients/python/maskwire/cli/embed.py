@@ -44,7 +44,7 @@ def run(
         def embed(source: Input) -> EmbeddedImage | MaskwireError:
             try:
                 picture = source.loaded().image
-                name = image_id or inputs.content_name(picture, stretch)
+                name = image_id or inputs.as_source(picture, stretch).content_name()
                 return client.embed(picture, name, model=model, bulk=len(sources) > 1, stretch=cast(Stretch, stretch))
             except MaskwireError as error:
                 return error

@@ -1,6 +1,5 @@
 """Images as they are named on the command line: files, URLs, standard input, names of stored images."""
 
-import hashlib
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -13,7 +12,7 @@ from maskwire.downloads import fetch, is_url
 from maskwire.errors import InvalidRequest
 from maskwire.pictures import Stretch
 from maskwire.results import EmbeddedImage
-from maskwire.sources import ImageLike, Source
+from maskwire.sources import ImageLike, Reading, Source
 
 ENDINGS = (
     *(".avif", ".bmp", ".gif", ".heic", ".heif", ".ico", ".j2k", ".jp2", ".jpeg", ".jpg", ".jxl", ".pbm", ".pgm"),
@@ -94,15 +93,14 @@ def embedded(
             raise InvalidRequest(f"{source.text!r} is stored already; give the image's file", "STORED_IMAGE", option)
         return source.text, True
     picture = source.loaded().image
-    name = image_id or content_name(picture, stretch)
+    name = image_id or as_source(picture, stretch).content_name()
     found = client.embed(picture, name, model=model, stretch=cast(Stretch, stretch))
     return found, found.cached
 
 
-def content_name(image: ImageLike, stretch: str) -> str:
-    """A name for an image that tells its content: the same for equal files that are read equally."""
-    name = f"sha256-{hashlib.sha256(Source(image).read()).hexdigest()}"
-    return name if stretch == "auto" else f"{name}-{stretch}"
+def as_source(image: ImageLike, stretch: str) -> Source:
+    """An image, to be read with a stretch of the command line."""
+    return Source(image, Reading(stretch=cast(Stretch, stretch)))
 
 
 def _standard_input() -> bytes:

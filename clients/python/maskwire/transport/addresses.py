@@ -8,9 +8,6 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 def is_public(address: str) -> bool:
     """Whether an IP address is reachable from the whole Internet, also where IPv6 merely wraps an IPv4 address.
 
-    Args:
-        address: IPv4 or IPv6, without brackets; a zone such as "%eth0" is ignored.
-
     Raises:
         ValueError: It is not an IP address.
     """
@@ -25,11 +22,7 @@ def is_public(address: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine by its name or address: localhost, 127.0.0.0/8 or ::1. Nothing is resolved.
-
-    Args:
-        host: A host name, or an IP address without brackets.
-    """
+    """Whether a host name or IP address is this machine's own: localhost, 127.0.0.0/8 or ::1. Nothing is resolved."""
     try:
         return ipaddress.ip_address(host.partition("%")[0]).is_loopback
     except ValueError:

@@ -48,11 +48,6 @@ class Channels:
     Raises:
         InvalidRequest: BAD_ADDRESS: there is no address in `addresses`.
         MaskwireError: FORKED, as `check`.
-
-    Attributes:
-        kind: As given.
-        addresses: The servers' addresses.
-        budget: Limits the retries of all calls to these servers.
     """
 
     def __init__(
@@ -65,7 +60,7 @@ class Channels:
             raise InvalidRequest(f"{text!r} has no address; give host:port", "BAD_ADDRESS", kind)
         self._options = [*_OPTIONS, *_pings(dead_after_s), *([_BALANCED] if kind == "encoder" else [])]
         self._channels: dict[str, grpc.aio.Channel] = {}
-        self.budget = RetryBudget()
+        self.budget = RetryBudget()  # of all calls to these servers
         self._turns = itertools.count()
         self._avoided_until: dict[str, float] = {}
         self._credentials = credentials

@@ -42,12 +42,7 @@ class Credentials:
         self._channel = _channel_credentials(chosen) if chosen else None
 
     def connect(self, address: str, options: list[tuple[str, Any]]) -> grpc.aio.Channel:
-        """Makes an asyncio channel to a server.
-
-        Args:
-            address: "host:port".
-            options: gRPC's channel arguments.
-        """
+        """Makes an asyncio channel to the server at "host:port"."""
         if self._channel is None:
             return grpc.aio.insecure_channel(address, options=options)
         return grpc.aio.secure_channel(address, self._channel, options=options)

@@ -33,10 +33,6 @@ class Servers:
         decoder: Likewise; None: MASKWIRE_DECODER, else localhost:50052.
         credentials: How to encrypt.
         dead_after_s: Seconds after which a server that stopped answering is given up.
-
-    Attributes:
-        encoders: Channels to the encoders.
-        decoders: Channels to the decoders.
     """
 
     def __init__(
@@ -66,13 +62,8 @@ class Servers:
     async def encode_image(
         self, header: encoder_pb2.EncodeImageHeader, data: bytes, caller: Caller
     ) -> encoder_pb2.EncodeImageResponse:
-        """Embeds an image file, whose bytes are sent only if the encoder does not know them yet.
-
-        Args:
-            header: Names the image; digest and size are those of `data`.
-            data: The file.
-            caller: On whose behalf.
-        """
+        """Embeds an image file, whose bytes are sent only if the encoder does not know them yet. The header has their
+        digest and size."""
 
         async def send(attempt: Attempt) -> encoder_pb2.EncodeImageResponse:
             stub = encoder_pb2_grpc.EncoderServiceStub(attempt.channel)

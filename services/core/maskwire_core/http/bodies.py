@@ -10,12 +10,7 @@ from maskwire_core.http.problems import Problem, busy
 
 
 class Body:
-    """A body that was received, and the memory that its request takes.
-
-    Attributes:
-        data: The body.
-        held_bytes: Memory that is counted for the request.
-    """
+    """A body that was received, and the memory that its request takes."""
 
     def __init__(self, owner: "Bodies") -> None:
         self.data = b""

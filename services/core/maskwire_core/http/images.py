@@ -1,17 +1,14 @@
 """Images in requests: files as base64, and coordinates in them."""
 
 import base64
-import binascii
 
 from maskwire_core.http.problems import Problem
 
 _TOLERATED = str.maketrans({"-": "+", "_": "/", "\n": "", "\r": "", " ": "", "\t": ""})
 
 
-def decode_base64(value: str, field: str = "image.value") -> bytes:
-    """Decodes an image file from base64, with or without the beginning of a data URI.
-
-    Line breaks, blanks, the alphabet for URLs and missing padding are accepted.
+def decode_image(value: str, field: str = "image.value") -> bytes:
+    """Decodes an image file from base64 or a data URI.
 
     Args:
         value: The text.
@@ -25,12 +22,8 @@ def decode_base64(value: str, field: str = "image.value") -> bytes:
         if not comma or not start.lower().rstrip().endswith(";base64"):
             raise Problem(400, "the data URI has no base64 in it", "BAD_BASE64", field)
     try:
-        try:
-            data = base64.b64decode(value, validate=True)
-        except ValueError:
-            plain = value.translate(_TOLERATED).rstrip("=")
-            data = base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
-    except (binascii.Error, ValueError) as error:
+        data = decode_base64(value)
+    except ValueError as error:
         raise Problem(
             400, f"the value is no base64 ({error}); encode the image file's bytes", "BAD_BASE64", field
         ) from error
@@ -39,13 +32,19 @@ def decode_base64(value: str, field: str = "image.value") -> bytes:
     return data
 
 
-def clip_to_image(x: float, y: float, width: int, height: int) -> tuple[float, float]:
-    """Returns the position within an image that is closest to (x, y).
+def decode_base64(text: str) -> bytes:
+    """Decodes base64, also with line breaks and blanks, in the alphabet for URLs, or without padding.
 
-    Args:
-        x: Pixels from the left edge.
-        y: Pixels from the top edge.
-        width: Width of the image in pixels. The edge itself, x = width, belongs to the image.
-        height: Height of the image in pixels.
+    Raises:
+        ValueError: It is no base64.
     """
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        plain = text.translate(_TOLERATED).rstrip("=")
+        return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
+
+
+def clip_to_image(x: float, y: float, width: int, height: int) -> tuple[float, float]:
+    """The position within an image that is closest to (x, y), all in pixels. The edges belong to the image."""
     return min(max(x, 0), width), min(max(y, 0), height)

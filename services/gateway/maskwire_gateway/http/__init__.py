@@ -1,1 +1,1 @@
-"""HTTP: bodies, errors, routing and limits shared by all routes."""
+"""HTTP: routing, middleware, probes and error responses of all routes."""

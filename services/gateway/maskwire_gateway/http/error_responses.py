@@ -5,13 +5,9 @@ from starlette.responses import JSONResponse, Response
 
 
 def error_response(error: Exception, path: str) -> Response:
-    """Makes the response of a request that failed.
+    """Makes the response of a request of a path that failed.
 
     Clients of /sam2 know 503 and not 429, and show their users the message alone.
-
-    Args:
-        error: What was raised.
-        path: Path of the request.
     """
     problem = problem_of(error)
     status, content = problem.status, problem.content()

@@ -1,4 +1,4 @@
-"""Files by URL, without lending callers this machine's place in its network."""
+"""Fetches files by URL, without giving callers access to this machine's network."""
 
 import asyncio
 import socket
@@ -14,62 +14,62 @@ _HEADERS = {"Accept": "image/*,*/*;q=0.1", "Accept-Encoding": "identity", "User-
 
 
 class Fetcher:
-    """Gets files from public addresses.
+    """Fetches files from public addresses.
 
-    A name is resolved once, and the connection goes to the address that was checked. Redirects are not followed, and no
+    A host is resolved once, and the connection goes to the address that was checked. Redirects are not followed, and no
     proxy is used.
 
     Args:
-        hosts: Names, or NAME:PORT, whose addresses need not be public.
-        timeout_s: Longest time for all of it.
+        hosts: Hosts, NAME or NAME:PORT, whose addresses need not be public.
+        timeout_s: Longest time for resolving and fetching a URL, in seconds.
     """
 
     def __init__(self, hosts: Sequence[str], timeout_s: float) -> None:
         self._hosts = {host.lower() for host in hosts}
         self._timeout_s = timeout_s
 
-    async def fetch(self, address: str, max_bytes: int, body: Body) -> bytes:
-        """The file at an address.
+    async def fetch(self, url: str, max_bytes: int, body: Body) -> bytes:
+        """Fetches a file.
 
         Args:
-            address: http or https.
-            max_bytes: Its largest size.
-            body: Whose memory it takes.
+            url: An http or https URL.
+            max_bytes: Largest file.
+            body: The body of the request, which the file's memory counts for.
 
         Raises:
-            Problem: The address is not allowed, or the file cannot be had.
+            Problem: BAD_URL, PRIVATE_URL, URL_REDIRECTS, URL_FAILED, EMPTY_IMAGE or IMAGE_TOO_LARGE.
         """
         try:
-            url = httpx.URL(address.strip())
+            parsed = httpx.URL(url.strip())
         except (httpx.InvalidURL, ValueError, UnicodeError) as error:
             raise _refused(f"the URL cannot be read: {error}", "BAD_URL") from error
-        if url.scheme not in ("http", "https") or not url.host:
+        if parsed.scheme not in ("http", "https") or not parsed.host:
             raise _refused("a URL begins with http:// or https:// and names a host", "BAD_URL")
-        if url.userinfo:
+        if parsed.userinfo:
             raise _refused("a URL with a user or password in it is not fetched", "BAD_URL")
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await self._get(url, await self._resolve(url), max_bytes, body)
+                return await self._get(parsed, await self._resolve(parsed), max_bytes, body)
         except TimeoutError as error:
             raise _refused(f"the URL did not answer within {self._timeout_s:g} s", "URL_FAILED") from error
         except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError) as error:
             raise _refused(f"the URL cannot be fetched: {error or type(error).__name__}", "URL_FAILED") from error
 
     async def _resolve(self, url: httpx.URL) -> str:
-        """The address to connect to."""
+        """Resolves a URL's host to an address that may be connected to."""
         port = url.port or {"http": 80, "https": 443}[url.scheme]
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(url.raw_host.decode(), port, type=socket.SOCK_STREAM)
         addresses = [str(entry[4][0]) for entry in found]
         if not {url.host.lower(), f"{url.host.lower()}:{port}"} & self._hosts:
-            # All of them: a name that has a private address beside a public one is not to be trusted.
+            # All must be public: a host with a private address beside a public one is not to be trusted.
             for address in addresses:
                 if not is_public(address):
                     raise _refused(f"{url.host} is not at a public address; such URLs are not fetched", "PRIVATE_URL")
         return addresses[0]
 
     async def _get(self, url: httpx.URL, address: str, max_bytes: int, body: Body) -> bytes:
-        # A client of its own: a connection that was made for one name must not serve another at the same address.
+        # A client per fetch: a connection made for one host must not be reused for another at the same address.
         async with (
             httpx.AsyncClient(trust_env=False, follow_redirects=False, timeout=self._timeout_s) as client,
             client.stream(

@@ -1,23 +1,23 @@
-"""What bodies say of themselves."""
+"""Media types and encodings that request bodies declare."""
 
 from collections.abc import Sequence
 
 from maskwire_core.http.problems import Problem
 from starlette.requests import Request
 
-NO_JSON = ("multipart/", "image/", "video/", "application/octet-stream", "application/x-protobuf")
-"""Beginnings of media types whose bodies are no JSON."""
+NOT_JSON = ("multipart/", "image/", "video/", "application/octet-stream", "application/x-protobuf")
+"""Prefixes of media types whose bodies are not JSON."""
 
 _WRONG_TYPE = "UNSUPPORTED_MEDIA_TYPE"
 
 
 def check_media_type(request: Request, wanted: str, refused: Sequence[str]) -> None:
-    """Refuses a body that says that it is something else. Others pass, such as curl's default.
+    """Refuses a body that is declared as another type or is compressed. Unlisted types pass, such as curl's default.
 
     Args:
-        request: Whose headers are looked at.
+        request: The request.
         wanted: What the body should be, for the error.
-        refused: Beginnings of media types.
+        refused: Prefixes of media types.
 
     Raises:
         Problem: UNSUPPORTED_MEDIA_TYPE.

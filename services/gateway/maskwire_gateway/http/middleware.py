@@ -1,4 +1,4 @@
-"""What every request passes first: its id, its origin, limits and counting."""
+"""Middleware of all requests: their ids, origins and limits, metrics and the log."""
 
 import contextlib
 import logging
@@ -22,22 +22,22 @@ from maskwire_gateway.metrics import Telemetry
 log = logging.getLogger(__name__)
 
 BEARER = "maskwire.bearer."
-"""Begins the subprotocol by which a browser, which can set no header on a WebSocket, presents its token."""
+"""Prefix of the subprotocol that holds a browser's token: browsers cannot set headers of a WebSocket."""
 
 SOCKET_PATH = "/v1/stream"
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
-_UNGUARDED = ("/healthz", "/readyz", "/metrics")  # probes are neither refused nor counted among the load
+_PROBES = ("/healthz", "/readyz", "/metrics")  # neither refused nor counted as load
 _PORTS = {"http": 80, "https": 443}
 
 
-class Front:
-    """ASGI middleware.
+class GatewayMiddleware:
+    """Names, limits, counts and logs requests, and refuses those of foreign web pages.
 
     Args:
-        app: What comes after.
+        app: The application.
         settings: Origins and limits.
-        telemetry: Counts.
+        telemetry: Metrics of the requests.
     """
 
     def __init__(self, app: ASGIApp, settings: GatewaySettings, telemetry: Telemetry) -> None:
@@ -70,7 +70,7 @@ class Front:
             await send(message)
 
         logs.begin(request_id)
-        guarded = scope["path"] not in _UNGUARDED
+        guarded = scope["path"] not in _PROBES
         self._requests += guarded
         self._telemetry.requests.set(self._requests)
         try:
@@ -117,7 +117,7 @@ class Front:
             self._telemetry.sockets.set(self._sockets)
 
     def _refusal(self, scope: Scope, headers: Headers) -> Problem | None:
-        """What is wrong with where a request comes from."""
+        """The answer to a request of a web page that may not use this gateway; None if it may."""
         origin = headers.get("origin")
         if origin is not None and not _allowed(origin, headers.get("host", ""), self._settings.origins):
             return Problem(
@@ -127,7 +127,7 @@ class Front:
 
 
 def bearer(connection: HTTPConnection) -> str:
-    """The caller's token: in the header Authorization, or among the subprotocols that a WebSocket offers; or empty."""
+    """The caller's token, from the Authorization header or the subprotocols that a WebSocket offers; empty if none."""
     scheme, _, token = connection.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         return token.strip()
@@ -138,7 +138,7 @@ def bearer(connection: HTTPConnection) -> str:
 def _allowed(origin: str, host: str, listed: Sequence[str]) -> bool:
     if "*" in listed or origin in listed:
         return True
-    # Behind a proxy that ends TLS the scheme differs; what counts is that the page came from this very host.
+    # Schemes may differ behind a proxy that terminates TLS; host and port must be this gateway's own.
     theirs = urlsplit(origin)
     ours = urlsplit(f"//{host}")
     try:

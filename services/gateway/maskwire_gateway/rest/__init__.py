@@ -1,1 +1,1 @@
-"""/v1: the services' messages as JSON, and their OpenAPI description."""
+"""/v1: the services' messages as JSON, and the API's description."""

@@ -1,4 +1,4 @@
-"""JSON in and out: strict parsing of bodies, and messages as JSON."""
+"""JSON in both directions: strict parsing of bodies, and messages as JSON."""
 
 import asyncio
 import json
@@ -13,55 +13,61 @@ from maskwire_core.http.problems import Problem
 from starlette.responses import Response
 
 LARGE_BYTES = 1 << 17
-"""From this size on, work on JSON leaves the event loop."""
+"""Size in bytes from which on JSON is parsed and written outside of the event loop."""
 
 _PACKAGE = "maskwire.v1"
 _FLOATS = (FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE)
 
 
 class _Repeating(dict[str, Any]):
-    """An object that had a name more than once."""
+    """An object that has a name more than once.
+
+    Attributes:
+        name: The name.
+    """
 
     name = ""
 
 
 def load(data: str | bytes) -> Any:
-    """Parses JSON; nothing at all is an empty object.
+    """Parses JSON; an empty text is an empty object.
 
-    NaN and Infinity, which JSON does not have, come out as floats, so that who reads the value can say where they are.
+    NaN and Infinity, which JSON does not have, become floats, so that the caller can say where they are.
 
     Raises:
-        Problem: The data are not JSON, or an object has a name twice.
+        Problem: BAD_JSON: the text is not JSON, or an object has a name twice.
     """
-    repeating: list[_Repeating] = []
+    is_repeating = False
 
-    def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal is_repeating
         members = dict(pairs)
         if len(members) < len(pairs):
-            members = _Repeating(members)
+            is_repeating, members = True, _Repeating(members)
             names = [name for name, _ in pairs]
             members.name = next(name for name in names if names.count(name) > 1)
-            repeating.append(members)
         return members
 
     try:
-        value = json.loads(data or "{}", object_pairs_hook=members)
+        value = json.loads(data or "{}", object_pairs_hook=make_object)
     except json.JSONDecodeError as error:
         said = f"{error.msg[:1].lower()}{error.msg[1:]} at line {error.lineno}, column {error.colno}"
-        raise Problem(400, f"invalid JSON: {said}", "BAD_JSON") from error
-    except UnicodeDecodeError as error:
-        raise Problem(400, "invalid JSON: it is not UTF-8", "BAD_JSON") from error
-    except (RecursionError, ValueError) as error:  # the latter for numbers of thousands of digits
-        said = "it is nested too deeply" if isinstance(error, RecursionError) else "it has a number that is too long"
-        raise Problem(400, f"invalid JSON: {said}", "BAD_JSON") from error
-    if repeating:
-        place = next(join(path, found.name) for path, found in _objects(value, "") if found is repeating[0])
-        raise Problem(400, f"{place}: it is given twice", "BAD_JSON", place)
-    return value
+    except UnicodeDecodeError:
+        said = "it is not UTF-8"
+    except RecursionError:
+        said = "it is nested too deeply"
+    except ValueError:  # thousands of digits
+        said = "it has a number that is too long"
+    else:
+        if is_repeating:
+            place = next(join(path, found.name) for path, found in _objects(value, "") if isinstance(found, _Repeating))
+            raise Problem(400, f"{place}: it is given twice", "BAD_JSON", place)
+        return value
+    raise Problem(400, f"invalid JSON: {said}", "BAD_JSON")
 
 
 def join(path: str, name: str) -> str:
-    """The path of an object's member."""
+    """The path of a member of the object at `path`."""
     return f"{path}.{name}" if path else name
 
 
@@ -76,9 +82,9 @@ def _objects(value: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 
 def text(message: Message) -> str:
-    """A message in one line of JSON: fields without presence always, others where they are set.
+    """Writes a message as one line of JSON: fields without presence always, others if they are set.
 
-    Numbers that JSON has no word for, NaN and the infinities, are null.
+    NaN and the infinities, which JSON does not have, become null.
     """
     members = json_format.MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
@@ -102,7 +108,7 @@ def _replace_non_finite(message: Message, members: dict[str, Any]) -> None:
 
 
 async def respond(message: Message) -> Response:
-    """A response that holds a message."""
+    """Makes a response that holds a message as JSON."""
     large = message.ByteSize() >= LARGE_BYTES
     body = await asyncio.to_thread(text, message) if large else text(message)
     return Response(body, media_type="application/json")

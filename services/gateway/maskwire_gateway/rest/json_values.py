@@ -1,6 +1,5 @@
 """JSON values as the types of messages' fields."""
 
-import base64
 import json
 import math
 from typing import Any
@@ -8,72 +7,108 @@ from typing import Any
 import numpy as np
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from maskwire.suggest import no_such
+from maskwire_core.http.images import decode_base64
+from numpy.typing import NDArray
 
 _LARGEST_FLOAT = float(np.finfo(np.float32).max)
-_URL_SAFE = str.maketrans("-_", "+/")
-_SHOWN = 60
+_SHOWN = 60  # characters or items
+_FLAGS = {"true": True, "1": True, "false": False, "0": False}
+_INTEGERS = {
+    FieldDescriptor.CPPTYPE_INT32: (-(1 << 31), (1 << 31) - 1),
+    FieldDescriptor.CPPTYPE_UINT32: (0, (1 << 32) - 1),
+    FieldDescriptor.CPPTYPE_INT64: (-(1 << 63), (1 << 63) - 1),
+    FieldDescriptor.CPPTYPE_UINT64: (0, (1 << 64) - 1),
+}
+"""Least and largest values by type."""
 
 
-class WrongValue(Exception):
+class WrongValue(ValueError):
     """A value does not fit; the message says what was expected."""
 
 
 def words_of(enum: EnumDescriptor) -> dict[str, int]:
-    """Short words for an enum's values: "png" for MASK_FORMAT_PNG."""
+    """An enum's values by their short words: "png" for MASK_FORMAT_PNG."""
     prefix = enum.values_by_number[0].name.removesuffix("UNSPECIFIED")
     return {value.name.removeprefix(prefix).lower(): value.number for value in enum.values if value.number}
 
 
 def read_value(field: FieldDescriptor, value: Any) -> Any:
-    """A JSON value as a field takes it.
+    """Reads a JSON value as a field's type.
 
     Raises:
         WrongValue: It has another type, or is out of the type's range.
     """
     if field.enum_type is not None:
-        return _enum(field.enum_type, value)
+        return _read_enum(field.enum_type, value)
+    if field.cpp_type in _INTEGERS:
+        return _read_integer(field.cpp_type, value)
     match field.cpp_type:
         case FieldDescriptor.CPPTYPE_BOOL:
-            if isinstance(value, bool):
-                return value
-            raise _wrong("true or false", value)
-        case FieldDescriptor.CPPTYPE_FLOAT | FieldDescriptor.CPPTYPE_DOUBLE:
-            return _number(field, value)
-        case FieldDescriptor.CPPTYPE_STRING if field.type == FieldDescriptor.TYPE_BYTES:
-            return _bytes(value)
+            if not isinstance(value, bool):
+                raise _wrong("true or false", value)
+            return value
         case FieldDescriptor.CPPTYPE_STRING:
-            return _text(value)
-    return _whole(field, value)
+            return _read_bytes(value) if field.type == FieldDescriptor.TYPE_BYTES else _read_text(value)
+    return _read_float(value, math.inf if field.cpp_type == FieldDescriptor.CPPTYPE_DOUBLE else _LARGEST_FLOAT)
 
 
-def _number(field: FieldDescriptor, value: Any) -> float:
+def read_parameter(field: FieldDescriptor, text: str) -> Any:
+    """Reads a query parameter's text as JSON would have the value. A text that does not fit is returned as it is."""
+    if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
+        return _FLAGS.get(text.lower(), text)
+    if field.cpp_type == FieldDescriptor.CPPTYPE_STRING or field.enum_type is not None:
+        return text
+    try:
+        return int(text) if field.cpp_type in _INTEGERS else float(text)
+    except ValueError:
+        return text
+
+
+def read_logits(value: Any) -> NDArray[np.float32]:
+    """Reads rows of numbers, or a list of one such mask as SAM2ImagePredictor has it.
+
+    Returns:
+        SxS, finite.
+
+    Raises:
+        WrongValue: The value has another shape, or numbers that are not finite.
+    """
+    try:
+        logits = np.array(value, np.float32)
+    except (ValueError, TypeError, OverflowError):
+        logits = np.empty(0, np.float32)
+    if logits.ndim == 3 and len(logits) == 1:
+        logits = logits[0]
+    if logits.ndim != 2 or not np.isfinite(logits).all():
+        raise _wrong("rows of finite numbers, SxS or 1xSxS", value)
+    return logits
+
+
+def _read_float(value: Any, largest: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise _wrong("a number", value)
     try:
         number = float(value)
     except OverflowError:
         number = math.inf
-    single = field.cpp_type == FieldDescriptor.CPPTYPE_FLOAT
-    if not math.isfinite(number) or (single and abs(number) > _LARGEST_FLOAT):
+    if not math.isfinite(number) or abs(number) > largest:
         raise _wrong("a finite number", value)
     return number
 
 
-def _whole(field: FieldDescriptor, value: Any) -> int:
-    long = field.cpp_type in (FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT64)
-    bits = 64 if long else 32
-    signed = field.cpp_type in (FieldDescriptor.CPPTYPE_INT32, FieldDescriptor.CPPTYPE_INT64)
-    if long and isinstance(value, str) and value.removeprefix("-").isascii() and value.removeprefix("-").isdigit():
+def _read_integer(cpp_type: int, value: Any) -> int:
+    least, largest = _INTEGERS[cpp_type]
+    digits = value.removeprefix("-") if isinstance(value, str) else ""
+    if largest >= 1 << 32 and digits.isascii() and digits.isdigit():  # protobuf's JSON has 64-bit integers as text
         value = int(value[:_SHOWN])
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    least, most = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise _wrong("a whole number" if signed else "a whole number, not negative", value)
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= largest:
+        raise _wrong("a whole number" if least else "a whole number, not negative", value)
     return value
 
 
-def _enum(enum: EnumDescriptor, value: Any) -> int:
+def _read_enum(enum: EnumDescriptor, value: Any) -> int:
     words = words_of(enum)
     if isinstance(value, str):
         if value.lower() in words:
@@ -86,7 +121,7 @@ def _enum(enum: EnumDescriptor, value: Any) -> int:
     raise _wrong(f"one of {', '.join(words)}", value)
 
 
-def _text(value: Any) -> str:
+def _read_text(value: Any) -> str:
     if not isinstance(value, str):
         raise _wrong("text", value)
     try:
@@ -96,12 +131,11 @@ def _text(value: Any) -> str:
     return value
 
 
-def _bytes(value: Any) -> bytes:
+def _read_bytes(value: Any) -> bytes:
     if not isinstance(value, str):
         raise _wrong("base64", value)
-    plain = value.translate(_URL_SAFE).rstrip("=")
     try:
-        return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
+        return decode_base64(value)
     except ValueError as error:
         raise _wrong("base64", value) from error
 
@@ -111,8 +145,8 @@ def _wrong(expected: str, value: Any) -> WrongValue:
 
 
 def shown(value: Any) -> str:
-    """A value as an error shows it: JSON, cut short."""
-    text = (
-        json.dumps(value) if not isinstance(value, dict | list) or len(value) <= _SHOWN else json.dumps(type(value)())
-    )
+    """A value as errors show it: JSON, cut short."""
+    if isinstance(value, dict | list) and len(value) > _SHOWN:
+        value = type(value)()
+    text = json.dumps(value)
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."

@@ -1,21 +1,21 @@
-"""Messages read from JSON and query parameters, with errors in the words of who wrote them.
+"""Messages read from JSON and query parameters, with errors in the words of whoever wrote them.
 
-JSON is protobuf's mapping of the messages with the fields' own names, and these besides:
+JSON is protobuf's mapping of the messages with the fields' own names or their camelCase. Besides:
 
 - a Point may be [x, y], a Box [x_min, y_min, x_max, y_max], Logits a list of rows;
 - labels of points may stand beside them, as `labels`;
 - an enum's value may be its last word in any case: "png" for MASK_FORMAT_PNG;
 - fields of the first prompt, of the output options and of the point grid may stand in the message that holds them;
-- what SAM2ImagePredictor calls otherwise (`_ALIASES`) may be called so here.
+- some fields have SAM2ImagePredictor's names, too (`_ALIASES`).
 """
 
 import asyncio
 import contextlib
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
-import numpy as np
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from maskwire import MaskwireError
@@ -24,15 +24,15 @@ from maskwire.v1 import types_pb2
 from maskwire_core.http.problems import Problem
 
 from maskwire_gateway.rest.json_codec import LARGE_BYTES, join, load
-from maskwire_gateway.rest.json_values import WrongValue, read_value, shown
+from maskwire_gateway.rest.json_values import WrongValue, read_logits, read_parameter, read_value, shown
 
 AMessage = TypeVar("AMessage", bound=Message)
 
 COMPACT = {"Point": ("x_px", "y_px"), "Box": ("x_min_px", "y_min_px", "x_max_px", "y_max_px")}
-"""Messages that a list of numbers may stand for, and the fields that those are."""
+"""Messages that a list of numbers may stand for, and the fields that the numbers are."""
 
 LABELS = "labels"
-"""Of a Prompt: the labels of its points, in their order."""
+"""What a Prompt's JSON has besides its fields: the labels of its points, in their order."""
 
 _ALIASES = {
     "Prompt": {"point_coords": "points", "point_labels": LABELS, "mask_input": "mask"},
@@ -43,31 +43,62 @@ _INSTEAD = {
     "boxes": """no field 'boxes'; several objects are several prompts: {"prompts": [{"box": [...]}, {"box": [...]}]}""",
 }
 _INLINE = ("Prompt", "OutputOptions", "PointGrid")
-_FLAGS = {"true": True, "1": True, "false": False, "0": False}
+
+
+@dataclass(frozen=True)
+class Member:
+    """What a name in a message's JSON stands for.
+
+    Attributes:
+        field: A field of the message or of its `holder`; None: `labels`, which is none.
+        holder: The message's field whose own field it is; None: the message itself.
+    """
+
+    field: FieldDescriptor | None
+    holder: FieldDescriptor | None = None
+
+
+@functools.cache
+def members_of(message: Descriptor) -> Mapping[str, Member]:
+    """The names that a message's JSON may have, in the spelling of .proto files."""
+    members = {field.name: Member(field) for field in message.fields}
+    if message.name == "Prompt":
+        members[LABELS] = Member(None)
+    members |= {alias: members[name] for alias, name in _ALIASES.get(message.name, {}).items()}
+    for holder in message.fields:
+        if holder.message_type is not None and holder.message_type.name in _INLINE:
+            for name, member in members_of(holder.message_type).items():
+                members.setdefault(name, Member(member.field, holder))
+    return members
+
+
+@functools.cache
+def _camel_case(message: Descriptor) -> Mapping[str, str]:
+    return {field.json_name: field.name for field in message.fields}
 
 
 class Places:
-    """Where in what the caller wrote a message's fields came from."""
+    """Where in the caller's JSON the fields of a message came from."""
 
     def __init__(self) -> None:
         self._places: dict[str, str] = {}
 
     def note(self, field: str, place: str) -> None:
-        """Says that a field of the message came from a place that is called otherwise."""
+        """Notes where a field of the message came from."""
         if field != place:
             self._places[field] = place
 
     def of(self, field: str) -> str:
-        """A field's path as the caller wrote it."""
+        """The path of a message's field as the caller wrote it."""
         for end in range(len(field), 0, -1):
-            whole = end == len(field) or field[end] in ".["
-            if whole and (place := self._places.get(field[:end])) is not None:
+            is_whole = end == len(field) or field[end] in ".["
+            if is_whole and (place := self._places.get(field[:end])) is not None:
                 return f"{place}{field[end:]}".removeprefix(".")
         return field
 
     @contextlib.contextmanager
-    def told(self) -> Iterator[None]:
-        """Renames the field of a server's error."""
+    def named(self) -> Iterator[None]:
+        """Puts the caller's path into errors of the servers that the body of `with` raises."""
         try:
             yield
         except MaskwireError as error:
@@ -76,25 +107,25 @@ class Places:
 
 
 def read_message(data: str | bytes, kind: type[AMessage]) -> tuple[AMessage, Places]:
-    """Reads JSON as a message; nothing at all is an empty object.
+    """Reads JSON as a message; an empty text is an empty object.
 
     Raises:
-        Problem: BAD_JSON, with the path of what is wrong: not JSON, no such field, or a value of another type.
+        Problem: BAD_JSON, with the path of what is wrong: a field that does not exist, or a value of another type.
     """
     message, reader = kind(), _Reader("BAD_JSON")
-    reader.fill(message, load(data), "", "")
+    reader.read(message, load(data), "", "")
     return message, reader.places
 
 
 async def read_body(data: bytes, kind: type[AMessage]) -> tuple[AMessage, Places]:
-    """As `read_message`, of a request's body."""
+    """Reads a request body as `read_message` does, a large one in another thread."""
     if len(data) < LARGE_BYTES:
         return read_message(data, kind)
     return await asyncio.to_thread(read_message, data, kind)
 
 
 def read_parameters(values: Mapping[str, str], kind: type[AMessage]) -> AMessage:
-    """Reads texts as a message's fields: parameters of a query or parts of a form, whose names were checked.
+    """Reads parameters of a query or parts of a form as a message's fields. Their names must have been checked.
 
     Raises:
         Problem: BAD_PARAMETER: a value has another type.
@@ -104,174 +135,115 @@ def read_parameters(values: Mapping[str, str], kind: type[AMessage]) -> AMessage
     for name, value in values.items():
         field = descriptor.fields_by_name[name]
         if value or field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
-            reader.put(message, field, _typed(field, value), name, name)
+            reader.set_field(message, field, read_parameter(field, value), name, name)
     return message
 
 
-def names_of(message: Descriptor) -> dict[str, FieldDescriptor | None]:
-    """What a message's JSON may hold without what stands inline: names of fields; None is for what is no field."""
-    return dict(_names(message))
-
-
-def inline_of(message: Descriptor) -> list[tuple[FieldDescriptor, Descriptor]]:
-    """The fields of a message whose own fields may stand in it."""
-    return [
-        (field, field.message_type)
-        for field in message.fields
-        if field.message_type is not None and field.message_type.name in _INLINE
-    ]
-
-
-@functools.cache
-def _names(message: Descriptor) -> dict[str, FieldDescriptor | None]:
-    names: dict[str, FieldDescriptor | None] = {field.name: field for field in message.fields}
-    if message.name == "Prompt":
-        names[LABELS] = None
-    names |= {alias: names[name] for alias, name in _ALIASES.get(message.name, {}).items()}
-    return names
-
-
-@functools.cache
-def _camel(message: Descriptor) -> dict[str, str]:
-    return {field.json_name: field.name for field in message.fields}
-
-
-@functools.cache
-def _all_names(message: Descriptor) -> frozenset[str]:
-    """With those that stand inline, as they are written in .proto files."""
-    return frozenset(_names(message)).union(*(_names(inner) for _, inner in inline_of(message)))
-
-
 class _Reader:
-    """Fills messages.
+    """Reads JSON values into messages.
+
+    Methods take a value's `path` in the caller's JSON and its `field` path in the whole message.
 
     Args:
-        reason: Of errors.
+        reason: Reason of the errors.
+
+    Attributes:
+        places: Where the fields came from.
     """
 
     def __init__(self, reason: str) -> None:
         self.places = Places()
         self._reason = reason
 
-    def fill(self, message: Message, value: Any, path: str, inner: str) -> None:
-        """Fills a message.
-
-        Args:
-            message: An empty one.
-            value: JSON.
-            path: Of the value, in the caller's words.
-            inner: Of the message.
-        """
+    def read(self, message: Message, value: Any, path: str, field: str) -> None:
+        """Reads a value into an empty message."""
         descriptor: Any = message.DESCRIPTOR
         compact = COMPACT.get(descriptor.name)
         if compact and isinstance(value, list) and len(value) == len(compact):
             for index, (name, part) in enumerate(zip(compact, value, strict=True)):
-                self.put(message, descriptor.fields_by_name[name], part, f"{path}[{index}]", join(inner, name))
+                self.set_field(message, descriptor.fields_by_name[name], part, f"{path}[{index}]", join(field, name))
         elif isinstance(message, types_pb2.Logits) and isinstance(value, list):
-            self._fill_logits(message, value, path)
+            logits = self._checked(path, read_logits, value)
+            message.height, message.width = logits.shape
+            message.data_type = types_pb2.DATA_TYPE_FP32
+            message.data = logits.astype("<f4").tobytes()
         elif isinstance(value, dict):
-            self._fill_members(message, value, path, inner)
+            self._read_members(message, value, path, field)
         else:
             self._refuse(path, _expected(descriptor), value)
 
-    def _fill_members(self, message: Message, members: Mapping[str, Any], path: str, inner: str) -> None:
+    def _read_members(self, message: Message, members: Mapping[str, Any], path: str, field: str) -> None:
         descriptor: Any = message.DESCRIPTOR
-        own, seen = dict[str, Any](), dict[FieldDescriptor | None, str]()
-        inline: list[tuple[FieldDescriptor, dict[str, Any]]] = [(field, {}) for field, _ in inline_of(descriptor)]
-        for name, part in members.items():
-            known = _camel(descriptor).get(name, name)
-            if known in _names(descriptor):
-                own[name] = part
-                continue
-            holder = next((part for part in inline if name in _names(part[0].message_type)), None)
-            if holder is None:
-                said = _INSTEAD.get(name) or no_such("field", name, _all_names(descriptor))
-                self._fail(join(path, name), said)
-            holder[1][name] = part
-        for field, parts in inline:
-            if parts:
-                name = next(iter(parts))
-                if own.get(field.name) is not None:
-                    place = join(path, f"{field.name}[0]" if field.is_repeated else field.name)
-                    self._fail(join(path, name), f"{field.name} is there too; move {name} to {place}")
-                target = getattr(message, field.name)
-                deeper = join(inner, f"{field.name}[0]" if field.is_repeated else field.name)
-                self.places.note(deeper, path)
-                self.fill(target.add() if field.is_repeated else target, parts, path, deeper)
-        labels: tuple[str, Any] | None = None
-        for name, part in own.items():
-            if part is None:
-                continue  # as if it were not there
-            field_ = _names(descriptor)[_camel(descriptor).get(name, name)]
+        known, camel_case = members_of(descriptor), _camel_case(descriptor)
+        given: dict[Member, str] = {}
+        held: dict[FieldDescriptor | None, tuple[Any, str]] = {None: (message, field)}
+        labels: list[tuple[Any, Any, str, str]] = []
+        for name, value in members.items():
             here = join(path, name)
-            if field_ in seen:
-                self._fail(here, f"it means the same as {seen[field_]}; give one of them")
-            seen[field_] = name
-            if field_ is None:
-                labels = here, part
+            member = known.get(camel_case.get(name, name))
+            if member is None:
+                self._fail(here, _INSTEAD.get(name) or no_such("field", name, known))
+            holder = member.holder
+            if holder is not None and holder not in held:
+                within = f"{holder.name}[0]" if holder.is_repeated else holder.name
+                if any(members.get(other) is not None for other in (holder.name, holder.json_name)):
+                    self._fail(here, f"{holder.name} is there too; move {name} to {join(path, within)}")
+                target = getattr(message, holder.name)
+                held[holder] = target.add() if holder.is_repeated else target, join(field, within)
+                self.places.note(join(field, within), path)
+            if value is None:
+                continue  # as if it were not there
+            if member in given:
+                self._fail(here, f"it means the same as {given[member]}; give one of them")
+            given[member] = name
+            target, target_field = held[holder]
+            if member.field is None:
+                labels.append((target, value, here, target_field))
             else:
-                self.put(message, field_, part, here, join(inner, field_.name))
-        if labels is not None:
-            self._fill_labels(message, *labels, inner)
+                self.set_field(target, member.field, value, here, join(target_field, member.field.name))
+        for prompt, value, here, prompt_field in labels:  # when their points have been read
+            self._set_labels(prompt, value, here, prompt_field)
 
-    def put(self, message: Message, field: FieldDescriptor, value: Any, path: str, inner: str) -> None:
-        """Sets a field; arguments as of `fill`."""
-        self.places.note(inner, path)
-        if field.containing_oneof is not None and (other := message.WhichOneof(field.containing_oneof.name)):
+    def set_field(self, message: Message, descriptor: FieldDescriptor, value: Any, path: str, field: str) -> None:
+        """Reads a value into a message's field."""
+        self.places.note(field, path)
+        oneof = descriptor.containing_oneof
+        if oneof is not None and (other := message.WhichOneof(oneof.name)):
             self._fail(path, f"{other} is there too; send one of them")
-        if not field.is_repeated:
-            if field.message_type is not None:
-                part: Message = getattr(message, field.name)
+        if not descriptor.is_repeated:
+            if descriptor.message_type is not None:
+                part: Message = getattr(message, descriptor.name)
                 part.SetInParent()
-                self.fill(part, value, path, inner)
+                self.read(part, value, path, field)
             else:
-                setattr(message, field.name, self._value(field, value, path))
+                setattr(message, descriptor.name, self._checked(path, read_value, descriptor, value))
             return
-        if field.enum_type is not None and isinstance(value, str):
+        if descriptor.enum_type is not None and isinstance(value, str):
             value = [value]
         if not isinstance(value, list):
             self._refuse(path, "a list", value)
-        target = getattr(message, field.name)
+        target = getattr(message, descriptor.name)
         for index, item in enumerate(value):
-            if field.message_type is not None:
-                self.fill(target.add(), item, f"{path}[{index}]", f"{inner}[{index}]")
+            if descriptor.message_type is not None:
+                self.read(target.add(), item, f"{path}[{index}]", f"{field}[{index}]")
             else:
-                target.append(self._value(field, item, f"{path}[{index}]"))
+                target.append(self._checked(f"{path}[{index}]", read_value, descriptor, item))
 
-    def _fill_labels(self, message: Any, path: str, value: Any, inner: str) -> None:
+    def _set_labels(self, prompt: types_pb2.Prompt, value: Any, path: str, field: str) -> None:
         if not isinstance(value, list):
             self._refuse(path, "a list of 1 (inside the object) and 0 (outside)", value)
-        if len(value) != len(message.points):
-            self._fail(path, f"{len(value)} labels for {len(message.points)} points; give one for each")
-        for index, (label, point) in enumerate(zip(value, message.points, strict=True)):
+        if len(value) != len(prompt.points):
+            self._fail(path, f"{len(value)} labels for {len(prompt.points)} points; give one for each")
+        label_field: Any = types_pb2.Point.DESCRIPTOR.fields_by_name["label"]
+        for index, (label, point) in enumerate(zip(value, prompt.points, strict=True)):
+            here = f"{path}[{index}]"
             if point.HasField("label"):
-                self._fail(f"{path}[{index}]", "the point has a label of its own; give one of them")
-            self.put(
-                point,
-                point.DESCRIPTOR.fields_by_name["label"],
-                label,
-                f"{path}[{index}]",
-                join(inner, f"points[{index}].label"),
-            )
+                self._fail(here, "the point has a label of its own; give one of them")
+            self.set_field(point, label_field, label, here, join(field, f"points[{index}].label"))
 
-    def _fill_logits(self, message: types_pb2.Logits, rows: list[Any], path: str) -> None:
-        """Rows of numbers, or a list of one such mask as SAM2ImagePredictor has it."""
-        expected = "rows of finite numbers, SxS or 1xSxS"
+    def _checked(self, path: str, read: Any, *arguments: Any) -> Any:
         try:
-            logits = np.array(rows, np.float32)
-        except (ValueError, TypeError, OverflowError):
-            self._refuse(path, expected, rows)
-        if logits.ndim == 3 and len(logits) == 1:
-            logits = logits[0]
-        if logits.ndim != 2 or not np.isfinite(logits).all():
-            self._refuse(path, expected, rows)
-        message.height, message.width = logits.shape
-        message.data_type = types_pb2.DATA_TYPE_FP32
-        message.data = logits.astype("<f4").tobytes()
-
-    def _value(self, field: FieldDescriptor, value: Any, path: str) -> Any:
-        try:
-            return read_value(field, value)
+            return read(*arguments)
         except WrongValue as error:
             self._fail(path, str(error))
 
@@ -288,39 +260,3 @@ def _expected(message: Descriptor) -> str:
         values = ", ".join(name.removesuffix("_px") for name in COMPACT[message.name])
         return f"[{values}] or an object with {names}"
     return f"an object with {names}" if 0 < len(message.fields) <= 8 else "an object"
-
-
-def _typed(field: FieldDescriptor, value: str) -> Any:
-    """A parameter's text as JSON would have it; what cannot be is left to be refused."""
-    if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
-        return _FLAGS.get(value.lower(), value)
-    if field.cpp_type == FieldDescriptor.CPPTYPE_STRING or field.enum_type is not None:
-        return value
-    try:
-        return (
-            float(value)
-            if field.cpp_type in (FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE)
-            else int(value)
-        )
-    except ValueError:
-        return value
-
-
-def check_names(given: Sequence[str], known: Iterable[str], kind: str = "parameter") -> None:
-    """Refuses names that do not exist, or that are given twice.
-
-    Args:
-        given: Names, each as often as it was given.
-        known: Those that there are.
-        kind: What they are, for the error.
-
-    Raises:
-        Problem: BAD_PARAMETER.
-    """
-    names = set(known)
-    for name in given:
-        if name not in names:
-            said = no_such(kind, name, names) if names else f"no {kind} {name!r}; there are none here"
-            raise Problem(400, said, "BAD_PARAMETER", name)
-        if given.count(name) > 1:
-            raise Problem(400, f"{name}: it is given twice", "BAD_PARAMETER", name)

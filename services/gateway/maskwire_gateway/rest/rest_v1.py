@@ -13,45 +13,41 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
-from starlette.routing import BaseRoute
 
-from maskwire_gateway.http.media_types import NO_JSON, check_media_type
+from maskwire_gateway.http.media_types import NOT_JSON, check_media_type
 from maskwire_gateway.http.middleware import bearer
-from maskwire_gateway.http.routing import Call, Resource
+from maskwire_gateway.http.routing import ERRORS, JSON, Json, Operation, check_names, fields_of
 from maskwire_gateway.metrics import Telemetry
 from maskwire_gateway.rest.json_codec import respond, text
-from maskwire_gateway.rest.message_reader import Places, check_names, read_body, read_parameters
+from maskwire_gateway.rest.message_reader import Places, read_body, read_parameters
 from maskwire_gateway.upstream import Upstream
 
 _MAX_JSON_BYTES = 16 << 20
 _FORM_BYTES = 1 << 16  # what multipart/form-data adds to a file
 
-AboutAnImage = TypeVar(
-    "AboutAnImage",
+_IMAGE = "/v1/images/{image_id}"
+_ERRORS_OF_BODIES = (*ERRORS, 408, 413, 415, 429)
+_FILE: Json = {"type": "string", "format": "binary"}
+# Digest and size are those of the file.
+_UPLOAD_FIELDS = fields_of(encoder_pb2.EncodeImageHeader, without=("sha256", "size_bytes"))
+_FORM: Json = {"type": "object", "required": ["file"], "properties": {"file": _FILE, **_UPLOAD_FIELDS}}
+
+RequestOfImage = TypeVar(
+    "RequestOfImage",
     encoder_pb2.GetImageRequest,
     encoder_pb2.DeleteImageRequest,
     decoder_pb2.SegmentRequest,
     decoder_pb2.GenerateMasksRequest,
 )
 
-UPLOAD_PARAMETERS = [
-    field.name
-    for field in encoder_pb2.EncodeImageHeader.DESCRIPTOR.fields
-    if field.name not in ("sha256", "size_bytes")
-]
-"""What may be said of an image that is sent; its digest and size are found out from the file."""
 
-LIST_PARAMETERS = [field.name for field in encoder_pb2.ListImagesRequest.DESCRIPTOR.fields]
-"""What may be said of the images that are listed."""
-
-
-class Native:
-    """The routes' handlers.
+class RestV1:
+    """Handlers of the routes.
 
     Args:
         upstream: Encoders and decoders.
-        bodies: Receives requests' bodies.
-        telemetry: Counts.
+        bodies: Receives request bodies.
+        telemetry: Counts images.
         max_image_bytes: Largest image file.
     """
 
@@ -61,64 +57,112 @@ class Native:
         self._telemetry = telemetry
         self._max_image_bytes = max_image_bytes
 
-    def routes(self) -> list[BaseRoute]:
-        image = "/v1/images/{image_id}"
-        return [
-            Resource("/v1/images", GET=Call(self.list_images, LIST_PARAMETERS), POST=Call(self.embed, None)),
-            Resource(image, GET=Call(self.get, None), DELETE=Call(self.delete, None)),
-            Resource(f"{image}/segment", POST=Call(self.segment)),
-            Resource(f"{image}/masks", POST=Call(self.masks)),
-            Resource("/v1/models", GET=Call(self.models)),
-        ]
-
-    async def embed(self, request: Request) -> Response:
-        parameters = list(request.query_params.multi_items())
-        async with self._bodies.receive(request, self._max_image_bytes + _FORM_BYTES) as body:
-            data, place, fields = await _file_of(request, body.data)
-            check_names([name for name, _ in parameters + fields], UPLOAD_PARAMETERS)
-            header = read_parameters(dict(parameters + fields), encoder_pb2.EncodeImageHeader)
-            if len(data) > self._max_image_bytes:
-                raise Problem(413, f"the image is larger than {self._max_image_bytes} bytes", "IMAGE_TOO_LARGE", place)
-            if not data:
-                raise Problem(400, f"the {place} is empty; send an image file", "EMPTY_IMAGE", place)
-            response = await self._upstream.embed(data, header, self._caller(request), place)
-        self._telemetry.embedded(response.cached)
-        return await respond(response)
-
+    @Operation(
+        "GET",
+        "/v1/images",
+        query=fields_of(encoder_pb2.ListImagesRequest),
+        answer={JSON: encoder_pb2.ListImagesResponse},
+    )
     async def list_images(self, request: Request) -> Response:
+        """Lists the images of a namespace, a page at a time; next_page_token of an answer asks for the next."""
         message = read_parameters(request.query_params, encoder_pb2.ListImagesRequest)
         return await respond(await self._upstream.servers.list_images(message, self._caller(request)))
 
+    @Operation(
+        "POST",
+        "/v1/images",
+        query=_UPLOAD_FIELDS,
+        body={"multipart/form-data": _FORM, "application/octet-stream": _FILE, "image/*": _FILE},
+        answer={JSON: encoder_pb2.EncodeImageResponse},
+        errors=_ERRORS_OF_BODIES,
+    )
+    async def embed(self, request: Request) -> Response:
+        """Makes an image ready for prompts. One that is stored already is not encoded again."""
+        parameters = list(request.query_params.multi_items())
+        async with self._bodies.receive(request, self._max_image_bytes + _FORM_BYTES) as body:
+            data, field, parts = await _file_of(request, body.data)
+            check_names([name for name, _ in parameters + parts], _UPLOAD_FIELDS)
+            header = read_parameters(dict(parameters + parts), encoder_pb2.EncodeImageHeader)
+            if len(data) > self._max_image_bytes:
+                raise Problem(413, f"the image is larger than {self._max_image_bytes} bytes", "IMAGE_TOO_LARGE", field)
+            if not data:
+                raise Problem(400, f"the {field} is empty; send an image file", "EMPTY_IMAGE", field)
+            response = await self._upstream.embed(data, header, self._caller(request), field)
+        self._telemetry.embedded(response.cached)
+        return await respond(response)
+
+    @Operation(
+        "GET",
+        _IMAGE,
+        query=fields_of(encoder_pb2.GetImageRequest, without=("image_id",)),
+        accepted=("image_id",),
+        answer={JSON: encoder_pb2.GetImageResponse},
+    )
     async def get(self, request: Request) -> Response:
+        """What is stored under a name."""
         message = _read_query(request, encoder_pb2.GetImageRequest)
         return await respond(await self._upstream.servers.get_image(message, self._caller(request)))
 
+    @Operation(
+        "DELETE",
+        _IMAGE,
+        query=fields_of(encoder_pb2.DeleteImageRequest, without=("image_id",)),
+        accepted=("image_id",),
+        answer={JSON: encoder_pb2.DeleteImageResponse},
+    )
     async def delete(self, request: Request) -> Response:
+        """Forgets a name."""
         message = _read_query(request, encoder_pb2.DeleteImageRequest)
         return await respond(await self._upstream.servers.delete_image(message, self._caller(request)))
 
+    @Operation(
+        "POST",
+        f"{_IMAGE}/segment",
+        query={},
+        body={JSON: decoder_pb2.SegmentRequest},
+        needs_body=False,
+        example={"points": [[32, 24]], "labels": [1], "formats": ["rle", "polygons"]},
+        answer={JSON: decoder_pb2.SegmentResponse},
+        errors=_ERRORS_OF_BODIES,
+    )
     async def segment(self, request: Request) -> Response:
+        """Segments objects of an image: a SegmentRequest without image_id."""
         message, places = await self._read_json(request, decoder_pb2.SegmentRequest)
-        with places.told():
+        with places.named():
             return await respond(await self._upstream.servers.segment(message, self._caller(request)))
 
+    @Operation(
+        "POST",
+        f"{_IMAGE}/masks",
+        query={},
+        body={JSON: decoder_pb2.GenerateMasksRequest},
+        needs_body=False,
+        example={"points_per_side": 4, "pred_iou_thresh": 0.5},
+        answer={"text/event-stream": {"type": "string"}},
+        errors=_ERRORS_OF_BODIES,
+    )
     async def masks(self, request: Request) -> Response:
+        """Segments everything: a GenerateMasksRequest without image_id. Each event's data is a GenerateMasksResponse;
+        an event named error ends the stream with a problem."""
         message, places = await self._read_json(request, decoder_pb2.GenerateMasksRequest)
-        following = self._upstream.servers.generate_masks(message, self._caller(request))
-        with places.told():
-            first = await anext(following)  # what is wrong from the start has a status of its own
+        responses = self._upstream.servers.generate_masks(message, self._caller(request))
+        with places.named():
+            first = await anext(responses)  # an error at the start has a status of its own
         return StreamingResponse(
-            _events(first, following, places), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
+            _events(first, responses, places), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
         )
 
+    @Operation("GET", "/v1/models", query={}, answer={JSON: encoder_pb2.ListModelsResponse})
     async def models(self, request: Request) -> Response:
-        return await respond(encoder_pb2.ListModelsResponse(models=await self._upstream.models(self._caller(request))))
+        """The models."""
+        models = await self._upstream.models(self._caller(request))
+        return await respond(encoder_pb2.ListModelsResponse(models=models))
 
-    async def _read_json(self, request: Request, kind: type[AboutAnImage]) -> tuple[AboutAnImage, Places]:
-        check_media_type(request, "JSON", NO_JSON)
+    async def _read_json(self, request: Request, kind: type[RequestOfImage]) -> tuple[RequestOfImage, Places]:
+        check_media_type(request, "JSON", NOT_JSON)
         async with self._bodies.receive(request, _MAX_JSON_BYTES) as body:
             message, places = await read_body(body.data, kind)
-        message.image_id = _named(request, message.image_id)
+        message.image_id = _image_id(request, message.image_id)
         return message, places
 
     def _caller(self, request: Request) -> Caller:
@@ -127,41 +171,47 @@ class Native:
 
 async def _events(
     first: decoder_pb2.GenerateMasksResponse,
-    following: AsyncIterator[decoder_pb2.GenerateMasksResponse],
+    responses: AsyncIterator[decoder_pb2.GenerateMasksResponse],
     places: Places,
 ) -> AsyncIterator[str]:
     try:
         yield f"data: {text(first)}\n\n"
-        with places.told():
-            async for response in following:
+        with places.named():
+            async for response in responses:
                 yield f"data: {text(response)}\n\n"
     except MaskwireError as error:
         yield f"event: error\ndata: {json.dumps(problem_of(error).content())}\n\n"
     finally:
-        await following.aclose()  # type: ignore[attr-defined]  # it is a generator: ends the work in the decoder
+        await responses.aclose()  # type: ignore[attr-defined]  # it is a generator: ends the work in the decoder
 
 
-def _read_query(request: Request, kind: type[AboutAnImage]) -> AboutAnImage:
-    """Reads a request that consists of its address."""
-    parameters = request.query_params.multi_items()
-    check_names([name for name, _ in parameters], kind.DESCRIPTOR.fields_by_name)
-    message = read_parameters(dict(parameters), kind)
-    message.image_id = _named(request, message.image_id)
+def _read_query(request: Request, kind: type[RequestOfImage]) -> RequestOfImage:
+    """Reads a request that consists of its path and query."""
+    message = read_parameters(request.query_params, kind)
+    message.image_id = _image_id(request, message.image_id)
     return message
 
 
-def _named(request: Request, said: str) -> str:
-    """The image of the address."""
+def _image_id(request: Request, given: str) -> str:
+    """The image's name in the path.
+
+    Raises:
+        Problem: TWO_IMAGE_IDS: the request names another image elsewhere.
+    """
     image_id = str(request.path_params["image_id"])
-    if said not in ("", image_id):
+    if given not in ("", image_id):
         raise Problem(400, "image_id is in the address already; leave it out here", "TWO_IMAGE_IDS", "image_id")
     return image_id
 
 
 async def _file_of(request: Request, body: bytes) -> tuple[bytes, str, list[tuple[str, str]]]:
-    """The image file, what to call its place in errors, and what else a form holds.
+    """Finds the image file, which is the body or its part named "file".
 
-    The file is the body, or its part named "file".
+    Returns:
+        The file, its field for errors, and the other parts of a form.
+
+    Raises:
+        Problem: UNSUPPORTED_MEDIA_TYPE, BAD_FORM, BAD_PARAMETER or NO_FILE.
     """
     check_media_type(request, "an image file", ["application/json"])
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
@@ -179,14 +229,10 @@ async def _file_of(request: Request, body: bytes) -> tuple[bytes, str, list[tupl
         for name, value in parts:
             if isinstance(value, UploadFile) and name != "file":
                 raise Problem(400, f"the image is in a part named {name!r}; name it 'file'", "BAD_PARAMETER", name)
-        check_names([name for name, _ in parts], ["file", *UPLOAD_PARAMETERS], "part")
+        check_names([name for name, _ in parts], ["file", *_UPLOAD_FIELDS], "part")
         part = form.get("file")
         if not isinstance(part, UploadFile):
             raise Problem(400, 'the form has no file in a part named "file"', "NO_FILE", "file")
-        for name, value in parts:
-            if name != "file" and isinstance(value, UploadFile):
-                raise Problem(400, f"{name}: it is a file; send it as text", "BAD_FORM", name)
-        fields = [(name, value) for name, value in parts if isinstance(value, str)]
-        return await part.read(), "file", fields
+        return await part.read(), "file", [(name, value) for name, value in parts if isinstance(value, str)]
     finally:
         await form.close()

@@ -1,8 +1,9 @@
-"""JSON schemas of messages: made of their descriptors, their comments, and what the reader takes besides."""
+"""JSON schemas of messages, from their descriptors, the comments of protos/, and what the reader accepts besides."""
 
 import ast
 import functools
 import inspect
+import itertools
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from maskwire.v1 import decoder_pb2, encoder_pb2, types_pb2
 
 from maskwire_gateway.rest.json_values import words_of
-from maskwire_gateway.rest.message_reader import COMPACT, LABELS, inline_of, names_of
+from maskwire_gateway.rest.message_reader import COMPACT, LABELS, members_of
 
 Json = dict[str, Any]
 
@@ -22,8 +23,21 @@ _KNOWN: dict[str, Json] = {
 }
 _NUMBERS: Json = {"type": "array", "items": {"type": "number", "minimum": 0}}
 _LABEL: Json = {"type": "integer", "enum": [0, 1]}
+_LABELS: Json = {"type": "array", "items": _LABEL, "description": "1 (inside) or 0 (outside) for each point."}
 _COORDINATE: Json = {"minimum": 0}
-# What comments say in words.
+_LONG: Json = {"type": "string", "pattern": "^[0-9]{1,18}$"}
+_BYTES: Json = {"type": "string", "format": "byte", "contentEncoding": "base64"}
+_SCALARS: dict[int, Json] = {
+    FieldDescriptor.CPPTYPE_BOOL: {"type": "boolean"},
+    FieldDescriptor.CPPTYPE_INT32: {"type": "integer"},
+    FieldDescriptor.CPPTYPE_UINT32: {"type": "integer", "minimum": 0},
+    FieldDescriptor.CPPTYPE_INT64: _LONG,
+    FieldDescriptor.CPPTYPE_UINT64: _LONG,
+    FieldDescriptor.CPPTYPE_FLOAT: {"type": "number"},
+    FieldDescriptor.CPPTYPE_DOUBLE: {"type": "number"},
+    FieldDescriptor.CPPTYPE_STRING: {"type": "string"},
+}
+# Bounds that the comments of protos/ state in words.
 _BOUNDS: dict[str, Json] = {
     "Point.x_px": _COORDINATE,
     "Point.y_px": _COORDINATE,
@@ -42,17 +56,17 @@ _BOUNDS: dict[str, Json] = {
 
 
 class Schemas:
-    """Schemas of messages, each described when it is first referred to.
+    """Schemas of messages, each made when it is first referred to.
 
     Attributes:
-        all: By name.
+        all: The schemas by name.
     """
 
     def __init__(self) -> None:
         self.all: dict[str, Json] = {}
 
     def of(self, message: Descriptor, leave_out: Iterable[str] = ()) -> Json:
-        """A reference to a message's schema; without some fields, a schema of its own."""
+        """Returns a reference to a message's schema; with `leave_out`, the schema itself without those fields."""
         if message.full_name in _KNOWN:
             return _KNOWN[message.full_name]
         left_out = set(leave_out)
@@ -71,7 +85,7 @@ class Schemas:
         return schema if left_out else {"$ref": f"#/components/schemas/{message.name}"}
 
     def field(self, field: FieldDescriptor) -> Json:
-        """Schema of a field, with its comment."""
+        """Returns the schema of a field, with its comment."""
         name = field.full_name.removeprefix("maskwire.v1.")
         value = self.of(field.message_type) if field.message_type is not None else _scalar(field)
         if field.message_type is not None and field.message_type.name == "Logits":
@@ -82,75 +96,38 @@ class Schemas:
 
     def _properties(self, message: Descriptor, left_out: set[str]) -> Json:
         properties: Json = {}
-        inline = [(f"The same in {field.name}", inner) for field, inner in inline_of(message)]
-        for place, inner in [("", message), *inline]:
-            for name, field in names_of(inner).items():
-                if name in left_out or name in properties:
-                    continue
-                if field is None:
-                    properties[name] = {
-                        "type": "array",
-                        "items": _LABEL,
-                        "description": "1 (inside) or 0 (outside) for each point.",
-                    }
-                elif place:
-                    properties[name] = {**self.field(field), "description": f"{place}."}
-                else:
-                    properties[name] = self.field(field)
-                other = field.name if field is not None else LABELS
-                if name != other:
-                    properties[name] = {**properties[name], "description": f"The same as {other}."}
+        for name, member in members_of(message).items():
+            if name in left_out:
+                continue
+            schema = _LABELS if member.field is None else self.field(member.field)
+            own_name = LABELS if member.field is None else member.field.name
+            if name != own_name:
+                schema = {**schema, "description": f"The same as {own_name}."}
+            elif member.holder is not None and member.field is not None:
+                schema = {**schema, "description": f"The same in {member.holder.name}."}
+            properties[name] = schema
         return properties
 
 
 @functools.cache
 def _comments() -> dict[str, str]:
     """The comments of protos/, by "Message" and "Message.field": docstrings of the stubs for type checkers."""
-    found: dict[str, str] = {}
+    found: dict[str, str | None] = {}
     for module in (types_pb2, encoder_pb2, decoder_pb2):
         tree = ast.parse(Path(inspect.getfile(module)).with_suffix(".pyi").read_text())
-        for node in tree.body:
-            if not isinstance(node, ast.ClassDef):
-                continue
-            found[node.name] = _sentence(ast.get_docstring(node) or "")
-            for statement, following in zip(node.body, node.body[1:], strict=False):
-                if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
-                    name = _declared(statement)
-                    if name:
-                        found[f"{node.name}.{name}"] = _sentence(str(following.value.value))
-            for statement in node.body:
-                if isinstance(statement, ast.FunctionDef) and (said := ast.get_docstring(statement)):
-                    found[f"{node.name}.{statement.name}"] = _sentence(said)
-    return found
-
-
-def _declared(statement: ast.stmt) -> str:
-    if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-        return statement.target.id
-    return ""
-
-
-def _sentence(comment: str) -> str:
-    return " ".join(comment.split())
+        for message in (node for node in tree.body if isinstance(node, ast.ClassDef)):
+            found[message.name] = ast.get_docstring(message)
+            for statement, following in itertools.pairwise([*message.body, ast.Pass()]):
+                match statement, following:
+                    case ast.FunctionDef(name=name), _:  # a field that is a message, or repeated
+                        found[f"{message.name}.{name}"] = ast.get_docstring(statement)
+                    case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(comment))):
+                        found[f"{message.name}.{name}"] = comment
+    return {name: " ".join(comment.split()) for name, comment in found.items() if comment}
 
 
 def _scalar(field: FieldDescriptor) -> Json:
     if field.enum_type is not None:
-        return {
-            "type": "string",
-            "enum": [*words_of(field.enum_type), *(value.name for value in field.enum_type.values)],
-        }
-    match field.cpp_type:
-        case FieldDescriptor.CPPTYPE_BOOL:
-            return {"type": "boolean"}
-        case FieldDescriptor.CPPTYPE_INT32:
-            return {"type": "integer"}
-        case FieldDescriptor.CPPTYPE_UINT32:
-            return {"type": "integer", "minimum": 0}
-        case FieldDescriptor.CPPTYPE_INT64 | FieldDescriptor.CPPTYPE_UINT64:
-            return {"type": "string", "pattern": "^[0-9]{1,18}$"}
-        case FieldDescriptor.CPPTYPE_FLOAT | FieldDescriptor.CPPTYPE_DOUBLE:
-            return {"type": "number"}
-    if field.type == FieldDescriptor.TYPE_BYTES:
-        return {"type": "string", "format": "byte", "contentEncoding": "base64"}
-    return {"type": "string"}
+        names = [value.name for value in field.enum_type.values]
+        return {"type": "string", "enum": [*words_of(field.enum_type), *names]}
+    return _BYTES if field.type == FieldDescriptor.TYPE_BYTES else _SCALARS[field.cpp_type]

@@ -1,1 +1,1 @@
-"""/sam2: the interface that clients of Roboflow's inference server speak."""
+"""/sam2: the interface of Roboflow's inference server."""

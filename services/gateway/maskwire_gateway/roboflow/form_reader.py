@@ -1,4 +1,4 @@
-"""Bodies of /sam2 read as forms, with errors in the words of who wrote them."""
+"""Bodies of /sam2 requests read as forms, with errors in the words of whoever wrote them."""
 
 import asyncio
 import types
@@ -25,14 +25,14 @@ _EXPECTED = {
     "model": "an object",
     "string": "text",
 }
-"""By the beginning of pydantic's names of errors."""
+"""What is expected, by the beginning of pydantic's types of errors."""
 
 
 async def read_form(data: bytes, kind: type[Form]) -> Form:
-    """Reads a body.
+    """Reads a body in another thread.
 
     Raises:
-        Problem: With status 422 and each thing that is wrong, as FastAPI's servers tell it, in `detail`.
+        Problem: With status 422, and everything that is wrong in `detail`, in the form of FastAPI's servers.
     """
     return await asyncio.to_thread(_read, data, kind)
 
@@ -41,27 +41,29 @@ def _read(data: bytes, kind: type[Form]) -> Form:
     try:
         value = load(data or b"null")
     except Problem as problem:
-        raise invalid([(problem.message, "json_invalid", [])]) from problem
+        raise _invalid([(problem.message, "json_invalid", [])]) from problem
     try:
         return kind.model_validate(value)
     except ValidationError as error:
-        told = []
-        for one in error.errors(include_url=False):
-            place = _place(one["loc"], value)
-            told.append((_said(one, kind), one["type"], place))
-        raise invalid(told) from error
+        raise _invalid(
+            [(_say(one, kind), one["type"], _place(one["loc"], value)) for one in error.errors(include_url=False)]
+        ) from error
 
 
-def invalid(told: Sequence[tuple[str, str, Sequence[Step]]]) -> Problem:
-    """The answer to a body that does not fit: what is said, of what type it is, and where it is."""
-    detail = [{"type": kind, "loc": ["body", *place], "msg": said} for said, kind, place in told]
-    said, _, place = told[0]
+def _invalid(wrong: Sequence[tuple[str, str, Sequence[Step]]]) -> Problem:
+    """The answer to a body that does not fit.
+
+    Args:
+        wrong: What is wrong: a sentence, pydantic's type of the error, and the place in the body.
+    """
+    detail = [{"type": kind, "loc": ["body", *place], "msg": said} for said, kind, place in wrong]
+    said, _, place = wrong[0]
     path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in place).removeprefix(".")
     return Problem(422, said, "BAD_BODY", path, detail=detail)
 
 
 def _place(steps: Sequence[Step], value: Any) -> list[Step]:
-    """Where it is in what was sent: `prompts` may have been a list, or one prompt, instead of a set."""
+    """The place of an error in what was sent, where `prompts` may be a list or a single prompt instead of a set."""
     prompts = value.get("prompts") if isinstance(value, dict) else None
     if tuple(steps[:2]) == ("prompts", "prompts") and len(steps) > 2:
         if isinstance(prompts, list):
@@ -71,7 +73,7 @@ def _place(steps: Sequence[Step], value: Any) -> list[Step]:
     return list(steps)
 
 
-def _said(error: Any, kind: type[BaseModel]) -> str:
+def _say(error: Any, kind: type[BaseModel]) -> str:
     got = f", got {shown(error['input'])}"
     match error["type"]:
         case "extra_forbidden":
@@ -91,7 +93,7 @@ def _said(error: Any, kind: type[BaseModel]) -> str:
 
 
 def _fields(kind: Any, steps: Sequence[Step]) -> list[str]:
-    """Names of the fields of the form at a place."""
+    """Names of the fields that the form at a place has."""
     for step in steps:
         if isinstance(step, str):
             kind = _form_in(kind.model_fields[step].annotation)

@@ -1,17 +1,19 @@
 """Bodies of /sam2 requests, with the names, defaults and tolerance that their clients know."""
 
+import contextlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal, Self
 
-import numpy as np
 from maskwire import InvalidRequest, Prompt
 from maskwire_core.http.images import clip_to_image
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from maskwire_gateway.rest.json_values import read_logits
+
 VERSION = "hiera_large"
-"""The version that is meant where none is named."""
+"""The version that answers if none is named."""
 
 _NUMBER = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -61,11 +63,11 @@ class ObjectPrompt(Form):
     points: list[Click] | None = None
 
     def prompt(self, width: int, height: int) -> Prompt:
-        """As the client takes it. A box that leaves the image, as detectors' boxes do by fractions, ends at its edge.
+        """Makes the prompt for an image of a size in pixels. A box that leaves the image, as detectors' boxes do by
+        fractions, ends at its edge.
 
-        Args:
-            width: Of the image, in pixels.
-            height: Likewise.
+        Raises:
+            InvalidRequest: The prompt is wrong.
         """
         points, box = self.points or [], None
         if self.box is not None:
@@ -99,7 +101,7 @@ def _prompt_set(value: Any) -> Any:
 
 
 class ImageForm(Form):
-    """What both routes take. The last nine fields have no effect here; clients of other servers send them."""
+    """Fields of both routes. The last nine have no effect; clients written for other servers send them."""
 
     id: str | None = None
     api_key: str | None = Field(None, description="The token, where the servers want one.")
@@ -119,7 +121,7 @@ class ImageForm(Form):
 
     @property
     def version(self) -> str | None:
-        """The model that was asked for; None where the default is meant."""
+        """The model that was asked for; None for the default."""
         if "sam2_version_id" in self.model_fields_set and self.sam2_version_id is not None:
             return self.sam2_version_id
         return self.model_id
@@ -151,15 +153,7 @@ class SegmentForm(ImageForm):
     @field_validator("mask_input")
     @classmethod
     def _rows(cls, value: Any) -> Any:
-        if value is None:
-            return None
-        try:
-            logits = np.array(value, np.float32)
-        except (ValueError, TypeError, OverflowError):
-            logits = np.empty(0, np.float32)
-        if logits.ndim not in (2, 3) or (logits.ndim == 3 and len(logits) != 1) or not np.isfinite(logits).all():
-            raise ValueError("expected rows of finite numbers, SxS or 1xSxS")
-        return logits
+        return None if value is None else read_logits(value)
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
@@ -172,20 +166,24 @@ class SegmentForm(ImageForm):
         return self
 
     def wanted(self, width: int, height: int) -> Sequence[Prompt]:
-        """At least one prompt; sizes as in `ObjectPrompt.prompt`."""
-        if self.prompts.prompts:
-            prompts = enumerate(self.prompts.prompts)
-            wanted = [_placed(index, lambda each=each: each.prompt(width, height)) for index, each in prompts]  # type: ignore[misc]
-        else:
-            labels = self.point_labels if self.point_coords else None
-            wanted = [_placed(0, lambda: Prompt(points=self.point_coords, labels=labels))]
-        if self.mask_input is not None:
-            first = wanted[0]
-            wanted[0] = _placed(0, lambda: replace(first, mask=np.asarray(self.mask_input)))
+        """Makes the prompts, at least one, for an image of a size in pixels.
+
+        Raises:
+            InvalidRequest: A prompt is wrong; `field` is that of SegmentRequest.
+        """
+        wanted = []
+        for index, each in enumerate(self.prompts.prompts or ()):
+            with _naming_prompt(index):
+                wanted.append(each.prompt(width, height))
+        with _naming_prompt(0):
+            if not wanted:
+                wanted.append(Prompt(points=self.point_coords, labels=self.point_labels if self.point_coords else None))
+            if self.mask_input is not None:
+                wanted[0] = replace(wanted[0], mask=self.mask_input)
         return wanted
 
     def place(self, field: str) -> str:
-        """A field of SegmentRequest as these callers write it."""
+        """The path in the form of a field of SegmentRequest."""
         found = re.fullmatch(r"prompts\[(\d+)\](?:\.points\[(\d+)\])?(?:\.(\w+))?", field)
         if found is None:
             return field
@@ -200,10 +198,11 @@ class SegmentForm(ImageForm):
         return place.get(part, f"point_labels[{point}]")
 
 
-def _placed(index: int, make: Callable[[], Prompt]) -> Prompt:
-    """A prompt of a request; errors name the field of SegmentRequest."""
+@contextlib.contextmanager
+def _naming_prompt(index: int) -> Iterator[None]:
+    """Has errors about a prompt name its field in SegmentRequest."""
     try:
-        return make()
+        yield
     except InvalidRequest as error:
         field = re.sub(r"^labels\[(\d+)\]$", r"points[\1].label", error.field)
         raise InvalidRequest(error.message, error.reason, f"prompts[{index}].{field}") from error

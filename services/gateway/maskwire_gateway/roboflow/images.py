@@ -3,7 +3,7 @@
 import asyncio
 
 from maskwire_core.http.bodies import Body
-from maskwire_core.http.images import decode_base64
+from maskwire_core.http.images import decode_image
 from maskwire_core.http.problems import Problem
 
 from maskwire_gateway.http.fetching import Fetcher
@@ -43,7 +43,7 @@ class ImageReader:
                     "image.value",
                 )
             return await self._fetcher.fetch(picture.value, self._max_bytes, body)
-        data = await asyncio.to_thread(decode_base64, picture.value)
+        data = await asyncio.to_thread(decode_image, picture.value)
         body.hold(len(data))
         if len(data) > self._max_bytes:
             raise Problem(413, f"the image is larger than {self._max_bytes} bytes", "IMAGE_TOO_LARGE", "image.value")

@@ -1,4 +1,4 @@
-"""Which of the served models answers for the SAM 2 version that a caller names."""
+"""The served model that answers for the SAM 2 version that a caller names."""
 
 from collections.abc import Sequence
 
@@ -8,21 +8,21 @@ from maskwire_core.http.problems import Problem
 from maskwire_core.models.registry import PUBLISHED, canonical
 
 VERSIONS = ("hiera_tiny", "hiera_small", "hiera_b_plus", "hiera_large")
-"""What clients of /sam2 call the published models."""
+"""Names of the published models in /sam2 requests."""
 
 
-def served(name: str, models: Sequence[pb.ModelInfo]) -> pb.ModelInfo | None:
-    """The model of a name, if it is served."""
+def find(name: str, models: Sequence[pb.ModelInfo]) -> pb.ModelInfo | None:
+    """The served model of a name, in any of its spellings; None if it is not served."""
     return next((model for model in models if model.name == canonical(name)), None)
 
 
 def no_model(name: str, models: Sequence[pb.ModelInfo], others: Sequence[str] = ()) -> str:
-    """Says that a model is not served, which one may be meant, and which are.
+    """The message for a model that is not served: which one may be meant, and which are served.
 
     Args:
-        name: What was asked for.
-        models: Those that are served.
-        others: Further names that are understood.
+        name: The name that was asked for.
+        models: The models that are served.
+        others: Further names that exist.
     """
     served = [model.name for model in models]
     said = no_such("model", name, [*served, *others])
@@ -32,18 +32,18 @@ def no_model(name: str, models: Sequence[pb.ModelInfo], others: Sequence[str] = 
 
 
 def choose(name: str, models: Sequence[pb.ModelInfo], other_model: str, field: str) -> pb.ModelInfo:
-    """The model that answers.
+    """Chooses the model that answers for a name.
 
     Args:
         name: hiera_tiny, sam2/hiera_tiny, sam2.1_hiera_tiny, or any name under which a model is served.
-        models: Those that are served.
-        other_model: "default" or "refuse": what becomes of a SAM 2 version that is not.
-        field: Where the name stands, for errors.
+        models: The models that are served, not empty.
+        other_model: What answers for a SAM 2 version that is not served: "default" (the default model) or "refuse".
+        field: Field of the request that has the name, for errors.
 
     Raises:
-        Problem: No such model is served, or there is no such version.
+        Problem: BAD_VERSION: there is no such version; MODEL_NOT_FOUND: it is not served.
     """
-    model = served(name, models)
+    model = find(name, models)
     if model is not None:
         return model
     if canonical(name) not in PUBLISHED:

@@ -1,7 +1,7 @@
-"""Masks as callers of /sam2/segment_image take them."""
+"""Answers of the /sam2 routes, in the forms that their clients know."""
 
 import io
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import cv2
 import numpy as np
@@ -10,46 +10,81 @@ from maskwire_core.bilinear import enlarge
 from maskwire_core.http.problems import Problem
 from numpy.typing import NDArray
 from pycocotools import mask as coco
+from pydantic import Field
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
-MAX_ARRAY_BYTES = 256 << 20
-_CLAMP = 32.0  # of low-resolution logits, as SAM2ImagePredictor.predict returns them
+MAX_LOGITS_BYTES = 256 << 20
+_CLAMP = 32.0  # bound of low-resolution logits, as SAM2ImagePredictor.predict returns them
 
-
-def predictions(response: decoder_pb2.SegmentResponse, form: str) -> list[dict[str, Any]]:
-    """One for each prompt: the best mask's polygons (form "json") or run lengths ("rle"), and its predicted IoU."""
-    masks = [result.masks[0] for result in response.results]
-    return [
-        {
-            "masks": polygons(mask.rle) if form == "json" else {"size": list(mask.rle.size), "counts": mask.rle.counts},
-            "confidence": mask.score,
-            "format": "polygon" if form == "json" else "rle",
-        }
-        for mask in masks
-    ]
+Seconds = Annotated[float, Field(description="Seconds.")]
+Polygon = list[list[int]]
+"""[[x, y], ...] in pixels."""
 
 
-def polygons(rle: types_pb2.Rle) -> list[list[list[int]]]:
-    """Outer contours as [[x, y], ...]; of an empty mask one that is empty.
+class RunLengths(TypedDict):
+    """COCO RLE: [height, width], and the compressed run lengths."""
 
-    Holes are not told, nor islands in them: what these callers fill is the outline.
+    size: list[int]
+    counts: str
+
+
+class Prediction(TypedDict):
+    """The best mask of a prompt, and its predicted IoU."""
+
+    masks: list[Polygon] | RunLengths
+    confidence: float
+    format: Literal["polygon", "rle"]
+
+
+class Predictions(TypedDict):
+    """What /sam2/segment_image answers."""
+
+    predictions: list[Prediction]
+    time: Seconds
+
+
+class Embedded(TypedDict):
+    """What /sam2/embed_image answers."""
+
+    image_id: str
+    time: Seconds
+
+
+def predictions(response: decoder_pb2.SegmentResponse, form: Literal["json", "rle"]) -> list[Prediction]:
+    """The best mask of each prompt, as polygons ("json") or run lengths ("rle"). The response has one RLE for each."""
+    found: list[Prediction] = []
+    for result in response.results:
+        mask = result.masks[0]
+        if form == "json":
+            found.append({"masks": polygons(mask.rle), "confidence": mask.score, "format": "polygon"})
+        else:
+            rle: RunLengths = {"size": list(mask.rle.size), "counts": mask.rle.counts}
+            found.append({"masks": rle, "confidence": mask.score, "format": "rle"})
+    return found
+
+
+def polygons(rle: types_pb2.Rle) -> list[Polygon]:
+    """The outer contours of a mask; for an empty mask a single empty one.
+
+    Holes, and islands within holes, are left out: clients fill the outline.
     """
     mask: Any = coco.decode({"size": list(rle.size), "counts": rle.counts.encode()})
     contours, _ = cv2.findContours(np.ascontiguousarray(mask), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    found: list[list[list[int]]] = [contour.reshape(-1, 2).astype(int).tolist() for contour in contours]
+    found: list[Polygon] = [contour.reshape(-1, 2).astype(int).tolist() for contour in contours]
     return found or [[]]
 
 
-def array_bytes(prompts: int, width: int, height: int) -> int:
-    """Bytes of the logits of `arrays`.
+def logits_bytes(prompts: int, width: int, height: int) -> int:
+    """Size in bytes of the fp32 logits of an image's masks, one for each prompt, in the size of the image.
 
     Raises:
-        Problem: They are too many for one answer.
+        Problem: ANSWER_TOO_LARGE: they exceed 256 MiB.
     """
     size = prompts * width * height * np.dtype(np.float32).itemsize
-    if size > MAX_ARRAY_BYTES:
+    if size > MAX_LOGITS_BYTES:
         raise Problem(
             413,
-            f"{prompts} masks of {width}x{height} as logits are {size} bytes, and {MAX_ARRAY_BYTES} fit in an answer; "
+            f"{prompts} masks of {width}x{height} as logits are {size} bytes, and {MAX_LOGITS_BYTES} fit in an answer; "
             "ask for fewer, or for rle",
             "ANSWER_TOO_LARGE",
             "format",
@@ -57,11 +92,14 @@ def array_bytes(prompts: int, width: int, height: int) -> int:
     return size
 
 
-def arrays(response: decoder_pb2.SegmentResponse) -> bytes:
-    """A compressed npz: masks, NxHxW fp32 logits; low_res_masks, NxSxS fp32, the same clamped to -32..32.
+def compressed_logits(response: decoder_pb2.SegmentResponse) -> bytes:
+    """Logits as `SAM2ImagePredictor.predict(return_logits=True)` returns them: enlarged before anything is clamped.
 
-    As `SAM2ImagePredictor.predict` with return_logits gives them: masks are enlarged before anything is clamped. The
-    response must hold fp32 logits that are not clamped.
+    Args:
+        response: With fp32 logits that are not clamped.
+
+    Returns:
+        A compressed npz file: masks, NxHxW fp32 logits; low_res_masks, NxSxS fp32 logits clamped to -32..32.
     """
     logits = [result.masks[0].logits for result in response.results]
     low: list[NDArray[np.float32]] = [
