@@ -1,4 +1,4 @@
-"""What the encoder's queue costs."""
+"""Measures what the encoder's queue costs."""
 
 import asyncio
 import statistics
@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 from maskwire_core.config import EncoderSettings
+from maskwire_core.scheduling.fair_queue import Requester
+from maskwire_core.scheduling.scheduler import Demand
 from maskwire_encoder.backends import device
 from maskwire_encoder.backends.model import Model
 from maskwire_encoder.image_input.reading import read_image
 from maskwire_encoder.pipeline import Pipeline, Pixels
-from maskwire_encoder.waiting import Demand
 
 _PARTS = 3
 
@@ -38,7 +39,9 @@ async def queue_cost(model: Model, settings: EncoderSettings, files: Sequence[by
 
             async def caller(number: int) -> None:
                 for index in work:
-                    answers[index], _ = await pipeline.encode(model, Pixels(64, 64, inputs[index]), Demand(number))
+                    answers[index], _ = await pipeline.encode(
+                        model, Pixels(64, 64, inputs[index]), Demand(Requester("bench", number))
+                    )
 
             await asyncio.gather(*(caller(number) for number in range(64)))
             return [answers[index] for index in range(len(inputs))]
@@ -68,6 +71,6 @@ async def queue_cost(model: Model, settings: EncoderSettings, files: Sequence[by
         await loop.run_in_executor(None, device.encode, instant, [pixels])
         direct = time.perf_counter() - started
         started = time.perf_counter()
-        await idle.encode(instant, Pixels(64, 64, pixels), Demand(0))
+        await idle.encode(instant, Pixels(64, 64, pixels), Demand(Requester("bench", 0)))
         added.append(time.perf_counter() - started - direct)
     return {"loop_ratio": statistics.median(ratios), "idle_added_ms_p50": statistics.median(added) * 1e3}

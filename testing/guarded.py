@@ -66,15 +66,16 @@ def bearer(text: str) -> tuple[tuple[str, str], ...]:
 
 
 @contextlib.contextmanager
-def guarded_servers(folder: Path) -> Iterator[Guarded]:
-    """An encoder of a small model and a decoder, over a store with a password."""
+def guarded_servers(folder: Path, **settings: str) -> Iterator[Guarded]:
+    """An encoder of a small model and a decoder with these settings, over a store with a password."""
     chosen = small_model.options(folder)
     file = folder / "tokens.json"
     tokens.change(file, lambda entries: entries)
     ports, logs = (free_port(), free_port()), [folder / "encoder.log", folder / "decoder.log"]
     with store_server(_store_program(), "--requirepass", PASSWORD) as url:
         url = url.replace("redis://", f"redis://:{PASSWORD}@")
-        environment = {"MASKWIRE_REDIS_URL": url, "MASKWIRE_TOKENS": str(file), "MASKWIRE_LOG_LEVEL": "DEBUG"}
+        environment = {f"MASKWIRE_{name.upper()}": value for name, value in settings.items()}
+        environment |= {"MASKWIRE_REDIS_URL": url, "MASKWIRE_TOKENS": str(file), "MASKWIRE_LOG_LEVEL": "DEBUG"}
         encoder = [word for name, value in chosen.items() for word in (f"--{name}", value)]
         commands = [("maskwire_encoder", [*encoder, "--cache", str(folder)]), ("maskwire_decoder", [])]
         with open(logs[0], "wb") as first, open(logs[1], "wb") as second:

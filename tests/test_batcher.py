@@ -1,4 +1,4 @@
-"""The batcher, in virtual time: any arrival, cancellation, deadline and failure; fairness; who goes first."""
+"""Batches in virtual time: any arrival, cancellation, deadline and failure; fairness; who goes first."""
 
 import asyncio
 import math
@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from maskwire_core.errors import DeadlineExceeded, ResourceExhausted
-from maskwire_encoder.batcher import Batcher
-from maskwire_encoder.waiting import BULK_SHARE, Demand
+from maskwire_core.scheduling.executors import BatchScheduler
+from maskwire_core.scheduling.fair_queue import BULK_SHARE, Limits, Requester
+from maskwire_core.scheduling.scheduler import Demand, Served
 
 from testing import virtual_time
 
@@ -20,12 +21,18 @@ class Request:
     """One caller's piece of work; times in seconds, `patience_s` and `leaves_s` from its arrival."""
 
     at_s: float
+    tenant: str
     caller: int
     kind: str
     bulk: bool
     patience_s: float | None
     leaves_s: float | None
     fails: bool
+
+
+def by(connection: Hashable, bulk: bool = False, deadline: float = math.inf) -> Demand:
+    """A demand of one of a tenant's connections."""
+    return Demand(Requester("tenant", connection), bulk, deadline)
 
 
 class BadBatch(Exception):
@@ -40,6 +47,7 @@ seconds = st.integers(0, 400).map(lambda ms: ms / 1000)
 requests = st.builds(
     Request,
     at_s=seconds,
+    tenant=st.sampled_from("xy"),
     caller=st.integers(0, 3),
     kind=st.sampled_from("ab"),
     bulk=st.booleans(),
@@ -90,8 +98,8 @@ def test_whatever_happens(
                 raise BadBatch
             return [BadItem() if wanted[item].fails else f"result {item}" for item in items]
 
-        batcher: Batcher[int, str] = Batcher(
-            "device", run, most=lambda _: most, at_once=at_once, max_wait_s=max_wait_s, limit=limit
+        batcher: BatchScheduler[int, str] = BatchScheduler(
+            "device", run, most=lambda _: most, at_once=at_once, max_wait_s=max_wait_s, limits=Limits(limit)
         )
 
         async def ask(index: int, request: Request) -> str:
@@ -106,8 +114,8 @@ def test_whatever_happens(
 
         async def answer(index: int, request: Request, idle: bool) -> str:
             deadline = math.inf if request.patience_s is None else loop.time() + request.patience_s
-            demand = Demand(request.caller, request.bulk, deadline)
-            work = asyncio.create_task(batcher.submit(request.kind, index, demand))
+            demand = Demand(Requester(request.tenant, request.caller), request.bulk, deadline)
+            work = asyncio.create_task(batcher.submit(index, demand, kind=request.kind))
             if request.leaves_s is not None:
                 loop.call_later(request.leaves_s, work.cancel)
             try:
@@ -170,11 +178,11 @@ class Device:
 def test_an_idle_device_starts_at_once_and_a_busy_one_gathers() -> None:
     async def scenario() -> None:
         device = Device()
-        batcher = Batcher("device", device.run, most=lambda _: 4, at_once=2, max_wait_s=0.1, limit=100)
+        batcher = BatchScheduler("device", device.run, most=lambda _: 4, at_once=2, max_wait_s=0.1, limits=Limits(100))
 
         async def ask(at_s: float, item: str) -> None:
             await asyncio.sleep(at_s)
-            await batcher.submit("model", item, Demand(item))
+            await batcher.submit(item, by(item))
 
         arrivals = {"a": 0, "b": 0.02, "c": 0.05, "d": 0.3, "e": 0.4, "f": 0.5, "g": 0.55, "h": 0.6, "i": 0.7}
         await asyncio.gather(*(ask(at_s, item) for item, at_s in arrivals.items()))
@@ -185,13 +193,13 @@ def test_an_idle_device_starts_at_once_and_a_busy_one_gathers() -> None:
     virtual_time.run(scenario())
 
 
-async def _flood(batcher: Batcher[str, str], demands: dict[str, Demand]) -> list[asyncio.Task[tuple[str, float]]]:
+async def _flood(batcher: BatchScheduler[str, str], demands: dict[str, Demand]) -> list[asyncio.Task[Served[str]]]:
     """One piece of work that keeps the device busy, then these in order."""
     names = ["first", *demands]
     tasks = []
     for name in names:
-        demand = demands.get(name, Demand("nobody"))
-        tasks.append(asyncio.create_task(batcher.submit("model", name, demand)))
+        demand = demands.get(name, by("nobody"))
+        tasks.append(asyncio.create_task(batcher.submit(name, demand)))
         await asyncio.sleep(0)
     return tasks
 
@@ -199,9 +207,9 @@ async def _flood(batcher: Batcher[str, str], demands: dict[str, Demand]) -> list
 def test_callers_take_turns() -> None:
     async def scenario() -> None:
         device = Device()
-        batcher = Batcher("device", device.run, limit=100)
-        demands = {f"greedy {index}": Demand("greedy") for index in range(6)}
-        demands |= {f"modest {index}": Demand("modest") for index in range(2)}
+        batcher = BatchScheduler("device", device.run, limits=Limits(100))
+        demands = {f"greedy {index}": by("greedy") for index in range(6)}
+        demands |= {f"modest {index}": by("modest") for index in range(2)}
         await asyncio.gather(*await _flood(batcher, demands))
         assert device.order == [
             *("first", "greedy 0", "modest 0", "greedy 1", "modest 1", "greedy 2", "greedy 3", "greedy 4", "greedy 5")
@@ -214,9 +222,9 @@ def test_callers_take_turns() -> None:
 def test_bulk_work_lets_others_pass_but_does_not_starve(most: int) -> None:
     async def scenario() -> None:
         device = Device()
-        batcher = Batcher("device", device.run, most=lambda _: most, limit=200)
-        demands = {f"bulk {index}": Demand("prewarm", bulk=True) for index in range(20)}
-        demands |= {f"user {index}": Demand(index) for index in range(64)}
+        batcher = BatchScheduler("device", device.run, most=lambda _: most, limits=Limits(200))
+        demands = {f"bulk {index}": by("prewarm", bulk=True) for index in range(20)}
+        demands |= {f"user {index}": by(index) for index in range(64)}
         await asyncio.gather(*await _flood(batcher, demands))
         order = device.order[1:]
         served = [name.startswith("bulk") for name in order[: BULK_SHARE * 8]]
@@ -229,10 +237,10 @@ def test_bulk_work_lets_others_pass_but_does_not_starve(most: int) -> None:
 def test_bulk_work_that_somebody_waits_for_is_hurried() -> None:
     async def scenario() -> None:
         device = Device()
-        batcher = Batcher("device", device.run, limit=100)
-        demands = {f"bulk {index}": Demand("prewarm", bulk=True) for index in range(4)}
+        batcher = BatchScheduler("device", device.run, limits=Limits(100))
+        demands = {f"bulk {index}": by("prewarm", bulk=True) for index in range(4)}
         tasks = await _flood(batcher, demands)
-        demands["bulk 3"].join(Demand("user"))
+        demands["bulk 3"].join(by("user"))
         batcher.hurry(demands["bulk 3"])
         await asyncio.gather(*tasks)
         assert device.order == ["first", "bulk 3", "bulk 0", "bulk 1", "bulk 2"]
@@ -243,12 +251,12 @@ def test_bulk_work_that_somebody_waits_for_is_hurried() -> None:
 def test_a_deadline_that_is_extended_counts() -> None:
     async def scenario() -> None:
         device = Device()
-        batcher = Batcher("device", device.run, limit=100)
-        demands = {"short": Demand("a", deadline=0.5), "extended": Demand("b", deadline=0.5)}
+        batcher = BatchScheduler("device", device.run, limits=Limits(100))
+        demands = {"short": by("a", deadline=0.5), "extended": by("b", deadline=0.5)}
         tasks = await _flood(batcher, demands)
-        demands["extended"].join(Demand("c", deadline=0.9))
+        demands["extended"].join(by("c", deadline=0.9))
         batcher.hurry(demands["extended"])
-        demands["extended"].join(Demand("d", deadline=5))
+        demands["extended"].join(by("d", deadline=5))
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         assert isinstance(outcomes[1], DeadlineExceeded)
         assert outcomes[2] == ("extended", 1000)
@@ -259,9 +267,11 @@ def test_a_deadline_that_is_extended_counts() -> None:
 def test_models_take_turns_and_do_not_mix() -> None:
     async def scenario() -> None:
         device = Device()
-        batcher = Batcher("device", device.run, most=lambda kind: {"large": 2, "small": 3}[str(kind)], limit=100)
+        batcher = BatchScheduler(
+            "device", device.run, most=lambda kind: {"large": 2, "small": 3}[str(kind)], limits=Limits(100)
+        )
         work = [("large", f"L{index}") for index in range(5)] + [("small", f"S{index}") for index in range(4)]
-        await asyncio.gather(*(batcher.submit(kind, name, Demand(name)) for kind, name in work))
+        await asyncio.gather(*(batcher.submit(name, by(name), kind=kind) for kind, name in work))
         assert device.batches == [["L0"], ["L1", "L2"], ["S0", "S1", "S2"], ["L3", "L4"], ["S3"]]
 
     virtual_time.run(scenario())
@@ -270,14 +280,14 @@ def test_models_take_turns_and_do_not_mix() -> None:
 def test_a_full_queue_says_when_to_come_back() -> None:
     async def scenario() -> None:
         device = Device()
-        batcher = Batcher("device", device.run, limit=8)
-        demands = {str(index): Demand(index) for index in range(8)}
+        batcher = BatchScheduler("device", device.run, limits=Limits(8))
+        demands = {str(index): by(index) for index in range(8)}
         tasks = await _flood(batcher, demands)
         await asyncio.sleep(2.5)  # two are done, a second each, and two have taken their places in the queue
-        tasks += [asyncio.create_task(batcher.submit("model", name, Demand(name))) for name in ("8", "9")]
+        tasks += [asyncio.create_task(batcher.submit(name, by(name))) for name in ("8", "9")]
         await asyncio.sleep(0)
         with pytest.raises(ResourceExhausted) as refused:
-            await batcher.submit("model", "too many", Demand("late"))
+            await batcher.submit("too many", by("late"))
         assert refused.value.reason == "QUEUE_FULL"
         assert refused.value.retry_after_s == 4  # half of what is waiting
         await asyncio.gather(*tasks)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from maskwire_core.scheduling.token_bucket import Bucket
+from maskwire.token_bucket import TokenBucket
 from maskwire_core.tenancy import cli, tokens
 from maskwire_core.tenancy.tenant import Caller
 from maskwire_core.tenancy.tokens import Token, TokenError, Tokens
@@ -80,7 +80,7 @@ def test_a_server_does_not_start_without_its_tokens(tmp_path: Path, content: str
 
 def test_a_bucket_keeps_its_rate() -> None:
     now = 0.0
-    bucket = Bucket(10, 20, lambda: now)
+    bucket = TokenBucket(10, 20, lambda: now)
     bucket.take(20)
     assert bucket.wait_s(1) == pytest.approx(0.1)
     now = 1.0

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from maskwire.transport.retry_budget import RetryBudget
+from maskwire.token_bucket import TokenBucket
 
 from . import crasher, fuzz, report
 from .results import COMMITTED, load
@@ -30,18 +30,18 @@ def test_the_page_is_what_was_observed() -> None:
 
 def test_a_budget_of_retries() -> None:
     now = [0.0]
-    budget = RetryBudget(at_once=3, per_s=2, clock=lambda: now[0])
+    budget = TokenBucket(rate=2, capacity=3, clock=lambda: now[0])
     assert [budget.reserve(10) for _ in range(5)] == [0, 0, 0, 0.5, 1]
     assert budget.reserve(1) == math.inf  # would be 1.5 s, and takes nothing
     assert budget.reserve(1.5) == 1.5
-    assert not budget.take()
+    assert budget.reserve(0) == math.inf
     now[0] = 2.0
-    assert budget.take()
-    assert not budget.take()
-    budget.succeeded()
-    assert budget.take()
+    assert budget.reserve(0) == 0
+    assert budget.reserve(0) == math.inf
+    budget.give()
+    assert budget.reserve(0) == 0
     now[0] = 100.0
-    assert [budget.take() for _ in range(4)] == [True, True, True, False]
+    assert [budget.reserve(0) for _ in range(4)] == [0, 0, 0, math.inf]
 
 
 @pytest.mark.slow

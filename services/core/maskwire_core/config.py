@@ -141,7 +141,16 @@ class EncoderSettings(ServiceSettings):
         description="Bytes of embeddings that each namespace may keep; those that would expire first make room. 0: any "
         "number. All encoders of a store need the same.",
     )
-    queue_limit: int = Field(64, ge=1, description="Images that may wait for the model before new ones are refused.")
+    queue_limit: int = Field(
+        64,
+        ge=1,
+        description="Images of each priority that may wait; beyond it, the tenant that has most waiting is refused.",
+    )
+    queue_bytes: int = Field(
+        1024 * MIB,
+        ge=1,
+        description="Memory for the files of each priority's waiting images, in bytes; one of the largest always fits.",
+    )
     max_batch: int = Field(0, ge=0, description="Most images in a batch; 0 is 32 on CUDA and 1 on a CPU.")
     max_wait_ms: float = Field(
         5, ge=0, description="Milliseconds that an image waits for others to share its batch; never while nothing runs."
@@ -198,7 +207,11 @@ class DecoderSettings(ServiceSettings):
         ge=0,
         description="CPU threads of a decode while no other is running, which has one; 0 for the cores, at most 8.",
     )
-    queue_limit: int = Field(256, ge=1, description="Prompts that may wait before new ones are refused.")
+    queue_limit: int = Field(
+        256,
+        ge=1,
+        description="Prompts of each priority that may wait; beyond it, the tenant that has most waiting is refused.",
+    )
     max_prompts: int = Field(128, ge=1, description="Most prompts in one request.")
     max_points: int = Field(256, ge=1, description="Most points in one prompt.")
 

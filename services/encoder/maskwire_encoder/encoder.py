@@ -24,6 +24,8 @@ from maskwire_core.errors import (
     not_finite,
 )
 from maskwire_core.models.registry import canonical
+from maskwire_core.scheduling.fair_queue import Requester
+from maskwire_core.scheduling.scheduler import Demand
 from maskwire_core.scheduling.single_flight import Flights
 from maskwire_core.storage import listing
 from maskwire_core.storage.codecs import NotFinite
@@ -37,7 +39,6 @@ from maskwire_core.tenancy import tenant
 from maskwire_encoder.backends.model import Model
 from maskwire_encoder.encode_lease import found_or_claimed
 from maskwire_encoder.pipeline import File, Pipeline
-from maskwire_encoder.waiting import Demand
 
 _ENCODED, _CACHED = IMAGES.labels("encoded"), IMAGES.labels("cached")
 
@@ -167,7 +168,7 @@ class ImageEncoder:
         if header.priority not in pb.Priority.values():
             raise InvalidArgument("BAD_PRIORITY", f"{header.priority} is no Priority", field="header.priority")
         deadline = math.inf if time_left_s is None else asyncio.get_running_loop().time() + time_left_s
-        demand = Demand((namespace, caller), header.priority == pb.PRIORITY_BULK, deadline)
+        demand = Demand(Requester(namespace, caller), header.priority == pb.PRIORITY_BULK, deadline)
         return Upload(
             namespace,
             image_id,

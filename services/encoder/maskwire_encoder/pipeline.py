@@ -1,4 +1,4 @@
-"""The way of an image through this process: read, encoded, stored, each while others are in the other stages."""
+"""The stages that an image passes through: reading, encoding and storing, each on threads of its own."""
 
 import asyncio
 import os
@@ -13,6 +13,9 @@ from maskwire_core.config import EncoderSettings
 from maskwire_core.errors import ServiceError, Unavailable
 from maskwire_core.models.registry import ModelError
 from maskwire_core.runtime.thread_priority import give_way
+from maskwire_core.scheduling.executors import BatchScheduler
+from maskwire_core.scheduling.fair_queue import Limits
+from maskwire_core.scheduling.scheduler import Demand, Served
 from maskwire_core.telemetry.metrics import BATCH_SIZE
 from numpy.typing import NDArray
 from torch import Tensor
@@ -20,9 +23,7 @@ from torch import Tensor
 from maskwire_encoder.backends import device
 from maskwire_encoder.backends.device import DeviceLost, Tensors
 from maskwire_encoder.backends.model import Model
-from maskwire_encoder.batcher import Batcher
 from maskwire_encoder.image_input.reading import read_image
-from maskwire_encoder.waiting import Demand
 
 T = TypeVar("T")
 
@@ -31,13 +32,13 @@ _SELF_TEST_TOLERANCE = 0.02  # largest deviation, relative to a tensor's largest
 
 @dataclass(frozen=True)
 class Pixels:
-    """An image as its model takes it.
+    """A decoded image, prepared for a model.
 
     Attributes:
-        height: Of the image, in pixels.
-        width: Likewise.
-        prepared: What `Model.prepare` made of it.
-        stretch: How its samples were mapped to 8 bits.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+        prepared: The model's input, made by `Model.prepare`.
+        stretch: How samples of more than 8 bits were mapped to 8 bits.
     """
 
     height: int
@@ -48,11 +49,11 @@ class Pixels:
 
 @dataclass(frozen=True)
 class File:
-    """An image file that waits to be read.
+    """An image file that waits to be decoded.
 
     Attributes:
-        data: Its bytes.
-        stretch: How its samples are to be mapped to 8 bits.
+        data: Content of the file.
+        stretch: How samples of more than 8 bits are mapped to 8 bits.
     """
 
     data: bytes
@@ -60,19 +61,24 @@ class File:
 
 
 class Pipeline:
-    """Stages with threads of their own. Images wait before the first in a fair order; no stage runs far ahead.
+    """Reads, encodes and stores images. They wait in a fair queue before they are read; no stage runs far ahead.
 
     Args:
-        settings: Sizes of the stages.
-        models: What will encode; all on one device.
+        settings: Sizes of the stages and limits of the queue.
+        models: The models that encode; all on one device.
+
+    Attributes:
+        readers: Reads image files; images wait here.
+        model: Encodes images in batches.
+        lost: Set when the device does not work any more.
+        device: The models' device.
     """
 
     def __init__(self, settings: EncoderSettings, models: Sequence[Model]) -> None:
         self._max_pixels = settings.max_image_pixels
         most = max(model.largest for model in models)
         cuda = models[0].device.type == "cuda"
-        at_once = 2 if cuda else 1  # on CUDA, a batch's transfers overlap with another's products
-        self._at_once = at_once
+        at_once = 2 if cuda else 1  # on CUDA, one batch is transferred while another is computed
         readers = settings.readers or (os.cpu_count() or 2 if cuda else 2)
         self._ahead = max(readers, 2 * most)
         self._writing = 0
@@ -80,24 +86,23 @@ class Pipeline:
         self._reading = ThreadPoolExecutor(readers, "image reader", initializer=give_way)
         self._encoding = ThreadPoolExecutor(at_once, "model", initializer=give_way)
         self._storing = ThreadPoolExecutor(settings.writers, "store writer", initializer=give_way)
-        self.readers: Batcher[File, Pixels] = Batcher(
-            "encoder",
-            self._read,
-            at_once=readers,
-            limit=settings.queue_limit,
-            may_start=self._has_room,
-            beyond=self._on_the_way,
-        )
-        self.model: Batcher[Tensor, Tensors] = Batcher(
+        self.model: BatchScheduler[Tensor, Tensors] = BatchScheduler(
             "model",
             self._encode,
-            most=lambda model: cast(Model, model).largest,
+            limits=Limits(),  # the readers do not run far ahead
             at_once=at_once,
+            most=lambda model: cast(Model, model).largest,
             max_wait_s=settings.max_wait_ms / 1e3,
-            limit=settings.queue_limit + 2 * self._ahead,  # never reached: the readers do not run so far ahead
+        )
+        self.readers: BatchScheduler[File, Pixels] = BatchScheduler(
+            "encoder",
+            self._read,
+            limits=Limits(settings.queue_limit, max(settings.queue_bytes, settings.max_image_bytes)),
+            at_once=readers,
+            may_start=self._has_room,
+            downstream=self.model,
         )
         self.lost = asyncio.Event()
-        """Set when the device does not work any more."""
         self.device = models[0].device
         self._models = models
         self._expected: dict[Model, Tensors] = {}
@@ -105,31 +110,32 @@ class Pipeline:
 
     @property
     def waiting(self) -> int:
-        """Images that have not begun to be encoded."""
+        """Number of images that the model has not begun to encode."""
         return self.readers.waiting + self.readers.running + self.model.waiting
 
     @property
     def waiting_bulk(self) -> int:
-        """Those of them that wait as bulk work."""
+        """Number of these images that are waiting with PRIORITY_BULK."""
         return self.readers.waiting_bulk + self.model.waiting_bulk
 
     @property
     def backlog_s(self) -> float:
-        """How long all that waits will take at the present rate, in seconds."""
-        return self.waiting * self.model.item_s
+        """How long all waiting images will take at the present pace, in seconds."""
+        return self.waiting * self.model.pace_s
 
-    async def read(self, model: Model, file: File, demand: Demand) -> tuple[Pixels, float]:
-        """Decodes an image file and prepares it for a model, when its turn comes. Also returns the milliseconds waited.
+    async def read(self, model: Model, file: File, demand: Demand) -> Served[Pixels]:
+        """Decodes an image file and prepares it for a model, when its turn comes.
 
         Raises:
-            InvalidArgument: It is no image.
-            ResourceExhausted: QUEUE_FULL.
+            InvalidArgument: The file is not an image that can be decoded.
+            ResourceExhausted: QUEUE_FULL: too much is waiting, or the deadline would pass before its turn.
             DeadlineExceeded: The deadline passed before its turn came.
         """
-        return await self.readers.submit(model, file, demand)
+        self.readers.admit(demand)
+        return await self.readers.submit(file, demand, kind=model, nbytes=len(file.data))
 
-    async def encode(self, model: Model, pixels: Pixels, demand: Demand) -> tuple[Tensors, float]:
-        """Encodes an image, in a batch with others. Also returns the milliseconds that it waited.
+    async def encode(self, model: Model, pixels: Pixels, demand: Demand) -> Served[Tensors]:
+        """Encodes an image, in a batch with others.
 
         Raises:
             ResourceExhausted: DEVICE_OUT_OF_MEMORY.
@@ -137,12 +143,12 @@ class Pipeline:
             DeadlineExceeded: The deadline passed before its turn came.
         """
         try:
-            return await self.model.submit(model, pixels.prepared, demand)
+            return await self.model.submit(pixels.prepared, demand, kind=model)
         finally:
             self.readers.poke()
 
     async def store(self, write: Callable[[], T]) -> T:
-        """Runs a write to the store, on a thread."""
+        """Runs a write to the store on a thread, and returns its result."""
         self._writing += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._storing, write)
@@ -194,14 +200,9 @@ class Pipeline:
         return outcome
 
     def hurry(self, demand: Demand) -> None:
-        """To be called after a demand was joined by another."""
+        """Applies a demand that was joined by another to the image that waits for it."""
         self.readers.hurry(demand)
         self.model.hurry(demand)
-
-    def _on_the_way(self) -> tuple[int, float]:
-        done = self.model.tally
-        each_s = done.busy_s / done.done / self._at_once if done.done else 0.0
-        return self.readers.running + self.model.waiting + self.model.running, each_s
 
     def _has_room(self) -> bool:
         ahead = self.readers.running + self.model.waiting
@@ -216,7 +217,7 @@ class Pipeline:
         return [await asyncio.get_running_loop().run_in_executor(self._reading, read)]
 
     async def _encode(self, model: Hashable, prepared: Sequence[Tensor]) -> list[Tensors | Exception]:
-        self.readers.poke()  # there is room again
+        self.readers.poke()  # the model's queue has room again
         BATCH_SIZE.observe(len(prepared))
         loop = asyncio.get_running_loop()
         try:

@@ -12,10 +12,10 @@ import grpc
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_before_delay, wait_exponential_jitter
 
 from maskwire.errors import DeadlineExceeded, MaskwireError, Overloaded, ServerUnavailable, from_rpc
+from maskwire.token_bucket import TokenBucket
 from maskwire.transport import tracing
 from maskwire.transport.caller import Caller, Metadata
 from maskwire.transport.channels import Channels
-from maskwire.transport.retry_budget import RetryBudget
 
 T = TypeVar("T")
 
@@ -83,7 +83,7 @@ async def call_with_retries(
                 raise error from raised
             except TimeoutError as error:
                 raise _late(server, caller) from error
-            channels.budget.succeeded()
+            channels.budget.give()
             return answer
 
     def pause(state: RetryCallState) -> float:
@@ -106,12 +106,12 @@ def _late(server: str, caller: Caller) -> DeadlineExceeded:
     return DeadlineExceeded(f"the {server} gave no answer within {caller.timeout_s:g} s")
 
 
-async def _hedged(attempt: Callable[[int], Awaitable[T]], number: int, after_s: float, budget: RetryBudget) -> T:
+async def _hedged(attempt: Callable[[int], Awaitable[T]], number: int, after_s: float, budget: TokenBucket) -> T:
     """Makes an attempt, and a second one of the next server if the first takes longer than `after_s` seconds."""
     asked = {asyncio.ensure_future(attempt(number))}
     try:
         done, waiting = await asyncio.wait(asked, timeout=after_s)
-        if waiting and budget.take():
+        if waiting and budget.reserve(0) == 0:
             asked.add(asyncio.ensure_future(attempt(number + 1)))
             done, waiting = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
             if waiting and all(call.exception() for call in done):

@@ -10,9 +10,9 @@ from typing import Any
 import grpc
 
 from maskwire.errors import InvalidRequest, MaskwireError
+from maskwire.token_bucket import TokenBucket
 from maskwire.transport.credentials import Credentials
 from maskwire.transport.process import check_process, claim_process
-from maskwire.transport.retry_budget import RetryBudget
 
 DEFAULT_ENCODER = "localhost:50051"
 DEFAULT_DECODER = "localhost:50052"
@@ -32,6 +32,8 @@ _OPTIONS: list[tuple[str, Any]] = [
 # A name that resolves to several servers is asked for all of them, and calls go to each in turn.
 _BALANCED = ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]}))
 
+_RETRIES_PER_S = 100  # of all calls to the servers of a kind; each success allows one more
+_RETRIES_AT_ONCE = 100
 _AVOIDED_S = 1  # how long a server that could not be reached is asked last
 
 
@@ -60,7 +62,7 @@ class Channels:
             raise InvalidRequest(f"{text!r} has no address; give host:port", "BAD_ADDRESS", kind)
         self._options = [*_OPTIONS, *_pings(dead_after_s), *([_BALANCED] if kind == "encoder" else [])]
         self._channels: dict[str, grpc.aio.Channel] = {}
-        self.budget = RetryBudget()  # of all calls to these servers
+        self.budget = TokenBucket(_RETRIES_PER_S, _RETRIES_AT_ONCE)
         self._turns = itertools.count()
         self._avoided_until: dict[str, float] = {}
         self._credentials = credentials

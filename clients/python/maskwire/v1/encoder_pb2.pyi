@@ -588,7 +588,7 @@ class GetLoadResponse(_message.Message):
     encoding: _builtins.int
     """Images in the model now."""
     queue_limit: _builtins.int
-    """At this many waiting images, new ones are refused."""
+    """At this many waiting images of one priority, the tenant that has most of them waiting is refused."""
     oldest_wait_ms: _builtins.float
     """How long the oldest waiting image has waited, in milliseconds."""
     backlog_ms: _builtins.float
@@ -600,7 +600,7 @@ class GetLoadResponse(_message.Message):
     batches: _builtins.int
     """Batches in which it did."""
     refused: _builtins.int
-    """Images refused because the queue was full."""
+    """Images refused because the queue was full, be it when they came or when another tenant's image came."""
     expired: _builtins.int
     """Images whose deadline passed while they waited."""
     cancelled: _builtins.int

@@ -1,1 +1,1 @@
-"""Fair scheduling, rate limiting and single flight."""
+"""Fair scheduling and single flight."""

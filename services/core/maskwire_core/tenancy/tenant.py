@@ -2,9 +2,10 @@
 
 from contextvars import ContextVar
 
+from maskwire.token_bucket import TokenBucket
+
 from maskwire_core import names
 from maskwire_core.errors import PermissionDenied, ResourceExhausted
-from maskwire_core.scheduling.token_bucket import Bucket
 from maskwire_core.tenancy.tokens import ANY_NAMESPACE, RIGHTS, Token
 
 _NOWHERE = "~"
@@ -22,7 +23,7 @@ class Caller:
     def __init__(self, token: Token) -> None:
         self.token = token
         self._requests, self._encodes, self._bytes = (
-            None if rate is None else Bucket(rate, max(1, rate * token.burst_s))
+            None if rate is None else TokenBucket(rate, max(1, rate * token.burst_s))
             for rate in (token.requests_per_s, token.encodes_per_s, token.bytes_per_s)
         )
 
