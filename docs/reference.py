@@ -1,4 +1,4 @@
-"""Writes what is made from something else; with --check, only compares.
+"""Generates documents and tables; with --check, only compares.
 
 docs/configuration.md from the settings, docs/api.md from protos/, and from bench/results/ the tables of figures in
 README.md and docs/scaling.md.
@@ -35,11 +35,11 @@ _TITLES: tuple[tuple[str, type[Settings]], ...] = (
 
 
 def configuration() -> str:
-    """One table for each server."""
+    """Makes docs/configuration.md: one table for each server."""
     lines = [
         "# Configuration",
         "",
-        "Every setting is an option of its server and an environment variable; options win. Made from"
+        "Every setting is an option of its server and an environment variable; options take precedence. Generated from"
         " `maskwire_core/config.py` by `python docs/reference.py`.",
         "",
         "The client reads `MASKWIRE_ENCODER`, `MASKWIRE_DECODER` (addresses), `MASKWIRE_TOKEN`, `MASKWIRE_TLS`,"
@@ -57,7 +57,7 @@ def configuration() -> str:
 def _values(field: FieldInfo) -> str:
     kinds = [kind for kind in (get_args(field.annotation) or (field.annotation,)) if kind is not type(None)]
     if get_origin(field.annotation) is list:
-        kind = "several, with commas"
+        kind = "several, separated by commas"
     elif all(isinstance(value, str) for value in kinds):
         kind = ", ".join(kinds)
     else:
@@ -80,7 +80,7 @@ def _default(value: Any) -> str:
 
 
 def api() -> str:
-    """Services, then messages, with the protos' own comments."""
+    """Makes docs/api.md: services, then messages, with the comments of the protos."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "all"
         well_known = resources.files("grpc_tools") / "_proto"
@@ -90,7 +90,7 @@ def api() -> str:
         if protoc.main([*arguments, "--include_source_info", *files]):
             raise SystemExit("error: protoc failed")
         found = FileDescriptorSet.FromString(out.read_bytes())
-    lines = ["# API", "", "Package `maskwire.v1`. Made from `protos/` by `python docs/reference.py`."]
+    lines = ["# API", "", "Package `maskwire.v1`. Generated from `protos/` by `python docs/reference.py`."]
     for file in found.file:
         lines += _services(file)
     for file in found.file:

@@ -1,6 +1,6 @@
-"""Writes clients/python/maskwire/client.py and blocking_session.py: the blocking client, derived from the asyncio one.
+"""Generates the blocking client, clients/python/maskwire/client.py and blocking_session.py, from the asyncio client.
 
-With --check, only compares. Signatures and documentation are those of AsyncClient and AsyncSession.
+Signatures and documentation are those of AsyncClient and AsyncSession. With --check, only compares.
 """
 
 import ast
@@ -12,7 +12,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "clients" / "python" / "maskwire"
 _NOTE = "# Written by scripts/generate_blocking.py from {}; change that, and run the script again.\n"
 _OWN = {"__init__", "namespace", "__aenter__", "__aexit__", "__repr__", "close", "acting_as", "masks"}
-"""Members that the templates below have their own version of, or that a blocking client does not have."""
+"""Members that the templates below define themselves, or that the blocking client does not have."""
 
 _CLIENT = '''"""The blocking client: `AsyncClient` run on a background event loop."""
 
@@ -20,7 +20,7 @@ _CLIENT = '''"""The blocking client: `AsyncClient` run on a background event loo
 {imports}
 from collections.abc import Callable, Iterator
 from maskwire.async_client import AnImage, AsyncClient, Prompts
-from maskwire.background import each, run
+from maskwire.background import iterate_in_background, run_in_background
 from maskwire.blocking_session import Session
 from maskwire.prompts import FORMATS
 
@@ -29,19 +29,19 @@ from maskwire.prompts import FORMATS
 class Client:
     """{doc}
 
-    Safe to use from several threads. Results fetch a form of mask that was not requested when it is first looked at.
+    Safe to use from several threads. Results fetch forms of mask that were not requested on first access.
     """
 
 {init}
         async def connect() -> AsyncClient:
             return AsyncClient({arguments})
 
-        self._client = run(connect())
+        self._client = run_in_background(connect())
         self._client._fetch = self._fetch
 
     @property
     def namespace(self) -> str:
-        """Tenant, as given."""
+        """The tenant that was given."""
         return self._client.namespace
 
     def __repr__(self) -> str:
@@ -56,13 +56,13 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Ends sessions and closes the connections. Later calls raise MaskwireError (CLOSED)."""
-        run(self._client.close())
+        """Closes the sessions and the connections. Later calls raise MaskwireError (CLOSED)."""
+        run_in_background(self._client.close())
 
 {methods}
 
     def _fetch(self, request: decoder_pb2.SegmentRequest, index: int) -> Callable[[Format], Sequence[types_pb2.Mask]]:
-        """Asks one prompt of a request again, for another form of its masks."""
+        """Returns a function that repeats one prompt of a request to get another form of its masks."""
 
         def fetch(form: Format) -> Sequence[types_pb2.Mask]:
             again = decoder_pb2.SegmentRequest()
@@ -73,7 +73,7 @@ class Client:
             again.output.ClearField("formats")
             again.output.formats.append(FORMATS[form])
             connection = self._client._connection
-            return run(connection.servers.segment(again, connection.caller)).results[0].masks
+            return run_in_background(connection.servers.segment(again, connection.caller)).results[0].masks
 
         return fetch
 '''
@@ -85,7 +85,7 @@ import weakref
 {imports}
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
-from maskwire.background import run, run_later
+from maskwire.background import run_in_background, schedule
 from maskwire.session import AsyncSession
 
 T = TypeVar("T")
@@ -95,18 +95,18 @@ T = TypeVar("T")
 class Session:
     """Clicks on one image after another, with objects, undo and previews. Made by `Client.session`.
 
-    Each method sends a request and returns its answer. An answer is None where there is no mask: the object has no
-    prompts, or a later request superseded a preview. A wrong request raises InvalidRequest and changes nothing;
-    otherwise methods raise what `Client.segment` raises.
+    Each method sends a request and returns its result, or None if there is no mask: the object has no prompts, or a
+    later request superseded a preview. A wrong request raises InvalidRequest and changes nothing; the other errors are
+    those of `Client.segment`.
 
-    The session opens at its first use; `with`, or `close`, ends it, and so does closing the client. Safe to use from
-    several threads: a preview that waits in one returns None when another sends a later request.
+    The session opens at its first use, and is closed by `with`, `close`, or with the client. Safe to use from several
+    threads: a preview that waits in one thread returns None when another thread sends a later request.
     """
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
-        # What is forgotten ends without a word.
-        weakref.finalize(self, run_later, session.close).atexit = False
+        # A session that is garbage collected is closed silently.
+        weakref.finalize(self, schedule, session.close).atexit = False
 
     def __repr__(self) -> str:
         return repr(self._session).replace("AsyncSession", "Session")
@@ -121,12 +121,12 @@ class Session:
         self.close()
 
     def close(self) -> None:
-        """Ends the session."""
-        run(self._session.close())
+        """Closes the session."""
+        run_in_background(self._session.close())
 
     @property
     def object_id(self) -> str:
-        """Name of the object that clicks, boxes and undo are for; set it to go on with another."""
+        """Name of the object that clicks, boxes and undo apply to; set it to switch to another one."""
         return self._session.object_id
 
     @object_id.setter
@@ -137,17 +137,17 @@ class Session:
 
 
 def _answer(send: Callable[[], Awaitable[T]]) -> T:
-    """Sends a request on the background loop, and waits for its answer."""
+    """Sends a request on the background loop, and waits for its result."""
 
     async def ask() -> T:
         return await send()
 
-    return run(ask())
+    return run_in_background(ask())
 '''
 
 
 def _blocking(text: str) -> str:
-    """Words and types of the asyncio client as the blocking one has them."""
+    """Translates types and words of the asyncio client to those of the blocking one."""
     for old, new in (("AsyncIterator", "Iterator"), ("AsyncClient", "Client"), ("AsyncSession", "Session")):
         text = text.replace(old, new)
     text = re.sub(r'"?asyncio\.Future\[(.+)\]"?', r"\1", text)
@@ -155,9 +155,10 @@ def _blocking(text: str) -> str:
 
 
 def _passing(function: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
-    """Its arguments, as another function passes them on."""
-    positional = [each.arg for each in function.args.args if each.arg != "self"]
-    return ", ".join([*positional, *(f"{each.arg}={each.arg}" for each in function.args.kwonlyargs)])
+    """Returns the arguments of a call that passes on all parameters of a function."""
+    passed = [each.arg for each in function.args.args if each.arg != "self"]
+    passed += [f"{each.arg}={each.arg}" for each in function.args.kwonlyargs]
+    return ", ".join(passed + ([f"**{function.args.kwarg.arg}"] if function.args.kwarg else []))
 
 
 def _head(function: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
@@ -179,13 +180,13 @@ def _method(function: ast.FunctionDef | ast.AsyncFunctionDef, target: str) -> st
     if "property" in decorators:
         body = f"return {target}.{function.name}"
     elif returned.startswith("AsyncIterator"):
-        body = f"return each({call})"
+        body = f"return iterate_in_background({call})"
     elif isinstance(function, ast.AsyncFunctionDef):
-        body = f"return run({call})"
+        body = f"return run_in_background({call})"
     elif "asyncio.Future" in returned:
         body = f"return _answer(lambda: {call})"
     elif returned == "AsyncSession":
-        body = f"async def make() -> AsyncSession:\n    return {call}\n\nreturn Session(run(make()))"
+        body = f"async def make() -> AsyncSession:\n    return {call}\n\nreturn Session(run_in_background(make()))"
     else:
         body = f"return {call}"
     doc = _blocking(ast.get_docstring(function, clean=True) or "")
@@ -194,7 +195,7 @@ def _method(function: ast.FunctionDef | ast.AsyncFunctionDef, target: str) -> st
 
 
 def _class(module: str, name: str) -> tuple[list[str], ast.ClassDef]:
-    """A module's imports, and one of its classes."""
+    """Returns the imports of a module, and one of its classes."""
     tree = ast.parse((PACKAGE / f"{module}.py").read_text())
     own = [each for each in tree.body if isinstance(each, ast.ClassDef) and each.name == name]
     return [
@@ -233,7 +234,7 @@ def session() -> str:
 
 
 def formatted(text: str) -> str:
-    """The text with its imports in order and without those that are not used."""
+    """Formats a module, sorts its imports and removes unused ones."""
     ruff = [sys.executable, "-m", "ruff"]
     name = str(PACKAGE / "client.py")
     commands = (

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from maskwire.cli.supervisor import leashed
+from maskwire.cli.supervisor import with_parent_death_signal
 
 from testing.paths import ROOT
 
@@ -53,7 +53,9 @@ def running(
         environment: Variables that are added to this process's own.
         stderr: An open file for the command's messages; by default they go where this process's go.
     """
-    process = subprocess.Popen(leashed(command), cwd=ROOT, env={**os.environ, **(environment or {})}, stderr=stderr)
+    process = subprocess.Popen(
+        with_parent_death_signal(command), cwd=ROOT, env={**os.environ, **(environment or {})}, stderr=stderr
+    )
     try:
         yield process
     finally:

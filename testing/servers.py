@@ -12,7 +12,7 @@ from typing import Protocol
 import httpx
 from maskwire import Client
 from maskwire.cli.status import health
-from maskwire.cli.supervisor import leashed
+from maskwire.cli.supervisor import with_parent_death_signal
 from maskwire.cli.up import _answers_http
 
 from testing.processes import free_port, running, wait_until
@@ -120,7 +120,7 @@ def up(*options: str, gateway: bool = False) -> Iterator[Stack]:
         *(("--gateway-port", "0") if gateway else ("--no-gateway",)),
         *options,
     ]
-    process = subprocess.Popen(leashed(command), stdout=subprocess.PIPE)
+    process = subprocess.Popen(with_parent_death_signal(command), stdout=subprocess.PIPE)
     assert process.stdout is not None
     try:
         line = process.stdout.readline()

@@ -88,6 +88,12 @@ def test_every_public_method_checks_its_arguments(client: Client, image: Embedde
             assert not any(each.kind is each.VAR_KEYWORD for each in parameters), f"{kind.__name__}.{name}"
             assert "See `Async" not in (member.__doc__ or "")
             assert (member.__doc__ or "").strip() or name == "__init__", f"{kind.__name__}.{name}"
+    for method, name, words in (
+        (Client.segment, "mask_threshold", "mask_threshold: Logit above which"),
+        (AsyncClient.everything, "pred_iou_thresh", "pred_iou_thresh: Keep masks whose"),
+    ):
+        assert name in inspect.signature(method).parameters
+        assert words in (method.__doc__ or "")
     result = client.segment(image, points=[(260, 130)])
     for call in (
         lambda: result.polygons(simplify=1),  # type: ignore[call-arg]

@@ -94,7 +94,7 @@ def test_errors_are_one_line_with_a_remedy(terminal: Terminal, photo: Path) -> N
             "prompts[0].points[0].x_px: 900 is outside of the image, which is 600 px wide",
         ),
         (("segment", "no-such-image"), "no image named 'no-such-image' is stored"),
-        (("segment", photo, "-o", "mask.xyz"), "say --format"),
+        (("segment", photo, "-o", "mask.xyz"), "with --format"),
         (("segment", photo, "--all", "-f", "png", "-o", "-"), "3 pictures cannot go to standard output"),
         (("segment", "missing.jpg", "--encoder", "localhost:1"), "no such file: missing.jpg"),
         (("segment", "deep/photo", "--encoder", "localhost:1"), "no such file: deep/photo"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from google.protobuf import json_format
 from maskwire import Client
-from maskwire.automatic_masks import Collection
+from maskwire.automatic_masks import MaskCollector
 from maskwire.v1 import decoder_pb2, encoder_pb2
 from pycocotools import mask as coco
 
@@ -76,7 +76,7 @@ def test_segment_is_the_grpc_answer(http: httpx.Client, client: Client, photo: P
 
 def test_events_are_those_of_everything(http: httpx.Client, client: Client, photo: Path) -> None:
     client.embed(photo, image_id="cup-http")
-    collection, updates = Collection(), []
+    collection, updates = MaskCollector(), []
     body = {"grid": {"points_per_side": 6}, "points_per_batch": 9, "pred_iou_thresh": 0.2, "stability_score_thresh": 0}
     with http.stream("POST", "/v1/images/cup-http/masks", json=body) as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")

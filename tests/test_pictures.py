@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from maskwire import InvalidRequest
-from maskwire.pictures import PictureError, Stretch, read
+from maskwire.pictures import PictureError, Stretch, decode_picture
 from maskwire.sources import Reading, Source
 from maskwire_encoder.image_input.reading import read_image
 from PIL import Image, ImageCms, ImageFile
@@ -192,7 +192,7 @@ def test_any_array_is_read_alike_by_client_and_encoder(array: Any, stretch: Stre
         (np.array([[None]]), "object"),
         (Image.new("RGB", (0, 4)), "no pixels"),
         (io.StringIO("text"), "'rb'"),
-        (3, "int is no image"),
+        (3, "int is not an image"),
     ],
 )
 def test_what_is_no_image_is_said(image: Any, said: str) -> None:
@@ -254,7 +254,7 @@ FOUND = {
 @pytest.mark.parametrize("data", FOUND)
 def test_refusals_name_what_was_found_and_what_is_taken(data: bytes) -> None:
     with pytest.raises(PictureError) as caught:
-        read(data)
+        decode_picture(data)
     assert caught.value.reason == ("IMAGE_UNREADABLE" if data else "EMPTY_IMAGE")
     assert FOUND[data] in caught.value.message
     assert "JPEG, PNG, WebP, TIFF" in caught.value.message
@@ -266,7 +266,7 @@ def test_cut_off_files_are_refused_in_words(name: str) -> None:
     for end in (len(data) // 3, len(data) // 2):
         refused: PictureError | None = None
         try:
-            read(data[:end], max_pixels=MOST)
+            decode_picture(data[:end], max_pixels=MOST)
         except PictureError as error:
             refused = error
         if refused is not None:  # some formats show what is there
@@ -277,42 +277,42 @@ def test_cut_off_files_are_refused_in_words(name: str) -> None:
 
 def test_stretches() -> None:
     low = tiff((GREY.astype(np.uint16) * 16 + 100), photometric="minisblack")
-    assert read(low).stretch == read(low, stretch="range").stretch == "range"
-    np.testing.assert_array_equal(read(low).pixels, shown(GREY))
-    np.testing.assert_array_equal(read(low, stretch="none").pixels, shown((GREY.astype(int) * 16 + 100) >> 8))
-    clipped = read(low, stretch="percentile")
+    assert decode_picture(low).stretch == decode_picture(low, stretch="range").stretch == "range"
+    np.testing.assert_array_equal(decode_picture(low).pixels, shown(GREY))
+    np.testing.assert_array_equal(decode_picture(low, stretch="none").pixels, shown((GREY.astype(int) * 16 + 100) >> 8))
+    clipped = decode_picture(low, stretch="percentile")
     first, last = np.percentile(GREY, (1, 99))
     expected = np.floor((GREY.astype(float) - first) * 255 / (last - first) + 0.5).clip(0, 255)
     assert clipped.stretch == "percentile"
     assert np.abs(clipped.pixels - shown(expected).astype(int)).max() <= 1
     ordinary = by_opencv(".png", RGB // 8)
-    assert read(ordinary).stretch == "none"  # 8 bits are what they are
-    np.testing.assert_array_equal(read(ordinary).pixels, RGB // 8)
-    stretched = read(ordinary, stretch="range")
+    assert decode_picture(ordinary).stretch == "none"  # 8 bits are what they are
+    np.testing.assert_array_equal(decode_picture(ordinary).pixels, RGB // 8)
+    stretched = decode_picture(ordinary, stretch="range")
     assert (stretched.stretch, stretched.pixels.min(), stretched.pixels.max()) == ("range", 0, 255)
     half = tiff(GREY.astype(np.uint16) * 128, photometric="minisblack")  # 15 bits are not far below 16
-    assert read(half).stretch == "none"
+    assert decode_picture(half).stretch == "none"
     signed = tiff((GREY.astype(np.int16) - 128) * 100, photometric="minisblack")  # no level below zero is black as such
-    assert (read(signed).stretch, read(signed, stretch="none").stretch) == ("range", "none")
-    np.testing.assert_array_equal(read(signed).pixels, shown(GREY))
+    assert (decode_picture(signed).stretch, decode_picture(signed, stretch="none").stretch) == ("range", "none")
+    np.testing.assert_array_equal(decode_picture(signed).pixels, shown(GREY))
     with pytest.raises(PictureError, match="no range"):
-        read(tiff(GREY.astype(np.float32) * 7 - 3), stretch="none")
+        decode_picture(tiff(GREY.astype(np.float32) * 7 - 3), stretch="none")
 
 
 def test_profiles_are_converted_to_srgb() -> None:
     image = Image.fromarray(RGB)
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     for kind in ("PNG", "TIFF"):
-        np.testing.assert_array_equal(read(by_pillow(image, kind, icc_profile=srgb)).pixels, RGB)
-        np.testing.assert_array_equal(read(by_pillow(image, kind, icc_profile=b"not a profile")).pixels, RGB)
+        np.testing.assert_array_equal(decode_picture(by_pillow(image, kind, icc_profile=srgb)).pixels, RGB)
+        np.testing.assert_array_equal(decode_picture(by_pillow(image, kind, icc_profile=b"not a profile")).pixels, RGB)
     swapped = green_first(srgb)
     for kind in ("PNG", "TIFF", "WEBP"):
         options = {"lossless": True} if kind == "WEBP" else {}
-        pixels = read(by_pillow(image, kind, icc_profile=swapped, **options)).pixels
+        pixels = decode_picture(by_pillow(image, kind, icc_profile=swapped, **options)).pixels
         assert np.abs(pixels.astype(int) - RGB[..., [1, 0, 2]]).max() <= 2
     jpeg = by_pillow(image, "JPEG", icc_profile=swapped)
-    np.testing.assert_array_equal(read_image(jpeg, MOST).pixels, read(jpeg).pixels)
-    np.testing.assert_array_equal(encoded(Image.open(io.BytesIO(jpeg))), read(jpeg).pixels)
+    np.testing.assert_array_equal(read_image(jpeg, MOST).pixels, decode_picture(jpeg).pixels)
+    np.testing.assert_array_equal(encoded(Image.open(io.BytesIO(jpeg))), decode_picture(jpeg).pixels)
 
 
 def green_first(profile: bytes) -> bytes:
@@ -330,14 +330,14 @@ def green_first(profile: bytes) -> bytes:
 def test_bytes_of_a_deep_picture_are_not_taken_for_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pillow's limit is for pixels; a deep TIFF is shown to it as a picture of its bytes."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 63 * 45)
-    np.testing.assert_array_equal(read(tiff(RGB.astype(np.uint16) * 256, photometric="rgb")).pixels, RGB)
+    np.testing.assert_array_equal(decode_picture(tiff(RGB.astype(np.uint16) * 256, photometric="rgb")).pixels, RGB)
 
 
 def test_heic() -> None:
     buffer = io.BytesIO()
     smooth = Image.fromarray(RGB).resize((630, 450)).resize((64, 48))
     pillow_heif.from_pillow(smooth).save(buffer, quality=95)
-    picture = read(buffer.getvalue())
+    picture = decode_picture(buffer.getvalue())
     assert picture.format == "HEIC"
     np.testing.assert_array_equal(picture.pixels, np.asarray(pillow_heif.read_heif(buffer.getvalue())))
     assert np.corrcoef(picture.pixels.ravel(), np.asarray(smooth).ravel())[0, 1] > 0.9
@@ -346,8 +346,8 @@ def test_heic() -> None:
 def test_heic_without_its_library_names_the_remedy() -> None:
     code = (
         "import sys; sys.modules['pi_heif'] = None\n"
-        "from maskwire.pictures import read\n"
-        "read(b'\\0\\0\\0\\x18ftypheic\\0\\0\\0\\0mif1heic')"
+        "from maskwire.pictures import decode_picture\n"
+        "decode_picture(b'\\0\\0\\0\\x18ftypheic\\0\\0\\0\\0mif1heic')"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "HEIC" in run.stderr
@@ -358,7 +358,7 @@ def test_a_wrong_checksum_of_pixels_is_refused() -> None:
     data = bytearray(by_opencv(".png", RGB))
     data[-16] ^= 1
     with pytest.raises(PictureError, match="checksum of its IDAT"):
-        read(bytes(data))
+        decode_picture(bytes(data))
 
 
 def test_raw_files_of_cameras_are_refused() -> None:
@@ -369,7 +369,7 @@ def test_raw_files_of_cameras_are_refused() -> None:
         writer.write(RGB, photometric="rgb")
     for data in (dng, nef.getvalue()):
         with pytest.raises(PictureError, match="raw file"):
-            read(data)
+            decode_picture(data)
 
 
 def test_a_damaged_tiff_writes_nothing_to_standard_error(tmp_path: Path) -> None:
@@ -395,8 +395,8 @@ def test_sizes_are_checked_before_decoding() -> None:
         by_pillow(Image.fromarray(RGB), "ICO", sizes=[(63, 45)]),
     ):
         with pytest.raises(PictureError) as caught:
-            read(data, max_pixels=1000)
+            decode_picture(data, max_pixels=1000)
         assert caught.value.reason == "IMAGE_TOO_LARGE"
     many = tiff(np.zeros((20, 20, 64), np.uint16), photometric="minisblack", planarconfig="contig")
     with pytest.raises(PictureError, match="leave channels out"):
-        read(many, max_pixels=1000)
+        decode_picture(many, max_pixels=1000)

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from maskwire.cli import running
+from maskwire.cli import local_servers
 
 from testing.processes import free_port, wait_until
 from testing.servers import ready, up
@@ -174,6 +174,6 @@ def test_other_commands_find_what_runs(tmp_path: Path, monkeypatch: pytest.Monke
         assert len(list((tmp_path / "cache/maskwire/up").iterdir())) == 1
         first.process.kill()
         first.process.wait()
-        assert running.find() == []
+        assert local_servers.find_running() == []
         assert list((tmp_path / "cache/maskwire/up").iterdir()) == []
         first.process.returncode = 0  # killed by this test

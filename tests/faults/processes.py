@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from maskwire.cli.status import health
-from maskwire.cli.supervisor import leashed
+from maskwire.cli.supervisor import with_parent_death_signal
 from maskwire.cli.up import _answers_ping, _store_program
 
 from testing.paths import ROOT
@@ -65,7 +65,11 @@ class Server:
     def start(self) -> "Server":
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                leashed(self.command), cwd=ROOT, env={**os.environ, **self._environment}, stdout=log, stderr=log
+                with_parent_death_signal(self.command),
+                cwd=ROOT,
+                env={**os.environ, **self._environment},
+                stdout=log,
+                stderr=log,
             )
         return self
 

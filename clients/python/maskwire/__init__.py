@@ -13,8 +13,8 @@ import importlib.metadata
 import os
 from typing import TYPE_CHECKING, Any
 
-# gRPC's own fork handlers abort or crash some of the children of a process that has connections open. Without them a
-# child that uses a client is told FORKED. gRPC reads this when it is loaded, so it has to stand before that.
+# gRPC's own fork handlers abort or crash some children of a process that has open connections. Without them, a child
+# that uses a client gets the error FORKED. gRPC reads this variable when it is imported, so it must be set before.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Imported at first use: the servers take only the stubs of this package, and the command line starts faster.
+    # Imported on first use: the servers need only the stubs of this package, and the command line starts faster.
     if name == "__version__":
         return importlib.metadata.version("maskwire")
     if name not in _HOMES:

@@ -1,9 +1,10 @@
-"""Arguments of the public functions: unknown ones are refused with a suggestion, and sam2's names are understood."""
+"""Checks the arguments of public functions: unknown ones are refused with a suggestion."""
 
 import functools
 import inspect
+import textwrap
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from maskwire.errors import InvalidRequest, UnknownArgument
 from maskwire.suggest import no_such
@@ -18,14 +19,14 @@ _REMEDIES = {
     "input_label": "it is called labels (or point_labels)",
     "input_box": "it is called box",
 }
-"""What people reach for whose closest name is not what they want."""
+"""Remedies for common mistakes where the most similar name is not the right one."""
 
 
 def checked(cls: C) -> C:
-    """Makes a class's constructor and public methods refuse arguments that they do not have.
+    """Decorates a class so that its constructor and public methods raise `UnknownArgument` for unknown arguments.
 
-    Python refuses them itself, but with words that do not suggest the right name, and with an error that is no
-    `MaskwireError`.
+    Python's own error neither suggests the right name nor is a `MaskwireError`. Keyword arguments that a method takes
+    as `**name: Unpack[SomeTypedDict]` are checked as well, and its signature and documentation then list their names.
     """
     for name, member in list(vars(cls).items()):
         if inspect.isfunction(member) and (name == "__init__" or not name.startswith("_")):
@@ -34,9 +35,14 @@ def checked(cls: C) -> C:
 
 
 def _checking(function: Callable[..., Any], name: str) -> Callable[..., Any]:
-    parameters = inspect.signature(function).parameters.values()
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return function
+    signature, documentation = inspect.signature(function), function.__doc__ or ""
+    parameters = list(signature.parameters.values())
+    if parameters and parameters[-1].kind is inspect.Parameter.VAR_KEYWORD:
+        unpacked = parameters.pop()
+        (arguments,) = get_args(unpacked.annotation)
+        documentation = _with_keys(documentation, unpacked.name, arguments)
+        for key, kind in get_type_hints(arguments).items():
+            parameters.append(inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=..., annotation=kind))
     known = [each.name for each in parameters if each.kind is not each.POSITIONAL_ONLY][1:]  # without self
 
     def check(given: Iterable[str]) -> None:
@@ -49,25 +55,37 @@ def _checking(function: Callable[..., Any], name: str) -> Callable[..., Any]:
     if inspect.iscoroutinefunction(function):
 
         @functools.wraps(function)
-        async def awaited(*args: Any, **kwargs: Any) -> Any:
+        async def checking(*args: Any, **kwargs: Any) -> Any:
             check(kwargs)
             return await function(*args, **kwargs)
 
-        return awaited
+    else:
 
-    @functools.wraps(function)
-    def called(*args: Any, **kwargs: Any) -> Any:
-        check(kwargs)
-        return function(*args, **kwargs)
+        @functools.wraps(function)
+        def checking(*args: Any, **kwargs: Any) -> Any:
+            check(kwargs)
+            return function(*args, **kwargs)
 
-    return called
+    checking.__doc__ = documentation
+    checking.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return checking
+
+
+def _with_keys(documentation: str, name: str, arguments: type) -> str:
+    """Replaces the line about `**name` in a docstring by the attributes of the TypedDict that it stands for."""
+    attributes = textwrap.dedent(inspect.cleandoc(arguments.__doc__ or "").partition("Attributes:\n")[2])
+    for line in documentation.splitlines():
+        if line.lstrip().startswith(f"**{name}:"):
+            indentation = line[: -len(line.lstrip())]
+            documentation = documentation.replace(line, textwrap.indent(attributes, indentation))
+    return documentation
 
 
 def one_of(name: str, value: T | None, other_name: str, other: T | None) -> T | None:
-    """The value of an argument that has two names.
+    """Returns the value of an argument that has two names.
 
     Raises:
-        InvalidRequest: Both are given.
+        InvalidRequest: TWO_NAMES: values were given under both names.
     """
     if value is not None and other is not None:
         raise InvalidRequest(
@@ -77,10 +95,10 @@ def one_of(name: str, value: T | None, other_name: str, other: T | None) -> T | 
 
 
 def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
-    """Refuses a word that is none of the choices.
+    """Checks that an argument is one of several words.
 
     Raises:
-        InvalidRequest: It is not.
+        InvalidRequest: BAD_NAME, where NAME is the argument's name.
     """
     if value not in choices:
         raise InvalidRequest(no_such(name, str(value), choices), f"BAD_{name.upper()}", name)

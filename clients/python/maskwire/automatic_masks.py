@@ -1,11 +1,11 @@
-"""Everything in an image: parameters, crops and masks, as SAM2AutomaticMaskGenerator has them."""
+"""Automatic masks: parameters, crops and results of `everything`, equal to SAM2AutomaticMaskGenerator's."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
-from typing import Any, Literal, TypedDict, cast
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,67 +13,70 @@ from pycocotools import mask as coco
 
 from maskwire.arguments import checked
 from maskwire.errors import InvalidRequest
-from maskwire.pickling import Kept
+from maskwire.pickling import Picklable
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import types_pb2
 
 _FILTERS = ("low_predicted_iou", "low_stability", "at_crop_edge", "duplicates")
+_FIELDS = {"multimask_output": "multimask"}  # sam2's names of fields that the request calls otherwise
+_OF_GRIDS = (
+    *("points_per_side", "point_grids", "crop_n_layers", "crop_overlap_ratio", "crop_n_points_downscale_factor"),
+)
 
 OutputMode = Literal["binary_mask", "uncompressed_rle", "coco_rle"]
 
 
-class EverythingArguments(TypedDict, total=False):
-    """Keyword arguments of `generate_masks` and `everything`; names, meaning and defaults as in sam2.
-
-    Thresholds that are not given are the model's own. Those of SAM 2's checkpoints are sam2's, which are named below;
-    the demo model's `pred_iou_thresh` is 0.35 and its `stability_score_thresh` 0.4.
+class AutomaticMaskArguments(TypedDict, total=False):
+    """Keyword arguments of `generate_masks` and `everything`, with the names and meanings of sam2. None counts as not
+    given. Defaults are sam2's, but for the thresholds that a model sets itself.
 
     Attributes:
-        points_per_side: Clicks along each side of a square grid; 32.
-        points_per_batch: Clicks between two updates; 64.
-        pred_iou_thresh: Masks are kept whose predicted IoU is above this; 0.8.
-        stability_score_thresh: Masks are kept whose stability score is not below this; 0.95.
-        stability_score_offset: How far the threshold is raised and lowered for that score; 1.0.
+        points_per_side: Number of clicks along each side of a square grid; 32. Not together with `point_grids`.
+        points_per_batch: Number of clicks between two updates; 64.
+        pred_iou_thresh: Keep masks whose predicted IoU is above this; 0.8.
+        stability_score_thresh: Keep masks whose stability score is at least this; 0.95.
+        stability_score_offset: How far the mask threshold is raised and lowered to compute that score; 1.0.
         mask_threshold: Logit above which a pixel is inside; 0.0.
-        box_nms_thresh: IoU of boxes above which two masks are the same; 0.7.
-        crop_n_layers: How often the image is cut finer: layer i has 4 ** i crops, each embedded by itself; 0.
-        crop_nms_thresh: As box_nms_thresh, between crops; 0.7.
-        crop_overlap_ratio: How far crops of the first layer overlap, as a part of the image's shorter side; 512 / 1500.
-        crop_n_points_downscale_factor: By which points_per_side shrinks from layer to layer; 1.
-        point_grids: Instead of points_per_side, Nx2 fractions of width and height for each layer.
-        min_mask_region_area: Holes and islands of at most this many low-resolution pixels are removed; 0.
+        box_nms_thresh: IoU of boxes above which masks are duplicates; 0.7.
+        crop_n_layers: Number of layers of crops to search too; layer i has 4 ** i crops, each embedded by itself; 0.
+        crop_nms_thresh: IoU of boxes above which masks of different crops are duplicates; 0.7.
+        crop_overlap_ratio: Overlap of the crops of the first layer, as a fraction of the image's shorter side;
+            512 / 1500.
+        crop_n_points_downscale_factor: Factor by which points_per_side shrinks from layer to layer; 1.
+        point_grids: Clicks of each layer instead of points_per_side: Nx2 x, y as fractions of width and height.
+        min_mask_region_area: Remove holes and islands of at most this many low-resolution pixels; 0.
         use_m2m: Refine each mask once with its own logits; False.
-        multimask_output: Three masks of each click, or one; True.
+        multimask_output: Take three masks from each click instead of one; True.
     """
 
     points_per_side: int | None
-    points_per_batch: int
-    pred_iou_thresh: float
-    stability_score_thresh: float
-    stability_score_offset: float
-    mask_threshold: float
-    box_nms_thresh: float
-    crop_n_layers: int
-    crop_nms_thresh: float
-    crop_overlap_ratio: float
-    crop_n_points_downscale_factor: int
+    points_per_batch: int | None
+    pred_iou_thresh: float | None
+    stability_score_thresh: float | None
+    stability_score_offset: float | None
+    mask_threshold: float | None
+    box_nms_thresh: float | None
+    crop_n_layers: int | None
+    crop_nms_thresh: float | None
+    crop_overlap_ratio: float | None
+    crop_n_points_downscale_factor: int | None
     point_grids: Sequence[NDArray[Any]] | None
-    min_mask_region_area: int
-    use_m2m: bool
-    multimask_output: bool
+    min_mask_region_area: int | None
+    use_m2m: bool | None
+    multimask_output: bool | None
 
 
 @checked
-class FoundMask(Kept):
-    """One of an image's masks. Can be pickled; equal to another that was found the same way.
+class FoundMask(Picklable):
+    """One mask of `everything`. Equal to another one with the same pixels and predicted IoU.
 
     Attributes:
-        predicted_iou: By the model.
-        stability_score: IoU of the masks at a raised and a lowered threshold.
-        area: Pixels inside.
-        bbox: x, y, width, height of the outermost pixels, as in sam2: one pixel wide is 0.
-        point_coords: The click, [[x, y]].
-        crop_box: x, y, width, height of the part of the image that it was found in.
+        predicted_iou: IoU with the object, as predicted by the model.
+        stability_score: IoU of the masks at a raised and at a lowered threshold.
+        area: Number of pixels inside.
+        bbox: [x, y, width, height] of the outermost pixels, as in sam2, so that a mask one pixel wide has width 0.
+        point_coords: The click that found the mask, [[x, y]].
+        crop_box: [x, y, width, height] of the crop in which it was found.
     """
 
     def __init__(self, message: pb.GeneratedMask) -> None:
@@ -100,31 +103,34 @@ class FoundMask(Kept):
 
     @property
     def box(self) -> tuple[int, int, int, int]:
-        """(x_min, y_min, x_max, y_max) in pixels, around the mask; as `Result.box`."""
+        """Bounding box as (x_min, y_min, x_max, y_max) in pixels, as in `Result.box`."""
         x, y, width, height = (int(value) for value in self.bbox)
         return x, y, x + width + 1, y + height + 1
 
     @property
     def rle(self) -> dict[str, Any]:
-        """COCO RLE as pycocotools takes it: {"size": [height, width], "counts": str}."""
+        """COCO RLE as pycocotools accepts it: {"size": [height, width], "counts": str}."""
         return {"size": list(self._rle.size), "counts": self._rle.counts}
 
     @property
     def score(self) -> float:
-        """The predicted IoU."""
+        """IoU with the object, as predicted by the model."""
         return self.predicted_iou
 
     @cached_property
     def array(self) -> NDArray[np.bool_]:
-        """HxW, of the image's size."""
+        """The mask at the image's size, HxW."""
         rle = self._rle
         return np.asarray(coco.decode({"size": list(rle.size), "counts": rle.counts.encode()})).astype(bool)
 
     def annotation(self, output_mode: OutputMode = "binary_mask") -> dict[str, Any]:
-        """The mask as SAM2AutomaticMaskGenerator.generate gives it.
+        """Returns the mask as a dict like those of SAM2AutomaticMaskGenerator.generate.
 
         Args:
-            output_mode: What `segmentation` is: HxW bool, {"size", "counts": run lengths}, or COCO RLE.
+            output_mode: Form of "segmentation": HxW bool, {"size", "counts": run lengths}, or COCO RLE.
+
+        Raises:
+            InvalidRequest: The mode is unknown.
         """
         segmentation: Any
         match output_mode:
@@ -138,32 +144,25 @@ class FoundMask(Kept):
                 raise InvalidRequest(
                     f"output_mode {output_mode!r}; use binary_mask, uncompressed_rle or coco_rle", "BAD_OUTPUT"
                 )
-        return {
-            "segmentation": segmentation,
-            "area": self.area,
-            "bbox": self.bbox,
-            "predicted_iou": self.predicted_iou,
-            "point_coords": self.point_coords,
-            "stability_score": self.stability_score,
-            "crop_box": self.crop_box,
-        }
+        names = ("area", "bbox", "predicted_iou", "point_coords", "stability_score", "crop_box")
+        return {"segmentation": segmentation, **{name: getattr(self, name) for name in names}}
 
 
 @dataclass(frozen=True)
 class Update:
-    """What has come of the latest clicks.
+    """Progress of automatic mask generation.
 
     Attributes:
-        new: Masks that were not there before.
-        masks: All that count by now: until the end a better one may take the place of some. With the last update those
-            that stay, in the order that sam2 gives.
-        done: Clicks so far.
-        total: Clicks in all.
-        is_last: Whether this is the end.
+        new: Masks found since the previous update.
+        masks: All current masks. Better ones may still replace some of them; those of the last update are final, in
+            the order of sam2.
+        done: Number of clicks decoded so far.
+        total: Number of clicks in all.
+        is_last: Whether this is the last update.
         image: Name, size and model of the image.
-        removed: With the last update, how many masks each filter removed: "low_predicted_iou", "low_stability",
+        removed: In the last update, the number of masks that each filter removed: "low_predicted_iou", "low_stability",
             "at_crop_edge", "duplicates".
-        explanation: With the last update, the same in words; where few masks stay, with what to lower.
+        explanation: In the last update, the same in words; if few masks are left, with the parameters to lower.
     """
 
     new: list[FoundMask]
@@ -180,21 +179,22 @@ class Update:
         return f"<Update {self.done} of {self.total} clicks: {len(self.masks)} masks, {len(self.new)} new{end}>"
 
 
-class Collection:
-    """Puts the responses of a call together."""
+class MaskCollector:
+    """Keeps track of the current masks over the responses of a call."""
 
     def __init__(self) -> None:
         self._masks: dict[int, FoundMask] = {}
-        self._counting: dict[int, None] = {}
+        self._current: dict[int, None] = {}
 
     def add(self, response: pb.GenerateMasksResponse) -> Update:
+        """Applies the next response."""
         for found in response.found:
             self._masks[found.number] = FoundMask(found)
-            self._counting[found.number] = None
+            self._current[found.number] = None
         for number in response.dropped:
-            del self._counting[number]
-        self._counting.update(dict.fromkeys(response.revived))
-        numbers = response.kept if response.is_last else self._counting
+            del self._current[number]
+        self._current.update(dict.fromkeys(response.revived))
+        numbers = response.kept if response.is_last else self._current
         return Update(
             new=[self._masks[found.number] for found in response.found],
             masks=[self._masks[number] for number in numbers],
@@ -207,58 +207,41 @@ class Collection:
         )
 
 
-def arguments_of(**given: Any) -> EverythingArguments:
-    """The arguments that are not None."""
-    return cast(EverythingArguments, {name: value for name, value in given.items() if value is not None})
-
-
-def request_of(width: int, height: int, arguments: EverythingArguments) -> pb.GenerateMasksRequest:
-    """The arguments as they are sent, with a crop for each part of the image; images are not named yet.
+def make_request(width: int, height: int, arguments: AutomaticMaskArguments) -> pb.GenerateMasksRequest:
+    """Makes the request of a call, with all crops; the names of the image and the crops are left empty.
 
     Args:
-        width: Of the image, in pixels.
-        height: Likewise.
-        arguments: As the user gave them.
+        width: Width of the image in pixels.
+        height: Height of the image in pixels.
+        arguments: Arguments as the caller gave them.
 
     Raises:
-        InvalidRequest: They contradict each other, or are no numbers.
+        InvalidRequest: BAD_PARAMETER: an argument has a wrong type or value, or contradicts another one.
     """
-    names = {"multimask_output": "multimask"}
-    passed = (
-        "points_per_batch",
-        "pred_iou_thresh",
-        "stability_score_thresh",
-        "stability_score_offset",
-        "mask_threshold",
-        "box_nms_thresh",
-        "crop_nms_thresh",
-        "min_mask_region_area",
-        "use_m2m",
-        "multimask_output",
-    )
+    given: dict[str, Any] = {name: value for name, value in arguments.items() if value is not None}
     try:
-        fields = {names.get(name, name): value for name, value in arguments.items() if name in passed}
-        request = pb.GenerateMasksRequest(**fields)  # type: ignore[arg-type]
-        layers = int(arguments.get("crop_n_layers", 0))
-        grids = [_grid(arguments, layer) for layer in range(layers + 1)]
+        fields = {_FIELDS.get(name, name): value for name, value in given.items() if name not in _OF_GRIDS}
+        request = pb.GenerateMasksRequest(**fields)
+        layers = int(given.get("crop_n_layers", 0))
+        grids = [_grid(given, layer) for layer in range(layers + 1)]
     except (TypeError, ValueError) as error:
-        raise InvalidRequest(f"a parameter is not what it should be: {error}", "BAD_PARAMETER") from error
+        raise InvalidRequest(f"a parameter has a wrong value: {error}", "BAD_PARAMETER") from error
     request.grid.CopyFrom(grids[0])
-    overlap = float(arguments.get("crop_overlap_ratio", 512 / 1500))
+    overlap = float(given.get("crop_overlap_ratio", 512 / 1500))
     for layer, (x_min, y_min, x_max, y_max) in _crop_boxes(width, height, layers, overlap):
         box = types_pb2.Box(x_min_px=x_min, y_min_px=y_min, x_max_px=x_max, y_max_px=y_max)
         request.crops.add(box=box, grid=grids[layer])
     return request
 
 
-def _grid(arguments: EverythingArguments, layer: int) -> pb.PointGrid:
+def _grid(arguments: Mapping[str, Any], layer: int) -> pb.PointGrid:
     grids = arguments.get("point_grids")
     side = arguments.get("points_per_side")
     if grids is not None:
         if side is not None:
             raise ValueError("give points_per_side or point_grids, not both")
         if layer >= len(grids):
-            raise ValueError("point_grids has one grid for each layer, the whole image first")
+            raise ValueError("point_grids needs a grid for each layer, beginning with the whole image")
         return pb.PointGrid(points=np.asarray(grids[layer], np.float64).reshape(-1, 2).ravel().tolist())
     factor = int(arguments.get("crop_n_points_downscale_factor", 1))
     side = int((32 if side is None else side) / factor**layer)
@@ -270,7 +253,7 @@ def _grid(arguments: EverythingArguments, layer: int) -> pb.PointGrid:
 def _crop_boxes(
     width: int, height: int, layers: int, overlap_ratio: float
 ) -> Iterator[tuple[int, tuple[int, int, int, int]]]:
-    """Layers and boxes of all crops, as generate_crop_boxes of sam2 has them; without the whole image."""
+    """Yields the layer and box of each crop, as sam2's generate_crop_boxes computes them, without the whole image."""
     for layer in range(1, layers + 1):
         crops = 2**layer
         overlap = int(overlap_ratio * min(height, width) * (2 / crops))
@@ -285,7 +268,7 @@ def _xywh(box: types_pb2.Box) -> list[float]:
 
 
 def _run_lengths(mask: NDArray[np.bool_]) -> list[int]:
-    """Column by column, beginning with what is outside."""
+    """Returns uncompressed RLE counts: run lengths in column-major order, beginning with a run of 0s."""
     values = mask.ravel(order="F")
     changes = np.flatnonzero(np.diff(values, prepend=False))
     return [int(length) for length in np.diff(changes, prepend=0, append=len(values))]

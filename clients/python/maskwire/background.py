@@ -1,4 +1,4 @@
-"""The event loop of the blocking clients."""
+"""Runs the coroutines of blocking clients on a background event loop."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ _background: tuple[int, asyncio.AbstractEventLoop] | None = None
 
 
 def _loop() -> asyncio.AbstractEventLoop:
-    """One event loop for all blocking clients of the process: grpc's asyncio layer works best with a single one.
+    """Returns the event loop, which all blocking clients share, since grpc.aio works best with one loop a process.
 
     Raises:
         MaskwireError: FORKED: this process was forked from one that had used a client.
@@ -32,8 +32,8 @@ def _loop() -> asyncio.AbstractEventLoop:
         return _background[1]
 
 
-def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Runs a coroutine on that loop, and waits for it."""
+def run_in_background(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Runs a coroutine on the background loop, and waits for its result."""
     try:
         loop = _loop()
     except BaseException:
@@ -43,21 +43,22 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
     try:
         return future.result()
     except BaseException:
-        future.cancel()  # after Ctrl-C, the call does not go on unseen
+        future.cancel()  # after Ctrl-C, the call must not continue in the background
         raise
 
 
-def run_later(make: Callable[[], Coroutine[Any, Any, Any]]) -> None:
-    """Runs a coroutine on that loop, if there is one in this process, without waiting for it: for finalizers."""
+def schedule(make: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+    """Schedules a coroutine on the background loop without waiting for it, for finalizers. Does nothing if this process
+    has no such loop."""
     if _background is not None and _background[0] == os.getpid() and _background[1].is_running():
         with contextlib.suppress(RuntimeError):
             asyncio.run_coroutine_threadsafe(make(), _background[1])
 
 
-def each(items: AsyncIterator[T]) -> Iterator[T]:
-    """Iterates on that loop. Closing the iterator cancels the work."""
+def iterate_in_background(items: AsyncIterator[T]) -> Iterator[T]:
+    """Iterates over an asynchronous iterator on the background loop. Closing the iterator cancels the work."""
 
-    async def following() -> tuple[T] | None:
+    async def next_item() -> tuple[T] | None:
         async for item in items:
             return (item,)
         return None
@@ -67,8 +68,8 @@ def each(items: AsyncIterator[T]) -> Iterator[T]:
             await items.aclose()
 
     try:
-        while (item := run(following())) is not None:
+        while (item := run_in_background(next_item())) is not None:
             yield item[0]
     finally:
-        with contextlib.suppress(MaskwireError):  # in a forked process there is nothing to close
-            run(close())
+        with contextlib.suppress(MaskwireError):  # a forked process has nothing to close
+            run_in_background(close())

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from maskwire.arguments import checked
-from maskwire.background import run, run_later
+from maskwire.background import run_in_background, schedule
 from maskwire.pictures import Channels, Stretch
 from maskwire.results import EmbeddedImage, Result
 from maskwire.session import AsyncSession
@@ -22,18 +22,18 @@ T = TypeVar("T")
 class Session:
     """Clicks on one image after another, with objects, undo and previews. Made by `Client.session`.
 
-    Each method sends a request and returns its answer. An answer is None where there is no mask: the object has no
-    prompts, or a later request superseded a preview. A wrong request raises InvalidRequest and changes nothing;
-    otherwise methods raise what `Client.segment` raises.
+    Each method sends a request and returns its result, or None if there is no mask: the object has no prompts, or a
+    later request superseded a preview. A wrong request raises InvalidRequest and changes nothing; the other errors are
+    those of `Client.segment`.
 
-    The session opens at its first use; `with`, or `close`, ends it, and so does closing the client. Safe to use from
-    several threads: a preview that waits in one returns None when another sends a later request.
+    The session opens at its first use, and is closed by `with`, `close`, or with the client. Safe to use from several
+    threads: a preview that waits in one thread returns None when another thread sends a later request.
     """
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
-        # What is forgotten ends without a word.
-        weakref.finalize(self, run_later, session.close).atexit = False
+        # A session that is garbage collected is closed silently.
+        weakref.finalize(self, schedule, session.close).atexit = False
 
     def __repr__(self) -> str:
         return repr(self._session).replace("AsyncSession", "Session")
@@ -48,12 +48,12 @@ class Session:
         self.close()
 
     def close(self) -> None:
-        """Ends the session."""
-        run(self._session.close())
+        """Closes the session."""
+        run_in_background(self._session.close())
 
     @property
     def object_id(self) -> str:
-        """Name of the object that clicks, boxes and undo are for; set it to go on with another."""
+        """Name of the object that clicks, boxes and undo apply to; set it to switch to another one."""
         return self._session.object_id
 
     @object_id.setter
@@ -66,7 +66,7 @@ class Session:
         Raises:
             MaskwireError: What `Client.segment` raises: there is no such image, nobody answers, and so on.
         """
-        return run(self._session.open())
+        return run_in_background(self._session.open())
 
     @property
     def image(self) -> pb.SegmentedImage:
@@ -99,7 +99,7 @@ class Session:
         Raises:
             MaskwireError: What `Client.segment` raises; the session then stays with the image that it had.
         """
-        return run(
+        return run_in_background(
             self._session.set_image(
                 image, image_id=image_id, model=model, wait_s=wait_s, channels=channels, stretch=stretch
             )
@@ -157,9 +157,9 @@ class Session:
 
 
 def _answer(send: Callable[[], Awaitable[T]]) -> T:
-    """Sends a request on the background loop, and waits for its answer."""
+    """Sends a request on the background loop, and waits for its result."""
 
     async def ask() -> T:
         return await send()
 
-    return run(ask())
+    return run_in_background(ask())

@@ -112,14 +112,14 @@ class Connection:
         )
         with tracing.span("embed"):
             response = await self.servers.encode_image(header, data, self.caller)
-        stored = EmbeddedImage.read(response.image, response.cached, response.timings)
+        stored = EmbeddedImage.from_messages(response.image, response.cached, response.timings)
         self.images.add(identity, image_id, model, source, stored)
         return stored
 
     async def get(self, image_id: str) -> EmbeddedImage:
         """Looks up what is stored under a name; see `AsyncClient.get`."""
         request = encoder_pb2.GetImageRequest(image_id=image_id, namespace=self.caller.namespace)
-        return EmbeddedImage.read((await self.servers.get_image(request, self.caller)).image)
+        return EmbeddedImage.from_messages((await self.servers.get_image(request, self.caller)).image)
 
     async def source_of(self, image: ImageLike | EmbeddedImage, reading: Reading = DEFAULT_READING) -> Source:
         """Finds the picture of an image that was given itself.

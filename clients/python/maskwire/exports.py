@@ -1,8 +1,9 @@
-"""Masks as other tools take them."""
+"""Exports masks to the formats of other tools, and to files."""
 
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -22,27 +23,32 @@ _LOSSLESS = (".png", ".bmp", ".tif", ".tiff", ".gif", ".pgm")
 
 
 class HasMask(Protocol):
-    """A mask of an image: of a result, or one of everything."""
+    """A `Mask` or a `FoundMask`."""
 
     @property
-    def array(self) -> NDArray[np.bool_]: ...
+    def array(self) -> NDArray[np.bool_]:
+        """The mask at the image's size, HxW."""
+
     @property
-    def rle(self) -> dict[str, Any]: ...
+    def rle(self) -> dict[str, Any]:
+        """COCO RLE."""
+
     @property
-    def score(self) -> float: ...
+    def score(self) -> float:
+        """IoU with the object, as predicted by the model."""
 
 
 def coco_annotation(
     mask: HasMask, annotation_id: int, image_id: int | str, category_id: int, polygons: bool = False
 ) -> dict[str, Any]:
-    """An annotation of a COCO data set: RLE or polygons whose union is the mask, area, box as x, y, width, height in
-    pixels, and the score."""
+    """Makes an annotation of a COCO data set: RLE, or polygons whose union is the mask; area; bounding box as x, y,
+    width, height in pixels; and score."""
     rle: Any = {"size": mask.rle["size"], "counts": mask.rle["counts"].encode()}
     return {
         "id": annotation_id,
         "image_id": image_id,
         "category_id": category_id,
-        "segmentation": [each.ravel().tolist() for each in exact_polygons(mask.array)] if polygons else mask.rle,
+        "segmentation": [polygon.ravel().tolist() for polygon in exact_polygons(mask.array)] if polygons else mask.rle,
         "area": int(coco.area(rle)),
         "bbox": [float(value) for value in coco.toBbox(rle)],
         "iscrowd": 0,
@@ -50,27 +56,53 @@ def coco_annotation(
     }
 
 
-def coco_dataset(masks: Sequence[HasMask], file_name: str, width: int, height: int) -> dict[str, Any]:
-    """All masks of one picture as a COCO data set with one category."""
+@dataclass(frozen=True)
+class CocoImage:
+    """An image of a COCO data set, with its masks.
+
+    Attributes:
+        file_name: Path to the image, as the data set states it.
+        width: Width in pixels.
+        height: Height in pixels.
+        masks: The masks of its objects.
+        classes: Name of each mask's class.
+    """
+
+    file_name: str
+    width: int
+    height: int
+    masks: Sequence[HasMask]
+    classes: Sequence[str]
+
+
+def coco_dataset(images: Sequence[CocoImage], classes: Sequence[str]) -> dict[str, Any]:
+    """Makes a COCO data set of images and their masks, with a category for each class."""
+    annotations: list[dict[str, Any]] = []
+    for number, image in enumerate(images, 1):
+        for mask, name in zip(image.masks, image.classes, strict=True):
+            annotations.append(coco_annotation(mask, len(annotations) + 1, number, classes.index(name) + 1))
     return {
-        "images": [{"id": 1, "file_name": file_name, "width": width, "height": height}],
-        "categories": [{"id": 1, "name": "object"}],
-        "annotations": [coco_annotation(mask, number, 1, 1) for number, mask in enumerate(masks, 1)],
+        "images": [
+            {"id": number, "file_name": image.file_name, "width": image.width, "height": image.height}
+            for number, image in enumerate(images, 1)
+        ],
+        "categories": [{"id": number, "name": name} for number, name in enumerate(classes, 1)],
+        "annotations": annotations,
     }
 
 
 def labelme(
     polygons: Sequence[NDArray[Any]], label: str, group_id: int | None, file_name: str, width: int, height: int
 ) -> dict[str, Any]:
-    """A labelme file without the picture in it.
+    """Makes the content of a labelme file that refers to the picture instead of embedding it.
 
     Args:
-        polygons: Each Nx2, at least three corners.
-        label: Of the object.
-        group_id: Marks its polygons as one object's.
-        file_name: Of the picture, beside the labelme file.
-        width: In pixels.
-        height: Likewise.
+        polygons: Polygons of the object, Nx2 x, y in pixels with at least three vertices each.
+        label: Label of the object.
+        group_id: Number that groups the polygons of one object.
+        file_name: Path to the picture, relative to the labelme file.
+        width: Width of the picture in pixels.
+        height: Height of the picture in pixels.
     """
     shapes = [
         {
@@ -98,20 +130,20 @@ def labelme(
 def yolo_line(
     contours: Sequence[tuple[NDArray[Any], bool]], category: int, width: int, height: int, simplify_px: float = 1
 ) -> str:
-    """A line of a YOLO segmentation file: class number, then x and y of the outline's corners, as parts of 1.
+    """Makes a line of a YOLO segmentation file: the class number, then x and y of each vertex as fractions of the size.
 
-    YOLO has one outline for an object. Parts and holes are joined to it by lines there and back, whose area is nothing:
-    programs that fill it (as Ultralytics' do, with OpenCV) get the mask.
+    YOLO allows one polygon an object. Other components and holes are connected to the first by bridges of zero area, so
+    that programs that fill the polygon (such as Ultralytics, with OpenCV) get the mask.
 
     Args:
-        contours: Outlines and holes, each Nx2 and whether it is a hole.
+        contours: Contours, each Nx2 x, y in pixels and whether it is a hole.
         category: Number of the class, from 0.
-        width: Of the image, in pixels.
-        height: Likewise.
-        simplify_px: How far corners may be from the outline that are left out.
+        width: Width of the image in pixels.
+        height: Height of the image in pixels.
+        simplify_px: Largest distance of removed vertices from the simplified contour, in pixels.
 
     Returns:
-        The line without its end; empty if nothing has an area.
+        The line without a line end; empty if no contour has an area.
     """
     rings = [simplified(contour, simplify_px) for contour, _ in contours if len(contour) > 2]
     rings = [ring for ring in rings if len(ring) > 2]
@@ -128,14 +160,14 @@ def yolo_line(
 
 
 def png_bytes(picture: Image.Image) -> bytes:
-    """A picture as a PNG file."""
+    """Encodes a picture as PNG."""
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     return buffer.getvalue()
 
 
 def detections(masks: Sequence[HasMask]) -> "supervision.Detections":
-    """Masks, their boxes and scores, for Roboflow's supervision.
+    """Converts masks, with their boxes and scores, to Detections of Roboflow's supervision.
 
     Raises:
         OutputMissing: supervision is not installed.
@@ -157,10 +189,10 @@ def detections(masks: Sequence[HasMask]) -> "supervision.Detections":
 
 
 def save_mask(mask: HasMask, path: str | PathLike[str]) -> None:
-    """Writes a mask to a file in the format of its ending; see `Result.save`.
+    """Writes a mask to a file in the format of its extension; see `Result.save`.
 
     Raises:
-        InvalidRequest: The ending has no format, or the file cannot be written.
+        InvalidRequest: The extension is unknown, or the file cannot be written.
     """
     ending = Path(path).suffix.lower()
     try:
@@ -184,10 +216,10 @@ def save_mask(mask: HasMask, path: str | PathLike[str]) -> None:
 
 
 def save_picture(picture: Image.Image, path: str | PathLike[str]) -> None:
-    """Writes a picture to a file in the format of its ending.
+    """Writes a picture to a file in the format of its extension.
 
     Raises:
-        InvalidRequest: The ending is not that of a picture, or the file cannot be written.
+        InvalidRequest: The extension is not that of a picture format, or the file cannot be written.
     """
     try:
         picture.save(path)
@@ -196,27 +228,30 @@ def save_picture(picture: Image.Image, path: str | PathLike[str]) -> None:
 
 
 def crop(picture: Image.Image, mask: NDArray[np.bool_], margin_px: int) -> Image.Image:
-    """The part of a picture around a mask."""
-    x_min, y_min, x_max, y_max = edges(mask)
+    """Crops a picture to the bounding box of a mask, extended by a margin on each side."""
+    x_min, y_min, x_max, y_max = bounding_box(mask)
     box = (x_min - margin_px, y_min - margin_px, x_max + margin_px, y_max + margin_px)
     return picture.crop((max(0, box[0]), max(0, box[1]), min(picture.width, box[2]), min(picture.height, box[3])))
 
 
 def cutout(picture: Image.Image, mask: NDArray[np.bool_]) -> Image.Image:
-    """A picture with everything outside of a mask transparent; RGBA, of the picture's size."""
+    """Makes everything outside a mask transparent; returns RGBA of the picture's size."""
     cut = picture.convert("RGBA")
     cut.putalpha(Image.fromarray(mask.view(np.uint8) * 255))
     return cut
 
 
 def with_area(contour: NDArray[np.int32]) -> list[NDArray[np.int32]]:
-    """Rings that have at least three corners and an area, for a contour through the centres of border pixels.
+    """Replaces a contour without an area by polygons with one.
 
-    A contour that has none is that of single pixels, or of lines one pixel wide: it becomes rings along the edges of
-    its pixels, whose area is the number of the pixels.
+    A contour through the centres of border pixels has no area if the pixels are single, or form lines one pixel wide.
+    It is replaced by outlines along the edges of those pixels.
 
     Args:
         contour: Nx2 x, y in pixels.
+
+    Returns:
+        The contour itself, or the outlines: Nx2 x, y in pixels each, with at least three vertices and a positive area.
     """
     if area(contour) > 0:
         return [contour]
@@ -231,20 +266,23 @@ def with_area(contour: NDArray[np.int32]) -> list[NDArray[np.int32]]:
 
 
 def area(polygon: NDArray[Any]) -> float:
-    """Of a polygon, Nx2; 0 for one that goes back the way it came."""
+    """Computes the area of a polygon, Nx2, by the shoelace formula."""
     x, y = polygon.astype(np.float64).T
     return float(abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2)
 
 
 def simplified(polygon: NDArray[Any], tolerance_px: float) -> NDArray[Any]:
-    """A closed polygon with fewer corners, no corner that is left out farther than a tolerance from it.
+    """Simplifies a closed polygon with the Ramer-Douglas-Peucker algorithm.
 
-    Ramer-Douglas-Peucker, on the two arcs between the first corner and the one farthest from it. A polygon that would
-    be left without an area stays as it is.
+    The algorithm is applied to the two arcs between the first vertex and the one farthest from it. A polygon that would
+    lose its area is returned unchanged.
 
     Args:
-        polygon: Nx2.
-        tolerance_px: 0 leaves it as it is.
+        polygon: Nx2 x, y in pixels.
+        tolerance_px: Largest distance of removed vertices from the result; 0 returns the polygon unchanged.
+
+    Raises:
+        InvalidRequest: The tolerance is negative.
     """
     if tolerance_px < 0:
         raise InvalidRequest(f"simplify_px is {tolerance_px}; give 0 or more", "BAD_OUTPUT", "simplify_px")
@@ -266,7 +304,7 @@ def simplified(polygon: NDArray[Any], tolerance_px: float) -> NDArray[Any]:
 
 
 def _distances(points: NDArray[Any], start: NDArray[Any], end: NDArray[Any]) -> NDArray[Any]:
-    """Of points from a line segment."""
+    """Computes the distances of points, Nx2, from a line segment."""
     along = end - start
     length = float(along @ along)
     share = ((points - start) @ along / length).clip(0, 1) if length else np.zeros(len(points))
@@ -274,8 +312,8 @@ def _distances(points: NDArray[Any], start: NDArray[Any], end: NDArray[Any]) -> 
     return distances
 
 
-def edges(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
-    """x_min, y_min, x_max, y_max of a mask, the last two behind its last pixels; zeros if it is empty."""
+def bounding_box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+    """Returns x_min, y_min, x_max, y_max of a mask, the last two exclusive; zeros if the mask is empty."""
     columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
     if not len(columns):
         return 0, 0, 0, 0

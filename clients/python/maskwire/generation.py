@@ -1,9 +1,9 @@
-"""One call of GenerateMasks, with the crops that it needs."""
+"""Calls GenerateMasks, and embeds the crops that it needs."""
 
 import asyncio
 from collections.abc import AsyncIterator
 
-from maskwire.automatic_masks import Collection, EverythingArguments, Update, request_of
+from maskwire.automatic_masks import AutomaticMaskArguments, MaskCollector, Update, make_request
 from maskwire.connection import Connection
 from maskwire.errors import ImageNotFound, OutputMissing, ServerUnavailable
 from maskwire.prompts import wait_ms
@@ -22,10 +22,10 @@ async def generate(
     image_id: str | None,
     model: str,
     wait_s: float,
-    arguments: EverythingArguments,
+    arguments: AutomaticMaskArguments,
     reading: Reading = DEFAULT_READING,
 ) -> AsyncIterator[Update]:
-    """See `AsyncClient.generate_masks`."""
+    """Yields the masks of an image as they are found; see `AsyncClient.generate_masks`."""
     waiting = wait_ms(wait_s)
     wanted = await connection.resolve(image, image_id, model, reading)
     name, source = wanted.image_id, wanted.source
@@ -36,7 +36,7 @@ async def generate(
         if again is None:
             raise wanted.not_found(error) from error
         stored = again
-    request = request_of(stored.width, stored.height, arguments)
+    request = make_request(stored.width, stored.height, arguments)
     request.image_id, request.namespace, request.wait_ms = name, connection.caller.namespace, waiting
     request.content_key, request.model = stored.content_key, model
     source = source or connection.images.source(name, stored.content_key)
@@ -49,16 +49,16 @@ async def generate(
         for crop in request.crops:
             box = crop.box
             place = f"{box.x_min_px:.0f}-{box.y_min_px:.0f}-{box.x_max_px:.0f}-{box.y_max_px:.0f}"
-            crop.image_id = f"crop-{stored.content_key}-{place}"  # another image under this name has other crops
+            crop.image_id = f"crop-{stored.content_key}-{place}"  # not named after the image, whose name can be reused
     crops = asyncio.ensure_future(_embed_crops(connection, request, source, stored.model))
     starts = 0
     try:
         while True:
             starts += 1
             try:
-                collection = Collection()
+                collector = MaskCollector()
                 async for response in connection.servers.generate_masks(request, connection.caller, crops):
-                    yield collection.add(response)
+                    yield collector.add(response)
                 return
             except ImageNotFound:
                 again = await connection.embed_again(wanted) if starts < _MAX_STARTS else None
@@ -75,7 +75,7 @@ async def generate(
 async def _embed_crops(
     connection: Connection, request: pb.GenerateMasksRequest, source: Source | None, model: str
 ) -> None:
-    """Embeds all crops while the decoder is at work on the whole image, in the order in which it wants them."""
+    """Embeds the crops, in the order in which the decoder needs them, while it works on the whole image."""
     if source is None or not request.crops:
         return
     picture = await asyncio.to_thread(source.picture)

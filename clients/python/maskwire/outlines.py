@@ -1,6 +1,6 @@
-"""Outlines of masks along the edges of their pixels, and polygons of them that cover exactly the mask.
+"""Traces masks along the edges of their pixels, and makes polygons that cover exactly the mask.
 
-A pixel (x, y) covers x to x + 1 and y to y + 1, as COCO's polygons have it: pycocotools makes exactly the mask of them.
+Pixel (x, y) covers x to x + 1 and y to y + 1, which is the convention of COCO's polygons and pycocotools.
 """
 
 from dataclasses import dataclass, field
@@ -16,10 +16,10 @@ class _Ring:
     points: _Points
     is_hole: bool
     bridges: dict[int, list[tuple[int, _Points]]] = field(default_factory=dict)
-    """By the number of an edge: where on it a bridge to a hole begins (y), and the hole's points."""
+    """For each edge, by index, its bridges to holes: y at which the bridge begins, and the points of the hole."""
 
     def joined(self) -> _Points:
-        """The ring with its bridges."""
+        """Returns the points of the ring, with those of the holes that are bridged to it."""
         points: _Points = []
         for index, (x, y) in enumerate(self.points):
             points.append((x, y))
@@ -30,22 +30,24 @@ class _Ring:
 
 
 def exact_polygons(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
-    """Polygons whose union is the mask: one for each 4-connected part, whose holes are cut open along rows.
+    """Makes polygons whose union is the mask: one for each 4-connected component, with horizontal cuts to its holes.
 
     Args:
         mask: HxW.
 
     Returns:
-        Nx2 x, y each, in pixels, at corners of pixels; at least four points.
+        The vertices of each polygon, Nx2 x, y of corners of pixels, with N at least 4.
     """
     rings = _rings(mask)
-    edges: dict[int, list[tuple[int, int, _Ring, int]]] = {}  # vertical ones, by x: from y, to y, ring, number
+    edges: dict[
+        int, list[tuple[int, int, _Ring, int]]
+    ] = {}  # vertical edges by x: from y, to y, ring, index of the edge
     for ring in rings:
         for index, (x, y) in enumerate(ring.points):
             next_x, next_y = ring.points[(index + 1) % len(ring.points)]
             if x == next_x:
                 edges.setdefault(x, []).append((min(y, next_y), max(y, next_y), ring, index))
-    # A hole is joined with what lies left of it; from right to left, those that are joined with it come before it.
+    # A hole is joined to the ring on its left. Holes are taken from right to left, so that those joined to it are done.
     for hole in sorted((ring for ring in rings if ring.is_hole), key=lambda ring: min(ring.points), reverse=True):
         start = hole.points.index(min(hole.points))
         x, y = hole.points[start]
@@ -64,17 +66,17 @@ def _without_repeats(points: _Points) -> _Points:
 
 
 def _rings(mask: NDArray[np.bool_]) -> list[_Ring]:
-    """Closed outlines, corners only. Pixels that meet at a corner alone do not belong together."""
+    """Traces the closed outlines of 4-connected components and of their holes; only corners are returned."""
     padded = np.pad(mask, 1)
     top_left, top_right, low_left, low_right = padded[:-1, :-1], padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
     count = top_left.astype(np.int8) + top_right + low_left + low_right
-    falling = (count == 2) & (top_left == low_right)  # two pixels that meet at this corner
+    falling = (count == 2) & (top_left == low_right)  # two diagonal pixels touch here, so two rings meet
     corner = (count == 1) | (count == 3) | falling
     ys, xs = np.nonzero(corner)
     twice = falling[ys, xs]
     if not len(ys):
         return []
-    # At such a corner there are two turns. The one to the left goes up where the pixel up left is inside, else down.
+    # Such a corner is a vertex twice. The left one's vertical edge goes up if the top left pixel is inside, else down.
     left_goes_up = top_left[ys, xs]
     xs, ys = np.concatenate([xs, xs[twice]]), np.concatenate([ys, ys[twice]])
     across = np.concatenate([np.zeros(len(twice), int), np.ones(int(twice.sum()), int)])  # left, then right
@@ -96,14 +98,14 @@ def _rings(mask: NDArray[np.bool_]) -> list[_Ring]:
             at = above[at]
             if at == first:
                 break
-        x, y = points[0]  # the topmost, and of those the leftmost: the pixel down right of it is inside or in the hole
+        x, y = points[0]  # the leftmost of the topmost points, so that the pixel to its lower right is within the ring
         is_hole = not padded[y + 1, x + 1]
-        rings.append(_Ring(points[::-1] if is_hole else points, is_hole))  # a hole runs the other way
+        rings.append(_Ring(points[::-1] if is_hole else points, is_hole))  # holes have the opposite orientation
     return rings
 
 
 def _partners(order: NDArray[np.intp]) -> list[int]:
-    """Of points in order, the first and second are an edge's ends, the third and fourth another's, and so on."""
+    """Returns the other end of the edge of each point; in the given order, each two points are the ends of an edge."""
     partners = np.empty(len(order), int)
     partners[order[::2]], partners[order[1::2]] = order[1::2], order[::2]
     return [int(each) for each in partners]

@@ -1,4 +1,4 @@
-"""Masks drawn over pictures."""
+"""Draws masks over pictures."""
 
 import colorsys
 from collections.abc import Sequence
@@ -18,15 +18,15 @@ _OPACITY = 0.5
 
 
 def draw(picture: Image.Image, mask: NDArray[np.bool_], prompt: types_pb2.Prompt) -> Image.Image:
-    """Draws a mask, and the points and box that asked for it.
+    """Draws a mask, and the points and box of its prompt.
 
     Args:
-        picture: RGB.
+        picture: RGB picture.
         mask: HxW, of the picture's size.
-        prompt: In pixels of the picture.
+        prompt: The prompt, in pixels of the picture.
 
     Returns:
-        A new picture: the mask tinted blue with a white edge, positive points green, negative ones red, boxes yellow.
+        A new picture: the mask tinted blue with a white edge, positive points green, negative points red, boxes yellow.
     """
     pixels = np.array(picture)
     pixels[mask] = ((1 - _OPACITY) * pixels[mask] + _OPACITY * np.array(_FILL)).astype(np.uint8)
@@ -44,18 +44,18 @@ def draw(picture: Image.Image, mask: NDArray[np.bool_], prompt: types_pb2.Prompt
 
 
 def draw_all(picture: Image.Image, masks: Sequence[NDArray[np.bool_]]) -> Image.Image:
-    """Draws masks in colours of their own, the larger ones below.
+    """Draws several masks, each in a different colour, smaller ones over larger ones.
 
     Args:
-        picture: RGB.
-        masks: HxW each, of the picture's size.
+        picture: RGB picture.
+        masks: Masks, HxW each, of the picture's size.
 
     Returns:
         A new picture.
     """
     pixels = np.array(picture)
     unit = max(1, round(max(picture.size) / 1000))
-    # Hues a golden section apart stay apart, however many there are.
+    # Multiples of the golden ratio spread hues evenly, for any number of masks.
     colors = [colorsys.hsv_to_rgb(number * 0.618034 % 1, 0.75, 1) for number in range(len(masks))]
     for color, mask in zip(colors, sorted(masks, key=np.count_nonzero, reverse=True), strict=True):
         pixels[mask] = ((1 - _OPACITY) * pixels[mask] + _OPACITY * 255 * np.array(color)).astype(np.uint8)
@@ -64,7 +64,7 @@ def draw_all(picture: Image.Image, masks: Sequence[NDArray[np.bool_]]) -> Image.
 
 
 def _edge(mask: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
-    """The mask's pixels that have an outside pixel at most `width` away, up, down, left or right."""
+    """Returns the pixels of a mask that have a pixel outside it within `width` pixels above, below, left or right."""
     padded = np.pad(mask, width)
     inner = mask.copy()
     rows, columns = mask.shape

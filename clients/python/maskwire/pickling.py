@@ -1,20 +1,20 @@
-"""Copies and pickles of what came back."""
+"""Pickling and copying of results."""
 
 import copy
 from functools import cached_property
 from typing import Any, Self
 
-_LEFT_BEHIND = ("_fetch", "_source")
-"""Ways back to a client, and its pictures: what is pickled does without."""
+_OF_CLIENT = ("_fetch", "_source")
+"""Attributes that refer to a client or to its pictures. They are not pickled."""
 
 
-class Kept:
-    """Can be pickled without what belongs to a client, and copied with it."""
+class Picklable:
+    """Base class of results. A pickled result loses its link to the client; a copied one shares it."""
 
     def __getstate__(self) -> dict[str, Any]:
-        made_again = {name for name in self.__dict__ if isinstance(getattr(type(self), name, None), cached_property)}
-        state = {name: value for name, value in self.__dict__.items() if name not in made_again}
-        return state | {name: None for name in _LEFT_BEHIND if name in state}
+        cached = {name for name in self.__dict__ if isinstance(getattr(type(self), name, None), cached_property)}
+        state = {name: value for name, value in self.__dict__.items() if name not in cached}
+        return state | {name: None for name in _OF_CLIENT if name in state}
 
     def __copy__(self) -> Self:
         other = type(self).__new__(type(self))
@@ -25,5 +25,5 @@ class Kept:
         other = type(self).__new__(type(self))
         memo[id(self)] = other
         for name, value in self.__dict__.items():
-            other.__dict__[name] = value if name in _LEFT_BEHIND else copy.deepcopy(value, memo)
+            other.__dict__[name] = value if name in _OF_CLIENT else copy.deepcopy(value, memo)
         return other

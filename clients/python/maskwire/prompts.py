@@ -1,9 +1,9 @@
-"""What to segment, and what to return of it, as request messages."""
+"""Prompts and output options: checks them and converts them to request messages."""
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import InitVar, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,24 +33,24 @@ _LOGITS_TYPES = {"float16": pb.DATA_TYPE_FP16, "float32": pb.DATA_TYPE_FP32}
 @checked
 @dataclass(frozen=True)
 class Prompt:
-    """One object to segment. With no points, box or mask: the most prominent object.
+    """One object to segment; with no points, box or mask, the most prominent object.
 
     Values may be lists, tuples, NumPy arrays or torch tensors. They are checked and copied when the prompt is made.
 
     Args:
         points: Clicks as [(x, y), ...] in pixels of the image as a viewer shows it (EXIF orientation applied), or a
             single (x, y).
-        labels: 1 (inside the object) or 0 (outside of it) for each point; all 1 when None.
+        labels: 1 (inside the object) or 0 (outside it) for each point; None for all 1.
         box: (x_min, y_min, x_max, y_max) in pixels of the image.
-        mask: What to refine: logits of an earlier result (`Result.logits`, SxS or 1xSxS floats), or a mask of the
-            image's size (HxW bool, such as `Result.mask`; 0 and 1, or 0 and 255, do as well).
-        prompt_id: Any name; the result carries it.
-        point_coords: sam2's name of `points`.
-        point_labels: sam2's name of `labels`.
-        mask_input: sam2's name of `mask`.
+        mask: Mask to refine: logits of an earlier result (`Result.logits`, SxS or 1xSxS floats), or a mask of the
+            image's size (HxW bool, such as `Result.mask`, or integers that are 0 and 1 or 0 and 255).
+        prompt_id: Any text, which is repeated in the result.
+        point_coords: sam2's name for `points`.
+        point_labels: sam2's name for `labels`.
+        mask_input: sam2's name for `mask`.
 
     Raises:
-        InvalidRequest: A value has the wrong type or shape, is not finite, or is no label; `field` says where.
+        InvalidRequest: A value has a wrong type or shape, or is not finite; `field` says which.
     """
 
     points: Points | None = None
@@ -84,7 +84,7 @@ class Prompt:
         return hash((self.points, self.labels, self.box, self.prompt_id))
 
     def message(self) -> pb.Prompt:
-        """The prompt as it is sent."""
+        """Converts the prompt to a message."""
         points: Any = self.points
         labels: Any = self.labels
         message = pb.Prompt(prompt_id=self.prompt_id)
@@ -106,13 +106,13 @@ class Prompt:
         return message
 
 
-def boxes_of(boxes: Iterable[Box] | NDArray[Any]) -> list[Prompt]:
-    """A prompt for each row of Nx4 boxes.
+def prompts_from_boxes(boxes: Iterable[Box] | NDArray[Any]) -> list[Prompt]:
+    """Makes a prompt of each row of Nx4 boxes.
 
     Raises:
-        InvalidRequest: They are not Nx4 numbers.
+        InvalidRequest: The boxes are not Nx4 numbers.
     """
-    rows = plain(boxes)
+    rows = _to_numpy(boxes)
     if isinstance(rows, np.ndarray) and rows.ndim == 1 and rows.shape == (4,):
         rows = rows[None]
     try:
@@ -125,24 +125,30 @@ def boxes_of(boxes: Iterable[Box] | NDArray[Any]) -> list[Prompt]:
         raise InvalidRequest(error.message, error.reason, error.field.replace("box", "boxes", 1)) from error
 
 
-def plain(value: Any) -> Any:
-    """A NumPy array of what is an array or a tensor, wherever it lies; other things as they are."""
+def _to_numpy(value: Any) -> Any:
+    """Converts arrays and tensors, on any device, to NumPy arrays; returns other values unchanged."""
     if hasattr(value, "detach") and hasattr(value, "cpu"):
         value = value.detach().cpu()
     return np.asarray(value) if hasattr(value, "__array__") else value
 
 
 def _numbers(value: Any, what: str, reason: str, field: str) -> NDArray[np.float64]:
-    """Finite numbers.
+    """Converts a value to an array of finite numbers.
+
+    Args:
+        value: The value.
+        what: Message for a value that is not numbers.
+        reason: Reason of that error.
+        field: Name of the argument.
 
     Raises:
-        InvalidRequest: They are none.
+        InvalidRequest: The value is not numbers, or a number is not finite.
     """
-    value = plain(value)
+    value = _to_numpy(value)
     if not isinstance(value, np.ndarray):
         if isinstance(value, str | bytes | dict) or not isinstance(value, Iterable | int | float | np.number):
             raise InvalidRequest(f"{what}; got {type(value).__name__}", reason, field)
-        value = [plain(item) for item in value] if isinstance(value, Iterable) else value
+        value = [_to_numpy(item) for item in value] if isinstance(value, Iterable) else value
     try:
         numbers = np.asarray(value)
         if numbers.dtype.kind not in "biuf" and numbers.size:
@@ -161,10 +167,10 @@ def _points(value: Any) -> tuple[tuple[float, float], ...]:
     if value is None:
         return ()
     what = "points are [(x, y), ...] in pixels"
-    value = plain(value)
+    value = _to_numpy(value)
     if isinstance(value, Iterable) and not isinstance(value, np.ndarray | str | bytes | dict):
-        value = [plain(item) for item in value]
-        for index, item in enumerate(value):  # one of another length is named by its index
+        value = [_to_numpy(item) for item in value]
+        for index, item in enumerate(value):  # so that the error names the index of a point with a wrong length
             flat = isinstance(item, Sequence | np.ndarray) and all(np.isscalar(each) for each in item)
             if flat and len(item) != 2:
                 raise InvalidRequest(f"a point is two numbers, (x, y); got {item!r}", "BAD_POINT", f"points[{index}]")
@@ -211,9 +217,9 @@ def _box(value: Any) -> tuple[float, ...]:
 
 
 def _mask(value: Any) -> NDArray[Any]:
-    """HxW bool, or SxS fp16 or fp32."""
+    """Converts a mask prompt to HxW bool, or to logits, SxS float16 or float32."""
     what = "a mask is logits of SxS or 1xSxS floats, or HxW bool of the image's size"
-    mask = plain(value)
+    mask = _to_numpy(value)
     if not isinstance(mask, np.ndarray):
         try:
             mask = np.asarray(mask)
@@ -226,8 +232,8 @@ def _mask(value: Any) -> NDArray[Any]:
         values = np.unique(mask)
         if not (np.isin(values, (0, 1)).all() or np.isin(values, (0, 255)).all()):
             raise InvalidRequest(
-                f"a mask of whole numbers from {values[0]} to {values[-1]}; give floats if they are logits, or only 0 "
-                "and 1 (or 0 and 255) if it is a mask",
+                f"a mask of integers from {values[0]} to {values[-1]}; give floats if they are logits, or only 0 and 1 "
+                "(or 0 and 255) if it is a mask",
                 "BAD_MASK",
                 "mask",
             )
@@ -240,28 +246,59 @@ def _mask(value: Any) -> NDArray[Any]:
     return mask
 
 
+class OutputArguments(TypedDict, total=False):
+    """Keyword arguments that say what to return of each mask.
+
+    Attributes:
+        multimask: True (default): the model's three candidates, for ambiguous prompts. False: its single mask, or the
+            best of the three where that is unstable.
+        every: Return all candidates in `Result.candidates` instead of the best one; False.
+        outputs: Forms of mask to return, of "rle", "png", "polygons", "packed_bits" and "logits"; ("rle",).
+        logits_dtype: Precision of returned logits, "float16" (default) or "float32".
+        mask_threshold: Logit above which a pixel is inside; 0.0.
+        max_hole_area: Holes of at most this many low-resolution pixels are filled; 0 leaves them.
+        max_sprinkle_area: Islands of at most this many low-resolution pixels are removed; 0 leaves them.
+        unclamped_logits: Return the model's own logits instead of clamping them to -32..32; False.
+        multimask_output: sam2's name for `multimask`.
+        return_logits: sam2's argument; only False is accepted, since the server thresholds masks (see `outputs`).
+    """
+
+    multimask: bool | None
+    every: bool
+    outputs: Iterable[Format]
+    logits_dtype: Literal["float16", "float32"]
+    mask_threshold: float
+    max_hole_area: int
+    max_sprinkle_area: int
+    unclamped_logits: bool
+    multimask_output: bool | None
+    return_logits: bool
+
+
 def output_options(
     *,
-    multimask: bool | None,
-    every: bool,
-    outputs: Iterable[Format],
-    logits_dtype: Literal["float16", "float32"],
-    mask_threshold: float,
-    max_hole_area: int,
-    max_sprinkle_area: int,
-    unclamped_logits: bool,
+    multimask: bool | None = None,
+    every: bool = False,
+    outputs: Iterable[Format] = ("rle",),
+    logits_dtype: Literal["float16", "float32"] = "float16",
+    mask_threshold: float = 0.0,
+    max_hole_area: int = 0,
+    max_sprinkle_area: int = 0,
+    unclamped_logits: bool = False,
     multimask_output: bool | None = None,
     return_logits: bool = False,
 ) -> tuple[pb.OutputOptions, tuple[Format, ...]]:
-    """What is asked for, as it is sent, and the forms in it. Arguments are those of `AsyncClient.segment`; with
-    `multimask` None, what depends on the prompt is left to the server.
+    """Checks and converts `OutputArguments`. With `multimask` None the server chooses by the prompt.
+
+    Returns:
+        The message, and the forms of mask that it requests.
 
     Raises:
         InvalidRequest: A value is unknown or out of range.
     """
     if return_logits:
         raise InvalidRequest(
-            "masks are returned as masks; for logits pass outputs=('rle', 'logits'), unclamped_logits=True, and "
+            "the server thresholds masks; for logits pass outputs=('rle', 'logits') and unclamped_logits=True, and "
             "enlarge Result.logits to the image's size",
             "NO_FULL_SIZE_LOGITS",
             "return_logits",
@@ -277,7 +314,7 @@ def output_options(
         raise InvalidRequest(f"mask_threshold is {mask_threshold!r}; give a number", "BAD_OUTPUT", "mask_threshold")
     for name, area in (("max_hole_area", max_hole_area), ("max_sprinkle_area", max_sprinkle_area)):
         if not _is_finite(area) or area != int(area) or not 0 <= area < 1 << 32:
-            raise InvalidRequest(f"{name} is {area!r}; give a whole number of pixels, or 0", "BAD_OUTPUT", name)
+            raise InvalidRequest(f"{name} is {area!r}; give an integer number of pixels, or 0", "BAD_OUTPUT", name)
     options = pb.OutputOptions(
         formats=[FORMATS[name] for name in forms],
         candidates=pb.CANDIDATES_ALL if every else pb.CANDIDATES_BEST,
@@ -294,10 +331,10 @@ def output_options(
 
 
 def check_normalized(normalize_coords: bool) -> None:
-    """Refuses coordinates that are fractions already, which sam2 takes with normalize_coords=False.
+    """Checks sam2's argument normalize_coords. With False, sam2 expects coordinates as fractions of the size.
 
     Raises:
-        InvalidRequest: They are.
+        InvalidRequest: NOT_PIXELS: it is False.
     """
     if not normalize_coords:
         raise InvalidRequest(
@@ -308,10 +345,10 @@ def check_normalized(normalize_coords: bool) -> None:
 
 
 def wait_ms(wait_s: float) -> int:
-    """How long to wait for an image, as it is sent.
+    """Checks how long to wait for an image, and converts it to milliseconds.
 
     Raises:
-        InvalidRequest: It is not within 0..60 s.
+        InvalidRequest: It is not between 0 and 60 s.
     """
     if not _is_finite(wait_s) or not 0 <= wait_s <= _MAX_WAIT_S:
         raise InvalidRequest(f"wait_s is {wait_s!r}; give 0 to {_MAX_WAIT_S}", "BAD_WAIT", "wait_s")

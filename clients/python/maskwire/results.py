@@ -1,4 +1,4 @@
-"""What comes back: embedded images, masks and their forms."""
+"""Results of calls: embedded images, and masks in several forms."""
 
 import base64
 import html
@@ -19,17 +19,17 @@ from maskwire import exports, overlay
 from maskwire.arguments import checked
 from maskwire.errors import OutputMissing
 from maskwire.outlines import exact_polygons
-from maskwire.pickling import Kept
+from maskwire.pickling import Picklable
 from maskwire.pictures import Stretch
 from maskwire.prompts import Format
-from maskwire.sources import ImageLike, Source, applied
+from maskwire.sources import ImageLike, Source, stretch_of
 from maskwire.v1 import decoder_pb2, encoder_pb2, types_pb2
 
 if TYPE_CHECKING:
     import supervision
 
-_SHOWN_PX = 800  # longer side of what notebooks show
-_OF_PIXELS = {"rle", "png", "packed_bits"}
+_NOTEBOOK_PX = 800  # longer side of the picture that notebooks show
+_PIXEL_FORMS = {"rle", "png", "packed_bits"}
 _DTYPES = {types_pb2.DATA_TYPE_FP16: "<f2", types_pb2.DATA_TYPE_FP32: "<f4"}
 
 
@@ -38,16 +38,16 @@ class EmbeddedImage:
     """A stored image.
 
     Attributes:
-        image_id: Its name in segment calls.
-        width: In pixels, EXIF orientation applied.
-        height: Likewise.
+        image_id: Name of the image.
+        width: Width in pixels, with EXIF orientation applied.
+        height: Height in pixels, with EXIF orientation applied.
         model: Name of the model that embedded it.
-        content_key: Identity of the embedding: digest of image bytes, model and preprocessing.
-        cached: True when no encode was needed. Always True in answers to `get`.
+        content_key: Digest of the file, the model and the preprocessing, which identifies the embedding.
+        cached: Whether the embedding was stored already, so that no encode was needed. True in results of `get`.
         stored_bytes: Size of the stored embedding.
-        stretch: How the picture's samples were mapped to 8 bits: none, range or percentile.
-        expires_at: When it leaves the store, in UTC.
-        timings: Milliseconds by stage.
+        stretch: How samples were mapped to 8 bits: none, range or percentile.
+        expires_at: Time at which it leaves the store, in UTC.
+        timings: Duration of each stage in milliseconds.
     """
 
     image_id: str
@@ -62,9 +62,10 @@ class EmbeddedImage:
     stretch: Stretch = "none"
 
     @classmethod
-    def read(
+    def from_messages(
         cls, info: types_pb2.ImageInfo, cached: bool = True, timings: encoder_pb2.EncodeTimings | None = None
     ) -> "EmbeddedImage":
+        """Converts the messages of a response."""
         return cls(
             image_id=info.image_id,
             width=info.width_px,
@@ -75,19 +76,19 @@ class EmbeddedImage:
             stored_bytes=info.stored_bytes,
             expires_at=info.expires_at.ToDatetime(tzinfo=UTC),
             timings=milliseconds(timings) if timings is not None else {},
-            stretch=applied(info.stretch),
+            stretch=stretch_of(info.stretch),
         )
 
 
 @checked
-class Mask(Kept):
-    """One candidate mask, in the forms that were requested; a form that was not is fetched once, by a sync client.
+class Mask(Picklable):
+    """One candidate mask. Forms that were not requested are fetched on first access if a blocking client made the mask.
 
-    Masks can be pickled; a form that was not requested or looked at before cannot be fetched afterwards. Masks are
-    equal if their scores, and their pixels or logits, are.
+    Masks can be pickled; a pickled one holds the forms that were requested or accessed, and cannot fetch others. Masks
+    are equal if their scores and their pixels, or else their logits, are equal.
 
     Attributes:
-        score: The model's prediction of its IoU.
+        score: IoU with the object, as predicted by the model.
     """
 
     def __init__(
@@ -105,7 +106,7 @@ class Mask(Kept):
 
     def __repr__(self) -> str:
         height, width = self._shape
-        inside = f", {self.area} px inside" if self._forms & _OF_PIXELS else ""
+        inside = f", {self.area} px inside" if self._forms & _PIXEL_FORMS else ""
         return f"<Mask {width}x{height}, score {self.score:.3f}{inside}>"
 
     def __eq__(self, other: object) -> bool:
@@ -113,7 +114,7 @@ class Mask(Kept):
             return NotImplemented
         if (self.score, self._shape) != (other.score, other._shape):
             return False
-        if self._forms & _OF_PIXELS and other._forms & _OF_PIXELS:
+        if self._forms & _PIXEL_FORMS and other._forms & _PIXEL_FORMS:
             return bool(np.array_equal(self.array, other.array))
         return "logits" in self._forms & other._forms and bool(np.array_equal(self.logits, other.logits))
 
@@ -122,21 +123,21 @@ class Mask(Kept):
 
     @property
     def area(self) -> int:
-        """Pixels inside."""
+        """Number of pixels inside."""
         return int(np.count_nonzero(self.array))
 
     @property
     def box(self) -> tuple[int, int, int, int]:
-        """(x_min, y_min, x_max, y_max) in pixels, around the mask; all 0 if it is empty. As a slice it holds the mask:
-        array[y_min:y_max, x_min:x_max]."""
-        return exports.edges(self.array)
+        """Bounding box as (x_min, y_min, x_max, y_max) in pixels, such that array[y_min:y_max, x_min:x_max] contains
+        the mask; all 0 if the mask is empty."""
+        return exports.bounding_box(self.array)
 
     def _with(self, form: Format) -> types_pb2.Mask:
         if form not in self._forms:
             if self._fetch is None:
                 raise OutputMissing(
-                    f"this result holds no {form}, and cannot fetch it: it was pickled, or is of a session or an "
-                    f"AsyncClient; pass outputs=({form!r}, ...) to what made it",
+                    f"this result holds no {form} and cannot fetch it, because it was pickled, or comes from a session "
+                    f"or an AsyncClient; pass outputs=({form!r}, ...) to the call that makes it",
                     "OUTPUT_MISSING",
                 )
             self._message.MergeFrom(self._fetch(form))
@@ -145,13 +146,13 @@ class Mask(Kept):
 
     @cached_property
     def rle(self) -> dict[str, Any]:
-        """COCO RLE as pycocotools takes it: {"size": [height, width], "counts": str}."""
+        """COCO RLE as pycocotools accepts it: {"size": [height, width], "counts": str}."""
         rle = self._with("rle").rle
         return {"size": list(rle.size), "counts": rle.counts}
 
     @cached_property
     def array(self) -> NDArray[np.bool_]:
-        """HxW, of the image's size."""
+        """The mask at the image's size, HxW."""
         if "rle" not in self._forms and "packed_bits" in self._forms:
             packed = np.frombuffer(self._message.packed_bits, np.uint8).reshape(self._shape[0], -1)
             return np.unpackbits(packed, axis=1, count=self._shape[1]).astype(bool)
@@ -162,72 +163,72 @@ class Mask(Kept):
 
     @cached_property
     def png(self) -> bytes:
-        """A grey PNG of the image's size: 255 inside, 0 outside."""
+        """The mask as a grey PNG of the image's size: 255 inside, 0 outside."""
         return self._with("png").png
 
     @cached_property
     def contours(self) -> list[tuple[NDArray[np.int32], bool]]:
-        """Contours as (Nx2 x, y in pixels, is_hole); a hole follows the polygon that it is in."""
+        """Contours as (Nx2 x, y in pixels, is_hole); a hole follows the contour that surrounds it."""
         polygons = self._with("polygons").polygons
         return [(np.array(polygon.coordinates_px, np.int32).reshape(-1, 2), polygon.is_hole) for polygon in polygons]
 
     def polygons(self, simplify_px: float = 0) -> list[NDArray[np.int32]]:
-        """Outer contours through the centres of border pixels: filled, their own pixels included, they cover the mask
-        and its holes. `contours` has the holes, and `coco_polygons` covers the mask exactly.
+        """Returns the outer contours, through the centres of border pixels. Holes are filled; `contours` has them, and
+        `coco_polygons` covers the mask exactly.
 
-        Every polygon has at least three corners and an area. Single pixels and lines one pixel wide have none in this
-        sense; theirs are rings along the edges of their pixels.
+        Every polygon has at least three vertices and a positive area: single pixels and lines one pixel wide, whose
+        contours have no area, are outlined along the edges of their pixels.
 
         Args:
-            simplify_px: How far corners may be from the polygon that are left out, in pixels; 0 keeps all.
+            simplify_px: Largest distance of removed vertices from the simplified polygon, in pixels; 0 keeps all.
 
         Returns:
-            Nx2 x, y each, in pixels.
+            The vertices of each polygon, Nx2 x, y in pixels.
 
         Raises:
             InvalidRequest: `simplify_px` is negative.
-            OutputMissing: The result holds no polygons and cannot fetch them.
+            OutputMissing: The result has no polygons and cannot fetch them.
         """
         outer = [ring for contour, is_hole in self.contours if not is_hole for ring in exports.with_area(contour)]
         return [exports.simplified(polygon, simplify_px) for polygon in outer]
 
     def coco_polygons(self) -> list[NDArray[np.float64]]:
-        """Polygons whose union is exactly the mask, as pycocotools fills them: along the edges of pixels, one for each
-        4-connected part, with holes cut open.
+        """Returns polygons along the edges of pixels whose union, as filled by pycocotools, is exactly the mask. Each
+        4-connected component is a polygon, with a cut to each hole.
 
         Returns:
-            Nx2 x, y each, in pixels, where pixel (x, y) covers x to x + 1; at least four corners.
+            The vertices of each polygon, Nx2 x, y in pixels with N at least 4; pixel (x, y) covers x to x + 1.
         """
         return exact_polygons(self.array)
 
     @cached_property
     def logits(self) -> NDArray[np.float32]:
-        """SxS fp32 logits at the model's resolution, clamped to -32..32; a mask prompt for refining."""
+        """Logits at the model's resolution, SxS, clamped to -32..32; pass them as `mask` to refine the mask."""
         logits = self._with("logits").logits
         values = np.frombuffer(logits.data, _DTYPES[logits.data_type])
         return values.reshape(logits.height, logits.width).astype(np.float32)
 
 
 @checked
-class Result(Kept):
-    """The masks of one prompt. Its mask, score, rle, ... are those of its best candidate.
+class Result(Picklable):
+    """The masks of one prompt. Its properties mask, score, rle and so on are those of the best candidate.
 
-    Results can be pickled and copied; a pickled one holds the forms of mask that were requested or looked at, and not
-    the picture. Results are equal if image, prompt and candidates are.
+    Results can be pickled and copied; a pickled one holds the forms of mask that were requested or accessed, and not
+    the picture. Results are equal if their images, prompts and candidates are equal.
 
     Attributes:
-        candidates: The best mask, or all of them in the model's order.
+        candidates: The best mask, or all masks in the model's order.
         image_id: Name of the image.
-        width: Of the image, in pixels.
-        height: Likewise.
+        width: Width of the image in pixels.
+        height: Height of the image in pixels.
         model: Name of the model.
         content_key: Identity of the embedding that was used.
-        object_score: Logit of "there is an object"; above 0 means yes.
-        prompt_id: As given in the prompt; in a session, the object's name.
-        cached: False when this call had to encode the image first.
-        refined: True when saved logits were refined.
-        is_preview: True for what a session only hovers over.
-        timings: Milliseconds by stage, of the whole request.
+        object_score: Logit of the presence of an object; above 0 means that there is one.
+        prompt_id: Id that the prompt was given; in a session, the name of the object.
+        cached: Whether the embedding was available, so that this call encoded nothing.
+        refined: Whether saved logits were refined.
+        is_preview: Whether this is the preview of a click, made by `hover` of a session.
+        timings: Duration of each stage of the whole request in milliseconds.
     """
 
     def __init__(
@@ -265,7 +266,7 @@ class Result(Kept):
 
     def __repr__(self) -> str:
         best = self.best
-        inside = f", {best.area} px inside" if best._forms & _OF_PIXELS else ""
+        inside = f", {best.area} px inside" if best._forms & _PIXEL_FORMS else ""
         several = f", best of {len(self.candidates)}" if len(self.candidates) > 1 else ""
         preview = ", preview" if self.is_preview else ""
         return (
@@ -286,15 +287,13 @@ class Result(Kept):
         return hash((self.content_key, self.prompt_id, self.score))
 
     def _repr_png_(self) -> bytes:
-        """What notebooks show: the mask over the picture, if that is known, else the mask."""
+        """Draws the mask for notebooks, over the picture if the client has it."""
         image = self.overlay() if self._source is not None else Image.fromarray(self.mask)
-        image.thumbnail((_SHOWN_PX, _SHOWN_PX))
-        buffer = io.BytesIO()
-        image.save(buffer, "PNG")
-        return buffer.getvalue()
+        image.thumbnail((_NOTEBOOK_PX, _NOTEBOOK_PX))
+        return exports.png_bytes(image)
 
     def _repr_html_(self) -> str:
-        """What notebooks show: the picture of `_repr_png_` under a line of text."""
+        """Shows a line of text and the picture of `_repr_png_` in notebooks."""
         png = base64.b64encode(self._repr_png_()).decode()
         return f'<div>{html.escape(repr(self))}</div><img alt="" src="data:image/png;base64,{png}">'
 
@@ -305,23 +304,23 @@ class Result(Kept):
 
     @property
     def score(self) -> float:
-        """The model's prediction of the mask's IoU."""
+        """IoU of the mask with the object, as predicted by the model."""
         return self.best.score
 
     @property
     def mask(self) -> NDArray[np.bool_]:
-        """HxW bool, of the image's size."""
+        """The mask at the image's size, HxW."""
         return self.best.array
 
     @property
     def area(self) -> int:
-        """Pixels inside of the mask."""
+        """Number of pixels inside the mask."""
         return self.best.area
 
     @property
     def box(self) -> tuple[int, int, int, int]:
-        """(x_min, y_min, x_max, y_max) in pixels, around the mask; all 0 if it is empty. As a slice it holds the mask:
-        mask[y_min:y_max, x_min:x_max]."""
+        """Bounding box as (x_min, y_min, x_max, y_max) in pixels, such that mask[y_min:y_max, x_min:x_max] contains the
+        mask; all 0 if the mask is empty."""
         return self.best.box
 
     @property
@@ -331,94 +330,105 @@ class Result(Kept):
 
     @property
     def logits(self) -> NDArray[np.float32]:
-        """SxS fp32 at the model's resolution: pass it as `mask` to refine."""
+        """Logits at the model's resolution, SxS; pass them as `mask` to refine the mask."""
         return self.best.logits
 
     def polygons(self, simplify_px: float = 0) -> list[NDArray[np.int32]]:
-        """Outer contours through the centres of border pixels, each Nx2 x, y in pixels with at least three corners and
-        an area. Holes are not in them: `to_coco(polygons=True)` covers the mask exactly; see `Mask.polygons`.
+        """Returns the outer contours, through the centres of border pixels: Nx2 x, y in pixels, with at least three
+        vertices and a positive area each. Holes are filled; `to_coco(polygons=True)` covers the mask exactly.
 
         Args:
-            simplify_px: How far corners may be from the polygon that are left out, in pixels; 0 keeps all.
+            simplify_px: Largest distance of removed vertices from the simplified polygon, in pixels; 0 keeps all.
         """
         return self.best.polygons(simplify_px)
 
     def to_coco(
         self, annotation_id: int = 1, image_id: int | str = 1, category_id: int = 1, *, polygons: bool = False
     ) -> dict[str, Any]:
-        """An annotation of a COCO data set, with area, box and score.
+        """Makes an annotation of a COCO data set, with area, box and score.
 
         Args:
-            annotation_id: Number of the annotation.
-            image_id: Number or name of the image in the data set.
-            category_id: Number of the category.
-            polygons: Polygons instead of RLE: pycocotools makes exactly the mask of their union, holes included.
+            annotation_id: Id of the annotation.
+            image_id: Id of the image in the data set.
+            category_id: Id of the category.
+            polygons: Use polygons instead of RLE; their union, as filled by pycocotools, is exactly the mask.
         """
         return exports.coco_annotation(self.best, annotation_id, image_id, category_id, polygons)
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Writes the mask to a file; `save_overlay` writes it over the picture.
+        """Writes the mask to a file; `save_overlay` draws it over the picture.
 
         Args:
-            path: Its ending chooses the format. .png, .bmp, .tif and other pictures without loss: grey, 255 inside.
-                .json: COCO RLE as {"size": [height, width], "counts": str}. .npy: HxW bool. .npz: `mask`, HxW bool, and
-                `score`.
+            path: Path to the file, whose extension chooses the format. .png, .bmp, .tif and other lossless pictures:
+                grey, 255 inside. .json: COCO RLE as {"size": [height, width], "counts": str}. .npy: HxW bool. .npz:
+                `mask`, HxW bool, and `score`.
 
         Raises:
-            InvalidRequest: The ending is none of these, or the file cannot be written.
+            InvalidRequest: The extension is none of these, or the file cannot be written.
         """
         exports.save_mask(self.best, path)
 
     def to_labelme(
         self, label: str, file_name: str, *, simplify_px: float = 1, group_id: int | None = None
     ) -> dict[str, Any]:
-        """The content of a labelme file.
+        """Makes the content of a labelme file.
 
         Args:
-            label: Of the object.
-            file_name: Of the picture, beside the labelme file.
-            simplify_px: As in `polygons`.
-            group_id: Marks its polygons as one object's.
+            label: Label of the object.
+            file_name: Path to the picture, relative to the labelme file.
+            simplify_px: See `polygons`.
+            group_id: Number that groups the polygons of one object.
         """
         return exports.labelme(self.polygons(simplify_px), label, group_id, file_name, self.width, self.height)
 
     def to_yolo(self, category: int = 0, *, simplify_px: float = 1) -> str:
-        """The mask as a line of a YOLO segmentation file; empty if the mask has no outline.
+        """Makes a line of a YOLO segmentation file; returns an empty string if the mask has no area.
 
         Args:
-            category: Number of its class, from 0.
-            simplify_px: As in `polygons`.
+            category: Number of the class, from 0.
+            simplify_px: See `polygons`.
         """
         return exports.yolo_line(self.best.contours, category, self.width, self.height, simplify_px)
 
     def to_supervision(self) -> "supervision.Detections":
-        """All candidates as Detections of Roboflow's supervision, which must be installed: maskwire[supervision]."""
+        """Converts all candidates to Detections of Roboflow's supervision (pip install 'maskwire[supervision]').
+
+        Raises:
+            OutputMissing: supervision is not installed.
+        """
         return exports.detections(self.candidates)
 
     def crop(self, image: ImageLike | None = None, *, margin_px: int = 0) -> Image.Image:
-        """The part of the picture around the mask.
+        """Crops the picture to the bounding box of the mask.
 
         Args:
-            image: The picture, where this client has not embedded it itself.
+            image: The picture; only needed if this client has not embedded it.
             margin_px: Pixels to add on each side.
 
         Raises:
             OutputMissing: The client does not have the picture, or the mask is empty.
         """
         if not self.area:
-            raise OutputMissing("the mask is empty: nothing is around it", "EMPTY_MASK")
+            raise OutputMissing("the mask is empty, so there is nothing to crop to", "EMPTY_MASK")
         return exports.crop(self._picture(image), self.mask, margin_px)
 
     def cutout(self, image: ImageLike | None = None) -> Image.Image:
-        """The picture with everything outside of the mask transparent: RGBA, to be saved as PNG."""
+        """Makes everything outside the mask transparent, and returns the picture as RGBA.
+
+        Args:
+            image: The picture; only needed if this client has not embedded it.
+
+        Raises:
+            OutputMissing: The client does not have the picture.
+        """
         return exports.cutout(self._picture(image), self.mask)
 
     def overlay(self, image: ImageLike | None = None, *, mask: Mask | None = None) -> Image.Image:
-        """The image with mask and prompt drawn over it.
+        """Draws the mask and the prompt over the picture.
 
         Args:
-            mask: One of the candidates; the best if None.
-            image: The picture, where this client has not embedded it itself.
+            image: The picture; only needed if this client has not embedded it.
+            mask: The candidate to draw; None for the best one.
 
         Raises:
             OutputMissing: The client does not have the picture.
@@ -429,11 +439,11 @@ class Result(Kept):
         """Writes `overlay` to a file.
 
         Args:
-            path: Its ending chooses the format, such as .png or .jpg.
-            image: The picture, where this client has not embedded it itself.
+            path: Path to the file, whose extension chooses the format, such as .png or .jpg.
+            image: The picture; only needed if this client has not embedded it.
 
         Raises:
-            InvalidRequest: The ending is not that of a picture, or the file cannot be written.
+            InvalidRequest: The extension is not that of a picture format, or the file cannot be written.
             OutputMissing: The client does not have the picture.
         """
         exports.save_picture(self.overlay(image), path)
@@ -448,7 +458,7 @@ class Result(Kept):
 
 
 def milliseconds(timings: Any) -> dict[str, float]:
-    """A timings message as {"decode_ms": 12.3, ...}, without the stages that did not run."""
+    """Converts a timings message to {"decode_ms": 12.3, ...}, without the stages that did not run."""
     return {
         descriptor.name: round(float(value), 3)
         for descriptor, value in timings.ListFields()

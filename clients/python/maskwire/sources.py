@@ -1,4 +1,4 @@
-"""Images as users have them: paths, bytes, PIL images, arrays, open files."""
+"""Images as callers pass them: paths, bytes, PIL images, arrays, open files."""
 
 import hashlib
 import os
@@ -17,7 +17,7 @@ from maskwire.v1 import types_pb2
 
 
 class ArrayLike(Protocol):
-    """What NumPy can read: a torch tensor, for one."""
+    """An object that NumPy can convert, such as a torch tensor."""
 
     def __array__(self) -> NDArray[Any]: ...
 
@@ -33,10 +33,10 @@ STRETCHES: dict[Stretch, types_pb2.Stretch.ValueType] = {
 
 
 class Reading(NamedTuple):
-    """How an image is to be read.
+    """How to decode an image.
 
     Attributes:
-        channels: Order of an array's colours.
+        channels: Order of an array's colour channels.
         stretch: How samples are mapped to 8 bits.
     """
 
@@ -48,17 +48,17 @@ DEFAULT_READING = Reading()
 
 
 class Source:
-    """The bytes of an image file, with a name to print.
+    """An image that can be read as the bytes of an image file.
 
-    A path is read when its bytes are needed, and again later rather than kept in memory. A PIL image or an array
-    becomes a file without loss; see docs/pictures.md.
+    A file given by its path is read each time its bytes are needed, rather than kept in memory. A PIL image or an array
+    is encoded without loss; see docs/pictures.md.
 
     Args:
         image: The image.
-        reading: How it is to be read.
+        reading: How to decode it.
 
     Raises:
-        InvalidRequest: It is none of these, or cannot be read.
+        InvalidRequest: The image has an unsupported type, or cannot be read.
     """
 
     def __init__(self, image: ImageLike, reading: Reading = DEFAULT_READING) -> None:
@@ -67,7 +67,8 @@ class Source:
         self.name = type(image).__name__
         self.stretch = reading.stretch
         try:
-            pictures.check(reading.stretch, reading.channels)
+            pictures.check_stretch(reading.stretch)
+            pictures.check_channels(reading.channels)
             self._take(image, reading.channels)
         except PictureError as error:
             raise _invalid(error) from error
@@ -76,7 +77,7 @@ class Source:
         is_array = not isinstance(image, Image.Image) and pictures.is_array(image)
         if channels != "rgb" and not is_array:
             raise InvalidRequest(
-                f"channels={channels!r} is for arrays; the colours of {type(image).__name__} have an order already",
+                f"channels={channels!r} is for arrays; the channel order of {type(image).__name__} is known",
                 "BAD_CHANNELS",
                 "channels",
             )
@@ -91,20 +92,21 @@ class Source:
             self._data = pictures.from_array(image, channels)
         elif hasattr(image, "read"):
             if image.seekable():
-                image.seek(0)  # a file that was used before is meant as a whole
+                image.seek(0)  # the whole file is meant, even if it has been read before
             self._data = image.read()
             if not isinstance(self._data, bytes):
                 raise InvalidRequest("the file is open as text; open it with mode 'rb'", "BAD_IMAGE", "image")
             self.name = str(getattr(image, "name", self.name))
         else:
             raise InvalidRequest(
-                f"{type(image).__name__} is no image; give a path, bytes, PIL image, array, tensor or binary file",
+                f"{type(image).__name__} is not an image; give a path, bytes, PIL image, array, tensor or binary file",
                 "BAD_IMAGE",
                 "image",
             )
 
     def identify(self) -> Hashable:
-        """Equal for equal content that is read equally, cheap to get: a file's place, size and time, or a digest."""
+        """Returns a key that is equal for equal content decoded in the same way. It is cheap to compute: path, size and
+        modification time of a file, else a digest."""
         if self._path is None:
             return hashlib.sha256(self._data).digest(), self.stretch
         try:
@@ -114,17 +116,21 @@ class Source:
         return str(self._path.resolve()), status.st_size, status.st_mtime_ns, self.stretch
 
     def content_name(self) -> str:
-        """A name for the image that is made of its content: the same for equal files that are read equally."""
+        """Makes a name for the image from a digest of its file and, unless it is auto, the stretch."""
         name = f"sha256-{hashlib.sha256(self.read()).hexdigest()}"
         return name if self.stretch == "auto" else f"{name}-{self.stretch}"
 
     @property
     def held_bytes(self) -> int:
-        """Bytes that this object keeps in memory."""
+        """Number of bytes that this object keeps in memory."""
         return len(self._data)
 
     def read(self) -> bytes:
-        """The file's bytes."""
+        """Returns the bytes of the image file.
+
+        Raises:
+            InvalidRequest: The file cannot be read.
+        """
         if self._path is None:
             return self._data
         try:
@@ -133,21 +139,21 @@ class Source:
             raise _unreadable(self._path, error) from error
 
     def picture(self) -> Image.Image:
-        """The image as the encoder reads it, RGB.
+        """Decodes the image as the encoder does, to RGB.
 
         Raises:
-            InvalidRequest: It cannot be read.
+            InvalidRequest: The image cannot be decoded.
         """
         try:
-            pixels = pictures.read(self.read(), stretch=self.stretch).pixels
+            pixels = pictures.decode_picture(self.read(), stretch=self.stretch).pixels
         except PictureError as error:
             raise _invalid(error) from error
         return Image.fromarray(np.ascontiguousarray(pixels))
 
 
-def applied(stretch: types_pb2.Stretch.ValueType) -> Stretch:
-    """The stretch that an answer states."""
-    return next((name for name, value in STRETCHES.items() if name != "auto" and value == stretch), "none")
+def stretch_of(value: types_pb2.Stretch.ValueType) -> Stretch:
+    """Converts the stretch of a response."""
+    return next((name for name, number in STRETCHES.items() if name != "auto" and number == value), "none")
 
 
 def _invalid(error: PictureError) -> InvalidRequest:

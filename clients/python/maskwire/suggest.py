@@ -1,17 +1,17 @@
-"""Words for names that do not exist: "no option 'pionts'; did you mean 'points'?"."""
+"""Error messages for unknown names: "no argument 'pionts'; did you mean 'points'?"."""
 
 import difflib
 from collections.abc import Iterable
 
-_LISTED = 12  # this many known names are listed where none is close
+_MAX_LISTED = 12  # if no name is similar, up to this many known names are listed
 
 
 def no_such(kind: str, name: str, known: Iterable[str]) -> str:
-    """Says that a name does not exist, with the closest existing one, or all of them where they are few.
+    """Says that a name does not exist, and suggests the most similar existing one, or all if they are few.
 
     Args:
-        kind: What the name should have been, such as "argument", "field" or "model".
-        name: The name that was given.
+        kind: What the name stands for, such as "argument", "field" or "model".
+        name: The unknown name.
         known: The names that exist.
 
     Returns:
@@ -23,6 +23,6 @@ def no_such(kind: str, name: str, known: Iterable[str]) -> str:
     longer = [candidate for key, candidate in folded.items() if key.startswith(f"{name.casefold()}_")]
     if close or len(longer) == 1:
         return f"no {kind} {name!r}; did you mean {(folded[close[0]] if close else longer[0])!r}?"
-    if names and len(names) <= _LISTED:
+    if names and len(names) <= _MAX_LISTED:
         return f"no {kind} {name!r}; choose from {', '.join(names)}"
     return f"no {kind} {name!r}"

@@ -13,58 +13,58 @@ MIB = 1 << 20
 
 
 class Settings(BaseSettings):
-    """What every server has."""
+    """Settings of every server."""
 
     model_config = SettingsConfigDict(
         env_prefix="MASKWIRE_", env_ignore_empty=True, cli_kebab_case=True, cli_hide_none_type=True, extra="ignore"
     )
 
-    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all interfaces.")
     port: int = Field(0, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
     tls_cert: Path | None = Field(None, description="Certificate chain of this server (PEM); without it, no TLS.")
-    tls_key: Path | None = Field(None, description="Its private key (PEM).")
+    tls_key: Path | None = Field(None, description="Private key of that certificate (PEM).")
     tls_client_ca: Path | None = Field(
-        None, description="Certificates (PEM) one of which callers' own must be signed with (mTLS)."
+        None, description="Authorities (PEM), one of which must have signed callers' certificates (mutual TLS)."
     )
-    drain_s: float = Field(20, ge=0, description="Seconds that accepted work gets to finish after SIGTERM or Ctrl-C.")
+    drain_s: float = Field(20, ge=0, description="Seconds in which accepted work may finish after SIGTERM or Ctrl-C.")
     trace_to: str | None = Field(
         None,
         pattern="^https?://",
-        description="Collector that OpenTelemetry traces go to by OTLP over HTTP, such as http://localhost:4318; "
-        "none if not set.",
+        description="Collector that receives OpenTelemetry traces by OTLP over HTTP, such as http://localhost:4318; "
+        "none by default.",
     )
-    log_format: Literal["text", "json"] = Field("text", description="Lines for people, or one JSON object a line.")
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe log level.")
+    log_format: Literal["text", "json"] = Field("text", description="Readable lines, or one JSON object a line.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Lowest level that is logged.")
 
 
 class ServiceSettings(Settings):
-    """What the servers that speak gRPC and use the store have."""
+    """Settings of the servers that offer gRPC and use the store."""
 
     reflection: bool | None = Field(
         None, description="Offer gRPC server reflection (for grpcurl and the like); by default unless --tokens is set."
     )
     tokens: Path | None = Field(
-        None, description="File of bearer tokens, made by 'maskwire token'; without it, everybody may do everything."
+        None, description="File of bearer tokens, made by 'maskwire token'; without it, every caller has all rights."
     )
     health_port: int | None = Field(
-        None, ge=0, le=65535, description="Port for health checks alone, without TLS and tokens; none if not set."
+        None, ge=0, le=65535, description="Port for health checks only, without TLS and tokens; none by default."
     )
     metrics_port: int | None = Field(
         None,
         ge=0,
         le=65535,
-        description="Port that offers metrics for Prometheus at /metrics, without TLS and tokens; none if not set.",
+        description="Port that offers metrics for Prometheus at /metrics, without TLS and tokens; none by default.",
     )
     connection_age_s: float = Field(
         300,
         ge=0,
-        description="Seconds after which clients are asked to connect anew, so that they find servers that were added; "
-        "calls go on. 0: never.",
+        description="Seconds after which clients are asked to reconnect, so that they find servers that were added; "
+        "calls in progress continue. 0: never.",
     )
     dead_after_s: float = Field(
         3,
         ge=1,
-        description="Seconds after which a caller that stopped answering pings is given up. Raise it for links on "
+        description="Seconds after which a caller that does not answer pings counts as dead. Raise it for links on "
         "which a single message takes longer.",
     )
     self_test_s: float = Field(
@@ -76,22 +76,22 @@ class ServiceSettings(Settings):
     recycle_mib: int = Field(
         0,
         ge=0,
-        description="Resident memory, in MiB, above which the server finishes its work and ends, to be started anew by "
-        "what runs it, before the system kills it in the middle of something (Linux). 0: never.",
+        description="Resident memory, in MiB, above which the server drains and exits, so that its supervisor restarts "
+        "it before the system kills it (Linux). 0: never.",
     )
     redis_url: str = Field(
         "redis://localhost:6379/0",
         description="Store: redis://, rediss:// (TLS) or unix:// address of Redis or Valkey, "
         "redis+sentinel://HOST:PORT,.../SERVICE, or redis+cluster://HOST:PORT,...",
     )
-    redis_timeout_s: float = Field(2, gt=0, description="Seconds of silence after which a store command is given up.")
+    redis_timeout_s: float = Field(2, gt=0, description="Seconds without a response after which a store command fails.")
 
 
 AnySettings = TypeVar("AnySettings", bound=Settings)
 
 
 def from_command_line(kind: type[AnySettings]) -> AnySettings:
-    """Settings from options, then from the environment. Wrong ones end the program with a line each."""
+    """Reads settings from options and the environment; prints invalid ones, a line each, and exits."""
     try:
         return CliApp.run(kind, cli_args=sys.argv[1:])
     except ValidationError as error:
@@ -110,64 +110,70 @@ class EncoderSettings(ServiceSettings):
     port: int = Field(50051, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
     model: Annotated[list[str], NoDecode] = Field(
         ["demo"],
-        description="demo, a published SAM 2 name such as sam2.1_hiera_tiny, one that 'maskwire models add' made "
-        "known, or any name together with --config. Several: repeat it, or use commas; the first is the default.",
+        description="demo, a published SAM 2 name such as sam2.1_hiera_tiny, a model registered with "
+        "'maskwire models add', or any name together with --config. Several are separated by commas, or the option is "
+        "repeated; the first is the default.",
     )
     config: str | None = Field(
         None, description="SAM 2 model configuration: a YAML file, or one in the sam2 package (configs/sam2.1/...)."
     )
     checkpoint: Path | None = Field(None, description="Weights of the model: a .pt or .safetensors file.")
     models: Path = Field(
-        Path("~/.cache/maskwire/models"), description="Folder in which checkpoints of published models are looked for."
+        Path("~/.cache/maskwire/models"), description="Folder with the checkpoints of published models."
     )
     cache: Path = Field(
         Path("~/.cache/maskwire"),
-        description="Folder for what is found out and compiled once per model and machine, for quicker starts.",
+        description="Folder for results that are computed once per model and machine, for faster starts.",
     )
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:N; one for each encoder process.")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N; each encoder process uses one device.")
     backend: Literal["auto", "torch", "openvino"] = Field(
         "auto",
-        description="What runs the image encoder on a CPU; auto takes OpenVINO if it is installed and its masks are "
-        "those of torch.",
+        description="Backend of the image encoder on a CPU; auto uses OpenVINO if it is installed and its masks agree "
+        "with those of torch.",
     )
-    threads: int = Field(0, ge=0, description="CPU threads of the model; 0 leaves it to torch or OpenVINO.")
+    threads: int = Field(0, ge=0, description="CPU threads of the model; 0 for the default of torch or OpenVINO.")
     store_codec: Literal["fp32", "fp16", "int8", "int4"] = Field(
-        "fp16", description="How embeddings are stored; int8 and int4 halve the space again and cost exactness."
+        "fp16", description="How embeddings are stored; int8 and int4 take less space and cost exactness."
     )
-    ttl_s: int = Field(86_400, ge=1, description="Seconds that an embedding is kept after it was last embedded.")
+    ttl_s: int = Field(
+        86_400, ge=1, description="Seconds after which an embedding expires, from when it was last embedded."
+    )
     quota_bytes: int = Field(
         0,
         ge=0,
-        description="Bytes of embeddings that each namespace may keep; those that would expire first make room. 0: any "
-        "number. All encoders of a store need the same.",
+        description="Bytes of embeddings that each namespace may store; those that would expire first are evicted. 0: "
+        "no limit. All encoders of a store need the same value.",
     )
     queue_limit: int = Field(
         64,
         ge=1,
-        description="Images of each priority that may wait; beyond it, the tenant that has most waiting is refused.",
+        description="Images of each priority that may wait; beyond it, the tenant with most waiting is refused.",
     )
     queue_bytes: int = Field(
         1024 * MIB,
         ge=1,
-        description="Memory for the files of each priority's waiting images, in bytes; one of the largest always fits.",
+        description="Memory for the files of each priority's waiting images, in bytes; the largest file always fits.",
     )
-    max_batch: int = Field(0, ge=0, description="Most images in a batch; 0 is 32 on CUDA and 1 on a CPU.")
+    max_batch: int = Field(0, ge=0, description="Largest number of images in a batch; 0 for 32 on CUDA and 1 on a CPU.")
     max_wait_ms: float = Field(
-        5, ge=0, description="Milliseconds that an image waits for others to share its batch; never while nothing runs."
+        5,
+        ge=0,
+        description="Milliseconds that an image waits for others to fill its batch; 0 while the encoder is idle.",
     )
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = Field(
         "auto",
-        description="Of the image encoder; auto takes the fastest whose masks equal those of fp32: mean IoU of 0.999 "
-        "on CUDA, and of 0.995 on a CPU, which has fp32 and bf16.",
+        description="Precision of the image encoder; auto uses the fastest whose masks agree with those of fp32: a "
+        "mean IoU of 0.999 on CUDA, and of 0.995 on a CPU, which has fp32 and bf16.",
     )
     compile: bool = Field(
-        False, description="Compile the model on CUDA: minutes at the first start, kept in the cache folder."
+        False,
+        description="Compile the model on CUDA; takes minutes at the first start, and is kept in the cache folder.",
     )
     device_memory: float = Field(
         0.9, gt=0, le=1, description="Share of the CUDA device's memory that this encoder may use; batches adapt."
     )
     readers: int = Field(
-        0, ge=0, description="Threads that decode image files; 0 is one for each core on CUDA and 2 on a CPU."
+        0, ge=0, description="Threads that decode image files; 0 for one a core on CUDA and 2 on a CPU."
     )
     writers: int = Field(8, ge=1, description="Threads that write embeddings to the store.")
     max_image_bytes: int = Field(64 * MIB, ge=1, description="Largest image file accepted, in bytes.")
@@ -193,36 +199,38 @@ class DecoderSettings(ServiceSettings):
     """Maskwire decoder: turns prompts on stored embeddings into masks."""
 
     port: int = Field(50052, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
-    cache_bytes: int = Field(1024 * MIB, ge=0, description="Memory for hot embeddings, in bytes.")
-    saved_logits_ttl_s: int = Field(600, ge=1, description="Seconds that logits saved for refinement are kept.")
+    cache_bytes: int = Field(1024 * MIB, ge=0, description="Memory for cached embeddings, in bytes.")
+    saved_logits_ttl_s: int = Field(600, ge=1, description="Seconds after which logits saved for refinement expire.")
     saved_logits_bytes: int = Field(
         32 * MIB, ge=0, description="Memory in the store for saved logits of one embedding, in bytes."
     )
     session_bytes: int = Field(
         8 * MIB, ge=0, description="Memory for the logits of one session's objects and their history, in bytes."
     )
-    workers: int = Field(0, ge=0, description="Most prompts decoded at the same time; 0 for the number of cores.")
+    workers: int = Field(
+        0, ge=0, description="Largest number of prompts decoded at the same time; 0 for the number of cores."
+    )
     threads: int = Field(
         0,
         ge=0,
-        description="CPU threads of a decode while no other is running, which has one; 0 for the cores, at most 8.",
+        description="CPU threads of a decode while it is the only one; 0 for the number of cores, at most 8.",
     )
     queue_limit: int = Field(
         256,
         ge=1,
-        description="Prompts of each priority that may wait; beyond it, the tenant that has most waiting is refused.",
+        description="Prompts of each priority that may wait; beyond it, the tenant with most waiting is refused.",
     )
-    max_prompts: int = Field(128, ge=1, description="Most prompts in one request.")
-    max_points: int = Field(256, ge=1, description="Most points in one prompt.")
+    max_prompts: int = Field(128, ge=1, description="Largest number of prompts in one request.")
+    max_points: int = Field(256, ge=1, description="Largest number of points in one prompt.")
 
     @property
     def decode_workers(self) -> int:
-        """Most prompts decoded at the same time."""
+        """Largest number of prompts decoded at the same time."""
         return self.workers or _cores()
 
     @property
     def decode_threads(self) -> int:
-        """CPU threads of a decode while no other is running."""
+        """CPU threads of a decode while it is the only one."""
         return self.threads or min(_cores(), 8)
 
 
@@ -230,27 +238,29 @@ class GatewaySettings(Settings):
     """Maskwire gateway: HTTP and WebSocket in front of encoders and decoders."""
 
     port: int = Field(9001, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
-    encoder: str = Field("localhost:50051", description="Address of the encoder, or several with commas.")
-    decoder: str = Field("localhost:50052", description="Address of the decoder, or several with commas.")
-    timeout_s: float = Field(60, gt=0, description="Longest time for one call of a server, retries included.")
+    encoder: str = Field("localhost:50051", description="Address of the encoder, or several separated by commas.")
+    decoder: str = Field("localhost:50052", description="Address of the decoder, or several separated by commas.")
+    timeout_s: float = Field(
+        60, gt=0, description="Longest time for one call of a server, including retries, in seconds."
+    )
     retry_s: float = Field(
-        5, ge=0, description="How long a call is retried while a server is away or busy, in seconds."
+        5, ge=0, description="How long a call is retried while a server is unavailable or overloaded, in seconds."
     )
     origins: Annotated[list[str], NoDecode] = Field(
         [],
         description="Web pages of other origins that may use this gateway, such as https://labels.example, separated "
-        "by commas; * for all. Its own page may always.",
+        "by commas; * for all. The gateway's own page always may.",
     )
     other_model: Literal["default", "refuse"] = Field(
         "default",
-        description="What answers /sam2 requests for a SAM 2 version that is not served: the default model, which the "
-        "header X-Maskwire-Model then names, or 404.",
+        description="Whether /sam2 requests for a SAM 2 version that is not served are answered by the default model, "
+        "which the header X-Maskwire-Model then names, or refused with 404.",
     )
     urls: bool = Field(False, description="Fetch images by URL for /sam2 requests; from public addresses only.")
     url_hosts: Annotated[list[str], NoDecode] = Field(
-        [], description="Hosts (name, or name:port) that URLs may name though their addresses are private, with commas."
+        [], description="Hosts (name or name:port, separated by commas) that URLs may name although they are private."
     )
-    url_timeout_s: float = Field(10, gt=0, description="Longest time for fetching one URL.")
+    url_timeout_s: float = Field(10, gt=0, description="Longest time for fetching one URL, in seconds.")
     max_image_bytes: int = Field(64 * MIB, ge=1, description="Largest image file accepted, in bytes.")
     max_requests: int = Field(256, ge=1, description="Requests that are served at the same time; more are refused.")
     max_sockets: int = Field(512, ge=1, description="WebSockets that are open at the same time; more are refused.")
@@ -259,7 +269,7 @@ class GatewaySettings(Settings):
         ge=1,
         description="Memory for the bodies of requests in progress, in bytes; requests beyond it are refused.",
     )
-    body_timeout_s: float = Field(30, gt=0, description="Longest time for receiving a request's body.")
+    body_timeout_s: float = Field(30, gt=0, description="Longest time for receiving the body of a request, in seconds.")
 
     @field_validator("origins", "url_hosts", mode="before")
     @classmethod

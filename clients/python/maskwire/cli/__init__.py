@@ -1,4 +1,4 @@
-"""The command line: maskwire --help"""
+"""The command line interface, `maskwire`."""
 
 import json
 import logging
@@ -8,25 +8,26 @@ import sys
 from importlib.metadata import entry_points
 
 from maskwire.cli.app import app
+from maskwire.cli.output import describe_error
 from maskwire.errors import MaskwireError
 
 
 def main() -> None:
-    """Runs a command. Errors are one line with a remedy, exit code 1; with --json, one JSON object."""
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # grpc's complaints about loops are not the user's
-    for command in entry_points(group="maskwire.commands"):  # those of the servers' packages
+    """Runs a command. An error is printed as one line with a remedy, or with --json as JSON, and the exit code is 1."""
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # hides gRPC's messages about event loops
+    for command in entry_points(group="maskwire.commands"):  # commands that the servers' packages add
         app.add_typer(command.load(), name=command.name)
     try:
         app()
     except MaskwireError as error:
         if "--json" in sys.argv:
-            print(json.dumps({"error": {"message": error.message, "reason": error.reason, "field": error.field}}))
+            print(json.dumps({"error": describe_error(error)}))
         else:
             print(f"error: {error.message if error.field == 'image' else error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     except BrokenPipeError:
-        # Whoever read the output has enough. What is still buffered must not raise again at the interpreter's end.
+        # The reader has closed the pipe. Buffered output must not raise again when the interpreter exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)

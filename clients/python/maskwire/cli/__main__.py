@@ -1,3 +1,5 @@
+"""Runs the command line interface: python -m maskwire.cli."""
+
 from maskwire.cli import main
 
 main()

@@ -1,13 +1,12 @@
-"""The maskwire command: its commands, and the options that all of them have."""
+"""The Typer application: its commands, and the options that all of them share."""
 
 import os
-from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
 import maskwire
-from maskwire.cli import image_commands, running, server_commands
+from maskwire.cli import commands, local_servers
 
 app = typer.Typer(
     help="""SAM 2 as a service: encode an image once, click on it anywhere.
@@ -16,12 +15,12 @@ app = typer.Typer(
 
     and segment in another:              maskwire segment photo.jpg --point 500,375 -o mask.png
 
-    Coordinates are pixels of the image as a viewer shows it: x to the right, y down, from the top left corner.
+    Coordinates are pixels of the image as a viewer shows it, from the top left corner: x to the right, y down.
 
-    Commands find the servers by their options, else by MASKWIRE_ENCODER and MASKWIRE_DECODER, else they take the
-    'maskwire up' that runs on this machine (the one started last), else localhost:50051 and localhost:50052.
+    The servers are those given by options, else by MASKWIRE_ENCODER and MASKWIRE_DECODER, else those of the
+    'maskwire up' that was started last on this machine, else localhost:50051 and localhost:50052.
 
-    Exit codes: 0 done; 1 failed, for the reason on standard error; 2 a wrong option; 130 Ctrl-C.
+    Exit codes: 0 success; 1 failure, explained on standard error; 2 invalid option; 130 interrupted by Ctrl-C.
     """,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -42,26 +41,31 @@ def prepare(
     context: typer.Context,
     token: Annotated[
         str | None,
-        typer.Option(envvar="MASKWIRE_TOKEN", help="Bearer token. Other users see options: better in the environment."),
+        typer.Option(
+            envvar="MASKWIRE_TOKEN",
+            help="Bearer token. Other users of the machine can see options, so prefer the environment variable.",
+        ),
     ] = None,
     tls: Annotated[bool, typer.Option("--tls", envvar="MASKWIRE_TLS", help="Encrypt connections.")] = False,
     tls_ca: Annotated[
         str | None,
         typer.Option(
-            envvar="MASKWIRE_TLS_CA", help="PEM file that servers' certificates are signed with; implies --tls."
+            envvar="MASKWIRE_TLS_CA",
+            help="PEM file with the certificate authority of the servers' certificates; implies --tls.",
         ),
     ] = None,
     tls_client_cert: Annotated[
-        str | None, typer.Option(envvar="MASKWIRE_TLS_CLIENT_CERT", help="PEM file of your own certificate (mTLS).")
+        str | None,
+        typer.Option(envvar="MASKWIRE_TLS_CLIENT_CERT", help="PEM file with your own certificate, for mutual TLS."),
     ] = None,
     tls_client_key: Annotated[
-        str | None, typer.Option(envvar="MASKWIRE_TLS_CLIENT_KEY", help="PEM file of its key.")
+        str | None, typer.Option(envvar="MASKWIRE_TLS_CLIENT_KEY", help="PEM file with the key of that certificate.")
     ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Puts into the environment what clients, started servers and the options of commands read there."""
+    """Sets the environment variables from which clients, started servers and the commands' options take defaults."""
     chosen = {
         "MASKWIRE_TOKEN": token,
         "MASKWIRE_TLS": "1" if tls else None,
@@ -70,30 +74,22 @@ def prepare(
         "MASKWIRE_TLS_CLIENT_KEY": tls_client_key,
     }
     os.environ.update({name: value for name, value in chosen.items() if value is not None})
-    if context.invoked_subcommand != "up":  # which starts servers of its own
-        for found in running.find()[:1]:
+    if context.invoked_subcommand != "up":  # `up` starts servers of its own
+        for found in local_servers.find_running()[:1]:
             for name, value in found.environment.items():
                 os.environ.setdefault(name, value)
-    context.obj = _models_served
+    context.obj = _served_models
 
 
-def _models_served() -> list[str]:
-    """Names of the models that the encoder serves, or none where no encoder answers: for 'maskwire models list'."""
-    from maskwire.cli.status import served
+def _served_models() -> list[str]:
+    """Returns the names of the models that the encoders serve, for 'maskwire models list' of the servers' package."""
+    from maskwire.cli.status import served_models
 
-    return served()
+    return served_models()
 
 
-_COMMANDS: tuple[Callable[..., None], ...] = (
-    image_commands.segment,
-    image_commands.click,
-    image_commands.everything,
-    image_commands.embed,
-    image_commands.images,
-    image_commands.delete,
-    server_commands.profile,
-    server_commands.status,
-    server_commands.up,
-)
-for command in _COMMANDS:
+for command in (
+    *(commands.segment, commands.click, commands.everything, commands.embed, commands.images, commands.delete),
+    *(commands.profile, commands.status, commands.up),
+):
     app.command()(command)

@@ -1,4 +1,4 @@
-"""maskwire everything"""
+"""The command `maskwire everything`: automatic mask generation."""
 
 import json
 import sys
@@ -9,58 +9,55 @@ from typing import Any, cast
 import numpy as np
 from PIL import Image
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from maskwire import exports, overlay
-from maskwire.automatic_masks import EverythingArguments, FoundMask
+from maskwire.automatic_masks import FoundMask
 from maskwire.cli import formats, inputs
 from maskwire.cli.inputs import Input
-from maskwire.cli.output import note_demo
-from maskwire.client import Client
+from maskwire.cli.options import EverythingOptions
+from maskwire.cli.output import note_demo, progress_bar
 from maskwire.errors import InvalidRequest
 from maskwire.pictures import Stretch
 from maskwire.sources import Reading, Source
 
-_PICTURES = (".png", ".jpg", ".jpeg", ".webp")
-_FEW = 5  # with fewer masks than this, why the others were removed is said
+_PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
+_FEW_MASKS = 5  # with fewer masks than this, the message explains which filters removed the others
+_PARAMETERS = (
+    *("points_per_side", "pred_iou_thresh", "stability_score_thresh", "stability_score_offset"),
+    *("box_nms_thresh", "crop_n_layers", "min_mask_region_area"),
+)
 
 
-def run(
-    image: str,
-    *,
-    image_id: str | None,
-    model: str,
-    stretch: str,
-    output: Path,
-    arguments: EverythingArguments,
-    connection: dict[str, Any],
-    as_json: bool,
-) -> None:
-    source = inputs.read(image)
+def segment_everything(options: EverythingOptions) -> None:
+    """Finds all masks of an image, and writes them as a data set, a picture, or a folder of both and single masks."""
+    source, output = inputs.find_input(options.image), options.output
     to_stdout = str(output) == "-"
-    _check(source, output, to_stdout and as_json)
+    _check_output(source, output, to_stdout and options.as_json)
     source = source.loaded()
     errors = Console(stderr=True)
-    columns = (
-        TextColumn("clicking"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[masks]} masks"),
-    )
+    parameters = {name: getattr(options, name) for name in _PARAMETERS}
     started = time.perf_counter()
-    with Client(**connection) as client, Progress(*columns, console=errors) as progress:
+    with (
+        options.servers.client() as client,
+        progress_bar(errors, "clicking", "{task.fields[masks]} masks") as progress,
+    ):
         task = progress.add_task("", total=None, masks=0)
-        name, _ = inputs.embedded(client, source, image_id, model, stretch)
-        for update in client.generate_masks(name, **arguments):
+        image, _ = inputs.embed_input(client, source, options.embedding)
+        for update in client.generate_masks(image, **parameters):
             progress.update(task, completed=update.done, total=update.total, masks=len(update.masks))
     seconds = time.perf_counter() - started
     masks, found_in = update.masks, update.image
-    document = exports.coco_dataset(masks, Path(source.text).name, found_in.width_px, found_in.height_px)
-    files = [] if to_stdout else formats.writing(output, lambda: _write(document, masks, source, output, stretch))
+    image_name, classes = Path(source.text).name, ["object"] * len(masks)
+    document = exports.coco_dataset(
+        [exports.CocoImage(image_name, found_in.width_px, found_in.height_px, masks, classes)], ["object"]
+    )
+    files = []
+    if not to_stdout:
+        stretch = cast(Stretch, options.embedding.stretch)
+        files = formats.writing(output, lambda: _write(document, masks, source, output, stretch))
     if to_stdout:
         print(json.dumps(document))
-    elif as_json:
+    elif options.as_json:
         summary = {
             "image": source.text,
             "image_id": found_in.image_id,
@@ -75,13 +72,13 @@ def run(
         print(json.dumps({**summary, "files": [str(file) for file in files]}))
     else:
         print(f"{len(masks)} masks in {seconds:.1f} s: {', '.join(map(str, files[:2]))}{', ...' if files[2:] else ''}")
-    if len(masks) < _FEW and not (as_json and not to_stdout):
+    if len(masks) < _FEW_MASKS and not (options.as_json and not to_stdout):
         print(update.explanation, file=sys.stderr)
     note_demo(errors, {found_in.model})
 
 
-def _check(source: Input, output: Path, is_both: bool) -> None:
-    """Finds out before the work whether its result can be written.
+def _check_output(source: Input, output: Path, is_both: bool) -> None:
+    """Checks before the work begins that its result can be written.
 
     Raises:
         InvalidRequest: It cannot.
@@ -91,24 +88,26 @@ def _check(source: Input, output: Path, is_both: bool) -> None:
             "'-o -' prints the data set and --json a summary; give one of them", "BAD_OUTPUT", "--output"
         )
     ending = output.suffix.lower()
-    if ending in _PICTURES and source.is_stored:
+    if ending in _PICTURE_ENDINGS and source.is_stored:
         raise InvalidRequest(
-            f"a picture of the masks needs the image's, and {source.text!r} is the name of a stored image; give the "
-            "file, or a .json file with --output",
+            f"an overlay needs the picture, and {source.text!r} is the name of a stored image; give the file, or a "
+            ".json file with --output",
             "NO_PICTURE",
             "--output",
         )
-    if ending and ending not in (".json", *_PICTURES) and not output.is_dir():
+    if ending and ending not in (".json", *_PICTURE_ENDINGS) and not output.is_dir():
         raise InvalidRequest(
-            f"{output} is neither a .json file nor a picture ({', '.join(_PICTURES)}); for a folder whose name has a "
-            "dot, make it first",
+            f"{output} is neither a .json file nor a picture ({', '.join(_PICTURE_ENDINGS)}); to use a folder whose "
+            "name has a dot, create it first",
             "BAD_OUTPUT",
             "--output",
         )
 
 
-def _write(document: dict[str, Any], masks: list[FoundMask], source: Input, output: Path, stretch: str) -> list[Path]:
-    """Returns the files written: of a folder the data set first, then the overlay, then single masks."""
+def _write(
+    document: dict[str, Any], masks: list[FoundMask], source: Input, output: Path, stretch: Stretch
+) -> list[Path]:
+    """Writes the output and returns its files: in a folder the data set first, then the overlay, then the masks."""
     is_folder = output.is_dir() or not output.suffix
     folder = output if is_folder else output.parent
     folder.mkdir(parents=True, exist_ok=True)
@@ -127,7 +126,6 @@ def _write(document: dict[str, Any], masks: list[FoundMask], source: Input, outp
     return files
 
 
-def _draw(masks: list[FoundMask], source: Input, stretch: str) -> Image.Image:
-    return overlay.draw_all(
-        Source(source.image, Reading(stretch=cast(Stretch, stretch))).picture(), [mask.array for mask in masks]
-    )
+def _draw(masks: list[FoundMask], source: Input, stretch: Stretch) -> Image.Image:
+    picture = Source(source.image, Reading(stretch=stretch)).picture()
+    return overlay.draw_all(picture, [mask.array for mask in masks])

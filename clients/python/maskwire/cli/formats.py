@@ -1,10 +1,9 @@
-"""Results as files."""
+"""Output formats of `maskwire segment`."""
 
 import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -12,37 +11,25 @@ import numpy as np
 
 from maskwire import exports, overlay
 from maskwire.cli.inputs import Input
+from maskwire.cli.options import MaskFormat
 from maskwire.errors import InvalidRequest
 from maskwire.prompts import Format
 from maskwire.results import Mask, Result
 
 
-class MaskFormat(StrEnum):
-    """What `maskwire segment` writes."""
-
-    PNG = "png"
-    RLE = "rle"
-    POLYGON = "polygon"
-    OVERLAY = "overlay"
-    NPZ = "npz"
-    COCO = "coco"
-    LABELME = "labelme"
-    YOLO = "yolo"
-
-
 @dataclass(frozen=True)
 class Segmented:
-    """The objects of an image.
+    """The segmented objects of an image.
 
     Attributes:
         source: The image.
-        results: One for each object.
-        categories: Name of each object's class; "object" where none was given.
+        results: One result for each object.
+        classes: Name of each object's class; "object" if none was given.
     """
 
     source: Input
     results: Sequence[Result]
-    categories: Sequence[str]
+    classes: Sequence[str]
 
     @property
     def masks(self) -> list[tuple[int, Mask]]:
@@ -50,7 +37,6 @@ class Segmented:
         return [(index, mask) for index, result in enumerate(self.results) for mask in result.candidates]
 
 
-# Of files whose name the user does not give: photo.mask.png for photo.jpg.
 ENDINGS = {
     MaskFormat.PNG: ".mask.png",
     MaskFormat.RLE: ".rle.json",
@@ -61,7 +47,9 @@ ENDINGS = {
     MaskFormat.LABELME: ".json",
     MaskFormat.YOLO: ".txt",
 }
-NEEDED: dict[MaskFormat, tuple[Format, ...]] = {
+"""Endings of output files without a given name: photo.mask.png for photo.jpg."""
+
+OUTPUTS: dict[MaskFormat, tuple[Format, ...]] = {
     MaskFormat.PNG: ("rle", "png"),
     MaskFormat.RLE: ("rle",),
     MaskFormat.POLYGON: ("rle", "polygons"),
@@ -71,21 +59,20 @@ NEEDED: dict[MaskFormat, tuple[Format, ...]] = {
     MaskFormat.LABELME: ("rle", "polygons"),
     MaskFormat.YOLO: ("rle", "polygons"),
 }
-"""Forms of masks that a format is made of."""
+"""The outputs to request for each format."""
 
 TEXTS = {MaskFormat.RLE, MaskFormat.POLYGON, MaskFormat.COCO, MaskFormat.LABELME, MaskFormat.YOLO}
 """Formats that a terminal can show."""
 
-_BY_ENDING = {
-    ".png": MaskFormat.PNG,
-    ".json": MaskFormat.RLE,
-    ".npz": MaskFormat.NPZ,
-    ".txt": MaskFormat.YOLO,
-}
+_BY_ENDING = {".png": MaskFormat.PNG, ".json": MaskFormat.RLE, ".npz": MaskFormat.NPZ, ".txt": MaskFormat.YOLO}
 
 
-def choose(form: MaskFormat | None, output: Path | None, is_folder: bool) -> MaskFormat:
-    """The format that is wanted: as said, or as the output's ending says."""
+def choose_format(form: MaskFormat | None, output: Path | None, is_folder: bool) -> MaskFormat:
+    """Chooses the format: the given one, else by the ending of the output file.
+
+    Raises:
+        InvalidRequest: The ending is unknown.
+    """
     if form is not None:
         return form
     if output is None or is_folder:
@@ -94,15 +81,15 @@ def choose(form: MaskFormat | None, output: Path | None, is_folder: bool) -> Mas
         return MaskFormat.RLE
     if output.suffix.lower() not in _BY_ENDING:
         raise InvalidRequest(
-            f"{output} does not end in {', '.join(_BY_ENDING)}; say --format", "BAD_OUTPUT", "--output"
+            f"{output} does not end in {', '.join(_BY_ENDING)}; give the format with --format", "BAD_OUTPUT", "--output"
         )
     return _BY_ENDING[output.suffix.lower()]
 
 
 def describe(segmented: Segmented, form: MaskFormat = MaskFormat.RLE) -> dict[str, Any]:
-    """The document that --json, '-o -' and .json files have: an image, and its masks as RLE or polygons."""
+    """Describes an image and its masks, as RLE or polygons, for --json, '-o -' and .json files."""
 
-    def shape(mask: Mask) -> dict[str, Any]:
+    def encode(mask: Mask) -> dict[str, Any]:
         if form != MaskFormat.POLYGON:
             return {"rle": mask.rle}
         contours = [{"points": points.tolist(), "is_hole": is_hole} for points, is_hole in mask.contours]
@@ -119,25 +106,25 @@ def describe(segmented: Segmented, form: MaskFormat = MaskFormat.RLE) -> dict[st
             {
                 "object": index,
                 "id": segmented.results[index].prompt_id,
-                "class": segmented.categories[index],
+                "class": segmented.classes[index],
                 "score": mask.score,
-                **shape(mask),
+                **encode(mask),
             }
             for index, mask in segmented.masks
         ],
     }
 
 
-def files(segmented: Segmented, form: MaskFormat, classes: Sequence[str]) -> list[bytes]:
-    """The content of the files of an image. Pictures of several masks are a file each; anything else is one file.
+def encode_files(segmented: Segmented, form: MaskFormat, classes: Sequence[str]) -> list[bytes]:
+    """Encodes the output files of an image: one for each mask if they are pictures, else a single one.
 
     Args:
         segmented: The image and its objects.
-        form: What to write; not COCO, which is one file for all images.
+        form: Output format; not COCO, which has one file for all images.
         classes: Names of all classes; YOLO numbers them in this order.
 
     Raises:
-        InvalidRequest: The picture is not at hand.
+        InvalidRequest: An overlay was requested of a stored image whose picture is not available.
     """
     first, masks = segmented.results[0], segmented.masks
     match form:
@@ -166,67 +153,53 @@ def files(segmented: Segmented, form: MaskFormat, classes: Sequence[str]) -> lis
             return [archive.getvalue()]
         case MaskFormat.LABELME:
             shapes = [
-                result.to_labelme(category, Path(segmented.source.text).name, group_id=number)
-                for number, (result, category) in enumerate(zip(segmented.results, segmented.categories, strict=True))
+                result.to_labelme(name, Path(segmented.source.text).name, group_id=number)
+                for number, (result, name) in enumerate(zip(segmented.results, segmented.classes, strict=True))
             ]
             return [_json({**shapes[0], "shapes": [shape for each in shapes for shape in each["shapes"]]})]
         case MaskFormat.YOLO:
             lines = [
-                result.to_yolo(classes.index(category))
-                for result, category in zip(segmented.results, segmented.categories, strict=True)
+                result.to_yolo(classes.index(name))
+                for result, name in zip(segmented.results, segmented.classes, strict=True)
             ]
             return ["".join(line + "\n" for line in lines if line).encode()]
         case _:
             return [_json(describe(segmented, form))]
 
 
-def coco(images: Sequence[Segmented], classes: Sequence[str]) -> bytes:
-    """A COCO data set of several images."""
-    annotations: list[dict[str, Any]] = []
-    for number, image in enumerate(images, 1):
-        annotations += [
-            exports.coco_annotation(
-                result.best, len(annotations) + index, number, classes.index(image.categories[index - 1]) + 1
-            )
-            for index, result in enumerate(image.results, 1)
-        ]
-    return _json(
-        {
-            "images": [
-                {
-                    "id": number,
-                    "file_name": image.source.text,
-                    "width": image.results[0].width,
-                    "height": image.results[0].height,
-                }
-                for number, image in enumerate(images, 1)
-            ],
-            "categories": [{"id": number, "name": name} for number, name in enumerate(classes, 1)],
-            "annotations": annotations,
-        }
-    )
+def encode_coco(images: Sequence[Segmented], classes: Sequence[str]) -> bytes:
+    """Encodes a COCO data set of several images, with the best mask of each object."""
+    described = [
+        exports.CocoImage(
+            image.source.text,
+            image.results[0].width,
+            image.results[0].height,
+            [result.best for result in image.results],
+            image.classes,
+        )
+        for image in images
+    ]
+    return _json(exports.coco_dataset(described, classes))
 
 
-def numbered(output: Path, count: int) -> list[Path]:
-    """Names for so many files: mask.png, or mask-0.png, mask-1.png, ..."""
-    if count == 1:
-        return [output]
-    return [output.with_name(f"{output.stem}-{index}{output.suffix}") for index in range(count)]
+def write_files(output: Path, contents: Sequence[bytes]) -> list[Path]:
+    """Writes one file, or several with numbers in their names, and creates their folder.
 
-
-def write(output: Path, contents: Sequence[bytes]) -> list[Path]:
-    """Writes files, with numbers where they are several, and makes their folder.
+    Args:
+        output: Path to the file; several files are called mask-0.png, mask-1.png, ... for mask.png.
+        contents: Content of each file.
 
     Returns:
-        The files written.
+        Paths to the files.
 
     Raises:
-        InvalidRequest: One cannot be written.
+        InvalidRequest: A file cannot be written.
     """
+    names = [output.with_name(f"{output.stem}-{index}{output.suffix}") for index in range(len(contents))]
+    paths = [output] if len(contents) == 1 else names
 
     def write() -> list[Path]:
         output.parent.mkdir(parents=True, exist_ok=True)
-        paths = numbered(output, len(contents))
         for path, content in zip(paths, contents, strict=True):
             path.write_bytes(content)
         return paths
@@ -235,7 +208,7 @@ def write(output: Path, contents: Sequence[bytes]) -> list[Path]:
 
 
 def writing(output: Path, write: Callable[[], list[Path]]) -> list[Path]:
-    """Calls `write`; what goes wrong in it is said in the user's words.
+    """Calls a function that writes files, and reports its errors as errors of the option --output.
 
     Raises:
         InvalidRequest: A file cannot be written.

@@ -1,4 +1,4 @@
-"""Images as they are named on the command line: files, URLs, standard input, names of stored images."""
+"""Images as the command line names them: files, URLs, standard input, names of stored images."""
 
 import sys
 from dataclasses import dataclass, replace
@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 from typing import cast
 from urllib.parse import unquote, urlsplit
 
+from maskwire.cli.options import EmbeddingOptions
 from maskwire.client import Client
 from maskwire.connection import looks_like_a_file
 from maskwire.downloads import fetch, is_url
@@ -18,18 +19,18 @@ ENDINGS = (
     *(".avif", ".bmp", ".gif", ".heic", ".heif", ".ico", ".j2k", ".jp2", ".jpeg", ".jpg", ".jxl", ".pbm", ".pgm"),
     *(".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"),
 )
-"""Endings of names that mean a picture file."""
+"""File name extensions by which image files are found in folders."""
 
 
 @dataclass(frozen=True)
 class Input:
-    """An image of the command line.
+    """An image that the command line names.
 
     Attributes:
-        text: As the user wrote it; for messages.
-        image: What `Client` takes.
-        stem: How files that are written for it begin.
-        is_stored: Whether it is the name of a stored image, whose picture is not at hand.
+        text: The name as the user wrote it, for messages.
+        image: The image as `Client` takes it.
+        stem: Beginning of the names of output files.
+        is_stored: Whether it is the name of a stored image, so that the picture is not available.
     """
 
     text: str
@@ -38,23 +39,24 @@ class Input:
     is_stored: bool = False
 
     def loaded(self) -> "Input":
-        """The same with the bytes of the picture, where that is at a URL.
+        """Returns the input with its URL, if it has one, replaced by the bytes at that URL.
 
         Raises:
-            InvalidRequest: It cannot be fetched.
+            InvalidRequest: The URL cannot be fetched.
         """
         is_at_url = isinstance(self.image, str) and not self.is_stored
         return replace(self, image=fetch(self.text)) if is_at_url else self
 
 
-def read(text: str) -> Input:
-    """Looks at an image before anything is done with it.
+def find_input(text: str) -> Input:
+    """Finds out what an IMAGE argument means.
 
     Raises:
-        InvalidRequest: It looks like a file and is none, is a folder, or standard input is a terminal or empty.
+        InvalidRequest: It looks like a file that does not exist, is a folder, or is standard input, which is a terminal
+            or empty.
     """
     if text == "-":
-        return Input("standard input", _standard_input(), "image")
+        return Input("standard input", _read_standard_input(), "image")
     if is_url(text):
         return Input(text, text, PurePosixPath(unquote(urlsplit(text).path)).stem or "image")
     path = Path(text)
@@ -64,46 +66,46 @@ def read(text: str) -> Input:
         return Input(text, path, path.stem)
     if looks_like_a_file(text):
         raise InvalidRequest(f"no such file: {text}", "NO_SUCH_FILE", "image")
-    return stored(text)
+    return stored_input(text)
 
 
-def stored(name: str) -> Input:
-    """The image that is stored under a name."""
+def stored_input(name: str) -> Input:
+    """Returns the image that is stored under a name."""
     return Input(name, name, Path(name).name, is_stored=True)
 
 
-def embedded(
-    client: Client, source: Input, image_id: str | None, model: str, stretch: str
-) -> tuple[str | EmbeddedImage, bool]:
-    """Embeds an image of the command line, under a name that is the same for the same file.
+def embed_input(client: Client, source: Input, options: EmbeddingOptions) -> tuple[str | EmbeddedImage, bool]:
+    """Embeds an image unless it is stored already.
 
     Args:
-        client: With which.
+        client: Client to embed it with.
         source: The image.
-        image_id: Its name; None derives one from the file's content.
-        model: Name of the model; empty for the encoder's default.
-        stretch: How its samples are mapped to 8 bits.
+        options: Name, model and stretch. By default the name is a digest of the file, so that it is the same each time.
 
     Returns:
-        What further calls take as the image, and whether its embedding was stored already.
+        The image as further calls take it, and whether its embedding was stored already.
+
+    Raises:
+        InvalidRequest: The image is the name of a stored one, and options ask for another embedding.
     """
     if source.is_stored:
-        if model or image_id or stretch != "auto":
-            option = "--model" if model else "--image-id" if image_id else "--stretch"
+        if options != EmbeddingOptions():
+            option = "--model" if options.model else "--image-id" if options.image_id else "--stretch"
             raise InvalidRequest(f"{source.text!r} is stored already; give the image's file", "STORED_IMAGE", option)
         return source.text, True
-    picture = source.loaded().image
-    name = image_id or as_source(picture, stretch).content_name()
-    found = client.embed(picture, name, model=model, stretch=cast(Stretch, stretch))
+    found = embed_file(client, source, options)
     return found, found.cached
 
 
-def as_source(image: ImageLike, stretch: str) -> Source:
-    """An image, to be read with a stretch of the command line."""
-    return Source(image, Reading(stretch=cast(Stretch, stretch)))
+def embed_file(client: Client, source: Input, options: EmbeddingOptions, bulk: bool = False) -> EmbeddedImage:
+    """Embeds an image file under its given name, or else under a digest of its content and stretch."""
+    picture = source.loaded().image
+    stretch = cast(Stretch, options.stretch)
+    name = options.image_id or Source(picture, Reading(stretch=stretch)).content_name()
+    return client.embed(picture, name, model=options.model, bulk=bulk, stretch=stretch)
 
 
-def _standard_input() -> bytes:
+def _read_standard_input() -> bytes:
     if sys.stdin.isatty():
         raise InvalidRequest(
             "standard input is a terminal; pipe an image file into it: maskwire segment - < photo.jpg",

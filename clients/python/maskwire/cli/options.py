@@ -1,65 +1,41 @@
-"""Options that several commands share."""
+"""Options of the commands. Groups that several commands share are dataclasses of their own."""
 
+from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-Image = Annotated[
-    str,
-    typer.Argument(metavar="IMAGE", help="Image file, URL, '-' for standard input, or the name of a stored image."),
-]
-ImageId = Annotated[str | None, typer.Option(help="Name to store the image under.")]
-Model = Annotated[
-    str, typer.Option(help="Model to embed the image with; the encoder's default if not given. See 'maskwire status'.")
-]
-Stretch = Annotated[
-    str,
-    typer.Option(
-        help="How samples of more than 8 bits are mapped to 8: auto, none, range or percentile; see docs/pictures.md."
-    ),
-]
-Encoder = Annotated[
-    str | None,
-    typer.Option(
-        "--encoder",
-        envvar="MASKWIRE_ENCODER",
-        help="Encoder address; if not given, that of the running 'maskwire up', else localhost:50051.",
-    ),
-]
-Decoder = Annotated[
-    str | None,
-    typer.Option(
-        "--decoder",
-        envvar="MASKWIRE_DECODER",
-        help="Decoder address, or several with commas; if not given, those of the running 'maskwire up', else "
-        "localhost:50052.",
-    ),
-]
-Namespace = Annotated[str, typer.Option(envvar="MASKWIRE_NAMESPACE", help="Tenant; images of others are out of sight.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")]
-RetryS = Annotated[float, typer.Option("--retry-s", min=0, help="Seconds to keep trying while a server is away.")]
+if TYPE_CHECKING:
+    from maskwire.client import Client
 
 
 class Kind(StrEnum):
-    """Sorts of servers."""
+    """Kinds of servers."""
 
     ENCODER = "encoder"
     DECODER = "decoder"
 
 
-def connection(encoder: str | None, decoder: str | None, namespace: str, retry_s: float) -> dict[str, Any]:
-    """The options as arguments of `Client`."""
-    return {"encoder": encoder, "decoder": decoder, "namespace": namespace, "retry_s": retry_s}
+class MaskFormat(StrEnum):
+    """Output formats of `maskwire segment`."""
+
+    PNG = "png"
+    RLE = "rle"
+    POLYGON = "polygon"
+    OVERLAY = "overlay"
+    NPZ = "npz"
+    COCO = "coco"
+    LABELME = "labelme"
+    YOLO = "yolo"
 
 
-def point(text: str) -> tuple[float, ...]:
-    """X,Y as numbers; for typer's `parser`."""
+def _point(text: str) -> tuple[float, ...]:
     return _numbers(text, 2, "X,Y in pixels, such as 500,375")
 
 
-def box(text: str) -> tuple[float, ...]:
-    """X0,Y0,X1,Y1 as numbers; for typer's `parser`."""
+def _box(text: str) -> tuple[float, ...]:
     return _numbers(text, 4, "X0,Y0,X1,Y1 in pixels, such as 75,275,1725,850")
 
 
@@ -71,3 +47,290 @@ def _numbers(text: str, count: int, form: str) -> tuple[float, ...]:
     if len(numbers) != count:
         raise typer.BadParameter(f"{text!r} is not {form}")
     return numbers
+
+
+_Image = Annotated[
+    str,
+    typer.Argument(metavar="IMAGE", help="Image file, URL, '-' for standard input, or the name of a stored image."),
+]
+_Encoder = Annotated[
+    str | None,
+    typer.Option(
+        envvar="MASKWIRE_ENCODER",
+        help="Encoder address; by default that of the running 'maskwire up', else localhost:50051.",
+    ),
+]
+_Decoder = Annotated[
+    str | None,
+    typer.Option(
+        envvar="MASKWIRE_DECODER",
+        help="Decoder address, or several separated by commas; by default those of the running 'maskwire up', else "
+        "localhost:50052.",
+    ),
+]
+_AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderOptions:
+    """How to call an encoder."""
+
+    encoder: _Encoder = None
+    namespace: Annotated[
+        str, typer.Option(envvar="MASKWIRE_NAMESPACE", help="Tenant; images of other tenants are not visible.")
+    ] = ""
+    retry_s: Annotated[
+        float, typer.Option("--retry-s", min=0, help="Seconds to keep trying while a server is unavailable.")
+    ] = 5
+
+    def client(self) -> "Client":
+        """Makes a client with these options."""
+        from maskwire.client import Client  # imported late: it takes longer than to print a help text
+
+        return Client(**asdict(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerOptions(EncoderOptions):
+    """How to call an encoder and decoders."""
+
+    decoder: _Decoder = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingOptions:
+    """How an image is embedded."""
+
+    image_id: Annotated[str | None, typer.Option(help="Name to store the image under; for a single image.")] = None
+    model: Annotated[
+        str,
+        typer.Option(help="Model to embed the image with; by default the encoder's. 'maskwire status' lists them."),
+    ] = ""
+    stretch: Annotated[
+        str,
+        typer.Option(
+            help="How samples of more than 8 bits are mapped to 8: auto, none, range or percentile; see "
+            "docs/pictures.md."
+        ),
+    ] = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentOptions:
+    """Options of `maskwire segment`."""
+
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="IMAGE",
+            help="Image files, URLs, '-' for standard input, or names of stored images. To give a stored image whose "
+            "name looks like a file's, leave IMAGE out and use --image-id.",
+            show_default=False,
+        ),
+    ] = None
+    points: Annotated[
+        list[tuple] | None,  # type: ignore[type-arg]
+        typer.Option("--point", "-p", parser=_point, metavar="X,Y", help="A click inside the object. Repeatable."),
+    ] = None
+    negative: Annotated[
+        list[tuple] | None,  # type: ignore[type-arg]
+        typer.Option("--negative", "-n", parser=_point, metavar="X,Y", help="A click outside it. Repeatable."),
+    ] = None
+    boxes: Annotated[
+        list[tuple] | None,  # type: ignore[type-arg]
+        typer.Option(
+            "--box",
+            "-b",
+            parser=_box,
+            metavar="X0,Y0,X1,Y1",
+            help="A box around the object. Repeatable; each box is an object of its own.",
+        ),
+    ] = None
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Prompts for many images: JSON Lines (below) or CSV; docs/cli.md describes both."
+        ),
+    ] = None
+    embedding: EmbeddingOptions
+    every: Annotated[bool, typer.Option("--all", help="Write all candidate masks instead of the best.")] = False
+    single: Annotated[bool, typer.Option("--single", help="Use the model's single mask, for unambiguous prompts.")] = (
+        False
+    )
+    form: Annotated[
+        MaskFormat | None,
+        typer.Option("--format", "-f", help="Output format; by default that of --output's ending, else overlay."),
+    ] = None
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="File to write; a folder for several images; '-' for standard output, RLE unless --format is given.",
+        ),
+    ] = None
+    servers: ServerOptions
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per image; masks are RLE.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClickOptions:
+    """Options of `maskwire click`."""
+
+    image: _Image
+    embedding: EmbeddingOptions
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Overlay picture to write after each click.")
+    ] = None
+    servers: ServerOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class EverythingOptions:
+    """Options of `maskwire everything`."""
+
+    image: _Image
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            help="A .json file for a COCO data set; a .png, .jpg or .webp file for a picture with every mask in a "
+            "colour of its own; '-' for the data set on standard output; or a folder for both and a file per mask.",
+        ),
+    ]
+    points_per_side: Annotated[int, typer.Option(min=1, max=512, help="Clicks along each side of the grid.")] = 32
+    pred_iou_thresh: Annotated[
+        float | None, typer.Option(help="Keep masks with a predicted IoU above this; SAM 2: 0.8, demo: 0.35.")
+    ] = None
+    stability_score_thresh: Annotated[
+        float | None, typer.Option(help="Keep masks at least this stable; SAM 2: 0.95, demo: 0.4.")
+    ] = None
+    stability_score_offset: Annotated[
+        float | None, typer.Option(help="How far the mask threshold is moved to measure stability; 1.")
+    ] = None
+    box_nms_thresh: Annotated[
+        float | None, typer.Option(help="Masks whose boxes have a higher IoU are duplicates; 0.7.")
+    ] = None
+    crop_n_layers: Annotated[
+        int, typer.Option(min=0, max=4, help="Layers of crops to search too; layer i has 4^i crops.")
+    ] = 0
+    min_mask_region_area: Annotated[
+        int, typer.Option(min=0, help="Remove holes and islands of at most this many low-resolution pixels.")
+    ] = 0
+    embedding: EmbeddingOptions
+    servers: ServerOptions
+    as_json: _AsJson = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedOptions:
+    """Options of `maskwire embed`."""
+
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IMAGE", help="Image files, URLs, folders (searched recursively), '-' for standard input."
+        ),
+    ]
+    embedding: EmbeddingOptions
+    servers: EncoderOptions
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per image, each on a line.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagesOptions:
+    """Options of `maskwire images`."""
+
+    prefix: Annotated[str, typer.Option(help="Only images whose names begin with this.")] = ""
+    limit: Annotated[int | None, typer.Option(min=0, help="Largest number of images to list.")] = None
+    servers: EncoderOptions
+    as_json: _AsJson = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeleteOptions:
+    """Options of `maskwire delete`."""
+
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Names of stored images.")]
+    embedding: Annotated[
+        bool, typer.Option("--embedding", help="Delete the embeddings as well, also for their other names.")
+    ] = False
+    servers: EncoderOptions
+    as_json: _AsJson = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileOptions:
+    """Options of `maskwire profile`."""
+
+    image: Annotated[str, typer.Argument(help="Image file.")]
+    clicks: Annotated[
+        int, typer.Option("--clicks", "-c", min=1, help="Number of warm clicks to take the median of.")
+    ] = 50
+    servers: ServerOptions
+    as_json: _AsJson = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatusOptions:
+    """Options of `maskwire status`."""
+
+    kind: Annotated[Kind | None, typer.Argument(help="Ask only these servers; all by default.")] = None
+    encoder: _Encoder = None
+    decoder: _Decoder = None
+    as_json: _AsJson = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpOptions:
+    """Options of `maskwire up`."""
+
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="MASKWIRE_MODEL",
+            help="demo (the default), a SAM 2 name such as sam2.1_hiera_tiny, or a model of your own. Repeatable; the "
+            "first one serves requests that name no model. 'maskwire models list' shows all.",
+        ),
+    ] = None
+    checkpoint: Annotated[Path | None, typer.Option(help="Weights of the model (.pt or .safetensors).")] = None
+    config: Annotated[str | None, typer.Option(help="Configuration of a model of your own (YAML).")] = None
+    device: Annotated[
+        str,
+        typer.Option(
+            envvar="MASKWIRE_DEVICE",
+            help="auto, cpu, cuda or cuda:N; several separated by commas, or 'all' for all CUDA devices, start an "
+            "encoder each, on consecutive ports.",
+        ),
+    ] = "auto"
+    decoders: Annotated[
+        int, typer.Option(min=0, max=64, help="Number of decoder processes; they take consecutive ports.")
+    ] = 1
+    redis_url: Annotated[
+        str | None, typer.Option(envvar="MASKWIRE_REDIS_URL", help="Store to use; by default one is started.")
+    ] = None
+    redis_memory_mb: Annotated[int, typer.Option(min=64, help="Memory of the store that is started, in MiB.")] = 2048
+    store_codec: Annotated[
+        str, typer.Option(envvar="MASKWIRE_STORE_CODEC", help="How embeddings are stored: fp32, fp16, int8 or int4.")
+    ] = "fp16"
+    host: Annotated[
+        str, typer.Option(envvar="MASKWIRE_HOST", help="Address to listen on; 0.0.0.0 for all interfaces.")
+    ] = "127.0.0.1"
+    encoder_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of the first encoder; 0 takes free ports.")
+    ] = 50051
+    decoder_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="Port of the first decoder; by default the one after the encoders'; 0 takes free ports.",
+        ),
+    ] = None
+    gateway_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of the web page and the HTTP interface; 0 takes a free port.")
+    ] = 9001
+    gateway: Annotated[bool, typer.Option(help="Start the gateway if it is installed.")] = True
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the servers' logs.")] = False
+    as_json: Annotated[bool, typer.Option("--json", help="Print the addresses as one line of JSON when ready.")] = False

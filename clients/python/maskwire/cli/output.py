@@ -1,18 +1,20 @@
-"""Standard output for results, and what is said beside it."""
+"""What the commands print: results on standard output, messages and progress on standard error."""
 
 import sys
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from maskwire.errors import InvalidRequest
+from maskwire.errors import InvalidRequest, MaskwireError
 
 
 def check_stdout(is_text: bool) -> None:
-    """Checks that results can go to standard output.
+    """Checks that results can be written to standard output.
 
     Raises:
-        InvalidRequest: They are binary, and it is a terminal.
+        InvalidRequest: They are binary, and standard output is a terminal.
     """
     if not is_text and sys.stdout.isatty():
         raise InvalidRequest(
@@ -23,14 +25,14 @@ def check_stdout(is_text: bool) -> None:
 
 
 def write_stdout(contents: Sequence[bytes]) -> None:
-    """Writes a result to standard output as it is.
+    """Writes a file's content to standard output, byte for byte.
 
     Raises:
-        InvalidRequest: It is several files.
+        InvalidRequest: There is more than one file.
     """
     if len(contents) != 1:
         raise InvalidRequest(
-            f"{len(contents)} pictures cannot go to standard output; give a file, which is numbered",
+            f"{len(contents)} pictures cannot go to standard output; give a file name, which will be numbered",
             "BAD_OUTPUT",
             "--output",
         )
@@ -38,7 +40,24 @@ def write_stdout(contents: Sequence[bytes]) -> None:
     sys.stdout.buffer.flush()
 
 
+def describe_error(error: MaskwireError) -> dict[str, Any]:
+    """Returns an error as --json prints it."""
+    return {"message": error.message, "reason": error.reason, "field": error.field}
+
+
+def progress_bar(console: Console, label: str, field: str) -> Progress:
+    """Makes a progress bar that counts completed items and ends with a task field.
+
+    Args:
+        console: Where it is shown.
+        label: Text in front of the bar.
+        field: Format of the text behind it, such as "{task.fields[masks]} masks".
+    """
+    columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn(field))
+    return Progress(*columns, console=console)
+
+
 def note_demo(errors: Console, models: Iterable[str]) -> None:
-    """Says that masks are rough where the demo model has made them."""
+    """Prints a note that masks are rough if the demo model made them."""
     if "demo" in models:
-        errors.print("demo model: rough masks, for trying out; SAM 2's own: 'maskwire models list'")
+        errors.print("demo model: rough masks, for trying out; for SAM 2's own models see 'maskwire models list'")

@@ -1,4 +1,4 @@
-"""Prompts for many images from a file: JSON Lines or CSV. docs/cli.md describes both."""
+"""Reads prompts for many images from a JSON Lines or CSV file; docs/cli.md describes both."""
 
 import csv
 import json
@@ -17,26 +17,26 @@ _COLUMNS = ("image", "id", "class", "x", "y", "label", "x_min", "y_min", "x_max"
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ObjectPrompt:
     """An object to segment.
 
     Attributes:
-        prompt: Where it is.
-        category: Name of its class; empty if none was given.
+        prompt: Points and box that say where the object is.
+        class_name: Name of its class; empty if none was given.
     """
 
     prompt: Prompt
-    category: str = ""
+    class_name: str = ""
 
 
-def read(path: Path) -> dict[str, list[Wanted]]:
-    """The objects of each image, in the order of the file. Files are named relative to the folder that it is in.
+def read_prompts(path: Path) -> dict[str, list[ObjectPrompt]]:
+    """Reads the prompts of each image, in the order of the file. Paths to images are relative to the file's folder.
 
     Args:
-        path: A .jsonl or .csv file; "-" is standard input, JSON Lines.
+        path: Path to a .jsonl, .csv or .tsv file; "-" for JSON Lines on standard input.
 
     Raises:
-        InvalidRequest: It cannot be read; with the line that is wrong.
+        InvalidRequest: The file cannot be read, or a line is wrong; the message names the line.
     """
     try:
         text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8-sig")
@@ -45,21 +45,21 @@ def read(path: Path) -> dict[str, list[Wanted]]:
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"cannot read {path}: {error}", "BAD_PROMPTS", "--prompts") from error
     is_table = path.suffix.lower() in (".csv", ".tsv")
-    rows = _table(text, path) if is_table else _lines(text, path)
-    found: dict[str, list[Wanted]] = {}
-    for image, wanted in rows:
-        found.setdefault(_placed(image, path), []).append(wanted)
+    rows = _parse_table(text, path) if is_table else _parse_json_lines(text, path)
+    found: dict[str, list[ObjectPrompt]] = {}
+    for image, prompt in rows:
+        found.setdefault(_resolve(image, path), []).append(prompt)
     if not found:
         raise InvalidRequest(f"{path} has no prompts", "BAD_PROMPTS", "--prompts")
     return found
 
 
-def _placed(image: str, path: Path) -> str:
+def _resolve(image: str, path: Path) -> str:
     beside = path.parent / image
     return str(beside) if str(path) != "-" and "://" not in image and beside.exists() else image
 
 
-def _lines(text: str, path: Path) -> Iterator[tuple[str, Wanted]]:
+def _parse_json_lines(text: str, path: Path) -> Iterator[tuple[str, ObjectPrompt]]:
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
@@ -70,23 +70,23 @@ def _lines(text: str, path: Path) -> Iterator[tuple[str, Wanted]]:
             raise _wrong(place, f"is not JSON: {error}") from error
         if not isinstance(row, dict):
             raise _wrong(place, 'is not an object such as {"image": "photo.jpg", "box": [75, 275, 1725, 850]}')
-        _check(row, _FIELDS, "field", place)
+        _check_names(row, _FIELDS, "field", place)
         points = row.get("points") or []
-        wanted = _wanted(row, place, points=points, labels=row.get("labels"), box=row.get("box"))
-        yield _image(row, place), wanted
+        prompt = _object_prompt(row, place, points=points, labels=row.get("labels"), box=row.get("box"))
+        yield _image_of(row, place), prompt
 
 
-def _table(text: str, path: Path) -> Iterator[tuple[str, Wanted]]:
-    """Rows of the same image and id are clicks on one object; a row without an id is an object of its own."""
+def _parse_table(text: str, path: Path) -> Iterator[tuple[str, ObjectPrompt]]:
+    """Parses CSV. Rows with the same image and id are clicks on one object; a row without an id is one object."""
     rows = csv.DictReader(text.splitlines(), delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-    _check(dict.fromkeys(rows.fieldnames or ()), _COLUMNS, "column", f"{path}, line 1")
+    _check_names(dict.fromkeys(rows.fieldnames or ()), _COLUMNS, "column", f"{path}, line 1")
     objects: dict[tuple[str, str], list[tuple[str, dict[str, str]]]] = {}
     for row in rows:
         place = f"{path}, line {rows.line_num}"
         if None in row:
             raise _wrong(place, "has more cells than the first line has columns")
         cells = {name: value.strip() for name, value in row.items() if value and value.strip()}
-        key = (_image(cells, place), cells.get("id") or f" {rows.line_num}")
+        key = (_image_of(cells, place), cells.get("id") or f" {rows.line_num}")
         objects.setdefault(key, []).append((place, cells))
     for (image, _), several in objects.items():
         points, labels, box, first = [], [], None, several[0][1]
@@ -96,30 +96,28 @@ def _table(text: str, path: Path) -> Iterator[tuple[str, Wanted]]:
                 labels.append(int(_numbers({"label": "1", **cells}, ("label",), place)[0]))
             if any(name in cells for name in _COLUMNS[6:]):
                 box = _numbers(cells, _COLUMNS[6:], place)
-        yield image, _wanted(first, several[0][0], points=points, labels=labels, box=box)
+        yield image, _object_prompt(first, several[0][0], points=points, labels=labels, box=box)
 
 
-def _image(row: Mapping[str, Any], place: str) -> str:
+def _image_of(row: Mapping[str, Any], place: str) -> str:
     image = row.get("image")
     if not isinstance(image, str) or not image:
         raise _wrong(place, "names no image")
     return image
 
 
-def _wanted(row: Mapping[str, Any], place: str, **prompt: Any) -> Wanted:
-    """An object of a row.
+def _object_prompt(row: Mapping[str, Any], place: str, **prompt: Any) -> ObjectPrompt:
+    """Makes the prompt of an object.
 
     Args:
-        row: Its id and class are taken.
-        place: Where it is in the file, for messages.
+        row: Row of the file, of which the id and class are used.
+        place: File and line of the row, for error messages.
         prompt: Arguments of `Prompt`.
     """
     try:
-        wanted = Wanted(Prompt(**prompt, prompt_id=str(row.get("id", ""))), str(row.get("class", "")))
-        wanted.prompt.message()
+        return ObjectPrompt(Prompt(**prompt, prompt_id=str(row.get("id", ""))), str(row.get("class", "")))
     except InvalidRequest as error:
         raise _wrong(place, str(error)) from error
-    return wanted
 
 
 def _numbers(cells: Mapping[str, str], names: tuple[str, ...], place: str) -> tuple[float, ...]:
@@ -128,10 +126,10 @@ def _numbers(cells: Mapping[str, str], names: tuple[str, ...], place: str) -> tu
     except KeyError as error:
         raise _wrong(place, f"has no {error.args[0]}; give all of {', '.join(names)}") from error
     except ValueError as error:
-        raise _wrong(place, f"has something else than a number among {', '.join(names)}: {error}") from error
+        raise _wrong(place, f"has a value that is not a number among {', '.join(names)}: {error}") from error
 
 
-def _check(row: Mapping[Any, Any], known: tuple[str, ...], kind: str, place: str) -> None:
+def _check_names(row: Mapping[Any, Any], known: tuple[str, ...], kind: str, place: str) -> None:
     for name in row:
         if name not in known:
             raise _wrong(place, no_such(kind, str(name), known))

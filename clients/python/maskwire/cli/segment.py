@@ -1,74 +1,63 @@
-"""maskwire segment"""
+"""The command `maskwire segment`."""
 
 import json
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from maskwire.cli import formats, inputs, prompts_file
-from maskwire.cli.formats import MaskFormat, Segmented
+from maskwire.cli.formats import Segmented
 from maskwire.cli.inputs import Input
-from maskwire.cli.output import check_stdout, note_demo, write_stdout
-from maskwire.cli.prompts_file import Wanted
+from maskwire.cli.options import EmbeddingOptions, MaskFormat, SegmentOptions
+from maskwire.cli.output import check_stdout, describe_error, note_demo, write_stdout
+from maskwire.cli.prompts_file import ObjectPrompt
 from maskwire.client import Client
 from maskwire.errors import InvalidRequest, MaskwireError
 from maskwire.prompts import Prompt
 
 _IMAGES_AT_ONCE = 4
-_PROMPTS_AT_ONCE = 64  # of one image: a request takes at most 128
+_PROMPTS_AT_ONCE = 64  # a request takes at most 128
 _CLASS = "object"
 
-_Job = tuple[Input, list[Wanted]]
+_Job = tuple[Input, list[ObjectPrompt]]
 
 
-def run(
-    images: Sequence[str],
-    *,
-    image_id: str | None,
-    model: str,
-    stretch: str,
-    positive: Sequence[tuple[float, ...]],
-    negative: Sequence[tuple[float, ...]],
-    boxes: Sequence[tuple[float, ...]],
-    prompts: Path | None,
-    every: bool,
-    multimask: bool,
-    form: MaskFormat | None,
-    output: Path | None,
-    connection: dict[str, Any],
-    as_json: bool,
-) -> None:
-    jobs = list(_jobs(images, image_id, prompts, _objects(positive, negative, boxes)))
-    image_id = image_id if images else None  # without an image, it is the name of a stored one
-    if image_id is not None and len(jobs) != 1:
+def segment_images(options: SegmentOptions) -> None:
+    """Segments objects of images and writes or prints the masks; exits with 1 if one of several images failed."""
+    jobs = list(_jobs(options))
+    embedding, output = options.embedding, options.output
+    if not options.images:
+        embedding = replace(embedding, image_id=None)  # without an image, it was the name of a stored one
+    if embedding.image_id is not None and len(jobs) != 1:
         raise InvalidRequest(f"--image-id names one image, but {len(jobs)} were given", "BAD_IMAGE_ID", "--image-id")
     is_folder = output is not None and str(output) != "-" and (output.is_dir() or (not output.suffix and len(jobs) > 1))
-    wanted = formats.choose(form, output, is_folder)
+    form = formats.choose_format(options.form, output, is_folder)
     to_stdout = str(output) == "-"
     if to_stdout:
-        check_stdout(is_text=wanted in formats.TEXTS)
-    elif output is not None and len(jobs) > 1 and not is_folder and wanted != MaskFormat.COCO:
+        check_stdout(is_text=form in formats.TEXTS)
+    elif output is not None and len(jobs) > 1 and not is_folder and form != MaskFormat.COCO:
         raise InvalidRequest(
             f"{len(jobs)} images cannot be written to one file {output}; give a folder, or --format coco",
             "BAD_OUTPUT",
             "--output",
         )
-    classes = list(dict.fromkeys(each.category or _CLASS for _, objects in jobs for each in objects))
-    # With --json, files are written only if they are asked for.
-    writes = not to_stdout and not (as_json and output is None and form is None)
-    names = _names([source for source, _ in jobs], wanted, output, is_folder)
+    classes = list(dict.fromkeys(each.class_name or _CLASS for _, objects in jobs for each in objects))
+    # With --json, files are written only on request.
+    writes = not to_stdout and not (options.as_json and output is None and options.form is None)
+    names = _file_names([source for source, _ in jobs], form, output, is_folder)
     errors, done, failed = Console(stderr=True), [], 0
-    arguments = {"multimask": multimask, "every": every, "outputs": formats.NEEDED[wanted]}
+    arguments = {"multimask": not options.single, "every": options.every, "outputs": formats.OUTPUTS[form]}
 
-    with Client(**connection) as client, ThreadPoolExecutor(_IMAGES_AT_ONCE) as threads:
+    with options.servers.client() as client, ThreadPoolExecutor(_IMAGES_AT_ONCE) as threads:
 
         def attempt(job: _Job) -> tuple[Segmented, bool] | MaskwireError:
             try:
-                return _segment(client, job, image_id, model, stretch, arguments)
+                return _segment_image(client, job, embedding, arguments)
             except MaskwireError as error:
                 return error
 
@@ -80,71 +69,73 @@ def run(
                             raise outcome
                         segmented, cached = outcome
                         done.append(segmented)
-                        if wanted == MaskFormat.COCO:
+                        if form == MaskFormat.COCO:
                             written = []
                         else:
-                            contents = formats.files(segmented, wanted, classes) if writes or to_stdout else []
-                            written = formats.write(name, contents) if writes else []
+                            contents = formats.encode_files(segmented, form, classes) if writes or to_stdout else []
+                            written = formats.write_files(name, contents) if writes else []
                             if to_stdout:
                                 write_stdout(contents)
                     except MaskwireError as error:
                         if len(jobs) == 1:
                             raise
                         failed += 1
-                        _tell_error(source, error, as_json)
+                        _print_error(source, error, options.as_json)
                         continue
-                    _tell(segmented, cached, written, as_json, quiet=to_stdout or wanted == MaskFormat.COCO)
+                    _print(segmented, cached, written, options.as_json, quiet=to_stdout or form == MaskFormat.COCO)
             except BaseException:
                 threads.shutdown(cancel_futures=True)
                 raise
-    if wanted == MaskFormat.COCO and done:
-        _write_coco(done, classes, output or Path(formats.ENDINGS[wanted][1:]), writes, to_stdout)
-    if wanted == MaskFormat.YOLO and writes and classes != [_CLASS]:
-        formats.write(names[0].with_name("classes.txt"), ["".join(f"{name}\n" for name in classes).encode()])
+    if form == MaskFormat.COCO and done:
+        _write_coco(done, classes, output or Path(formats.ENDINGS[form][1:]), writes, to_stdout)
+    if form == MaskFormat.YOLO and writes and classes != [_CLASS]:
+        formats.write_files(names[0].with_name("classes.txt"), ["".join(f"{name}\n" for name in classes).encode()])
     note_demo(errors, {result.model for segmented in done for result in segmented.results})
     if failed:
         print(f"error: {failed} of {len(jobs)} images failed", file=sys.stderr)
         sys.exit(1)
 
 
-def _objects(
-    positive: Sequence[tuple[float, ...]], negative: Sequence[tuple[float, ...]], boxes: Sequence[tuple[float, ...]]
-) -> list[Wanted]:
-    """What the options ask for on each image: an object for each box, with the clicks where there is but one."""
+def _objects(options: SegmentOptions) -> list[ObjectPrompt]:
+    """Makes the prompts for each image: one object for each box, or a single object with all clicks."""
+    positive, negative, boxes = options.points or [], options.negative or [], options.boxes or []
     points, labels = [*positive, *negative], [1] * len(positive) + [0] * len(negative)
     if len(boxes) < 2:
-        return [Wanted(Prompt(points, labels, boxes[0] if boxes else None))]
+        return [ObjectPrompt(Prompt(points, labels, boxes[0] if boxes else None))]
     if points:
         raise InvalidRequest(
-            "with several boxes it is not clear whose the clicks are; give each object its clicks with --prompts FILE",
+            "with several boxes it is ambiguous which object the clicks are for; give each object's clicks with "
+            "--prompts FILE",
             "AMBIGUOUS_POINTS",
             "--point",
         )
-    return [Wanted(Prompt(box=box)) for box in boxes]
+    return [ObjectPrompt(Prompt(box=box)) for box in boxes]
 
 
-def _jobs(images: Sequence[str], image_id: str | None, prompts: Path | None, objects: list[Wanted]) -> Iterator[_Job]:
-    if prompts is not None:
-        if images or objects != [Wanted(Prompt([], []))]:
+def _jobs(options: SegmentOptions) -> Iterator[_Job]:
+    """Yields each image with the prompts for it."""
+    objects, images = _objects(options), options.images or []
+    if options.prompts is not None:
+        if images or objects != [ObjectPrompt(Prompt([], []))]:
             raise InvalidRequest(
                 "--prompts names the images and their prompts; give no others", "BAD_PROMPTS", "--prompts"
             )
-        for image, several in prompts_file.read(prompts).items():
-            yield inputs.read(image), several
+        for image, several in prompts_file.read_prompts(options.prompts).items():
+            yield inputs.find_input(image), several
         return
-    if not images and image_id is not None:
-        yield inputs.stored(image_id), objects
+    if not images and options.embedding.image_id is not None:
+        yield inputs.stored_input(options.embedding.image_id), objects
         return
     if not images:
         raise InvalidRequest("give an image, such as photo.jpg, or --prompts FILE", "NO_IMAGE", "image")
     if len(images) > 1 and images.count("-") > 1:
         raise InvalidRequest("standard input is one image; '-' was given twice", "BAD_IMAGE", "image")
     for image in images:
-        yield inputs.read(image), objects
+        yield inputs.find_input(image), objects
 
 
-def _names(sources: Sequence[Input], form: MaskFormat, output: Path | None, is_folder: bool) -> list[Path]:
-    """Where each image's files go; images of the same name in different folders get a number."""
+def _file_names(sources: Sequence[Input], form: MaskFormat, output: Path | None, is_folder: bool) -> list[Path]:
+    """Names the output file of each image; images with the same name in different folders get a number."""
     if output is not None and not is_folder:
         return [output] * len(sources)
     folder = output or Path()
@@ -157,12 +148,12 @@ def _names(sources: Sequence[Input], form: MaskFormat, output: Path | None, is_f
     return names
 
 
-def _segment(
-    client: Client, job: _Job, image_id: str | None, model: str, stretch: str, arguments: dict[str, Any]
+def _segment_image(
+    client: Client, job: _Job, embedding: EmbeddingOptions, arguments: dict[str, Any]
 ) -> tuple[Segmented, bool]:
-    """The objects of an image, and whether its embedding was there already."""
+    """Segments the objects of an image; also returns whether its embedding was stored already."""
     source, objects = job
-    image, cached = inputs.embedded(client, source, image_id, model, stretch)
+    image, cached = inputs.embed_input(client, source, embedding)
     results = [
         result
         for start in range(0, len(objects), _PROMPTS_AT_ONCE)
@@ -170,20 +161,20 @@ def _segment(
             image, [each.prompt for each in objects[start : start + _PROMPTS_AT_ONCE]], **arguments
         )
     ]
-    return Segmented(source, results, [each.category or _CLASS for each in objects]), cached
+    return Segmented(source, results, [each.class_name or _CLASS for each in objects]), cached
 
 
 def _write_coco(done: Sequence[Segmented], classes: Sequence[str], output: Path, writes: bool, to_stdout: bool) -> None:
-    document = formats.coco(done, classes)
+    document = formats.encode_coco(done, classes)
     if to_stdout:
         write_stdout([document])
     elif writes:
         path = output / "coco.json" if output.is_dir() else output
-        formats.write(path, [document])
+        formats.write_files(path, [document])
         print(f"{path}: {sum(len(each.results) for each in done)} objects of {len(done)} images", file=sys.stderr)
 
 
-def _tell(segmented: Segmented, cached: bool, written: Sequence[Path], as_json: bool, quiet: bool) -> None:
+def _print(segmented: Segmented, cached: bool, written: Sequence[Path], as_json: bool, quiet: bool) -> None:
     first = segmented.results[0]
     if as_json:
         summary = {"cached": cached, "timings": first.timings, "files": [str(file) for file in written]}
@@ -195,9 +186,8 @@ def _tell(segmented: Segmented, cached: bool, written: Sequence[Path], as_json: 
         print(f"{files}: score {scores}, {origin}, {first.timings['total_ms']:.0f} ms in the decoder", flush=True)
 
 
-def _tell_error(source: Input, error: MaskwireError, as_json: bool) -> None:
+def _print_error(source: Input, error: MaskwireError, as_json: bool) -> None:
     if as_json:
-        told = {"message": error.message, "reason": error.reason, "field": error.field}
-        print(json.dumps({"image": source.text, "error": told}), flush=True)
+        print(json.dumps({"image": source.text, "error": describe_error(error)}), flush=True)
     else:
         print(f"{source.text}: error: {error}", file=sys.stderr)

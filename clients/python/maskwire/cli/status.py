@@ -1,4 +1,4 @@
-"""maskwire status"""
+"""The command `maskwire status`, and health checks of servers."""
 
 import json
 import sys
@@ -9,6 +9,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from rich.console import Console
 from rich.table import Table
 
+from maskwire.cli.options import StatusOptions
 from maskwire.transport.caller import Caller, token_or_default
 from maskwire.transport.channels import DEFAULT_DECODER, DEFAULT_ENCODER, Channels
 from maskwire.transport.credentials import Credentials
@@ -20,7 +21,14 @@ _SERVICES = {"encoder": "maskwire.v1.EncoderService", "decoder": "maskwire.v1.De
 
 
 def health(address: str) -> str:
-    """SERVING, NOT_SERVING, or UNREACHABLE. Connects as the environment says."""
+    """Asks a server for its health, with the TLS settings of the environment.
+
+    Args:
+        address: "host:port".
+
+    Returns:
+        SERVING, NOT_SERVING, or UNREACHABLE.
+    """
     with Credentials().connect_blocking(address) as channel:
         try:
             response = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=_TIMEOUT_S)
@@ -29,22 +37,21 @@ def health(address: str) -> str:
     return str(health_pb2.HealthCheckResponse.ServingStatus.Name(response.status))
 
 
-def run(kind: str | None, encoder: str | None, decoder: str | None, *, as_json: bool) -> None:
+def show_status(options: StatusOptions) -> None:
+    """Prints the health and models of the servers; exits with 1 if one does not serve."""
     servers: list[dict[str, Any]] = []
     credentials = Credentials()
-    encoders = Channels("encoder", encoder, DEFAULT_ENCODER, credentials)
-    decoders = Channels("decoder", decoder, DEFAULT_DECODER, credentials)
+    encoders = Channels("encoder", options.encoder, DEFAULT_ENCODER, credentials)
+    decoders = Channels("decoder", options.decoder, DEFAULT_DECODER, credentials)
     for channels in (encoders, decoders):
-        for address in channels.addresses if kind in (None, channels.kind) else []:
+        for address in channels.addresses if options.kind in (None, channels.kind) else []:
             server: dict[str, Any] = {"kind": channels.kind, "address": address, "health": health(address)}
-            if server["health"] in _ANSWERS:
-                is_other = not _offers(address, _SERVICES[channels.kind])
-                if is_other:
-                    server["health"] = "WRONG_KIND"
+            if server["health"] in _ANSWERS and not _offers(address, _SERVICES[channels.kind]):
+                server["health"] = "WRONG_KIND"
             if channels.kind == "encoder" and server["health"] == "SERVING":
-                server |= _models(address, credentials)
+                server |= _list_models(address, credentials)
             servers.append(server)
-    if as_json:
+    if options.as_json:
         print(json.dumps({"servers": servers}))
     else:
         table = Table("server", "address", "health", "models")
@@ -52,25 +59,24 @@ def run(kind: str | None, encoder: str | None, decoder: str | None, *, as_json: 
             models = "\n".join(_describe(model) for model in server.get("models", [])) or server.get("models_error", "")
             table.add_row(server["kind"], server["address"], server["health"], models)
         Console().print(table)
-    if any(server["health"] != "SERVING" for server in servers):
-        if not as_json:
-            for server in servers:
-                if server["health"] != "SERVING":
-                    print(f"error: {_remedy(server)}", file=sys.stderr)
+    failed = [server for server in servers if server["health"] != "SERVING"]
+    if failed:
+        for server in [] if options.as_json else failed:
+            print(f"error: {_remedy(server)}", file=sys.stderr)
         sys.exit(1)
 
 
-def served() -> list[str]:
-    """Names of the models that the encoders serve; empty where none answers."""
+def served_models() -> list[str]:
+    """Returns the names of the models that the encoders serve; an empty list if no encoder answers."""
     credentials = Credentials()
     names: dict[str, None] = {}
     for address in Channels("encoder", None, DEFAULT_ENCODER, credentials).addresses:
-        names.update(dict.fromkeys(str(model["name"]) for model in _models(address, credentials)["models"]))
+        names.update(dict.fromkeys(str(model["name"]) for model in _list_models(address, credentials)["models"]))
     return list(names)
 
 
 def _offers(address: str, service: str) -> bool:
-    """Whether a server has a service, by its health service's word."""
+    """Asks a server's health service whether the server offers a service."""
     with Credentials().connect_blocking(address) as channel:
         try:
             health_pb2_grpc.HealthStub(channel).Check(
@@ -90,26 +96,16 @@ def _remedy(server: dict[str, Any]) -> str:
     return f"the {kind} at {address} answers that it is not serving; its log says why"
 
 
-def _models(address: str, credentials: Credentials) -> dict[str, Any]:
+def _list_models(address: str, credentials: Credentials) -> dict[str, Any]:
     with credentials.connect_blocking(address) as channel:
         stub = encoder_pb2_grpc.EncoderServiceStub(channel)
         metadata = Caller(token_or_default(None)).metadata
         try:
             models = stub.ListModels(encoder_pb2.ListModelsRequest(), timeout=_TIMEOUT_S, metadata=metadata).models
-        except grpc.RpcError as error:  # health is for everybody; this is for those with a token
+        except grpc.RpcError as error:  # needs a token, unlike health
             return {"models": [], "models_error": error.code().name}
-    described = [
-        {
-            "name": model.name,
-            "fingerprint": model.fingerprint,
-            "image_size_px": model.image_size_px,
-            "is_default": model.is_default,
-            "device": model.device,
-            "note": model.note,
-        }
-        for model in models
-    ]
-    return {"models": described}
+    names = ("name", "fingerprint", "image_size_px", "is_default", "device", "note")
+    return {"models": [{name: getattr(model, name) for name in names} for model in models]}
 
 
 def _describe(model: dict[str, Any]) -> str:

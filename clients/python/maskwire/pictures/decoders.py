@@ -1,4 +1,4 @@
-"""Formats that Pillow decodes well, each with what is peculiar to it. PNG and TIFF have modules of their own."""
+"""Decoders of the formats that Pillow reads well. PNG and TIFF have modules of their own."""
 
 import io
 import struct
@@ -20,64 +20,65 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from maskwire.pictures import png, tiff
 from maskwire.pictures.colour import transform_of
 from maskwire.pictures.decoded import Decoded
 from maskwire.pictures.errors import unreadable
 from maskwire.pictures.levels import Levels
 from maskwire.pictures.limits import Limits
+from maskwire.pictures.png import decode_png
+from maskwire.pictures.tiff import decode_tiff
 
 DecodeJpeg = Callable[[bytes, int, int], "NDArray[np.uint8] | None"]
-"""A faster decoder of ordinary JPEGs, equal to Pillow: file, width and height to HxWx3, RGB; None for any that it does
-not do."""
+"""A faster decoder of ordinary JPEGs whose pixels equal Pillow's. Takes the file, its width and its height; returns
+HxWx3 RGB, or None for files that it leaves to Pillow."""
 
 
-def jpeg(data: bytes, limits: Limits, decode: DecodeJpeg | None) -> Decoded:
-    """JPEG and MPO, of which the first picture counts."""
+def decode_file(data: bytes, kind: str, limits: Limits, fast_jpeg: DecodeJpeg | None) -> Decoded:
+    """Decodes an image file.
+
+    Args:
+        data: The file.
+        kind: Its format, one of `formats.SUPPORTED`.
+        limits: Largest size that is decoded.
+        fast_jpeg: Decoder to try first for JPEGs.
+
+    Raises:
+        PictureError: The file is damaged, of an unsupported kind, or larger than the limits. The libraries raise other
+            exceptions, too, for damaged files.
+    """
+    if kind == "JPEG":
+        return _decode_jpeg(data, limits, fast_jpeg)
+    return _DECODERS[kind](data, limits)
+
+
+def _decode_jpeg(data: bytes, limits: Limits, fast_jpeg: DecodeJpeg | None) -> Decoded:
+    """Decodes a JPEG, or the first picture of an MPO."""
     image: Any = JpegImagePlugin.jpeg_factory(io.BytesIO(data), "")
     limits.check(*image.size)
     exif, profile = image.info.get("exif"), image.info.get("icc_profile")
-    if decode is not None and image.mode in ("RGB", "L") and transform_of(profile, image.mode) is None:
-        pixels = decode(data, *image.size)
+    if fast_jpeg is not None and image.mode in ("RGB", "L") and transform_of(profile, image.mode) is None:
+        pixels = fast_jpeg(data, *image.size)
         if pixels is not None:
             return Decoded(pixels=pixels, exif=exif)
     image.load()
     return Decoded(image=image, exif=exif, profile=profile)
 
 
-def webp(data: bytes, limits: Limits) -> Decoded:
-    return _plain(WebPImagePlugin.WebPImageFile(io.BytesIO(data), ""), limits)
+def _decode_bmp(data: bytes, limits: Limits) -> Decoded:
+    plugin = BmpImagePlugin.BmpImageFile if data[:2] == b"BM" else BmpImagePlugin.DibImageFile
+    return _load(plugin(io.BytesIO(data), ""), limits)
 
 
-def gif(data: bytes, limits: Limits) -> Decoded:
-    return _plain(GifImagePlugin.GifImageFile(io.BytesIO(data), ""), limits)
-
-
-def avif(data: bytes, limits: Limits) -> Decoded:
-    # Its orientation is the container's (irot and imir), which Pillow puts in the place of EXIF's.
-    return _plain(AvifImagePlugin.AvifImageFile(io.BytesIO(data), ""), limits)
-
-
-def bmp(data: bytes, limits: Limits) -> Decoded:
-    if data[:2] == b"BM":
-        return _plain(BmpImagePlugin.BmpImageFile(io.BytesIO(data), ""), limits)
-    return _plain(BmpImagePlugin.DibImageFile(io.BytesIO(data), ""), limits)
-
-
-def tga(data: bytes, limits: Limits) -> Decoded:
-    return _plain(TgaImagePlugin.TgaImageFile(io.BytesIO(data), ""), limits)
-
-
-def jpeg_2000(data: bytes, limits: Limits) -> Decoded:
+def _decode_jpeg_2000(data: bytes, limits: Limits) -> Decoded:
     image = Jpeg2KImagePlugin.Jpeg2KImageFile(io.BytesIO(data), "")
     limits.check(*image.size)
     image.load()
-    if image.mode in ("I", "I;16"):  # Pillow has brought them to 16 bits, however many there were
+    if image.mode in ("I", "I;16"):  # Pillow has scaled them to 16 bits, whatever their depth
         return Decoded(levels=Levels(np.asarray(image).astype(np.uint16)))
     return Decoded(image=image)
 
 
-def ppm(data: bytes, limits: Limits) -> Decoded:
+def _decode_ppm(data: bytes, limits: Limits) -> Decoded:
     image = PpmImagePlugin.PpmImageFile(io.BytesIO(data), "")
     limits.check(*image.size)
     tile: Any = image.tile[0]
@@ -96,31 +97,31 @@ def ppm(data: bytes, limits: Limits) -> Decoded:
     image.load()
     if image.mode == "F":
         return Decoded(levels=Levels(np.asarray(image)))
-    if image.mode == "I":  # Pillow has brought them to 16 bits
+    if image.mode == "I":  # Pillow has scaled them to 16 bits
         return Decoded(levels=Levels(np.asarray(image).astype(np.uint16)))
     return Decoded(image=image)
 
 
-def ico(data: bytes, limits: Limits) -> Decoded:
-    """Of an icon's pictures the largest, and of those the one with the most colours."""
+def _decode_ico(data: bytes, limits: Limits) -> Decoded:
+    """Decodes the largest picture of an icon; among equally large ones, the one with the most colours."""
     (count,) = struct.unpack_from("<H", data, 4)
     entries = [struct.unpack_from("<BBBBHHII", data, 6 + 16 * index) for index in range(count)]
     if not entries:
         raise unreadable("the ICO file has no pictures")
-    # A side of 256 is written as 0.
+    # A side of 256 pixels is stored as 0.
     entry = max(entries, key=lambda entry: ((entry[0] or 256) * (entry[1] or 256), entry[5]))
     body = data[entry[7] : entry[7] + entry[6]]
     if body.startswith(b"\x89PNG\r\n\x1a\n"):
-        return png.read(body, limits)
+        return decode_png(body, limits)
     width, height = struct.unpack_from("<ii", body, 4)
     limits.check(width, abs(height) // 2)
-    # A file with this picture alone, which Pillow then takes.
+    # Pillow chooses by other rules, so it is given a file that holds this picture alone.
     alone = struct.pack("<HHH", 0, 1, 1) + struct.pack("<BBBBHHII", *entry[:6], len(body), 22) + body
-    return _plain(IcoImagePlugin.IcoImageFile(io.BytesIO(alone), ""), limits)
+    return _load(IcoImagePlugin.IcoImageFile(io.BytesIO(alone), ""), limits)
 
 
-def heic(data: bytes, limits: Limits) -> Decoded:
-    """Through pi-heif, an extra. Orientation is the container's, which the library applies."""
+def _decode_heic(data: bytes, limits: Limits) -> Decoded:
+    """Decodes HEIC with pi-heif, an optional dependency, which applies the container's orientation itself."""
     try:
         import pi_heif
     except ImportError as error:
@@ -135,26 +136,26 @@ def heic(data: bytes, limits: Limits) -> Decoded:
     return Decoded(image=image, orientation=1, profile=image.info.get("icc_profile"))
 
 
-def decoder_of(kind: str, decode: DecodeJpeg | None) -> Callable[[bytes, Limits], Decoded]:
-    """What decodes files of a format; see `formats.TAKEN`."""
-    if kind == "JPEG":
-        return lambda data, limits: jpeg(data, limits, decode)
-    return {
-        "PNG": png.read,
-        "WebP": webp,
-        "TIFF": tiff.read,
-        "BMP": bmp,
-        "GIF": gif,
-        "AVIF": avif,
-        "HEIC": heic,
-        "JPEG 2000": jpeg_2000,
-        "PPM": ppm,
-        "TGA": tga,
-        "ICO": ico,
-    }[kind]
-
-
-def _plain(image: ImageFile.ImageFile, limits: Limits) -> Decoded:
+def _load(image: ImageFile.ImageFile, limits: Limits) -> Decoded:
     limits.check(*image.size)
     image.load()
     return Decoded(image=image, exif=image.info.get("exif"), profile=image.info.get("icc_profile"))
+
+
+def _by_pillow(plugin: Callable[[io.BytesIO, str], ImageFile.ImageFile]) -> Callable[[bytes, Limits], Decoded]:
+    return lambda data, limits: _load(plugin(io.BytesIO(data), ""), limits)
+
+
+_DECODERS: dict[str, Callable[[bytes, Limits], Decoded]] = {
+    "PNG": decode_png,
+    "WebP": _by_pillow(WebPImagePlugin.WebPImageFile),
+    "TIFF": decode_tiff,
+    "BMP": _decode_bmp,
+    "GIF": _by_pillow(GifImagePlugin.GifImageFile),
+    "AVIF": _by_pillow(AvifImagePlugin.AvifImageFile),  # Pillow reports irot and imir of the container as EXIF
+    "HEIC": _decode_heic,
+    "JPEG 2000": _decode_jpeg_2000,
+    "PPM": _decode_ppm,
+    "TGA": _by_pillow(TgaImagePlugin.TgaImageFile),
+    "ICO": _decode_ico,
+}

@@ -1,4 +1,4 @@
-"""What is wrong with a picture, in the words of whoever sent it."""
+"""Errors about pictures, worded for the person who sent the picture."""
 
 import re
 
@@ -6,12 +6,12 @@ _ADDRESS = re.compile(r"<[^<>]* object at 0x[0-9a-fA-F]+>")
 
 
 class PictureError(Exception):
-    """A picture cannot be read, or is refused.
+    """A picture cannot be decoded, or is refused.
 
     Args:
         reason: Stable name in UPPER_SNAKE_CASE: EMPTY_IMAGE, IMAGE_UNREADABLE, IMAGE_TOO_LARGE, BAD_STRETCH,
             BAD_CHANNELS or BAD_IMAGE.
-        message: What is wrong and what to do about it, as a clause without a capital letter.
+        message: What is wrong and how to fix it, as a clause without a capital letter.
     """
 
     def __init__(self, reason: str, message: str) -> None:
@@ -21,13 +21,13 @@ class PictureError(Exception):
 
 
 def unreadable(message: str) -> PictureError:
-    """The file is damaged, or of a kind that is not read."""
+    """Makes the error for a damaged file or an unsupported format."""
     return PictureError("IMAGE_UNREADABLE", message)
 
 
-def words(error: BaseException) -> str:
-    """What a decoder said, without addresses of this process's objects and without a full stop."""
+def decoder_message(error: BaseException) -> str:
+    """Returns a decoder's error message without object addresses and without the final full stop."""
     if isinstance(error, MemoryError):
         return "it does not fit into memory"
-    said = _ADDRESS.sub("the file", " ".join(str(error).split()))[:200].rstrip(".")
-    return said or type(error).__name__
+    message = _ADDRESS.sub("the file", " ".join(str(error).split()))[:200].rstrip(".")
+    return message or type(error).__name__

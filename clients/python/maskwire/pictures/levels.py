@@ -1,4 +1,4 @@
-"""Samples of any type to the 8 bits that the model takes."""
+"""Maps samples of any type to the 8 bits that the model takes."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -12,27 +12,23 @@ from maskwire.suggest import no_such
 Stretch = Literal["auto", "none", "range", "percentile"]
 """How samples are mapped to 8 bits; see docs/pictures.md."""
 
-STRETCHES: tuple[Stretch, ...] = get_args(Stretch)
 
-FAR_BELOW = 4
-"""`auto` stretches pictures that stay below this fraction (1 / FAR_BELOW) of their type's range."""
-
-PERCENTILES = (1.0, 99.0)
-"""What `percentile` maps to black and white."""
-
-_BAND = 1 << 20  # samples that are mapped at once, so that no large temporary arrays are made
+_AUTO_FRACTION = 4  # `auto` stretches pictures that stay below 1 / _AUTO_FRACTION of their type's range
+_PERCENTILES = (1.0, 99.0)  # what `percentile` maps to black and to white
+_SAMPLES_AT_ONCE = 1 << 20  # bounds the size of temporary arrays
 
 
 @dataclass
 class Levels:
-    """Samples as a file or an array holds them.
+    """Samples as a file or an array stores them.
 
     Attributes:
         samples: HxW or HxWx3, of any integer or floating-point type.
-        white: The largest value that the file states, such as 4095 for 12 bits a sample. None: of the array's own type,
-            or for floating point and integers of 32 bits and more, of the narrowest usual range that holds all samples.
+        white: Largest value that the file declares, such as 4095 for 12 bits a sample. If None, it is that of the
+            array's type; for floating point and integers of 32 bits or more, that of the narrowest usual range that
+            holds all samples.
         is_inverted: Whether the largest value is black.
-        opaque: HxW, what a stretch looks at; None: everything.
+        opaque: HxW, the pixels from which a stretch takes its range; None for all.
     """
 
     samples: NDArray[Any]
@@ -41,28 +37,28 @@ class Levels:
     opaque: NDArray[np.bool_] | None = None
 
 
-def check(stretch: str) -> None:
-    """Refuses what is no `Stretch`.
+def check_stretch(stretch: str) -> None:
+    """Checks the name of a stretch.
 
     Raises:
-        PictureError: BAD_STRETCH.
+        PictureError: BAD_STRETCH: it is not one of `Stretch`.
     """
-    if stretch not in STRETCHES:
-        raise PictureError("BAD_STRETCH", no_such("stretch", stretch, STRETCHES))
+    if stretch not in get_args(Stretch):
+        raise PictureError("BAD_STRETCH", no_such("stretch", stretch, get_args(Stretch)))
 
 
 def to_8_bits(levels: Levels, stretch: Stretch) -> tuple[NDArray[np.uint8], Stretch]:
     """Maps samples to 0 (black) to 255 (white).
 
     Args:
-        levels: The samples.
-        stretch: Which mapping is wanted.
+        levels: The samples and their range.
+        stretch: The mapping to use.
 
     Returns:
         The picture, of the samples' shape, and the mapping that was applied: none, range or percentile.
 
     Raises:
-        PictureError: The samples have no range that is agreed on, and `none` was asked for.
+        PictureError: IMAGE_UNREADABLE: the stretch is `none`, and the samples have no conventional range.
     """
     samples = levels.samples
     lowest, highest = _extremes(samples, levels.opaque)
@@ -70,13 +66,13 @@ def to_8_bits(levels: Levels, stretch: Stretch) -> tuple[NDArray[np.uint8], Stre
     span = _span(samples.dtype, lowest, highest) if levels.white is None else (0.0, float(levels.white))
     applied: Stretch = "none" if stretch == "auto" else stretch
     if stretch == "auto" and samples.dtype != np.uint8:
-        # Below zero no level is black by convention: a type's whole signed range would leave most pictures grey.
-        beyond = span is None or lowest < 0 or highest * FAR_BELOW < span[1] + (0 if is_float else 1)
+        # Negative samples have no conventional black: mapping the whole signed range would leave most pictures grey.
+        beyond = span is None or lowest < 0 or highest * _AUTO_FRACTION < span[1] + (0 if is_float else 1)
         applied = "range" if beyond else "none"
     low, high = lowest, highest
     if applied == "percentile":
         low, high = _percentiles(samples, levels.opaque)
-        if low == high:  # a picture nearly all of which is one level
+        if low == high:  # nearly all samples are equal
             low, high = lowest, highest
     if low == high:
         applied = "none"
@@ -98,10 +94,10 @@ def to_8_bits(levels: Levels, stretch: Stretch) -> tuple[NDArray[np.uint8], Stre
     return (255 - picture if levels.is_inverted else picture), applied
 
 
-def transparency(alpha: NDArray[Any]) -> NDArray[np.uint8]:
+def alpha_to_8_bits(alpha: NDArray[Any]) -> NDArray[np.uint8]:
     """Maps alpha to 0 (transparent) to 255 (opaque).
 
-    By its type's range; where it stays far below that, as with 12 bits in 16, its largest value is opaque.
+    Opaque is the largest value of the type, or that of the array if it is far smaller, as with 12 bits stored in 16.
     """
     if alpha.dtype == np.uint8:
         return alpha
@@ -109,12 +105,12 @@ def transparency(alpha: NDArray[Any]) -> NDArray[np.uint8]:
     if highest <= 0:
         return np.zeros(alpha.shape, np.uint8)
     span = _span(alpha.dtype, max(0, lowest), highest)
-    opaque = highest if span is None or highest * FAR_BELOW < span[1] else span[1]
+    opaque = highest if span is None or highest * _AUTO_FRACTION < span[1] else span[1]
     return _mapped(alpha, 0, 255 / opaque, 0.5)
 
 
 def _span(dtype: np.dtype[Any], lowest: float, highest: float) -> tuple[float, float] | None:
-    """Black and white of samples that state nothing but their type; None where there is no usual range."""
+    """Returns the values of black and white by convention of the sample type; None if there is no convention."""
     if dtype.kind == "f":
         if lowest >= 0 and highest <= 1:
             return 0.0, 1.0
@@ -131,9 +127,9 @@ def _span(dtype: np.dtype[Any], lowest: float, highest: float) -> tuple[float, f
 
 
 def _extremes(samples: NDArray[Any], opaque: NDArray[np.bool_] | None) -> tuple[float, float]:
-    """The lowest and highest finite sample, of opaque pixels; 0 and 0 if there is none."""
+    """Returns the lowest and highest finite samples of opaque pixels; 0 and 0 if there are none."""
     lowest, highest = np.inf, -np.inf
-    for rows in _bands(samples):
+    for rows in _row_bands(samples):
         band = _visible(samples, opaque, rows)
         if band.size:
             lowest, highest = min(lowest, float(band.min())), max(highest, float(band.max()))
@@ -144,7 +140,7 @@ def _percentiles(samples: NDArray[Any], opaque: NDArray[np.bool_] | None) -> tup
     band = _visible(samples, opaque, slice(None))
     if not band.size:
         return 0.0, 0.0
-    low, high = np.percentile(band, PERCENTILES)
+    low, high = np.percentile(band, _PERCENTILES)
     return float(low), float(high)
 
 
@@ -158,7 +154,7 @@ def _visible(samples: NDArray[Any], opaque: NDArray[np.bool_] | None, rows: slic
 
 
 def _mapped(samples: NDArray[Any], black: float, scale: float, rounding: float) -> NDArray[np.uint8]:
-    """Floor of (sample - black) * scale + rounding, within 0 to 255; what is not a number is black."""
+    """Computes floor((sample - black) * scale + rounding), clipped to 0..255; NaN becomes black."""
     if samples.dtype.itemsize <= 2 and samples.dtype.kind in "iu":
         bits = 8 * samples.dtype.itemsize
         unsigned = np.arange(1 << bits).astype(f"u{samples.dtype.itemsize}")
@@ -166,7 +162,7 @@ def _mapped(samples: NDArray[Any], black: float, scale: float, rounding: float) 
         mapped: NDArray[np.uint8] = table[np.ascontiguousarray(samples).view(unsigned.dtype)]
         return mapped
     picture = np.empty(samples.shape, np.uint8)
-    for rows in _bands(samples):
+    for rows in _row_bands(samples):
         picture[rows] = _scaled(samples[rows], black, scale, rounding)
     return picture
 
@@ -181,6 +177,6 @@ def _scaled(samples: NDArray[Any], black: float, scale: float, rounding: float) 
     return np.floor(wide, out=wide).clip(0, 255, out=wide).astype(np.uint8)
 
 
-def _bands(samples: NDArray[Any]) -> list[slice]:
-    step = max(1, _BAND // max(1, samples[0].size if len(samples) else 1))
+def _row_bands(samples: NDArray[Any]) -> list[slice]:
+    step = max(1, _SAMPLES_AT_ONCE // max(1, samples[0].size if len(samples) else 1))
     return [slice(first, first + step) for first in range(0, len(samples), step)]

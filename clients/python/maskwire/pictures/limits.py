@@ -1,4 +1,4 @@
-"""How large a picture may be."""
+"""Size limits of pictures."""
 
 from dataclasses import dataclass
 
@@ -9,16 +9,16 @@ _BYTES_A_PIXEL = 8  # four samples of 16 bits
 
 @dataclass(frozen=True)
 class Limits:
-    """Checked before anything is decoded.
+    """Limits that are checked before anything is decoded.
 
     Attributes:
-        max_pixels: Largest width x height; None: any.
+        max_pixels: Largest width x height; None for no limit.
     """
 
     max_pixels: int | None = None
 
     def check(self, width: int, height: int) -> None:
-        """Refuses a picture that has no pixels, or too many.
+        """Refuses a picture without pixels, or with too many.
 
         Raises:
             PictureError: IMAGE_UNREADABLE or IMAGE_TOO_LARGE.
@@ -32,7 +32,7 @@ class Limits:
             )
 
     def check_bytes(self, size: int) -> None:
-        """Refuses a picture whose samples take more memory than 16-bit RGBA of the largest size.
+        """Refuses a picture whose samples take more bytes than 16-bit RGBA of the largest size.
 
         Raises:
             PictureError: IMAGE_TOO_LARGE.

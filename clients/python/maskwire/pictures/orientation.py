@@ -1,10 +1,10 @@
-"""EXIF orientation, as browsers apply it."""
+"""Applies EXIF orientation as browsers do."""
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
-_TURNS = {
+_TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -15,31 +15,31 @@ _TURNS = {
 }
 
 
-def of_exif(exif: object) -> int:
-    """The orientation that EXIF data state: 1 to 8, and 1 where they state none or nonsense.
+def from_exif(exif: object) -> int:
+    """Returns the orientation that an EXIF block states, 1 to 8; 1 if it states none or an invalid one.
 
-    XMP is not looked at, as browsers do not; `Image.getexif` would.
+    XMP is ignored, as browsers do; `Image.getexif` would read it.
 
     Args:
-        exif: The bytes of an EXIF block, with or without "Exif\\0\\0" in front; anything else counts as none.
+        exif: Bytes of the EXIF block, with or without the prefix "Exif\\0\\0"; anything else counts as no block.
     """
     if not isinstance(exif, bytes):
         return 1
     tags = Image.Exif()
     try:
         tags.load(exif)
-        return valid(tags.get(ExifTags.Base.Orientation))
-    except Exception:  # damaged EXIF data are no reason to refuse a picture
+        return valid_or_1(tags.get(ExifTags.Base.Orientation))
+    except Exception:  # a damaged EXIF block is no reason to refuse the picture
         return 1
 
 
-def valid(orientation: object) -> int:
-    """The orientation if it is one, else 1."""
+def valid_or_1(orientation: object) -> int:
+    """Returns a valid orientation unchanged, and 1 for anything else."""
     return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 
 
 def upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """A view of stored pixels (HxW or HxWx3) as a viewer shows them."""
+    """Returns a view of stored pixels (HxW or HxWx3) as a viewer shows them."""
     if orientation in (5, 6, 7, 8):
         pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
@@ -49,6 +49,6 @@ def upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     return pixels
 
 
-def turned(image: Image.Image, orientation: int) -> Image.Image:
-    """The same of a PIL image."""
-    return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
+def upright_image(image: Image.Image, orientation: int) -> Image.Image:
+    """Returns a PIL image as a viewer shows it."""
+    return image.transpose(_TRANSPOSES[orientation]) if orientation in _TRANSPOSES else image

@@ -1,4 +1,4 @@
-"""TIFF's predictors: what compresses better is undone to samples."""
+"""Undoes TIFF's predictors (TIFF 6.0, section 14; Adobe Photoshop TIFF Technical Note 3)."""
 
 from typing import Any
 
@@ -10,24 +10,24 @@ from maskwire.pictures.errors import unreadable
 _NONE, _HORIZONTAL, _FLOATING_POINT = 1, 2, 3
 
 
-def undo(
+def undo_predictor(
     rows: NDArray[np.uint8], dtype: np.dtype[Any], big_endian: bool, predictor: int, step: int, block: int
 ) -> NDArray[Any]:
-    """Samples of decompressed bytes.
+    """Turns decompressed bytes into samples.
 
     Args:
-        rows: HxB: the bytes of each row.
-        dtype: Of a sample.
-        big_endian: Order of the bytes of a sample.
-        predictor: A value of TIFF's tag.
-        step: Samples from a sample to the one of the same kind in the next pixel.
-        block: Samples after which prediction begins anew.
+        rows: HxB, the decompressed bytes of each row.
+        dtype: Type of a sample.
+        big_endian: Whether samples are stored with the most significant byte first.
+        predictor: Value of the TIFF tag Predictor.
+        step: Distance, in samples, between the same channel of neighbouring pixels.
+        block: Number of samples after which prediction starts again.
 
     Returns:
-        HxN, in this machine's byte order.
+        HxN samples in native byte order.
 
     Raises:
-        PictureError: The predictor is not known, or is none for such samples.
+        PictureError: The predictor is unknown, or does not apply to this type.
     """
     stored = dtype.newbyteorder(">" if big_endian else "<")
     if predictor == _NONE:
@@ -39,10 +39,10 @@ def undo(
         summed: NDArray[Any] = np.cumsum(differences, axis=2, dtype=unsigned)
         return summed.reshape(rows.shape[0], -1).view(dtype)
     if predictor == _FLOATING_POINT and dtype.kind == "f":
-        # Each block of a row has the highest bytes of all its samples first, then the next, and their differences.
+        # Each block of a row stores the differences of all samples' highest bytes, then of the next bytes, and so on.
         size = dtype.itemsize
         differences = rows.reshape(rows.shape[0], -1, block * size // step, step)
         summed = np.cumsum(differences, axis=2, dtype=np.uint8).reshape(rows.shape[0], -1, size, block)
         ordered = np.ascontiguousarray(summed.swapaxes(2, 3)).view(dtype.newbyteorder(">"))
         return ordered.astype(dtype).reshape(rows.shape[0], -1)
-    raise unreadable(f"the TIFF file has predictor {predictor}, which is not read; save it without one")
+    raise unreadable(f"the TIFF file has predictor {predictor}, which is not supported; save it without one")

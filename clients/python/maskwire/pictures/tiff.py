@@ -1,7 +1,7 @@
-"""TIFF: tags are read by Pillow, and so are pictures of up to 8 bits a sample; deeper samples are put together here.
+"""Decodes TIFF. Pillow parses the tags and decodes up to 8 bits a sample; deeper samples are assembled here.
 
-Pillow decodes few kinds of deep samples, and some of those wrongly. What it does well for all of them is to undo the
-compression of strips and tiles. So a deep picture is shown to it as an 8-bit grey one whose pixels are the bytes.
+Pillow decodes few types of deep samples, and some of them wrongly, but it decompresses the strips and tiles of all of
+them. So a deep picture is declared to Pillow as an 8-bit grey one whose pixels are the bytes of the samples.
 """
 
 import io
@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
 
-from maskwire.pictures import silence
 from maskwire.pictures.decoded import Decoded
 from maskwire.pictures.errors import unreadable
 from maskwire.pictures.levels import Levels
+from maskwire.pictures.libtiff import silence_libtiff
 from maskwire.pictures.limits import Limits
-from maskwire.pictures.orientation import valid
-from maskwire.pictures.predictors import undo
-from maskwire.pictures.tiff_tags import Tag, write
+from maskwire.pictures.orientation import valid_or_1
+from maskwire.pictures.predictors import undo_predictor
+from maskwire.pictures.tiff_tags import Tag, write_tiff
 
 _UINT, _INT, _FLOAT = 1, 2, 3
 _TYPES = {
@@ -34,28 +34,21 @@ _TYPES = {
     (_FLOAT, 32): "f4",
     (_FLOAT, 64): "f8",
 }
-_PACKED_BITS = range(9, 16)  # unsigned, without gaps between them
+_PACKED_BITS = range(9, 16)  # unsigned samples that are stored without padding between them
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _CMYK = 0, 1, 2, 5
 _PHOTOMETRIC = {3: "a palette", 4: "a transparency mask", 6: "YCbCr", 8: "CIELab", 9: "ICCLab", 10: "ITULab"}
-_COMPRESSIONS = {
-    1: "none",
-    5: "LZW",
-    8: "deflate",
-    32773: "PackBits",
-    32946: "deflate",
-    34925: "LZMA",
-    50000: "Zstandard",
-}
-"""What leaves the bytes of samples as they are, whatever their type."""
+_BYTE_COMPRESSIONS = (1, 5, 8, 32773, 32946, 34925, 50000)
+"""Compressions of bytes, whatever the samples' type: none, LZW, deflate, PackBits, deflate, LZMA, Zstandard."""
 _OTHER_COMPRESSIONS = {6: "JPEG", 7: "JPEG", 33003: "JPEG 2000", 33005: "JPEG 2000", 34712: "JPEG 2000", 34887: "LERC"}
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 _MAX_SAMPLES = 1024
 
 
 class _File(TiffImagePlugin.TiffImageFile):
-    """A TIFF file whose size was checked already: Pillow's own limit is for pixels, and here they may be bytes."""
+    """A TIFF file whose size has been checked. Pillow's own limit is bypassed: its pixels may be single bytes here."""
 
     def load_prepare(self) -> None:
+        """Allocates the image without `Image.new`'s check for decompression bombs."""
         if self._im is None:
             self.im = Image.new(self.mode, self._tile_size).im
         ImageFile.ImageFile.load_prepare(self)
@@ -63,18 +56,18 @@ class _File(TiffImagePlugin.TiffImageFile):
 
 @dataclass
 class _Layout:
-    """How the first picture's samples lie in the file.
+    """How the samples of the first picture are stored in the file.
 
     Attributes:
-        width: In pixels, as stored.
-        height: Likewise.
-        samples: A pixel's samples, extra ones included.
-        bits: Of each sample.
-        form: 1: unsigned, 2: signed, 3: floating point.
-        photometric: What the samples mean, a value of TIFF's tag.
-        extra: What each sample beyond the colours means.
-        is_planar: Whether each sample has a plane of its own.
-        compression: A value of TIFF's tag.
+        width: Width in pixels, before orientation is applied.
+        height: Height in pixels, before orientation is applied.
+        samples: Samples a pixel, including extra ones.
+        bits: Bits a sample.
+        form: Value of the tag SampleFormat: 1 unsigned, 2 signed, 3 floating point.
+        photometric: Value of the tag PhotometricInterpretation.
+        extra: Values of the tag ExtraSamples, one for each sample beyond the colours.
+        is_planar: Whether each channel is stored separately.
+        compression: Value of the tag Compression.
     """
 
     width: int
@@ -88,32 +81,32 @@ class _Layout:
     compression: int
 
 
-def read(data: bytes, limits: Limits) -> Decoded:
+def decode_tiff(data: bytes, limits: Limits) -> Decoded:
     """Decodes the first picture of a TIFF file.
 
     Raises:
-        PictureError: The file is damaged, of a kind that is not read, or larger than the limits.
+        PictureError: The file is damaged, of an unsupported kind, or larger than the limits.
     """
-    silence.libtiff()
-    tags = _tags(data)
+    silence_libtiff()
+    tags = _parse_tags(data)
     _refuse_raw(tags)
-    layout = _layout(tags)
+    layout = _layout_of(tags)
     limits.check(layout.width, layout.height)
-    orientation = valid(tags.get(Tag.ORIENTATION))
+    orientation = valid_or_1(tags.get(Tag.ORIENTATION))
     profile = tags.get(Tag.ICC_PROFILE)
     profile = profile if isinstance(profile, bytes) else None
     if layout.bits <= 8 and layout.form == _UINT:
         image = _File(io.BytesIO(data), "")
-        # Pillow turns pictures itself, also by what XMP says.
+        # Otherwise Pillow would apply the orientation itself, including that of XMP.
         image.getexif().pop(ExifTags.Base.Orientation, None)
         _load(image)
         return Decoded(image=image, orientation=orientation, profile=profile)
-    decoded = _deep(data, tags, layout, limits)
+    decoded = _decode_deep(data, tags, layout, limits)
     decoded.orientation, decoded.profile = orientation, profile
     return decoded
 
 
-def _tags(data: bytes) -> dict[int, Any]:
+def _parse_tags(data: bytes) -> dict[int, Any]:
     if data[:4] == b"MM\0+":
         raise unreadable("the file is a big-endian BigTIFF; save it as TIFF, or as a little-endian BigTIFF")
     head = io.BytesIO(data)
@@ -124,7 +117,7 @@ def _tags(data: bytes) -> dict[int, Any]:
 
 
 def _refuse_raw(tags: dict[int, Any]) -> None:
-    """Raw files of cameras are TIFF files that begin with a small preview."""
+    """Refuses cameras' raw files, many of which are TIFF files whose first picture is a small preview."""
     if Tag.DNG_VERSION in tags:
         raise unreadable("the file is a camera's raw file (DNG); develop it, and send a JPEG, PNG or TIFF")
     if int(tags.get(Tag.SUBFILE_TYPE, 0)) & 1 and Tag.SUB_IFDS in tags:
@@ -134,7 +127,7 @@ def _refuse_raw(tags: dict[int, Any]) -> None:
         )
 
 
-def _layout(tags: dict[int, Any]) -> _Layout:
+def _layout_of(tags: dict[int, Any]) -> _Layout:
     width, height = tags.get(Tag.WIDTH), tags.get(Tag.HEIGHT)
     if not isinstance(width, int) or not isinstance(height, int):
         raise unreadable("the TIFF file is damaged: it states no size")
@@ -151,7 +144,7 @@ def _layout(tags: dict[int, Any]) -> _Layout:
             f"the TIFF file has samples of different types ({', '.join(map(str, bits))} bits); "
             "save it with one type, such as 8 or 16 bits a sample"
         )
-    # 4: undefined, which is what older programs write for unsigned samples.
+    # 4 means undefined; older programs write it for unsigned samples.
     return _Layout(
         width=width,
         height=height,
@@ -165,16 +158,17 @@ def _layout(tags: dict[int, Any]) -> _Layout:
     )
 
 
-def _deep(data: bytes, tags: dict[int, Any], layout: _Layout, limits: Limits) -> Decoded:
+def _decode_deep(data: bytes, tags: dict[int, Any], layout: _Layout, limits: Limits) -> Decoded:
+    """Decodes a picture with other samples than unsigned ones of up to 8 bits."""
     is_packed = layout.form == _UINT and layout.bits in _PACKED_BITS
     code = _TYPES.get((layout.form, layout.bits))
     if code is None and not is_packed:
         kind = {_INT: "signed", _FLOAT: "floating-point", 5: "complex", 6: "complex"}.get(layout.form, "unsigned")
         raise unreadable(
-            f"the TIFF file has {kind} samples of {layout.bits} bits, which are not read; "
+            f"the TIFF file has {kind} samples of {layout.bits} bits, which are not supported; "
             "save it with 8, 16 or 32 bits a sample"
         )
-    if layout.compression not in _COMPRESSIONS:
+    if layout.compression not in _BYTE_COMPRESSIONS:
         name = _OTHER_COMPRESSIONS.get(layout.compression, f"kind {layout.compression}")
         raise unreadable(
             f"the TIFF file has {layout.bits} bits a sample and is compressed as {name}; "
@@ -190,14 +184,14 @@ def _deep(data: bytes, tags: dict[int, Any], layout: _Layout, limits: Limits) ->
     limits.check_bytes(layout.width * layout.height * layout.samples * max(2, layout.bits // 8))
     big_endian = data[:2] == b"MM"
     dtype = np.dtype("u2" if code is None else code)
-    samples = _samples(data, tags, layout, dtype, big_endian)
+    samples = _decode_samples(data, tags, layout, dtype, big_endian)
     extra = layout.extra or ((_UNASSOCIATED,) if layout.photometric == _RGB and layout.samples == 4 else ())
     alpha = None
     picture = samples[..., :colours] if colours > 1 else samples[..., 0]
     if layout.samples > colours and extra[:1] in ((_ASSOCIATED,), (_UNASSOCIATED,)):
         alpha = samples[..., colours]
         if extra[0] == _ASSOCIATED:
-            picture = _unassociated(picture, alpha)
+            picture = _unpremultiplied(picture, alpha)
     white = (1 << layout.bits) - 1 if is_packed else None
     if layout.photometric == _CMYK:
         if dtype != np.uint16:
@@ -207,31 +201,33 @@ def _deep(data: bytes, tags: dict[int, Any], layout: _Layout, limits: Limits) ->
     return Decoded(levels=Levels(picture, white, layout.photometric == _WHITE_IS_ZERO), alpha=alpha)
 
 
-def _samples(
+def _decode_samples(
     data: bytes, tags: dict[int, Any], layout: _Layout, dtype: np.dtype[Any], big_endian: bool
 ) -> NDArray[Any]:
-    """All samples, HxWxS."""
+    """Decodes samples to HxWxS; of a planar file, at most the first four channels."""
     stored = 1 if layout.is_planar else layout.samples
     planes = []
-    for plane in range(layout.samples if layout.is_planar else 1):
-        if plane > 3:
-            break  # no colour and no transparency
-        rows, block = _bytes(data, tags, layout, plane)
+    for plane in range(min(4, layout.samples) if layout.is_planar else 1):  # further channels are not used
+        rows, block = _decompress(data, tags, layout, plane)
         predictor = int(tags.get(Tag.PREDICTOR, 1))
         if layout.compression in (1, 32773):
-            predictor = 1  # as libtiff: these have none, whatever the tag says
+            predictor = 1  # libtiff, too, ignores the tag for these compressions
         if layout.bits in _PACKED_BITS:
             if predictor != 1:
                 raise unreadable(f"the TIFF file has {layout.bits} bits a sample with a predictor; save it without")
-            values = _unpacked(rows, layout.bits)
+            values = _unpack_bits(rows, layout.bits)
         else:
-            values = undo(rows, dtype, big_endian, predictor, stored, block * stored)
+            values = undo_predictor(rows, dtype, big_endian, predictor, stored, block * stored)
         planes.append(values[:, : layout.width * stored].reshape(layout.height, layout.width, stored))
     return planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2)
 
 
-def _bytes(data: bytes, tags: dict[int, Any], layout: _Layout, plane: int) -> tuple[NDArray[np.uint8], int]:
-    """Decompressed bytes of a plane, a row for each of the picture; and the pixels after which a row begins anew."""
+def _decompress(data: bytes, tags: dict[int, Any], layout: _Layout, plane: int) -> tuple[NDArray[np.uint8], int]:
+    """Decompresses the strips or tiles of a plane.
+
+    Returns:
+        HxB, the bytes of each row, and the width of a strip or tile in pixels, at which prediction starts again.
+    """
     is_tiled = Tag.TILE_OFFSETS in tags
     block = int(tags.get(Tag.TILE_WIDTH, 0)) if is_tiled else layout.width
     block_height = int(tags.get(Tag.TILE_HEIGHT, 0)) if is_tiled else int(tags.get(Tag.ROWS_PER_STRIP, 2**32 - 1))
@@ -244,10 +240,10 @@ def _bytes(data: bytes, tags: dict[int, Any], layout: _Layout, plane: int) -> tu
     if len(places) < last or len(sizes) < last:
         raise unreadable("the TIFF file is damaged or incomplete: strips or tiles are missing")
     if any(place + size > len(data) for place, size in zip(places[first:last], sizes[first:last], strict=True)):
-        raise unreadable("the TIFF file is damaged or incomplete: strips or tiles end behind its end")
+        raise unreadable("the TIFF file is damaged or incomplete: strips or tiles extend past its end")
     row_bits = block * (1 if layout.is_planar else layout.samples) * layout.bits
     row_bytes = -(-row_bits // 8)
-    shown: dict[Tag, int | Sequence[int]] = {
+    declared: dict[Tag, int | Sequence[int]] = {
         Tag.WIDTH: row_bytes * across,
         Tag.HEIGHT: layout.height,
         Tag.BITS: 8,
@@ -259,10 +255,10 @@ def _bytes(data: bytes, tags: dict[int, Any], layout: _Layout, plane: int) -> tu
         Tag.TILE_SIZES if is_tiled else Tag.STRIP_SIZES: sizes[first:last],
     }
     if is_tiled:
-        shown |= {Tag.TILE_WIDTH: row_bytes, Tag.TILE_HEIGHT: block_height}
+        declared |= {Tag.TILE_WIDTH: row_bytes, Tag.TILE_HEIGHT: block_height}
     else:
-        shown |= {Tag.ROWS_PER_STRIP: min(block_height, layout.height)}
-    image = _File(io.BytesIO(write(data, shown)), "")
+        declared |= {Tag.ROWS_PER_STRIP: min(block_height, layout.height)}
+    image = _File(io.BytesIO(write_tiff(data, declared)), "")
     _load(image)
     return np.asarray(image), block
 
@@ -271,24 +267,24 @@ def _load(image: ImageFile.ImageFile) -> None:
     try:
         image.load()
     except OSError as error:
-        if str(error).startswith("decoder error"):  # libtiff told more, but only in a line on the standard error
+        if str(error).startswith("decoder error"):  # libtiff writes details to standard error only
             raise unreadable("the TIFF file is damaged or incomplete: its strips cannot be decompressed") from error
         raise
 
 
-def _unpacked(rows: NDArray[np.uint8], bits: int) -> NDArray[np.uint16]:
-    """Samples that lie without gaps between them, the most significant bit first."""
+def _unpack_bits(rows: NDArray[np.uint8], bits: int) -> NDArray[np.uint16]:
+    """Unpacks samples that are stored without padding between them, the most significant bit first."""
     count = rows.shape[1] * 8 // bits
     samples = np.empty((rows.shape[0], count), np.uint16)
     weights = (1 << np.arange(bits - 1, -1, -1)).astype(np.uint16)
-    for row in range(rows.shape[0]):  # a row at a time: eight times the memory
+    for row in range(rows.shape[0]):  # a row at a time, since unpacked bits take eight times the memory
         ones = np.unpackbits(rows[row])[: count * bits].reshape(count, bits)
         samples[row] = ones @ weights
     return samples
 
 
-def _unassociated(colours: NDArray[Any], alpha: NDArray[Any]) -> NDArray[Any]:
-    """Colours that are not multiplied by their transparency any more."""
+def _unpremultiplied(colours: NDArray[Any], alpha: NDArray[Any]) -> NDArray[Any]:
+    """Divides premultiplied colours by their alpha."""
     largest = 1.0 if alpha.dtype.kind == "f" else float(np.iinfo(alpha.dtype).max)
     shares = alpha.astype(np.float64) / largest
     shares = shares if colours.ndim == 2 else shares[..., None]

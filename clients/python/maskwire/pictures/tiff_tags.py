@@ -1,4 +1,4 @@
-"""TIFF's tags, and how a directory of them is written."""
+"""TIFF tags, and a writer of TIFF files."""
 
 import struct
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class Tag(IntEnum):
-    """Tags that say how a picture is stored."""
+    """Numbers of the TIFF tags that are used here."""
 
     SUBFILE_TYPE = 254
     WIDTH = 256
@@ -36,12 +36,12 @@ class Tag(IntEnum):
 _LONG = 4
 
 
-def write(data: bytes, tags: Mapping[Tag, int | Sequence[int]]) -> bytes:
-    """A little-endian TIFF file with one directory, at its end.
+def write_tiff(data: bytes, tags: Mapping[Tag, int | Sequence[int]]) -> bytes:
+    """Writes a little-endian TIFF file whose only directory is at its end.
 
     Args:
-        data: What the file holds; its first 8 bytes are replaced by the header, all else keeps its place.
-        tags: The directory: numbers, or several of them.
+        data: Content of the file. The header replaces its first 8 bytes; the rest keeps its offsets.
+        tags: Value or values of each tag in the directory.
     """
     place = len(data) + len(data) % 2
     entries, more = b"", b""

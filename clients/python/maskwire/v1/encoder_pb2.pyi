@@ -28,21 +28,21 @@ class _Priority:
 class _PriorityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Priority.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     PRIORITY_UNSPECIFIED: _Priority.ValueType  # 0
-    """Not said: interactive."""
+    """Same as PRIORITY_INTERACTIVE."""
     PRIORITY_INTERACTIVE: _Priority.ValueType  # 1
-    """Somebody waits for it."""
+    """A user is waiting for the image."""
     PRIORITY_BULK: _Priority.ValueType  # 2
-    """Embedded ahead of time: interactive images go first, except for one place in eight."""
+    """The image is embedded ahead of time: interactive images go first, except for one place in eight."""
 
 class Priority(_Priority, metaclass=_PriorityEnumTypeWrapper):
-    """How urgent an image is."""
+    """Priority of an image in the encoder's queue."""
 
 PRIORITY_UNSPECIFIED: Priority.ValueType  # 0
-"""Not said: interactive."""
+"""Same as PRIORITY_INTERACTIVE."""
 PRIORITY_INTERACTIVE: Priority.ValueType  # 1
-"""Somebody waits for it."""
+"""A user is waiting for the image."""
 PRIORITY_BULK: Priority.ValueType  # 2
-"""Embedded ahead of time: interactive images go first, except for one place in eight."""
+"""The image is embedded ahead of time: interactive images go first, except for one place in eight."""
 Global___Priority: _TypeAlias = Priority  # noqa: Y015
 
 @_typing.final
@@ -59,21 +59,21 @@ class EncodeImageHeader(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     STRETCH_FIELD_NUMBER: _builtins.int
     image_id: _builtins.str
-    """The caller's name for the image; an existing name is re-pointed to this image. Empty: the server issues one.
-    At most 256 characters, no control characters.
+    """Name to store the image under, replacing any image of that name. If empty, the server makes one up. At most 256
+    characters, without control characters.
     """
     namespace: _builtins.str
-    """Tenant: letters, digits, '.', '_' and '-', at most 64. Empty: "default"."""
+    """Tenant: at most 64 letters, digits, '.', '_' and '-'. Empty for "default"."""
     sha256: _builtins.bytes
-    """SHA-256 of the file, 32 bytes. Checked against the chunks when they are sent."""
+    """SHA-256 of the file, 32 bytes. Checked against the chunks if they are sent."""
     size_bytes: _builtins.int
     """Size of the file in bytes."""
     model: _builtins.str
-    """Name of the model; empty: the server's default."""
+    """Name of the model; empty for the server's default."""
     priority: Global___Priority.ValueType
-    """How urgent it is. Where several callers want the same image, the most urgent one counts."""
+    """Priority in the queue. If several callers want the same image, the highest priority counts."""
     stretch: _types_pb2.Stretch.ValueType
-    """How the picture's samples are mapped to 8 bits; a part of the content key."""
+    """How samples are mapped to 8 bits; a part of the content key."""
     def __init__(
         self,
         *,
@@ -95,17 +95,17 @@ Global___EncodeImageHeader: _TypeAlias = EncodeImageHeader  # noqa: Y015
 
 @_typing.final
 class EncodeImageRequest(_message.Message):
-    """A frame of EncodeImage: the header first, then chunks."""
+    """A frame of EncodeImage: first the header, then chunks."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     HEADER_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
     chunk: _builtins.bytes
-    """A part of the file, at most 4 MiB less the frame's overhead (1 MiB is a good size)."""
+    """A part of the file, at most 4 MiB minus the frame's overhead (1 MiB is a good size)."""
     @_builtins.property
     def header(self) -> Global___EncodeImageHeader:
-        """First frame: what will be sent."""
+        """The first frame, which describes the image."""
 
     def __init__(
         self,
@@ -140,7 +140,7 @@ class EncodeImageResponse(_message.Message):
 
     @_builtins.property
     def timings(self) -> Global___EncodeTimings:
-        """Where the time went."""
+        """Duration of each stage."""
 
     def __init__(
         self,
@@ -159,7 +159,7 @@ Global___EncodeImageResponse: _TypeAlias = EncodeImageResponse  # noqa: Y015
 
 @_typing.final
 class EncodeTimings(_message.Message):
-    """Milliseconds by stage; 0 for a stage that did not run."""
+    """Duration of each stage in milliseconds; 0 for a stage that did not run."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -171,11 +171,11 @@ class EncodeTimings(_message.Message):
     STORE_MS_FIELD_NUMBER: _builtins.int
     TOTAL_MS_FIELD_NUMBER: _builtins.int
     lookup_ms: _builtins.float
-    """Asking the store whether the image is there."""
+    """Looking the image up in the store."""
     receive_ms: _builtins.float
     """Receiving the chunks."""
     read_ms: _builtins.float
-    """File bytes to pixels, to the model's input."""
+    """Decoding the file and resizing it to the model's input."""
     queue_ms: _builtins.float
     """Waiting for the model."""
     encode_ms: _builtins.float
@@ -183,7 +183,7 @@ class EncodeTimings(_message.Message):
     store_ms: _builtins.float
     """Packing and writing the embedding."""
     total_ms: _builtins.float
-    """From the header to the answer."""
+    """From the header to the response."""
     def __init__(
         self,
         *,
@@ -205,7 +205,7 @@ Global___EncodeTimings: _TypeAlias = EncodeTimings  # noqa: Y015
 
 @_typing.final
 class EncodeImagesRequest(_message.Message):
-    """A frame of EncodeImages. The frames of different images may be mixed."""
+    """A frame of EncodeImages. Frames of different images may be interleaved."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -213,12 +213,12 @@ class EncodeImagesRequest(_message.Message):
     HEADER_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """The caller's name for this upload, unique among those in flight."""
+    """The caller's id of this upload, unique among uploads in flight."""
     chunk: _builtins.bytes
-    """A part of the file; the upload ends when header.size_bytes have arrived."""
+    """A part of the file; the upload is complete when header.size_bytes have arrived."""
     @_builtins.property
     def header(self) -> Global___EncodeImageHeader:
-        """First frame of an upload. Wait for content_needed before sending chunks."""
+        """The first frame of an upload. Wait for content_needed before sending chunks."""
 
     def __init__(
         self,
@@ -239,7 +239,7 @@ Global___EncodeImagesRequest: _TypeAlias = EncodeImagesRequest  # noqa: Y015
 
 @_typing.final
 class ContentNeeded(_message.Message):
-    """Asks for the file's bytes."""
+    """Requests the bytes of the file."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -256,7 +256,7 @@ Global___ContentNeeded: _TypeAlias = ContentNeeded  # noqa: Y015
 
 @_typing.final
 class EncodeImagesResponse(_message.Message):
-    """An answer of EncodeImages."""
+    """A response of EncodeImages."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -265,7 +265,7 @@ class EncodeImagesResponse(_message.Message):
     RESULT_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """The request that this answers."""
+    """Id of the request."""
     @_builtins.property
     def content_needed(self) -> Global___ContentNeeded:
         """The image is not stored: send its chunks."""
@@ -276,7 +276,7 @@ class EncodeImagesResponse(_message.Message):
 
     @_builtins.property
     def error(self) -> _status_pb2.Status:
-        """This image failed; with the same details as the errors of EncodeImage."""
+        """The image could not be embedded; the details are those of the errors of EncodeImage."""
 
     def __init__(
         self,
@@ -298,7 +298,7 @@ Global___EncodeImagesResponse: _TypeAlias = EncodeImagesResponse  # noqa: Y015
 
 @_typing.final
 class GetImageRequest(_message.Message):
-    """Names an image."""
+    """Request of GetImage."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -307,7 +307,7 @@ class GetImageRequest(_message.Message):
     image_id: _builtins.str
     """The image's name."""
     namespace: _builtins.str
-    """Tenant; empty: "default"."""
+    """Tenant; empty for "default"."""
     def __init__(
         self,
         *,
@@ -348,7 +348,7 @@ Global___GetImageResponse: _TypeAlias = GetImageResponse  # noqa: Y015
 
 @_typing.final
 class ListImagesRequest(_message.Message):
-    """Asks for a page of the stored images."""
+    """Request of ListImages."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -357,15 +357,13 @@ class ListImagesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
-    """Tenant; empty: "default"."""
+    """Tenant; empty for "default"."""
     prefix: _builtins.str
     """List only names that begin with this."""
     page_size: _builtins.int
-    """About how many images to return, at most 1,000; 0: 100. A page may hold a few more."""
+    """Approximate number of images to return, at most 1,000; 0 for 100. A page may have a few more."""
     page_token: _builtins.str
-    """next_page_token of the page before; empty for the first page. It belongs to the namespace and prefix that it was
-    issued for.
-    """
+    """next_page_token of the previous page; empty for the first page. It is valid for the same namespace and prefix only."""
     def __init__(
         self,
         *,
@@ -391,10 +389,10 @@ class ListImagesResponse(_message.Message):
     IMAGES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Asks for the next page; empty on the last one."""
+    """Token for the next page; empty on the last one."""
     @_builtins.property
     def images(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.ImageInfo]:
-        """The images, possibly none although more pages follow."""
+        """The images; possibly none, although more pages follow."""
 
     def __init__(
         self,
@@ -412,7 +410,7 @@ Global___ListImagesResponse: _TypeAlias = ListImagesResponse  # noqa: Y015
 
 @_typing.final
 class DeleteImageRequest(_message.Message):
-    """Names an image to forget."""
+    """Request of DeleteImage."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -422,7 +420,7 @@ class DeleteImageRequest(_message.Message):
     image_id: _builtins.str
     """The image's name."""
     namespace: _builtins.str
-    """Tenant; empty: "default"."""
+    """Tenant; empty for "default"."""
     delete_embedding: _builtins.bool
     """Also delete the embedding, which other names may share."""
     def __init__(
@@ -442,13 +440,13 @@ Global___DeleteImageRequest: _TypeAlias = DeleteImageRequest  # noqa: Y015
 
 @_typing.final
 class DeleteImageResponse(_message.Message):
-    """What was deleted."""
+    """Response of DeleteImage."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     DELETED_FIELD_NUMBER: _builtins.int
     deleted: _builtins.bool
-    """True when the name existed."""
+    """Whether the name existed."""
     def __init__(
         self,
         *,
@@ -464,7 +462,7 @@ Global___DeleteImageResponse: _TypeAlias = DeleteImageResponse  # noqa: Y015
 
 @_typing.final
 class ListModelsRequest(_message.Message):
-    """Asks for the models."""
+    """Request of ListModels."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -481,7 +479,7 @@ Global___ListModelsRequest: _TypeAlias = ListModelsRequest  # noqa: Y015
 
 @_typing.final
 class ModelInfo(_message.Message):
-    """A model that is served."""
+    """A model that an encoder serves."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -492,17 +490,17 @@ class ModelInfo(_message.Message):
     NOTE_FIELD_NUMBER: _builtins.int
     DEVICE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Name by which requests choose it."""
+    """Name by which requests select the model."""
     fingerprint: _builtins.str
     """Digest of its weights and configuration."""
     image_size_px: _builtins.int
     """Side of its square input in pixels."""
     is_default: _builtins.bool
-    """True for the model that requests get when they name none."""
+    """Whether requests that name no model use this one."""
     note: _builtins.str
-    """What a user should know about it, such as that it is a demonstration."""
+    """Note for users, such as that the model is a demonstration."""
     device: _builtins.str
-    """Where it runs: "cpu" or "cuda:0"."""
+    """Device on which it runs, "cpu" or for example "cuda:0"."""
     def __init__(
         self,
         *,
@@ -530,7 +528,7 @@ class ListModelsResponse(_message.Message):
     MODELS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelInfo]:
-        """At least one."""
+        """The models, at least one."""
 
     def __init__(
         self,
@@ -547,7 +545,7 @@ Global___ListModelsResponse: _TypeAlias = ListModelsResponse  # noqa: Y015
 
 @_typing.final
 class GetLoadRequest(_message.Message):
-    """Asks how busy an encoder is."""
+    """Request of GetLoad."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -564,7 +562,7 @@ Global___GetLoadRequest: _TypeAlias = GetLoadRequest  # noqa: Y015
 
 @_typing.final
 class GetLoadResponse(_message.Message):
-    """How busy an encoder is. Counts and sums run from its start."""
+    """How busy an encoder is. Counts and sums are since its start."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -582,33 +580,33 @@ class GetLoadResponse(_message.Message):
     WAITED_MS_FIELD_NUMBER: _builtins.int
     BUSY_MS_FIELD_NUMBER: _builtins.int
     waiting: _builtins.int
-    """Images that wait, from being received until the model begins with them."""
+    """Number of images that have been received and wait for the model."""
     waiting_bulk: _builtins.int
-    """Those of them with PRIORITY_BULK."""
+    """Number of these with PRIORITY_BULK."""
     encoding: _builtins.int
-    """Images in the model now."""
+    """Number of images that the model is encoding."""
     queue_limit: _builtins.int
-    """At this many waiting images of one priority, the tenant that has most of them waiting is refused."""
+    """Number of waiting images of one priority at which the tenant with most of them is refused."""
     oldest_wait_ms: _builtins.float
     """How long the oldest waiting image has waited, in milliseconds."""
     backlog_ms: _builtins.float
-    """How long all that waits will take at the present rate, in milliseconds. Scale out when it stays above what users
-    should wait.
+    """Estimated time to encode all waiting images, in milliseconds. Scale out if it stays above the wait that users
+    accept.
     """
     encoded: _builtins.int
-    """Images that the model has encoded."""
+    """Number of images encoded."""
     batches: _builtins.int
-    """Batches in which it did."""
+    """Number of batches in which they were encoded."""
     refused: _builtins.int
-    """Images refused because the queue was full, be it when they came or when another tenant's image came."""
+    """Number of images refused because the queue was full, on arrival or when another tenant's image arrived."""
     expired: _builtins.int
-    """Images whose deadline passed while they waited."""
+    """Number of images whose deadline passed while they waited."""
     cancelled: _builtins.int
-    """Images whose callers left while they waited."""
+    """Number of images whose callers cancelled while they waited."""
     waited_ms: _builtins.float
-    """Sum of the milliseconds that images waited."""
+    """Total time that images waited, in milliseconds."""
     busy_ms: _builtins.float
-    """Sum of the milliseconds that batches took in the model; batches that overlap count each."""
+    """Total time that batches took in the model, in milliseconds; overlapping batches each count in full."""
     def __init__(
         self,
         *,

@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class EncoderServiceStub:
-    """Computes image embeddings and keeps them in the store. Errors carry google.rpc.ErrorInfo (domain "maskwire"),
-    BadRequest field paths for INVALID_ARGUMENT, and RetryInfo for UNAVAILABLE and RESOURCE_EXHAUSTED.
+    """Computes image embeddings and stores them. Errors carry google.rpc.ErrorInfo (domain "maskwire"), BadRequest with
+    field paths for INVALID_ARGUMENT, and RetryInfo for UNAVAILABLE and RESOURCE_EXHAUSTED.
     """
 
     def __init__(self, channel):
@@ -74,61 +74,63 @@ class EncoderServiceStub:
 
 
 class EncoderServiceServicer:
-    """Computes image embeddings and keeps them in the store. Errors carry google.rpc.ErrorInfo (domain "maskwire"),
-    BadRequest field paths for INVALID_ARGUMENT, and RetryInfo for UNAVAILABLE and RESOURCE_EXHAUSTED.
+    """Computes image embeddings and stores them. Errors carry google.rpc.ErrorInfo (domain "maskwire"), BadRequest with
+    field paths for INVALID_ARGUMENT, and RetryInfo for UNAVAILABLE and RESOURCE_EXHAUSTED.
     """
 
     def EncodeImage(self, request_iterator, context):
-        """Embeds one image: a header, then the file's bytes in chunks. Where that image is already stored, the answer comes
-        after the header. Otherwise the server sends initial metadata with "maskwire-content: needed" at once, so that a
-        client that waits for it uploads nothing in vain. Errors: INVALID_ARGUMENT (header, digest, unreadable image), RESOURCE_EXHAUSTED
-        (queue or store full, device memory, image too large), NOT_FOUND (model), UNAVAILABLE (store, lost device),
-        DEADLINE_EXCEEDED (it passed before the image's turn came; the image was not encoded).
+        """Embeds one image, sent as a header followed by the file's bytes in chunks. If the image is already stored, the
+        response arrives after the header. Otherwise the server sends initial metadata with "maskwire-content: needed" at
+        once, so that a client that waits for it uploads nothing in vain. Errors: INVALID_ARGUMENT (header, digest,
+        unreadable image), RESOURCE_EXHAUSTED (queue or store full, device memory, image too large), NOT_FOUND (model),
+        UNAVAILABLE (store, lost device), DEADLINE_EXCEEDED (the deadline passed while the image waited; it was not
+        encoded).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def EncodeImages(self, request_iterator, context):
-        """Embeds many images over one stream; answers come as they are ready, each naming its request. A bad image is an
-        error in its own answer and the stream lives on.
+        """Embeds many images over one stream. Responses arrive in order of completion, each with the id of its request. A
+        bad image results in an error in its own response, and the stream continues.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetImage(self, request, context):
-        """Tells whether an image is stored. Errors: NOT_FOUND (IMAGE_NOT_FOUND, or EMBEDDING_EXPIRED when only the name is left).
+        """Returns a stored image. Errors: NOT_FOUND (IMAGE_NOT_FOUND, or EMBEDDING_EXPIRED if only the name is left).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListImages(self, request, context):
-        """Lists the images of a namespace by name, a page at a time, in no particular order. Images that are embedded or deleted
-        meanwhile may be missing, and a name may come twice. A call does a bounded amount of work, so that a page may hold
-        few images or none although more follow. Errors: INVALID_ARGUMENT (BAD_PAGE_SIZE, BAD_PAGE_TOKEN, BAD_PREFIX).
+        """Lists the images of a namespace by name, a page at a time, in no particular order. Images that are embedded or
+        deleted during the listing may be missing, and a name may be listed twice. A call does a bounded amount of work, so
+        a page may have few images or none although more follow. Errors: INVALID_ARGUMENT (BAD_PAGE_SIZE, BAD_PAGE_TOKEN,
+        BAD_PREFIX).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteImage(self, request, context):
-        """Forgets an image's name, and its embedding too when asked. Deleting what is not there is no error.
+        """Deletes the name of an image and, on request, its embedding. Deleting a name that does not exist is not an error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """The models that this encoder serves.
+        """Lists the models that this encoder serves.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetLoad(self, request, context):
-        """How busy this encoder is: what an autoscaler looks at.
+        """Returns how busy this encoder is, for autoscalers.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -181,8 +183,8 @@ def add_EncoderServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class EncoderService:
-    """Computes image embeddings and keeps them in the store. Errors carry google.rpc.ErrorInfo (domain "maskwire"),
-    BadRequest field paths for INVALID_ARGUMENT, and RetryInfo for UNAVAILABLE and RESOURCE_EXHAUSTED.
+    """Computes image embeddings and stores them. Errors carry google.rpc.ErrorInfo (domain "maskwire"), BadRequest with
+    field paths for INVALID_ARGUMENT, and RetryInfo for UNAVAILABLE and RESOURCE_EXHAUSTED.
     """
 
     @staticmethod

@@ -27,8 +27,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class EncoderServiceStub:
-    """Computes image embeddings and keeps them in the store. Errors carry google.rpc.ErrorInfo (domain "maskwire"),
-    BadRequest field paths for INVALID_ARGUMENT, and RetryInfo for UNAVAILABLE and RESOURCE_EXHAUSTED.
+    """Computes image embeddings and stores them. Errors carry google.rpc.ErrorInfo (domain "maskwire"), BadRequest with
+    field paths for INVALID_ARGUMENT, and RetryInfo for UNAVAILABLE and RESOURCE_EXHAUSTED.
     """
 
     @_typing.overload
@@ -36,65 +36,69 @@ class EncoderServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> EncoderServiceAsyncStub: ...
     EncodeImage: _grpc.StreamUnaryMultiCallable[_encoder_pb2.EncodeImageRequest, _encoder_pb2.EncodeImageResponse]
-    """Embeds one image: a header, then the file's bytes in chunks. Where that image is already stored, the answer comes
-    after the header. Otherwise the server sends initial metadata with "maskwire-content: needed" at once, so that a
-    client that waits for it uploads nothing in vain. Errors: INVALID_ARGUMENT (header, digest, unreadable image), RESOURCE_EXHAUSTED
-    (queue or store full, device memory, image too large), NOT_FOUND (model), UNAVAILABLE (store, lost device),
-    DEADLINE_EXCEEDED (it passed before the image's turn came; the image was not encoded).
+    """Embeds one image, sent as a header followed by the file's bytes in chunks. If the image is already stored, the
+    response arrives after the header. Otherwise the server sends initial metadata with "maskwire-content: needed" at
+    once, so that a client that waits for it uploads nothing in vain. Errors: INVALID_ARGUMENT (header, digest,
+    unreadable image), RESOURCE_EXHAUSTED (queue or store full, device memory, image too large), NOT_FOUND (model),
+    UNAVAILABLE (store, lost device), DEADLINE_EXCEEDED (the deadline passed while the image waited; it was not
+    encoded).
     """
     EncodeImages: _grpc.StreamStreamMultiCallable[_encoder_pb2.EncodeImagesRequest, _encoder_pb2.EncodeImagesResponse]
-    """Embeds many images over one stream; answers come as they are ready, each naming its request. A bad image is an
-    error in its own answer and the stream lives on.
+    """Embeds many images over one stream. Responses arrive in order of completion, each with the id of its request. A
+    bad image results in an error in its own response, and the stream continues.
     """
     GetImage: _grpc.UnaryUnaryMultiCallable[_encoder_pb2.GetImageRequest, _encoder_pb2.GetImageResponse]
-    """Tells whether an image is stored. Errors: NOT_FOUND (IMAGE_NOT_FOUND, or EMBEDDING_EXPIRED when only the name is left)."""
+    """Returns a stored image. Errors: NOT_FOUND (IMAGE_NOT_FOUND, or EMBEDDING_EXPIRED if only the name is left)."""
     ListImages: _grpc.UnaryUnaryMultiCallable[_encoder_pb2.ListImagesRequest, _encoder_pb2.ListImagesResponse]
-    """Lists the images of a namespace by name, a page at a time, in no particular order. Images that are embedded or deleted
-    meanwhile may be missing, and a name may come twice. A call does a bounded amount of work, so that a page may hold
-    few images or none although more follow. Errors: INVALID_ARGUMENT (BAD_PAGE_SIZE, BAD_PAGE_TOKEN, BAD_PREFIX).
+    """Lists the images of a namespace by name, a page at a time, in no particular order. Images that are embedded or
+    deleted during the listing may be missing, and a name may be listed twice. A call does a bounded amount of work, so
+    a page may have few images or none although more follow. Errors: INVALID_ARGUMENT (BAD_PAGE_SIZE, BAD_PAGE_TOKEN,
+    BAD_PREFIX).
     """
     DeleteImage: _grpc.UnaryUnaryMultiCallable[_encoder_pb2.DeleteImageRequest, _encoder_pb2.DeleteImageResponse]
-    """Forgets an image's name, and its embedding too when asked. Deleting what is not there is no error."""
+    """Deletes the name of an image and, on request, its embedding. Deleting a name that does not exist is not an error."""
     ListModels: _grpc.UnaryUnaryMultiCallable[_encoder_pb2.ListModelsRequest, _encoder_pb2.ListModelsResponse]
-    """The models that this encoder serves."""
+    """Lists the models that this encoder serves."""
     GetLoad: _grpc.UnaryUnaryMultiCallable[_encoder_pb2.GetLoadRequest, _encoder_pb2.GetLoadResponse]
-    """How busy this encoder is: what an autoscaler looks at."""
+    """Returns how busy this encoder is, for autoscalers."""
 
 @_typing.type_check_only
 class EncoderServiceAsyncStub(EncoderServiceStub):
-    """Computes image embeddings and keeps them in the store. Errors carry google.rpc.ErrorInfo (domain "maskwire"),
-    BadRequest field paths for INVALID_ARGUMENT, and RetryInfo for UNAVAILABLE and RESOURCE_EXHAUSTED.
+    """Computes image embeddings and stores them. Errors carry google.rpc.ErrorInfo (domain "maskwire"), BadRequest with
+    field paths for INVALID_ARGUMENT, and RetryInfo for UNAVAILABLE and RESOURCE_EXHAUSTED.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     EncodeImage: _aio.StreamUnaryMultiCallable[_encoder_pb2.EncodeImageRequest, _encoder_pb2.EncodeImageResponse]  # type: ignore[assignment]
-    """Embeds one image: a header, then the file's bytes in chunks. Where that image is already stored, the answer comes
-    after the header. Otherwise the server sends initial metadata with "maskwire-content: needed" at once, so that a
-    client that waits for it uploads nothing in vain. Errors: INVALID_ARGUMENT (header, digest, unreadable image), RESOURCE_EXHAUSTED
-    (queue or store full, device memory, image too large), NOT_FOUND (model), UNAVAILABLE (store, lost device),
-    DEADLINE_EXCEEDED (it passed before the image's turn came; the image was not encoded).
+    """Embeds one image, sent as a header followed by the file's bytes in chunks. If the image is already stored, the
+    response arrives after the header. Otherwise the server sends initial metadata with "maskwire-content: needed" at
+    once, so that a client that waits for it uploads nothing in vain. Errors: INVALID_ARGUMENT (header, digest,
+    unreadable image), RESOURCE_EXHAUSTED (queue or store full, device memory, image too large), NOT_FOUND (model),
+    UNAVAILABLE (store, lost device), DEADLINE_EXCEEDED (the deadline passed while the image waited; it was not
+    encoded).
     """
     EncodeImages: _aio.StreamStreamMultiCallable[_encoder_pb2.EncodeImagesRequest, _encoder_pb2.EncodeImagesResponse]  # type: ignore[assignment]
-    """Embeds many images over one stream; answers come as they are ready, each naming its request. A bad image is an
-    error in its own answer and the stream lives on.
+    """Embeds many images over one stream. Responses arrive in order of completion, each with the id of its request. A
+    bad image results in an error in its own response, and the stream continues.
     """
     GetImage: _aio.UnaryUnaryMultiCallable[_encoder_pb2.GetImageRequest, _encoder_pb2.GetImageResponse]  # type: ignore[assignment]
-    """Tells whether an image is stored. Errors: NOT_FOUND (IMAGE_NOT_FOUND, or EMBEDDING_EXPIRED when only the name is left)."""
+    """Returns a stored image. Errors: NOT_FOUND (IMAGE_NOT_FOUND, or EMBEDDING_EXPIRED if only the name is left)."""
     ListImages: _aio.UnaryUnaryMultiCallable[_encoder_pb2.ListImagesRequest, _encoder_pb2.ListImagesResponse]  # type: ignore[assignment]
-    """Lists the images of a namespace by name, a page at a time, in no particular order. Images that are embedded or deleted
-    meanwhile may be missing, and a name may come twice. A call does a bounded amount of work, so that a page may hold
-    few images or none although more follow. Errors: INVALID_ARGUMENT (BAD_PAGE_SIZE, BAD_PAGE_TOKEN, BAD_PREFIX).
+    """Lists the images of a namespace by name, a page at a time, in no particular order. Images that are embedded or
+    deleted during the listing may be missing, and a name may be listed twice. A call does a bounded amount of work, so
+    a page may have few images or none although more follow. Errors: INVALID_ARGUMENT (BAD_PAGE_SIZE, BAD_PAGE_TOKEN,
+    BAD_PREFIX).
     """
     DeleteImage: _aio.UnaryUnaryMultiCallable[_encoder_pb2.DeleteImageRequest, _encoder_pb2.DeleteImageResponse]  # type: ignore[assignment]
-    """Forgets an image's name, and its embedding too when asked. Deleting what is not there is no error."""
+    """Deletes the name of an image and, on request, its embedding. Deleting a name that does not exist is not an error."""
     ListModels: _aio.UnaryUnaryMultiCallable[_encoder_pb2.ListModelsRequest, _encoder_pb2.ListModelsResponse]  # type: ignore[assignment]
-    """The models that this encoder serves."""
+    """Lists the models that this encoder serves."""
     GetLoad: _aio.UnaryUnaryMultiCallable[_encoder_pb2.GetLoadRequest, _encoder_pb2.GetLoadResponse]  # type: ignore[assignment]
-    """How busy this encoder is: what an autoscaler looks at."""
+    """Returns how busy this encoder is, for autoscalers."""
 
 class EncoderServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Computes image embeddings and keeps them in the store. Errors carry google.rpc.ErrorInfo (domain "maskwire"),
-    BadRequest field paths for INVALID_ARGUMENT, and RetryInfo for UNAVAILABLE and RESOURCE_EXHAUSTED.
+    """Computes image embeddings and stores them. Errors carry google.rpc.ErrorInfo (domain "maskwire"), BadRequest with
+    field paths for INVALID_ARGUMENT, and RetryInfo for UNAVAILABLE and RESOURCE_EXHAUSTED.
     """
 
     @_abc_1.abstractmethod
@@ -103,11 +107,12 @@ class EncoderServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_encoder_pb2.EncodeImageRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_encoder_pb2.EncodeImageResponse, _abc.Awaitable[_encoder_pb2.EncodeImageResponse]]:
-        """Embeds one image: a header, then the file's bytes in chunks. Where that image is already stored, the answer comes
-        after the header. Otherwise the server sends initial metadata with "maskwire-content: needed" at once, so that a
-        client that waits for it uploads nothing in vain. Errors: INVALID_ARGUMENT (header, digest, unreadable image), RESOURCE_EXHAUSTED
-        (queue or store full, device memory, image too large), NOT_FOUND (model), UNAVAILABLE (store, lost device),
-        DEADLINE_EXCEEDED (it passed before the image's turn came; the image was not encoded).
+        """Embeds one image, sent as a header followed by the file's bytes in chunks. If the image is already stored, the
+        response arrives after the header. Otherwise the server sends initial metadata with "maskwire-content: needed" at
+        once, so that a client that waits for it uploads nothing in vain. Errors: INVALID_ARGUMENT (header, digest,
+        unreadable image), RESOURCE_EXHAUSTED (queue or store full, device memory, image too large), NOT_FOUND (model),
+        UNAVAILABLE (store, lost device), DEADLINE_EXCEEDED (the deadline passed while the image waited; it was not
+        encoded).
         """
 
     @_abc_1.abstractmethod
@@ -116,8 +121,8 @@ class EncoderServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_encoder_pb2.EncodeImagesRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_encoder_pb2.EncodeImagesResponse], _abc.AsyncIterator[_encoder_pb2.EncodeImagesResponse]]:
-        """Embeds many images over one stream; answers come as they are ready, each naming its request. A bad image is an
-        error in its own answer and the stream lives on.
+        """Embeds many images over one stream. Responses arrive in order of completion, each with the id of its request. A
+        bad image results in an error in its own response, and the stream continues.
         """
 
     @_abc_1.abstractmethod
@@ -126,7 +131,7 @@ class EncoderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _encoder_pb2.GetImageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_encoder_pb2.GetImageResponse, _abc.Awaitable[_encoder_pb2.GetImageResponse]]:
-        """Tells whether an image is stored. Errors: NOT_FOUND (IMAGE_NOT_FOUND, or EMBEDDING_EXPIRED when only the name is left)."""
+        """Returns a stored image. Errors: NOT_FOUND (IMAGE_NOT_FOUND, or EMBEDDING_EXPIRED if only the name is left)."""
 
     @_abc_1.abstractmethod
     def ListImages(
@@ -134,9 +139,10 @@ class EncoderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _encoder_pb2.ListImagesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_encoder_pb2.ListImagesResponse, _abc.Awaitable[_encoder_pb2.ListImagesResponse]]:
-        """Lists the images of a namespace by name, a page at a time, in no particular order. Images that are embedded or deleted
-        meanwhile may be missing, and a name may come twice. A call does a bounded amount of work, so that a page may hold
-        few images or none although more follow. Errors: INVALID_ARGUMENT (BAD_PAGE_SIZE, BAD_PAGE_TOKEN, BAD_PREFIX).
+        """Lists the images of a namespace by name, a page at a time, in no particular order. Images that are embedded or
+        deleted during the listing may be missing, and a name may be listed twice. A call does a bounded amount of work, so
+        a page may have few images or none although more follow. Errors: INVALID_ARGUMENT (BAD_PAGE_SIZE, BAD_PAGE_TOKEN,
+        BAD_PREFIX).
         """
 
     @_abc_1.abstractmethod
@@ -145,7 +151,7 @@ class EncoderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _encoder_pb2.DeleteImageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_encoder_pb2.DeleteImageResponse, _abc.Awaitable[_encoder_pb2.DeleteImageResponse]]:
-        """Forgets an image's name, and its embedding too when asked. Deleting what is not there is no error."""
+        """Deletes the name of an image and, on request, its embedding. Deleting a name that does not exist is not an error."""
 
     @_abc_1.abstractmethod
     def ListModels(
@@ -153,7 +159,7 @@ class EncoderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _encoder_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_encoder_pb2.ListModelsResponse, _abc.Awaitable[_encoder_pb2.ListModelsResponse]]:
-        """The models that this encoder serves."""
+        """Lists the models that this encoder serves."""
 
     @_abc_1.abstractmethod
     def GetLoad(
@@ -161,6 +167,6 @@ class EncoderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _encoder_pb2.GetLoadRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_encoder_pb2.GetLoadResponse, _abc.Awaitable[_encoder_pb2.GetLoadResponse]]:
-        """How busy this encoder is: what an autoscaler looks at."""
+        """Returns how busy this encoder is, for autoscalers."""
 
 def add_EncoderServiceServicer_to_server(servicer: EncoderServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

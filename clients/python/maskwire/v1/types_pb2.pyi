@@ -27,29 +27,29 @@ class _Stretch:
 class _StretchEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Stretch.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     STRETCH_UNSPECIFIED: _Stretch.ValueType  # 0
-    """Not said: as STRETCH_AUTO."""
+    """Same as STRETCH_AUTO."""
     STRETCH_AUTO: _Stretch.ValueType  # 1
-    """As STRETCH_RANGE for pictures of more than 8 bits a sample that stay below a quarter of their type's range, for those
-    with negative samples, and for floating point beyond 0 to 255; as STRETCH_NONE for all others.
+    """STRETCH_RANGE for pictures of more than 8 bits a sample that stay below a quarter of their type's range, for
+    pictures with negative samples, and for floating point outside 0 to 255; STRETCH_NONE for all others.
     """
     STRETCH_NONE: _Stretch.ValueType  # 2
-    """The sample type's range: the upper 8 bits of 16."""
+    """By the range of the sample type: the upper 8 bits of 16."""
     STRETCH_RANGE: _Stretch.ValueType  # 3
     """From the picture's smallest sample (black) to its largest (white)."""
     STRETCH_PERCENTILE: _Stretch.ValueType  # 4
     """From the picture's first percentile (black) to its 99th (white)."""
 
 class Stretch(_Stretch, metaclass=_StretchEnumTypeWrapper):
-    """How a picture's samples become the 8 bits that the model takes; docs/pictures.md has the rules."""
+    """How samples are mapped to the 8 bits that the model takes; docs/pictures.md has the rules."""
 
 STRETCH_UNSPECIFIED: Stretch.ValueType  # 0
-"""Not said: as STRETCH_AUTO."""
+"""Same as STRETCH_AUTO."""
 STRETCH_AUTO: Stretch.ValueType  # 1
-"""As STRETCH_RANGE for pictures of more than 8 bits a sample that stay below a quarter of their type's range, for those
-with negative samples, and for floating point beyond 0 to 255; as STRETCH_NONE for all others.
+"""STRETCH_RANGE for pictures of more than 8 bits a sample that stay below a quarter of their type's range, for
+pictures with negative samples, and for floating point outside 0 to 255; STRETCH_NONE for all others.
 """
 STRETCH_NONE: Stretch.ValueType  # 2
-"""The sample type's range: the upper 8 bits of 16."""
+"""By the range of the sample type: the upper 8 bits of 16."""
 STRETCH_RANGE: Stretch.ValueType  # 3
 """From the picture's smallest sample (black) to its largest (white)."""
 STRETCH_PERCENTILE: Stretch.ValueType  # 4
@@ -63,7 +63,7 @@ class _DataType:
 class _DataTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DataType.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     DATA_TYPE_UNSPECIFIED: _DataType.ValueType  # 0
-    """Not said: fp16 where the server chooses, INVALID_ARGUMENT where the caller sends data."""
+    """fp16 in options; INVALID_ARGUMENT in data that the caller sends."""
     DATA_TYPE_FP16: _DataType.ValueType  # 1
     """IEEE half precision, two bytes a value."""
     DATA_TYPE_FP32: _DataType.ValueType  # 2
@@ -73,7 +73,7 @@ class DataType(_DataType, metaclass=_DataTypeEnumTypeWrapper):
     """Element type of raw, little-endian tensor bytes."""
 
 DATA_TYPE_UNSPECIFIED: DataType.ValueType  # 0
-"""Not said: fp16 where the server chooses, INVALID_ARGUMENT where the caller sends data."""
+"""fp16 in options; INVALID_ARGUMENT in data that the caller sends."""
 DATA_TYPE_FP16: DataType.ValueType  # 1
 """IEEE half precision, two bytes a value."""
 DATA_TYPE_FP32: DataType.ValueType  # 2
@@ -87,7 +87,7 @@ class _MaskFormat:
 class _MaskFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MaskFormat.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     MASK_FORMAT_UNSPECIFIED: _MaskFormat.ValueType  # 0
-    """Not said: COCO RLE."""
+    """Same as MASK_FORMAT_RLE."""
     MASK_FORMAT_RLE: _MaskFormat.ValueType  # 1
     """COCO run-length encoding with compressed counts, as pycocotools reads it."""
     MASK_FORMAT_PNG: _MaskFormat.ValueType  # 2
@@ -95,15 +95,15 @@ class _MaskFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MaskFormat
     MASK_FORMAT_POLYGONS: _MaskFormat.ValueType  # 3
     """Outer contours and holes as lists of pixel coordinates."""
     MASK_FORMAT_PACKED_BITS: _MaskFormat.ValueType  # 4
-    """One bit a pixel, row by row, each row padded to whole bytes, most significant bit first (numpy.packbits)."""
+    """One bit a pixel in row-major order, rows padded to whole bytes, most significant bit first (numpy.packbits)."""
     MASK_FORMAT_LOGITS: _MaskFormat.ValueType  # 5
-    """The logits at the model's resolution, to be refined or thresholded by the caller."""
+    """Logits at the model's resolution, for the caller to refine or threshold."""
 
 class MaskFormat(_MaskFormat, metaclass=_MaskFormatEnumTypeWrapper):
     """A form in which masks are returned."""
 
 MASK_FORMAT_UNSPECIFIED: MaskFormat.ValueType  # 0
-"""Not said: COCO RLE."""
+"""Same as MASK_FORMAT_RLE."""
 MASK_FORMAT_RLE: MaskFormat.ValueType  # 1
 """COCO run-length encoding with compressed counts, as pycocotools reads it."""
 MASK_FORMAT_PNG: MaskFormat.ValueType  # 2
@@ -111,9 +111,9 @@ MASK_FORMAT_PNG: MaskFormat.ValueType  # 2
 MASK_FORMAT_POLYGONS: MaskFormat.ValueType  # 3
 """Outer contours and holes as lists of pixel coordinates."""
 MASK_FORMAT_PACKED_BITS: MaskFormat.ValueType  # 4
-"""One bit a pixel, row by row, each row padded to whole bytes, most significant bit first (numpy.packbits)."""
+"""One bit a pixel in row-major order, rows padded to whole bytes, most significant bit first (numpy.packbits)."""
 MASK_FORMAT_LOGITS: MaskFormat.ValueType  # 5
-"""The logits at the model's resolution, to be refined or thresholded by the caller."""
+"""Logits at the model's resolution, for the caller to refine or threshold."""
 Global___MaskFormat: _TypeAlias = MaskFormat  # noqa: Y015
 
 class _Candidates:
@@ -123,17 +123,17 @@ class _Candidates:
 class _CandidatesEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Candidates.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     CANDIDATES_UNSPECIFIED: _Candidates.ValueType  # 0
-    """Not said: the best."""
+    """Same as CANDIDATES_BEST."""
     CANDIDATES_BEST: _Candidates.ValueType  # 1
     """The candidate with the highest predicted IoU."""
     CANDIDATES_ALL: _Candidates.ValueType  # 2
     """All candidates, in the model's order."""
 
 class Candidates(_Candidates, metaclass=_CandidatesEnumTypeWrapper):
-    """How many of the candidate masks of a prompt are returned."""
+    """Which candidate masks of a prompt are returned."""
 
 CANDIDATES_UNSPECIFIED: Candidates.ValueType  # 0
-"""Not said: the best."""
+"""Same as CANDIDATES_BEST."""
 CANDIDATES_BEST: Candidates.ValueType  # 1
 """The candidate with the highest predicted IoU."""
 CANDIDATES_ALL: Candidates.ValueType  # 2
@@ -142,8 +142,8 @@ Global___Candidates: _TypeAlias = Candidates  # noqa: Y015
 
 @_typing.final
 class ImageInfo(_message.Message):
-    """Every coordinate in this package is in pixels of the image as its viewer shows it (EXIF orientation applied):
-    origin at the top left corner, x to the right, y down. Fractions of a pixel are allowed.
+    """All coordinates in this package are in pixels of the image as a viewer shows it (EXIF orientation applied), with the
+    origin at the top left corner, x to the right and y down. Fractions of a pixel are allowed.
 
     An image whose embedding is stored.
     """
@@ -161,26 +161,26 @@ class ImageInfo(_message.Message):
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     STRETCH_FIELD_NUMBER: _builtins.int
     image_id: _builtins.str
-    """The caller's (or the server's) name for the image, unique in its namespace."""
+    """Name of the image, given by the caller or else by the server; unique in its namespace."""
     namespace: _builtins.str
-    """The tenant that the image belongs to; "default" where none was given."""
+    """Tenant that the image belongs to; "default" if none was given."""
     height_px: _builtins.int
     """Height of the image in pixels."""
     width_px: _builtins.int
     """Width of the image in pixels."""
     model: _builtins.str
-    """Name of the model that made the embedding, such as "sam2.1_hiera_tiny"."""
+    """Name of the model that computed the embedding, such as "sam2.1_hiera_tiny"."""
     model_fingerprint: _builtins.str
     """Digest of that model's weights and configuration."""
     content_key: _builtins.str
-    """Digest of image bytes, model and preprocessing: equal for equal uploads, whatever they are called."""
+    """Digest of the file, the model and the preprocessing: equal for equal uploads, whatever their names."""
     stored_bytes: _builtins.int
     """Size of the stored embedding in bytes."""
     stretch: Global___Stretch.ValueType
-    """How the picture's samples were mapped to 8 bits: none, range or percentile."""
+    """How samples were mapped to 8 bits: STRETCH_NONE, STRETCH_RANGE or STRETCH_PERCENTILE."""
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp:
-        """When the embedding leaves the store, unless it is embedded again before."""
+        """When the embedding expires, unless the image is embedded again before."""
 
     def __init__(
         self,
@@ -218,7 +218,7 @@ class Point(_message.Message):
     y_px: _builtins.float
     """Pixels from the top edge, 0 to the image's height."""
     label: _builtins.int
-    """1: inside the object (also when absent). 0: outside of it. Anything else is INVALID_ARGUMENT."""
+    """1 (the default): inside the object. 0: outside it. Anything else is INVALID_ARGUMENT."""
     def __init__(
         self,
         *,
@@ -238,7 +238,7 @@ Global___Point: _TypeAlias = Point  # noqa: Y015
 
 @_typing.final
 class Box(_message.Message):
-    """A rectangle around the object. x_min < x_max and y_min < y_max, within the image."""
+    """A rectangle around the object, within the image, with x_min < x_max and y_min < y_max."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -287,8 +287,8 @@ class Logits(_message.Message):
     data_type: Global___DataType.ValueType
     """Type of the values in data."""
     data: _builtins.bytes
-    """height x width values, row by row, little-endian. Values above 0 are inside; clamped to -32..32 if not asked for
-    unclamped.
+    """height x width values in row-major order, little-endian. Values above 0 are inside. Clamped to -32..32 unless
+    unclamped logits were requested.
     """
     def __init__(
         self,
@@ -308,8 +308,8 @@ Global___Logits: _TypeAlias = Logits  # noqa: Y015
 
 @_typing.final
 class Prompt(_message.Message):
-    """What to segment: any combination of points, a box and a previous mask.
-    With none of them, the most prominent object is segmented (one padding point, as SAM 2 was trained).
+    """What to segment: any combination of points, a box and an earlier mask. With none of them, the most prominent object
+    is segmented (by a single padding point, as in SAM 2's training).
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -320,7 +320,7 @@ class Prompt(_message.Message):
     MASK_FIELD_NUMBER: _builtins.int
     MASK_RLE_FIELD_NUMBER: _builtins.int
     prompt_id: _builtins.str
-    """The caller's name for the object or prompt; repeated in the answer."""
+    """The caller's name of the object or prompt, which is repeated in the response."""
     @_builtins.property
     def points(self) -> _containers.RepeatedCompositeFieldContainer[Global___Point]:
         """Clicks, in any order."""
@@ -331,12 +331,12 @@ class Prompt(_message.Message):
 
     @_builtins.property
     def mask(self) -> Global___Logits:
-        """Low-resolution logits of an earlier answer, to be refined. Of the model's size, else INVALID_ARGUMENT."""
+        """Low-resolution logits of an earlier response, to be refined. They must have the model's size."""
 
     @_builtins.property
     def mask_rle(self) -> Global___Rle:
         """A mask of the image's size instead of logits. The decoder averages it over each low-resolution pixel and scales it
-        to logits of -10 (outside) to 10 (inside), as SAM 2 does with a mask that it is given. Not together with mask.
+        to logits from -10 (outside) to 10 (inside), as SAM 2 does with a mask input. Not together with mask.
         """
 
     def __init__(
@@ -365,7 +365,7 @@ Global___Prompt: _TypeAlias = Prompt  # noqa: Y015
 
 @_typing.final
 class OutputOptions(_message.Message):
-    """What an answer shall hold."""
+    """What to return."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -378,28 +378,30 @@ class OutputOptions(_message.Message):
     MAX_SPRINKLE_AREA_FIELD_NUMBER: _builtins.int
     UNCLAMPED_LOGITS_FIELD_NUMBER: _builtins.int
     candidates: Global___Candidates.ValueType
-    """The best candidate or all."""
+    """Whether to return the best candidate or all."""
     multimask: _builtins.bool
-    """True (also when absent): the model's three candidates, as for an ambiguous click. False: its single mask, with
-    SAM 2's fallback to the best of three where that is unstable. As multimask_output of SAM2ImagePredictor.
+    """As multimask_output of SAM2ImagePredictor. True (the default): the model's three candidates, for ambiguous prompts.
+    False: its single mask, or the best of three if that is unstable.
     """
     logits_type: Global___DataType.ValueType
-    """Type of returned logits; fp16 when not said."""
+    """Type of returned logits; fp16 by default."""
     mask_threshold: _builtins.float
-    """Logit above which a pixel is inside; 0 (also when absent) as SAM 2 has it. Finite."""
+    """Finite logit above which a pixel is inside; SAM 2's value is 0, the default."""
     max_hole_area: _builtins.int
-    """Holes of at most this many low-resolution pixels are filled; 0 leaves them. As in SAM2ImagePredictor. Returned
-    logits stay as they are.
+    """Fill holes of at most this many low-resolution pixels, as in SAM2ImagePredictor; 0 leaves them. Returned logits are
+    not changed.
     """
     max_sprinkle_area: _builtins.int
-    """Islands of at most this many low-resolution pixels are removed; 0 leaves them. Likewise."""
+    """Remove islands of at most this many low-resolution pixels, as in SAM2ImagePredictor; 0 leaves them. Returned logits
+    are not changed.
+    """
     unclamped_logits: _builtins.bool
-    """Returned logits are the model's own instead of clamped to -32..32. Enlarged bilinearly they give the logits of the
-    image's size, of which SAM 2 makes the mask; clamped ones move its edge where very large and small ones meet.
+    """Return the model's own logits instead of clamping them to -32..32. Enlarged bilinearly to the image's size they are
+    the logits from which SAM 2 makes the mask; clamping moves the edge of the mask where large and small values meet.
     """
     @_builtins.property
     def formats(self) -> _containers.RepeatedScalarFieldContainer[Global___MaskFormat.ValueType]:
-        """Forms in which each mask is returned; COCO RLE when empty."""
+        """Forms in which each mask is returned; COCO RLE if empty."""
 
     def __init__(
         self,
@@ -425,14 +427,14 @@ Global___OutputOptions: _TypeAlias = OutputOptions  # noqa: Y015
 
 @_typing.final
 class Rle(_message.Message):
-    """A mask as COCO's compressed run-length encoding. As JSON it is what pycocotools reads: {"size", "counts"}."""
+    """A mask in COCO's compressed run-length encoding. Its JSON form, {"size", "counts"}, is the one that pycocotools reads."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SIZE_FIELD_NUMBER: _builtins.int
     COUNTS_FIELD_NUMBER: _builtins.int
     counts: _builtins.str
-    """Compressed counts, column by column."""
+    """Compressed counts in column-major order."""
     @_builtins.property
     def size(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """[height, width] of the image in pixels."""
@@ -453,8 +455,9 @@ Global___Rle: _TypeAlias = Rle  # noqa: Y015
 
 @_typing.final
 class Polygon(_message.Message):
-    """A closed contour through the centres of the mask's border pixels. Filling it, its own pixels included, gives the
-    mask back; a hole takes out what lies strictly inside of it. A single pixel is one point, a line one pixel wide two or more.
+    """A closed contour through the centres of the mask's border pixels. Filling it, including its own pixels, restores the
+    mask; a hole removes the pixels strictly inside it. A single pixel is one point, and a line one pixel wide two or
+    more points.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -462,10 +465,10 @@ class Polygon(_message.Message):
     COORDINATES_PX_FIELD_NUMBER: _builtins.int
     IS_HOLE_FIELD_NUMBER: _builtins.int
     is_hole: _builtins.bool
-    """True for the edge of a hole in the polygon before it."""
+    """Whether this is the contour of a hole in the polygon before it."""
     @_builtins.property
     def coordinates_px(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """x0, y0, x1, y1, ... in pixels; the last vertex joins the first."""
+        """x0, y0, x1, y1, ... in pixels; the last vertex is connected to the first."""
 
     def __init__(
         self,
@@ -483,7 +486,7 @@ Global___Polygon: _TypeAlias = Polygon  # noqa: Y015
 
 @_typing.final
 class Mask(_message.Message):
-    """One candidate mask, in the forms that were asked for."""
+    """One candidate mask, in the forms that were requested."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -494,7 +497,7 @@ class Mask(_message.Message):
     PACKED_BITS_FIELD_NUMBER: _builtins.int
     LOGITS_FIELD_NUMBER: _builtins.int
     score: _builtins.float
-    """The model's own prediction of this mask's IoU, 0 to 1 (unbounded for SAM 2.0's heads without a sigmoid)."""
+    """IoU with the object as predicted by the model, 0 to 1 (unbounded for SAM 2.0's heads without a sigmoid)."""
     png: _builtins.bytes
     """PNG bytes, for MASK_FORMAT_PNG."""
     packed_bits: _builtins.bytes
@@ -540,14 +543,14 @@ class PromptResult(_message.Message):
     OBJECT_SCORE_FIELD_NUMBER: _builtins.int
     REFINED_FIELD_NUMBER: _builtins.int
     prompt_id: _builtins.str
-    """The prompt's id as it was sent."""
+    """Id of the prompt, as it was sent."""
     object_score: _builtins.float
-    """Logit of "there is an object"; above 0 means yes. 10 for models without this head."""
+    """Logit of the presence of an object; above 0 means that there is one. 10 for models without this head."""
     refined: _builtins.bool
-    """True when saved logits were refined (load_logits)."""
+    """Whether saved logits were refined (load_logits)."""
     @_builtins.property
     def masks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Mask]:
-        """One mask (the best) or all candidates."""
+        """The best mask, or all candidates."""
 
     def __init__(
         self,

@@ -5,7 +5,7 @@ import warnings
 
 import numpy as np
 import simplejpeg
-from maskwire.pictures import Picture, PictureError, Stretch, read
+from maskwire.pictures import Picture, PictureError, Stretch, decode_picture
 from maskwire_core.errors import InvalidArgument
 from numpy.typing import NDArray
 
@@ -26,7 +26,7 @@ def read_image(data: bytes, max_pixels: int, stretch: Stretch = "auto") -> Pictu
         InvalidArgument: IMAGE_UNREADABLE, IMAGE_TOO_LARGE or EMPTY_IMAGE, of the field "image".
     """
     try:
-        return read(data, max_pixels=max_pixels, stretch=stretch, decode_jpeg=_ordinary_jpeg)
+        return decode_picture(data, max_pixels=max_pixels, stretch=stretch, fast_jpeg=_ordinary_jpeg)
     except PictureError as error:
         raise InvalidArgument(error.reason, error.message, field="image") from error
 

@@ -1,4 +1,4 @@
-"""Image files to pixels: the one reader of encoder and client. docs/pictures.md has its rules."""
+"""Decodes image files for the encoder and the client, by the rules of docs/pictures.md."""
 
 from dataclasses import dataclass
 
@@ -8,19 +8,19 @@ from PIL import Image
 
 from maskwire.pictures import colour, formats, orientation
 from maskwire.pictures.decoded import Decoded
-from maskwire.pictures.decoders import DecodeJpeg, decoder_of
-from maskwire.pictures.errors import PictureError, unreadable, words
-from maskwire.pictures.levels import Levels, Stretch, check, to_8_bits, transparency
+from maskwire.pictures.decoders import DecodeJpeg, decode_file
+from maskwire.pictures.errors import PictureError, decoder_message, unreadable
+from maskwire.pictures.levels import Levels, Stretch, alpha_to_8_bits, check_stretch, to_8_bits
 from maskwire.pictures.limits import Limits
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An image file's picture, as a viewer shows it.
+    """A decoded image file, as a viewer shows it.
 
     Attributes:
-        pixels: HxWx3, uint8, sRGB. EXIF orientation is a view: strides may be negative or in another order.
-        format: One of `formats.TAKEN`.
+        pixels: HxWx3, uint8, sRGB. EXIF orientation is applied as a view, so strides may be negative or permuted.
+        format: Format of the file, one of `formats.SUPPORTED`.
         stretch: How the samples were mapped to 8 bits: none, range or percentile.
     """
 
@@ -29,49 +29,50 @@ class Picture:
     stretch: Stretch
 
 
-def read(
+def decode_picture(
     data: bytes,
     *,
     max_pixels: int | None = None,
     stretch: Stretch = "auto",
-    decode_jpeg: DecodeJpeg | None = None,
+    fast_jpeg: DecodeJpeg | None = None,
 ) -> Picture:
     """Decodes an image file.
 
     Args:
-        data: The file.
-        max_pixels: Largest width x height that is decoded; None: any.
+        data: Bytes of the file.
+        max_pixels: Largest width x height that is decoded; None for no limit.
         stretch: How samples are mapped to 8 bits.
-        decode_jpeg: A faster decoder of ordinary JPEGs.
+        fast_jpeg: Decoder to try first for JPEGs; its pixels must equal Pillow's.
 
     Raises:
-        PictureError: It cannot be read, or is refused.
+        PictureError: The file cannot be decoded or exceeds the limit, or the stretch is unknown.
     """
-    check(stretch)
+    check_stretch(stretch)
     kind = formats.identify(data)
     try:
-        decoded = decoder_of(kind, decode_jpeg)(data, Limits(max_pixels))
-        pixels, applied = _finished(decoded, stretch)
+        decoded = decode_file(data, kind, Limits(max_pixels), fast_jpeg)
+        pixels, applied = _to_srgb(decoded, stretch)
     except PictureError:
         raise
-    except Exception as error:  # decoders raise whatever a damaged file makes them stumble over
-        raise unreadable(f"the {kind} file is damaged, incomplete or of an unusual kind: {words(error)}") from error
-    turn = orientation.of_exif(decoded.exif) if decoded.orientation is None else decoded.orientation
+    except Exception as error:  # decoders raise all kinds of exceptions for damaged files
+        message = decoder_message(error)
+        raise unreadable(f"the {kind} file is damaged, incomplete or of an unusual kind: {message}") from error
+    turn = orientation.from_exif(decoded.exif) if decoded.orientation is None else decoded.orientation
     return Picture(orientation.upright(pixels, turn), kind, applied)
 
 
-def _finished(decoded: Decoded, stretch: Stretch) -> tuple[NDArray[np.uint8], Stretch]:
-    """Levels to 8 bits, profile to sRGB, then transparency over white."""
+def _to_srgb(decoded: Decoded, stretch: Stretch) -> tuple[NDArray[np.uint8], Stretch]:
+    """Stretches to 8 bits, converts to sRGB, and blends transparency over white. Returns the stretch applied, too."""
     if decoded.pixels is not None:
         return _stretched(decoded.pixels, None, stretch)
     if decoded.image is not None:
-        image, alpha = _split(decoded.image)
+        image, alpha = _split_alpha(decoded.image)
         pixels, applied = _stretched(np.asarray(colour.to_srgb(image, decoded.profile)), alpha, stretch)
         return _over_white(pixels, alpha), applied
     assert decoded.levels is not None
     alpha = None
     if decoded.alpha is not None:
-        alpha = transparency(decoded.alpha)
+        alpha = alpha_to_8_bits(decoded.alpha)
         decoded.levels.opaque = alpha > 0
     mapped, applied = to_8_bits(decoded.levels, stretch)
     picture = colour.to_srgb(Image.fromarray(np.ascontiguousarray(mapped)), decoded.profile)
@@ -86,8 +87,8 @@ def _stretched(
     return to_8_bits(Levels(pixels, opaque=None if alpha is None else alpha > 0), stretch)
 
 
-def _split(image: Image.Image) -> tuple[Image.Image, NDArray[np.uint8] | None]:
-    """Colours, and transparency where there is any."""
+def _split_alpha(image: Image.Image) -> tuple[Image.Image, NDArray[np.uint8] | None]:
+    """Separates the colours from the alpha channel, which is None for images without transparency."""
     if image.mode in ("RGBa", "La"):
         image = image.convert(f"{image.mode[:-1]}A")
     if not image.has_transparency_data:

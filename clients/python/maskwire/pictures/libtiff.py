@@ -1,4 +1,4 @@
-"""libtiff writes errors to the process's standard error, where nothing says whose file it was."""
+"""Silences libtiff, which writes errors to standard error without saying which file they are about."""
 
 import contextlib
 import ctypes
@@ -10,10 +10,10 @@ import PIL
 
 
 @functools.cache
-def libtiff() -> None:
-    """Makes the libtiff that Pillow has loaded say nothing; what is wrong with a file is told as an exception.
+def silence_libtiff() -> None:
+    """Removes the error and warning handlers of Pillow's libtiff; errors are still raised as exceptions.
 
-    Where Pillow's libtiff is not found (it is part of Pillow itself on Windows), its lines stay.
+    Has no effect where that library is not found, such as on Windows, where it is linked into Pillow.
     """
     for path in _libraries():
         with contextlib.suppress(OSError, AttributeError):
@@ -25,7 +25,7 @@ def libtiff() -> None:
 
 
 def _libraries() -> list[str]:
-    """Where Pillow's libtiff is: beside it in a wheel, else among the libraries that are loaded."""
+    """Finds Pillow's libtiff among the loaded libraries (Linux), or inside the wheel (macOS)."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
             lines = Path("/proc/self/maps").read_text().splitlines()
