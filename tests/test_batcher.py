@@ -193,6 +193,25 @@ def test_an_idle_device_starts_at_once_and_a_busy_one_gathers() -> None:
     virtual_time.run(scenario())
 
 
+def test_the_files_that_wait_have_a_limit_in_bytes() -> None:
+    async def scenario() -> None:
+        device = Device()
+        batcher = BatchScheduler("device", device.run, limits=Limits(100, nbytes=100))
+
+        def ask(name: str, tenant: str, nbytes: int) -> asyncio.Task[Served[str]]:
+            demand = Demand(Requester(tenant, 0))
+            return asyncio.create_task(batcher.submit(name, demand, nbytes=nbytes))
+
+        tasks = [ask("first", "a", 90)]  # it runs, and does not wait
+        await asyncio.sleep(0.1)
+        tasks += [ask("large 1", "a", 40), ask("large 2", "a", 40), ask("small", "b", 30), ask("large 3", "a", 40)]
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [isinstance(outcome, ResourceExhausted) for outcome in outcomes] == [False, False, True, False, True]
+        assert device.order == ["first", "large 1", "small"]
+
+    virtual_time.run(scenario())
+
+
 async def _flood(batcher: BatchScheduler[str, str], demands: dict[str, Demand]) -> list[asyncio.Task[Served[str]]]:
     """One piece of work that keeps the device busy, then these in order."""
     names = ["first", *demands]

@@ -20,7 +20,7 @@ def entry(
     work: int = 1,
     nbytes: int = 0,
 ) -> Entry:
-    return Entry(requester=Requester(tenant, connection), bulk=bulk, kind=kind, work=work, nbytes=nbytes)
+    return Entry(Requester(tenant, connection), bulk, kind, work, nbytes)
 
 
 def filled(entries: Sequence[Entry], limits: Limits = Limits()) -> FairQueue[Entry]:  # noqa: B008 - frozen

@@ -27,7 +27,7 @@ class Requester:
     connection: Hashable
 
 
-@dataclass(eq=False, kw_only=True)
+@dataclass(eq=False)
 class Entry:
     """One piece of work that waits.
 
@@ -40,10 +40,10 @@ class Entry:
     """
 
     requester: Requester
-    bulk: bool = False
-    kind: Hashable = None
-    work: int = 1
-    nbytes: int = 0
+    bulk: bool
+    kind: Hashable
+    work: int
+    nbytes: int
 
 
 E = TypeVar("E", bound=Entry)

@@ -70,7 +70,7 @@ class Tally:
     busy_s: float = 0
 
 
-@dataclass(eq=False, kw_only=True)
+@dataclass(eq=False)
 class Job(Entry, Generic[Item, Result]):
     """An item, who wants it, since when it waits in the event loop's time, and its outcome."""
 
@@ -176,17 +176,8 @@ class Scheduler(ABC, Generic[Item, Result]):
             DeadlineExceeded: The deadline passed before its turn came.
         """
         loop = asyncio.get_running_loop()
-        job: Job[Item, Result] = Job(
-            requester=demand.requester,
-            bulk=demand.bulk,
-            kind=kind,
-            work=work,
-            nbytes=nbytes,
-            item=item,
-            demand=demand,
-            queued=loop.time(),
-            answer=loop.create_future(),
-        )
+        answer: asyncio.Future[Served[Result]] = loop.create_future()
+        job = Job(demand.requester, demand.bulk, kind, work, nbytes, item, demand, loop.time(), answer)
         if self._starts_at_once(job):
             self._launch([job])
             return await job.answer
