@@ -17,7 +17,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY clients clients
 COPY services services
 RUN rm -rf services/decoder/maskwire_decoder/* clients/web/maskwire_web/* clients/adapters/maskwire_adapters/* \
-    && /opt/tools/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
+    && /opt/tools/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels ./clients/python . \
     && /opt/venv/bin/pip install --no-deps --no-index /wheels/*.whl \
     && /opt/tools/bin/cyclonedx-py environment --of JSON -o /opt/venv/sbom.json /opt/venv/bin/python
 

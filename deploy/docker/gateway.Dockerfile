@@ -12,7 +12,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY clients clients
 COPY services services
 RUN rm -rf services/encoder/maskwire_encoder/* services/decoder/maskwire_decoder/* \
-    && /opt/tools/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
+    && /opt/tools/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels ./clients/python . \
     && /opt/tools/bin/pip --python /opt/venv/bin/python install --no-deps --no-index /wheels/*.whl \
     && /opt/tools/bin/cyclonedx-py environment --of JSON -o /opt/venv/sbom.json /opt/venv/bin/python \
     && find /opt/venv -type d -name tests -prune -exec rm -rf {} +

@@ -9,16 +9,16 @@ with Client() as mw:
 """
 
 import importlib
-import importlib.metadata
 import os
 from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
 
 # gRPC's own fork handlers abort or crash some children of a process that has open connections. Without them, a child
 # that uses a client gets the error FORKED. gRPC reads this variable when it is imported, so it must be set before.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 if TYPE_CHECKING:
-    __version__: str
     from maskwire.async_client import AsyncClient
     from maskwire.automatic_masks import FoundMask, Update
     from maskwire.blocking_session import Session
@@ -92,8 +92,6 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # Imported on first use: the servers need only the stubs of this package, and the command line starts faster.
-    if name == "__version__":
-        return importlib.metadata.version("maskwire")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -2,9 +2,9 @@
 
 import contextlib
 from collections.abc import AsyncIterator
-from importlib import metadata
 from pathlib import Path
 
+import maskwire
 from maskwire import MaskwireError
 from maskwire_core.config import GatewaySettings
 from maskwire_core.http.bodies import Bodies
@@ -66,7 +66,7 @@ def application(settings: GatewaySettings, page: Path | None) -> ASGIApp:
     routes: list[BaseRoute] = [
         WebSocketRoute(SOCKET_PATH, stream),
         *described,
-        *resources(api_page.ApiPage(describe(_version(), described))),
+        *resources(api_page.ApiPage(describe(maskwire.__version__, described))),
         *api_page.mounts(),
         *resources(_Page(page)),
     ]
@@ -120,10 +120,3 @@ class _Page:
             "NO_SOCKET",
             more_headers={"Upgrade": "websocket"},
         )
-
-
-def _version() -> str:
-    try:
-        return metadata.version("maskwire")
-    except metadata.PackageNotFoundError:  # from a source tree that was not installed
-        return "0"

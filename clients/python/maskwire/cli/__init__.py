@@ -12,11 +12,22 @@ from maskwire.cli.output import describe_error
 from maskwire.errors import MaskwireError
 
 
+def _refuse_server_command() -> None:
+    """Stands for a command of maskwire-server where only the client is installed."""
+    from maskwire.cli.up import not_installed
+
+    raise not_installed()
+
+
 def main() -> None:
     """Runs a command. An error is printed as one line with a remedy, or with --json as JSON, and the exit code is 1."""
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # hides gRPC's messages about event loops
-    for command in entry_points(group="maskwire.commands"):  # commands that the servers' packages add
+    installed = entry_points(group="maskwire.commands")  # those of maskwire-server
+    for command in installed:
         app.add_typer(command.load(), name=command.name)
+    for name in {"models", "store", "token"} - installed.names:
+        accept_all = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+        app.command(name, hidden=True, context_settings=accept_all)(_refuse_server_command)
     try:
         app()
     except MaskwireError as error:

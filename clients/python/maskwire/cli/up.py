@@ -31,6 +31,11 @@ _STORES = ("valkey-server", "redis-server")
 _FIRST_PORT = 50051
 
 
+def not_installed() -> MaskwireError:
+    """Returns the error of a command that needs the servers' package, where only the client is installed."""
+    return MaskwireError("the servers are not installed: pip install 'maskwire-server[all]'", "NOT_INSTALLED")
+
+
 def start_servers(options: UpOptions) -> None:
     """Starts encoders, decoders, a gateway and a store, and supervises them until SIGINT or SIGTERM.
 
@@ -40,7 +45,7 @@ def start_servers(options: UpOptions) -> None:
     console, models = Console(stderr=True, highlight=False), options.model or ["demo"]
     for package, extra in (("maskwire_encoder", "torch"), ("maskwire_decoder", "onnxruntime")):
         if importlib.util.find_spec(package) is None or importlib.util.find_spec(extra) is None:
-            raise MaskwireError("the servers are not installed: pip install 'maskwire[all]'", "NOT_INSTALLED")
+            raise not_installed()
     _check_models(models, is_own=options.config is not None, has_weights=options.checkpoint is not None)
     devices = _encoder_devices(options.device)
     encoder_ports = _choose_ports(options.encoder_port, len(devices))
@@ -176,7 +181,8 @@ def _store_program() -> str:
         if (program_on_path := shutil.which(name)) is not None:
             return program_on_path
     raise MaskwireError(
-        f"no store to start: pip install 'maskwire[local]', install one of {', '.join(_STORES)}, or give --redis-url",
+        f"no store to start: pip install 'maskwire-server[local]', install one of {', '.join(_STORES)}, "
+        "or give --redis-url",
         "NO_STORE",
     )
 

@@ -206,5 +206,5 @@ def add(
 def _checked(notes: Sequence[str] | None) -> str:
     """What checking a model found, as a clause."""
     if notes is None:
-        return "not loaded to check it, since no encoder is installed here (pip install 'maskwire[encoder]')"
+        return "not loaded to check it, since no encoder is installed here (pip install 'maskwire-server[encoder]')"
     return "; ".join(["loaded to check it", *notes])

@@ -30,7 +30,7 @@ def configure_tracing(service: str, address: str | None) -> None:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
-        sys.exit(f"error: --trace-to needs OpenTelemetry ({error}); pip install 'maskwire[observe]'")
+        sys.exit(f"error: --trace-to needs OpenTelemetry ({error}); pip install 'maskwire-server[observe]'")
     provider = TracerProvider(resource=Resource.create({"service.name": f"maskwire-{service}"}))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(f"{address.rstrip('/')}/v1/traces")))
     trace.set_tracer_provider(provider)  # so that the client in a gateway finds it

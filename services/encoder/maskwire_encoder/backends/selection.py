@@ -132,8 +132,8 @@ def choose(sam: Any, settings: EncoderSettings, fingerprint: str) -> Backend:
         from maskwire_encoder.backends import openvino_hiera
     except ImportError as error:
         if demanded:
-            raise ModelError(f"OpenVINO cannot be loaded ({error}): pip install 'maskwire[openvino]'") from error
-        log.info("encoding with torch; pip install 'maskwire[openvino]' makes CPUs faster")
+            raise ModelError(f"OpenVINO cannot be loaded ({error}): pip install 'maskwire-server[openvino]'") from error
+        log.info("encoding with torch; pip install 'maskwire-server[openvino]' makes CPUs faster")
         return reference
     core = openvino.Core()
     capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
