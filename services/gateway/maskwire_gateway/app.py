@@ -4,8 +4,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import maskwire
-from maskwire import MaskwireError
+from maskwire import MaskwireError, __version__
 from maskwire_core.config import GatewaySettings
 from maskwire_core.http.bodies import Bodies
 from maskwire_core.http.problems import Problem
@@ -66,7 +65,7 @@ def application(settings: GatewaySettings, page: Path | None) -> ASGIApp:
     routes: list[BaseRoute] = [
         WebSocketRoute(SOCKET_PATH, stream),
         *described,
-        *resources(api_page.ApiPage(describe(maskwire.__version__, described))),
+        *resources(api_page.ApiPage(describe(__version__, described))),
         *api_page.mounts(),
         *resources(_Page(page)),
     ]
