@@ -45,6 +45,7 @@ ALLOWED = {
         "maskwire.replay",
         "maskwire_web",
         "maskwire_core.bilinear",
+        "maskwire_core.call_context",
         "maskwire_core.config",
         "maskwire_core.http",
         "maskwire_core.telemetry.logs",

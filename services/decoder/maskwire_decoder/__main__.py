@@ -4,10 +4,8 @@ import asyncio
 
 from maskwire.v1 import decoder_pb2_grpc
 from maskwire_core.config import DecoderSettings, from_command_line
-from maskwire_core.rpc.authorization import guarding
-from maskwire_core.rpc.server import serve
+from maskwire_core.rpc.server import Service, serve
 from maskwire_core.storage.store import open_store
-from maskwire_core.telemetry.interceptor import Observer
 from maskwire_core.telemetry.logs import configure_logging
 from maskwire_core.telemetry.tracing import configure_tracing, flush
 
@@ -19,16 +17,17 @@ async def run(settings: DecoderSettings) -> None:
     store = open_store(settings.redis_url, settings.redis_timeout_s)
     try:
         service = DecoderService(settings, Images(settings, store), store)
-        async with guarding(settings, RIGHTS) as interceptors:
-            await serve(
-                settings,
+        await serve(
+            settings,
+            Service(
                 NAME,
                 lambda server: decoder_pb2_grpc.add_DecoderServiceServicer_to_server(service, server),
+                RIGHTS,
+                service.readings(),
+                service.self_test,
                 service.drain,
-                self_test=service.self_test,
-                interceptors=(Observer(), *interceptors),
-                readings=service.readings(),
-            )
+            ),
+        )
     finally:
         store.close()
 

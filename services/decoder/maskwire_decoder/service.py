@@ -8,7 +8,7 @@ from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import decoder_pb2_grpc
 from maskwire_core.config import DecoderSettings
 from maskwire_core.errors import Unavailable
-from maskwire_core.rpc.server import Context, answering, streaming
+from maskwire_core.rpc.interceptor import Context
 from maskwire_core.storage.store import Store
 from maskwire_core.telemetry import tracing
 from maskwire_core.telemetry.metrics import Reading
@@ -44,7 +44,6 @@ class DecoderService(decoder_pb2_grpc.DecoderServiceServicer):
         """What metrics tell."""
         return self._segmenter.readings()
 
-    @answering
     async def Segment(self, request: pb.SegmentRequest, context: Context) -> pb.SegmentResponse:
         started = time.perf_counter()
         response = pb.SegmentResponse()
@@ -57,7 +56,6 @@ class DecoderService(decoder_pb2_grpc.DecoderServiceServicer):
         tracing.ended(stages(response.timings, len(request.prompts)))
         return response
 
-    @streaming
     async def SegmentStream(
         self, requests: AsyncIterator[pb.SegmentStreamRequest], context: Context
     ) -> AsyncIterator[pb.SegmentStreamResponse]:
@@ -67,7 +65,6 @@ class DecoderService(decoder_pb2_grpc.DecoderServiceServicer):
         async for response in session.answer(requests):
             yield response
 
-    @streaming
     async def GenerateMasks(
         self, request: pb.GenerateMasksRequest, context: Context
     ) -> AsyncIterator[pb.GenerateMasksResponse]:

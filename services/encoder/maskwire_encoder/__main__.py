@@ -9,10 +9,9 @@ from maskwire.v1 import encoder_pb2_grpc
 from maskwire_core.config import EncoderSettings, from_command_line
 from maskwire_core.errors import ServiceError
 from maskwire_core.models.registry import ModelError
-from maskwire_core.rpc.authorization import guarding
-from maskwire_core.rpc.server import repeating, serve
+from maskwire_core.rpc.server import Service, serve
+from maskwire_core.runtime.periodic import repeating
 from maskwire_core.storage.store import open_store
-from maskwire_core.telemetry.interceptor import Observer
 from maskwire_core.telemetry.logs import configure_logging
 from maskwire_core.telemetry.tracing import configure_tracing, flush
 
@@ -38,17 +37,16 @@ async def run(settings: EncoderSettings, load: Callable[[ModelSource, EncoderSet
         encoder = ImageEncoder(settings, store, [load(source, settings) for source in find(settings)])
         await encoder.publish_decoders()
         await encoder.pipeline.self_test()
-        publishing = repeating(_PUBLISH_PERIOD_S, encoder.publish_decoders)
-        async with publishing, guarding(settings, RIGHTS) as interceptors:
-            await serve(
-                settings,
-                NAME,
-                lambda server: encoder_pb2_grpc.add_EncoderServiceServicer_to_server(EncoderService(encoder), server),
-                broken=encoder.pipeline.lost,
-                self_test=encoder.pipeline.self_test,
-                interceptors=(Observer(), *interceptors),
-                readings=readings(encoder.pipeline, settings.queue_limit),
-            )
+        service = Service(
+            NAME,
+            lambda server: encoder_pb2_grpc.add_EncoderServiceServicer_to_server(EncoderService(encoder), server),
+            RIGHTS,
+            readings(encoder.pipeline, settings.queue_limit),
+            encoder.pipeline.self_test,
+            broken=encoder.pipeline.lost,
+        )
+        async with repeating(_PUBLISH_PERIOD_S, encoder.publish_decoders):
+            await serve(settings, service)
     except ModelError as error:
         sys.exit(f"error: {error}")
     finally:

@@ -14,6 +14,7 @@ from maskwire.suggest import no_such
 from maskwire.v1 import encoder_pb2 as pb
 from maskwire.v1 import types_pb2
 from maskwire_core import names
+from maskwire_core.call_context import current
 from maskwire_core.config import EncoderSettings
 from maskwire_core.errors import (
     InvalidArgument,
@@ -34,7 +35,6 @@ from maskwire_core.storage.quotas import Quotas
 from maskwire_core.storage.store import Store
 from maskwire_core.telemetry import logs, tracing
 from maskwire_core.telemetry.metrics import IMAGES, STAGES
-from maskwire_core.tenancy import tenant
 
 from maskwire_encoder.backends.model import Model
 from maskwire_encoder.encode_lease import found_or_claimed
@@ -144,7 +144,7 @@ class ImageEncoder:
             )
         if not header.size_bytes:
             raise InvalidArgument("EMPTY_IMAGE", EMPTY, field="image")
-        token = tenant.current().token
+        token = current().caller.token
         most_bytes = min(self.settings.max_image_bytes, token.max_image_bytes or self.settings.max_image_bytes)
         if header.size_bytes > most_bytes:
             raise ResourceExhausted(
@@ -163,7 +163,7 @@ class ImageEncoder:
             self.settings.store_codec,
         )
         image_id = names.image_id(header.image_id) if header.image_id else names.issue_image_id()
-        namespace = tenant.current().writing(header.namespace)
+        namespace = current().caller.writing(header.namespace)
         logs.bind(namespace, image_id)
         if header.priority not in pb.Priority.values():
             raise InvalidArgument("BAD_PRIORITY", f"{header.priority} is no Priority", field="header.priority")
@@ -201,7 +201,7 @@ class ImageEncoder:
             self._join(upload)
             flight = await self._flights.join(upload.flight)
             if flight is None:
-                tenant.current().charge(encodes=1, received_bytes=upload.size_bytes)
+                current().caller.charge(encodes=1, received_bytes=upload.size_bytes)
                 return None
             header, size, _ = flight
         return await self._finish(upload, header, size, True, pb.EncodeTimings())

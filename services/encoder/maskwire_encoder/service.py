@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator
 from maskwire.v1 import encoder_pb2 as pb
 from maskwire.v1 import encoder_pb2_grpc
 from maskwire_core import names
+from maskwire_core.call_context import current
 from maskwire_core.errors import InvalidArgument
-from maskwire_core.rpc.server import CONTENT_NEEDED, Context, answering, streaming
-from maskwire_core.tenancy import tenant
+from maskwire_core.rpc.interceptor import Context
+from maskwire_core.rpc.server import CONTENT_NEEDED
 from maskwire_core.tenancy.tokens import Right
 
 from maskwire_encoder.encoder import ImageEncoder
@@ -33,7 +34,6 @@ class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
     def __init__(self, encoder: ImageEncoder) -> None:
         self._encoder = encoder
 
-    @answering
     async def EncodeImage(
         self, requests: AsyncIterator[pb.EncodeImageRequest], context: Context
     ) -> pb.EncodeImageResponse:
@@ -54,30 +54,25 @@ class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
                 raise InvalidArgument("TOO_MANY_BYTES", "more bytes came than the header's size_bytes", field="chunk")
         return await self._encoder.encode(upload, bytes(data), (time.perf_counter() - receiving) * 1e3)
 
-    @streaming
     async def EncodeImages(
         self, requests: AsyncIterator[pb.EncodeImagesRequest], context: Context
     ) -> AsyncIterator[pb.EncodeImagesResponse]:
         async for response in Uploads(self._encoder, context).answer(requests):
             yield response
 
-    @answering
     async def GetImage(self, request: pb.GetImageRequest, context: Context) -> pb.GetImageResponse:
-        namespace, image_id = tenant.current().reading(request.namespace), names.image_id(request.image_id)
+        namespace, image_id = current().caller.reading(request.namespace), names.image_id(request.image_id)
         return pb.GetImageResponse(image=await self._encoder.get(namespace, image_id))
 
-    @answering
     async def ListImages(self, request: pb.ListImagesRequest, context: Context) -> pb.ListImagesResponse:
-        namespace, prefix = tenant.current().reading(request.namespace), names.prefix(request.prefix)
+        namespace, prefix = current().caller.reading(request.namespace), names.prefix(request.prefix)
         images, token = await self._encoder.list_images(namespace, prefix, request.page_size, request.page_token)
         return pb.ListImagesResponse(images=images, next_page_token=token)
 
-    @answering
     async def DeleteImage(self, request: pb.DeleteImageRequest, context: Context) -> pb.DeleteImageResponse:
-        namespace, image_id = tenant.current().reading(request.namespace), names.image_id(request.image_id)
+        namespace, image_id = current().caller.reading(request.namespace), names.image_id(request.image_id)
         return pb.DeleteImageResponse(deleted=await self._encoder.delete(namespace, image_id, request.delete_embedding))
 
-    @answering
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
         models = [
             pb.ModelInfo(
@@ -92,7 +87,6 @@ class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
         ]
         return pb.ListModelsResponse(models=models)
 
-    @answering
     async def GetLoad(self, request: pb.GetLoadRequest, context: Context) -> pb.GetLoadResponse:
         pipeline = self._encoder.pipeline
         readers, model = pipeline.readers, pipeline.model

@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from maskwire.v1 import encoder_pb2 as pb
+from maskwire_core.call_context import current
 from maskwire_core.errors import InvalidArgument, ResourceExhausted
-from maskwire_core.rpc.server import Context, status_of
-from maskwire_core.tenancy import tenant
+from maskwire_core.rpc.error_status import status_of
+from maskwire_core.rpc.interceptor import Context
 
 from maskwire_encoder.encoder import ImageEncoder, Upload
 
@@ -56,7 +57,7 @@ class Uploads:
                 name = request.request_id
                 try:
                     if request.WhichOneof("frame") == "header":
-                        tenant.current().charge(requests=1)
+                        current().caller.charge(requests=1)
                         if name in self._open:
                             raise InvalidArgument(
                                 "REQUEST_ID_IN_USE", f"upload {name!r} is still in flight", field="request_id"

@@ -1,6 +1,4 @@
-"""Who is calling: what the call that runs may see and use."""
-
-from contextvars import ContextVar
+"""Who makes a call: the namespaces that they may use, and their rate limits."""
 
 from maskwire.token_bucket import TokenBucket
 
@@ -9,15 +7,15 @@ from maskwire_core.errors import PermissionDenied, ResourceExhausted
 from maskwire_core.tenancy.tokens import ANY_NAMESPACE, RIGHTS, Token
 
 _NOWHERE = "~"
-"""A namespace that no request can name, and in which nothing is ever stored. Foreign names are looked up in it: by the
-same steps, and with the same answer, as names that nobody has given."""
+"""A namespace that no request can name, and in which nothing is ever stored. Foreign images are looked up in it: in the
+same steps, and with the same answer, as images that do not exist."""
 
 
 class Caller:
-    """Who holds a token.
+    """The holder of a token. Not safe to use from several threads.
 
     Args:
-        token: Its entry.
+        token: The token's entry.
     """
 
     def __init__(self, token: Token) -> None:
@@ -28,19 +26,19 @@ class Caller:
         )
 
     def reading(self, namespace: str) -> str:
-        """The namespace in which a request looks for what is there.
+        """Returns the namespace in which a request reads, given the one that it names (or "").
 
         Raises:
-            InvalidArgument: It is no namespace.
+            InvalidArgument: BAD_NAMESPACE.
         """
         return self._find(namespace) or _NOWHERE
 
     def writing(self, namespace: str) -> str:
-        """The namespace in which a request stores.
+        """Returns the namespace in which a request writes, given the one that it names (or "").
 
         Raises:
-            InvalidArgument: It is no namespace.
-            PermissionDenied: It is not the token's.
+            InvalidArgument: BAD_NAMESPACE.
+            PermissionDenied: NAMESPACE_DENIED: the token is not for this namespace.
         """
         found = self._find(namespace)
         if found is None:
@@ -50,10 +48,15 @@ class Caller:
         return found
 
     def charge(self, requests: int = 0, encodes: int = 0, received_bytes: int = 0) -> None:
-        """Takes from what the token may use.
+        """Takes from the token's rate limits: all of what is given, or nothing.
+
+        Args:
+            requests: Number of calls and prompts.
+            encodes: Number of images to encode.
+            received_bytes: Bytes of image files and requests.
 
         Raises:
-            ResourceExhausted: RATE_LIMITED; nothing was taken.
+            ResourceExhausted: RATE_LIMITED.
         """
         wanted = [
             (bucket, amount)
@@ -69,7 +72,7 @@ class Caller:
             bucket.take(amount)
 
     def _find(self, namespace: str) -> str | None:
-        """The full name of a namespace; None if it is not the token's."""
+        """Returns a namespace's full name; None if the token is not for it."""
         name = names.namespace(namespace)
         if ANY_NAMESPACE in self.token.namespaces:
             return name
@@ -78,15 +81,12 @@ class Caller:
         return name if name in self.token.namespaces else None
 
 
-_EVERYBODY = Caller(Token(id="everybody", sha256="0" * 64, namespaces=(ANY_NAMESPACE,), rights=frozenset(RIGHTS)))
-_current: ContextVar[Caller] = ContextVar("caller", default=_EVERYBODY)
+EVERYBODY = Caller(Token(id="everybody", sha256="0" * 64, namespaces=(ANY_NAMESPACE,), rights=frozenset(RIGHTS)))
+"""The caller of all calls, if the server requires no tokens."""
 
 
 def current() -> Caller:
-    """Whose call runs, also in the tasks and threads that it started. Everybody's, where servers ask for no token."""
-    return _current.get()
+    """The caller of the current call."""
+    from maskwire_core import call_context
 
-
-def enter(caller: Caller) -> None:
-    """Makes what follows in this task a caller's."""
-    _current.set(caller)
+    return call_context.current().caller

@@ -10,7 +10,7 @@ from typing import Any
 
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire_core.errors import InvalidArgument, ServiceError
-from maskwire_core.rpc.server import status_of
+from maskwire_core.rpc.error_status import status_of
 from maskwire_core.telemetry import tracing
 from maskwire_core.telemetry.metrics import STREAM_ANSWERS
 from maskwire_core.tenancy import tenant

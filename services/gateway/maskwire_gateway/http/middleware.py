@@ -8,9 +8,11 @@ import time
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
+from maskwire_core import call_context
+from maskwire_core.call_context import CallContext
 from maskwire_core.config import GatewaySettings
 from maskwire_core.http.problems import Problem, busy
-from maskwire_core.telemetry import logs, tracing
+from maskwire_core.telemetry import tracing
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -69,7 +71,7 @@ class GatewayMiddleware:
                 MutableHeaders(scope=message)["X-Request-ID"] = request_id
             await send(message)
 
-        logs.begin(request_id)
+        call_context.enter(CallContext(request_id))
         guarded = scope["path"] not in _PROBES
         self._requests += guarded
         self._telemetry.requests.set(self._requests)

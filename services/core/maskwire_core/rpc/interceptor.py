@@ -1,0 +1,187 @@
+"""What surrounds every call: its context, authorization, trace and metrics, and the translation of its errors."""
+
+import asyncio
+import contextlib
+import inspect
+import logging
+import re
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, TypeAlias
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from maskwire_core import call_context
+from maskwire_core.call_context import CallContext
+from maskwire_core.errors import InvalidArgument
+from maskwire_core.rpc.authorization import Authorizer, invalid_token
+from maskwire_core.rpc.error_status import abort
+from maskwire_core.telemetry import tracing
+from maskwire_core.telemetry.metrics import HANDLED, HANDLING, STARTED
+
+log = logging.getLogger(__name__)
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+
+_HEALTH = "/grpc.health.v1.Health/"
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_CODES = {code.value[0]: code.name for code in grpc.StatusCode}
+_FIRST_MESSAGE_S = 2
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """Surrounds all calls but health checks: servicers' methods just raise `ServiceError`.
+
+    Args:
+        authorizer: Finds out who calls; None if the server requires no tokens.
+    """
+
+    def __init__(self, authorizer: Authorizer | None = None) -> None:
+        self._authorizer = authorizer
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable["Handler | None"]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> "Handler | None":
+        handler = await continuation(handler_call_details)
+        path = str(handler_call_details.method)
+        if handler is None or path.startswith(_HEALTH):
+            return handler
+        metadata = dict(handler_call_details.invocation_metadata or ())
+        _, service, method = path.split("/")
+        kinds = ("unary", "client_stream", "server_stream", "bidi_stream")
+        labels = (kinds[bool(handler.request_streaming) + 2 * bool(handler.response_streaming)], service, method)
+
+        async def observed(request: Any, context: Context) -> Any:
+            call = CallContext(_request_id(metadata), task=asyncio.current_task())
+            call_context.enter(call)
+            STARTED.labels(*labels).inc()
+            started, cancelled = time.perf_counter(), False
+            try:
+                with tracing.serving(f"{service}/{method}", metadata):
+                    return await self._answer(handler, method, metadata, call, request, context)
+            except asyncio.CancelledError:
+                cancelled = True
+                raise
+            finally:
+                took_s = time.perf_counter() - started
+                number = _number(context.code())
+                code = "CANCELLED" if cancelled and number == 0 else _CODES.get(number, "UNKNOWN")
+                HANDLED.labels(*labels, code).inc()
+                HANDLING.labels(*labels).observe(took_s)
+                log.debug("%s %s after %.1f ms", method, code, took_s * 1e3)
+
+        return _handler_like(handler, observed)
+
+    async def _answer(
+        self,
+        handler: Handler,
+        method: str,
+        metadata: Mapping[str, str | bytes],
+        call: CallContext,
+        request: Any,
+        context: Context,
+    ) -> Any:
+        """Authorizes a call, runs its method, and translates its errors."""
+        authorizer, admitted = self._authorizer, False
+        try:
+            with authorizer.authorized(call, method, metadata) if authorizer else contextlib.nullcontext():
+                call.caller.charge(requests=1, received_bytes=0 if handler.request_streaming else request.ByteSize())
+                admitted = True
+                checked = _each_readable(request) if handler.request_streaming else _readable(request)
+                return await _run(handler, checked, context)
+        except grpc.aio.AbortError:
+            raise
+        except asyncio.CancelledError:
+            if not call.revoked or call.task is None:
+                raise
+            call.task.uncancel()
+            await abort(context, invalid_token())
+        except Exception as error:  # the boundary between this server and its callers
+            if not admitted and handler.request_streaming:
+                await _wait_for_first_message(request)
+            await abort(context, error)
+
+
+async def _run(handler: Handler, request: Any, context: Context) -> Any:
+    """Runs a handler's method. Responses that it yields are written here, so that the call ends when this returns."""
+    method: Any = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
+    if not inspect.isasyncgenfunction(method):
+        return await method(request, context)
+    async with contextlib.aclosing(method(request, context)) as responses:
+        async for response in responses:
+            await context.write(response)
+    return None
+
+
+def _handler_like(handler: Handler, method: Callable[[Any, Context], Awaitable[Any]]) -> Handler:
+    """A handler of the same kind. Bytes that are not the expected message become `_Unreadable`."""
+    kinds = {
+        (False, False): grpc.unary_unary_rpc_method_handler,
+        (False, True): grpc.unary_stream_rpc_method_handler,
+        (True, False): grpc.stream_unary_rpc_method_handler,
+        (True, True): grpc.stream_stream_rpc_method_handler,
+    }
+    make: Any = kinds[bool(handler.request_streaming), bool(handler.response_streaming)]
+    parse: Any = handler.request_deserializer
+
+    def parse_tolerantly(data: bytes) -> Any:
+        try:
+            return parse(data)
+        except DecodeError:
+            return _Unreadable(len(data))
+
+    made: Handler = make(method, parse_tolerantly, handler.response_serializer)
+    return made
+
+
+class _Unreadable:
+    """Stands for a message that cannot be parsed: gRPC itself would answer INTERNAL.
+
+    Args:
+        size: Size of the message in bytes.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+
+    def ByteSize(self) -> int:
+        """As messages have it."""
+        return self._size
+
+
+def _readable(message: Any) -> Any:
+    """Returns a message.
+
+    Raises:
+        InvalidArgument: UNREADABLE_MESSAGE if it could not be parsed.
+    """
+    if isinstance(message, _Unreadable):
+        raise InvalidArgument("UNREADABLE_MESSAGE", "the bytes are not the message that this call takes")
+    return message
+
+
+async def _each_readable(messages: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for message in messages:
+        yield _readable(message)
+
+
+async def _wait_for_first_message(messages: AsyncIterator[Any]) -> None:
+    """Lets a client write before a stream is refused: gRPC's Python client does not report the status if its write
+    fails."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_FIRST_MESSAGE_S):
+            await anext(aiter(messages), None)
+
+
+def _request_id(metadata: Mapping[str, str | bytes]) -> str:
+    given = str(metadata.get("x-request-id", ""))
+    return given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+
+
+def _number(code: Any) -> int:
+    return code.value[0] if isinstance(code, grpc.StatusCode) else int(code or 0)
