@@ -37,7 +37,7 @@ class Guarded:
         """A new token, which the servers know when this returns."""
         fields = {"namespaces": [namespace], "rights": list(RIGHTS), **fields}
         text, entry = tokens.issue(**fields)
-        tokens.change(self.file, lambda entries: [*entries, entry])
+        tokens.change_tokens(self.file, lambda entries: [*entries, entry])
         self.issued.append(text)
         for address in (self.encoder, self.decoder):
             wait_until(lambda address=address: self.knows(address, text), 10)  # type: ignore[misc]
@@ -70,7 +70,7 @@ def guarded_servers(folder: Path, **settings: str) -> Iterator[Guarded]:
     """An encoder of a small model and a decoder with these settings, over a store with a password."""
     chosen = small_model.options(folder)
     file = folder / "tokens.json"
-    tokens.change(file, lambda entries: entries)
+    tokens.change_tokens(file, lambda entries: entries)
     ports, logs = (free_port(), free_port()), [folder / "encoder.log", folder / "decoder.log"]
     with store_server(_store_program(), "--requirepass", PASSWORD) as url:
         url = url.replace("redis://", f"redis://:{PASSWORD}@")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from maskwire_core.models import registry
 from maskwire_core.models.cli import app as models_app
-from maskwire_core.models.downloads import pull
+from maskwire_core.models.downloads import download
 from maskwire_core.models.registry import PUBLISHED, ModelError, canonical
 from typer.testing import CliRunner
 
@@ -85,39 +85,39 @@ def model(site: Site) -> registry.PublishedModel:
 
 def test_a_good_file_is_pulled_once(site: Site, model: registry.PublishedModel, tmp_path: Path) -> None:
     steps: list[tuple[int, int | None]] = []
-    path = pull(model, tmp_path / "deep", progress=lambda done, total: steps.append((done, total)))
+    path = download(model, tmp_path / "deep", progress=lambda done, total: steps.append((done, total)))
     assert path == tmp_path / "deep" / "sam2.1_hiera_tiny.pt"
     assert path.read_bytes() == CONTENT
     assert steps[-1] == (len(CONTENT), len(CONTENT))
     assert [file.name for file in path.parent.iterdir()] == [path.name]
-    pull(model, tmp_path / "deep")
+    download(model, tmp_path / "deep")
     assert len(site.requests) == 1
 
 
 def test_a_size_that_is_not_known_is_no_hindrance(model: registry.PublishedModel, tmp_path: Path) -> None:
-    assert pull(dataclasses.replace(model, size_bytes=None), tmp_path).read_bytes() == CONTENT
+    assert download(dataclasses.replace(model, size_bytes=None), tmp_path).read_bytes() == CONTENT
 
 
 def test_interruptions_and_server_errors_are_overcome(
     site: Site, model: registry.PublishedModel, tmp_path: Path
 ) -> None:
     site.cuts = [1_000_000, -503, 500_000]
-    assert pull(model, tmp_path, pause_s=0).read_bytes() == CONTENT
+    assert download(model, tmp_path, pause_s=0).read_bytes() == CONTENT
     assert site.requests == [None, "bytes=1000000-", "bytes=1000000-", "bytes=1500000-"]
 
 
 def test_what_arrived_is_kept_for_the_next_command(site: Site, model: registry.PublishedModel, tmp_path: Path) -> None:
     site.cuts = [100_000, 100_000, 100_000, 100_000]
     with pytest.raises(ModelError, match="goes on from there"):
-        pull(model, tmp_path, pause_s=0)
+        download(model, tmp_path, pause_s=0)
     assert not (tmp_path / "sam2.1_hiera_tiny.pt").exists()
-    assert pull(model, tmp_path).read_bytes() == CONTENT
+    assert download(model, tmp_path).read_bytes() == CONTENT
     assert site.requests[-1] == "bytes=400000-"
 
 
 def test_a_server_without_ranges_sends_all_again(site: Site, model: registry.PublishedModel, tmp_path: Path) -> None:
     site.cuts, site.ranges = [100_000], False
-    assert pull(model, tmp_path, pause_s=0).read_bytes() == CONTENT
+    assert download(model, tmp_path, pause_s=0).read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("known_size", [True, False])
@@ -127,26 +127,26 @@ def test_wrong_content_is_refused_and_removed(
     wanted = model if known_size else dataclasses.replace(model, size_bytes=None)
     site.content = CONTENT[:-1] + bytes([CONTENT[-1] ^ 1])
     with pytest.raises(ModelError, match=f"SHA-256 [0-9a-f]{{64}} instead of {model.sha256}"):
-        pull(wanted, tmp_path)
+        download(wanted, tmp_path)
     site.content = CONTENT[:-7]
     with pytest.raises(ModelError, match=r"truncated|SHA-256"):
-        pull(wanted, tmp_path)
+        download(wanted, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_no_file_and_no_network_name_the_remedy(site: Site, model: registry.PublishedModel, tmp_path: Path) -> None:
     site.cuts = [-404]
     with pytest.raises(ModelError, match=r"404.*--url"):
-        pull(model, tmp_path)
+        download(model, tmp_path)
     nobody = f"http://127.0.0.1:{free_port()}/model.pt"
     with pytest.raises(ModelError, match=r"put the file at .*sam2.1_hiera_tiny.pt"):
-        pull(model, tmp_path, url=nobody, pause_s=0)
+        download(model, tmp_path, url=nobody, pause_s=0)
 
 
 def test_a_damaged_file_that_is_there_is_named(model: registry.PublishedModel, tmp_path: Path) -> None:
     (tmp_path / "sam2.1_hiera_tiny.pt").write_bytes(CONTENT[:-1])
     with pytest.raises(ModelError, match="has 2999999 bytes instead of 3000000"):
-        pull(model, tmp_path)
+        download(model, tmp_path)
 
 
 @pytest.mark.parametrize(

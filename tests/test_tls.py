@@ -78,7 +78,7 @@ def secured(papers: Papers, valkey: str, tmp_path_factory: pytest.TempPathFactor
     """An encoder with TLS and a decoder with mTLS, which also asks for tokens. Yields addresses and a token."""
     folder = tmp_path_factory.mktemp("secured")
     text, entry = tokens.issue(namespaces=["default"], rights=["segment"])
-    tokens.change(folder / "tokens.json", lambda entries: [entry])
+    tokens.change_tokens(folder / "tokens.json", lambda entries: [entry])
     both = [*papers.server_options, "--tls-client-ca", str(papers.ca), "--tokens", str(folder / "tokens.json")]
     with (
         service("maskwire_encoder", valkey, *papers.server_options, *encoder_options(folder)) as (encoder, _),

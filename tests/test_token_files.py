@@ -59,14 +59,14 @@ def test_many_write_the_file_at_once(tmp_path: Path) -> None:
     def add() -> None:
         for _ in range(10):
             new = [tokens.issue(namespaces=["a"], rights=["read"])[1]]
-            tokens.change(file, lambda entries, new=new: entries + new)  # type: ignore[misc]
+            tokens.change_tokens(file, lambda entries, new=new: entries + new)  # type: ignore[misc]
 
     threads = [threading.Thread(target=add) for _ in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len({each.id for each in tokens.read(file)}) == 60
+    assert len({each.id for each in tokens.read_tokens(file)}) == 60
 
 
 @pytest.mark.parametrize("content", [None, "", "[]", '{"version": 2, "tokens": []}', '{"tokens": [{"id": "a"}]}'])

@@ -62,7 +62,7 @@ def test_without_a_valid_token_nothing_is_answered(guarded: Guarded, encoder: An
         bearer(f"{text}x"),
         bearer(f"mw_000000000000_{secret}"),
         bearer(f"mw_{name}_"),
-        bearer(tokens.read(guarded.file)[0].sha256),
+        bearer(tokens.read_tokens(guarded.file)[0].sha256),
         (("authorization", text),),
         (("authorization", f"Basic {text}"),),
     ]
@@ -208,7 +208,7 @@ def test_open_calls_end_with_their_token(guarded: Guarded, decoder: Any, encoder
     if how == "revoked":
         CliRunner().invoke(cli.app, ["revoke", name, "--tokens", str(guarded.file)], catch_exceptions=False)
     elif how == "narrowed":
-        tokens.change(
+        tokens.change_tokens(
             guarded.file,
             lambda entries: [
                 each.model_copy(update={"rights": frozenset({"read"})}) if each.id == name else each for each in entries
@@ -233,7 +233,7 @@ def test_a_broken_file_changes_nothing(guarded: Guarded, encoder: Any) -> None:
     models = encoder_pb2.ListModelsRequest()
     try:
         guarded.file.write_text('{"version": 1, "tokens": [{"id": "x"}]}')
-        wait_until(lambda: "no file of tokens" in guarded.logs[0].read_text(), 10)
+        wait_until(lambda: "is not a tokens file" in guarded.logs[0].read_text(), 10)
         encoder.ListModels(models, metadata=bearer(text))
         guarded.file.unlink()
         time.sleep(1.5)

@@ -119,7 +119,7 @@ def test_tokens_are_missing_wrong_expired_and_revoked(tmp_path: Path, note: Obse
         stream = decoder.SegmentStream(requests(), metadata=bearer(text))
         assert next(stream).WhichOneof("outcome") == "image_ready"
         note.fault()
-        tokens.change(guarded.file, lambda entries: [each for each in entries if each.id != text.split("_")[1]])
+        tokens.change_tokens(guarded.file, lambda entries: [each for each in entries if each.id != text.split("_")[1]])
         _refused(lambda: next(stream))
         took_s = note.recovered()
         _refused(lambda: decoder.Segment(segment, metadata=bearer(text)))

@@ -1,4 +1,4 @@
-"""Lengths of time as people write them."""
+"""Durations as people write them."""
 
 import re
 
@@ -6,10 +6,10 @@ _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 
 
 def seconds(text: str) -> float:
-    """Seconds of "90s", "15m", "12h", "30d" or "2w".
+    """Returns the seconds of a duration such as "90s", "15m", "12h", "30d" or "2w".
 
     Raises:
-        ValueError: It is none of these.
+        ValueError: The text is not a duration.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text.strip())
     if match is None:

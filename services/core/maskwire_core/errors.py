@@ -1,15 +1,18 @@
-"""Errors that servers answer with, and the one that a bad stored value raises.
+"""Errors of the servers.
 
-ServiceError                 what a caller is told: status code, stable reason, field paths, when to retry
-|- InvalidArgument           the request is wrong and stays wrong
-|- Unauthenticated           no valid token
+ServiceError                 returned to the caller: status code, stable reason, field path, when to retry
+|- InvalidArgument           the request is invalid, and retrying does not help
+|- Unauthenticated           the caller has no valid token
 |- PermissionDenied          the token does not allow it
-|- NotFound                  the image or model is not there
+|- NotFound                  the image or model does not exist
 |- ResourceExhausted         too much at once, or too large
-|- Unavailable               try again
+|- Unavailable               retrying may help
 |- DeadlineExceeded          the caller's deadline passed
-|- Internal                  the server is at fault, and a retry does not help
-CorruptValue                 a stored value is not what its key says; never reaches a caller
+|- Internal                  the server is at fault, and retrying does not help
+CorruptValue                 a stored value is damaged; never reaches a caller
+
+They are raised where the cause is found, and become gRPC statuses in rpc/interceptor.py alone. Streams, which outlive
+an error, send what `rpc.error_status.status_of` makes of it.
 """
 
 import grpc
@@ -22,17 +25,17 @@ DOMAIN = "maskwire"
 
 
 class CorruptValue(Exception):
-    """A value in the store is truncated, damaged, or of another version."""
+    """A value in the store is truncated or damaged, or another version wrote it."""
 
 
 class ServiceError(Exception):
-    """An answer that is an error.
+    """An error that a caller receives.
 
     Args:
         reason: Stable, machine-readable name in UPPER_SNAKE_CASE.
-        message: One sentence for people: what is wrong and what to do.
-        field: Path of the offending request field, such as "prompts[0].points[2].x_px".
-        retry_after_s: Seconds after which a retry may succeed.
+        message: One sentence for people: what is wrong, and the remedy.
+        field: Path of the invalid field of the request, such as "prompts[0].points[2].x_px"; empty if there is none.
+        retry_after_s: Seconds after which a retry may succeed; None if unknown, or if retrying does not help.
     """
 
     code = grpc.StatusCode.INTERNAL
@@ -45,7 +48,7 @@ class ServiceError(Exception):
         self.retry_after_s = retry_after_s
 
     def status(self) -> Status:
-        """The error as google.rpc.Status, with its details."""
+        """The error as a google.rpc.Status with ErrorInfo, and BadRequest and RetryInfo if they apply."""
         details: list[ErrorInfo | BadRequest | RetryInfo] = [ErrorInfo(reason=self.reason, domain=DOMAIN)]
         if self.field:
             violation = BadRequest.FieldViolation(field=self.field, description=self.message, reason=self.reason)
@@ -95,11 +98,11 @@ class Internal(ServiceError):
 
 
 def not_finite(model: str, found: str) -> Internal:
-    """A model does not give numbers.
+    """The error of a model whose output has NaN or infinite values.
 
     Args:
-        model: Its name.
-        found: What is wrong, as a clause.
+        model: Name of the model.
+        found: What is wrong with the output, as a clause.
     """
     return Internal(
         "MODEL_OUTPUT_NOT_FINITE",

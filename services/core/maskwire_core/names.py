@@ -1,4 +1,4 @@
-"""Names that callers choose."""
+"""Checks of names that callers choose, and new image IDs."""
 
 import re
 import secrets
@@ -13,7 +13,11 @@ _MAX_IMAGE_ID = 256
 
 
 def namespace(value: str) -> str:
-    """Checks a tenant's name; empty is the default one."""
+    """Returns a valid namespace; "default" if it is empty.
+
+    Raises:
+        InvalidArgument: BAD_NAMESPACE.
+    """
     if not value:
         return DEFAULT_NAMESPACE
     if not _NAMESPACE.fullmatch(value):
@@ -24,7 +28,11 @@ def namespace(value: str) -> str:
 
 
 def image_id(value: str) -> str:
-    """Checks the name of an image."""
+    """Returns a valid image ID.
+
+    Raises:
+        InvalidArgument: BAD_IMAGE_ID.
+    """
     if not value:
         raise InvalidArgument(
             "BAD_IMAGE_ID", "image_id is empty; give the name that the image was embedded under", field="image_id"
@@ -34,7 +42,11 @@ def image_id(value: str) -> str:
 
 
 def prefix(value: str) -> str:
-    """Checks the beginning of images' names; empty is that of all."""
+    """Returns a valid prefix of image IDs; the empty one is a prefix of all.
+
+    Raises:
+        InvalidArgument: BAD_PREFIX.
+    """
     _check(value, "BAD_PREFIX", "prefix")
     return value
 
@@ -47,12 +59,16 @@ def _check(value: str, reason: str, field: str) -> None:
 
 
 def content_key(value: str) -> str:
-    """Checks the identity of an embedding; empty is none."""
+    """Returns a valid content key, or the empty string for none.
+
+    Raises:
+        InvalidArgument: BAD_CONTENT_KEY.
+    """
     if value and not _CONTENT_KEY.fullmatch(value):
         raise InvalidArgument("BAD_CONTENT_KEY", "content_key must be as an encoder gave it", field="content_key")
     return value
 
 
 def issue_image_id() -> str:
-    """A name for an image whose caller gave none; it cannot be guessed."""
+    """Makes an ID for an image whose caller gave none; it cannot be guessed."""
     return f"img_{secrets.token_urlsafe(16)}"

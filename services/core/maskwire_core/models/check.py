@@ -1,4 +1,4 @@
-"""Whether an encoder will load a model, asked of the encoder package in a process of its own: it needs torch."""
+"""Checks that an encoder can load a model, in a process of its own, since that needs torch."""
 
 import importlib.util
 import json
@@ -10,15 +10,18 @@ from dataclasses import asdict
 from maskwire_core.models.registry import AddedModel, ModelError
 
 
-def check(model: AddedModel) -> Sequence[str] | None:
-    """Does with a model what an encoder does at its start: reads the checkpoint and builds the model from it.
+def check_loading(model: AddedModel) -> Sequence[str] | None:
+    """Loads a model as an encoder does when it starts: reads the checkpoint and builds the model from it.
+
+    Args:
+        model: The model.
 
     Returns:
-        What was done to the checkpoint, such as "unwrapped state_dict"; None if no encoder is installed here, and so
+        What had to be done to the checkpoint, such as "unwrapped state_dict"; None if no encoder is installed, and
         nothing was checked.
 
     Raises:
-        ModelError: The encoder would refuse the model, for this reason.
+        ModelError: An encoder cannot load the model; the message says why.
     """
     if any(importlib.util.find_spec(package) is None for package in ("maskwire_encoder", "torch", "sam2")):
         return None

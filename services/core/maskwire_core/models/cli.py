@@ -1,64 +1,48 @@
-"""maskwire models: list, pull, verify, add. Joined to the maskwire command by an entry point (pyproject.toml)."""
+"""The subcommands `maskwire models list`, `pull`, `verify` and `add`, an entry point of the `maskwire` command."""
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from maskwire_core.command_line import AsJson, fail
+
 if TYPE_CHECKING:
-    from maskwire_core.models import registry
+    from maskwire_core.models.registry import AddedModel, PublishedModel
 
 app = typer.Typer(
-    help="Models: which there are, getting published checkpoints, checking files, making your own known.",
+    help="Models: list them, download published checkpoints, verify files, add models of your own.",
     no_args_is_help=True,
 )
 
-Folder = Annotated[
-    Path,
-    typer.Option("--models", envvar="MASKWIRE_MODELS", help="Folder of checkpoints."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Folder = Annotated[Path, typer.Option("--models", envvar="MASKWIRE_MODELS", help="Folder of checkpoints.")]
 _FOLDER = Path("~/.cache/maskwire/models")
-
-
-def _fail(error: Exception, as_json: bool = False) -> None:
-    if as_json:
-        print(json.dumps({"error": {"message": str(error)}}))
-    else:
-        print(f"error: {error}", file=sys.stderr)
-    sys.exit(1)
 
 
 @app.command("list")
 def list_models(context: typer.Context, folder: Folder = _FOLDER, as_json: AsJson = False) -> None:
-    """Show all models: published, added, and the demonstration; which of them are here, and which are being served."""
+    """Show all models: published, added, and the demo model; which of them are here, and which are being served."""
     from rich.console import Console
     from rich.table import Table
 
     from maskwire_core.models import registry
 
     folder = folder.expanduser()
-    rows: list[dict[str, Any]] = [{"name": registry.DEMO, "kind": "in the package", "here": True}]
-    for model in registry.PUBLISHED.values():
-        path = folder / f"{model.name}.pt"
-        size = model.size_bytes
-        rows.append(
-            {"name": model.name, "kind": "published", "here": path.exists(), "path": str(path), "size_bytes": size}
-        )
     try:
-        for own in registry.all_added(folder):
-            path = Path(own.checkpoint)
-            size = path.stat().st_size if path.exists() else None
-            rows.append(
-                {"name": own.name, "kind": "added", "here": path.exists(), "path": str(path), "size_bytes": size}
-            )
+        added = {own.name: Path(own.checkpoint) for own in registry.all_added(folder)}
     except registry.ModelError as error:
-        _fail(error, as_json)
-    served = context.obj() if callable(context.obj) else []  # the maskwire command knows whom to ask
+        fail(error, as_json)
+    published = registry.PUBLISHED.values()
+    rows: list[dict[str, Any]] = [
+        {"name": registry.DEMO, "kind": "in the package", "here": True},
+        *(_row(model.name, "published", folder / f"{model.name}.pt", model.size_bytes) for model in published),
+        *(_row(name, "added", path, path.stat().st_size if path.exists() else None) for name, path in added.items()),
+    ]
+    served = context.obj() if callable(context.obj) else []  # the maskwire command knows which servers to ask
     for row in rows:
         row["served"] = row["name"] in served
     if as_json:
@@ -68,8 +52,8 @@ def list_models(context: typer.Context, folder: Folder = _FOLDER, as_json: AsJso
     for row in rows:
         megabytes = f"{row['size_bytes'] / 1e6:.0f} MB" if row.get("size_bytes") else ""
         missing = "not here" if row["kind"] == "published" else "its file is gone"
-        state = "served now" if row["served"] else "here" if row["here"] else missing
-        table.add_row(row["name"], row["kind"], megabytes, state)
+        status = "served now" if row["served"] else "here" if row["here"] else missing
+        table.add_row(row["name"], row["kind"], megabytes, status)
     for name in served:
         if name not in {row["name"] for row in rows}:
             table.add_row(name, "", "", "served now")
@@ -79,132 +63,133 @@ def list_models(context: typer.Context, folder: Folder = _FOLDER, as_json: AsJso
     print(f"Files are in {folder}", file=sys.stderr)
 
 
+def _row(name: str, kind: str, path: Path, size_bytes: int | None) -> dict[str, Any]:
+    return {"name": name, "kind": kind, "here": path.exists(), "path": str(path), "size_bytes": size_bytes}
+
+
 @app.command()
 def pull(
     name: Annotated[str, typer.Argument(help="A published model, such as sam2.1_hiera_tiny or hiera_tiny.")],
     url: Annotated[str | None, typer.Option(help="Address of the file on a mirror.")] = None,
     folder: Folder = _FOLDER,
 ) -> None:
-    """Download a published checkpoint. An interrupted download goes on where it ended; size and SHA-256 are checked."""
+    """Download a published checkpoint. Interrupted downloads are resumed; size and SHA-256 are verified."""
     from maskwire.suggest import no_such
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     from maskwire_core.models import registry
-    from maskwire_core.models.downloads import pull as download
+    from maskwire_core.models.downloads import download
 
     model = registry.PUBLISHED.get(registry.canonical(name))
     if model is None:
-        _fail(registry.ModelError(f"{no_such('published model', name, registry.PUBLISHED)}"))
-        return
+        fail(no_such("published model", name, registry.PUBLISHED))
     columns = (TextColumn(model.name), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     try:
         with Progress(*columns, console=Console(stderr=True)) as progress:
             task = progress.add_task("", total=model.size_bytes)
-            path = download(
-                model,
-                folder.expanduser(),
-                url=url,
-                progress=lambda done, total: progress.update(task, completed=done, total=total),
-            )
+
+            def show(done: int, total: int | None) -> None:
+                progress.update(task, completed=done, total=total)
+
+            path = download(model, folder.expanduser(), url=url, progress=show)
     except registry.ModelError as error:
-        _fail(error)
-    else:
-        print(f"{path}: {model.name}, SHA-256 as published. Serve it with: maskwire up --model {model.name}")
+        fail(error)
+    print(f"{path}: {model.name}, SHA-256 as published. Serve it with: maskwire up --model {model.name}")
 
 
 @app.command()
 def verify(
     what: Annotated[
         str | None,
-        typer.Argument(metavar="[MODEL|FILE]", help="A model, or a checkpoint file; all models that are here if none."),
+        typer.Argument(metavar="[MODEL|FILE]", help="A model, or a checkpoint file; by default all models here."),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="The model that FILE should be; its name says if not given.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="The model whose checkpoint FILE should be; by default its file name says.")
+    ] = None,
     folder: Folder = _FOLDER,
 ) -> None:
-    """Check that checkpoints are what their names say: a published model's, or what was added with 'models add'.
+    """Verify that checkpoints are what their names say, as published or as when they were added.
 
     Added models are also loaded once, as an encoder loads them.
     """
-    from maskwire_core.models import check, registry
+    from maskwire_core.models import registry
+    from maskwire_core.models.check import check_loading
 
-    folder = folder.expanduser()
     try:
-        for path, model in _to_verify(what, name, folder):
+        for path, model in _to_verify(what, name, folder.expanduser()):
             registry.verify(path, model)
             if isinstance(model, registry.PublishedModel):
                 print(f"{path}: {model.name}, SHA-256 as published")
             else:
-                checked = _checked(check.check(replace(model, checkpoint=str(path))))
-                print(f"{path}: {model.name}, SHA-256 as when it was added; {checked}")
+                outcome = _outcome(check_loading(replace(model, checkpoint=str(path))))
+                print(f"{path}: {model.name}, SHA-256 as when it was added; {outcome}")
     except registry.ModelError as error:
-        _fail(error)
+        fail(error)
 
 
 def _to_verify(
     what: str | None, name: str | None, folder: Path
-) -> "Iterator[tuple[Path, registry.PublishedModel | registry.AddedModel]]":
-    """Checkpoint files, and what they should be.
+) -> "Sequence[tuple[Path, PublishedModel | AddedModel]]":
+    """Returns the checkpoints to verify, each with the model that it should be; arguments as for `verify`.
 
     Raises:
-        ModelError: There is no such file or model, or none at all.
+        ModelError: There is no such file or model, or no model at all.
     """
     from maskwire.suggest import no_such
 
     from maskwire_core.models import registry
 
-    here: dict[str, tuple[Path, registry.PublishedModel | registry.AddedModel]]
-    here = {each.name: (folder / f"{each.name}.pt", each) for each in registry.PUBLISHED.values()}
-    added = {each.name: (Path(each.checkpoint), each) for each in registry.all_added(folder)}
+    known: dict[str, tuple[Path, PublishedModel | AddedModel]]
+    known = {model.name: (folder / f"{model.name}.pt", model) for model in registry.PUBLISHED.values()}
+    known |= {model.name: (Path(model.checkpoint), model) for model in registry.all_added(folder)}
     if what is None:
-        found = [*(each for each in here.values() if each[0].is_file()), *added.values()]
-        if not found:
+        here = [
+            (path, model) for path, model in known.values() if path.is_file() or model.name not in registry.PUBLISHED
+        ]
+        if not here:
             raise registry.ModelError(f"no model is in {folder}; 'maskwire models pull NAME' gets one")
-        yield from found
-        return
+        return here
     path = Path(what)
-    if not path.is_file():
-        known = {**here, **added}
-        if name is None and (found_here := known.get(registry.canonical(what))) is not None:
-            yield found_here
-            return
-        if path.suffix in (".pt", ".pth", ".safetensors") or len(path.parts) > 1:
-            raise registry.ModelError(f"no such file: {what}")
-        raise registry.ModelError(f"{no_such('model', what, known)} ('maskwire models list' shows all)")
-    wanted = name or path.stem
-    model = registry.PUBLISHED.get(registry.canonical(wanted)) or registry.added(folder, wanted)
-    if model is None:
-        raise registry.ModelError(
-            f"{no_such('model', wanted, {**here, **added})} Say with --name which model the file should be"
-        )
-    yield path, model
+    if path.is_file():
+        wanted = name or path.stem
+        if (found := known.get(registry.canonical(wanted))) is None:
+            raise registry.ModelError(
+                f"{no_such('model', wanted, known)} Say with --name which model the file should be"
+            )
+        return [(path, found[1])]
+    if name is None and (found := known.get(registry.canonical(what))) is not None:
+        return [found]
+    if path.suffix in (".pt", ".pth", ".safetensors") or len(path.parts) > 1:
+        raise registry.ModelError(f"no such file: {what}")
+    raise registry.ModelError(f"{no_such('model', what, known)} ('maskwire models list' shows all)")
 
 
 @app.command()
 def add(
-    name: Annotated[str, typer.Argument(help="Name to serve it under.")],
+    name: Annotated[str, typer.Argument(help="Name under which to serve the model.")],
     config: Annotated[str, typer.Option(help="Its configuration: a YAML file, or one of the sam2 package.")],
     checkpoint: Annotated[Path, typer.Option(help="Its weights: a .pt or .safetensors file.")],
     folder: Folder = _FOLDER,
 ) -> None:
-    """Make a model of your own known: fine-tuned, or of another size. Its files stay where they are.
+    """Add a model of your own: fine-tuned, or of another size. Its files stay where they are.
 
     It is loaded once, so that what an encoder would refuse is refused here.
     """
-    from maskwire_core.models import check, registry
+    from maskwire_core.models import registry
+    from maskwire_core.models.check import check_loading
 
     try:
         model = registry.describe(name, config, checkpoint)
-        notes = check.check(model)
+        notes = check_loading(model)
         registry.add(folder.expanduser(), model)
     except registry.ModelError as error:
-        _fail(error)
-    else:
-        print(f"{model.name}: {model.checkpoint}, {_checked(notes)}. Serve it with: maskwire up --model {model.name}")
+        fail(error)
+    print(f"{model.name}: {model.checkpoint}, {_outcome(notes)}. Serve it with: maskwire up --model {model.name}")
 
 
-def _checked(notes: Sequence[str] | None) -> str:
-    """What checking a model found, as a clause."""
+def _outcome(notes: Sequence[str] | None) -> str:
+    """Says, as a clause, what `check_loading` returned."""
     if notes is None:
         return "not loaded to check it, since no encoder is installed here (pip install 'maskwire-server[encoder]')"
     return "; ".join(["loaded to check it", *notes])

@@ -1,4 +1,4 @@
-"""An exported mask decoder: what an encoder publishes and a decoder worker runs."""
+"""Exported mask decoders: encoders publish them, and decoders run them."""
 
 import hashlib
 import io
@@ -16,21 +16,22 @@ from maskwire_core.errors import CorruptValue
 
 GRAPHS = {"image_fp32", "image_fp16", "mask", "click", "refine", "plain"}
 BEST = 4
-"""To graphs that make masks: the candidate with the highest predicted IoU. 0 is the single mask, 1 to 3 candidates."""
+"""Value of a graph's input that chooses masks: the candidate with the highest predicted IoU. 0 chooses the single mask,
+1 to 3 one of the three candidates."""
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True)
 class MaskDefaults:
-    """Parameters of everything mode that a request leaves unsaid; names and defaults of SAM2AutomaticMaskGenerator.
+    """Defaults of automatic mask generation, with the names and values of sam2's SAM2AutomaticMaskGenerator.
 
     Attributes:
-        pred_iou_thresh: Masks are kept whose predicted IoU is above this.
-        stability_score_thresh: Masks are kept whose stability score is not below this.
-        stability_score_offset: How far the mask threshold is raised and lowered for that score, in logits.
-        box_nms_thresh: IoU of boxes above which two masks of a crop are the same.
-        crop_nms_thresh: The same between crops.
+        pred_iou_thresh: Masks with a predicted IoU up to this are dropped.
+        stability_score_thresh: Masks with a stability score below this are dropped.
+        stability_score_offset: By how much the mask threshold is raised and lowered for that score, in logits.
+        box_nms_thresh: IoU of boxes above which two masks of one crop count as duplicates.
+        crop_nms_thresh: The same for masks of different crops.
     """
 
     pred_iou_thresh: float = 0.8
@@ -42,17 +43,17 @@ class MaskDefaults:
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """What a decoder worker must know of a model beside its graphs.
+    """What a decoder must know about a model besides its graphs.
 
     Attributes:
         model: Name under which the encoder serves the model.
         fingerprint: Digest of its weights and configuration.
         image_size: Side of the model's square input in pixels.
-        mask_size: Side of its low-resolution masks.
-        dynamic_multimask: Whether an unstable single mask gives way to the best of the candidates.
-        stability_delta: Logit offset of the stability score.
-        stability_threshold: Stability score below which that happens.
-        everything: Defaults of everything mode, for models whose scores are unlike those of SAM 2's own.
+        mask_size: Side of its low-resolution masks in pixels.
+        dynamic_multimask: Whether the best candidate replaces an unstable single mask.
+        stability_delta: Offset of the stability score, in logits.
+        stability_threshold: Stability score below which a single mask is unstable.
+        everything: Defaults of automatic mask generation, for models whose scores differ from those of SAM 2's own.
     """
 
     model: str
@@ -65,14 +66,14 @@ class DecoderConfig:
     everything: MaskDefaults = field(default_factory=MaskDefaults)
 
     @classmethod
-    def read(cls, described: Mapping[str, Any]) -> "DecoderConfig":
-        """The configuration that `dataclasses.asdict` gave."""
+    def from_dict(cls, described: Mapping[str, Any]) -> "DecoderConfig":
+        """The inverse of `dataclasses.asdict`."""
         return cls(**{**described, "everything": MaskDefaults(**described["everything"])})
 
 
 @dataclass(frozen=True)
 class DecoderGraph:
-    """An ONNX model, and the names of its external initialisers."""
+    """A serialized ONNX model, and the names of its external initializers."""
 
     model: bytes
     weights: tuple[str, ...]
@@ -80,17 +81,17 @@ class DecoderGraph:
 
 @dataclass(frozen=True)
 class DecoderBundle:
-    """Graphs of one mask decoder, and the constants that they share.
+    """The graphs of one mask decoder, and the constants that they share.
 
     Attributes:
-        config: See `DecoderConfig`.
-        graphs: By name. With N image tokens of C channels:
-            image_fp32, image_fp16: a stored embedding to what every prompt on it needs.
-            mask: that image's tokens and mask prompts to tokens that know a mask, for each of them.
-            click: a prompt of few points, and no mask, to masks.
-            refine: a prompt of few points on tokens that may know a mask.
-            plain: any prompt.
-        weights: All their initialisers by name.
+        config: Configuration.
+        graphs: Graphs by name:
+            image_fp32, image_fp16: from a stored embedding to what all prompts on it need.
+            mask: from that and a mask prompt to image tokens that include the mask.
+            click: masks for a prompt of few points without a mask prompt.
+            refine: masks for a prompt of few points on image tokens that may include a mask.
+            plain: masks for any prompt.
+        weights: The initializers of all graphs by name.
     """
 
     config: DecoderConfig
@@ -99,7 +100,7 @@ class DecoderBundle:
 
     @cached_property
     def packed(self) -> bytes:
-        """The bundle as one uncompressed zip file, the same bytes for the same content."""
+        """The bundle as an uncompressed zip file. Equal bundles give equal bytes."""
         needed = {name: graph.weights for name, graph in self.graphs.items()}
         described = {"config": asdict(self.config), "graphs": needed}
         files = {"bundle.json": json.dumps(described, sort_keys=True).encode()}
@@ -116,15 +117,15 @@ class DecoderBundle:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of `packed`, in hex: the key under which it is published."""
+        """SHA-256 of `packed`, in hex, under which the bundle is published."""
         return hashlib.sha256(self.packed).hexdigest()
 
     @classmethod
     def unpack(cls, packed: bytes, digest: str) -> "DecoderBundle":
-        """Reads `packed` again.
+        """The inverse of `packed`.
 
         Raises:
-            CorruptValue: The bytes do not have that digest, or are of another version of Maskwire.
+            CorruptValue: The bytes do not have this digest, or another version of Maskwire wrote them.
         """
         if hashlib.sha256(packed).hexdigest() != digest:
             raise CorruptValue("an exported decoder does not have the digest it is named by")
@@ -137,7 +138,7 @@ class DecoderBundle:
                 }
                 names = sorted({name for graph in graphs.values() for name in graph.weights})
                 weights = {name: np.load(io.BytesIO(archive.read(f"{name}.npy")), allow_pickle=False) for name in names}
-                bundle = cls(DecoderConfig.read(described["config"]), graphs, weights)
+                bundle = cls(DecoderConfig.from_dict(described["config"]), graphs, weights)
         except (KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
             raise CorruptValue(f"an exported decoder cannot be read: {error}") from error
         if missing := GRAPHS - set(bundle.graphs):

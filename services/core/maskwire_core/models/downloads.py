@@ -1,4 +1,4 @@
-"""Getting published checkpoints: resumable, checked, atomic."""
+"""Downloads published checkpoints: resumable, verified, atomic."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +13,10 @@ _ATTEMPTS = 4
 
 
 class _Interrupted(Exception):
-    """A try that may go better the next time."""
+    """An attempt failed, and another one may succeed."""
 
 
-def pull(
+def download(
     model: PublishedModel,
     folder: Path,
     *,
@@ -24,23 +24,23 @@ def pull(
     progress: Callable[[int, int | None], None] = lambda done, total: None,
     pause_s: float = 0.5,
 ) -> Path:
-    """Downloads a checkpoint into a folder, unless it is there and right.
+    """Downloads a checkpoint into a folder, unless it is there already.
 
-    An interrupted download goes on where it ended, within this call and in the next. The file appears under its name
-    only when size and SHA-256 are right.
+    An interrupted download is resumed where it ended, by this call and by later ones. The file gets its name only when
+    its size and SHA-256 have been verified.
 
     Args:
-        model: What to get.
-        folder: Where it goes, as NAME.pt.
-        url: A mirror's address of the file; the publisher's if None.
-        progress: Told the bytes that are there and the bytes in all.
-        pause_s: First pause between tries.
+        model: The model whose checkpoint to download.
+        folder: Folder for the checkpoint, NAME.pt.
+        url: Address of the file on a mirror; None for the publisher's.
+        progress: Called with the number of bytes downloaded, and of bytes in all if known.
+        pause_s: First pause between attempts, in seconds.
 
     Returns:
-        The file.
+        Path of the checkpoint.
 
     Raises:
-        ModelError: It cannot be had, or what came is not it.
+        ModelError: The download failed, or the file is not the published one.
     """
     target, partial = folder / f"{model.name}.pt", folder / f"{model.name}.pt.part"
     if target.exists():
@@ -79,7 +79,7 @@ def _fetch(address: str, partial: Path, model: PublishedModel, progress: Callabl
     try:
         with httpx.stream("GET", address, headers=headers, timeout=_TIMEOUT_S, follow_redirects=True) as response:
             if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
-                return  # all of it is there already; the digest tells
+                return  # the file is complete already; its digest is verified later
             if response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
                 raise _Interrupted(f"the server answered {response.status_code}")
             response.raise_for_status()
@@ -88,7 +88,7 @@ def _fetch(address: str, partial: Path, model: PublishedModel, progress: Callabl
             length = int(response.headers.get("Content-Length", 0))
             total = model.size_bytes or (done + length if length else None)
             with partial.open("ab" if resumed else "wb") as file:
-                for block in response.iter_raw():  # as it comes, so that nothing is lost when it breaks off
+                for block in response.iter_raw():  # unbuffered, so that nothing is lost if the connection breaks
                     file.write(block)
                     done += len(block)
                     progress(done, total)

@@ -1,36 +1,34 @@
-"""Which models there are: the published checkpoints, those that a user added, and the demonstration.
+"""The models that exist: published checkpoints, models that a user added, and the demo model.
 
-A folder (setting `models`, MASKWIRE_MODELS) holds NAME.pt for published models, and NAME.json for added ones, which
-says where configuration and weights lie and what their digest is.
+The models folder (setting `models`, MASKWIRE_MODELS) holds NAME.pt for a published model, and NAME.json for an added
+one: the paths of its configuration and checkpoint, and the checkpoint's digest.
 """
 
 import hashlib
 import json
 import re
 import zipfile
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 DEMO = "demo"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
-_BLOCK_BYTES = 1 << 20
 
 
 class ModelError(Exception):
-    """A model cannot be had or served; the message names the file and the remedy."""
+    """A model cannot be obtained or served; the message names the file and the remedy."""
 
 
 @dataclass(frozen=True)
 class PublishedModel:
-    """A checkpoint of the SAM 2 authors.
+    """A checkpoint that the SAM 2 authors published.
 
     Attributes:
-        name: Its file's name without ending.
+        name: Its file name without suffix.
         config: Its configuration in the sam2 package.
-        url: Where it is published.
-        sha256: Digest of the file, in hex.
-        size_bytes: Size of the file; None where it is not known.
+        url: Address of the file.
+        sha256: SHA-256 of the file, in hex.
+        size_bytes: Size of the file in bytes; None if unknown.
     """
 
     name: str
@@ -71,10 +69,11 @@ PUBLISHED = {
 
 
 def canonical(name: str) -> str:
-    """A model's own name for what people call it; unknown names are returned as they are.
+    """Returns the canonical name of a published model; other names are returned unchanged.
 
-    hiera_tiny, sam2/hiera_tiny and sam2.1/hiera_tiny are the newest, sam2.1_hiera_tiny. facebook/sam2-hiera-tiny and
-    facebook/sam2.1-hiera-tiny are what they say. b_plus and b+ are base_plus.
+    hiera_tiny, sam2/hiera_tiny and sam2.1/hiera_tiny stand for the newest version, sam2.1_hiera_tiny;
+    facebook/sam2-hiera-tiny and facebook/sam2.1-hiera-tiny for the version that they name. Sizes may be shortened to t,
+    s, l, and b, b+ or b_plus.
     """
     plain = name.lower()
     if plain.startswith("facebook/"):
@@ -89,13 +88,13 @@ def canonical(name: str) -> str:
 
 @dataclass(frozen=True)
 class AddedModel:
-    """A model of a user's own.
+    """A model that a user added.
 
     Attributes:
-        name: Under which it is served.
-        config: A YAML file, or the name of a configuration in the sam2 package.
-        checkpoint: A .pt or .safetensors file.
-        sha256: Digest of the checkpoint when it was added.
+        name: Name under which it is served.
+        config: Path of a YAML file, or name of a configuration in the sam2 package.
+        checkpoint: Path of a .pt or .safetensors file.
+        sha256: SHA-256 of the checkpoint when it was added, in hex.
     """
 
     name: str
@@ -105,10 +104,15 @@ class AddedModel:
 
 
 def describe(name: str, config: str, checkpoint: Path) -> AddedModel:
-    """A model of the user's own as `add` keeps it.
+    """Describes a user's model for `add`.
+
+    Args:
+        name: Name under which it will be served.
+        config: Path of a YAML file, or name of a configuration in the sam2 package.
+        checkpoint: Path of a .pt or .safetensors file.
 
     Raises:
-        ModelError: The name is taken or not allowed, or the checkpoint is missing or obviously none.
+        ModelError: The name is taken or not allowed, or the checkpoint is missing or obviously not a checkpoint.
     """
     if not _NAME.fullmatch(name) or canonical(name) in PUBLISHED or name == DEMO:
         raise ModelError(
@@ -117,11 +121,11 @@ def describe(name: str, config: str, checkpoint: Path) -> AddedModel:
         )
     check_file(checkpoint)
     config = str(Path(config).resolve()) if Path(config).is_file() else config
-    return AddedModel(name, config, str(checkpoint.resolve()), digest(checkpoint))
+    return AddedModel(name, config, str(checkpoint.resolve()), _digest(checkpoint))
 
 
 def add(folder: Path, model: AddedModel) -> None:
-    """Makes a model known under its name; its files stay where they are."""
+    """Adds a model to a models folder; its configuration and checkpoint stay where they are."""
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f"{model.name}.json.part"
     partial.write_text(json.dumps(asdict(model), indent=2) + "\n")
@@ -129,10 +133,10 @@ def add(folder: Path, model: AddedModel) -> None:
 
 
 def added(folder: Path, name: str) -> AddedModel | None:
-    """The added model of a name.
+    """Returns the added model with a name; None if there is none.
 
     Raises:
-        ModelError: Its description is damaged.
+        ModelError: Its JSON file is damaged.
     """
     path = folder / f"{name}.json"
     if not _NAME.fullmatch(name) or not path.is_file():
@@ -144,25 +148,21 @@ def added(folder: Path, name: str) -> AddedModel | None:
 
 
 def all_added(folder: Path) -> list[AddedModel]:
-    """Every added model."""
+    """Returns all added models, by name."""
     return [model for path in sorted(folder.glob("*.json")) if (model := added(folder, path.stem)) is not None]
 
 
-def digest(path: Path, progress: Callable[[int], None] = lambda _: None) -> str:
-    """SHA-256 of a file, in hex. `progress` is told the bytes of each step."""
-    hashed = hashlib.sha256()
+def _digest(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
     with path.open("rb") as file:
-        while block := file.read(_BLOCK_BYTES):
-            hashed.update(block)
-            progress(len(block))
-    return hashed.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_file(path: Path) -> None:
-    """Checks that a file can be read, and that its first bytes are not those of something else than a checkpoint.
+    """Checks that a file can be read, and that its first bytes may be those of a checkpoint.
 
     Raises:
-        ModelError: It is missing, unreadable, empty, a web page, a Git LFS pointer, an archive, text, or cut off.
+        ModelError: The file is missing, unreadable, empty, truncated, a web page, a Git LFS pointer, text or archive.
     """
     if path.is_dir():
         raise ModelError(f"{path} is a folder; name the checkpoint file in it")
@@ -178,7 +178,7 @@ def check_file(path: Path) -> None:
 
 
 def _mistaken(path: Path, head: bytes) -> str | None:
-    """What a file is if it is no checkpoint, judged by its first bytes, with the remedy."""
+    """Says what a file is instead of a checkpoint, judged by its first bytes, and the remedy; None if it may be one."""
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if not head:
         return "empty (0 bytes): the download or copy failed; get it again"
@@ -198,11 +198,11 @@ def _mistaken(path: Path, head: bytes) -> str | None:
     return None
 
 
-def verify(path: Path, model: PublishedModel | AddedModel, progress: Callable[[int], None] = lambda _: None) -> None:
-    """Checks a checkpoint's size and digest.
+def verify(path: Path, model: PublishedModel | AddedModel) -> None:
+    """Verifies that a file is a model's checkpoint, by size and SHA-256.
 
     Raises:
-        ModelError: It is not that model's; the message has the file and both digests.
+        ModelError: It is not; the message names the file and both digests.
     """
     published = isinstance(model, PublishedModel)
     if not path.is_file():
@@ -218,7 +218,7 @@ def verify(path: Path, model: PublishedModel | AddedModel, progress: Callable[[i
             f"{path} has {path.stat().st_size} bytes instead of {size}: it is truncated or another file; "
             "delete it and get it again"
         )
-    got = digest(path, progress)
+    got = _digest(path)
     if got != model.sha256:
         raise ModelError(
             f"{path} has SHA-256 {got} instead of {model.sha256}: "

@@ -1,4 +1,4 @@
-"""Certificates of the servers."""
+"""TLS certificates of the gRPC servers."""
 
 import logging
 from pathlib import Path
@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 class _Certificates:
-    """The files of a certificate, looked at before each handshake, so that renewed ones need no restart."""
+    """A certificate's files, checked for changes before each handshake, so that renewing one needs no restart."""
 
     def __init__(self, certificate: Path, key: Path, client_ca: Path | None) -> None:
         self._files = [path for path in (certificate, key, client_ca) if path is not None]
@@ -20,7 +20,7 @@ class _Certificates:
         self.first = self._read()
 
     def changed(self) -> grpc.ServerCertificateConfiguration | None:
-        """What is in the files, if they have changed. Called by gRPC, on a thread of its own."""
+        """Returns the files' content if they have changed, otherwise None. gRPC calls it on a thread of its own."""
         try:
             stamps = self._stamps()
             if stamps == self._seen:
@@ -28,7 +28,7 @@ class _Certificates:
             self._seen = stamps
             fresh = self._read()
         except OSError as error:
-            log.error("cannot read the certificate: %s; the one before stays", error)
+            log.error("cannot read the certificate: %s; the previous one stays in use", error)
             return None
         log.info("the certificate has changed")
         return fresh
@@ -43,10 +43,8 @@ class _Certificates:
 
 
 def server_credentials(settings: ServiceSettings) -> grpc.ServerCredentials | None:
-    """The credentials that the settings name; None: plaintext. With a client CA, callers must have a certificate of it.
-
-    Wrong settings and files that cannot be read end the program.
-    """
+    """Returns the credentials that the settings name; None for plaintext. If they name a client CA, callers must have a
+    certificate that it signed. Exits if the settings are contradictory or a file cannot be read."""
     if settings.tls_cert is None and settings.tls_key is None and settings.tls_client_ca is None:
         return None
     if settings.tls_cert is None or settings.tls_key is None:
@@ -57,6 +55,6 @@ def server_credentials(settings: ServiceSettings) -> grpc.ServerCredentials | No
         raise SystemExit(f"error: cannot read {error.filename}: {error.strerror}") from error
     return grpc.dynamic_ssl_server_credentials(
         files.first,
-        cast(Any, files.changed),  # may return None, whatever the stub says
+        cast(Any, files.changed),  # may return None, contrary to its type stub
         require_client_authentication=settings.tls_client_ca is not None,
     )

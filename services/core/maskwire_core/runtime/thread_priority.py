@@ -1,4 +1,4 @@
-"""Who goes first where threads outnumber cores."""
+"""Priorities of threads."""
 
 import os
 import sys
@@ -8,9 +8,10 @@ _NICE = 5
 
 
 def give_way() -> None:
-    """Makes this thread, a worker, go after the thread that talks to callers: a refusal shall not wait for work.
+    """Lowers the priority of this thread below the event loop's, so that answers and refusals do not wait for work.
 
-    An initializer of executors. Threads that this one starts, such as a runtime's, inherit it.
+    An initializer for executors' workers. Threads that the worker starts, such as an inference runtime's, inherit the
+    priority. Does nothing on systems other than Linux, where threads have no priorities of their own.
     """
-    if sys.platform == "linux":  # where a thread has a priority of its own
+    if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)

@@ -1,12 +1,12 @@
-"""How tensors are stored: exactly, halved, or quantised.
+"""Codecs of stored tensors, with the size of an embedding of SAM 2 at 1024 px:
 
-    fp32   as they are; 16 MiB for SAM 2 at 1024 px
+    fp32   exact; 16 MiB
     fp16   rounded to half precision; 8 MiB
-    int8   8 bits a value, one scale a channel; 4 MiB
-    int4   4 bits a value, 6 for the image tokens, which masks depend on most; a smallest value and a step for each
-           channel of 128 rows; 2.4 MiB
+    int8   8 bits per value, one scale per channel; 4 MiB
+    int4   4 bits per value, but 6 for the image tokens, which masks depend on most; a minimum and a step per channel
+           and block of 128 rows; 2.4 MiB
 
-docs/exactness.md has what each costs.
+docs/exactness.md says what each costs in accuracy.
 """
 
 from collections.abc import Callable
@@ -22,13 +22,13 @@ _BLOCK = 128
 
 @dataclass(frozen=True)
 class Codec:
-    """One way to store tensors.
+    """A codec of tensors.
 
     Attributes:
-        encode: A tensor's name and its values, fp32 of any shape, channels last, to stored parts; their names are the
-            codec's own.
-        decode: The name, the stored parts and the shape back to values: a view of the stored part where it holds the
-            values themselves (fp32, fp16), else fp32.
+        encode: From a tensor's name and its values (fp32, any shape, channels last) to the parts to store, by names of
+            the codec's own.
+        decode: From the name, the stored parts and the shape to the values: a view of the stored part if that holds
+            plain values (fp32, fp16), otherwise fp32.
     """
 
     encode: Callable[[str, NDArray[np.float32]], Parts]
@@ -36,19 +36,19 @@ class Codec:
 
 
 class NotFinite(ValueError):
-    """Values are NaN or infinite, or beyond what a codec's parts hold."""
+    """A value is NaN or infinite, or too large for a codec."""
 
 
 def encode(codec: str, name: str, tensor: NDArray[np.float32]) -> Parts:
-    """A tensor's stored parts.
+    """Encodes a tensor into the parts to store, by name.
 
     Args:
         codec: A key of `CODECS`.
-        name: Of the tensor.
-        tensor: Its values, fp32 (or fp16) of any shape, channels last.
+        name: Name of the tensor.
+        tensor: Values, fp32 or fp16, any shape, channels last.
 
     Raises:
-        NotFinite: It has values that are NaN or infinite, or too large for the codec.
+        NotFinite: A value is NaN or infinite, or too large for the codec.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         parts = CODECS[codec].encode(name, tensor)
@@ -60,10 +60,10 @@ def encode(codec: str, name: str, tensor: NDArray[np.float32]) -> Parts:
 
 
 def is_finite(array: NDArray[Any]) -> bool:
-    """Whether all values are finite. By their bits, which takes a tenth of numpy.isfinite's time for fp16.
+    """Whether all values are finite. Compares bit patterns, which for fp16 takes a tenth of numpy.isfinite's time.
 
     Args:
-        array: fp16, fp32 or fp64, or integers, which always are.
+        array: fp16, fp32 or fp64 values, or integers, which are always finite.
     """
     if array.dtype.kind != "f" or not array.size:
         return True

@@ -1,6 +1,6 @@
-"""What encoders and decoders count, as Prometheus reads it.
+"""Prometheus metrics of encoders and decoders.
 
-Names of `grpc_server_*` and their labels are those of the gRPC ecosystem's Prometheus interceptors, so that existing
+`grpc_server_*` and their labels are named as by the gRPC ecosystem's Prometheus interceptors, so that existing
 dashboards and rules fit.
 """
 
@@ -25,7 +25,7 @@ REGISTRY = CollectorRegistry()
 ProcessCollector(registry=REGISTRY)
 PlatformCollector(registry=REGISTRY)
 
-STARTED = Counter("grpc_server_started_total", "Calls that came.", _METHOD, registry=REGISTRY)
+STARTED = Counter("grpc_server_started_total", "Calls that began.", _METHOD, registry=REGISTRY)
 HANDLED = Counter("grpc_server_handled_total", "Calls that ended.", (*_METHOD, "grpc_code"), registry=REGISTRY)
 HANDLING = Histogram(
     "grpc_server_handling_seconds",
@@ -35,26 +35,26 @@ HANDLING = Histogram(
     registry=REGISTRY,
 )
 STAGES = Histogram(
-    "maskwire_stage_seconds", "Time in one stage of the work.", ("stage",), buckets=_SECONDS, registry=REGISTRY
+    "maskwire_stage_seconds", "Time spent in one stage of the work.", ("stage",), buckets=_SECONDS, registry=REGISTRY
 )
 BATCH_SIZE = Histogram(
     "maskwire_batch_size", "Images in a batch of the model.", buckets=(1, 2, 4, 8, 16, 32, 64), registry=REGISTRY
 )
 IMAGES = Counter(
     "maskwire_images_total",
-    "Images that were asked for. Encoder: encoded here, or cached (stored already, or made for somebody else at the "
+    "Images that were requested. Encoder: encoded here, or cached (stored already, or encoded for somebody else at the "
     "same time). Decoder: found in memory, or read from the store.",
     ("found",),
     registry=REGISTRY,
 )
 STREAM_ANSWERS = Counter(
     "maskwire_stream_answers_total",
-    "Answers on SegmentStream; superseded are prompts that a newer one replaced.",
+    "Answers on SegmentStream, by outcome; superseded: a newer request replaced this one.",
     ("outcome",),
     registry=REGISTRY,
 )
 ERRORS = Counter(
-    "maskwire_errors_total", "Errors that callers were told, on streams too.", ("reason",), registry=REGISTRY
+    "maskwire_errors_total", "Errors returned to callers, including those on streams.", ("reason",), registry=REGISTRY
 )
 STORE_BYTES = Counter("maskwire_store_bytes_total", "Bytes of embeddings.", ("direction",), registry=REGISTRY)
 STORE_DAMAGED = Counter("maskwire_store_damaged_total", "Damaged values found in the store.", registry=REGISTRY)
@@ -62,13 +62,13 @@ STORE_DAMAGED = Counter("maskwire_store_damaged_total", "Damaged values found in
 
 @dataclass(frozen=True)
 class Reading:
-    """A value that is looked up when Prometheus asks.
+    """A metric whose value is looked up when Prometheus asks for it.
 
     Attributes:
-        name: Of the metric; one that ends in "_total" never falls.
-        help: What it is.
-        value: Looks it up.
-        labels: Of this value.
+        name: Name of the metric: a counter if it ends in "_total", otherwise a gauge.
+        help: Description.
+        value: Looks up the current value; called on the event loop.
+        labels: Names and values of its labels.
     """
 
     name: str
@@ -78,14 +78,19 @@ class Reading:
 
 
 class Readings(Collector):
-    """Gives the readings of a server. What fails is left out, and the rest is given."""
+    """Collects a server's readings; one that fails is left out.
+
+    Args:
+        readings: The readings.
+        loop: Event loop on which values are looked up.
+    """
 
     def __init__(self, readings: Sequence[Reading], loop: asyncio.AbstractEventLoop) -> None:
         self._readings = readings
         self._loop = loop
 
     def collect(self) -> Iterable[Metric]:
-        """On the event loop, to which what is read belongs."""
+        """Looks up all values; called by prometheus_client, on a thread of its own."""
         return asyncio.run_coroutine_threadsafe(self._read(), self._loop).result(_PATIENCE_S)
 
     async def _read(self) -> list[Metric]:
@@ -105,7 +110,7 @@ class Readings(Collector):
 
 
 def offer(host: str, port: int) -> Callable[[], None]:
-    """Serves the metrics at /metrics. Returns what ends that."""
+    """Serves the metrics at /metrics. Returns a function that stops it. Exits if the port is in use."""
     try:
         server, _ = start_http_server(port, host, REGISTRY)
     except OSError as error:

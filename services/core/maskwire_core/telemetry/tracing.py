@@ -1,4 +1,4 @@
-"""OpenTelemetry spans, where the setting `trace_to` asks for them. Otherwise nothing of it is imported, and a span
+"""OpenTelemetry spans, if the setting `trace_to` asks for them. Otherwise OpenTelemetry is not imported, and a span
 costs a comparison."""
 
 import contextlib
@@ -14,11 +14,11 @@ _tracer: Any = None
 
 
 def configure_tracing(service: str, address: str | None) -> None:
-    """Sends spans of this process to an address, from now on.
+    """Sends this process's spans to a collector from now on. Exits if OpenTelemetry is not installed.
 
     Args:
-        service: As traces name this server: "encoder", "decoder" or "gateway".
-        address: Of a collector that takes OTLP over HTTP, such as http://localhost:4318; None: no tracing.
+        service: Name of this server in traces: "encoder", "decoder" or "gateway".
+        address: URL of a collector that accepts OTLP over HTTP, such as http://localhost:4318; None for no tracing.
     """
     global _tracer
     if address is None:
@@ -40,7 +40,7 @@ def configure_tracing(service: str, address: str | None) -> None:
 
 @contextlib.contextmanager
 def span(name: str) -> Iterator[None]:
-    """What its body does is a span in the current one. Without tracing, nothing."""
+    """Makes the body a span within the current one."""
     if _tracer is None:
         yield
         return
@@ -50,11 +50,11 @@ def span(name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def serving(name: str, carrier: Mapping[str, str | bytes]) -> Iterator[None]:
-    """What its body does is a call that this server answers, in the trace that the caller began.
+    """Makes the body the span of a call that this server answers, within the caller's trace.
 
     Args:
-        name: Of the method or route.
-        carrier: Headers or metadata, with the caller's `traceparent` (W3C Trace Context) if it traces.
+        name: Name of the method or route.
+        carrier: Headers or metadata, with the caller's `traceparent` (W3C Trace Context) if the caller is traced.
     """
     if _tracer is None:
         yield
@@ -67,7 +67,7 @@ def serving(name: str, carrier: Mapping[str, str | bytes]) -> Iterator[None]:
 
 
 def here() -> Any:
-    """The current span, for `ended`, which may run elsewhere. None without tracing."""
+    """The current trace context, for `ended` in another task; None without tracing."""
     if _tracer is None:
         return None
     from opentelemetry.context import get_current
@@ -76,13 +76,13 @@ def here() -> Any:
 
 
 def ended(stages: list[tuple[str, float]], within: Any = None, name: str = "", total_s: float = 0) -> None:
-    """Spans of stages that ran one after another, and ended now.
+    """Records spans of stages that ran one after another and have just ended.
 
     Args:
-        stages: Their names and seconds.
-        within: Where they belong, as `here` gave it; by default the current span.
-        name: Of a span around them, if there is to be one.
-        total_s: Its length.
+        stages: Names of the stages and their lengths in seconds.
+        within: Trace context that they belong to, as `here` returned it; by default the current one.
+        name: Name of a span around them; empty for no such span.
+        total_s: Length of that span in seconds.
     """
     if _tracer is None:
         return
@@ -103,7 +103,7 @@ def ended(stages: list[tuple[str, float]], within: Any = None, name: str = "", t
 
 
 def trace_id() -> str | None:
-    """Of the current span, in hexadecimal."""
+    """ID of the current trace, in hexadecimal; None without tracing or outside of any trace."""
     if _tracer is None:
         return None
     from opentelemetry.trace import format_trace_id, get_current_span
@@ -113,7 +113,7 @@ def trace_id() -> str | None:
 
 
 def flush() -> None:
-    """Sends what has not been sent; for the end of a process."""
+    """Sends the spans that have not been sent yet; to be called at the end of a process."""
     if _tracer is not None:
         from opentelemetry import trace
 

@@ -1,56 +1,58 @@
-"""maskwire token: new, list, revoke. Joined to the maskwire command by an entry point (pyproject.toml)."""
+"""The subcommands `maskwire token new`, `list` and `revoke`, an entry point of the `maskwire` command."""
 
 import json
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from maskwire_core.command_line import AsJson, fail
 
 if TYPE_CHECKING:
     from maskwire_core.tenancy.tokens import Token
 
 app = typer.Typer(
-    help="Bearer tokens: who may do what. Servers that are started with --tokens FILE read changes within a second.",
+    help="Bearer tokens: who may do what. Servers started with --tokens FILE notice changes within a second.",
     no_args_is_help=True,
 )
 
 File = Annotated[
-    Path, typer.Option("--tokens", envvar="MASKWIRE_TOKENS", help="File of tokens; it holds digests, no token.")
+    Path, typer.Option("--tokens", envvar="MASKWIRE_TOKENS", help="Tokens file; it holds digests, not tokens.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 _FILE = Path("tokens.json")
 _DEFAULT_RIGHTS = ["encode", "segment", "read", "delete"]
-
-
-def _fail(error: Exception) -> NoReturn:
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(1)
 
 
 @app.command()
 def new(
     namespace: Annotated[
         list[str],
-        typer.Option("--namespace", "-n", help="Namespace in which it is valid; the first is its own. '*': every one."),
+        typer.Option(
+            "--namespace",
+            "-n",
+            help="Namespace in which the token is valid; '*' for all. Repeatable; the first is the default.",
+        ),
     ],
     right: Annotated[
         list[str],
-        typer.Option("--right", "-r", help="What it allows: encode, segment, read, delete, stats. Repeatable."),
+        typer.Option("--right", "-r", help="What the token allows: encode, segment, read, delete, stats. Repeatable."),
     ] = _DEFAULT_RIGHTS,
-    expires: Annotated[str | None, typer.Option(help="When it ends: in 12h, 30d, ...; never if not given.")] = None,
-    note: Annotated[str, typer.Option(help="Whose it is, for people.")] = "",
-    requests_per_s: Annotated[float | None, typer.Option(help="Calls and prompts a second.")] = None,
-    encodes_per_s: Annotated[float | None, typer.Option(help="Images a second that must be encoded.")] = None,
-    bytes_per_s: Annotated[float | None, typer.Option(help="Bytes of image files and requests a second.")] = None,
+    expires: Annotated[
+        str | None, typer.Option(help="When the token expires: in 12h, 30d, ...; never by default.")
+    ] = None,
+    note: Annotated[str, typer.Option(help="Comment for people, such as whose token it is.")] = "",
+    requests_per_s: Annotated[float | None, typer.Option(help="Calls and prompts per second.")] = None,
+    encodes_per_s: Annotated[float | None, typer.Option(help="Images to encode per second.")] = None,
+    bytes_per_s: Annotated[float | None, typer.Option(help="Bytes of image files and requests per second.")] = None,
     burst_s: Annotated[float, typer.Option(help="Seconds' worth of these rates that may be used at once.")] = 5,
-    max_image_bytes: Annotated[int | None, typer.Option(help="Largest image file.")] = None,
-    quota_bytes: Annotated[int | None, typer.Option(help="Bytes of embeddings that its namespace may keep.")] = None,
-    ttl: Annotated[str | None, typer.Option(help="How long its embeddings are kept: 90s, 12h, ...")] = None,
+    max_image_bytes: Annotated[int | None, typer.Option(help="Largest image file, in bytes.")] = None,
+    quota_bytes: Annotated[int | None, typer.Option(help="Bytes of embeddings that its namespace may store.")] = None,
+    ttl: Annotated[str | None, typer.Option(help="How long embeddings are kept: 90s, 12h, ...")] = None,
     file: File = _FILE,
 ) -> None:
-    """Make a token and print it: this once, it is kept nowhere. Limits hold in each server process."""
+    """Issue a token and print it, this once: it is stored nowhere. Rates are per server process."""
     from maskwire_core import durations
     from maskwire_core.tenancy import tokens
 
@@ -70,25 +72,25 @@ def new(
             quota_bytes=quota_bytes,
             ttl_s=int(durations.seconds(ttl)) if ttl else None,
         )
-        tokens.change(file, lambda entries: [*entries, entry])
+        tokens.change_tokens(file, lambda entries: [*entries, entry])
     except (tokens.TokenError, ValueError) as error:
-        _fail(error)
+        fail(error)
     print(text)
     print(f"{file}: token {entry.id} for {', '.join(entry.namespaces)}. Clients: MASKWIRE_TOKEN=...", file=sys.stderr)
 
 
 @app.command("list")
 def list_tokens(file: File = _FILE, as_json: AsJson = False) -> None:
-    """Show the tokens' ids, namespaces, rights and limits. The tokens themselves are not known."""
+    """Show the tokens' IDs, namespaces, rights and limits. The tokens themselves are not known."""
     from rich.console import Console
     from rich.table import Table
 
     from maskwire_core.tenancy import tokens
 
     try:
-        entries = tokens.read(file)
+        entries = tokens.read_tokens(file)
     except tokens.TokenError as error:
-        _fail(error)
+        fail(error)
     if as_json:
         print(json.dumps({"tokens": [entry.model_dump(mode="json", exclude={"sha256"}) for entry in entries]}))
         return
@@ -101,11 +103,10 @@ def list_tokens(file: File = _FILE, as_json: AsJson = False) -> None:
 
 @app.command()
 def revoke(
-    name: Annotated[str, typer.Argument(metavar="ID", help="Its id, as 'maskwire token list' shows it.")],
+    name: Annotated[str, typer.Argument(metavar="ID", help="The token's ID, as 'maskwire token list' shows it.")],
     file: File = _FILE,
 ) -> None:
-    """Take a token out. Calls with it end within seconds, open streams too."""
-
+    """Remove a token. Calls with it end within seconds, open streams included."""
     from maskwire_core.tenancy import tokens
 
     def without(entries: "list[Token]") -> "list[Token]":
@@ -115,9 +116,9 @@ def revoke(
         return left
 
     try:
-        tokens.change(file, without)
+        tokens.change_tokens(file, without)
     except tokens.TokenError as error:
-        _fail(error)
+        fail(error)
     print(f"{file}: token {name} is revoked", file=sys.stderr)
 
 

@@ -1,8 +1,8 @@
-"""The file of bearer tokens: who may do what. It holds digests, never a token.
+"""The tokens file: who may do what. It holds digests of bearer tokens, never a token.
 
-A token is "mw_ID_SECRET". The id is no secret: it finds the entry, and names the token in lists and logs. The secret is
-32 random bytes, so a plain SHA-256 of the token is kept: nobody can try 2^256 of them, and a slow hash, which protects
-passwords that people choose, would only make every call slower.
+A token is "mw_ID_SECRET". The ID is not secret: it finds the token's entry, and identifies the token in lists and logs.
+The secret is 32 random bytes, so a plain SHA-256 of the token is enough: nobody can try 2^256 secrets. A slow hash,
+which protects passwords that people choose, would only slow down every call.
 """
 
 import contextlib
@@ -37,11 +37,11 @@ RIGHTS: dict[Right, str] = {
 ANY_NAMESPACE = "*"
 
 _SECRET_BYTES = 32
-_NOBODY = "0" * 64  # compared with where there is no entry, so that it takes as long
+_NO_DIGEST = "0" * 64  # compared if a token has no entry, so that the comparison takes as long
 
 
 class TokenError(Exception):
-    """The file cannot be read, or is none of tokens; or what should be put into it is wrong."""
+    """The tokens file cannot be read or written, or a token's fields are invalid."""
 
 
 def _namespace(value: str) -> str:
@@ -52,24 +52,24 @@ def _namespace(value: str) -> str:
 
 
 class Token(BaseModel):
-    """An entry of the file.
+    """A token's entry in the file.
 
     Attributes:
-        id: Names the token.
-        sha256: Of the whole token, in hex.
-        namespaces: Where it is valid; the first is meant where a request names none. "*" is every namespace, and
-            "default" where a request names none.
-        rights: What may be done there.
-        note: For people.
-        created_at: When it was made.
-        expires_at: When it ends; None: never.
-        requests_per_s: Calls and prompts a second, in each server process; None: any number.
-        encodes_per_s: Images a second that must be encoded, likewise.
-        bytes_per_s: Bytes of image files and requests a second, likewise.
+        id: Identifies the token.
+        sha256: SHA-256 of the whole token, in hex.
+        namespaces: Namespaces in which the token is valid; the first is used if a request names none. "*" stands for
+            all namespaces, with "default" as the first.
+        rights: What the token allows in these namespaces.
+        note: Comment for people.
+        created_at: When the token was issued.
+        expires_at: When the token expires; None if it never does.
+        requests_per_s: Calls and prompts per second, in each server process; None for no limit.
+        encodes_per_s: Images to encode per second, in each server process; None for no limit.
+        bytes_per_s: Bytes of image files and requests per second, in each server process; None for no limit.
         burst_s: Seconds' worth of each rate that may be used at once.
-        max_image_bytes: Largest image file; None: as large as the encoder takes.
-        quota_bytes: Embeddings that its namespace may keep; None: what the encoder's setting says, 0: any amount.
-        ttl_s: Seconds that an embedding is kept; None: what the encoder's setting says.
+        max_image_bytes: Largest image file in bytes; None for the encoder's setting.
+        quota_bytes: Bytes of embeddings that its namespace may store; 0 for no quota, None for the encoder's setting.
+        ttl_s: Seconds for which embeddings are kept; None for the encoder's setting.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -91,10 +91,11 @@ class Token(BaseModel):
 
     @property
     def expired(self) -> bool:
+        """Whether the token has expired."""
         return self.expires_at is not None and self.expires_at.timestamp() <= time.time()
 
     def admits_as(self, other: "Token") -> bool:
-        """Whether who was let in with this may stay in with the other."""
+        """Whether calls that were authorized with this entry may go on after `other` has replaced it."""
         return (self.sha256, self.namespaces, self.rights) == (other.sha256, other.namespaces, other.rights)
 
 
@@ -106,16 +107,23 @@ class _File(BaseModel):
 
 
 class Tokens:
-    """The tokens of a file, read again when it changes. A file that has become unreadable changes nothing.
+    """The tokens of a file, which `refresh` reads again if it has changed. If it becomes unreadable, the tokens that
+    were read before stay valid.
+
+    Args:
+        path: Path of the tokens file.
 
     Raises:
-        TokenError: It cannot be read at first.
+        TokenError: The file cannot be read now.
+
+    Attributes:
+        by_id: The entries by ID.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._seen = _stamp(path)
-        self.by_id: Mapping[str, Token] = _by_id(read(path))
+        self.by_id: Mapping[str, Token] = _by_id(read_tokens(path))
 
     def refresh(self) -> None:
         """Reads the file again if it has changed. Blocks."""
@@ -124,59 +132,63 @@ class Tokens:
             if stamp == self._seen:
                 return
             self._seen = stamp
-            self.by_id = _by_id(read(self._path))
+            self.by_id = _by_id(read_tokens(self._path))
             log.info("%s: %d tokens", self._path, len(self.by_id))
         except TokenError as error:
             log.error("%s; the tokens that were read before stay valid", error)
 
     def find(self, text: str) -> Token | None:
-        """The entry of a token that is valid now. Takes as long for a wrong secret as for an unknown id."""
+        """Returns a token's entry; None if it is invalid or expired. Unknown IDs take as long as wrong secrets."""
         parts = text.split("_", 2)
         entry = self.by_id.get(parts[1]) if len(parts) == 3 else None
-        equal = hmac.compare_digest(_digest(text), entry.sha256 if entry is not None else _NOBODY)
+        equal = hmac.compare_digest(_digest(text), entry.sha256 if entry is not None else _NO_DIGEST)
         return entry if entry is not None and equal and not entry.expired else None
 
 
 def issue(**fields: object) -> tuple[str, Token]:
-    """A new token and its entry, whose other fields are given.
+    """Makes a new token. Returns the token and its entry.
+
+    Args:
+        fields: Fields of `Token` other than `id` and `sha256`.
 
     Raises:
-        TokenError: A field is wrong.
+        TokenError: A field is invalid.
     """
     name = secrets.token_hex(6)
     text = f"mw_{name}_{secrets.token_urlsafe(_SECRET_BYTES)}"
     try:
         return text, Token.model_validate({**fields, "id": name, "sha256": _digest(text)})
     except ValidationError as error:
-        raise TokenError(_told(error)) from error
+        raise TokenError(_described(error)) from error
 
 
-def read(path: Path) -> list[Token]:
-    """The entries of a file.
+def read_tokens(path: Path) -> list[Token]:
+    """Reads the entries of a tokens file.
 
     Raises:
-        TokenError: It cannot be read.
+        TokenError: The file cannot be read, or it is not a tokens file.
     """
     try:
         return _File.model_validate_json(path.read_bytes()).tokens
     except OSError as error:
-        raise TokenError(
-            f"cannot read the tokens in {path}: {error.strerror}; 'maskwire token new' makes one, and --tokens "
-            "or MASKWIRE_TOKENS names another one"
-        ) from error
+        raise _not_readable(path, error) from error
     except ValidationError as error:
-        raise TokenError(f"{path} is no file of tokens: {_told(error)}") from error
+        raise TokenError(f"{path} is not a tokens file: {_described(error)}") from error
 
 
-def change(path: Path, action: Callable[[list[Token]], list[Token]]) -> None:
-    """Replaces a file's entries at once by what `action` makes of them. One process at a time does.
+def change_tokens(path: Path, action: Callable[[list[Token]], list[Token]]) -> None:
+    """Replaces the entries of a tokens file atomically. The file is locked meanwhile, and created if it is missing.
+
+    Args:
+        path: Path of the tokens file.
+        action: Given the entries, returns those that replace them.
 
     Raises:
         TokenError: The file cannot be read or written.
     """
     try:
         with _locked(path):
-            tokens = action(read(path) if path.exists() else [])
+            tokens = action(read_tokens(path) if path.exists() else [])
             _write(path, _File(tokens=tokens))
     except OSError as error:
         raise TokenError(f"cannot write {path}: {error.strerror}") from error
@@ -190,7 +202,8 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _write(path: Path, content: _File) -> None:
-    """Only its owner may read it: digests give no token away, but who may do what is nobody else's business."""
+    """Writes the file atomically. Only its owner can read a new one: digests reveal no token, but entries tell who may
+    do what."""
     text = json.dumps(content.model_dump(mode="json", exclude_none=True), indent=2) + "\n"
     with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}", delete=False) as file:
         file.write(text)
@@ -203,13 +216,17 @@ def _write(path: Path, content: _File) -> None:
 
 def _stamp(path: Path) -> tuple[int, int, int]:
     try:
-        found = path.stat()  # of what a link points to: Kubernetes replaces links
+        found = path.stat()  # follows links: Kubernetes replaces links
     except OSError as error:
-        raise TokenError(
-            f"cannot read the tokens in {path}: {error.strerror}; 'maskwire token new' makes one, and --tokens "
-            "or MASKWIRE_TOKENS names another one"
-        ) from error
+        raise _not_readable(path, error) from error
     return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _not_readable(path: Path, error: OSError) -> TokenError:
+    return TokenError(
+        f"cannot read the tokens in {path}: {error.strerror}; 'maskwire token new' makes one, and --tokens or "
+        "MASKWIRE_TOKENS names another one"
+    )
 
 
 def _by_id(tokens: list[Token]) -> dict[str, Token]:
@@ -220,6 +237,6 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
 
 
-def _told(error: ValidationError) -> str:
-    """What is wrong and where, without the values."""
+def _described(error: ValidationError) -> str:
+    """Says which fields are invalid and why, without their values."""
     return "; ".join(f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}" for wrong in error.errors())
