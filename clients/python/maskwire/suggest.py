@@ -1,7 +1,7 @@
 """Error messages for unknown names: "no argument 'pionts'; did you mean 'points'?"."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 _MAX_LISTED = 12  # if no name is similar, up to this many known names are listed
 
@@ -26,3 +26,18 @@ def no_such(kind: str, name: str, known: Iterable[str]) -> str:
     if names and len(names) <= _MAX_LISTED:
         return f"no {kind} {name!r}; choose from {', '.join(names)}"
     return f"no {kind} {name!r}"
+
+
+def model_not_served(name: str, served: Iterable[str], others: Sequence[str] = ()) -> str:
+    """Says that a model is not served, which one may be meant, and which are served.
+
+    Args:
+        name: The name that was asked for.
+        served: Names of the models that are served.
+        others: Further names that are understood.
+    """
+    served = list(served)
+    told = no_such("model", name, [*served, *others])
+    if "choose from" in told and not others:
+        return told
+    return f"{told}{'' if told.endswith('?') else ';'} served here: {', '.join(served)}"

@@ -6,10 +6,14 @@ handlers are given a request and gRPC's own context, and log formatters neither.
 """
 
 import asyncio
+import re
+import secrets
 from contextvars import ContextVar
 from dataclasses import dataclass
 
 from maskwire_core.tenancy.tenant import EVERYBODY, Caller
+
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 @dataclass(eq=False)
@@ -42,9 +46,17 @@ class CallContext:
 _current: ContextVar[CallContext | None] = ContextVar("call", default=None)
 
 
-def enter(call: CallContext) -> None:
-    """Makes a call the current one for the rest of this task and for what it starts."""
+def begin(request_id: str) -> CallContext:
+    """Begins a call, which is the current one for the rest of this task and for what it starts.
+
+    Args:
+        request_id: ID that the caller chose; if it is empty or not valid, one is made.
+    """
+    if not _REQUEST_ID.fullmatch(request_id):
+        request_id = secrets.token_hex(8)
+    call = CallContext(request_id, task=asyncio.current_task())
     _current.set(call)
+    return call
 
 
 def current() -> CallContext:

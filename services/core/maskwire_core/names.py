@@ -13,11 +13,7 @@ _MAX_IMAGE_ID = 256
 
 
 def namespace(value: str) -> str:
-    """Returns a valid namespace; "default" if it is empty.
-
-    Raises:
-        InvalidArgument: BAD_NAMESPACE.
-    """
+    """Returns a namespace, "default" if it is empty. Raises `InvalidArgument` (BAD_NAMESPACE) if it is not valid."""
     if not value:
         return DEFAULT_NAMESPACE
     if not _NAMESPACE.fullmatch(value):
@@ -28,11 +24,7 @@ def namespace(value: str) -> str:
 
 
 def image_id(value: str) -> str:
-    """Returns a valid image ID.
-
-    Raises:
-        InvalidArgument: BAD_IMAGE_ID.
-    """
+    """Returns an image ID. Raises `InvalidArgument` (BAD_IMAGE_ID) if it is not valid."""
     if not value:
         raise InvalidArgument(
             "BAD_IMAGE_ID", "image_id is empty; give the name that the image was embedded under", field="image_id"
@@ -42,11 +34,7 @@ def image_id(value: str) -> str:
 
 
 def prefix(value: str) -> str:
-    """Returns a valid prefix of image IDs; the empty one is a prefix of all.
-
-    Raises:
-        InvalidArgument: BAD_PREFIX.
-    """
+    """Returns a prefix of image IDs, which may be empty. Raises `InvalidArgument` (BAD_PREFIX) if it is not valid."""
     _check(value, "BAD_PREFIX", "prefix")
     return value
 
@@ -59,11 +47,7 @@ def _check(value: str, reason: str, field: str) -> None:
 
 
 def content_key(value: str) -> str:
-    """Returns a valid content key, or the empty string for none.
-
-    Raises:
-        InvalidArgument: BAD_CONTENT_KEY.
-    """
+    """Returns a content key, or "" for none. Raises `InvalidArgument` (BAD_CONTENT_KEY) if it is not valid."""
     if value and not _CONTENT_KEY.fullmatch(value):
         raise InvalidArgument("BAD_CONTENT_KEY", "content_key must be as an encoder gave it", field="content_key")
     return value

@@ -10,7 +10,7 @@ from typing import Any
 
 from maskwire.pictures import Stretch
 from maskwire.pictures.formats import EMPTY
-from maskwire.suggest import no_such
+from maskwire.suggest import model_not_served
 from maskwire.v1 import encoder_pb2 as pb
 from maskwire.v1 import types_pb2
 from maskwire_core import names
@@ -132,12 +132,7 @@ class ImageEncoder:
         started = time.perf_counter()
         model = self.models.get(canonical(header.model)) if header.model else next(iter(self.models.values()))
         if model is None:
-            served = ", ".join(self.models)
-            raise NotFound(
-                "MODEL_NOT_FOUND",
-                f"{no_such('model', header.model, self.models)} (served here: {served})",
-                field="model",
-            )
+            raise NotFound("MODEL_NOT_FOUND", model_not_served(header.model, self.models), field="model")
         if len(header.sha256) != 32:
             raise InvalidArgument(
                 "BAD_DIGEST", "sha256 must be the 32 bytes of the file's SHA-256", field="header.sha256"
@@ -260,7 +255,7 @@ class ImageEncoder:
         images, token = await asyncio.to_thread(
             listing.list_page, self._store, namespace, prefix, page_size, page_token
         )
-        return [_info(each.header, each.image_id, each.nbytes, each.ttl_ms / 1e3) for each in images], token
+        return [_info(each.header, name, each.nbytes, each.ttl_ms / 1e3) for name, each in images.items()], token
 
     async def delete(self, namespace: str, image_id: str, with_embedding: bool) -> bool:
         """Forgets a name, and its embedding if wanted. Returns whether the name existed."""

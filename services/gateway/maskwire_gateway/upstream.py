@@ -9,8 +9,6 @@ from maskwire.transport import Caller, Credentials, Servers
 from maskwire.v1 import encoder_pb2 as pb
 from maskwire_core.config import GatewaySettings
 
-from maskwire_gateway.roboflow.model_versions import no_model
-
 _MODELS_S = 5
 _MAX_TOKENS = 1000
 _FIELDS_OF_THE_FILE = ("chunk", "header.size_bytes", "image")
@@ -60,8 +58,6 @@ class Upstream:
             return await self.servers.encode_image(header, data, caller)
         except MaskwireError as error:
             error.field = field if error.field in _FIELDS_OF_THE_FILE else error.field.removeprefix("header.")
-            if error.reason == "MODEL_NOT_FOUND":
-                error.message = no_model(header.model, await self.models(caller))
             raise
 
     async def models(self, caller: Caller) -> list[pb.ModelInfo]:

@@ -4,8 +4,6 @@ import asyncio
 import contextlib
 import inspect
 import logging
-import re
-import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, TypeAlias
@@ -27,7 +25,6 @@ Context = grpc.aio.ServicerContext[Any, Any]
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 _HEALTH = "/grpc.health.v1.Health/"
-_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _CODES = {code.value[0]: code.name for code in grpc.StatusCode}
 _FIRST_MESSAGE_S = 2
 
@@ -57,8 +54,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         labels = (kinds[bool(handler.request_streaming) + 2 * bool(handler.response_streaming)], service, method)
 
         async def observed(request: Any, context: Context) -> Any:
-            call = CallContext(_request_id(metadata), task=asyncio.current_task())
-            call_context.enter(call)
+            call = call_context.begin(str(metadata.get("x-request-id", "")))
             STARTED.labels(*labels).inc()
             started, cancelled = time.perf_counter(), False
             try:
@@ -176,11 +172,6 @@ async def _wait_for_first_message(messages: AsyncIterator[Any]) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_FIRST_MESSAGE_S):
             await anext(aiter(messages), None)
-
-
-def _request_id(metadata: Mapping[str, str | bytes]) -> str:
-    given = str(metadata.get("x-request-id", ""))
-    return given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
 
 
 def _number(code: Any) -> int:

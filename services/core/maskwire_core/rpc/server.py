@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +19,7 @@ from maskwire_core.rpc.interceptor import CallInterceptor
 from maskwire_core.rpc.readiness import watch
 from maskwire_core.rpc.tls import server_credentials
 from maskwire_core.runtime.process_memory import outgrown, resident, settle
-from maskwire_core.telemetry.metrics import REGISTRY, Reading, Readings, offer
+from maskwire_core.telemetry.metrics import Reading, metrics_server
 from maskwire_core.tenancy.tokens import Right
 
 log = logging.getLogger(__name__)
@@ -86,8 +86,10 @@ async def serve(settings: ServiceSettings, service: Service) -> None:
             reflected = (service.name, "grpc.health.v1.Health", reflection.SERVICE_NAME)
             reflection.enable_server_reflection(reflected, server)
         port = _listen(server, settings.host, settings.port, server_credentials(settings))
-        await running.enter_async_context(_health_server(settings, checks))
-        running.enter_context(_metrics(settings, service.readings))
+        if settings.health_port is not None:
+            await running.enter_async_context(_health_server(settings.host, settings.health_port, checks))
+        if settings.metrics_port is not None:
+            running.enter_context(metrics_server(settings.host, settings.metrics_port, service.readings))
         _prepare_process(settings)
         stopping = _stop_signals()
         await server.start()
@@ -129,33 +131,16 @@ def _listen(server: grpc.aio.Server, host: str, port: int, credentials: grpc.Ser
 
 
 @contextlib.asynccontextmanager
-async def _health_server(settings: ServiceSettings, checks: health.aio.HealthServicer) -> AsyncIterator[None]:
-    """Offers health alone on a port of its own, if the settings name one."""
-    if settings.health_port is None:
-        yield
-        return
+async def _health_server(host: str, port: int, checks: health.aio.HealthServicer) -> AsyncIterator[None]:
+    """Serves health checks alone on a port of their own while the body runs."""
     server = grpc.aio.server(options=_OPTIONS)
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
-    _listen(server, settings.host, settings.health_port)
+    _listen(server, host, port)
     await server.start()
     try:
         yield
     finally:
         await server.stop(None)
-
-
-@contextlib.contextmanager
-def _metrics(settings: ServiceSettings, readings: Sequence[Reading]) -> Iterator[None]:
-    """Offers metrics on a port of its own, if the settings name one."""
-    if settings.metrics_port is None:
-        yield
-        return
-    REGISTRY.register(Readings(readings, asyncio.get_running_loop()))
-    end = offer(settings.host, settings.metrics_port)
-    try:
-        yield
-    finally:
-        end()
 
 
 def _prepare_process(settings: ServiceSettings) -> None:

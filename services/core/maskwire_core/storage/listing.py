@@ -6,30 +6,12 @@ import hashlib
 from dataclasses import dataclass
 
 from maskwire_core.errors import InvalidArgument
-from maskwire_core.storage.embedding import Header
-from maskwire_core.storage.store import Store
+from maskwire_core.storage.store import Store, StoredEmbedding
 
 MAX_PAGE_SIZE = 1000
 _PAGE_SIZE = 100
 _MAX_STEPS = 20
 """SCAN steps of one call: it stays short even if few keys of a large store match."""
-
-
-@dataclass(frozen=True)
-class ListedImage:
-    """A stored image.
-
-    Attributes:
-        image_id: Its ID.
-        header: Header of its embedding.
-        nbytes: Size of its embedding in bytes.
-        ttl_ms: Milliseconds until its ID or its embedding expires, whichever is first.
-    """
-
-    image_id: str
-    header: Header
-    nbytes: int
-    ttl_ms: int
 
 
 @dataclass(frozen=True)
@@ -64,7 +46,9 @@ class _Position:
         return position
 
 
-def list_page(store: Store, namespace: str, prefix: str, size: int, token: str) -> tuple[list[ListedImage], str]:
+def list_page(
+    store: Store, namespace: str, prefix: str, size: int, token: str
+) -> tuple[dict[str, StoredEmbedding], str]:
     """Returns a page of a namespace's images. Blocks.
 
     Args:
@@ -75,7 +59,8 @@ def list_page(store: Store, namespace: str, prefix: str, size: int, token: str) 
         token: Token that the previous page came with; empty for the first page.
 
     Returns:
-        The images, and the token of the next page; empty after the last page.
+        The images' embeddings by image ID, each with the milliseconds until the ID or the embedding expires; and the
+        token of the next page, empty after the last page.
 
     Raises:
         InvalidArgument: BAD_PAGE_SIZE or BAD_PAGE_TOKEN.
@@ -85,22 +70,19 @@ def list_page(store: Store, namespace: str, prefix: str, size: int, token: str) 
     position = _Position.parse(token)
     with store.connections.commands():
         nodes = store.connections.primaries()
-    images: dict[str, ListedImage] = {}
+    images: dict[str, StoredEmbedding] = {}
     for _ in range(_MAX_STEPS):
         if position.node >= len(nodes):
-            return list(images.values()), ""
+            return images, ""
         node = nodes[position.node]
         mark = hashlib.sha256(node.encode()).hexdigest()[:8]
         cursor = position.cursor if position.mark == mark else 0  # cursors are valid on their own node only
         names, cursor = store.scan_aliases(namespace, prefix, node, cursor)
-        fresh = [name for name in dict.fromkeys(names) if name not in images]
-        for name, found in zip(fresh, store.find_aliases(namespace, fresh) if fresh else (), strict=True):
-            if found is not None:
-                images[name] = ListedImage(name, *found)
+        images |= store.find_aliases(namespace, [name for name in dict.fromkeys(names) if name not in images])
         position = _Position(position.node, cursor, mark) if cursor else _Position(position.node + 1)
         if len(images) >= (size or _PAGE_SIZE):
             break
-    return list(images.values()), position.token if position.node < len(nodes) else ""
+    return images, position.token if position.node < len(nodes) else ""
 
 
 def _bad_token() -> InvalidArgument:

@@ -180,25 +180,23 @@ class Store:
             following, names = self.connections.scan(node, cursor, pattern, _SCAN_COUNT)
         return [keys.parse(name)[1] for name in names], following
 
-    def find_aliases(self, namespace: str, image_ids: Sequence[str]) -> list[StoredEmbedding | None]:
+    def find_aliases(self, namespace: str, image_ids: Sequence[str]) -> dict[str, StoredEmbedding]:
         """Looks up many image IDs in two round trips.
 
         Returns:
-            For each ID its embedding, with the milliseconds until the ID or the embedding expires, whichever is first;
-            None if either is missing or damaged.
+            By ID the embedding, with the milliseconds until the ID or the embedding expires, whichever is first. IDs
+            that are missing, and those of missing or damaged embeddings, are left out.
         """
         with span("store: look up names"), self.connections.commands():
             names = [keys.alias(namespace, image_id) for image_id in image_ids]
             aliases = self.connections.for_each(names, ("GET",), ("PTTL",))
             content_keys = [(key or b"").decode("ascii", "replace") for key, _ in aliases]
             embeddings = self._look_up(namespace, content_keys)
-        found: list[StoredEmbedding | None] = []
-        for key, (_, alias_ttl_ms), replies in zip(content_keys, aliases, embeddings, strict=True):
-            try:
-                stored = _described(namespace, key, *replies)
-            except CorruptValue:  # deleted when the embedding is read
-                stored = None
-            found.append(stored and stored._replace(ttl_ms=min(alias_ttl_ms, stored.ttl_ms)))
+        found = {}
+        for image_id, key, (_, ttl_ms), replies in zip(image_ids, content_keys, aliases, embeddings, strict=True):
+            with contextlib.suppress(CorruptValue):  # deleted when the embedding is read
+                if (stored := _described(namespace, key, *replies)) is not None:
+                    found[image_id] = stored._replace(ttl_ms=min(ttl_ms, stored.ttl_ms))
         return found
 
     # Saved logits

@@ -5,8 +5,9 @@ dashboards and rules fit.
 """
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
@@ -109,8 +110,11 @@ class Readings(Collector):
         return list(families.values())
 
 
-def offer(host: str, port: int) -> Callable[[], None]:
-    """Serves the metrics at /metrics. Returns a function that stops it. Exits if the port is in use."""
+@contextlib.contextmanager
+def metrics_server(host: str, port: int, readings: Sequence[Reading]) -> Iterator[None]:
+    """Serves all metrics at /metrics while the body runs; `readings` are looked up on the running event loop. Exits if
+    the port is in use."""
+    REGISTRY.register(Readings(readings, asyncio.get_running_loop()))
     try:
         server, _ = start_http_server(port, host, REGISTRY)
     except OSError as error:
@@ -118,9 +122,8 @@ def offer(host: str, port: int) -> Callable[[], None]:
             f"error: cannot listen on {host}:{port}; is it in use? Choose another --metrics-port"
         ) from error
     log.info("metrics on http://%s:%d/metrics", host, server.server_port)
-
-    def end() -> None:
+    try:
+        yield
+    finally:
         server.shutdown()
         server.server_close()
-
-    return end

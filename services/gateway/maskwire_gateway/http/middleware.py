@@ -2,14 +2,11 @@
 
 import contextlib
 import logging
-import re
-import secrets
 import time
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from maskwire_core import call_context
-from maskwire_core.call_context import CallContext
 from maskwire_core.config import GatewaySettings
 from maskwire_core.http.problems import Problem, busy
 from maskwire_core.telemetry import tracing
@@ -28,7 +25,6 @@ BEARER = "maskwire.bearer."
 
 SOCKET_PATH = "/v1/stream"
 
-_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _PROBES = ("/healthz", "/readyz", "/metrics")  # neither refused nor counted as load
 _PORTS = {"http": 80, "https": 443}
 
@@ -59,9 +55,7 @@ class GatewayMiddleware:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
-        request_id = headers.get("x-request-id", "")
-        if not _REQUEST_ID.fullmatch(request_id):
-            request_id = secrets.token_hex(8)
+        request_id = call_context.begin(headers.get("x-request-id", "")).request_id
         status, started = 500, time.perf_counter()
 
         async def answer(message: Message) -> None:
@@ -71,7 +65,6 @@ class GatewayMiddleware:
                 MutableHeaders(scope=message)["X-Request-ID"] = request_id
             await send(message)
 
-        call_context.enter(CallContext(request_id))
         guarded = scope["path"] not in _PROBES
         self._requests += guarded
         self._telemetry.requests.set(self._requests)

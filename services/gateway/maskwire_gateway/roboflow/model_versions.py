@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from maskwire.suggest import no_such
+from maskwire.suggest import model_not_served
 from maskwire.v1 import encoder_pb2 as pb
 from maskwire_core.http.problems import Problem
 from maskwire_core.models.registry import PUBLISHED, canonical
@@ -14,21 +14,6 @@ VERSIONS = ("hiera_tiny", "hiera_small", "hiera_b_plus", "hiera_large")
 def find(name: str, models: Sequence[pb.ModelInfo]) -> pb.ModelInfo | None:
     """The served model of a name, in any of its spellings; None if it is not served."""
     return next((model for model in models if model.name == canonical(name)), None)
-
-
-def no_model(name: str, models: Sequence[pb.ModelInfo], others: Sequence[str] = ()) -> str:
-    """The message for a model that is not served: which one may be meant, and which are served.
-
-    Args:
-        name: The name that was asked for.
-        models: The models that are served.
-        others: Further names that exist.
-    """
-    served = [model.name for model in models]
-    said = no_such("model", name, [*served, *others])
-    if "choose from" in said and not others:
-        return said
-    return f"{said}{'' if said.endswith('?') else ';'} served here: {', '.join(served)}"
 
 
 def choose(name: str, models: Sequence[pb.ModelInfo], other_model: str, field: str) -> pb.ModelInfo:
@@ -46,8 +31,9 @@ def choose(name: str, models: Sequence[pb.ModelInfo], other_model: str, field: s
     model = find(name, models)
     if model is not None:
         return model
+    served = [model.name for model in models]
     if canonical(name) not in PUBLISHED:
-        raise Problem(400, no_model(name, models, VERSIONS), "BAD_VERSION", field)
+        raise Problem(400, model_not_served(name, served, VERSIONS), "BAD_VERSION", field)
     if other_model == "refuse":
-        raise Problem(404, no_model(name, models), "MODEL_NOT_FOUND", field)
+        raise Problem(404, model_not_served(name, served), "MODEL_NOT_FOUND", field)
     return next((model for model in models if model.is_default), models[0])
