@@ -49,7 +49,13 @@ def configuration() -> str:
         lines += ["", f"## {title}", "", "| option | environment | values | default | |", "|---|---|---|---|---|"]
         for name, field in settings.model_fields.items():
             option, variable = f"`--{name.replace('_', '-')}`", f"`MASKWIRE_{name.upper()}`"
-            row = (option, variable, _values(field), _default(field.default), field.description or "")
+            row = (
+                option,
+                variable,
+                _values(field),
+                _default(field.default),
+                " ".join((field.description or "").split()),
+            )
             lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |")
     return "\n".join(lines) + "\n"
 

@@ -1,4 +1,7 @@
-"""Settings. Each field is an environment variable (prefix MASKWIRE_) and a command-line option of its server."""
+"""Settings of the servers. Each field is an environment variable (prefix MASKWIRE_) and a command-line option.
+
+A description that does not fit on its field's line is a docstring below the field.
+"""
 
 import os
 import re
@@ -16,23 +19,24 @@ class Settings(BaseSettings):
     """Settings of every server."""
 
     model_config = SettingsConfigDict(
-        env_prefix="MASKWIRE_", env_ignore_empty=True, cli_kebab_case=True, cli_hide_none_type=True, extra="ignore"
+        env_prefix="MASKWIRE_",
+        env_ignore_empty=True,
+        cli_kebab_case=True,
+        cli_hide_none_type=True,
+        extra="ignore",
+        use_attribute_docstrings=True,
     )
 
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all interfaces.")
     port: int = Field(0, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
     tls_cert: Path | None = Field(None, description="Certificate chain of this server (PEM); without it, no TLS.")
     tls_key: Path | None = Field(None, description="Private key of that certificate (PEM).")
-    tls_client_ca: Path | None = Field(
-        None, description="Authorities (PEM), one of which must have signed callers' certificates (mutual TLS)."
-    )
+    tls_client_ca: Path | None = None
+    """Authorities (PEM), one of which must have signed callers' certificates (mutual TLS)."""
     drain_s: float = Field(20, ge=0, description="Seconds in which accepted work may finish after SIGTERM or Ctrl-C.")
-    trace_to: str | None = Field(
-        None,
-        pattern="^https?://",
-        description="Collector that receives OpenTelemetry traces by OTLP over HTTP, such as http://localhost:4318; "
-        "none by default.",
-    )
+    trace_to: str | None = Field(None, pattern="^https?://")
+    """Collector that receives OpenTelemetry traces by OTLP over HTTP, such as http://localhost:4318; none by
+    default."""
     log_format: Literal["text", "json"] = Field("text", description="Readable lines, or one JSON object a line.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Lowest level that is logged.")
 
@@ -40,50 +44,28 @@ class Settings(BaseSettings):
 class ServiceSettings(Settings):
     """Settings of the servers that offer gRPC and use the store."""
 
-    reflection: bool | None = Field(
-        None, description="Offer gRPC server reflection (for grpcurl and the like); by default unless --tokens is set."
-    )
-    tokens: Path | None = Field(
-        None, description="File of bearer tokens, made by 'maskwire token'; without it, every caller has all rights."
-    )
-    health_port: int | None = Field(
-        None, ge=0, le=65535, description="Port for health checks only, without TLS and tokens; none by default."
-    )
-    metrics_port: int | None = Field(
-        None,
-        ge=0,
-        le=65535,
-        description="Port that offers metrics for Prometheus at /metrics, without TLS and tokens; none by default.",
-    )
-    connection_age_s: float = Field(
-        300,
-        ge=0,
-        description="Seconds after which clients are asked to reconnect, so that they find servers that were added; "
-        "calls in progress continue. 0: never.",
-    )
-    dead_after_s: float = Field(
-        3,
-        ge=1,
-        description="Seconds after which a caller that does not answer pings counts as dead. Raise it for links on "
-        "which a single message takes longer.",
-    )
-    self_test_s: float = Field(
-        60,
-        ge=0,
-        description="Seconds between self-tests while the server is idle; health reports their outcome. 0: no "
-        "self-tests.",
-    )
-    recycle_mib: int = Field(
-        0,
-        ge=0,
-        description="Resident memory, in MiB, above which the server drains and exits, so that its supervisor restarts "
-        "it before the system kills it (Linux). 0: never.",
-    )
-    redis_url: str = Field(
-        "redis://localhost:6379/0",
-        description="Store: redis://, rediss:// (TLS) or unix:// address of Redis or Valkey, "
-        "redis+sentinel://HOST:PORT,.../SERVICE, or redis+cluster://HOST:PORT,...",
-    )
+    reflection: bool | None = None
+    """Offer gRPC server reflection (for grpcurl and the like); by default unless --tokens is set."""
+    tokens: Path | None = None
+    """File of bearer tokens, made by 'maskwire token'; without it, every caller has all rights."""
+    health_port: int | None = Field(None, ge=0, le=65535)
+    """Port for health checks only, without TLS and tokens; none by default."""
+    metrics_port: int | None = Field(None, ge=0, le=65535)
+    """Port that offers metrics for Prometheus at /metrics, without TLS and tokens; none by default."""
+    connection_age_s: float = Field(300, ge=0)
+    """Seconds after which clients are asked to reconnect, so that they find servers that were added; calls in progress
+    continue. 0: never."""
+    dead_after_s: float = Field(3, ge=1)
+    """Seconds after which a caller that does not answer pings counts as dead. Raise it for links on which a single
+    message takes longer."""
+    self_test_s: float = Field(60, ge=0)
+    """Seconds between self-tests while the server is idle; health reports their outcome. 0: no self-tests."""
+    recycle_mib: int = Field(0, ge=0)
+    """Resident memory, in MiB, above which the server drains and exits, so that its supervisor restarts it before the
+    system kills it (Linux). 0: never."""
+    redis_url: str = "redis://localhost:6379/0"
+    """Store: redis://, rediss:// (TLS) or unix:// address of Redis or Valkey, redis+sentinel://HOST:PORT,.../SERVICE,
+    or redis+cluster://HOST:PORT,..."""
     redis_timeout_s: float = Field(2, gt=0, description="Seconds without a response after which a store command fails.")
 
 
@@ -108,73 +90,45 @@ class EncoderSettings(ServiceSettings):
     """Maskwire encoder: turns images into SAM 2 embeddings and stores them."""
 
     port: int = Field(50051, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
-    model: Annotated[list[str], NoDecode] = Field(
-        ["demo"],
-        description="demo, a published SAM 2 name such as sam2.1_hiera_tiny, a model registered with "
-        "'maskwire models add', or any name together with --config. Several are separated by commas, or the option is "
-        "repeated; the first is the default.",
-    )
-    config: str | None = Field(
-        None, description="SAM 2 model configuration: a YAML file, or one in the sam2 package (configs/sam2.1/...)."
-    )
+    model: Annotated[list[str], NoDecode] = ["demo"]
+    """demo, a published SAM 2 name such as sam2.1_hiera_tiny, a model registered with 'maskwire models add', or any
+    name together with --config. Several are separated by commas, or the option is repeated; the first is the
+    default."""
+    config: str | None = None
+    """SAM 2 model configuration: a YAML file, or one in the sam2 package (configs/sam2.1/...)."""
     checkpoint: Path | None = Field(None, description="Weights of the model: a .pt or .safetensors file.")
-    models: Path = Field(
-        Path("~/.cache/maskwire/models"), description="Folder with the checkpoints of published models."
-    )
-    cache: Path = Field(
-        Path("~/.cache/maskwire"),
-        description="Folder for results that are computed once per model and machine, for faster starts.",
-    )
+    models: Path = Path("~/.cache/maskwire/models")
+    """Folder with the checkpoints of published models."""
+    cache: Path = Path("~/.cache/maskwire")
+    """Folder for results that are computed once per model and machine, for faster starts."""
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N; each encoder process uses one device.")
-    backend: Literal["auto", "torch", "openvino"] = Field(
-        "auto",
-        description="Backend of the image encoder on a CPU; auto uses OpenVINO if it is installed and its masks agree "
-        "with those of torch.",
-    )
+    backend: Literal["auto", "torch", "openvino"] = "auto"
+    """Backend of the image encoder on a CPU; auto uses OpenVINO if it is installed and its masks agree with those of
+    torch."""
     threads: int = Field(0, ge=0, description="CPU threads of the model; 0 for the default of torch or OpenVINO.")
-    store_codec: Literal["fp32", "fp16", "int8", "int4"] = Field(
-        "fp16", description="How embeddings are stored; int8 and int4 take less space and cost exactness."
-    )
-    ttl_s: int = Field(
-        86_400, ge=1, description="Seconds after which an embedding expires, from when it was last embedded."
-    )
-    quota_bytes: int = Field(
-        0,
-        ge=0,
-        description="Bytes of embeddings that each namespace may store; those that would expire first are evicted. 0: "
-        "no limit. All encoders of a store need the same value.",
-    )
-    queue_limit: int = Field(
-        64,
-        ge=1,
-        description="Images of each priority that may wait; beyond it, the tenant with most waiting is refused.",
-    )
-    queue_bytes: int = Field(
-        1024 * MIB,
-        ge=1,
-        description="Memory for the files of each priority's waiting images, in bytes; the largest file always fits.",
-    )
+    store_codec: Literal["fp32", "fp16", "int8", "int4"] = "fp16"
+    """How embeddings are stored; int8 and int4 take less space and cost exactness."""
+    ttl_s: int = Field(86_400, ge=1)
+    """Seconds after which an embedding expires, from when it was last embedded."""
+    quota_bytes: int = Field(0, ge=0)
+    """Bytes of embeddings that each namespace may store; those that would expire first are evicted. 0: no limit. All
+    encoders of a store need the same value."""
+    queue_limit: int = Field(64, ge=1)
+    """Images of each priority that may wait; beyond it, the tenant with most waiting is refused."""
+    queue_bytes: int = Field(1024 * MIB, ge=1)
+    """Memory for the files of each priority's waiting images, in bytes; the largest file always fits."""
     max_batch: int = Field(0, ge=0, description="Largest number of images in a batch; 0 for 32 on CUDA and 1 on a CPU.")
-    max_wait_ms: float = Field(
-        5,
-        ge=0,
-        description="Milliseconds that an image waits for others to fill its batch; 0 while the encoder is idle.",
-    )
-    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = Field(
-        "auto",
-        description="Precision of the image encoder; auto uses the fastest whose masks agree with those of fp32: a "
-        "mean IoU of 0.999 on CUDA, and of 0.995 on a CPU, which has fp32 and bf16.",
-    )
-    compile: bool = Field(
-        False,
-        description="Compile the model on CUDA; takes minutes at the first start, and is kept in the cache folder.",
-    )
-    device_memory: float = Field(
-        0.9, gt=0, le=1, description="Share of the CUDA device's memory that this encoder may use; batches adapt."
-    )
-    readers: int = Field(
-        0, ge=0, description="Threads that decode image files; 0 for one a core on CUDA and 2 on a CPU."
-    )
+    max_wait_ms: float = Field(5, ge=0)
+    """Milliseconds that an image waits for others to fill its batch; 0 while the encoder is idle."""
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
+    """Precision of the image encoder; auto uses the fastest whose masks agree with those of fp32: a mean IoU of 0.999
+    on CUDA, and of 0.995 on a CPU, which has fp32 and bf16."""
+    compile: bool = False
+    """Compile the model on CUDA; takes minutes at the first start, and is kept in the cache folder."""
+    device_memory: float = Field(0.9, gt=0, le=1)
+    """Share of the CUDA device's memory that this encoder may use; batches adapt."""
+    readers: int = Field(0, ge=0)
+    """Threads that decode image files; 0 for one a core on CUDA and 2 on a CPU."""
     writers: int = Field(8, ge=1, description="Threads that write embeddings to the store.")
     max_image_bytes: int = Field(64 * MIB, ge=1, description="Largest image file accepted, in bytes.")
     max_image_pixels: int = Field(120_000_000, ge=1, description="Largest image accepted, in pixels.")
@@ -240,35 +194,25 @@ class GatewaySettings(Settings):
     port: int = Field(9001, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
     encoder: str = Field("localhost:50051", description="Address of the encoder, or several separated by commas.")
     decoder: str = Field("localhost:50052", description="Address of the decoder, or several separated by commas.")
-    timeout_s: float = Field(
-        60, gt=0, description="Longest time for one call of a server, including retries, in seconds."
-    )
-    retry_s: float = Field(
-        5, ge=0, description="How long a call is retried while a server is unavailable or overloaded, in seconds."
-    )
-    origins: Annotated[list[str], NoDecode] = Field(
-        [],
-        description="Web pages of other origins that may use this gateway, such as https://labels.example, separated "
-        "by commas; * for all. The gateway's own page always may.",
-    )
-    other_model: Literal["default", "refuse"] = Field(
-        "default",
-        description="Whether /sam2 requests for a SAM 2 version that is not served are answered by the default model, "
-        "which the header X-Maskwire-Model then names, or refused with 404.",
-    )
+    timeout_s: float = Field(60, gt=0)
+    """Longest time for one call of a server, including retries, in seconds."""
+    retry_s: float = Field(5, ge=0)
+    """How long a call is retried while a server is unavailable or overloaded, in seconds."""
+    origins: Annotated[list[str], NoDecode] = []
+    """Web pages of other origins that may use this gateway, such as https://labels.example, separated by commas; * for
+    all. The gateway's own page always may."""
+    other_model: Literal["default", "refuse"] = "default"
+    """Whether /sam2 requests for a SAM 2 version that is not served are answered by the default model, which the header
+    X-Maskwire-Model then names, or refused with 404."""
     urls: bool = Field(False, description="Fetch images by URL for /sam2 requests; from public addresses only.")
-    url_hosts: Annotated[list[str], NoDecode] = Field(
-        [], description="Hosts (name or name:port, separated by commas) that URLs may name although they are private."
-    )
+    url_hosts: Annotated[list[str], NoDecode] = []
+    """Hosts (name or name:port, separated by commas) that URLs may name although they are private."""
     url_timeout_s: float = Field(10, gt=0, description="Longest time for fetching one URL, in seconds.")
     max_image_bytes: int = Field(64 * MIB, ge=1, description="Largest image file accepted, in bytes.")
     max_requests: int = Field(256, ge=1, description="Requests that are served at the same time; more are refused.")
     max_sockets: int = Field(512, ge=1, description="WebSockets that are open at the same time; more are refused.")
-    body_memory_bytes: int = Field(
-        512 * MIB,
-        ge=1,
-        description="Memory for the bodies of requests in progress, in bytes; requests beyond it are refused.",
-    )
+    body_memory_bytes: int = Field(512 * MIB, ge=1)
+    """Memory for the bodies of requests in progress, in bytes; requests beyond it are refused."""
     body_timeout_s: float = Field(30, gt=0, description="Longest time for receiving the body of a request, in seconds.")
 
     @field_validator("origins", "url_hosts", mode="before")

@@ -38,34 +38,24 @@ class PublishedModel:
     size_bytes: int | None
 
 
-def _published(family: str, size: str, short: str, sha256: str, size_bytes: int | None = None) -> PublishedModel:
+def _published(family: str, size: str, short: str, size_bytes: int | None, sha256: str) -> PublishedModel:
     folder = {"sam2.1": "092824", "sam2": "072824"}[family]
     name = f"{family}_hiera_{size}"
     url = f"https://dl.fbaipublicfiles.com/segment_anything_2/{folder}/{name}.pt"
     return PublishedModel(name, f"configs/{family}/{family}_hiera_{short}.yaml", url, sha256, size_bytes)
 
 
-PUBLISHED = {
-    model.name: model
-    for model in (
-        _published(
-            "sam2.1", "tiny", "t", "7402e0d864fa82708a20fbd15bc84245c2f26dff0eb43a4b5b93452deb34be69", 156_008_466
-        ),
-        _published(
-            "sam2.1", "small", "s", "6d1aa6f30de5c92224f8172114de081d104bbd23dd9dc5c58996f0cad5dc4d38", 184_416_285
-        ),
-        _published(
-            "sam2.1", "base_plus", "b+", "a2345aede8715ab1d5d31b4a509fb160c5a4af1970f199d9054ccfb746c004c5", 323_606_802
-        ),
-        _published(
-            "sam2.1", "large", "l", "2647878d5dfa5098f2f8649825738a9345572bae2d4350a2468587ece47dd318", 898_083_611
-        ),
-        _published("sam2", "tiny", "t", "65b50056e05bcb13694174f51bb6da89c894b57b75ccdf0ba6352c597c5d1125"),
-        _published("sam2", "small", "s", "95949964d4e548409021d47b22712d5f1abf2564cc0c3c765ba599a24ac7dce3"),
-        _published("sam2", "base_plus", "b+", "d0bb7f236400a49669ffdd1be617959a8b1d1065081789d7bbff88eded3a8071"),
-        _published("sam2", "large", "l", "7442e4e9b732a508f80e141e7c2913437a3610ee0c77381a66658c3a445df87b"),
-    )
-}
+_PUBLISHED = (
+    ("sam2.1", "tiny", "t", 156_008_466, "7402e0d864fa82708a20fbd15bc84245c2f26dff0eb43a4b5b93452deb34be69"),
+    ("sam2.1", "small", "s", 184_416_285, "6d1aa6f30de5c92224f8172114de081d104bbd23dd9dc5c58996f0cad5dc4d38"),
+    ("sam2.1", "base_plus", "b+", 323_606_802, "a2345aede8715ab1d5d31b4a509fb160c5a4af1970f199d9054ccfb746c004c5"),
+    ("sam2.1", "large", "l", 898_083_611, "2647878d5dfa5098f2f8649825738a9345572bae2d4350a2468587ece47dd318"),
+    ("sam2", "tiny", "t", None, "65b50056e05bcb13694174f51bb6da89c894b57b75ccdf0ba6352c597c5d1125"),
+    ("sam2", "small", "s", None, "95949964d4e548409021d47b22712d5f1abf2564cc0c3c765ba599a24ac7dce3"),
+    ("sam2", "base_plus", "b+", None, "d0bb7f236400a49669ffdd1be617959a8b1d1065081789d7bbff88eded3a8071"),
+    ("sam2", "large", "l", None, "7442e4e9b732a508f80e141e7c2913437a3610ee0c77381a66658c3a445df87b"),
+)
+PUBLISHED = {model.name: model for model in (_published(*row) for row in _PUBLISHED)}
 
 
 def canonical(name: str) -> str:

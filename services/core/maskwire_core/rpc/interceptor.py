@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 Context = grpc.aio.ServicerContext[Any, Any]
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
+_KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 _HEALTH = "/grpc.health.v1.Health/"
 _CODES = {code.value[0]: code.name for code in grpc.StatusCode}
 _FIRST_MESSAGE_S = 2
@@ -71,7 +72,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 HANDLING.labels(*labels).observe(took_s)
                 log.debug("%s %s after %.1f ms", method, code, took_s * 1e3)
 
-        return _handler_like(handler, observed)
+        return _with_method(handler, observed)
 
     async def _answer(
         self,
@@ -105,7 +106,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
 async def _run(handler: Handler, request: Any, context: Context) -> Any:
     """Runs a handler's method. Responses that it yields are written here, so that the call ends when this returns."""
-    method: Any = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
+    method: Any = next(filter(None, (getattr(handler, kind) for kind in _KINDS)))
     if not inspect.isasyncgenfunction(method):
         return await method(request, context)
     async with contextlib.aclosing(method(request, context)) as responses:
@@ -114,16 +115,9 @@ async def _run(handler: Handler, request: Any, context: Context) -> Any:
     return None
 
 
-def _handler_like(handler: Handler, method: Callable[[Any, Context], Awaitable[Any]]) -> Handler:
-    """A handler of the same kind. Bytes that are not the expected message become `_Unreadable`."""
-    kinds = {
-        (False, False): grpc.unary_unary_rpc_method_handler,
-        (False, True): grpc.unary_stream_rpc_method_handler,
-        (True, False): grpc.stream_unary_rpc_method_handler,
-        (True, True): grpc.stream_stream_rpc_method_handler,
-    }
-    make: Any = kinds[bool(handler.request_streaming), bool(handler.response_streaming)]
-    parse: Any = handler.request_deserializer
+def _with_method(handler: Any, method: Callable[[Any, Context], Awaitable[Any]]) -> Handler:
+    """A copy of a handler with another method. Bytes that are not the expected message become `_Unreadable`."""
+    parse = handler.request_deserializer
 
     def parse_tolerantly(data: bytes) -> Any:
         try:
@@ -131,8 +125,9 @@ def _handler_like(handler: Handler, method: Callable[[Any, Context], Awaitable[A
         except DecodeError:
             return _Unreadable(len(data))
 
-    made: Handler = make(method, parse_tolerantly, handler.response_serializer)
-    return made
+    (kind,) = (kind for kind in _KINDS if getattr(handler, kind) is not None)
+    changed: Handler = handler._replace(**{kind: method, "request_deserializer": parse_tolerantly})
+    return changed
 
 
 class _Unreadable:
