@@ -14,7 +14,7 @@ import json
 import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xxhash
@@ -91,6 +91,20 @@ class Embedding:
 
     header: Header
     tensors: Mapping[str, NDArray[np.floating[Any]]]
+
+
+class StoredEmbedding(NamedTuple):
+    """What is known of a stored embedding without reading its tensors.
+
+    Attributes:
+        header: Its header.
+        nbytes: Size of the stored value in bytes.
+        ttl_ms: Milliseconds until it expires.
+    """
+
+    header: Header
+    nbytes: int
+    ttl_ms: int
 
 
 def pack(header: Header, tensors: Mapping[str, NDArray[np.float32]]) -> bytes:
@@ -175,3 +189,33 @@ def unpack(value: bytes | memoryview) -> Embedding:
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptValue(f"the tensors of an embedding do not fit: {error}") from error
     return Embedding(header, tensors)
+
+
+def describe(namespace: str, key: str, start: bytes | None, nbytes: int | None, ttl_ms: int) -> StoredEmbedding | None:
+    """Describes a stored embedding; None if it is missing.
+
+    Args:
+        namespace: Tenant.
+        key: Content key.
+        start: First `MAX_HEADER_BYTES` of its value; None if that is of another Redis type.
+        nbytes: Size of the value in bytes; 0 if it is missing, None if it is of another Redis type.
+        ttl_ms: Milliseconds until it expires.
+
+    Raises:
+        CorruptValue: Its header is damaged, its size is wrong, or it is not the embedding with this key.
+    """
+    if start is None or nbytes is None:
+        raise CorruptValue("an embedding is of another Redis type")
+    if not nbytes:
+        return None
+    header, payload_start = read_header(start)
+    if payload_start + header.payload_bytes != nbytes:
+        raise CorruptValue(f"an embedding has {nbytes} bytes instead of {payload_start + header.payload_bytes}")
+    check_owner(header, namespace, key)
+    return StoredEmbedding(header, nbytes, ttl_ms)
+
+
+def check_owner(header: Header, namespace: str, key: str) -> None:
+    """Raises `CorruptValue` unless a header is that of the embedding with this namespace and content key."""
+    if (header.namespace, header.content_key) != (namespace, key):
+        raise CorruptValue("an embedding is stored under another image's key")

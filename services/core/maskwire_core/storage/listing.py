@@ -6,7 +6,8 @@ import hashlib
 from dataclasses import dataclass
 
 from maskwire_core.errors import InvalidArgument
-from maskwire_core.storage.store import Store, StoredEmbedding
+from maskwire_core.storage.embedding import StoredEmbedding
+from maskwire_core.storage.store import Store
 
 MAX_PAGE_SIZE = 1000
 _PAGE_SIZE = 100

@@ -5,7 +5,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import redis
 
@@ -13,7 +13,14 @@ from maskwire_core.errors import CorruptValue, InvalidArgument
 from maskwire_core.models.decoder_bundle import DecoderBundle
 from maskwire_core.storage import keys
 from maskwire_core.storage.connections import Connections
-from maskwire_core.storage.embedding import MAX_HEADER_BYTES, Embedding, Header, read_header, unpack
+from maskwire_core.storage.embedding import (
+    MAX_HEADER_BYTES,
+    Embedding,
+    StoredEmbedding,
+    check_owner,
+    describe,
+    unpack,
+)
 from maskwire_core.telemetry import metrics
 from maskwire_core.telemetry.tracing import span
 
@@ -26,20 +33,6 @@ _SCAN_COUNT = 1000  # keys examined by one SCAN step: about a millisecond of the
 # Only the owner of a claim may renew or release it.
 _RENEW = 'return redis.call("get", KEYS[1]) == ARGV[1] and redis.call("pexpire", KEYS[1], ARGV[2])'
 _RELEASE = 'return redis.call("get", KEYS[1]) == ARGV[1] and redis.call("del", KEYS[1])'
-
-
-class StoredEmbedding(NamedTuple):
-    """What is known of a stored embedding without reading its tensors.
-
-    Attributes:
-        header: Its header.
-        nbytes: Size of the stored value in bytes.
-        ttl_ms: Milliseconds until it expires.
-    """
-
-    header: Header
-    nbytes: int
-    ttl_ms: int
 
 
 class Store:
@@ -94,7 +87,7 @@ class Store:
                 return None
             _READ.inc(value.nbytes)
             embedding = unpack(value.data)
-            _check_owner(embedding.header, namespace, key)
+            check_owner(embedding.header, namespace, key)
             return embedding
         return None
 
@@ -107,7 +100,7 @@ class Store:
         """
         with span("store: look up embedding"), self._deleting_corrupt(keys.embedding(namespace, key)):
             (found,) = self._look_up(namespace, [key])
-            return _described(namespace, key, *found)
+            return describe(namespace, key, *found)
         return None
 
     def touch_embedding(self, namespace: str, key: str, ttl_s: int) -> None:
@@ -195,7 +188,7 @@ class Store:
         found = {}
         for image_id, key, (_, ttl_ms), replies in zip(image_ids, content_keys, aliases, embeddings, strict=True):
             with contextlib.suppress(CorruptValue):  # deleted when the embedding is read
-                if (stored := _described(namespace, key, *replies)) is not None:
+                if (stored := describe(namespace, key, *replies)) is not None:
                     found[image_id] = stored._replace(ttl_ms=min(ttl_ms, stored.ttl_ms))
         return found
 
@@ -283,27 +276,3 @@ def open_store(url: str, timeout_s: float) -> Store:
         return Store(url, timeout_s)
     except InvalidArgument as error:
         sys.exit(f"error: {error}; set --redis-url or MASKWIRE_REDIS_URL, such as redis://localhost:6379/0")
-
-
-def _described(
-    namespace: str, key: str, start: bytes | None, nbytes: int | None, ttl_ms: int
-) -> StoredEmbedding | None:
-    """What the replies of `Store._look_up` say of an embedding; None if it is missing.
-
-    Raises:
-        CorruptValue: Its header is damaged, its size is wrong, or it is not an embedding.
-    """
-    if start is None or nbytes is None:
-        raise CorruptValue("an embedding is of another Redis type")
-    if not nbytes:
-        return None
-    header, payload_start = read_header(start)
-    if payload_start + header.payload_bytes != nbytes:
-        raise CorruptValue(f"an embedding has {nbytes} bytes instead of {payload_start + header.payload_bytes}")
-    _check_owner(header, namespace, key)
-    return StoredEmbedding(header, nbytes, ttl_ms)
-
-
-def _check_owner(header: Header, namespace: str, key: str) -> None:
-    if (header.namespace, header.content_key) != (namespace, key):
-        raise CorruptValue("an embedding is stored under another image's key")
