@@ -66,7 +66,7 @@ def test_what_would_expire_first_makes_room(store: Store, raw: redis.Redis) -> N
     assert total_bytes(raw, "acme") == 3 * SIZE
     books.delete_embedding("acme", key(2))
     assert total_bytes(raw, "acme") == 2 * SIZE
-    with pytest.raises(ResourceExhausted, match="may keep") as caught:
+    with pytest.raises(ResourceExhausted, match="may store") as caught:
         books.put_embedding("acme", key(4), value(4, 10_000), 100, quota)
     assert (caught.value.reason, caught.value.retry_after_s) == ("QUOTA_TOO_SMALL", None)
     assert store.get_embedding("acme", key(3)) is not None
@@ -211,7 +211,7 @@ def test_stats_and_purge(store: Store, store_url: str, raw: redis.Redis) -> None
     assert found["acme"]["newest"] == pytest.approx(now - 5)
 
     assert "say what" in command("purge", "--redis-url", store_url).stderr
-    assert "no length of time" in command("purge", "--older-than", "soon", "--redis-url", store_url).stderr
+    assert "not a duration" in command("purge", "--older-than", "soon", "--redis-url", store_url).stderr
     dry = command("purge", "--unreferenced", "--redis-url", store_url)
     assert "nothing was deleted" in dry.stderr
     assert raw.exists(f"maskwire:embedding:{{acme/{key(1)}}}")

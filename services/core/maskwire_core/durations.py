@@ -13,5 +13,5 @@ def seconds(text: str) -> float:
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text.strip())
     if match is None:
-        raise ValueError(f"{text!r} is no length of time; write 90s, 15m, 12h, 30d or 2w")
+        raise ValueError(f"{text!r} is not a duration; write 90s, 15m, 12h, 30d or 2w")
     return float(match[1]) * _UNITS_S[match[2]]

@@ -1,1 +1,1 @@
-"""Which models exist, where their files come from, and the exported mask decoder."""
+"""Models that exist, downloading them, and exported mask decoders."""

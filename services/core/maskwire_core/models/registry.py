@@ -106,7 +106,7 @@ def describe(name: str, config: str, checkpoint: Path) -> AddedModel:
     """
     if not _NAME.fullmatch(name) or canonical(name) in PUBLISHED or name == DEMO:
         raise ModelError(
-            f"{name!r} cannot be a model's name: published names and 'demo' are taken, and a name is made of letters, "
+            f"{name!r} cannot be a model's name: published names and 'demo' are taken, and a name consists of letters, "
             "digits and . _ + -"
         )
     check_file(checkpoint)

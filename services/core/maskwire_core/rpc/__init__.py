@@ -1,1 +1,1 @@
-"""The gRPC server: authorization, TLS, health and error details."""
+"""The gRPC server: what surrounds a call, authorization, errors, health, TLS."""

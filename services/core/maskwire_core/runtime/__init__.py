@@ -1,1 +1,1 @@
-"""Memory and thread priorities of a long-running process."""
+"""Memory, thread priorities and background work of a long-running process."""

@@ -1,1 +1,1 @@
-"""Embeddings, image names and logits in Redis or Valkey: keys, codecs, quotas, inventory."""
+"""Embeddings, image IDs, saved logits and exported decoders in Redis or Valkey; quotas and inventory."""

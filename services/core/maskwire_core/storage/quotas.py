@@ -143,7 +143,7 @@ class Quotas:
         if size > quota_bytes:
             raise ResourceExhausted(
                 "QUOTA_TOO_SMALL",
-                f"the embedding has {size} bytes, and the namespace {namespace!r} may keep {quota_bytes}; ask for a "
+                f"the embedding has {size} bytes, and the namespace {namespace!r} may store {quota_bytes}; ask for a "
                 "larger quota, or a smaller --store-codec",
             )
         while True:
@@ -159,7 +159,7 @@ class Quotas:
             elif time.monotonic() > give_up:
                 raise ResourceExhausted(
                     "QUOTA_BUSY",
-                    f"all that the namespace {namespace!r} may keep is being written; try again",
+                    f"other writes take all of the quota of the namespace {namespace!r}; try again",
                     retry_after_s=1,
                 )
             else:

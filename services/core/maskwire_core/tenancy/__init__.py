@@ -1,1 +1,1 @@
-"""Bearer tokens and the tenant that a call belongs to."""
+"""Bearer tokens: who makes a call, and what they may do."""

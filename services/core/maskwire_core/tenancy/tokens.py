@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
@@ -27,13 +27,9 @@ from maskwire_core.errors import InvalidArgument
 log = logging.getLogger(__name__)
 
 Right = Literal["encode", "segment", "read", "delete", "stats"]
-RIGHTS: dict[Right, str] = {
-    "encode": "embed images",
-    "segment": "answer prompts on them, and save logits",
-    "read": "ask what is stored of an image",
-    "delete": "delete images",
-    "stats": "ask how busy an encoder is",
-}
+"""What a token can allow: embedding images, segmenting them (and saving logits), looking them up, deleting them, and
+asking for an encoder's load."""
+RIGHTS: tuple[Right, ...] = get_args(Right)
 ANY_NAMESPACE = "*"
 
 _SECRET_BYTES = 32
