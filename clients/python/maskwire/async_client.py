@@ -11,7 +11,7 @@ from maskwire.arguments import check_choice, checked
 from maskwire.automatic_masks import AutomaticMaskArguments, FoundMask, Update
 from maskwire.connection import Connection, in_callers_words
 from maskwire.errors import ImageNotFound, InvalidRequest, MaskwireError
-from maskwire.generation import generate
+from maskwire.mask_generation import generate_masks
 from maskwire.pictures import Channels, Stretch
 from maskwire.pipelined import pipelined
 from maskwire.prompts import (
@@ -536,7 +536,7 @@ class AsyncClient:
             ServerUnavailable: No server answers.
             DeadlineExceeded: The timeout passed before the response arrived.
         """
-        return generate(self._connection, image, image_id, model, wait_s, parameters, Reading(channels, stretch))
+        return generate_masks(self._connection, image, image_id, model, wait_s, parameters, Reading(channels, stretch))
 
     async def everything(
         self,

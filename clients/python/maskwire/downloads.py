@@ -1,4 +1,4 @@
-"""Pictures at http and https URLs."""
+"""Downloads images from http and https URLs."""
 
 import urllib.error
 import urllib.request
@@ -12,15 +12,15 @@ _MAX_BYTES = 256 << 20
 
 
 def is_url(text: str) -> bool:
-    """Whether a text is an http or https URL."""
+    """Returns whether a text is an http or https URL."""
     return text.lower().startswith(("http://", "https://"))
 
 
 def fetch(url: str) -> bytes:
-    """Downloads a file of at most 256 MiB. This machine itself is never asked through a proxy.
+    """Downloads a file of at most 256 MiB. Loopback hosts are never reached through a proxy.
 
     Args:
-        url: http or https. The server may take 30 s until it sends anything, and between one part and the next.
+        url: http or https URL, whose server may pause for at most 30 s before and during the transfer.
 
     Raises:
         InvalidRequest: CANNOT_FETCH, or IMAGE_TOO_LARGE.

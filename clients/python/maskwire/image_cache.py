@@ -1,4 +1,4 @@
-"""The images that a client has embedded."""
+"""A client's cache of the images that it embedded."""
 
 from collections import OrderedDict
 from collections.abc import Hashable
@@ -11,10 +11,9 @@ _MAX_BYTES = 256 << 20
 
 
 class ImageCache:
-    """The latest 1024 images, so as not to ask twice whether they are stored, to embed again what is gone, and to draw
-    on their pictures.
+    """The 1024 images that were embedded last: to know that they are stored, to embed them again, and to draw on them.
 
-    Files are kept as paths. Of images that came as bytes, up to 256 MiB are held.
+    Files are kept as their paths; of other images, up to 256 MiB are held in memory.
     """
 
     def __init__(self) -> None:
@@ -22,16 +21,16 @@ class ImageCache:
         self._sources: OrderedDict[str, tuple[Source, EmbeddedImage]] = OrderedDict()
 
     def add(self, identity: Hashable, asked_id: str | None, model: str, source: Source, stored: EmbeddedImage) -> None:
-        """Remembers an image that was embedded.
+        """Adds an image.
 
         Args:
-            identity: The picture's `Source.identify()`, taken before it was read.
-            asked_id: The name that the image was to get; None if the server issued one.
-            model: The model that was asked for; empty for the default.
-            source: Its picture.
-            stored: What the encoder answered.
+            identity: Result of `Source.identify()` before the image was read.
+            asked_id: Name that was requested; None if the server made one up.
+            model: Model that was requested; empty for the default.
+            source: The image.
+            stored: Response of the encoder.
         """
-        for name in {model, ""}:  # a caller that names no model takes any
+        for name in {model, ""}:  # a call that names no model accepts any
             self._stored[identity, asked_id, name] = stored
             self._stored.move_to_end((identity, asked_id, name))
         self._sources[stored.image_id] = (source, stored)
@@ -44,12 +43,12 @@ class ImageCache:
             held -= dropped.held_bytes
 
     def stored(self, identity: Hashable, asked_id: str | None, model: str) -> EmbeddedImage | None:
-        """Returns what is stored of a picture that was embedded under a name (None: an issued one) by a model (empty:
-        any); None if it was not."""
+        """Returns the stored image of a source that was embedded under the given requested name by the given model (by
+        any if that is empty); None if there is none."""
         return self._stored.get((identity, asked_id, model))
 
     def knows(self, image_id: str) -> bool:
-        """Whether an image was embedded under a name."""
+        """Returns whether an image was embedded under a name."""
         return image_id in self._sources
 
     def source(self, image_id: str, content_key: str | None = None) -> Source | None:

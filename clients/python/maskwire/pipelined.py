@@ -18,14 +18,14 @@ async def pipelined(
     yield_errors: bool,
     check: Callable[[], None],
 ) -> AsyncIterator[tuple[Item, Any]]:
-    """Works on many items, several at a time. Yields each with its outcome as it is ready; takes items as it goes.
+    """Processes many items concurrently, and yields each with its result in order of completion.
 
     Args:
-        items: What to work on.
-        work: Gives an item's result.
-        in_flight: How many are worked on at a time.
-        yield_errors: Yield a `MaskwireError` as an item's outcome instead of raising it.
-        check: Raises where the work cannot go on, before each step.
+        items: The items; the iterable is consumed as the work proceeds.
+        work: Computes the result of an item.
+        in_flight: Largest number of items in progress.
+        yield_errors: Yield a `MaskwireError` as the result of its item instead of raising it.
+        check: Called before each step; raises if the work cannot continue, as after `close`.
     """
     waiting = iter(items)
     running: dict[asyncio.Future[T], Item] = {}

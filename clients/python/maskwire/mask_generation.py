@@ -16,7 +16,7 @@ _CROP_WAIT_MS = 60_000
 _EMBEDS_IN_FLIGHT = 2
 
 
-async def generate(
+async def generate_masks(
     connection: Connection,
     image: ImageLike | EmbeddedImage | None,
     image_id: str | None,
