@@ -29,15 +29,15 @@ def no_such(kind: str, name: str, known: Iterable[str]) -> str:
 
 
 def model_not_served(name: str, served: Iterable[str], others: Sequence[str] = ()) -> str:
-    """Says that a model is not served, which one may be meant, and which are served.
+    """Says that a model is not served, suggests the most similar name, and lists the served models.
 
     Args:
-        name: The name that was asked for.
+        name: Name of the requested model.
         served: Names of the models that are served.
-        others: Further names that are understood.
+        others: Further names that are accepted.
     """
     served = list(served)
-    told = no_such("model", name, [*served, *others])
-    if "choose from" in told and not others:
-        return told
-    return f"{told}{'' if told.endswith('?') else ';'} served here: {', '.join(served)}"
+    message = no_such("model", name, [*served, *others])
+    if "choose from" in message and not others:
+        return message
+    return f"{message}{'' if message.endswith('?') else ';'} served here: {', '.join(served)}"

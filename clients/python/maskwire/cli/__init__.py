@@ -13,7 +13,7 @@ from maskwire.errors import MaskwireError
 
 
 def _refuse_server_command() -> None:
-    """Stands for a command of maskwire-server where only the client is installed."""
+    """Replaces the commands of maskwire-server if only the client is installed."""
     from maskwire.cli.up import not_installed
 
     raise not_installed()
@@ -22,7 +22,7 @@ def _refuse_server_command() -> None:
 def main() -> None:
     """Runs a command. An error is printed as one line with a remedy, or with --json as JSON, and the exit code is 1."""
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # hides gRPC's messages about event loops
-    installed = entry_points(group="maskwire.commands")  # those of maskwire-server
+    installed = entry_points(group="maskwire.commands")  # the commands of maskwire-server
     for command in installed:
         app.add_typer(command.load(), name=command.name)
     for name in {"models", "store", "token"} - installed.names:

@@ -32,7 +32,7 @@ _FIRST_PORT = 50051
 
 
 def not_installed() -> MaskwireError:
-    """Returns the error of a command that needs the servers' package, where only the client is installed."""
+    """Makes the error for commands that need maskwire-server, if only the client is installed."""
     return MaskwireError("the servers are not installed: pip install 'maskwire-server[all]'", "NOT_INSTALLED")
 
 
