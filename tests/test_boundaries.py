@@ -83,17 +83,19 @@ def test_imports_point_one_way(package: str) -> None:
                 )
 
 
-def test_keys_of_the_store_are_built_in_one_module() -> None:
-    kinds = "embedding|claim|alias|prompts|logits|decoder|usage|sizes|writing"
-    keys = PACKAGES["maskwire_core"] / "storage/keys.py"
+@pytest.mark.parametrize(
+    ("pattern", "module"),
+    [
+        ("maskwire:(embedding|claim|alias|prompts|logits|decoder|usage|sizes|writing)", "storage/keys.py"),
+        (r"ContextVar\(", "call_context.py"),
+        (r"\bcontext\.abort\(", "rpc/error_status.py"),
+    ],
+    ids=["keys of the store", "context variables", "ends of calls with errors"],
+)
+def test_one_module_has_them(pattern: str, module: str) -> None:
     folders = [*PACKAGES.values(), ROOT / "bench"]
-    containing = {
-        path
-        for folder in folders
-        for path in folder.rglob("*.py")
-        if re.search(rf"maskwire:({kinds})", path.read_text())
-    }
-    assert containing == {keys}
+    found = {path for folder in folders for path in folder.rglob("*.py") if re.search(pattern, path.read_text())}
+    assert found == {PACKAGES["maskwire_core"] / module}
 
 
 def loaded_by(statement: str) -> set[str]:
