@@ -1,4 +1,4 @@
-"""How fast Maskwire is, each figure side by side with what one would use otherwise.
+"""Measures how fast Maskwire is, each figure side by side with what one would use otherwise.
 
     python -m bench [--only decode,click] [--rounds 15] [--out bench/results/cpu.md]
 

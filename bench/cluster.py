@@ -1,8 +1,8 @@
-"""A simulation of clusters: users who click, decoders with caches, encoders, and a store of one or several nodes.
+"""Simulates clusters: users who click, decoders with caches, encoders, and a store of one or several nodes.
 
-Discrete events in simpy, fed with service times (`Times`) that bench.scale measures. Each node of the store, each
-decoder and each encoder serves one request after another. What is simplified: a store node's time covers its thread and
-its network; requests are small against replies; nothing fails.
+This is a discrete-event simulation in simpy, with the service times (`Times`) that bench.scale measures. Each node of
+the store, each decoder and each encoder serves one request after another. Simplifications: the time of a store node
+covers its thread and its network, requests are small compared with replies, and nothing fails.
 """
 
 import random
@@ -20,15 +20,15 @@ Process = Generator[Any, Any, Any]
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds that one request takes where it is served.
+    """Service times in seconds.
 
     Attributes:
-        lookup: A name, in the store.
-        read: An embedding, in the store.
-        write: An embedding, in the store.
-        prepare: An embedding that came from the store, in a decoder.
-        decode: A click, in a decoder.
-        encode: An image, in an encoder with enough to do.
+        lookup: The store looks up a name.
+        read: The store reads an embedding.
+        write: The store writes an embedding.
+        prepare: A decoder prepares an embedding that it has read.
+        decode: A decoder decodes a click.
+        encode: An encoder encodes an image, when batches are full.
     """
 
     lookup: float
@@ -44,14 +44,14 @@ class Cluster:
     """What is deployed, and who uses it.
 
     Attributes:
-        encoders: Devices.
-        decoders: Processes.
-        nodes: Of the store; embeddings are spread over them.
-        affinity: Whether clients keep to one decoder for each image.
-        cached: Embeddings that a decoder's memory holds; 0 for none.
-        users: Each looks at one image after another and clicks on it.
-        clicks: On each image, on average.
-        think_s: Between clicks of a user, on average.
+        encoders: Number of devices.
+        decoders: Number of processes.
+        nodes: Number of store nodes, over which embeddings are spread.
+        affinity: Whether clients use the same decoder for all clicks on an image.
+        cached: Number of embeddings that a decoder's memory holds.
+        users: Number of users, who each click on one image after another.
+        clicks: Mean number of clicks on an image.
+        think_s: Mean time between two clicks of a user, in seconds.
     """
 
     encoders: int
@@ -66,13 +66,13 @@ class Cluster:
 
 @dataclass
 class Outcome:
-    """What users and machines saw.
+    """What happened in a simulation.
 
     Attributes:
-        click_ms: Of each click, from the first moment to the mask.
-        open_ms: Of each first click on a new image, its encode included.
-        busy: Share of the time that the busiest store node, and decoders and encoders on average, worked.
-        reads: Share of clicks that read the embedding from the store.
+        click_ms: Milliseconds from each click to its mask.
+        open_ms: Milliseconds from each first click on a new image to its mask, including the encoding.
+        busy: Utilisation of the busiest store node, and the mean utilisation of decoders and encoders.
+        reads: Share of clicks for which the embedding was read from the store.
     """
 
     click_ms: list[float] = field(default_factory=list)
@@ -85,7 +85,7 @@ class Outcome:
 
 
 class Station:
-    """Serves one request after another, and knows how long it has worked."""
+    """A server with one queue in order of arrival, which adds up the time it has worked."""
 
     def __init__(self, environment: simpy.Environment) -> None:
         self._environment = environment
@@ -93,7 +93,7 @@ class Station:
         self.busy = 0.0
 
     def serve(self, seconds: float) -> Any:
-        """An event for the moment when the request is done. A queue in order of arrival needs no more than its end."""
+        """Returns the event of a request's end. In order of arrival, the end of the last request is all the state."""
         now = self._environment.now
         self._free_at = max(self._free_at, now) + seconds
         self.busy += seconds
@@ -101,7 +101,7 @@ class Station:
 
 
 def simulate(cluster: Cluster, times: Times, clicks: int, seed: int = 1) -> Outcome:
-    """Runs until about this many clicks are answered; the first fifth is not counted."""
+    """Simulates about this many clicks, of which the first fifth is not counted."""
     dice = random.Random(seed)
     environment = simpy.Environment()
     nodes, decoders, encoders = (
@@ -123,7 +123,7 @@ def simulate(cluster: Cluster, times: Times, clicks: int, seed: int = 1) -> Outc
         started = environment.now
         node = nodes[zlib.crc32(b"%d" % image) % cluster.nodes]
         if new:
-            # The least loaded of two: what balancing in turn comes to when answers vary little.
+            # The less loaded of two, which is close to round robin when service times vary little.
             one, other = dice.choice(encoders), dice.choice(encoders)
             encoder = min(one, other, key=lambda station: station._free_at)
             yield encoder.serve(times.encode)
@@ -149,7 +149,7 @@ def simulate(cluster: Cluster, times: Times, clicks: int, seed: int = 1) -> Outc
         images += 1
         image = images
         new = dice.random() < 1 / cluster.clicks
-        if not new and cluster.affinity and cluster.cached:  # most begin in the middle of an image
+        if not new and cluster.affinity and cluster.cached:  # most users begin in the middle of an image
             keep(caches[zlib.crc32(b"decoder %d" % image) % cluster.decoders], image)
         while True:
             yield environment.process(click(image, new))
@@ -159,7 +159,7 @@ def simulate(cluster: Cluster, times: Times, clicks: int, seed: int = 1) -> Outc
                 image = images
 
     for _ in range(cluster.users):
-        if (begins_s := dice.expovariate(1 / cluster.think_s)) < wanted_s:  # clicks come evenly from the first moment
+        if (begins_s := dice.expovariate(1 / cluster.think_s)) < wanted_s:  # clicks are spread evenly
             environment.process(user(begins_s))
     environment.run(until=wanted_s)
     outcome.busy = {

@@ -1,4 +1,4 @@
-"""How far the masks of an encoder's batches are from sam2's own."""
+"""Measures how far the masks from an encoder's batches are from sam2's own."""
 
 import os
 from typing import Any
@@ -19,12 +19,12 @@ KINDS = ("single", "several")
 
 
 class Deviation:
-    """sam2's answers in fp32 on the CPU, for images of different shapes; asked once, compared with every batch size.
+    """sam2's masks in fp32 on the CPU for images of different shapes, computed once and compared with any batch size.
 
     Args:
-        model: What is measured.
-        photograph: Image whose parts are encoded.
-        prompts: Of each kind for each image: single clicks; and several points, boxes, or both.
+        model: The model to measure.
+        photograph: The image whose parts are encoded.
+        prompts: Number of prompts of each kind for each image: single clicks, and several points, boxes or both.
     """
 
     def __init__(self, model: Model, photograph: Image.Image, prompts: int) -> None:
@@ -51,11 +51,11 @@ class Deviation:
             self._asked.append(asked)
 
     def of_batch(self, size: int) -> dict[str, dict[str, float]]:
-        """Mean IoU of the full-size masks and largest difference of a logit, by kind of prompt."""
+        """Encodes a batch. Returns the mean IoU of full-size masks and the largest difference of a logit by kind."""
         order = [(size + index) % len(self._images) for index in range(size)]
         batch = self._model.encode([self._model.prepare(self._images[index]) for index in order])
         found: dict[str, tuple[list[float], list[float]]] = {kind: ([], []) for kind in KINDS}
-        for place in {0, size // 2, size - 1}:  # first, middle and last: what is wrong in a batch shows there
+        for place in {0, size // 2, size - 1}:  # the first, the middle and the last of a batch
             image = self._predictor.prepare(batch[place])
             height, width = self._images[order[place]].shape[:2]
             for kind, prompt, answer in self._asked[order[place]]:
@@ -67,17 +67,18 @@ class Deviation:
 
 
 def as_prompt(prompt: dict[str, Any]) -> Prompt:
+    """Converts a prompt from the form that `testing.reference.predictor.Reference` takes."""
     return Prompt(
         prompt_id="",
         points=np.array(prompt.get("points", []), np.float32).reshape(-1, 2),
         labels=np.array(prompt.get("labels", []), np.int64),
         box=np.array(prompt["box"], np.float32) if "box" in prompt else None,
-        mask=None,
+        mask=prompt.get("mask"),
     )
 
 
 def iou(ours: Prediction, answer: Answer, width: int, height: int) -> float:
-    """Mean over the candidates."""
+    """Returns the IoU of full-size masks, averaged over the candidates."""
     logits = torch.from_numpy(ours.logits)[None]
     masks = F.interpolate(logits, (height, width), mode="bilinear", align_corners=False)[0].numpy() > 0
     both = (masks & answer.masks).sum((1, 2))

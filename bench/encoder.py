@@ -1,12 +1,13 @@
-"""How many images an encoder serves, how exactly, and what its queue costs.
+"""Measures how many images an encoder serves, how exact they are, and what its queue costs.
 
     python -m bench.encoder [--device cuda] [--models sam2.1_hiera_tiny,...] [--sizes 1,2,4,8,16,32] [--seconds 5]
     python -m bench.encoder --quick      the demo model, small batches: a minute or two on a CPU
 
-For each model and batch size: the forward pass by sam2 as it is, by sam2 under bf16 autocast and by torch.compile, and
-Maskwire's from pixels to stored values, in turns; then the whole way from a JPEG's bytes to the store with many
-callers; and how far the masks are from sam2's in fp32, for single clicks and several prompts at once. Published models
-get seeded random weights unless --checkpoints names a folder that has them. Writes Markdown and JSON.
+For each model and batch size it times, in turns, the forward pass of plain sam2, of sam2 under bf16 autocast and of
+torch.compile, and Maskwire's from pixels to stored values; then the whole way from a JPEG's bytes to the store with
+many callers. It also measures how far the masks are from those of sam2 in fp32, for single clicks and for several
+prompts at once. Published models get seeded random weights unless --checkpoints names a folder that has them. Writes
+Markdown and JSON.
 """
 
 import argparse
@@ -50,7 +51,7 @@ GFLOP = {"tiny": 292, "small": 360, "base_plus": 647, "large": 1823}
 
 
 def photographs(count: int, width: int = 1800, height: int = 1200) -> list[bytes]:
-    """Different JPEGs: parts of the sample photograph."""
+    """Returns different JPEG files: enlarged parts of the sample photograph."""
     whole = Image.open(PHOTOGRAPH).convert("RGB")
     random, files = np.random.default_rng(3), []
     for _ in range(count):
@@ -63,7 +64,13 @@ def photographs(count: int, width: int = 1800, height: int = 1200) -> list[bytes
 
 
 def source(name: str, given: Path | None, folder: Path) -> EncoderSettings:
-    """Settings for a model: its checkpoint, or seeded random weights."""
+    """Returns the settings with which an encoder serves a model.
+
+    Args:
+        name: Name of a model.
+        given: Folder with checkpoints. A published model that it lacks gets seeded random weights.
+        folder: For the random weights and the encoder's cache.
+    """
     settings: dict[str, Any] = {"model": [name], "cache": folder}
     if name != DEMO:
         checkpoint = (given or folder) / f"{name}.pt"
@@ -75,7 +82,13 @@ def source(name: str, given: Path | None, folder: Path) -> EncoderSettings:
 
 
 def rate(runs: dict[str, Callable[[], Any]], images: int, seconds: float) -> dict[str, float]:
-    """Images per second of each way, by the median of runs in turns."""
+    """Runs several ways in turns. Returns the images per second of each, by its median time.
+
+    Args:
+        runs: Functions that encode a batch once, by name.
+        images: Number of images in the batch.
+        seconds: How long to run, for each way.
+    """
     taken: dict[str, list[float]] = {name: [] for name in runs}
     for run in runs.values():
         run()
@@ -89,7 +102,7 @@ def rate(runs: dict[str, Callable[[], Any]], images: int, seconds: float) -> dic
 
 
 class Ways:
-    """The forward pass as others run it. Inputs lie on the device, outputs stay there."""
+    """The usual ways to run the forward pass, with inputs and outputs on the device."""
 
     def __init__(self, model: Model, compiled: bool) -> None:
         sam, _ = loading.build(model.source)
@@ -119,7 +132,7 @@ class Ways:
 
 
 async def serve(model: Model, settings: EncoderSettings, store: Store, files: Sequence[bytes], callers: int) -> Any:
-    """Bytes to stored, by callers who each wait for their answer. Returns images/s, sorted seconds, and the tally."""
+    """Encodes image files into the store for callers who each wait for their reply. Returns rates and latencies."""
     encoder = ImageEncoder(settings, store, [model])
     await encoder.publish_decoders()
     headers = [header(data, namespace=f"run{time.monotonic_ns()}") for data in files]

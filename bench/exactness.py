@@ -22,13 +22,13 @@ from maskwire_core.storage.codecs import CODECS
 from maskwire_core.storage.embedding import Header, pack, unpack
 from maskwire_decoder.masks.rle import rle
 from maskwire_decoder.predictor import Predictor
-from maskwire_decoder.prompts.parsing import Prompt
 from maskwire_encoder.backends.model import Model
 from maskwire_encoder.checkpoints import loading
 from pycocotools import mask as coco
 from rich.console import Console
 from rich.progress import track
 
+from bench.deviation import as_prompt
 from testing.paths import ROOT
 from testing.reference.predictor import Reference, build_demo, build_random, over_white, random_prompt
 
@@ -51,6 +51,7 @@ Size of an embedding of a 1024 px model: fp32 16 MiB, fp16 8 MiB (default), int8
 
 
 def prompt_of(kind: str, random: np.random.Generator, width: int, height: int, mask: Any) -> dict[str, Any]:
+    """Draws a random prompt of one of KINDS; `mask` are the logits for those with a mask."""
     if kind in ("one click", "mask and click"):
         x, y = random.uniform(0, width), random.uniform(0, height)
         click: dict[str, Any] = {"points": [(float(np.float32(x)), float(np.float32(y)))], "labels": [1]}
@@ -59,18 +60,8 @@ def prompt_of(kind: str, random: np.random.Generator, width: int, height: int, m
     return random_prompt(random, named, width, height)
 
 
-def as_prompt(prompt: dict[str, Any]) -> Prompt:
-    return Prompt(
-        prompt_id="",
-        points=np.array(prompt.get("points", []), np.float32).reshape(-1, 2),
-        labels=np.array(prompt.get("labels", []), np.int64),
-        box=np.array(prompt["box"], np.float32) if "box" in prompt else None,
-        mask=prompt.get("mask"),
-    )
-
-
 def measure(name: str, prompts: int) -> dict[tuple[str, str], tuple[float, float]]:
-    """(kind, codec) to (largest logit difference, mean IoU of the masks), of one model."""
+    """Measures one model. Returns the largest difference of a logit and the mean IoU of masks by kind and codec."""
     rgb = over_white(IMAGE)
     height, width = rgb.shape[:2]
     with tempfile.TemporaryDirectory() as folder:

@@ -1,8 +1,9 @@
-"""How a click's cost grows with image size, prompts in a request, and streams on one decoder.
+"""Measures how the cost of a click grows with image size, prompts in a request, and streams on one decoder.
 
     python -m bench.growth [--seconds 4] [--out bench/results/growth.md]
 
-Writes a Markdown table, every figure as JSON, and a plot (needs matplotlib) beside it. Shapes of SAM 2.1 tiny.
+Writes a Markdown table and, beside it, every figure as JSON and a plot (which needs the dependency group `bench`). The
+model has the shapes of SAM 2.1 tiny.
 """
 
 import argparse
@@ -30,12 +31,13 @@ STREAMS = (1, 2, 4, 8, 16, 32, 64)
 
 
 def prompts(random: np.random.Generator, count: int, width: int, height: int) -> list[types_pb2.Prompt]:
+    """Returns prompts of one random click each."""
     spots = random.uniform((0, 0), (width, height), (count, 2))
     return [types_pb2.Prompt(points=[types_pb2.Point(x_px=x, y_px=y)]) for x, y in spots]
 
 
 async def timed(call: Callable[[], Awaitable[Any]], seconds: float) -> list[float]:
-    """Milliseconds of calls one after another."""
+    """Calls a function again and again. Returns the milliseconds of each call but the first."""
     await call()
     end, taken = time.perf_counter() + seconds, []
     while (started := time.perf_counter()) < end:
@@ -45,7 +47,7 @@ async def timed(call: Callable[[], Awaitable[Any]], seconds: float) -> list[floa
 
 
 async def stream(stub: Any, seconds: float, seed: int) -> list[float]:
-    """Clicks on a stream of its own."""
+    """Opens a stream and clicks on it. Returns the milliseconds of each click."""
     random = np.random.default_rng(seed)
     call = stub.SegmentStream()
     await call.write(pb.SegmentStreamRequest(set_image=pb.SetImage(image_id="photo")))

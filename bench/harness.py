@@ -1,4 +1,4 @@
-"""Timing two ways of doing one thing side by side."""
+"""Times two ways of doing the same thing side by side."""
 
 import contextlib
 import json
@@ -23,11 +23,11 @@ class Row:
     Attributes:
         name: What is measured.
         against: What it is compared with.
-        at_most: The largest ratio of the two medians that is aimed for.
-        ours: Does it once.
+        at_most: The largest ratio of the two medians that we aim for.
+        ours: Does it once in our way.
         other: Does it once in the other way.
-        check: Compares their results and says how they agree; raises AssertionError if they do not.
-        rounds: How often each is timed, in turns.
+        check: Compares the results of both and says how well they agree; raises AssertionError if they do not.
+        rounds: How often each way is timed, in turns.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Row:
 
 @dataclass
 class Outcome:
-    """A row's figures. Times are milliseconds; a spread is the distance between the quartiles."""
+    """The figures of a row. Times are in milliseconds; a spread is the interquartile range."""
 
     name: str
     against: str
@@ -56,9 +56,10 @@ class Outcome:
 
 
 def measure(row: Row) -> Outcome:
-    """Runs both ways in turns: what disturbs the machine disturbs both.
+    """Runs both ways in turns, so that what disturbs the machine disturbs both.
 
-    Threads of torch and ONNX Runtime spin for a while after their work is done; neither way shall wait for the other's.
+    The threads of torch and ONNX Runtime spin for a while after their work; a pause keeps them out of the other way's
+    time.
     """
     agreement = row.check(row.ours(), row.other())
     samples: dict[str, list[float]] = {"ours": [], "other": []}
@@ -92,7 +93,7 @@ def _spread(samples: list[float]) -> float:
 
 
 def table(outcomes: list[Outcome]) -> str:
-    """As Markdown."""
+    """Returns the figures as a Markdown table."""
     lines = [
         "| what | against | ms (spread) | against, ms (spread) | ratio | aim | agreement |",
         "|---|---|---|---|---|---|---|",
@@ -106,7 +107,7 @@ def table(outcomes: list[Outcome]) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on, and with."""
+    """Describes the machine and the packages that figures are measured with."""
     versions = {}
     for package in _PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
@@ -129,6 +130,6 @@ def _cpu() -> str:
 
 
 def as_json(outcomes: list[Outcome], command: str, **more: Any) -> str:
-    """With every sample."""
+    """Returns the figures with every sample as JSON."""
     document = {"command": command, **machine(), "rows": [asdict(one) for one in outcomes], **more}
     return json.dumps(document, indent=1) + "\n"

@@ -1,10 +1,11 @@
-"""What one store, encoders and decoders do on this machine, and what clusters of them would do.
+"""Measures one store, encoders and decoders on this machine, and simulates clusters of them.
 
     python -m bench.scale [--seconds 5] [--processes 1,2,4] [--simulate-only] [--out bench/results/scale.md]
 
-First measures: throughput of 1..N encoder and decoder processes, and the service times of the store and the decoder.
-Then simulates clusters (bench.cluster) with the measured times; an encoder's is that of a GPU (--encode-ms), since a
-CPU's says nothing about one. Writes Markdown, JSON and a plot; needs the extra `bench`.
+First it measures the throughput of 1 to N encoder and decoder processes, and the service times of the store and the
+decoder. Then it simulates clusters (bench.cluster) with these times; the time of an encoder is that of a GPU
+(--encode-ms), which measurements on a CPU cannot tell. Writes Markdown, JSON and a plot, and needs the dependency group
+`bench`.
 """
 
 import argparse
@@ -59,7 +60,7 @@ def _hammer(url: str, kind: str, seconds: float, number: int, counts: Any) -> No
 
 
 def store_times(seconds: float) -> dict[str, float]:
-    """Seconds of the store's own processor time for a request, under a few clients at once."""
+    """Returns the processor time of the store for each kind of request, in seconds, under a few concurrent clients."""
     found = {}
     with store_server(_store_program(), "--maxmemory", "512mb") as url:
         for kind in ("lookup", "read", "write"):
@@ -80,7 +81,10 @@ def store_times(seconds: float) -> dict[str, float]:
 
 
 def decoder_times(rounds: int = 15) -> dict[str, float]:
-    """Processor seconds of one thread for a new embedding and for a click; SAM 2.1 tiny's decoder, as every model's."""
+    """Returns the processor time of one thread for a new embedding and for a click, in seconds.
+
+    The decoder is that of SAM 2.1 tiny; the published models differ only in their image encoders.
+    """
     one = subject()
     predictor = Predictor(one.bundle, threads=1)
     tensors = {name: tensor.astype(np.float16) for name, tensor in one.tensors.items()}
@@ -98,6 +102,7 @@ def decoder_times(rounds: int = 15) -> dict[str, float]:
 
 
 def pictures(count: int) -> list[bytes]:
+    """Returns different PNG files of 256x256 random pixels."""
     random, files = np.random.default_rng(time.monotonic_ns()), []
     for _ in range(count):
         buffer = io.BytesIO()
@@ -108,6 +113,7 @@ def pictures(count: int) -> list[bytes]:
 
 @contextlib.contextmanager
 def processes(url: str, encoders: int, decoders: int) -> Iterator[tuple[str, str]]:
+    """Runs encoders and decoders of one thread each. Yields the addresses of both, separated by commas."""
     with contextlib.ExitStack() as stack:
         yield (
             ",".join(stack.enter_context(server("maskwire_encoder", url, "--threads", "1")) for _ in range(encoders)),
@@ -116,7 +122,7 @@ def processes(url: str, encoders: int, decoders: int) -> Iterator[tuple[str, str
 
 
 async def encode_rate(encoder: str, seconds: float) -> float:
-    """New images per second; the demo model on one thread a process."""
+    """Returns how many new images are encoded per second, by the demo model."""
     async with AsyncClient(encoder, retry_s=60) as client:
         await asyncio.gather(*(client.embed(data) for data in pictures(4)))
         files, started = pictures(int(20 * seconds)), time.perf_counter()
@@ -131,7 +137,7 @@ async def encode_rate(encoder: str, seconds: float) -> float:
 
 
 async def click_rate(encoder: str, decoder: str, seconds: float) -> float:
-    """Clicks per second on 16 images by 16 callers."""
+    """Returns the clicks per second of 16 callers with an image each."""
     async with AsyncClient(encoder, decoder, retry_s=60) as client:
         files = pictures(16)
         for number, data in enumerate(files):
@@ -172,7 +178,7 @@ SHAPES = {
     "cluster": (0, True, 128),
     "cluster, no affinity": (0, False, 128),
 }
-"""Nodes (0: as many as are half busy with affinity), affinity, embeddings in a decoder's memory: 22 MiB each."""
+"""Store nodes (0: as many as are half busy with affinity), affinity, and embeddings of 22 MiB in a decoder's memory."""
 
 
 def clusters(times: Times, sizes: list[int], clicks: int, say: Callable[[str], None]) -> list[dict[str, Any]]:
@@ -190,7 +196,7 @@ def clusters(times: Times, sizes: list[int], clicks: int, say: Callable[[str], N
                 users=users,
             )
             outcome = simulate(cluster, times, max(clicks, 5 * decoders))
-            calm = replace(times, lookup=0, read=0, write=0)  # what is read when nobody waits for the store
+            calm = replace(times, lookup=0, read=0, write=0)  # the reads when nobody waits for the store
             reads = simulate(cluster, calm, max(clicks, 5 * decoders)).reads
             # Above 1, queues grow without end.
             offered = users / cluster.think_s * store_work(times, reads) / cluster.nodes
@@ -200,7 +206,7 @@ def clusters(times: Times, sizes: list[int], clicks: int, say: Callable[[str], N
 
 
 def store_work(times: Times, reads: float) -> float:
-    """Seconds of a store's time for a click, with its share of a new image; `reads` of them read the embedding."""
+    """Returns the seconds of store time per click: lookup, writes of new images, and the given share of reads."""
     return times.lookup + reads * times.read + times.write / Cluster.clicks
 
 

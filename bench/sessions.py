@@ -1,10 +1,10 @@
-"""Many people clicking at once on one decoder: latencies, and whether all are served alike.
+"""Measures many people who click at once on one decoder: their latencies, and whether all are served alike.
 
     python -m bench.sessions [--sessions 64] [--seconds 60] [--think-s 1] [--out bench/results/sessions.md]
 
-Each session clicks, thinks, and clicks again, takes every fourth click back, and begins an object after a dozen; every
-fourth session hovers while it thinks. Then, for half the time, without thinking and hovering: as fast as answers come.
-One decoder with the demo model; the callers run on the same machine.
+Each session clicks, thinks and clicks again; it undoes every fourth click and begins a new object after a dozen. Every
+fourth session hovers while it thinks. A second run, half as long, has no thinking and hovering: sessions click as fast
+as replies come. One decoder serves the demo model; the callers run on the same machine.
 """
 
 import argparse
@@ -28,17 +28,17 @@ from testing.paths import COFFEE, ROOT
 from testing.servers import up
 
 IMAGES = 8
-CONNECTIONS = 8  # that the sessions share, as users of some gateways do
+CONNECTIONS = 8  # shared by the sessions, as by the users of a few gateways
 
 
 @dataclass
 class Person:
-    """What one session saw.
+    """What happened in one session.
 
     Attributes:
-        latencies_ms: Of answered clicks and undos.
-        hovers: Outcomes of hovers: shown or superseded.
-        refused: Reasons of refusals.
+        latencies_ms: Milliseconds until the reply to each click and undo that was not refused.
+        hovers: Number of hovers that were shown, and that were superseded.
+        refused: Number of refusals by reason.
     """
 
     latencies_ms: list[float] = field(default_factory=list)
@@ -47,7 +47,16 @@ class Person:
 
 
 async def use(session: AsyncSession, person: Person, seconds: float, think_s: float, hovers: bool, seed: int) -> None:
-    """One person at work."""
+    """Uses a session as one person does.
+
+    Args:
+        session: The open session.
+        person: Where the outcome is recorded.
+        seconds: How long to work.
+        think_s: Mean time between a reply and the next click.
+        hovers: Whether to hover while thinking.
+        seed: Seed of the random choices.
+    """
     choose = random.Random(seed)
     width, height = session.image.width_px, session.image.height_px
     end = time.monotonic() + seconds
@@ -77,7 +86,7 @@ async def use(session: AsyncSession, person: Person, seconds: float, think_s: fl
 
 
 async def crowd(stack: Any, count: int, seconds: float, think_s: float, hovering: bool) -> list[Person]:
-    """Lets many people work at the same time."""
+    """Lets many people work at the same time, and returns what happened to each."""
     people = [Person() for _ in range(count)]
     clients = [AsyncClient(stack.encoder, stack.decoder) for _ in range(CONNECTIONS)]
     sessions = [
@@ -99,7 +108,7 @@ async def crowd(stack: Any, count: int, seconds: float, think_s: float, hovering
 
 
 def summary(people: list[Person], seconds: float) -> dict[str, Any]:
-    """Percentiles over all clicks, and how far single sessions are from the median one."""
+    """Returns percentiles over all clicks, and how far the worst session is from the median one."""
     every = sorted(latency for person in people for latency in person.latencies_ms)
     medians = [statistics.median(person.latencies_ms) for person in people if person.latencies_ms]
     counts = [len(person.latencies_ms) for person in people]
@@ -118,7 +127,7 @@ def summary(people: list[Person], seconds: float) -> dict[str, Any]:
 
 
 def table(rows: dict[str, dict[str, Any]]) -> str:
-    """As Markdown."""
+    """Returns the summaries as a Markdown table."""
     lines = [
         "| sessions | clicks answered (refused) | a second | p50 | p90 | p95 | p99 | max, ms "
         "| slowest session / median | fewest answers / median | hovers shown, superseded |",
@@ -143,7 +152,7 @@ def main() -> None:
     arguments = parser.parse_args()
     count, seconds = arguments.sessions, arguments.seconds
     rows: dict[str, dict[str, Any]] = {}
-    load = os.getloadavg()[0]  # of what else runs here
+    load = os.getloadavg()[0]  # by other programs
     with up() as stack:
         for name, length, think_s in (
             (f"{count}, thinking {arguments.think_s:g} s", seconds, arguments.think_s),

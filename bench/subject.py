@@ -1,4 +1,4 @@
-"""What the rows measure on: a model, an image with its features, and a store and a decoder that serve them."""
+"""What is measured: a model, an image with its features, and a store and a decoder that serve them."""
 
 import contextlib
 import hashlib
@@ -33,8 +33,8 @@ class Subject:
     """SAM 2.1 tiny with random weights, and the sample photograph at 1800x1200 encoded by it.
 
     Attributes:
-        model: sam2's.
-        reference: Its predictor, with the image set.
+        model: The model in sam2.
+        reference: sam2's predictor, with the image set.
         bundle: The exported decoder.
         tensors: The image's embedding in the stored layout, fp32.
     """
@@ -46,13 +46,14 @@ class Subject:
 
     @property
     def features(self) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """As sam2's mask decoder takes them."""
+        """The image's features in the form in which sam2's mask decoder takes them."""
         predictor = self.reference.predictor
         return predictor._features["image_embed"], predictor._features["high_res_feats"]
 
 
 @cache
 def subject() -> Subject:
+    """Builds the subject on first use."""
     torch.set_num_threads(THREADS)
     model = build_tiny().eval()
     image = Image.open(ROOT / "examples" / "coffee.jpg").convert("RGB").resize((WIDTH, HEIGHT))
@@ -71,14 +72,14 @@ def subject() -> Subject:
 
 
 def packed(codec: str, key: str = "b" * 64, width: int = WIDTH, height: int = HEIGHT) -> bytes:
-    """The embedding as it is stored, of an image of any size."""
+    """Returns the embedding as it is stored, for an image of any size."""
     bundle = subject().bundle
     header = Header("default", key, "tiny", "f", bundle.digest, height, width, codec, time.time())
     return pack(header, subject().tensors)
 
 
 def fill(url: str, codec: str, name: str = "photo", width: int = WIDTH, height: int = HEIGHT) -> None:
-    """Puts the image into a store under a name, and the decoder."""
+    """Puts the decoder and, under a name, the image into a store."""
     key = hashlib.sha256(name.encode()).hexdigest()
     with contextlib.closing(Store(url)) as store:
         store.publish_decoder(subject().bundle)
@@ -88,7 +89,7 @@ def fill(url: str, codec: str, name: str = "photo", width: int = WIDTH, height: 
 
 @contextlib.contextmanager
 def served(codec: str = "fp32") -> Iterator[tuple[str, str]]:
-    """A store that holds the image, and a decoder. Yields the decoder's and the store's address."""
+    """Runs a store that holds the image, and a decoder. Yields the decoder's address and the store's URL."""
     with store_server(_store_program()) as url:
         fill(url, codec)
         with server("maskwire_decoder", url) as address:

@@ -1,8 +1,8 @@
-"""Where the time of a click goes: traces of a cold and a warm one, printed as trees.
+"""Shows where the time of a click goes: prints the traces of a cold and a warm click as trees.
 
     python -m bench.traces
 
-Starts a store, an encoder with the demo model, a decoder and a gateway, all of which send their spans here.
+Starts a store, an encoder with the demo model, a decoder and a gateway, which send their spans to this process.
 """
 
 import io
@@ -30,7 +30,7 @@ PHOTO = ROOT / "clients/web/maskwire_web/sample.jpg"
 
 
 def printed(root: Span) -> str:
-    """A trace as lines: start and length in milliseconds, what, where."""
+    """Returns a trace as lines with start and length in milliseconds, name and service of each span."""
     lines = [
         f"{span.start_ms - root.start_ms:9.1f} {span.took_ms:9.1f}  {'  ' * depth}{span.name}  ({span.service})"
         for depth, span in root.walk()
@@ -39,12 +39,12 @@ def printed(root: Span) -> str:
 
 
 def application(collector: str, encoder: str, decoder: str, image: str) -> None:
-    """An application that traces itself and clicks twice."""
+    """Runs an application that traces itself and clicks twice; for a process of its own."""
     clicks(traced_application(collector), encoder, decoder, Path(image))
 
 
 def traced_application(address: str) -> trace.Tracer:
-    """A tracer as an application that uses the client has one; of the whole process, from now on."""
+    """Sets up OpenTelemetry for this process, as an application that uses the client does, and returns its tracer."""
     provider = TracerProvider(resource=Resource.create({"service.name": "application"}))
     provider.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter(f"{address}/v1/traces")))
     trace.set_tracer_provider(provider)
@@ -52,7 +52,7 @@ def traced_application(address: str) -> trace.Tracer:
 
 
 def clicks(tracer: trace.Tracer, encoder: str, decoder: str, image: Path) -> None:
-    """A cold click: the image is new everywhere; then a warm one."""
+    """Clicks on an image that is new everywhere, and clicks again."""
     with maskwire.Client(encoder, decoder) as client:
         for name in ("cold click", "warm click"):
             with tracer.start_as_current_span(name):
@@ -60,7 +60,7 @@ def clicks(tracer: trace.Tracer, encoder: str, decoder: str, image: Path) -> Non
 
 
 def through_gateway(tracer: trace.Tracer, gateway: str, image_id: str) -> None:
-    """A click over HTTP."""
+    """Clicks over HTTP."""
     with tracer.start_as_current_span("click by HTTP"):
         headers = {"content-type": "application/json"}
         inject(headers)
@@ -82,7 +82,7 @@ def main(options: Sequence[str]) -> None:
     try:
         assert process.stdout is not None
         up = json.loads(process.stdout.readline())
-        with maskwire.Client(up["encoder"], up["decoder"]) as client:  # so that nothing is seen of a first time
+        with maskwire.Client(up["encoder"], up["decoder"]) as client:  # so that the traces show no first-time costs
             client.embed(_other(), image_id="other")
             client.segment("other", points=[(10, 10)])
         clicks(tracer, up["encoder"], up["decoder"], PHOTO)
@@ -97,7 +97,7 @@ def main(options: Sequence[str]) -> None:
 
 
 def _other() -> bytes:
-    """Another picture, as a file."""
+    """Returns the photograph rotated by 180 degrees, as a JPEG file."""
     file = io.BytesIO()
     with Image.open(PHOTO) as image:
         image.rotate(180).save(file, "JPEG")

@@ -1,4 +1,4 @@
-"""What a decoder worker takes: seconds until it serves, and memory."""
+"""Measures the start-up time and the memory of a decoder process."""
 
 import contextlib
 import re
@@ -20,7 +20,7 @@ _CLICKS = 20
 
 @dataclass
 class Worker:
-    """Of one process that holds one image at 1024 px (22 MiB) and its decoder (21 MiB)."""
+    """Figures of one process; an image at 1024 px takes 22 MiB of its memory, and the image's decoder 21 MiB."""
 
     seconds_until_serving: float
     idle_mib: float
@@ -32,7 +32,7 @@ class Worker:
     def __str__(self) -> str:
         return (
             f"A decoder worker serves after {self.seconds_until_serving:.1f} s and takes {self.idle_mib:.0f} MiB of "
-            f"memory; with one image and its decoder {self.one_image_mib:.0f} MiB (at most 300 are aimed for)."
+            f"memory, with one image and its decoder {self.one_image_mib:.0f} MiB (the aim is 300 at most)."
         )
 
 

@@ -1,4 +1,4 @@
-"""Adapters for labelling tools as processes, and what tests send to them."""
+"""Adapters for labelling tools as processes, and the encodings that such tools use."""
 
 import base64
 import contextlib
@@ -16,7 +16,12 @@ from testing.servers import Stack
 
 @contextlib.contextmanager
 def adapter(stack: Stack, *arguments: str) -> Iterator[httpx.Client]:
-    """An adapter in front of servers; yields an HTTP client for its address."""
+    """Runs an adapter. Yields an HTTP client with its address.
+
+    Args:
+        stack: The servers behind it.
+        arguments: The adapter's name and options, as `python -m maskwire_adapters` takes them.
+    """
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     servers = ["--encoder", stack.encoder, "--decoder", stack.decoder]
@@ -34,15 +39,17 @@ def adapter(stack: Stack, *arguments: str) -> Iterator[httpx.Client]:
 
 
 def encoded(path: Path) -> str:
+    """Returns a file in base64."""
     return base64.b64encode(path.read_bytes()).decode()
 
 
 def data_uri(path: Path) -> str:
+    """Returns a JPEG file as a data URI."""
     return f"data:image/jpeg;base64,{encoded(path)}"
 
 
 def unpacked(rle: list[int]) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """rle-pack's decoder, by its description, one bit at a time."""
+    """Decodes Label Studio's `rle` to bytes, bit by bit, after the description of rle-pack."""
     bits = "".join(f"{byte:08b}" for byte in rle)
     place = 0
 

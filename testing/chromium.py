@@ -1,4 +1,4 @@
-"""A headless Chromium, and Maskwire's page in it."""
+"""Maskwire's page in a headless Chromium."""
 
 import base64
 import contextlib
@@ -22,6 +22,7 @@ _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable
 
 @contextlib.contextmanager
 def chromium() -> Iterator[Browser]:
+    """Runs the Chromium or Chrome that is on PATH; without one, the test is skipped, or fails where CI is set."""
     program = next(filter(None, map(shutil.which, _NAMES)), None)
     if program is None:
         message = "no chromium on PATH; scripts/test installs it where it can"
@@ -35,9 +36,17 @@ def chromium() -> Iterator[Browser]:
 
 
 class Tab:
-    """The page, and what people see and do there. Places are pixels of the image.
+    """A browser tab with the page, operated as people do it. Coordinates are pixels of the image.
 
-    Errors in the page's scripts fail the test at its end.
+    An error in the page's scripts fails the test when the tab is closed.
+
+    Args:
+        browser: The browser, in which the tab gets a context of its own.
+        url: Address of the page.
+        width: Width of the window in CSS pixels.
+        height: Height of the window in CSS pixels.
+        init_script: JavaScript that runs before the page's own.
+        options: Further options of the browser context, as Playwright has them.
     """
 
     def __init__(
@@ -56,7 +65,7 @@ class Tab:
         self._open(context, url)
 
     def another(self, url: str) -> "Tab":
-        """The page in another tab of the same browser."""
+        """Opens the page in another tab with the same storage."""
         tab = object.__new__(Tab)
         tab._open(self.context, url)
         return tab
@@ -80,7 +89,7 @@ class Tab:
         self.page.evaluate("async () => { window.app = await import('/assets/app.js') }")
 
     def reload(self) -> None:
-        """Loads the page anew, when the browser has stored what was done."""
+        """Reloads the page after all changes have been written to the browser's storage."""
         self.until_kept()
         self.page.reload()
         self._import_app()
@@ -103,7 +112,7 @@ class Tab:
         self.page.wait_for_selector("#connection[data-state=open]")
 
     def screen(self, x: float, y: float) -> tuple[float, float]:
-        """Where a place of the image is in the window, in CSS pixels."""
+        """Converts image coordinates to those of the window, in CSS pixels."""
         script = """([x, y]) => {
             const edge = document.querySelector('#overlay').getBoundingClientRect();
             const at = app.viewport.toScreen([x, y]);
@@ -119,14 +128,14 @@ class Tab:
         self.page.mouse.click(*self.screen(x, y), **options)
 
     def zoom(self, x: float, y: float, delta: float) -> None:
-        """Turns the wheel over a place of the window, in CSS pixels."""
+        """Turns the mouse wheel at a point of the window, given in CSS pixels."""
         before = self.page.evaluate("() => app.viewport.scale")
         self.page.mouse.move(x, y)
         self.page.mouse.wheel(0, -delta)
         self.page.wait_for_function("before => app.viewport.scale !== before", arg=before)
 
     def look_away(self) -> None:
-        """Takes the mouse off the image, and waits until no preview is drawn."""
+        """Moves the mouse off the image and waits until no preview is drawn."""
         self.page.mouse.move(640, 20)
         self.page.wait_for_function("() => !app.editor.preview")
         self.page.evaluate("() => new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
@@ -138,7 +147,7 @@ class Tab:
         self.page.mouse.up()
 
     def until(self, condition: str) -> None:
-        """Waits until a condition on the selected object `it` holds and nothing is under way."""
+        """Waits until no reply is pending and a JavaScript condition on `it`, the selected object, holds."""
         self.page.wait_for_function(
             f"() => {{ const it = app.editor.objects.selected; return !it.pending.length && ({condition}) }}"
         )
@@ -150,7 +159,7 @@ class Tab:
 
     @property
     def mask(self) -> NDArray[np.bool_]:
-        """HxW of the selected object."""
+        """The mask of the selected object, HxW."""
         rle = self.page.evaluate(
             "() => { const {height, width, counts} = app.editor.objects.selected.mask; return [height, width, counts] }"
         )
@@ -161,14 +170,14 @@ class Tab:
         return str(self.page.evaluate("() => navigator.clipboard.readText()"))
 
     def download(self, name: str) -> Path:
-        """Presses a button that saves a file. Returns where it is."""
+        """Presses the button of this name, which saves a file. Returns the file's path."""
         with self.page.expect_download() as waiting:
             self.page.get_by_role("button", name=name).click()
         download: Download = waiting.value
         return Path(download.path())
 
     def overlay_alpha(self) -> NDArray[np.uint8]:
-        """What lies over the picture: opacity, in device pixels."""
+        """Returns the opacity of the canvas that lies over the picture, in device pixels."""
         script = """() => {
             const canvas = document.querySelector('#overlay');
             const data = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
@@ -180,10 +189,11 @@ class Tab:
         return np.frombuffer(base64.b64decode(text), np.uint8).reshape(height, width)
 
     def picture(self, name: str) -> None:
-        """A screenshot into out/, to be looked at."""
+        """Saves a screenshot into out/ for people to look at."""
         PICTURES.mkdir(exist_ok=True)
         self.page.screenshot(path=PICTURES / name)
 
 
 def decoded(height: int, width: int, counts: str) -> NDArray[np.bool_]:
+    """Decodes a COCO RLE to an HxW mask."""
     return np.asarray(coco.decode({"size": [height, width], "counts": counts.encode()})).astype(bool)

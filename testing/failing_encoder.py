@@ -2,13 +2,13 @@
 
     python -m testing.failing_encoder FOLDER PORT REDIS_URL
 
-Switches are files in the folder:
+Its switches are files in the folder, each of which acts while it exists:
 
-    hold      the model stands still while the file is there
-    slow      each batch takes a tenth of a second more
-    memory    the device's memory holds one image at a time
-    stored    an embedding that has been stored is not told of while the file is there
-    lost      the device does not work any more; nor after the first white image
+    hold      the model blocks
+    slow      each batch takes 0.1 s longer
+    memory    the device runs out of memory with more than one image
+    stored    writes of embeddings to the store return late: when the file is gone
+    lost      the device fails, as it does for good after the first white image
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from maskwire_encoder.backends.model import Model
 from testing import small_model
 
 
-def waits(switch: str) -> None:
+def wait_for(switch: str) -> None:
     while (folder / switch).exists():
         time.sleep(0.005)
 
@@ -35,11 +35,11 @@ def waits(switch: str) -> None:
 class FailingModel(Model):
     def encode(self, images: Sequence[torch.Tensor] | torch.Tensor) -> list[dict[str, Any]]:
         if any((image > 2).all() for image in images) or (folder / "lost").exists():
-            self.device = torch.device("meta")  # one that cannot compute
+            self.device = torch.device("meta")  # which cannot compute
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
         if len(images) > 1 and (folder / "memory").exists():
             raise torch.OutOfMemoryError("CUDA out of memory")
-        waits("hold")
+        wait_for("hold")
         if (folder / "slow").exists():
             time.sleep(0.1)
         return super().encode(images)
@@ -47,7 +47,7 @@ class FailingModel(Model):
 
 def put_and_wait(self: Store, *arguments: Any) -> None:
     put(self, *arguments)
-    waits("stored")
+    wait_for("stored")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Foreign programs, each installed into an environment of its own that is kept between runs."""
+"""Programs of others, each installed into a virtual environment that is kept between runs."""
 
 import os
 import subprocess
@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 def installed(requirement: str) -> Path:
-    """Installs a program, unless that was done before. Returns the folder of its commands.
+    """Installs a program unless it is installed already. Returns the folder of its commands.
 
     Args:
-        requirement: As pip takes it, with its exact version.
+        requirement: Name and exact version, as pip takes them: "name==1.2.3".
     """
     caches = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     folder = caches / "maskwire" / "compatibility" / requirement

@@ -1,4 +1,4 @@
-"""Servers that ask for tokens."""
+"""Servers that require tokens."""
 
 import contextlib
 import sys
@@ -24,7 +24,16 @@ PASSWORD = "a-password-of-the-store"
 
 @dataclass
 class Guarded:
-    """An encoder and a decoder that ask for tokens, and log all they can."""
+    """An encoder and a decoder that require tokens and log at level DEBUG.
+
+    Attributes:
+        encoder: Address of the encoder.
+        decoder: Address of the decoder.
+        file: The servers' token file.
+        logs: Log files of the encoder and the decoder.
+        redis_url: URL of the store, with its password.
+        issued: The tokens that `token` has issued.
+    """
 
     encoder: str
     decoder: str
@@ -34,7 +43,12 @@ class Guarded:
     issued: list[str] = field(default_factory=list)
 
     def token(self, namespace: str = "acme", **fields: Any) -> str:
-        """A new token, which the servers know when this returns."""
+        """Issues a token, and returns it when both servers accept it.
+
+        Args:
+            namespace: The only namespace it is good for, unless `fields` has others.
+            fields: Arguments of `maskwire_core.tenancy.tokens.issue`.
+        """
         fields = {"namespaces": [namespace], "rights": list(RIGHTS), **fields}
         text, entry = tokens.issue(**fields)
         tokens.change_tokens(self.file, lambda entries: [*entries, entry])
@@ -62,6 +76,7 @@ class Guarded:
 
 
 def bearer(text: str) -> tuple[tuple[str, str], ...]:
+    """Returns the gRPC metadata that carries a token."""
     return (("authorization", f"Bearer {text}"),)
 
 

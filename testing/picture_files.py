@@ -1,6 +1,6 @@
-"""A corpus of image files, each with the pixels that docs/pictures.md says it shows.
+"""A corpus of image files, each with the pixels that it shows by the rules of docs/pictures.md.
 
-Files are made by tifffile, OpenCV or from bytes, wherever the reader itself uses Pillow to decode them.
+Where the reader decodes a format with Pillow, the files are made with tifffile or OpenCV, or byte by byte.
 """
 
 import io
@@ -19,7 +19,7 @@ File = tuple[bytes, Pixels]
 
 
 def scene() -> NDArray[np.uint8]:
-    """Grey squares, 45x63, with the whole range from 0 to 255."""
+    """Returns 45x63 pixels of grey squares that use the whole range from 0 to 255."""
     coarse = np.random.default_rng(18).integers(0, 256, (5, 7)).astype(np.uint8)
     grey = np.kron(coarse, np.ones((9, 9), np.uint8))
     grey[0, :2] = 0, 255
@@ -32,10 +32,12 @@ ALPHA = np.where(np.arange(63) < 20, 0, 255).astype(np.uint8)[None].repeat(45, 0
 
 
 def shown(grey: NDArray[Any]) -> Pixels:
+    """Returns grey levels as RGB."""
     return np.dstack([grey.astype(np.uint8)] * 3)
 
 
 def over_white(pixels: Pixels) -> Pixels:
+    """Returns what pixels with ALPHA look like over white."""
     return np.where(ALPHA[..., None] == 255, pixels, 255).astype(np.uint8)
 
 
@@ -52,7 +54,7 @@ def by_pillow(image: Image.Image, form: str, **options: Any) -> bytes:
 
 
 def by_opencv(kind: str, array: NDArray[Any]) -> bytes:
-    """Colours of `array` are RGB."""
+    """Encodes grey, RGB or RGBA pixels with OpenCV."""
     swapped = array if array.ndim == 2 else array[..., [2, 1, 0, 3][: array.shape[2]]]
     return cv2.imencode(kind, swapped)[1].tobytes()
 
@@ -62,7 +64,7 @@ def chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def png(depth: int, kind: int, rows: list[bytes], *more: tuple[bytes, bytes], width: int) -> bytes:
-    """A PNG of unfiltered rows."""
+    """Returns a PNG with these packed rows, unfiltered, and more chunks before them."""
     header = struct.pack(">IIBBBBB", width, len(rows), depth, kind, 0, 0, 0)
     pixels = zlib.compress(b"".join(b"\0" + row for row in rows))
     parts = [chunk(b"IHDR", header), *(chunk(*one) for one in more), chunk(b"IDAT", pixels), chunk(b"IEND", b"")]
@@ -134,7 +136,7 @@ def deep_tiffs() -> dict[str, File]:
 
 
 def twelve_bits() -> bytes:
-    """12 bits a sample without gaps; upper bits are the picture's, and each row ends on a byte."""
+    """Returns a TIFF with packed samples of 12 bits, whose upper 8 bits are GREY; each row is padded to a byte."""
     samples = np.pad(GREY.astype(np.uint16) * 16 + 5, ((0, 0), (0, 1)))
     bits = (samples[..., None] >> np.arange(11, -1, -1)) & 1
     rows = np.packbits(bits.reshape(len(samples), -1).astype(np.uint8), axis=1)[:, : (63 * 12 + 7) // 8]
@@ -192,7 +194,7 @@ def pngs() -> dict[str, File]:
 
 
 def ordinary() -> dict[str, File]:
-    """Formats of 8 bits. What is lossy is compared with Pillow's own pixels."""
+    """Returns files of formats with 8 bits. The pixels of lossy ones are those that Pillow decodes."""
     image = Image.fromarray(RGB)
     second = Image.fromarray(255 - RGB)
     rgba = Image.fromarray(np.dstack([RGB, ALPHA]))
@@ -242,7 +244,7 @@ def ordinary() -> dict[str, File]:
 
 
 def turned() -> dict[str, File]:
-    """EXIF orientation counts, XMP and nonsense do not."""
+    """Returns files with orientations: that of EXIF is applied, that of XMP and invalid ones are ignored."""
     image = Image.fromarray(RGB)
     files: dict[str, File] = {}
     for orientation, pixels in {
@@ -272,4 +274,5 @@ def profile(space: str) -> bytes:
 
 
 def all_files() -> dict[str, File]:
+    """Returns the corpus by name."""
     return {**ordinary(), **deep_tiffs(), **pngs(), **turned()}

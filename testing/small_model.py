@@ -1,4 +1,4 @@
-"""A model that encodes an image in a few hundredths of a second: the demo model at 128 px."""
+"""A model that encodes an image within hundredths of a second: the demo model at 128 px."""
 
 from importlib import resources
 from pathlib import Path
@@ -12,7 +12,7 @@ from testing.reference.predictor import TINY
 
 
 def options(folder: Path) -> dict[str, str]:
-    """Settings of an encoder for it; writes its configuration into a folder."""
+    """Returns an encoder's settings for the model, and writes the model's configuration into a folder."""
     from hydra import compose
 
     config = compose(config_name=TINY)
@@ -28,4 +28,5 @@ def options(folder: Path) -> dict[str, str]:
 
 
 def settings(folder: Path, **more: object) -> EncoderSettings:
+    """Returns the same as EncoderSettings, with more of their fields."""
     return EncoderSettings(**options(folder), cache=folder, **more)  # type: ignore[arg-type]

@@ -10,14 +10,17 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 @dataclass
 class Span:
-    """One span, and those in it in the order in which they began.
+    """A span with its children, in the order in which they began.
 
     Attributes:
         name: What was done.
-        service: Where.
-        trace: Of which trace it is.
+        service: The service that did it.
+        trace: Id of the trace.
+        id: Id of the span.
+        parent: Id of the span that this is a child of; empty for the outermost.
         start_ms: When it began, in milliseconds since 1970.
-        took_ms: How long it took.
+        took_ms: Its length in milliseconds.
+        children: The spans whose parent this is.
     """
 
     name: str
@@ -30,17 +33,17 @@ class Span:
     children: list["Span"] = field(default_factory=list)
 
     def walk(self, depth: int = 0) -> Iterator[tuple[int, "Span"]]:
-        """This span and all in it, with their depths."""
+        """Yields this span and all below it, each with its depth."""
         yield depth, self
         for child in self.children:
             yield from child.walk(depth + 1)
 
 
 class Collector:
-    """Takes OTLP over HTTP on a free port.
+    """Receives OTLP over HTTP on a free port of 127.0.0.1.
 
     Attributes:
-        address: For `--trace-to`.
+        address: The URL for a server's option `--trace-to`.
     """
 
     def __init__(self) -> None:
@@ -68,7 +71,7 @@ class Collector:
         self._server.server_close()
 
     def trees(self) -> list[Span]:
-        """The traces that came, the oldest first, each by its outermost span."""
+        """Returns the outermost span of each trace received so far, the oldest first."""
         with self._lock:
             spans = sorted(self._spans, key=lambda span: span.start_ms)
         known = {span.id: span for span in spans}

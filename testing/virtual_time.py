@@ -1,4 +1,4 @@
-"""An event loop whose clock jumps to the next timer: hours pass in milliseconds, and each run is the same."""
+"""An event loop whose clock jumps to the next timer, so that hours pass in milliseconds and every run is the same."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -23,6 +23,6 @@ class _Loop(asyncio.SelectorEventLoop):
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Runs a coroutine that waits for timers alone, not for threads or sockets."""
+    """Runs a coroutine that waits only for timers, not for threads or sockets, and returns its result."""
     with asyncio.Runner(loop_factory=_Loop) as runner:
         return runner.run(coroutine)

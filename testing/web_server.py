@@ -1,4 +1,4 @@
-"""A web server with a few files."""
+"""An HTTP server with files in memory, which records what it is asked."""
 
 import contextlib
 import threading
@@ -9,16 +9,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class Web:
-    """What is served at http://localhost:{port}.
+    """What the server at http://localhost:{port} serves and has recorded.
 
     Attributes:
-        port: Of 127.0.0.1.
-        files: By path.
-        asked: Paths that were asked for, with the header Host.
-        authorizations: The header Authorization of each GET request.
-        accepted: The header Authorization without which GET requests are answered with 401; None: any will do.
-        answers: What POST requests are answered with, by path.
-        posted: Bodies of POST requests, by path.
+        port: TCP port of 127.0.0.1.
+        files: Contents by path.
+        asked: Path and Host header of each GET request.
+        authorizations: Authorization header of each GET request.
+        accepted: The Authorization header that GET requests must have, else they get 401; None accepts all.
+        answers: Replies to POST requests by path; other paths get 401.
+        posted: Bodies of POST requests by path.
     """
 
     port: int = 0
@@ -32,6 +32,7 @@ class Web:
 
 @contextlib.contextmanager
 def serving() -> Iterator[Web]:
+    """Runs the server on a free port, in a thread. A path that begins with /redirect leads to /picture.jpg."""
     served = Web()
 
     class Handler(BaseHTTPRequestHandler):
@@ -49,7 +50,7 @@ def serving() -> Iterator[Web]:
                 return
             data = served.files.get(self.path)
             self.send_response(404 if data is None else 200)
-            self.end_headers()  # no Content-Length: what is too large shows only as it comes
+            self.end_headers()  # without Content-Length: a client notices what is too large while it reads
             self.wfile.write(data or b"")
 
         def do_POST(self) -> None:

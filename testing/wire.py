@@ -1,4 +1,4 @@
-"""Requests, and errors of the generated stubs."""
+"""Messages for the generated stubs, and the errors in their replies."""
 
 import base64
 import hashlib
@@ -16,6 +16,7 @@ from PIL import Image
 
 
 def picture(seed: int, width: int = 60, height: int = 40) -> bytes:
+    """Returns a PNG of random pixels."""
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
@@ -23,28 +24,31 @@ def picture(seed: int, width: int = 60, height: int = 40) -> bytes:
 
 
 def as_base64(data: bytes) -> dict[str, str]:
-    """An image as /sam2 takes it."""
+    """Returns an image file in the form in which the /sam2 routes take it."""
     return {"type": "base64", "value": base64.b64encode(data).decode()}
 
 
 def header(data: bytes, **fields: Any) -> encoder_pb2.EncodeImageHeader:
+    """Returns the header of an upload of an image file, with its digest and size; `fields` replace or add fields."""
     digest = hashlib.sha256(data).digest()
     return encoder_pb2.EncodeImageHeader(**{"sha256": digest, "size_bytes": len(data), **fields})
 
 
 def frames(data: bytes, chunk: int = 1000, **fields: Any) -> Iterator[encoder_pb2.EncodeImageRequest]:
+    """Yields the messages of an upload: the header, with `fields` as in `header`, and chunks of so many bytes."""
     yield encoder_pb2.EncodeImageRequest(header=header(data, **fields))
     for start in range(0, len(data), chunk):
         yield encoder_pb2.EncodeImageRequest(chunk=data[start : start + chunk])
 
 
 def details(error: Any) -> tuple[str, str, str]:
-    """Status code, reason and field of a failed call (grpc.RpcError or AioRpcError)."""
+    """Returns status code, reason and field of a failed call, given its grpc.RpcError or AioRpcError."""
     trailers = dict(error.trailing_metadata())
     return (error.code().name, *described(Status.FromString(trailers["grpc-status-details-bin"])))
 
 
 def described(status: Status) -> tuple[str, str]:
+    """Returns the reason and the field in the details of a status; the field is "" if it names none."""
     info, bad = ErrorInfo(), BadRequest()
     for detail in status.details:
         if not detail.Unpack(info):
@@ -54,6 +58,7 @@ def described(status: Status) -> tuple[str, str]:
 
 
 def failing(call: Any) -> tuple[str, str, str]:
+    """Calls a function that must raise grpc.RpcError. Returns the error's `details`."""
     with pytest.raises(grpc.RpcError) as caught:
         call()
     return details(caught.value)

@@ -39,7 +39,7 @@ def valkey() -> Iterator[str]:
 
 @pytest.fixture(scope="session", params=["valkey", "redis"])
 def store_url(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The store's tests run over both."""
+    """URL of a Valkey and of a Redis: a test with this fixture runs over both."""
     if request.param == "valkey":
         yield request.getfixturevalue("valkey")
         return
@@ -55,7 +55,7 @@ def store_url(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
-    """Store, encoder with the demo model, decoder; shared by the tests that leave them running."""
+    """A store, an encoder with the demo model and a decoder, for the tests that leave them running."""
     with up() as started:
         yield started
 
@@ -98,13 +98,13 @@ def photo() -> Path:
 
 @pytest.fixture(scope="session")
 def encoded(photo: Path) -> dict[str, str]:
-    """The photograph as /sam2 takes it."""
+    """The photograph in the form in which the /sam2 routes take it."""
     return as_base64(photo.read_bytes())
 
 
 @pytest.fixture(scope="session")
 def cutout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tall PNG with transparency, made of noise at several scales."""
+    """Path of a PNG of 480x720 pixels: noise at several scales, with transparency."""
     random = np.random.default_rng(5)
     layers = [np.kron(random.uniform(0, 255 / 3, (720 // s, 480 // s, 3)), np.ones((s, s, 1))) for s in (6, 48, 240)]
     alpha = np.full((720, 480, 1), 255.0)
@@ -116,7 +116,7 @@ def cutout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """sam2.1_hiera_tiny with seeded random weights, as a real checkpoint file."""
+    """Path of a checkpoint of sam2.1_hiera_tiny with seeded random weights."""
     path = tmp_path_factory.mktemp("models") / "sam2.1_hiera_tiny.pt"
     torch.save({"model": build_tiny().state_dict()}, path)
     return path
@@ -150,7 +150,7 @@ def browser() -> Iterator["Browser"]:
 
 @pytest.fixture
 def open_tab(browser: "Browser", gateway: str) -> Iterator[Callable[..., "Tab"]]:
-    """Opens the page; arguments as Tab's."""
+    """A function that opens the page in a tab; it takes the arguments of Tab after the first."""
     from testing.chromium import Tab
 
     tabs: list[Tab] = []

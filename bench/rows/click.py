@@ -1,4 +1,4 @@
-"""A warm click over gRPC, from prompt to RLE at the client."""
+"""Row: a warm click over gRPC, from the prompt to the RLE in the client."""
 
 import contextlib
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The mask decoder alone."""
+"""Rows: the mask decoder alone."""
 
 import contextlib
 import io
@@ -21,7 +21,7 @@ PROMPTS = 8
 
 
 class Stock(nn.Module):
-    """Prompt encoder and mask decoder as sam2 has them, with three candidates."""
+    """sam2's prompt encoder and mask decoder, with three candidates."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ def tensors(one: Subject, count: int) -> tuple[Tensor, ...]:
 
 
 def exported(stock: Stock, inputs: tuple[Tensor, ...]) -> onnxruntime.InferenceSession:
-    """The same, through torch's exporter."""
+    """Exports a Stock to ONNX with torch's exporter, and opens it in ONNX Runtime."""
     file = io.BytesIO()
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")

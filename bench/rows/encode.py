@@ -1,4 +1,4 @@
-"""The image encoder on a CPU."""
+"""Rows: the image encoder on a CPU."""
 
 import contextlib
 import tempfile

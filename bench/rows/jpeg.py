@@ -1,4 +1,4 @@
-"""A JPEG file to a model's input."""
+"""Rows: from a JPEG file to the input of a model."""
 
 import contextlib
 import io
@@ -19,7 +19,7 @@ STD = np.array([0.229, 0.224, 0.225])[:, None, None]
 
 
 def photograph(width: int, height: int, quality: int = 90) -> bytes:
-    """The sample photograph enlarged, with the noise of a sensor."""
+    """Returns the sample photograph, enlarged and with the noise of a sensor, as a JPEG file."""
     enlarged = Image.open(ROOT / "examples" / "coffee.jpg").resize((width, height), Image.Resampling.LANCZOS)
     noise = np.random.default_rng(0).normal(0, 2, (height, width, 3))
     file = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Logits to run lengths."""
+"""Row: from logits to run lengths."""
 
 import contextlib
 from collections.abc import Iterator

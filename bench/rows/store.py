@@ -1,4 +1,4 @@
-"""An embedding from the store."""
+"""Rows: reading an embedding from the store."""
 
 import contextlib
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ def same(ours: Any, other: Any) -> str:
 
 
 class _Plain(Connection):
-    """What redis-py does where hiredis is not installed."""
+    """The connection that redis-py uses where hiredis is not installed."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options, parser_class=redis._parsers._RESP3Parser)

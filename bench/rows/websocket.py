@@ -1,4 +1,4 @@
-"""A warm click over the gateway's WebSocket against one over gRPC, prompt to RLE at the caller."""
+"""Rows: a warm click over the gateway's WebSocket compared with one over gRPC, from the prompt to the caller's RLE."""
 
 import contextlib
 import sys

@@ -78,7 +78,7 @@ def containers(found: Engine, picture: Path | None) -> None:
             found.host,
             *([str(picture)] if picture else []),
         ]
-        code = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}).returncode
+        code = subprocess.run(command, cwd=ROOT).returncode
         if code:
             raise SystemExit(f"error: a probe failed (exit code {code}); it is named above")
     except BaseException:

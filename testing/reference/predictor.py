@@ -1,4 +1,4 @@
-"""sam2's own predictor, the reference that Maskwire's masks must equal."""
+"""sam2's own predictor, whose masks Maskwire's must equal."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,10 +28,15 @@ _DEMO = [
 
 
 def build_random(config: str, seed: int = 0, changes: Sequence[str] = ()) -> Any:
-    """A SAM 2 model with seeded random weights.
+    """Builds a SAM 2 model with seeded random weights.
 
-    Biases and norms are random too, so that none of them can be forgotten, and the decoder's weights are larger than
-    its initialisation makes them, so that masks depend on prompts as strongly as a trained model's do.
+    Biases and norms are random too, so that code which forgets one of them fails. The decoder's weights are larger than
+    its initialisation makes them, so that masks depend on prompts as strongly as those of a trained model.
+
+    Args:
+        config: Name of a configuration of sam2, such as TINY.
+        seed: Seed of torch's random numbers.
+        changes: Hydra overrides, such as "model.image_size=512".
     """
     torch.manual_seed(seed)
     model = build_sam2(config, None, device="cpu", hydra_overrides_extra=list(changes))
@@ -45,10 +50,12 @@ def build_random(config: str, seed: int = 0, changes: Sequence[str] = ()) -> Any
 
 
 def build_tiny(seed: int = 0) -> Any:
+    """Builds sam2.1_hiera_tiny with random weights."""
     return build_random(TINY, seed)
 
 
 def build_demo() -> Any:
+    """Builds the demo model in sam2, with the weights that the encoder's package has."""
     import maskwire_encoder
 
     model = build_sam2(TINY, None, device="cpu", hydra_overrides_extra=_DEMO)
@@ -60,20 +67,31 @@ def build_demo() -> Any:
 
 
 def everything(model: Any, rgb: NDArray[np.uint8], **arguments: Any) -> list[dict[str, Any]]:
-    """What SAM2AutomaticMaskGenerator finds."""
+    """Returns what SAM2AutomaticMaskGenerator finds.
+
+    Args:
+        model: A model of sam2.
+        rgb: HxWx3 uint8.
+        arguments: As SAM2AutomaticMaskGenerator takes them.
+    """
     generator = SAM2AutomaticMaskGenerator(model, **arguments)
     generator.predictor._bb_feat_sizes = _feature_sizes(model)
     return cast(list[dict[str, Any]], generator.generate(rgb))
 
 
 def _feature_sizes(model: Any) -> list[tuple[int, int]]:
-    """Those of a model of any image size; sam2 has written down those of 1024."""
+    """Returns the sizes of the feature maps for the model's image size; sam2 has those of 1024 px as constants."""
     side = model.image_size // 4
     return [(side, side), (side // 2, side // 2), (side // 4, side // 4)]
 
 
 class Reference:
-    """SAM2ImagePredictor on one image."""
+    """SAM2ImagePredictor with its image set.
+
+    Args:
+        model: A model of sam2.
+        rgb: The image, HxWx3 uint8.
+    """
 
     def __init__(self, model: Any, rgb: NDArray[np.uint8]) -> None:
         self.predictor = SAM2ImagePredictor(model)
@@ -81,9 +99,12 @@ class Reference:
         self.predictor.set_image(rgb)
 
     def predict(self, prompt: Mapping[str, Any], multimask: bool) -> "Answer":
-        """Answers one prompt with points, labels, box, mask.
+        """Predicts the masks of one prompt.
 
-        No prompt at all is one padding point, as SAM2Base._forward_sam_heads has it and as SAM 2 was trained.
+        Args:
+            prompt: Any of `points` (Nx2, pixels), `labels` (N), `box` (x0, y0, x1, y1) and `mask` (SxS logits). An
+                empty prompt becomes one padding point, as in SAM2Base._forward_sam_heads and as in SAM 2's training.
+            multimask: Whether to return three candidates instead of one mask.
         """
         points, labels = prompt.get("points"), prompt.get("labels")
         if not any(prompt.get(kind) is not None for kind in ("points", "box", "mask")):
@@ -102,12 +123,12 @@ class Reference:
 
 @dataclass
 class Answer:
-    """What the reference gives.
+    """What the reference predicts for one prompt, as C candidates.
 
     Attributes:
         masks: CxHxW bool.
         unsure: CxHxW bool: pixels whose logit is within 1e-3 of the threshold.
-        scores: C.
+        scores: C predicted IoUs.
         logits: CxSxS low-resolution logits.
     """
 
@@ -118,7 +139,7 @@ class Answer:
 
 
 def over_white(path: Path) -> NDArray[np.uint8]:
-    """The pixels that Maskwire's rule for transparency gives, by plain arithmetic."""
+    """Reads an image as HxWx3 uint8, composited over white in float64, independently of Maskwire's reader."""
     image = Image.open(path)
     if image.mode != "RGBA":
         return np.array(image.convert("RGB"))
@@ -128,7 +149,14 @@ def over_white(path: Path) -> NDArray[np.uint8]:
 
 
 def random_prompt(random: np.random.Generator, kind: str, width: int, height: int) -> dict[str, Any]:
-    """A prompt of a kind: "points", "box", "both" or "none"."""
+    """Draws a random prompt, as `Reference.predict` takes it.
+
+    Args:
+        random: Source of random numbers.
+        kind: "points" (one to six), "box", "both" or "none".
+        width: Width of the image in pixels.
+        height: Height of the image in pixels.
+    """
     prompt: dict[str, Any] = {}
     if kind in ("points", "both"):
         count = int(random.integers(1, 7))
