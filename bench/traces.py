@@ -12,19 +12,15 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Sequence
-from pathlib import Path
 
 import maskwire
 from opentelemetry import trace
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.propagate import inject
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from PIL import Image
 
 from testing.paths import ROOT
 from testing.trace_collector import Collector, Span
+from testing.traced_application import click_twice, start_tracing
 
 PHOTO = ROOT / "clients/web/maskwire_web/sample.jpg"
 
@@ -36,27 +32,6 @@ def printed(root: Span) -> str:
         for depth, span in root.walk()
     ]
     return "\n".join([" start ms   took ms", *lines])
-
-
-def application(collector: str, encoder: str, decoder: str, image: str) -> None:
-    """Runs an application that traces itself and clicks twice; for a process of its own."""
-    clicks(traced_application(collector), encoder, decoder, Path(image))
-
-
-def traced_application(address: str) -> trace.Tracer:
-    """Sets up OpenTelemetry for this process, as an application that uses the client does, and returns its tracer."""
-    provider = TracerProvider(resource=Resource.create({"service.name": "application"}))
-    provider.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter(f"{address}/v1/traces")))
-    trace.set_tracer_provider(provider)
-    return trace.get_tracer("application")
-
-
-def clicks(tracer: trace.Tracer, encoder: str, decoder: str, image: Path) -> None:
-    """Clicks on an image that is new everywhere, and clicks again."""
-    with maskwire.Client(encoder, decoder) as client:
-        for name in ("cold click", "warm click"):
-            with tracer.start_as_current_span(name):
-                client.segment(image, points=[(50, 50)])
 
 
 def through_gateway(tracer: trace.Tracer, gateway: str, image_id: str) -> None:
@@ -72,7 +47,7 @@ def through_gateway(tracer: trace.Tracer, gateway: str, image_id: str) -> None:
 
 def main(options: Sequence[str]) -> None:
     collector = Collector()
-    tracer = traced_application(collector.address)
+    tracer = start_tracing(collector.address)
     command = [sys.executable, "-m", "maskwire.cli", "up", "--json", "--encoder-port", "0", "--decoder-port", "0"]
     process = subprocess.Popen(
         [*command, "--gateway-port", "0", *options],
@@ -85,7 +60,7 @@ def main(options: Sequence[str]) -> None:
         with maskwire.Client(up["encoder"], up["decoder"]) as client:  # so that the traces show no first-time costs
             client.embed(_other(), image_id="other")
             client.segment("other", points=[(10, 10)])
-        clicks(tracer, up["encoder"], up["decoder"], PHOTO)
+        click_twice(tracer, up["encoder"], up["decoder"], PHOTO)
         through_gateway(tracer, up["gateway"].rstrip("/"), "other")
     finally:
         process.terminate()

@@ -98,6 +98,18 @@ def test_one_module_has_them(pattern: str, module: str) -> None:
     assert found == {PACKAGES["maskwire_core"] / module}
 
 
+def test_tests_and_benchmarks_share_only_the_package_testing() -> None:
+    for folder, others in (("testing", {"tests", "conftest", "bench"}), ("bench", {"tests", "conftest"})):
+        for path in (ROOT / folder).rglob("*.py"):
+            assert not {name.split(".")[0] for name in imported(path)} & others, path
+    with_bench = {
+        path.name
+        for path in (ROOT / "tests").rglob("*.py")
+        if "bench" in {name.split(".")[0] for name in imported(path)}
+    }
+    assert with_bench <= {"test_bench.py", "test_cluster.py"}  # which test the benchmarks themselves
+
+
 def loaded_by(statement: str) -> set[str]:
     code = f"{statement}\nimport sys; print(' '.join(sys.modules))"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

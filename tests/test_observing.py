@@ -161,9 +161,8 @@ def test_traces_of_a_cold_and_a_warm_click(observed: Observed) -> None:
     # A process of its own: an application's tracing cannot be taken back, and would go on with all later tests.
     file = observed.folder / "traced.png"
     file.write_bytes(picture_file(7))
-    application = "import sys; from bench import traces; traces.application(*sys.argv[1:])"
     arguments = [observed.collector.address, observed.encoder, observed.decoder, str(file)]
-    subprocess.run([sys.executable, "-c", application, *arguments], cwd=ROOT, check=True, timeout=60)
+    subprocess.run([sys.executable, "-m", "testing.traced_application", *arguments], cwd=ROOT, check=True, timeout=60)
 
     def roots() -> list[Span]:
         trees = [root for root in observed.collector.trees() if root.name in ("cold click", "warm click")]
