@@ -43,7 +43,7 @@ class Authorizer:
             raise invalid_token()
         right = self._rights.get(method)
         if right is not None and right not in token.rights:
-            raise PermissionDenied("RIGHT_MISSING", f"the token does not have the right {right!r}")
+            raise PermissionDenied("RIGHT_MISSING", f"the token does not have the right to {right}")
         call.caller = self._caller(token)
         self._calls.add(call)
         try:
