@@ -11,7 +11,7 @@ WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY clients clients
 COPY services services
-# The encoder and its weights are not a decoder's business.
+# A decoder needs neither the encoder with its weights nor the page and the adapters.
 RUN rm -rf services/encoder/maskwire_encoder/* clients/web/maskwire_web/* clients/adapters/maskwire_adapters/* \
     && /opt/tools/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels ./clients/python . \
     && /opt/tools/bin/pip --python /opt/venv/bin/python install --no-deps --no-index /wheels/*.whl \

@@ -1,4 +1,4 @@
-"""What the rows share: a small cluster whose parts die, and a note of what was observed."""
+"""Fixtures of the rows: a small cluster whose parts fail, and a note of what was observed."""
 
 import os
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ RESULTS = Path(os.environ.get("MASKWIRE_FAULT_RESULTS", "out/faults.json"))
 
 @pytest.fixture
 def note(request: pytest.FixtureRequest) -> Iterator[Observation]:
-    """To be filled in. It is kept if the test passes."""
+    """An observation for the test to fill in, which is stored if the test passes."""
     marker = request.node.get_closest_marker("fault")
     row = marker.args[0]
     variant = request.node.callspec.id if hasattr(request.node, "callspec") else marker.kwargs.get("variant", "")
@@ -48,14 +48,14 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """Two encoders, two decoders and a store, for all rows; to be taken through `world`."""
+    """Two encoders, two decoders and a store for all rows; tests use it through `world`."""
     with World(tmp_path_factory.mktemp("faults")) as started:
         yield started
 
 
 @pytest.fixture
 def world(cluster: World) -> World:
-    """The cluster with all its parts working, empty."""
+    """The cluster with all its parts working and an empty store."""
     cluster.mend()
     cluster.raw.flushall()
     return cluster

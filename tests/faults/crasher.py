@@ -1,4 +1,4 @@
-"""Random faults under a mixed load: python -m tests.faults.crasher --minutes 10 --seed 1
+"""Injects random faults under a mixed load: python -m tests.faults.crasher --minutes 10 --seed 1
 
 Encoders, decoders and the store are killed, stopped and asked to end, connections cut, values damaged, claims dropped.
 Meanwhile people embed, click and hold sessions; every mask is compared with the right one. One encoder and one decoder
@@ -35,7 +35,7 @@ _RETRY_S = 90
 
 @dataclass
 class Report:
-    """What a run came to."""
+    """The outcome of a run."""
 
     seed: int
     minutes: float
@@ -71,11 +71,11 @@ class Report:
 
 
 class Crasher:
-    """Breaks a world. Each kind of fault is a method; all leave the world able to mend itself.
+    """Injects faults into a cluster. Each kind is a method; after all of them the cluster can recover.
 
     Args:
-        world: To be broken; proxied.
-        pick: What chooses.
+        world: The cluster, with proxies.
+        pick: Source of random choices.
         report: Where faults are counted.
     """
 
@@ -98,7 +98,7 @@ class Crasher:
         ]
 
     def run(self, until: float, pause_s: float) -> None:
-        """Injects faults until a time."""
+        """Injects faults until a time of time.monotonic()."""
         while time.monotonic() < until:
             (kind,) = self._pick.choices([kind for _, kind in self._kinds], [weight for weight, _ in self._kinds])
             self._restart_dead()
@@ -114,7 +114,7 @@ class Crasher:
                 server.start()
 
     def _victim(self) -> Server | None:
-        """A server whose fellow works."""
+        """Returns a running server that another one can stand in for, or None."""
         group = self._pick.choice([self._world.encoders, self._world.decoders])
         victim = self._pick.choice(group)
         return victim if victim.lives and all(server.ready() for server in group if server is not victim) else None
@@ -199,11 +199,11 @@ class Crasher:
 
 
 class Load:
-    """People who embed, click and hold sessions, each on a thread.
+    """People who embed, click and hold sessions, each on a thread of their own.
 
     Args:
-        world: To ask.
-        right: Right masks by picture and point, and of sessions by picture.
+        world: The cluster that they use.
+        right: Correct masks by picture and point, and those of sessions by picture.
         report: Where answers are counted.
     """
 
@@ -221,7 +221,7 @@ class Load:
         self._lock = threading.Lock()
 
     def run(self, until: float, seed: int) -> None:
-        """One person."""
+        """Does what one person does."""
         pick = random.Random(seed)
         while time.monotonic() < until:
             kind = pick.choice([self._click, self._click, self._click, self._embed, self._session])
@@ -263,7 +263,7 @@ class Load:
 
 
 def run(minutes: float, seed: int, people: int = 6, pause_s: float = 1.5) -> Report:
-    """Breaks a world of its own for some minutes."""
+    """Starts a cluster and injects faults into it for some minutes."""
     report = Report(seed, minutes)
     pick = random.Random(seed)
     with tempfile.TemporaryDirectory() as folder:

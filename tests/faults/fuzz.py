@@ -1,8 +1,8 @@
-"""Damaged and random input to everything that parses: python -m tests.faults.fuzz --inputs 100000 --seed 1
+"""Sends damaged and random input to every parser: python -m tests.faults.fuzz --inputs 100000 --seed 1
 
 Image files, stored embeddings and exported decoders go to their parsers; protobuf messages, HTTP requests and frames of
-a WebSocket to running servers. Each must end in a value or in the error that is meant for it. Prints a report; the exit
-code is 1 if not.
+a WebSocket to running servers. Each must result in a value or in the error that is documented for it, else the exit
+code is 1. Prints a report.
 """
 
 import argparse
@@ -40,7 +40,7 @@ MAX_PIXELS = 100_000
 
 
 def image_files(pick: random.Random) -> list[bytes]:
-    """Real files of every format, with their rarer kinds."""
+    """Returns valid files of every format, including rarer kinds."""
     pixels = np.random.default_rng(pick.getrandbits(32)).integers(0, 256, (37, 53, 3), np.uint8)
     rgb = Image.fromarray(pixels)
     rgba = Image.fromarray(np.dstack([pixels, pixels[:, :, :1]]))
@@ -121,7 +121,7 @@ def read_bundle(value: bytes, digest: str) -> Outcome:
 
 
 def run(inputs: int, seed: int) -> tuple[list[str], list[str]]:
-    """Returns the report's lines, and what went wrong."""
+    """Returns the lines of the report, and descriptions of what went wrong."""
     pick = random.Random(seed)
     files, values, whole = image_files(pick), embeddings(pick), bundle()
     packed, digest = whole.packed, whole.digest

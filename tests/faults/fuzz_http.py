@@ -1,7 +1,7 @@
-"""Damaged and random HTTP requests and frames of the WebSocket, sent to a running gateway.
+"""Sends damaged and random HTTP requests and WebSocket frames to a running gateway.
 
-Schemathesis makes a part from the gateway's own OpenAPI document, right and wrong by it; the rest are real requests
-with damaged bodies, queries, paths and headers.
+Schemathesis generates some of them, valid and invalid, from the gateway's OpenAPI document. The others are valid
+requests with damaged bodies, queries, paths and headers.
 """
 
 import asyncio
@@ -38,11 +38,11 @@ Told = tuple[Counter[str], list[str]]
 
 
 def by_schema(address: str, count: int, number: int) -> Told:
-    """Requests to each route as its schema has it, and as it has it not.
+    """Sends requests to each route that follow its schema, and requests that violate it.
 
     Args:
-        address: Of the gateway.
-        count: Of all requests.
+        address: Address of the gateway.
+        count: Number of requests to all routes.
         number: Seed.
     """
     outcomes, wrong = Counter[str](), list[str]()
@@ -79,11 +79,11 @@ def by_schema(address: str, count: int, number: int) -> Told:
 
 
 class Requests:
-    """Real requests, to be damaged.
+    """A source of damaged requests.
 
     Args:
-        pick: Chooses.
-        image_id: Of an image that there is.
+        pick: Source of random choices.
+        image_id: Name of an image that exists.
     """
 
     def __init__(self, pick: random.Random, image_id: str) -> None:
@@ -108,7 +108,7 @@ class Requests:
         ]
 
     def next(self) -> tuple[str, str, dict[str, str], bytes]:
-        """Method, path and query, headers, body."""
+        """Returns the method, the path with its query, the headers and the body of a request."""
         pick = self._pick
         method, path, content = pick.choice(self._real)
         headers = {"content-type": "application/json"}
@@ -143,7 +143,7 @@ class Requests:
         return method, path, headers, body
 
     def _changed(self, value: Any, chance: float = 0.3) -> Any:
-        """The value with parts of it replaced, left out or added."""
+        """Returns the value with some parts replaced, left out or added."""
         pick = self._pick
         if pick.random() < chance / 3:
             return pick.choice(_ODD)
@@ -160,7 +160,7 @@ class Requests:
 
 
 async def send_requests(address: str, pick: random.Random, count: int) -> Told:
-    """Damaged requests, eight at a time, to a gateway that has an image named "fuzz"."""
+    """Sends damaged requests, eight at a time, to a gateway with an image named "fuzz"."""
     outcomes, wrong = Counter[str](), list[str]()
     made = Requests(pick, "fuzz")
 
@@ -180,7 +180,7 @@ async def send_requests(address: str, pick: random.Random, count: int) -> Told:
 
 
 async def send_frames(address: str, pick: random.Random, count: int) -> Told:
-    """Damaged and random frames on the WebSocket; it must answer the last prompt rightly, or close with a reason."""
+    """Sends damaged and random frames; the gateway must answer a last valid prompt, or close with a reason."""
     outcomes, wrong = Counter[str](), list[str]()
     real = conversation()
     while outcomes.total() < count:
@@ -211,7 +211,7 @@ async def _until_answered(socket: websockets.ClientConnection) -> None:
 
 
 def _tell(outcomes: Counter[str], wrong: list[str], asked: str, answer: Any) -> None:
-    """Counts an answer, of httpx or requests. 503 is right where it says when to come back."""
+    """Counts a response of httpx or requests. A 503 is fine if it has Retry-After."""
     code = answer.status_code
     outcomes[str(code)] += 1
     if code not in _FINE and not (code == 503 and "retry-after" in answer.headers):

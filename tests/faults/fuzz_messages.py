@@ -1,4 +1,4 @@
-"""Damaged and random protobuf messages, sent to running servers as raw bytes."""
+"""Sends damaged and random protobuf messages to running servers, as raw bytes."""
 
 import asyncio
 import random
@@ -39,7 +39,7 @@ class Senders:
     """Sends raw bytes to running servers.
 
     Args:
-        world: With an image named "fuzz".
+        world: A cluster with an image named "fuzz".
     """
 
     def __init__(self, world: World, pick: random.Random) -> None:
@@ -74,7 +74,7 @@ class Senders:
         await self._decoder.close()
 
     async def send(self) -> tuple[str, Outcome]:
-        """One call. Returns its method and how it ended."""
+        """Makes one call. Returns its method and how it ended."""
         name, kind, real, streams = self._pick.choice(self._kinds)
         raw = [self._bytes(kind, message) for message in real]
         more = self._pick.choice((0, 0, 1, 3)) if streams else 0

@@ -1,4 +1,4 @@
-"""Damaged bytes and random messages."""
+"""Damages bytes and fills messages with random values."""
 
 import random
 import struct
@@ -13,7 +13,7 @@ _NAMES = ["", "fuzz", "another", "a" * 300, "\0", "é}{", "../../x", "object-1"]
 
 
 def mutated(pick: random.Random, data: bytes) -> bytes:
-    """Bytes with a few changes: flipped, overwritten, cut, repeated, or lengths made extreme."""
+    """Returns the bytes with a few changes: flipped bits, overwritten, cut or repeated parts, or extreme lengths."""
     changed = bytearray(data)
     for _ in range(pick.choice((1, 1, 2, 4, 16))):
         if not changed:
@@ -41,7 +41,7 @@ def mutated(pick: random.Random, data: bytes) -> bytes:
 
 
 def random_message(pick: random.Random, message: Message, depth: int = 0) -> None:
-    """Fills a message in: some fields, with ordinary and extreme values."""
+    """Sets some fields of a message to ordinary and extreme values."""
     chosen: set[str] = set()
     for field in message.DESCRIPTOR.fields:
         if field.containing_oneof is not None and field.containing_oneof.name in chosen:

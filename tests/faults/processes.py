@@ -1,4 +1,4 @@
-"""Servers that are killed, stopped and started again, each on a port that it keeps."""
+"""Servers that can be killed, stopped and started again, each on a port that it keeps."""
 
 import contextlib
 import os
@@ -18,14 +18,14 @@ from testing.servers import ready
 
 
 class Server:
-    """A process. What it prints goes to `log`.
+    """A server process.
 
     Args:
         command: Program and arguments.
-        port: Where it listens.
-        ready: Whether it does its work.
-        log: Where its messages go.
-        environment: Added to this process's own.
+        port: TCP port that it listens on.
+        ready: Returns whether it serves.
+        log: File for its output.
+        environment: Variables that are added to this process's own.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Server:
         return self
 
     def wait(self) -> "Server":
-        """Returns when it does its work."""
+        """Waits until it serves."""
         wait_until(self._ready, 150, self.process)
         return self
 
@@ -85,13 +85,13 @@ class Server:
         os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """As kill -9."""
+        """Kills it with SIGKILL."""
         assert self.process is not None
         self.process.kill()
         self.process.wait()
 
     def end(self) -> int:
-        """Asks it to stop, and returns its exit code when it has."""
+        """Sends SIGTERM, and returns the exit code when it has ended."""
         assert self.process is not None
         with contextlib.suppress(ProcessLookupError):
             self.send(signal.SIGCONT)
@@ -104,7 +104,7 @@ class Server:
 
 
 def store(folder: Path, *options: str, port: int = 0, program: str | None = None) -> Server:
-    """A Valkey, or what `program` says, that keeps nothing on disk unless the options say so."""
+    """A Valkey, or another program, that keeps nothing on disk unless the options say so."""
     port = port or free_port()
     command = [program or _store_program(), "--port", str(port), "--save", "", "--appendonly", "no"]
     command += ["--dir", str(folder), *options]
@@ -121,7 +121,7 @@ def encoder(folder: Path, redis_url: str, **environment: str) -> Server:
 
 
 def switches(server: Server) -> Path:
-    """Folder of an encoder's switches."""
+    """Returns the folder of an encoder's switches."""
     return Path(server.command[3])
 
 

@@ -1,4 +1,4 @@
-"""A way to a server that can be made slow, silent, or cut."""
+"""A TCP proxy in front of a server, whose connections can be slowed down, silenced, cut and corrupted."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ _RST = struct.pack("ii", 1, 0)  # SO_LINGER of 0 s: close() sends RST
 
 @dataclass(eq=False)
 class _Pair:
-    """A caller's connection and the one to the server that belongs to it."""
+    """A caller's connection to the proxy and the proxy's connection to the server for it."""
 
     caller: asyncio.StreamWriter
     server: asyncio.StreamWriter
@@ -23,18 +23,18 @@ class _Pair:
 
 
 class Proxy:
-    """Carries TCP connections to a server, as badly as it is told to.
+    """Forwards TCP connections to a server, with the faults that its attributes describe.
 
     Attributes:
-        target: Port of the server; another one counts for new connections.
-        latency_s: Added to each way.
-        bytes_per_s: Most in each direction of each connection; 0 for any.
-        silent: Nothing is carried, and nothing is closed: the other side seems to have gone without a word.
-        cut_after: Bytes of replies after which a connection ends with RST, `cuts` times.
-        flip_after: Bytes of replies after which one bit of the next is flipped, `cuts` times.
-        accepted: Connections so far.
-        carried: Bytes so far, both ways.
-        ended: Connections that the server has ended.
+        target: Port of the server; a change takes effect for new connections.
+        latency_s: Delay in each direction, in seconds.
+        bytes_per_s: Throughput limit in each direction of each connection; 0 for no limit.
+        silent: Whether nothing is forwarded and nothing closed, as when the other machine has lost its power.
+        cut_after: Number of bytes of replies after which a connection is reset, `cuts` times.
+        flip_after: Number of bytes of replies after which a bit of the next byte is flipped, `cuts` times.
+        accepted: Number of connections so far.
+        carried: Number of bytes forwarded so far, in both directions.
+        ended: Number of connections that the server has ended.
     """
 
     def __init__(self, target: int) -> None:
@@ -57,7 +57,7 @@ class Proxy:
         return f"127.0.0.1:{self.port}"
 
     def cut(self) -> int:
-        """Ends all connections with RST on both sides. Returns how many."""
+        """Resets all connections on both sides. Returns their number."""
         return self._run(self._cut(list(self._pairs)))
 
     @contextlib.contextmanager
@@ -101,7 +101,7 @@ class Proxy:
         server.close()
 
     async def _carry(self, pair: _Pair, source: asyncio.StreamReader, target: asyncio.StreamWriter, whose: str) -> None:
-        """Carries one direction: bytes arrive `latency_s` after they came, in order, at most so many a second."""
+        """Forwards one direction: bytes arrive in order, `latency_s` after they came, at most `bytes_per_s`."""
         queue: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(256)
 
         async def receive() -> None:

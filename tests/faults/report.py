@@ -1,4 +1,4 @@
-"""Writes docs/reliability.md from what was observed: python -m tests.faults.report
+"""Writes docs/reliability.md from the stored observations: python -m tests.faults.report
 
 MASKWIRE_FAULT_RESULTS=tests/faults/results.json python -m pytest tests/faults
 python -m tests.faults.crasher --minutes 10 --json tests/faults/crasher.json
@@ -18,7 +18,7 @@ _DOC = _HERE.parent.parent / "docs" / "reliability.md"
 
 
 def table(observations: list[Observation]) -> list[str]:
-    """One line for each row of `ROWS`, whether it was injected or not."""
+    """Returns a Markdown table with a line for each row of `ROWS`, injected or not."""
     lines = ["| # | fault | expected | injected | observed | recovery |", "|---|---|---|---|---|---|"]
     for number, (fault, expected) in ROWS.items():
         seen = [observation for observation in observations if observation.row == number]
@@ -34,7 +34,7 @@ def table(observations: list[Observation]) -> list[str]:
 
 
 def _recovery(seen: list[Observation]) -> str:
-    """How long until all was right again; empty where nothing had to be recovered from."""
+    """Returns the range of recovery times, or "" if nothing had to recover."""
     times = [one.recovery_s for one in seen if one.recovery_s is not None]
     if len(times) < 2:
         return "".join(f"{time_s:.2g} s" for time_s in times)
@@ -51,7 +51,7 @@ def _ways(seen: list[Observation]) -> str:
 
 
 def quoted(path: Path) -> list[str]:
-    """The lines of a run's report, as a literal block; or that there was none."""
+    """Returns the lines of a stored report as a literal block."""
     if not path.exists():
         return ["Not yet run."]
     lines = json.loads(path.read_text()) if path.suffix == ".json" else path.read_text().splitlines()
@@ -59,7 +59,7 @@ def quoted(path: Path) -> list[str]:
 
 
 def document(observations: list[Observation]) -> str:
-    """The whole of docs/reliability.md."""
+    """Returns the text of docs/reliability.md."""
     text = (_HERE / "reliability.md").read_text()
     for name, lines in {
         "ROWS": table(observations),

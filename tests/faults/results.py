@@ -1,4 +1,4 @@
-"""What tests observed, kept as JSON: by row and variant."""
+"""The observations of the tests, stored as JSON by row and variant."""
 
 import json
 import time
@@ -13,11 +13,11 @@ class Observation:
     """What happened when a fault was injected.
 
     Attributes:
-        row: Number in `rows.ROWS`.
-        variant: Which of several ways; empty if there is one.
-        injected: How, in a few words.
+        row: Number of the fault in `rows.ROWS`.
+        variant: Name of the variant, if the fault is injected in several ways.
+        injected: How the fault was injected, in a few words.
         observed: What happened.
-        recovery_s: From the fault to the first right answer, or until what was held was freed.
+        recovery_s: Seconds from the fault to the first right answer, or until held resources were freed.
     """
 
     row: int
@@ -28,17 +28,17 @@ class Observation:
     _since: float = field(default=0, repr=False)
 
     def fault(self) -> None:
-        """The fault happens now."""
+        """Records that the fault happens now."""
         self._since = time.monotonic()
 
     def recovered(self) -> float:
-        """Everything is right again. Returns the seconds since the fault."""
+        """Records that everything works again. Returns the seconds since the fault."""
         self.recovery_s = round(time.monotonic() - self._since, 3)
         return self.recovery_s
 
 
 def save(observation: Observation, path: Path) -> None:
-    """Adds an observation to a file, in the place of an older one of the same."""
+    """Adds an observation to a file; it replaces an older one of the same row and variant."""
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = load(path)
     fresh = {name: value for name, value in asdict(observation).items() if not name.startswith("_")}

@@ -1,4 +1,4 @@
-"""The faults, and the answers that are expected."""
+"""The faults, and the behaviour that is expected."""
 
 ROWS: dict[int, tuple[str, str]] = {
     1: ("kill -9 encoder in a batch", "caller's retry succeeds; done within lock TTL + one encode"),

@@ -1,6 +1,6 @@
-"""Streams without end: python -m tests.faults.streams --streams 100000
+"""Opens and cancels many streams: python -m tests.faults.streams --streams 100000
 
-Opens streams to a decoder and cancels them at all moments, and prints the decoder's resident memory.
+Streams to a decoder are cancelled at different moments; the decoder's resident memory is printed meanwhile.
 """
 
 import argparse
@@ -23,12 +23,12 @@ _AWAITED = pb.SegmentStreamRequest(request_id="2", set_image=pb.SetImage(image_i
 
 
 async def run(address: str, streams: int, told: Callable[[int], None] = lambda done: None) -> None:
-    """Opens and cancels streams, each in another of five ways.
+    """Opens and cancels streams in five ways, one after the other.
 
     Args:
-        address: Of the decoder.
-        streams: How many.
-        told: Told how many it were, after each fifty.
+        address: Address of the decoder.
+        streams: Number of streams.
+        told: Called with the number of streams so far, after each fifty.
     """
     async with grpc.aio.insecure_channel(address) as channel:
         stub: decoder_pb2_grpc.DecoderServiceAsyncStub = decoder_pb2_grpc.DecoderServiceStub(channel)

@@ -1,4 +1,4 @@
-"""A small cluster: a store, encoders, decoders, and the masks that are right."""
+"""A small cluster of a store, encoders and decoders, and the masks that it must give."""
 
 import contextlib
 import functools
@@ -22,17 +22,17 @@ from .proxy import Proxy
 
 
 class World:
-    """Starts everything. Parts are killed and started again as tests like; each keeps its port.
+    """A running cluster. Tests kill and restart its parts, each of which keeps its port.
 
     Args:
         folder: For logs and switches.
-        count: Encoders, and decoders.
-        proxied: Whether all connections can be made bad: those of clients, and the servers' to the store.
+        count: Number of encoders, and of decoders.
+        proxied: Whether clients reach the servers, and the servers the store, through proxies that inject faults.
 
     Attributes:
-        url: Of the store.
-        raw: A connection to the store, never through a proxy.
-        ways: The proxies, by the port of the server that they lead to.
+        url: URL of the store.
+        raw: A connection to the store that bypasses the proxy.
+        ways: The proxies by the port of the server behind them.
     """
 
     def __init__(self, folder: Path, count: int = 2, proxied: bool = False) -> None:
@@ -60,7 +60,7 @@ class World:
         return self
 
     def _way(self, server: Server) -> str:
-        """Address at which others reach a server."""
+        """Returns the address at which others reach a server."""
         if not self._proxied:
             return server.address
         if server.port not in self.ways:
@@ -75,7 +75,7 @@ class World:
         self._stack.close()
 
     def mend(self) -> None:
-        """Everything runs and works again."""
+        """Restarts and repairs all parts, and waits until they serve."""
         for server in [self.store, *self.servers]:
             if server.lives:
                 server.send(signal.SIGCONT)
@@ -89,7 +89,7 @@ class World:
             server.wait()
 
     def client(self, **arguments: Any) -> Client:
-        """A client of all encoders and decoders, or of others."""
+        """Returns a client of all encoders and decoders, or of those given as arguments."""
         wanted = {"encoder": self.encoders, "decoder": self.decoders} | arguments
         for kind in ("encoder", "decoder"):
             if not isinstance(wanted[kind], str):
@@ -100,17 +100,17 @@ class World:
 
     @functools.cached_property
     def calm(self) -> Client:
-        """A client that nobody disturbs, for the right answers."""
+        """A client with a namespace of its own, for the correct masks."""
         return self.client(namespace="calm")
 
     def right(self, number: int, point: tuple[int, int] = (30, 20)) -> str:
-        """RLE of the mask of a click on the picture of a number, asked while nothing is wrong."""
+        """Returns the correct RLE of a click on a picture, computed on first use, when nothing is broken."""
         if (number, point) not in self._right:
             self._right[number, point] = counts(self.calm.segment(picture(number), points=[point]))
         return self._right[number, point]
 
     def check(self, client: Client, number: int, point: tuple[int, int] = (30, 20)) -> None:
-        """Asks, and compares with the right answer."""
+        """Clicks with a client, and compares the mask with the correct one."""
         assert counts(client.segment(picture(number), points=[point])) == self.right(number, point)
 
     # Encoders
@@ -138,7 +138,7 @@ class World:
                 file.unlink(missing_ok=True)
 
     def busy(self, *servers: Server) -> Server:
-        """The encoder whose model has an image, when one has."""
+        """Waits until the model of an encoder has an image, and returns that encoder."""
         found: list[Server] = []
 
         def look() -> bool:
@@ -154,7 +154,7 @@ def counts(result: Result) -> str:
 
 
 class Doing(threading.Thread):
-    """A call on a thread of its own, whose outcome can be waited for."""
+    """A call on a thread of its own, which can be waited for."""
 
     def __init__(self, call: Callable[[], Any]) -> None:
         super().__init__(daemon=True)
@@ -165,7 +165,7 @@ class Doing(threading.Thread):
     def run(self) -> None:
         try:
             self.outcome = self._call()
-        except BaseException as error:  # given to whoever asks
+        except BaseException as error:  # re-raised by `result`
             self.outcome = error
 
     def result(self, seconds: float = 60) -> Any:
