@@ -95,7 +95,7 @@ class Tab:
         self._import_app()
 
     def until_kept(self) -> None:
-        self.page.wait_for_function("() => !app.workspace.keeper.isBusy")
+        self.page.wait_for_function("() => !app.workspace.autosave.isBusy")
 
     def open_sample(self) -> None:
         self.page.get_by_role("button", name="Or try this one").click()

@@ -42,7 +42,6 @@ ALLOWED = {
         *TRANSPORT,
         "maskwire.v1",
         "maskwire.suggest",
-        "maskwire.replay",
         "maskwire_web",
         "maskwire_core.bilinear",
         "maskwire_core.call_context",

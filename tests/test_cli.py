@@ -171,7 +171,7 @@ def test_clicking_in_the_terminal(terminal: Terminal, photo: Path) -> None:
     assert output.count("object-1: score") == 5
     assert "object-1: no mask" in output
     assert "no command 'nonsense'" in output
-    assert "edit.add_point.x_px" in output
+    assert "x: 999 is outside of the image" in output
     assert Image.open(terminal.folder / "kept.png").size == (600, 400)
     assert Image.open(terminal.folder / "coffee.overlay.png").size == (600, 400)
 

@@ -30,6 +30,7 @@ class Socket:
     def __init__(self, connection: ClientConnection, binary: bool = False) -> None:
         self.connection = connection
         self.binary = binary
+        self.steps: list[dict[str, Any]] = []  # of the cup
 
     def send(self, **fields: Any) -> None:
         request = json_format.ParseDict(fields, pb.SegmentStreamRequest())
@@ -49,9 +50,22 @@ class Socket:
         assert answer.request_id == fields.get("request_id", "")
         return answer
 
-    def click(self, x: float, y: float, label: int = 1, request_id: str = "click") -> pb.SegmentStreamResponse:
-        point = {"x_px": x, "y_px": y, "label": label}
-        return self.ask(request_id=request_id, edit={"object_id": "cup", "add_point": point})
+    def click(self, x: float, y: float, label: int = 1, **fields: Any) -> pb.SegmentStreamResponse:
+        """Asks for the cup's mask with one more click, which stays if the answer is a mask and no preview."""
+        steps = [*self.steps, {"add_point": {"x_px": x, "y_px": y, "label": label}}]
+        answer = self.ask(**{"request_id": "click", **fields}, segment=cup(steps))
+        if answer.HasField("result") and not fields.get("speculative"):
+            self.steps = steps
+        return answer
+
+    def undo(self) -> pb.SegmentStreamResponse:
+        self.steps.pop()
+        return self.ask(request_id="undo", segment=cup(self.steps))
+
+
+def cup(steps: list[dict[str, Any]]) -> dict[str, Any]:
+    """StreamPrompts."""
+    return {"prompts": [{"prompt_id": "cup", "steps": steps}]}
 
 
 @contextlib.contextmanager
@@ -69,7 +83,7 @@ def client(stack: Stack, photo: Path) -> Iterator[Client]:
 
 
 def rle(answer: pb.SegmentStreamResponse) -> str:
-    return answer.object.result.results[0].masks[0].rle.counts
+    return answer.result.results[0].masks[0].rle.counts
 
 
 @pytest.mark.parametrize("binary", [False, True])
@@ -81,12 +95,10 @@ def test_a_session_is_the_clients_session(gateway: str, client: Client, binary: 
         assert rle(socket.click(300, 330, 0)) == session.click(300, 330, positive=False).rle["counts"]
         undone = session.undo()
         assert undone is not None
-        answer = socket.ask(request_id="u", edit={"object_id": "cup", "undo": {}})
+        answer = socket.undo()
         assert rle(answer) == undone.rle["counts"]
-        assert (answer.object.undo_steps, answer.object.redo_steps) == (1, 1)
-        hover = socket.ask(
-            request_id="h", speculative=True, edit={"object_id": "cup", "add_point": {"x_px": 90, "y_px": 90}}
-        )
+        assert answer.result.results[0].prompt_id == "cup"
+        hover = socket.click(90, 90, request_id="h", speculative=True)
         preview = session.hover(90, 90)
         assert preview is not None
         assert rle(hover) == preview.rle["counts"]
@@ -95,7 +107,7 @@ def test_a_session_is_the_clients_session(gateway: str, client: Client, binary: 
         )
         expected = client.segment("cup-ws", box=(135, 40, 500, 345))
         assert plain.result.results[0].masks[0].rle.counts == expected.rle["counts"]
-        assert plain.counters.decodes >= 4
+        assert 1 <= plain.counters.decodes <= 4  # the decoder may have had the clicks' masks
 
 
 BOX = ("x_min_px", "y_min_px", "x_max_px", "y_max_px")
@@ -113,7 +125,7 @@ def test_errors_are_answers_and_the_socket_lives_on(gateway: str, client: Client
         assert (reason(early), early.error.code) == ("NO_IMAGE", 3)
         assert reason(socket.ask(request_id="2", set_image={"image_id": "nobody"})) == "IMAGE_NOT_FOUND"
         assert reason(socket.ask(request_id="3", segment={})) == "NO_IMAGE"
-        for frame in ("{", '{"edit": 3}', '{"unknown": {}}', "[" * 5000):
+        for frame in ("{", '{"segment": 3}', '{"unknown": {}}', "[" * 5000):
             socket.connection.send(frame)
             assert reason(socket.read()) == "BAD_FRAME"
         socket.ask(request_id="4", set_image={"image_id": "cup-ws"})
@@ -124,11 +136,12 @@ def test_errors_are_answers_and_the_socket_lives_on(gateway: str, client: Client
         assert reason(socket.ask(request_id="6", set_image={"image_id": "nobody"})) == "IMAGE_NOT_FOUND"
         assert reason(socket.click(260, 130)) == "NO_IMAGE"
         assert socket.ask(request_id="7", set_image={"image_id": "cup-ws"}).HasField("image_ready")
+        socket.steps.clear()
         assert rle(socket.click(260, 130)) == first
         socket.connection.send(b"\xff\xff")
         socket.binary = True
         assert reason(socket.read()) == "BAD_FRAME"
-        assert socket.click(9, 9).HasField("object")
+        assert socket.click(9, 9).HasField("result")
 
 
 def test_decoders_may_die_and_drain_behind_it(stack: Stack, client: Client) -> None:
@@ -148,9 +161,7 @@ def test_decoders_may_die_and_drain_behind_it(stack: Stack, client: Client) -> N
         assert rle(socket.click(300, 330, 0)) == expected[1].rle["counts"]
         os.kill(pids[order[1]], signal.SIGTERM)
         assert rle(socket.click(420, 200)) == expected[2].rle["counts"]
-        undone = socket.ask(edit={"object_id": "cup", "undo": {}})
-        assert rle(undone) == expected[1].rle["counts"]
-        assert undone.object.undo_steps == 2
+        assert rle(socket.undo()) == expected[1].rle["counts"]
 
 
 async def _ranked(addresses: str, image_id: str) -> list[str]:
@@ -167,7 +178,7 @@ def test_a_reader_that_does_not_read_gets_the_newest(gateway: str, client: Clien
                 request_id=str(index),
                 speculative=True,
                 masks_seen="0",
-                edit={"object_id": "cup", "add_point": {"x_px": 100 + index, "y_px": 200}},
+                segment=cup([{"add_point": {"x_px": 100 + index, "y_px": 200}}]),
             )
             time.sleep(0.01)
         time.sleep(1)
@@ -175,13 +186,13 @@ def test_a_reader_that_does_not_read_gets_the_newest(gateway: str, client: Clien
         while len(answers) < count - 1:  # all but the newest, which waits until a mask was seen
             answer = socket.read()
             answers[answer.request_id] = answer
-        masks = [name for name, answer in answers.items() if answer.HasField("object")]
+        masks = [name for name, answer in answers.items() if answer.HasField("result")]
         assert len(masks) == 2
         assert str(count - 1) not in answers
         socket.send(masks_seen="2")
         newest = socket.read()
         assert newest.request_id == str(count - 1)
-        assert newest.HasField("object")
+        assert newest.HasField("result")
 
 
 def test_who_may_open_one(stack: Stack, gateway: str) -> None:
@@ -212,11 +223,11 @@ def test_an_image_that_left_the_store(stack: Stack, gateway: str, client: Client
         before = socket.click(20, 20)
         client.delete("lost", embedding=True)
         # The session stays with the image in the decoder's memory, whatever the store has lost.
-        assert rle(socket.ask(edit={"object_id": "cup", "add_point": {"x_px": 5, "y_px": 5}})) is not None
+        assert socket.click(5, 5).HasField("result")
         assert socket.ask(set_image={"image_id": "lost"}).error.code == 5
         client.embed(data, image_id="lost")
         assert socket.ask(set_image={"image_id": "lost"}).HasField("image_ready")
-        assert rle(socket.click(20, 20)) == rle(before)
+        assert rle(socket.ask(segment=cup(socket.steps[:1]))) == rle(before)
 
 
 def test_errors_are_in_the_callers_words(gateway: str, client: Client) -> None:
@@ -229,14 +240,14 @@ def test_errors_are_in_the_callers_words(gateway: str, client: Client) -> None:
                 "segment.points[0][0]",
                 "900 is outside of the image, which is 600 px wide",
             ),
-            ({"edit": {"object_id": "a", "add_point": [1, 900]}}, "edit.add_point[1]", "400 px high"),
+            ({"segment": {"steps": [{"add_point": [1, 900]}]}}, "segment.steps[0].add_point[1]", "400 px high"),
             (
-                {"edit": {"object_id": "a", "set_box": [5, 5, 5]}},
-                "edit.set_box",
+                {"segment": {"steps": [{"set_box": [5, 5, 5]}]}},
+                "segment.steps[0].set_box",
                 "expected [x_min, y_min, x_max, y_max]",
             ),
             ({"speculativ": True}, "speculativ", "did you mean 'speculative'?"),
-            ({"edit": {"object_id": "a", "undo": {"x": 1}}}, "edit.undo.x", "no field 'x'"),
+            ({"segment": {"steps": [{"clear": {"x": 1}}]}}, "segment.steps[0].clear.x", "no field 'x'"),
         ):
             socket.connection.send(json.dumps({"request_id": field, **frame}))
             answer = socket.read()
@@ -244,7 +255,5 @@ def test_errors_are_in_the_callers_words(gateway: str, client: Client) -> None:
             (violation,) = json.loads(json_format.MessageToJson(answer.error))["details"][1]["fieldViolations"]
             assert violation["field"] == field
             assert said in answer.error.message
-        socket.connection.send(
-            json.dumps({"request_id": "short", "edit": {"object_id": "cup", "add_point": [260, 130]}})
-        )
+        socket.connection.send(json.dumps({"request_id": "short", "segment": {"steps": [{"add_point": [260, 130]}]}}))
         assert rle(socket.read()) == client.segment("cup-ws", points=[(260, 130)]).rle["counts"]

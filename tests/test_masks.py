@@ -12,7 +12,7 @@ from maskwire.results import Mask
 from maskwire.v1 import types_pb2 as pb
 from maskwire_decoder.masks.rendering import render
 from maskwire_decoder.predictor import Prediction
-from maskwire_decoder.prompts.parsing import Prompt, read_output
+from maskwire_decoder.prompts.parsing import Prompt, parse_output
 from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco
@@ -59,7 +59,7 @@ def test_all_forms_are_the_same_mask(seed: int, side: int, roughness: int, width
         pb.MASK_FORMAT_PACKED_BITS,
         pb.MASK_FORMAT_LOGITS,
     ]
-    output = read_output(pb.OutputOptions(formats=formats, logits_type=pb.DATA_TYPE_FP32))
+    output = parse_output(pb.OutputOptions(formats=formats, logits_type=pb.DATA_TYPE_FP32))
     prediction = Prediction(logits[None], np.array([0.9], np.float32), 3.0)
     result = render(PROMPT, prediction, output, width, height)
     (message,) = result.masks
@@ -76,7 +76,7 @@ def test_all_forms_are_the_same_mask(seed: int, side: int, roughness: int, width
 def test_every_mask_of_a_prediction_is_returned() -> None:
     candidates = np.stack([np.full((8, 8), value, np.float32) for value in (-1, 1, 2)])
     prediction = Prediction(candidates, np.array([0.2, 0.7, 0.3], np.float32), 0.5)
-    result = render(PROMPT, prediction, read_output(pb.OutputOptions()), 8, 8)
+    result = render(PROMPT, prediction, parse_output(pb.OutputOptions()), 8, 8)
     assert [round(mask.score, 3) for mask in result.masks] == [0.2, 0.7, 0.3]
     assert [mask.rle.counts for mask in result.masks] == ["P2", "0P2", "0P2"]
 
@@ -113,6 +113,6 @@ def test_threshold_holes_and_sprinkles_equal_sam2(seed: int, threshold: float, h
         full = transforms.postprocess_masks(torch.from_numpy(logits)[None, None], (50, 70))[0, 0].numpy()
     options = pb.OutputOptions(mask_threshold=threshold, max_hole_area=holes, max_sprinkle_area=sprinkles)
     prediction = Prediction(logits[None], np.ones(1, np.float32), 1.0)
-    result = render(PROMPT, prediction, read_output(options), 70, 50)
+    result = render(PROMPT, prediction, parse_output(options), 70, 50)
     mask = Mask(result.masks[0], (50, 70), ["rle"], None).array
     assert not ((mask != (full > threshold)) & (np.abs(full - threshold) > 1e-3)).any()

@@ -68,10 +68,11 @@ def test_a_mask_is_rows_of_numbers() -> None:
 def test_other_requests() -> None:
     grid, _ = read_message('{"points_per_side": 4, "multimask_output": false}', decoder_pb2.GenerateMasksRequest)
     assert (grid.grid.points_per_side, grid.multimask, grid.HasField("multimask")) == (4, False, True)
-    edit, _ = read_message(
-        '{"edit": {"object_id": "a", "add_point": [3, 4]}, "masks_seen": "9"}', decoder_pb2.SegmentStreamRequest
+    click, _ = read_message(
+        '{"segment": {"prompt_id": "a", "steps": [{"add_point": [3, 4]}]}, "masks_seen": "9"}',
+        decoder_pb2.SegmentStreamRequest,
     )
-    assert (edit.edit.add_point.y_px, edit.masks_seen) == (4, 9)
+    assert (click.segment.prompts[0].steps[0].add_point.y_px, click.masks_seen) == (4, 9)
     header = read_parameters({"priority": "bulk", "image_id": "a"}, encoder_pb2.EncodeImageHeader)
     assert header.priority == encoder_pb2.PRIORITY_BULK
 
@@ -160,8 +161,8 @@ def test_errors_name_the_place_in_the_callers_words(name: str) -> None:
 
 def test_one_of() -> None:
     with pytest.raises(Problem) as caught:
-        read_message('{"segment": {}, "edit": {}}', decoder_pb2.SegmentStreamRequest)
-    assert caught.value.message == "edit: segment is there too; send one of them"
+        read_message('{"segment": {}, "set_image": {}}', decoder_pb2.SegmentStreamRequest)
+    assert caught.value.message == "set_image: segment is there too; send one of them"
 
 
 @pytest.mark.parametrize(

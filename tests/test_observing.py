@@ -134,6 +134,15 @@ def test_metrics_count_what_happened(observed: Observed) -> None:
     assert now["maskwire_workers"] == 1
 
 
+def test_metrics_count_the_stages_of_automatic_masks(observed: Observed) -> None:
+    observed.client.embed(picture(2), image_id="gridded")
+    before = scrape(observed.decoder_metrics)
+    observed.client.everything("gridded", points_per_side=3)
+    decoder = changed(before, scrape(observed.decoder_metrics))
+    assert decoder["maskwire_stage_seconds_count stage=decode"] == 9
+    assert decoder["maskwire_stage_seconds_count stage=mask"] == 9
+
+
 def test_metrics_count_answers_on_streams(observed: Observed) -> None:
     before = scrape(observed.decoder_metrics)
     with observed.client.session(picture(3)) as session:
@@ -144,7 +153,7 @@ def test_metrics_count_answers_on_streams(observed: Observed) -> None:
     )
     decoder = changed(before, scrape(observed.decoder_metrics))
     assert decoder["maskwire_stream_answers_total outcome=image_ready"] == 1
-    assert decoder["maskwire_stream_answers_total outcome=object"] == 2
+    assert decoder["maskwire_stream_answers_total outcome=result"] == 2
     assert any("SegmentStream" in name and "grpc_type=bidi_stream" in name for name in decoder)
 
 

@@ -13,7 +13,12 @@ from maskwire.v1 import decoder_pb2, decoder_pb2_grpc, types_pb2
 
 from testing.processes import resident_bytes, wait_until
 from testing.servers import Stack
-from testing.wire import described, frames
+from testing.wire import described, failing, frames
+
+
+def asked(steps: list[types_pb2.Step]) -> decoder_pb2.StreamPrompts:
+    """One object."""
+    return decoder_pb2.StreamPrompts(prompts=[types_pb2.Prompt(prompt_id="cup", steps=steps)])
 
 
 class Wire:
@@ -26,6 +31,7 @@ class Wire:
         self._call: Any = stub.SegmentStream(iter(self._requests.get, None))
         self.replies: dict[str, tuple[float, decoder_pb2.SegmentStreamResponse]] = {}
         self.order: list[str] = []
+        self.steps: list[types_pb2.Step] = []
         self._acknowledges = bool(read_every_s)
         self._pause_s = read_every_s
         self._reader = threading.Thread(target=self._read)
@@ -36,7 +42,7 @@ class Wire:
         for reply in self._call:
             self.replies[reply.request_id] = (time.monotonic(), reply)
             self.order.append(reply.request_id)
-            if self._acknowledges and reply.WhichOneof("outcome") in ("result", "object"):
+            if self._acknowledges and reply.HasField("result"):
                 seen += 1
                 self._requests.put(decoder_pb2.SegmentStreamRequest(masks_seen=seen))
                 time.sleep(self._pause_s)
@@ -47,8 +53,11 @@ class Wire:
         self._requests.put(decoder_pb2.SegmentStreamRequest(request_id=request_id, **fields))
 
     def click(self, request_id: str, x: float, y: float, label: int = 1, **fields: Any) -> None:
-        point = types_pb2.Point(x_px=x, y_px=y, label=label)
-        self.send(request_id, edit=decoder_pb2.EditObject(object_id="cup", add_point=point), **fields)
+        """Adds a click to the steps of the object, unless it is speculative, and sends them."""
+        steps = [*self.steps, types_pb2.Step(add_point=types_pb2.Point(x_px=x, y_px=y, label=label))]
+        if not fields.get("speculative"):
+            self.steps = steps
+        self.send(request_id, segment=asked(steps), **fields)
 
     def wait(self, request_id: str) -> decoder_pb2.SegmentStreamResponse:
         wait_until(lambda: request_id in self.replies, 30)
@@ -93,7 +102,7 @@ def test_a_click_after_200_hovers_comes_within_two_decodes(wire: Callable[..., W
         stream.click(f"click{sweep}", 300, 330, 0)
         answer = stream.wait(f"click{sweep}")
         hovers = [stream.wait(f"hover{sweep}-{index}") for index in range(200)]
-        masks = [index for index, reply in enumerate(hovers) if reply.HasField("object")]
+        masks = [index for index, reply in enumerate(hovers) if reply.HasField("result")]
         dropped = [reply for reply in hovers if reply.HasField("superseded")]
         assert len(masks) + len(dropped) == 200
         assert len(dropped) > 20
@@ -112,7 +121,7 @@ def test_a_click_after_200_hovers_comes_within_two_decodes(wire: Callable[..., W
                 assert hovers[index].counters.decodes - hovers[index - 1].counters.decodes <= 2
         places = [stream.order.index(f"hover{sweep}-{index}") for index in masks]
         assert places == sorted(places)
-        assert answer.object.undo_steps == sweep + 2
+        assert answer.result.results[0].prompt_id == "cup"
         resident.append(resident_bytes(pid))
     assert resident[-1] - resident[0] < 30e6
 
@@ -124,7 +133,7 @@ def test_a_slow_reader_gets_the_newest_mask(wire: Callable[..., Wire]) -> None:
         time.sleep(0.01)
     sent_until = time.monotonic()
     stream.wait("149")
-    masks = [int(name) for name in stream.order if name != "image" and stream.replies[name][1].HasField("object")]
+    masks = [int(name) for name in stream.order if name != "image" and stream.replies[name][1].HasField("result")]
     assert masks[-1] == 149  # the last one is not lost
     assert stream.replies["149"][0] - sent_until < 3
     # Not one after another, as a backlog would be: it reads about three a second, while the mouse moves on by thirty.
@@ -134,10 +143,10 @@ def test_a_slow_reader_gets_the_newest_mask(wire: Callable[..., Wire]) -> None:
 
 def test_what_cannot_be_speculative_is_refused(wire: Callable[..., Wire]) -> None:
     stream = wire()
-    stream.send("undo", edit=decoder_pb2.EditObject(object_id="cup", undo={}), speculative=True)
+    stream.send("again", set_image=decoder_pb2.SetImage(image_id="hovered"), speculative=True)
     many = decoder_pb2.StreamPrompts(prompts=[types_pb2.Prompt()] * 2)
     stream.send("many", segment=many, speculative=True)
-    for name in ("undo", "many"):
+    for name in ("again", "many"):
         assert described(stream.wait(name).error) == ("NOT_SPECULATIVE", "speculative")
     one = decoder_pb2.StreamPrompts(prompts=[types_pb2.Prompt(points=[types_pb2.Point(x_px=9, y_px=9)])])
     stream.send("one", segment=one, speculative=True)
@@ -146,28 +155,43 @@ def test_what_cannot_be_speculative_is_refused(wire: Callable[..., Wire]) -> Non
     assert stream.wait("one").WhichOneof("outcome") in ("result", "superseded")
 
 
+CLICK: Any = {"add_point": {"x_px": 260, "y_px": 130}}
+
+
 @pytest.mark.parametrize(
-    ("edit", "reason", "field"),
+    ("steps", "reason", "field"),
     [
-        ({"object_id": "", "add_point": {"x_px": 1, "y_px": 1}}, "BAD_OBJECT_ID", "edit.object_id"),
-        ({"object_id": "x" * 257, "add_point": {"x_px": 1, "y_px": 1}}, "BAD_OBJECT_ID", "edit.object_id"),
-        ({"object_id": "new", "undo": {}}, "NO_OBJECT", "edit.object_id"),
-        ({"object_id": "new"}, "EMPTY_REQUEST", "edit"),
-        ({"object_id": "cup", "redo": {}}, "NOTHING_TO_REDO", "edit.redo"),
-        ({"object_id": "cup", "remove_point": 7}, "NO_SUCH_POINT", "edit.remove_point"),
-        ({"object_id": "cup", "add_point": {"x_px": float("nan")}}, "OUT_OF_IMAGE", "edit.add_point.x_px"),
-        ({"object_id": "cup", "add_point": {"label": 3}}, "BAD_LABEL", "edit.add_point.label"),
-        ({"object_id": "cup", "set_box": {"x_max_px": 700, "y_max_px": 9}}, "OUT_OF_IMAGE", "edit.set_box.x_max_px"),
-        ({"object_id": "cup", "set_box": {}}, "EMPTY_BOX", "edit.set_box"),
+        ([CLICK, {}], "EMPTY_STEP", "steps[1]"),
+        ([CLICK, {"remove_point": 7}], "NO_SUCH_POINT", "steps[1].remove_point"),
+        ([CLICK, {"add_point": {"x_px": float("nan")}}], "OUT_OF_IMAGE", "steps[1].add_point.x_px"),
+        ([{"add_point": {"label": 3}}], "BAD_LABEL", "steps[0].add_point.label"),
+        ([{"set_box": {"x_max_px": 700, "y_max_px": 9}}], "OUT_OF_IMAGE", "steps[0].set_box.x_max_px"),
+        ([CLICK, {"set_box": {}}], "EMPTY_BOX", "steps[1].set_box"),
+        ([CLICK] * 257, "TOO_MANY_POINTS", "steps[256].add_point"),
+        ([CLICK, {"clear": {}}] * 501, "TOO_MANY_STEPS", "steps"),
+        ([CLICK, {"clear": {}}], "NO_PROMPTS", "steps"),
     ],
 )
-def test_a_wrong_change_changes_nothing(
-    wire: Callable[..., Wire], edit: dict[str, Any], reason: str, field: str
+def test_wrong_steps_are_refused_and_the_stream_lives_on(
+    wire: Callable[..., Wire], decoder: Any, steps: list[Any], reason: str, field: str
 ) -> None:
     stream = wire()
     stream.click("before", 260, 130)
-    stream.send("wrong", edit=decoder_pb2.EditObject(**edit))
+    wrong = asked([types_pb2.Step(**step) for step in steps])
+    stream.send("wrong", segment=wrong)
     stream.click("after", 300, 330, 0)
-    assert described(stream.wait("wrong").error) == (reason, field)
-    assert stream.wait("after").object.undo_steps == 2
-    assert len(stream.wait("after").object.prompt.points) == 2
+    assert described(stream.wait("wrong").error) == (reason, f"prompts[0].{field}")
+    assert stream.wait("after").result.results[0].masks[0].rle.counts
+    unary = decoder_pb2.SegmentRequest(image_id="hovered", prompts=wrong.prompts)
+    assert failing(lambda: decoder.Segment(unary)) == ("INVALID_ARGUMENT", reason, f"prompts[0].{field}")
+
+
+def test_steps_are_not_mixed_with_other_prompts(wire: Callable[..., Wire]) -> None:
+    stream = wire()
+    mixed = types_pb2.Prompt(steps=[types_pb2.Step(**CLICK)], box={"x_max_px": 9, "y_max_px": 9})
+    stream.send("mixed", segment=decoder_pb2.StreamPrompts(prompts=[mixed]))
+    assert described(stream.wait("mixed").error) == ("STEPS_AND_PROMPTS", "prompts[0].steps")
+    output = types_pb2.OutputOptions(multimask=True)
+    prompts = [types_pb2.Prompt(), types_pb2.Prompt(steps=[types_pb2.Step(**CLICK)])]
+    stream.send("output", segment=decoder_pb2.StreamPrompts(prompts=prompts, output=output))
+    assert described(stream.wait("output").error) == ("STEPS_AND_PROMPTS", "output.multimask")

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from testing.processes import free_port, running, wait_until
 from testing.reference.predictor import Reference, build_demo, over_white
-from testing.servers import EXACT, Stack, server
+from testing.servers import EXACT, Stack, running_server, server
 from testing.wire import frames, picture
 
 LOGITS: Any = {"outputs": ("rle", "logits"), "logits_dtype": "float32"}
@@ -90,9 +91,8 @@ def test_a_box_and_a_click_on_it_equal_sam2(exact: tuple[str, str], photo: Path)
 def test_undo_and_redo_restore_prompts_and_logits(valkey: str, exact: tuple[str, str], photo: Path, kept: str) -> None:
     """Also where the logits were dropped for want of memory, and are decoded again."""
     with contextlib.ExitStack() as stack:
-        address = exact[1]
-        if kept == "one":
-            address = stack.enter_context(server("maskwire_decoder", valkey, "--session-bytes", "0"))
+        options = () if kept == "all" else ("--logits-cache-bytes", "0")
+        address = stack.enter_context(server("maskwire_decoder", valkey, *options))
         client = stack.enter_context(Client(exact[0], address))
         session = stack.enter_context(client.session(photo, **LOGITS))
         states = [click(session, clicked) for clicked in CLICKS]
@@ -123,7 +123,7 @@ def test_undo_and_redo_restore_prompts_and_logits(valkey: str, exact: tuple[str,
         assert cleared is not None
         np.testing.assert_array_equal(cleared.logits, other.logits)
         # With the logits of all steps kept, nothing is decoded twice.
-        assert kept == "one" or session.counters["decodes"] == 9
+        assert kept == "one" or session.counters["decodes"] == 8
 
 
 def test_objects_do_not_mix(stack: Stack, photo: Path) -> None:
@@ -180,6 +180,77 @@ def test_a_preview_is_the_click_and_changes_nothing(stack: Stack, photo: Path) -
         np.testing.assert_array_equal(over.logits, session.box(135, 40, 500, 345).logits)
 
 
+def test_a_request_that_fails_changes_nothing(stack: Stack, photo: Path) -> None:
+    """Also those that were sent on top of it, before it was known to fail."""
+
+    async def scenario() -> None:
+        async with AsyncClient(stack.encoder, stack.decoder) as client, client.session(photo, **LOGITS) as session:
+            right = [await session.click(260, 130), await session.click(300, 330, positive=False)]
+            session.new_object()
+            answers: list[asyncio.Future[Any]] = [
+                session.click(260, 130),
+                session.click(700, 130),
+                session.redo(),
+                session.click(300, 330, positive=False),
+                session.hover(400, 150),
+                session.remove_point(2),
+                session.undo(),
+                session.box(10, 10, 5, 5),
+                session.undo(),
+                session.undo(),
+                session.redo(),
+            ]
+            (
+                first,
+                outside,
+                no_redo,
+                second,
+                preview,
+                no_point,
+                undone,
+                no_box,
+                none,
+                no_undo,
+                again,
+            ) = await asyncio.gather(*answers, return_exceptions=True)
+            reasons = [(error.reason, error.field) for error in (outside, no_redo, no_point, no_box, no_undo)]
+            assert reasons == [
+                ("OUT_OF_IMAGE", "x"),
+                ("NOTHING_TO_REDO", ""),
+                ("NO_SUCH_POINT", "index"),
+                ("EMPTY_BOX", "box"),
+                ("NOTHING_TO_UNDO", ""),
+            ]
+            for result, expected in ((first, right[0]), (second, right[1]), (undone, right[0]), (again, right[0])):
+                np.testing.assert_array_equal(result.logits, expected.logits)
+            assert [(point.x_px, point.label) for point in preview._prompt.points] == [(260, 1), (300, 0), (400, 1)]
+            assert none is None
+            session.object_id = "object-1"
+            np.testing.assert_array_equal((await session.click(400, 150)).logits, preview.logits)
+
+    asyncio.run(scenario())
+
+
+def test_edits_without_a_mask_need_no_server(stack: Stack, photo: Path) -> None:
+    with contextlib.ExitStack() as cleanup:
+        decoder, pid = cleanup.enter_context(running_server("maskwire_decoder", stack.redis_url))
+        client = cleanup.enter_context(Client(stack.encoder, decoder, timeout_s=5, retry_s=1))
+        session = cleanup.enter_context(client.session(photo))
+        session.click(260, 130)
+        session.new_object()
+        session.click(300, 330)
+        os.kill(pid, signal.SIGKILL)
+        assert session.undo() is None
+        session.object_id = "object-1"
+        assert session.clear() is None
+        with pytest.raises(InvalidRequest, match="counted from 0"):
+            session.remove_point(0)
+        session.remove_object()
+        assert session.objects == ["object-2"]
+        with pytest.raises(MaskwireError):
+            session.click(1, 1)
+
+
 def test_images_change_and_are_waited_for(stack: Stack, photo: Path, encoder: Any) -> None:
     data = picture(71, 320, 200)
     with stack.client() as client, client.session(photo) as session:
@@ -192,7 +263,7 @@ def test_images_change_and_are_waited_for(stack: Stack, photo: Path, encoder: An
         assert session.click(300, 100).mask.shape == (200, 320)
         with pytest.raises(InvalidRequest, match="outside of the image") as caught:
             session.click(321, 100)
-        assert caught.value.field == "edit.add_point.x_px"
+        assert caught.value.field == "x"
         with pytest.raises(ImageNotFound):
             session.set_image("missing")
         with pytest.raises(InvalidRequest, match="no image is set"):

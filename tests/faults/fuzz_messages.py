@@ -127,10 +127,14 @@ def _segment() -> decoder_pb2.SegmentRequest:
 
 
 def conversation() -> list[Message]:
-    edit = decoder_pb2.EditObject(object_id="object-1", add_point=types_pb2.Point(x_px=30, y_px=20))
+    steps = [
+        types_pb2.Step(add_point=types_pb2.Point(x_px=30, y_px=20)),
+        types_pb2.Step(set_box=types_pb2.Box(x_max_px=50, y_max_px=35)),
+    ]
+    edited = decoder_pb2.StreamPrompts(prompts=[types_pb2.Prompt(prompt_id="object-1", steps=steps)])
     return [
         decoder_pb2.SegmentStreamRequest(request_id="1", set_image=decoder_pb2.SetImage(image_id="fuzz")),
-        decoder_pb2.SegmentStreamRequest(request_id="2", edit=edit),
+        decoder_pb2.SegmentStreamRequest(request_id="2", segment=edited),
         decoder_pb2.SegmentStreamRequest(
             request_id="3", segment=decoder_pb2.StreamPrompts(prompts=_segment().prompts), speculative=True
         ),

@@ -64,7 +64,7 @@ class Session:
         """Returns when the image is ready for clicks. Other methods open the session themselves.
 
         Raises:
-            MaskwireError: What `Client.segment` raises: there is no such image, nobody answers, and so on.
+            MaskwireError: What `Client.segment` raises: there is no such image, no server answers, and so on.
         """
         return run_in_background(self._session.open())
 
@@ -83,7 +83,7 @@ class Session:
         channels: Channels = "rgb",
         stretch: Stretch = "auto",
     ) -> pb.SegmentedImage:
-        """Goes on with another image; all objects are forgotten.
+        """Continues with another image. All objects are forgotten.
 
         Args:
             image: A name, what `embed` returned, or a picture; as in `Client.segment`.
@@ -97,7 +97,8 @@ class Session:
             The image's name, size and model, when it is ready for clicks.
 
         Raises:
-            MaskwireError: What `Client.segment` raises; the session then stays with the image that it had.
+            MaskwireError: What `Client.segment` raises. If there is no such image, the session has none until
+                another one is set: clicks raise NO_IMAGE.
         """
         return run_in_background(
             self._session.set_image(
@@ -106,20 +107,20 @@ class Session:
         )
 
     def new_object(self, object_id: str | None = None) -> str:
-        """Begins an object; what follows is for it. Returns its name: the given one, or object-1, object-2, ..."""
+        """Begins an object and selects it. Returns its name: the given one, or object-1, object-2, ..."""
         return self._session.new_object(object_id)
 
     @property
     def objects(self) -> list[str]:
-        """Names of the objects whose changes were answered. Set `object_id` to go on with one."""
+        """Names of the objects whose edits were answered. Set `object_id` to go on with one of them."""
         return self._session.objects
 
     def click(self, x: float, y: float, *, positive: bool = True, refine: bool | None = None) -> Result:
-        """Adds a click inside of the object, or outside of it; x and y in pixels of the image."""
+        """Adds a click inside the object, or outside of it; x and y in pixels of the image."""
         return _answer(lambda: self._session.click(x, y, positive=positive, refine=refine))
 
     def remove_point(self, index: int, *, refine: bool | None = None) -> Result | None:
-        """Takes a click away: its index in the order in which they were made, from 0."""
+        """Removes a click: its index in the order in which they were made, from 0."""
         return _answer(lambda: self._session.remove_point(index, refine=refine))
 
     def box(self, x_min: float, y_min: float, x_max: float, y_max: float, *, refine: bool | None = None) -> Result:
@@ -131,11 +132,11 @@ class Session:
         return _answer(lambda: self._session.clear())
 
     def undo(self) -> Result | None:
-        """Takes the last change of the object back: prompts and mask are what they were before."""
+        """Takes back the last step of the object: prompts and mask are what they were before."""
         return _answer(lambda: self._session.undo())
 
     def redo(self) -> Result | None:
-        """Makes the change that was taken back last again."""
+        """Makes the step again that was undone last."""
         return _answer(lambda: self._session.redo())
 
     def remove_object(self, object_id: str | None = None) -> None:
@@ -143,7 +144,7 @@ class Session:
         return _answer(lambda: self._session.remove_object(object_id))
 
     def hover(self, x: float, y: float, *, positive: bool = True) -> Result | None:
-        """The mask that a click would give; changes nothing. None if a later request has superseded it."""
+        """The mask that a click would give; changes nothing. None if a later request superseded it."""
         return _answer(lambda: self._session.hover(x, y, positive=positive))
 
     def hover_box(self, x_min: float, y_min: float, x_max: float, y_max: float) -> Result | None:

@@ -1,4 +1,4 @@
-"""Interactive sessions: objects that are clicked into shape."""
+"""Interactive sessions: objects that are segmented click by click."""
 
 import asyncio
 from collections import deque
@@ -10,23 +10,24 @@ from google.protobuf.empty_pb2 import Empty
 
 from maskwire.arguments import checked
 from maskwire.connection import Connection, Wanted
-from maskwire.errors import ImageNotFound
+from maskwire.edits import Change, Edits
+from maskwire.errors import ImageNotFound, InvalidRequest, MaskwireError
+from maskwire.history import History
 from maskwire.pictures import Channels, Stretch
 from maskwire.prompts import Format, Prompt, wait_ms
-from maskwire.replay import Replay
 from maskwire.results import EmbeddedImage, Result
 from maskwire.sources import DEFAULT_READING, ImageLike, Reading
-from maskwire.transport.stream import Stream
+from maskwire.transport.stream import Answer, Stream
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import types_pb2
 
 
 class Masks:
-    """The masks of a session as they come; of previews that wait to be looked at, only the newest."""
+    """A session's masks as they arrive; of previews that were not consumed yet, only the newest."""
 
     def __init__(self) -> None:
         self._waiting: deque[Result] = deque()
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
         self._closed = False
 
     def __aiter__(self) -> AsyncIterator[Result]:
@@ -36,42 +37,42 @@ class Masks:
         while not self._waiting:
             if self._closed:
                 raise StopAsyncIteration
-            self._news.clear()
-            await self._news.wait()
+            self._changed.clear()
+            await self._changed.wait()
         return self._waiting.popleft()
 
     def add(self, result: Result) -> None:
         if self._waiting and self._waiting[-1].is_preview:
             self._waiting.pop()
         self._waiting.append(result)
-        self._news.set()
+        self._changed.set()
 
     def close(self) -> None:
         self._closed = True
-        self._news.set()
+        self._changed.set()
 
 
 @checked
 class AsyncSession:
     """Clicks on one image after another, with objects, undo and previews. Made by `AsyncClient.session`.
 
-    Each method sends its request at once and gives a future of its answer; requests are answered in the order of the
-    calls. Await it, or follow `masks()`. An answer is None where there is no mask: the object has no prompts, or a
-    later request superseded a preview. Futures raise `InvalidRequest` for a wrong request, which changes nothing, and
-    otherwise what `AsyncClient.segment` raises.
+    Each method sends its request at once and returns a future of its answer; requests are answered in the order of the
+    calls. Await the future, or follow `masks()`. An answer is None where there is no mask: the object has no prompts,
+    or a later request superseded a preview. Futures raise `InvalidRequest` for a wrong request, and otherwise what
+    `AsyncClient.segment` raises; a request that fails changes nothing.
 
-    Masks are decoded from all prompts of the object and from the logits of its mask before, as SAM 2's interactive use
-    feeds them back; what takes something away (`remove_point`, another box) is decoded without them. `refine` overrules
-    either. A lone first click gives the best of the model's three candidates, everything else its single mask, unless
-    the session was made with `multimask`.
+    A mask is decoded from all prompts of the object and from the logits of its previous mask, as in SAM 2's interactive
+    use. Without those logits after a step that takes something away (`remove_point`, another box), since they still
+    show it; `refine` overrules either. A lone first click gives the best of the model's three candidates, everything
+    else its single mask, unless the session was made with `multimask`.
 
-    When the decoder dies or stops, the session goes on with another one by itself: image, objects, their history and
-    the requests that were not answered yet are sent again, and masks are what they would have been.
+    The session itself holds the objects, each as the list of its steps, and sends them with each request. If the
+    decoder stops or dies, another one takes over and returns the same masks.
 
-    It opens at its first use; `async with`, or `close`, ends it, and so does closing the client.
+    A session opens at its first use. `async with`, `close`, or closing the client ends it.
 
     Attributes:
-        object_id: Name of the object that clicks, boxes and undo are for.
+        object_id: Name of the object that clicks, boxes and undo apply to.
     """
 
     def __init__(
@@ -86,28 +87,31 @@ class AsyncSession:
     ) -> None:
         self.object_id = "object-1"
         self._connection = connection
-        self._wanted = (image, image_id, model, wait_ms(wait_s), reading)
-        self._output, self._forms = output
-        self._replay = Replay(pb.SetImage())
+        self._arguments = (image, image_id, model, reading)
+        self._wait_ms = wait_ms(wait_s)
+        self._wanted: Wanted | None = None
+        options, self._forms = output
+        self._step = types_pb2.Step()  # what all steps have in common
+        if options.HasField("multimask"):
+            self._step.multimask = options.multimask
+            options.ClearField("multimask")
+        self._output = options
         self._followers: list[Masks] = []
         self._stream = Stream(
             connection.servers.decoders,
             connection.caller,
-            prepare=self._prepare,
-            opening=self._replay.opening,
-            recover=self._embed_again,
-            answered=self._answered,
+            first_image=self._find_image,
+            embed_again=self._embed_again,
         )
-        self._named: Wanted | None = None
+        self._edits = Edits(self._ask, self._read)
         connection.closes_with(self)
 
     def __repr__(self) -> str:
-        if not self._replay.image.image_id:
+        if not self.image.image_id:
             return f"<{type(self).__name__}, not open yet>"
-        image = self._replay.image
         return (
-            f"<{type(self).__name__} on {image.image_id!r}, {image.width_px}x{image.height_px}, {image.model}; "
-            f"{len(self.objects)} object{'' if len(self.objects) == 1 else 's'}>"
+            f"<{type(self).__name__} on {self.image.image_id!r}, {self.image.width_px}x{self.image.height_px}, "
+            f"{self.image.model}; {len(self.objects)} object{'' if len(self.objects) == 1 else 's'}>"
         )
 
     async def __aenter__(self) -> Self:
@@ -123,14 +127,14 @@ class AsyncSession:
         """Returns when the image is ready for clicks. Other methods open the session themselves.
 
         Raises:
-            MaskwireError: What `AsyncClient.segment` raises: there is no such image, nobody answers, and so on.
+            MaskwireError: What `AsyncClient.segment` raises: there is no such image, no server answers, and so on.
         """
-        self._connection.check()
-        if not self._replay.image.image_id:
-            await self._stream.open()
+        self._stream.check()
+        if not self.image.image_id:
+            await self._send_image()
 
     async def close(self) -> None:
-        """Ends the session. What was not answered yet fails."""
+        """Ends the session. Requests that were not answered fail."""
         await self._stream.close()
         for follower in self._followers:
             follower.close()
@@ -140,7 +144,7 @@ class AsyncSession:
     @property
     def image(self) -> pb.SegmentedImage:
         """The image's name, size and model; empty until the session is open."""
-        return self._replay.image
+        return self._stream.image
 
     async def set_image(
         self,
@@ -152,7 +156,7 @@ class AsyncSession:
         channels: Channels = "rgb",
         stretch: Stretch = "auto",
     ) -> pb.SegmentedImage:
-        """Goes on with another image; all objects are forgotten.
+        """Continues with another image. All objects are forgotten.
 
         Args:
             image: A name, what `embed` returned, or a picture; as in `AsyncClient.segment`.
@@ -166,82 +170,83 @@ class AsyncSession:
             The image's name, size and model, when it is ready for clicks.
 
         Raises:
-            MaskwireError: What `AsyncClient.segment` raises; the session then stays with the image that it had.
+            MaskwireError: What `AsyncClient.segment` raises. If there is no such image, the session has none until
+                another one is set: clicks raise NO_IMAGE.
         """
-        wanted = (image, image_id, model, wait_ms(wait_s), Reading(channels, stretch))
-        if not self._replay.image.image_id:
-            self._wanted, self._named = wanted, None
-            await self.open()
-            return self.image
-        named, message = await self._name(*wanted)
-        try:
-            await self._stream.send(pb.SegmentStreamRequest(set_image=message))
-        except ImageNotFound as error:
-            raise named.not_found(error) from error
+        waiting_ms = wait_ms(wait_s)
+        self._wanted = await self._connection.resolve(image, image_id, model, Reading(channels, stretch))
+        self._wait_ms, self._edits.objects = waiting_ms, {}
+        await self._send_image()
         return self.image
 
     def new_object(self, object_id: str | None = None) -> str:
-        """Begins an object; what follows is for it. Returns its name: the given one, or object-1, object-2, ..."""
-        number = len(self._replay.histories) + 1
+        """Begins an object and selects it. Returns its name: the given one, or object-1, object-2, ..."""
+        number = len(self.objects) + 1
         while object_id is None:
             name = f"object-{number}"
-            object_id = None if name in self._replay.histories or name == self.object_id else name
+            object_id = None if name in self.objects or name == self.object_id else name
             number += 1
         self.object_id = object_id
         return object_id
 
     @property
     def objects(self) -> list[str]:
-        """Names of the objects whose changes were answered. Set `object_id` to go on with one."""
-        return list(self._replay.histories)
+        """Names of the objects whose edits were answered. Set `object_id` to go on with one of them."""
+        return list(self._edits.objects)
 
-    # Changes of the object
+    # Edits of the object
 
     def click(
         self, x: float, y: float, *, positive: bool = True, refine: bool | None = None
     ) -> "asyncio.Future[Result]":
-        """Adds a click inside of the object, or outside of it; x and y in pixels of the image."""
-        return self._edit(pb.EditObject(add_point=_point(x, y, positive)), refine)
+        """Adds a click inside the object, or outside of it; x and y in pixels of the image."""
+        return self._add(types_pb2.Step(add_point=_point(x, y, positive)), refine)
 
     def remove_point(self, index: int, *, refine: bool | None = None) -> "asyncio.Future[Result | None]":
-        """Takes a click away: its index in the order in which they were made, from 0."""
-        return self._edit(pb.EditObject(remove_point=index), refine)
+        """Removes a click: its index in the order in which they were made, from 0."""
+        return self._add(types_pb2.Step(remove_point=index), refine, begins=False)
 
     def box(
         self, x_min: float, y_min: float, x_max: float, y_max: float, *, refine: bool | None = None
     ) -> "asyncio.Future[Result]":
         """Sets the object's box in pixels of the image, or replaces it."""
-        return self._edit(pb.EditObject(set_box=Prompt(box=(x_min, y_min, x_max, y_max)).message().box), refine)
+        return self._add(types_pb2.Step(set_box=_box(x_min, y_min, x_max, y_max)), refine)
 
     def clear(self) -> "asyncio.Future[None]":
         """Removes the object's clicks, box and mask. Can be undone."""
-        return self._edit(pb.EditObject(clear=Empty()))
+        return self._add(types_pb2.Step(clear=Empty()), begins=False)
 
     def undo(self) -> "asyncio.Future[Result | None]":
-        """Takes the last change of the object back: prompts and mask are what they were before."""
-        return self._edit(pb.EditObject(undo=Empty()))
+        """Takes back the last step of the object: prompts and mask are what they were before."""
+        object_id = self.object_id
+        return self._edit(object_id, lambda history: _existing(history, object_id).undo())
 
     def redo(self) -> "asyncio.Future[Result | None]":
-        """Makes the change that was taken back last again."""
-        return self._edit(pb.EditObject(redo=Empty()))
+        """Makes the step again that was undone last."""
+        object_id = self.object_id
+        return self._edit(object_id, lambda history: _existing(history, object_id).redo())
 
     def remove_object(self, object_id: str | None = None) -> "asyncio.Future[None]":
         """Forgets an object, by default the current one, and its history."""
-        return self._edit(pb.EditObject(object_id=object_id or self.object_id, remove=Empty()))
+        removed = object_id or self.object_id
+
+        def change(history: History | None) -> None:
+            _existing(history, removed)
+
+        return self._edit(removed, change)
 
     # Previews
 
     def hover(self, x: float, y: float, *, positive: bool = True) -> "asyncio.Future[Result | None]":
-        """The mask that a click would give; changes nothing. None if a later request has superseded it."""
-        return self._edit(pb.EditObject(add_point=_point(x, y, positive)), speculative=True)
+        """The mask that a click would give; changes nothing. None if a later request superseded it."""
+        return self._add(types_pb2.Step(add_point=_point(x, y, positive)), is_preview=True)
 
     def hover_box(self, x_min: float, y_min: float, x_max: float, y_max: float) -> "asyncio.Future[Result | None]":
         """The mask that a box would give, likewise."""
-        box = Prompt(box=(x_min, y_min, x_max, y_max)).message().box
-        return self._edit(pb.EditObject(set_box=box), speculative=True)
+        return self._add(types_pb2.Step(set_box=_box(x_min, y_min, x_max, y_max)), is_preview=True)
 
     def masks(self) -> Masks:
-        """All masks that come from now on, in order; of previews that wait to be looked at, only the newest.
+        """All masks from now on, in order; of previews that were not consumed yet, only the newest.
 
         Iterate over it with `async for`; it ends with the session.
         """
@@ -255,67 +260,88 @@ class AsyncSession:
 
     # Requests and answers
 
-    def _edit(
-        self, edit: pb.EditObject, refine: bool | None = None, speculative: bool = False
+    def _add(
+        self, step: types_pb2.Step, refine: bool | None = None, is_preview: bool = False, begins: bool = True
     ) -> "asyncio.Future[Any]":
-        edit.object_id = edit.object_id or self.object_id
-        edit.output.CopyFrom(self._output)
+        """Adds a step to the current object, which it may begin."""
         if refine is not None:
-            edit.refine = refine
-        return self._stream.send(pb.SegmentStreamRequest(edit=edit, speculative=speculative))
+            step.refine = refine
+        step.MergeFrom(self._step)
+        object_id = self.object_id
 
-    async def _prepare(self) -> None:
-        """Finds out which image the first stream begins with."""
-        if self._named is None:
-            self._named, self._replay.set_image = await self._name(*self._wanted)
+        def change(history: History | None) -> History:
+            return (history or History() if begins else _existing(history, object_id)).add(step)
 
-    async def _name(
-        self,
-        image: ImageLike | EmbeddedImage | None,
-        image_id: str | None,
-        model: str,
-        waiting_ms: int,
-        reading: Reading,
-    ) -> tuple[Wanted, pb.SetImage]:
-        wanted = await self._connection.resolve(image, image_id, model, reading)
-        return wanted, pb.SetImage(
-            image_id=wanted.image_id,
-            namespace=self._connection.caller.namespace,
-            wait_ms=waiting_ms,
-            content_key=wanted.stored.content_key if wanted.stored is not None else "",
-            model=model,
-        )
+        return self._edit(object_id, change, is_preview)
 
-    async def _embed_again(self) -> bool:
-        wanted = self._replay.set_image
-        source = self._connection.images.source(wanted.image_id, wanted.content_key or None)
-        if source is None:
-            if self._named is not None and self._named.may_be_path and self._named.image_id == wanted.image_id:
-                raise self._named.not_found(ImageNotFound("", "IMAGE_NOT_FOUND"))
-            return False
-        model = wanted.model or self._connection.images.model(wanted.image_id)
-        stored = await self._connection.embed(source, wanted.image_id, model)
-        wanted.content_key = stored.content_key
-        return True
+    def _edit(self, object_id: str, change: Change, is_preview: bool = False) -> "asyncio.Future[Any]":
+        self._stream.check()
+        return self._edits.add(object_id, change, is_preview)
 
-    def _answered(self, request: pb.SegmentStreamRequest, response: pb.SegmentStreamResponse) -> Result | None:
-        self._replay.note(request, response)
-        if not response.object.result.results:
+    def _ask(self, object_id: str, history: History, is_preview: bool) -> Answer:
+        prompt = types_pb2.Prompt(prompt_id=object_id, steps=history.steps)
+        segment = pb.StreamPrompts(prompts=[prompt], output=self._output)
+        return self._stream.send(pb.SegmentStreamRequest(segment=segment, speculative=is_preview))
+
+    def _read(
+        self, response: pb.SegmentStreamResponse, object_id: str, history: History, is_preview: bool
+    ) -> Result | None:
+        if not response.HasField("result"):
             return None
+        image = response.result.image
         result = Result(
-            response.object.result.results[0],
-            response=response.object.result,
-            prompt=response.object.prompt,
+            response.result.results[0],
+            response=response.result,
+            prompt=history.prompt(object_id),
             forms=self._forms,
             cached=True,
-            source=self._connection.images.source(self.image.image_id, self.image.content_key),
+            source=self._connection.images.source(image.image_id, image.content_key),
             fetch=None,
-            is_preview=request.speculative,
+            is_preview=is_preview,
         )
         for follower in self._followers:
             follower.add(result)
         return result
 
+    async def _send_image(self) -> None:
+        message = pb.SegmentStreamRequest(set_image=await self._find_image())
+        try:
+            await self._stream.send(message)
+        except ImageNotFound as error:
+            raise self._missing(error) from error
+
+    def _missing(self, error: ImageNotFound) -> MaskwireError:
+        return self._wanted.not_found(error) if self._wanted is not None else error
+
+    async def _find_image(self) -> pb.SetImage:
+        if self._wanted is None:
+            self._wanted = await self._connection.resolve(*self._arguments)
+        return pb.SetImage(
+            image_id=self._wanted.image_id,
+            namespace=self._connection.caller.namespace,
+            wait_ms=self._wait_ms,
+            content_key=self._wanted.stored.content_key if self._wanted.stored is not None else "",
+            model=self._wanted.model,
+        )
+
+    async def _embed_again(self, lost: pb.SetImage, error: ImageNotFound) -> str:
+        memory = self._connection.images
+        source = memory.source(lost.image_id, lost.content_key or None)
+        if source is None:
+            raise self._missing(error)
+        model = lost.model or memory.model(lost.image_id)
+        return (await self._connection.embed(source, lost.image_id, model)).content_key
+
 
 def _point(x: float, y: float, positive: bool) -> types_pb2.Point:
     return Prompt(points=[(x, y)], labels=[int(positive)]).message().points[0]
+
+
+def _box(x_min: float, y_min: float, x_max: float, y_max: float) -> types_pb2.Box:
+    return Prompt(box=(x_min, y_min, x_max, y_max)).message().box
+
+
+def _existing(history: History | None, object_id: str) -> History:
+    if history is None:
+        raise InvalidRequest(f"there is no object {object_id!r}", "NO_OBJECT", "object_id")
+    return history

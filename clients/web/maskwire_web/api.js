@@ -4,7 +4,7 @@ const TOKEN = "maskwire.token";
 const FIRST_PAUSE_MS = 300;
 const LONGEST_PAUSE_MS = 8000;
 
-/** What went wrong, in words for people; `status` is 0 where no server answered. */
+/** An error with a message for the user; `status` is the HTTP status, 0 if no server answered. */
 export class ApiError extends Error {
   constructor(message, { status = 0, reason = "", field = "" } = {}) {
     super(message);
@@ -15,18 +15,18 @@ export class ApiError extends Error {
     return [0, 429, 502, 503, 504].includes(this.status);
   }
 
-  /** Of an error object in a response's body. */
+  /** From the error object in a response's body. */
   static read(status, text) {
     let body = {};
     try {
       body = JSON.parse(text);
     } catch {
-      // not the gateway's: a proxy before it answers in HTML
+      // not JSON: a proxy in front of the gateway answered
     }
     return new ApiError(body.message ?? `The server answered ${status}.`, { ...body, status });
   }
 
-  /** Of a google.rpc.Status on the stream. */
+  /** From a google.rpc.Status on the stream. */
   static ofStatus(status) {
     const info = (status.details ?? []).find((detail) => detail.reason) ?? {};
     const http = { 5: 404, 8: 429, 14: 503, 4: 504, 16: 401, 7: 403 }[status.code] ?? 400;
@@ -37,7 +37,7 @@ export class ApiError extends Error {
 const UNREACHABLE = "The server cannot be reached. Is it running?";
 
 export class Api {
-  /** @param askToken async (wasWrong) => token; called when the gateway wants one */
+  /** @param askToken async (wasWrong) => token; called when the gateway requires one */
   constructor(askToken, base = new URL("v1/", document.baseURI)) {
     this.base = base;
     this.askToken = askToken;
@@ -53,7 +53,7 @@ export class Api {
     return url;
   }
 
-  /** Subprotocols of the stream's socket; a browser cannot set headers on one. */
+  /** Subprotocols of the WebSocket; they carry the token, since browsers cannot set headers on one. */
   get protocols() {
     return this.token ? ["maskwire.v1", `maskwire.bearer.${this.token}`] : ["maskwire.v1"];
   }
@@ -63,10 +63,10 @@ export class Api {
   }
 
   /**
-   * Stores an image. Goes on trying while the server is away or busy.
+   * Stores an image. Retries while the server is away or busy.
    *
-   * @param imageId its name; empty: the server issues one
-   * @param progress told the share that was sent, 0 to 1, or the error after which it is tried again; false: give up
+   * @param imageId its name; if empty, the server issues one
+   * @param progress called with the fraction sent, 0 to 1, or with the error before a retry; returns false to give up
    */
   async upload(blob, imageId, progress) {
     for (let pause = FIRST_PAUSE_MS; ; pause = Math.min(LONGEST_PAUSE_MS, pause * 2)) {
@@ -79,7 +79,7 @@ export class Api {
     }
   }
 
-  /** All masks of an image: yields GenerateMasksResponse as they come. */
+  /** Segments everything in an image: yields each GenerateMasksResponse as it arrives. */
   async *masks(imageId, request, signal) {
     const response = await this._authorised(() =>
       this._fetch(`images/${encodeURIComponent(imageId)}/masks`, {
@@ -95,7 +95,7 @@ export class Api {
     }
   }
 
-  /** Repeats a call with a token when the gateway wants one. */
+  /** Asks for a token and repeats the call when the gateway requires one. */
   async _authorised(call) {
     for (let asked = false; ; asked = true) {
       try {
@@ -130,7 +130,7 @@ export class Api {
     return this.token ? { Authorization: `Bearer ${this.token}` } : {};
   }
 
-  /** fetch says nothing of an upload's progress; XMLHttpRequest does. */
+  /** Uses XMLHttpRequest, since fetch does not report the progress of an upload. */
   _send(blob, imageId, progress) {
     return new Promise((resolve, reject) => {
       const request = new XMLHttpRequest();
@@ -150,7 +150,7 @@ export class Api {
   }
 }
 
-/** Server-sent events of a response's body. */
+/** Yields the server-sent events in a response's body. */
 async function* events(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";

@@ -1,22 +1,22 @@
-// Puts the parts together.
+// Entry point: creates the parts of the page and connects them.
 
 import { Api } from "./api.js";
+import { AutomaticMasks } from "./automatic_masks.js";
+import { AutomaticMasksForm } from "./automatic_masks_form.js";
 import { askToken } from "./dialogs.js";
+import { chosen, filesOf } from "./dropped_files.js";
 import { Editor } from "./editor.js";
-import { Everything } from "./everything.js";
 import { Filmstrip } from "./filmstrip.js";
 import { Guide } from "./guide.js";
-import { chosen, filesOf } from "./incoming.js";
-import { manageImages } from "./kept.js";
 import { Library } from "./library.js";
 import { Notices } from "./notices.js";
 import { Panel } from "./panel.js";
 import { Pointing } from "./pointing.js";
-import { Search } from "./search.js";
 import { Share } from "./share.js";
 import * as shortcuts from "./shortcuts.js";
 import { Stage } from "./stage.js";
 import { Status } from "./status.js";
+import { manageImages } from "./storage_dialog.js";
 import { Viewport } from "./viewport.js";
 import { Workspace } from "./workspace.js";
 
@@ -30,7 +30,7 @@ export const viewport = new Viewport();
 export const editor = new Editor();
 export const library = await Library.open();
 export const workspace = new Workspace(api, library, editor);
-const everything = new Everything();
+const automaticMasks = new AutomaticMasks();
 const guide = new Guide();
 const status = new Status();
 const stage = new Stage($("picture"), $("overlay"), viewport);
@@ -39,7 +39,7 @@ const filmstrip = new Filmstrip({
   open: (digest) => workspace.open(library.find(digest)),
   step: (by) => workspace.step(by),
 });
-let connection = ""; // its state
+let connection = ""; // state of the connection to the server
 
 // Images
 
@@ -61,7 +61,7 @@ library.addEventListener("change", showImages);
 library.addEventListener("trouble", ({ detail }) => notices.error(detail.message));
 workspace.addEventListener("change", () => {
   const { image, picture } = workspace;
-  everything.clear();
+  automaticMasks.clear();
   pointing.show(picture);
   stage.show(picture?.bitmap ?? null);
   $("welcome").hidden = Boolean(image);
@@ -88,10 +88,10 @@ workspace.addEventListener("state", ({ detail: { state } }) => {
   showWorking();
 });
 addEventListener("beforeunload", (event) => {
-  if (!library.isSafe || workspace.keeper.isBusy || editor.isWaiting) event.preventDefault();
+  if (!library.isSafe || workspace.autosave.isBusy || editor.isWaiting) event.preventDefault();
 });
 
-// What people wait for
+// Progress
 
 let working = { text: "", sent: null };
 const isAway = () => ["waiting", "opening", "failed"].includes(connection);
@@ -109,19 +109,19 @@ function showWorking() {
 }
 
 function showNext() {
-  const step = everything.progress ? "everything" : editor.objects.masked.length ? "more" : "first";
+  const step = automaticMasks.progress ? "everything" : editor.objects.masked.length ? "more" : "first";
   guide.next(workspace.picture ? step : null);
 }
 
-// The parts, told of one another
+// Connections between the parts
 
 const keep = (masks) => {
-  editor.keep(everything.items(masks));
+  editor.keep(automaticMasks.items(masks));
   notices.say(masks.length === 1 ? "Kept as an object." : `${masks.length} masks kept as objects.`);
-  if (masks.length > 1) everything.clear();
+  if (masks.length > 1) automaticMasks.clear();
 };
 
-const pointing = new Pointing($("overlay"), viewport, editor, everything, {
+const pointing = new Pointing($("overlay"), viewport, editor, automaticMasks, {
   place: (place) => status.place(place),
   drawn: () => stage.draw("overlay"),
   keep,
@@ -133,17 +133,17 @@ const panel = new Panel($("objects"), {
   changed: () => editor.objects.changed(),
 });
 
-const search = new Search(everything, {
+const search = new AutomaticMasksForm(automaticMasks, {
   async start(settings, minScore) {
     editor.leave();
     if (!editor.session?.image) return notices.show("The image is still on its way to the server. Try again in a moment.");
     try {
-      await everything.run(api, editor.session.image, settings, minScore);
+      await automaticMasks.run(api, editor.session.image, settings, minScore);
     } catch (error) {
       return notices.error(error.message);
     }
-    if (everything.progress && !everything.found.length) {
-      everything.clear();
+    if (automaticMasks.progress && !automaticMasks.found.length) {
+      automaticMasks.clear();
       notices.error("No mask was stable enough. Lower the least stability, or choose more clicks.");
     }
   },
@@ -154,13 +154,13 @@ stage.scene = () => ({
   items: editor.objects.items,
   selected: editor.objects.selected,
   preview: editor.preview,
-  layer: everything.layer,
-  lit: everything.progress && pointing.lit,
+  layer: automaticMasks.layer,
+  lit: automaticMasks.progress && pointing.lit,
   cursor: pointing.cursor,
 });
 
 viewport.addEventListener("change", () => workspace.picture && status.zoom(viewport.scale));
-everything.addEventListener("change", () => {
+automaticMasks.addEventListener("change", () => {
   stage.draw("overlay");
   showNext();
 });
@@ -265,7 +265,7 @@ for (const button of all("[data-export]")) button.onclick = () => share.download
 for (const button of all("[data-copy]")) button.onclick = () => share.copyPrompt(button.dataset.copy, workspace.picture);
 $("file").onchange = $("folder").onchange = ({ target }) => {
   add(chosen(target));
-  target.value = ""; // the same file may be chosen again
+  target.value = ""; // so that choosing the same file again fires "change"
 };
 
 // Dropping and pasting

@@ -1,30 +1,29 @@
-// A socket to the session interface that is opened again whenever it ends.
+// A WebSocket to /v1/stream that is opened again whenever it closes.
 
 import { ApiError } from "./api.js";
 
 const FIRST_PAUSE_MS = 250;
 const LONGEST_PAUSE_MS = 8000;
-const SILENCE_MS = 20_000; // a request that waits so long on a silent socket: the socket is dead
+const SILENCE_MS = 20_000; // with requests open and nothing received for so long, the socket is dead
 const CLOSED = "The image was closed.";
 
 /**
- * Sends requests in order and gives their answers, over one socket after another.
+ * Sends requests in order and resolves to their answers, over one socket after another.
  *
  * Fires "state" with detail {state: "open" | "opening" | "waiting", retryMs}.
  */
 export class Connection extends EventTarget {
   /**
-   * @param api where the socket leads
-   * @param steps {prepare, opening, recover}: async prepare() makes ready for a socket, before each one, or throws for
-   *   good; opening() gives the requests that each socket begins with, a set_image first; async recover(error) corrects
-   *   what made the server refuse the opening, or throws for good
+   * @param api knows the socket's address
+   * @param image async () => SetImage, the image that a new socket begins with; rejects if the connection must be given up
+   * @param recover async (error) => {}, corrects what made the server refuse the image; rejects likewise
    */
-  constructor(api, steps) {
+  constructor(api, { image, recover }) {
     super();
-    Object.assign(this, { api, steps });
+    Object.assign(this, { api, image, recover });
     this._pending = new Map(); // request_id -> {request, resolve, reject}
     this._number = 0;
-    this._failure = null; // why it was given up
+    this._failure = null; // the error after which it was given up
     this._pause = FIRST_PAUSE_MS;
     this._wake = () => this._timer && document.visibilityState === "visible" && this.retryNow();
     addEventListener("online", this._wake);
@@ -33,7 +32,7 @@ export class Connection extends EventTarget {
     this._open();
   }
 
-  /** Resolves to the answer, or null if it was superseded; rejects with ApiError. */
+  /** Resolves to the answer, or to null if the request was superseded; rejects with ApiError. */
   send(request) {
     if (this._closed || this._failure) return Promise.reject(this._failure ?? new ApiError(CLOSED));
     request.request_id = String(++this._number);
@@ -53,7 +52,7 @@ export class Connection extends EventTarget {
     this._failAll(new ApiError(CLOSED));
   }
 
-  /** Tries again at once, while it waits for the next attempt and after it was given up. */
+  /** Tries again at once, instead of waiting or after giving up. */
   retryNow() {
     if (!this._timer && !this._failure) return;
     clearTimeout(this._timer);
@@ -67,8 +66,9 @@ export class Connection extends EventTarget {
     this._masksSeen = 0;
     this._heard = Date.now();
     this._tell("opening");
+    let image;
     try {
-      await this.steps.prepare();
+      image = await this.image();
     } catch (error) {
       if (!this._closed) this._giveUp(error);
       return;
@@ -81,7 +81,7 @@ export class Connection extends EventTarget {
     let opened = false;
     socket.onopen = current(() => {
       opened = true;
-      this.steps.opening().forEach((request) => this._write(request));
+      this._write({ set_image: image });
     });
     socket.onmessage = current((event) => this._read(JSON.parse(event.data)));
     socket.onclose = current(() => (opened ? this._lost() : this._neverOpened()));
@@ -99,14 +99,14 @@ export class Connection extends EventTarget {
   _read(response) {
     this._heard = Date.now();
     if (response.reconnect) return this._lost(0);
-    if (response.result || response.object) {
+    if (response.result) {
       this._masksSeen++;
       if (this._ready) this._socket.send(JSON.stringify({ masks_seen: String(this._masksSeen) }));
     }
     const pending = this._pending.get(response.request_id);
     if (!pending) return this._readOpening(response);
     const error = response.error && ApiError.ofStatus(response.error);
-    if (error?.status === 404) return this._refused(error); // the store lost the image: begin again, with this request
+    if (error?.status === 404) return this._refused(error); // the store lost the image; this request is sent again
     this._pending.delete(response.request_id);
     if (error) pending.reject(error);
     else pending.resolve(response.superseded ? null : response);
@@ -130,7 +130,7 @@ export class Connection extends EventTarget {
     this._drop();
     if (error.isTransient) return this._lost();
     try {
-      await this.steps.recover(error);
+      await this.recover(error);
       this._lost();
     } catch (final) {
       if (final.isTransient) this._lost();
@@ -138,7 +138,7 @@ export class Connection extends EventTarget {
     }
   }
 
-  /** A browser does not say why a socket was refused. If for want of a token, an ordinary request asks for it. */
+  /** Browsers do not say why a socket was refused. If a token is missing, an ordinary request asks for it. */
   async _neverOpened() {
     try {
       await this.api.models();
@@ -155,7 +155,7 @@ export class Connection extends EventTarget {
     this.dispatchEvent(new CustomEvent("failed", { detail: error }));
   }
 
-  /** Tries again: at first soon, then ever more slowly; not all pages at the same moment. */
+  /** Tries again with exponential backoff and jitter. */
   _lost(pause = this._pause * (0.75 + Math.random() / 2)) {
     if (this._closed || this._timer) return;
     this._drop();
@@ -171,7 +171,7 @@ export class Connection extends EventTarget {
     socket?.close();
   }
 
-  /** A network that went away without a word leaves a socket that looks open. */
+  /** A socket still looks open when the network has silently gone. */
   _checkSilence() {
     if (!this._socket || (this._ready && !this._pending.size)) this._heard = Date.now();
     else if (Date.now() - this._heard > SILENCE_MS) this._lost();

@@ -1,8 +1,8 @@
-// Outlines of masks, along the edges of their pixels: filled by the even-odd rule they are the mask exactly.
+// Outlines of masks along pixel edges. Filled by the even-odd rule they give exactly the mask.
 
 const [RIGHT, DOWN, LEFT, UP] = [0, 1, 2, 3];
 
-/** The edges between inside and outside, unit by unit, with the inside to the right; a bit for each direction. */
+/** Unit edges between inside and outside, with the inside to their right: a bit set of directions for each corner. */
 function edges(mask) {
   const stride = mask.height + 1;
   const leaving = new Map(); // grid corner -> directions of the edges that leave it
@@ -17,7 +17,7 @@ function edges(mask) {
       add(x, column[i], RIGHT);
       add(x + 1, column[i + 1], LEFT);
     }
-    // Where one of two neighbouring columns is inside, an edge lies between them.
+    // There is an edge between two neighbouring columns where one is inside and the other is not.
     const turns = [...before, ...column].sort((a, b) => a - b);
     for (let i = 0; i + 1 < turns.length; i += 2) {
       const here = column.some((y, k) => k % 2 === 0 && turns[i] >= y && turns[i] < column[k + 1]);
@@ -30,7 +30,7 @@ function edges(mask) {
 
 /**
  * Closed outlines of a mask as [[x, y], ...] in pixels, corners only; outer ones run clockwise, holes the other way.
- * Pixels that meet at a corner alone do not belong together.
+ * Pixels that touch only at a corner are not connected.
  */
 export function outlines(mask) {
   const { leaving, stride } = edges(mask);
@@ -45,7 +45,7 @@ export function outlines(mask) {
       const key = x * stride + y;
       const here = leaving.get(key) ?? 0;
       const next = [(direction + 1) % 4, direction, (direction + 3) % 4].find((d) => here & (1 << d));
-      if (line.length && key === start && next === RIGHT) break; // around
+      if (line.length && key === start && next === RIGHT) break; // the outline is closed
       if (key !== start || next !== RIGHT) leaving.set(key, here & ~(1 << next));
       if (next !== direction || !line.length) line.push([x, y]);
       direction = next;
@@ -68,7 +68,7 @@ export function signedArea(line) {
   }, 0);
 }
 
-/** Outlines as a path in image pixels, to be filled with "evenodd". */
+/** A Path2D of the outlines in image pixels; fill it with "evenodd". */
 export function pathOf(lines) {
   const path = new Path2D();
   for (const line of lines) {
@@ -85,7 +85,7 @@ function distance([x, y], [ax, ay], [bx, by]) {
   return Math.hypot(x - ax - share * dx, y - ay - share * dy);
 }
 
-/** The outline with fewer corners, none that is left out farther than `tolerance` from it (Ramer-Douglas-Peucker). */
+/** Simplifies an outline by Ramer-Douglas-Peucker; omitted corners are at most `tolerance` pixels away from it. */
 export function simplified(line, tolerance) {
   if (line.length < 5) return line;
   const closed = [...line, line[0]];

@@ -1,4 +1,4 @@
-// IndexedDB with promises: what the page keeps in the browser.
+// A promise interface to IndexedDB.
 
 const VERSION = 1;
 
@@ -10,9 +10,9 @@ const answered = (request) =>
 
 export class Database {
   /**
-   * Opens or makes a database; rejects where the browser keeps nothing, as some do in private windows.
+   * Opens or creates a database. Rejects if the browser stores nothing, as in some private windows.
    *
-   * @param stores key paths by store; null: keys are given with each value
+   * @param stores key path of each store; null if keys are passed with each value
    */
   static async open(name, stores) {
     const request = indexedDB.open(name, VERSION);
@@ -28,7 +28,7 @@ export class Database {
     this._opened = opened;
   }
 
-  /** All values of a store, or those of a key range. */
+  /** All values in a store, or in a key range. */
   all(store, range) {
     return this._do([store], "readonly", (of) => answered(of(store).getAll(range)));
   }
@@ -45,7 +45,7 @@ export class Database {
     return this._do([store], "readwrite", (of) => answered(of(store).put(value, key)));
   }
 
-  /** Replaces a value: by what change(value or undefined) returns, or not at all where that is undefined. */
+  /** Replaces a value by change(value or undefined) in one transaction; leaves it if that returns undefined. */
   update(store, key, change) {
     return this._do([store], "readwrite", async (of) => {
       const changed = change(await answered(of(store).get(key)));
@@ -54,14 +54,14 @@ export class Database {
     });
   }
 
-  /** Deletes keys or key ranges from several stores at once: {store: key or range}. */
+  /** Deletes keys or key ranges from several stores in one transaction: {store: key or range}. */
   delete(keys) {
     return this._do(Object.keys(keys), "readwrite", async (of) => {
       await Promise.all(Object.entries(keys).map(([store, key]) => answered(of(store).delete(key))));
     });
   }
 
-  /** Resolves when the transaction is complete: what was written is safe then. */
+  /** Resolves when the transaction is complete, so that writes are durable. */
   async _do(stores, mode, work) {
     const transaction = this._opened.transaction(stores, mode);
     const complete = new Promise((resolve, reject) => {

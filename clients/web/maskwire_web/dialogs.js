@@ -1,4 +1,4 @@
-// Questions that people must answer before it goes on.
+// Modal dialogs.
 
 const $ = (id) => document.getElementById(id);
 
@@ -9,7 +9,7 @@ async function answered(dialog) {
   return dialog.returnValue === "ok";
 }
 
-/** Resolves to an access token, or "" where people have none. */
+/** Resolves to an access token, or to "" if the user has none. */
 export async function askToken(wasWrong) {
   $("token-text").textContent = wasWrong
     ? "The server refused this token. Try another one."
@@ -18,7 +18,7 @@ export async function askToken(wasWrong) {
   return (await answered($("token"))) ? $("token-value").value.trim() : "";
 }
 
-/** Asks whether something is to be done; `action` names it on the button. */
+/** Asks for confirmation; `action` is the label of the button. */
 export async function confirmed(title, text, action) {
   $("confirm-title").textContent = title;
   $("confirm-text").textContent = text;

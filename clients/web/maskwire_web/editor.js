@@ -1,4 +1,4 @@
-// What people do to an image: clicks and boxes on objects, previews, undo. Keeps session, objects and timeline in step.
+// Editing an image's objects: clicks, boxes, previews, undo. Keeps session, objects and timeline consistent.
 
 import { Objects } from "./objects.js";
 import { Mask } from "./rle.js";
@@ -6,7 +6,7 @@ import { Session } from "./session.js";
 import { Timeline } from "./timeline.js";
 
 /**
- * Fires "change" when something is to be drawn anew, "answer" with detail {timings, roundTripMs} for each mask, and
+ * Fires "change" when something must be redrawn, "answer" with detail {timings, roundTripMs} for each mask, and
  * "error" with detail ApiError.
  */
 export class Editor extends EventTarget {
@@ -14,24 +14,22 @@ export class Editor extends EventTarget {
     super();
     this.timeline = new Timeline();
     this._setObjects();
-    this.preview = null; // {mask, box} of what the pointer is over
-    this._epoch = 0; // previews asked for before the last change are not shown
+    this.preview = null; // {mask, box} under the pointer
+    this._epoch = 0; // previews that were requested before the last change are not shown
+    this._last = Promise.resolve(); // the last change of an object
   }
 
   /**
-   * Begins with an image.
+   * Opens an image.
    *
    * @param store as in Session
-   * @param rows its objects, as they were stored
+   * @param rows its stored objects
    */
   open(api, store, rows = []) {
     this.close();
     this._setObjects(rows);
-    const clicked = rows.map((row, index) => [this.objects.items[index], row]).filter(([, { steps }]) => steps.length);
-    this.session = new Session(api, store, new Map(clicked.map(([{ id }, { steps, undone }]) => [id, { steps, undone }])));
-    for (const [item, { steps, undone }] of clicked) {
-      for (let step = undone; step < steps.length; step++) this.timeline.push(this._entry(item));
-    }
+    this.session = new Session(api, store);
+    for (const item of this.objects.items) item.history.steps.forEach(() => this.timeline.push(this._entry(item)));
     return this.session;
   }
 
@@ -58,7 +56,7 @@ export class Editor extends EventTarget {
   }
 
   removePoint(index) {
-    return this._change({ remove_point: index }, null);
+    return this._change({ remove_point: index });
   }
 
   /** The mask that a click would give. */
@@ -72,7 +70,7 @@ export class Editor extends EventTarget {
     return this._hover({ set_box: box }, box);
   }
 
-  /** The pointer is over nothing. */
+  /** Ends the preview: the pointer is over nothing. */
   leave() {
     this._epoch++;
     this.session?.dropHover();
@@ -84,20 +82,13 @@ export class Editor extends EventTarget {
 
   /** Deletes an object; can be undone. */
   delete(item) {
-    const { session, objects } = this;
+    const { objects } = this;
     if (item.isEmpty) return;
     let at = 0;
-    let removed = null; // the promise of its history
     const redo = () => {
       at = objects.remove(item);
-      removed = session.histories.has(item.id) ? this._guard(session.remove(item.id)) : null;
-      return removed;
     };
-    const undo = async () => {
-      const history = await removed;
-      if (history) await this._guard(session.restore(item.id, history));
-      objects.insert(item, at);
-    };
+    const undo = () => objects.insert(item, at);
     this.leave();
     redo();
     this.timeline.push({ undo, redo });
@@ -107,82 +98,82 @@ export class Editor extends EventTarget {
   keep(found) {
     const { objects } = this;
     const items = found.map(({ mask, score, generated }) => Object.assign(objects.add(), { mask, score, generated }));
-    const undo = async () => items.forEach((item) => objects.remove(item));
-    const redo = async () => items.forEach((item) => objects.insert(item, objects.items.length));
+    const undo = () => items.forEach((item) => objects.remove(item));
+    const redo = () => items.forEach((item) => objects.insert(item, objects.items.length));
     if (items.length) objects.select(items[items.length - 1]);
     this.timeline.push({ undo, redo });
   }
 
-  async _change(change, shown) {
+  /** @param shown {point} or {box}, to be drawn at once */
+  async _change(step, shown) {
     const { session, objects } = this;
     if (!session) return;
-    if (objects.selected.generated) objects.begin(); // a generated mask stays as it is
+    if (objects.selected.generated) objects.begin(); // a generated mask is not edited
     const item = objects.selected;
     const entry = this._entry(item);
     this.timeline.push(entry);
     if (shown) item.pending.push(shown);
     this.leave();
     this._changed();
-    const made = await this._send(session, item, change);
+    const made = await this._make(item, (history) => history.add(step));
     item.pending = item.pending.filter((other) => other !== shown);
     if (!made) this.timeline.drop(entry);
     this._changed();
   }
 
-  /** The timeline's entry for a change of an object. */
+  /** The timeline's entry for a step of an object. */
   _entry(item) {
-    const again = (edit) => async () => {
+    const again = (change) => () => {
       this.objects.select(item);
       this.leave();
-      await this._send(this.session, item, edit);
+      return this._make(item, change);
     };
-    return { undo: again({ undo: {} }), redo: again({ redo: {} }) };
+    return { undo: again((history) => history.undo()), redo: again((history) => history.redo()) };
   }
 
-  async _send(session, item, change) {
+  /** Changes an object's history, once the changes before it were answered. Resolves to whether it succeeded. */
+  _make(item, change) {
+    const { session } = this;
+    this._last = this._last.then(() => this._update(session, item, change(item.history)));
+    return this._last;
+  }
+
+  async _update(session, item, history) {
     const start = performance.now();
-    const answer = await this._guard(session.edit(item.id, change));
-    if (!answer) return false;
-    item.update(answer);
-    this._answered(answer, start);
+    let response;
+    try {
+      if (!history.isEmpty) response = await session.segment(item.id, history.steps);
+    } catch (error) {
+      if (session === this.session) this.dispatchEvent(new CustomEvent("error", { detail: error }));
+      return false;
+    }
+    item.update(history, response);
+    if (response) this._answered(response, start);
     this._changed();
     return true;
   }
 
-  async _hover(change, box) {
-    const { session } = this;
-    if (!session) return;
-    const epoch = this._epoch;
+  async _hover(step, box) {
+    const hover = (this._newestHover = { epoch: this._epoch });
+    await this._last;
+    if (!this.session || hover !== this._newestHover || hover.epoch !== this._epoch) return;
     const start = performance.now();
-    const { selected } = this.objects;
-    const id = selected.generated ? "next" : selected.id;
-    let answer;
+    const { generated, id, history } = this.objects.selected;
+    let response;
     try {
-      answer = await session.hover(id, change);
+      response = await this.session.hover(generated ? "next" : id, history.add(step).steps);
     } catch {
       return; // the click will say what is wrong
     }
-    const best = answer?.result?.results?.[0]?.masks?.[0];
-    if (!best || epoch !== this._epoch) return;
+    if (!response || hover.epoch !== this._epoch) return;
+    const [best] = response.results[0].masks;
     this.preview = { mask: new Mask(best.rle), box: this.preview?.box ?? box, score: best.score };
-    this._answered(answer, start);
+    this._answered(response, start);
     this._changed();
   }
 
-  _answered(answer, start) {
-    const timings = answer.result?.timings;
-    if (!answer.result?.results?.length) return;
+  _answered({ timings }, start) {
     this.dispatchEvent(new CustomEvent("answer", { detail: { timings, roundTripMs: performance.now() - start } }));
-  }
-
-  /** The promise's value; undefined after an error, which has been reported. */
-  async _guard(promise) {
-    try {
-      return await promise;
-    } catch (error) {
-      if (this.session) this.dispatchEvent(new CustomEvent("error", { detail: error }));
-      return undefined;
-    }
   }
 
   _setObjects(rows) {

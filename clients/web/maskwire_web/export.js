@@ -1,4 +1,4 @@
-// Objects as files.
+// Exports objects to files.
 
 import { outlines, signedArea, simplified } from "./contours.js";
 import { greyPng } from "./png.js";
@@ -15,7 +15,7 @@ export async function maskPng(item, image) {
   return [await greyPng(mask.bytes(), mask.width, mask.height), `${stem(image.fileName)}-${slug(item.name)}-mask.png`];
 }
 
-/** The object's pixels, everything else transparent; cut to the object's box. */
+/** A PNG of the object's pixels, cropped to its bounding box; everything else is transparent. */
 export async function cutoutPng(item, image) {
   const { mask } = item;
   const [left, top, width, height] = mask.box;
@@ -34,7 +34,7 @@ export async function cutoutPng(item, image) {
   return [await canvas.convertToBlob({ type: "image/png" }), `${stem(image.fileName)}-${slug(item.name)}.png`];
 }
 
-/** A COCO data set: a category for each name, annotations with RLE, area, box and score. */
+/** A COCO data set: a category for each object name, annotations with RLE, area, box and score. */
 export async function coco(items, image) {
   const names = [...new Set(items.map((item) => item.name))];
   const annotations = items.map((item, index) => ({
@@ -55,13 +55,13 @@ export async function coco(items, image) {
   return [json(dataset), `${stem(image.fileName)}-coco.json`];
 }
 
-/** An outline with fewer corners; the outline itself where those would have no area. */
+/** A simplified outline, or the original if the simplified one would have no area. */
 function polygon(line) {
   const short = simplified(line, SIMPLIFY_PX);
   return short.length > 2 && signedArea(short) * signedArea(line) > 0 ? short : line;
 }
 
-/** Outlines along pixel edges, corners left out that are within a pixel of the line; each has an area. */
+/** Outlines along pixel edges, simplified by at most a pixel; each has a non-zero area. */
 export async function polygons(items, image) {
   const objects = items.map((item) => {
     const lines = outlines(item.mask).map((line) => ({ isHole: signedArea(line) < 0, line: polygon(line) }));
@@ -72,7 +72,7 @@ export async function polygons(items, image) {
   return [json({ image: fileName, width, height, simplify_px: SIMPLIFY_PX, objects }), `${stem(fileName)}-polygons.json`];
 }
 
-/** Hands a file to the browser's downloads. */
+/** Downloads a file. */
 export function save([blob, name]) {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(blob);

@@ -1,4 +1,4 @@
-// The list of images: thumbnails to go from one to another.
+// The list of images as thumbnails.
 
 const $ = (id) => document.getElementById(id);
 

@@ -1,9 +1,9 @@
-// What kind of file this is, by its first bytes, and what to do about one that cannot be shown.
+// Detects file formats, and explains what to do about files that cannot be shown.
 
 const EXPORT = "Save it as PNG or JPEG and open that.";
 const ELSEWHERE = `${EXPORT} Maskwire's command line and Python client read it as it is.`;
 
-/** Formats that browsers and the server read alike: such files are sent as they are, all others as PNG. */
+/** Formats that browsers and the server decode equally: such files are uploaded unchanged, all others as PNG. */
 const SENT_AS_THEY_ARE = ["JPEG", "PNG", "WebP"];
 
 const REMEDIES = {
@@ -47,26 +47,26 @@ const SIGNATURES = [
   ["SVG", (bytes) => /^\s*(<\?xml[^]*)?(<!--[^]*)?<svg/.test(text(bytes, 0, bytes.length))],
 ];
 
-/** Formats that are told by their names: their first bytes say nothing, or what others' say. */
+/** Formats recognized by file extension, since their first bytes are not distinctive. */
 const EXTENSIONS = [
   ["camera raw", /\.(cr2|cr3|nef|arw|dng|orf|rw2|raf|pef|srw)$/i],
   ["TGA", /\.(tga|vda|icb|vst)$/i],
 ];
 
 /**
- * The format of a file, or "" if it is none that is known here.
+ * The format of a file, or "" if it is unknown.
  *
- * @param bytes its first 256 bytes or more
+ * @param bytes at least its first 256 bytes
  */
 export function formatOf(bytes, name) {
   const [raw, tga] = EXTENSIONS.map(([format, pattern]) => (pattern.test(name) ? format : ""));
   return raw || SIGNATURES.find(([, matches]) => matches(bytes))?.[0] || tga;
 }
 
-/** Whether browser and server see the same in a file without further ado. */
+/** Whether a file can be uploaded unchanged: browser and server decode it to the same pixels. */
 export function isSentAsItIs(format, bytes) {
   if (!SENT_AS_THEY_ARE.includes(format)) return false;
-  return format === "JPEG" || !mentions(bytes, format === "PNG" ? "eXIf" : "EXIF"); // may be turned; not all agree
+  return format === "JPEG" || !mentions(bytes, format === "PNG" ? "eXIf" : "EXIF"); // EXIF orientation, which not all decoders apply
 }
 
 function mentions(bytes, name) {
@@ -77,7 +77,7 @@ function mentions(bytes, name) {
   return false;
 }
 
-/** Why a file cannot be shown, and what to do. */
+/** Why a file cannot be shown, and the remedy. */
 export function refusal(name, format, bytes) {
   if (!bytes.length) return `${name} is empty: it has 0 bytes. Copy or download it again.`;
   if (!format) return `${name} is not a picture. JPEG, PNG, WebP, GIF, AVIF, BMP and ICO files can be opened here.`;

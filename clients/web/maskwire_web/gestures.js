@@ -1,7 +1,7 @@
-// Mouse, pen and fingers on the stage, as what they mean. Places are screen places of the viewport.
+// Recognizes gestures of mouse, pen and fingers on the stage. Points are in screen coordinates of the viewport.
 
-// How far a click may travel between press and release, in CSS pixels: hands shake and fingers roll. Whoever has chosen
-// the box tool means small boxes, too.
+// How far the pointer may move between press and release to count as a click, in CSS pixels. Less with the box tool, so
+// that small boxes can be drawn.
 const CLICK_TRAVEL = { mouse: 14, pen: 14, touch: 16 };
 const BOX_TOOL_TRAVEL = { mouse: 4, pen: 6, touch: 16 };
 
@@ -10,7 +10,7 @@ const BOX_TOOL_TRAVEL = { mouse: 4, pen: 6, touch: 16 };
  * cancelled(), pan(dx, dy), zoom(factor, at).
  */
 export class Gestures {
-  /** @param tool gives the tool in use: "include", "exclude" or "box" */
+  /** @param tool () => the selected tool: "include", "exclude" or "box" */
   constructor(element, tool, on) {
     this.element = element;
     this.tool = tool;
@@ -25,14 +25,14 @@ export class Gestures {
       pointercancel: this._lost,
       pointerleave: (event) => event.pointerType !== "touch" && this.on.leave(),
       contextmenu: (event) => event.preventDefault(),
-      touchstart: (event) => event.preventDefault(), // else the browser takes a swipe's end for a fling, and eats the next tap
+      touchstart: (event) => event.preventDefault(), // else the browser starts a fling at the end of a swipe, and swallows the next tap
       wheel: this._wheel,
     })) {
       element.addEventListener(name, handle.bind(this), { passive: false });
     }
   }
 
-  /** Gives up what is under way; true if there was something. */
+  /** Cancels the current gesture; returns whether there was one. */
   cancel() {
     const busy = this._gesture === "box";
     if (busy) this.on.cancelled();

@@ -1,4 +1,4 @@
-// What the page says about itself: what it is for, how good its model is, and what to do next.
+// Help texts: what the page is for, how good its model is, and what to do next.
 
 const $ = (id) => document.getElementById(id);
 const HIDDEN = "maskwire.about.hidden";
@@ -27,7 +27,7 @@ export class Guide {
     this._hide(Boolean(localStorage.getItem(HIDDEN)));
   }
 
-  /** @param model a Model of the server; one with a note is for demonstration */
+  /** @param model a ModelInfo; one with a note is for demonstration */
   model({ name, note, device }) {
     $("model").hidden = false;
     $("model").textContent = note ? `${name} model: rough masks` : name;

@@ -1,21 +1,21 @@
-// The images that people opened, with their objects, kept in this browser until they are removed.
+// The images that were opened, with their objects, stored in this browser until they are removed.
 
 import { Database } from "./database.js";
 import { sha256 } from "./sha256.js";
 
 const STORES = { images: "digest", files: null, objects: ["digest", "uid"] };
 const MOST_IMAGES = 500;
-const MOST_BYTES = 2 ** 30; // of files; the least recently opened ones are given up first, never their objects
+const MOST_BYTES = 2 ** 30; // of files; the least recently opened ones are evicted first, but not their objects
 
 const objectsOf = (digest) => IDBKeyRange.bound([digest, ""], [digest, "\uffff"]);
 const byAge = (a, b) => a.opened - b.opened;
 
 /**
  * Images are {digest, name, bytes, width, height, thumbnail, added, opened, model, hasFile, count}: `digest` is the
- * SHA-256 of the file, `model` made the masks, `count` says how many objects there are. Objects are rows of their own,
- * {digest, uid, revision, ...}, so that two tabs that work on one image add to one another.
+ * SHA-256 of the file, `model` made the masks, `count` is the number of objects. Each object is a row of
+ * its own, {digest, uid, revision, ...}, so that two tabs can work on the same image.
  *
- * Fires "change" when the list has changed, and "trouble" with detail {message} when something cannot be kept.
+ * Fires "change" when the list has changed, and "trouble" with detail {message} when something cannot be stored.
  */
 export class Library extends EventTarget {
   static async open() {
@@ -28,7 +28,7 @@ export class Library extends EventTarget {
     super();
     this._database = database;
     this.images = []; // in the order in which they were added
-    this._loose = new Map(); // digest -> {file, rows}: what the browser does not keep, alive as long as this tab
+    this._loose = new Map(); // digest -> {file, rows}: what could not be stored, and lives as long as this tab
     this._others = new BroadcastChannel("maskwire");
     this._others.onmessage = () => this._load();
   }
@@ -47,9 +47,9 @@ export class Library extends EventTarget {
   }
 
   /**
-   * Adds an image, or finds the one with the same content.
+   * Adds an image, or returns the one with the same content.
    *
-   * @param describe async () => {width, height, thumbnail}; may reject, nothing is added then
+   * @param describe async () => {width, height, thumbnail}; if it rejects, nothing is added
    */
   async add(file, name, describe) {
     const digest = await sha256(new Uint8Array(await file.arrayBuffer()));
@@ -66,12 +66,12 @@ export class Library extends EventTarget {
     return image;
   }
 
-  /** The file of an image; null where it is not kept any more. */
+  /** The file of an image; null if it is no longer stored. */
   async file({ digest }) {
     return this._loose.get(digest)?.file ?? (await this._database?.get("files", digest)) ?? null;
   }
 
-  /** The objects of an image, in the order in which they were made. */
+  /** The objects of an image, in order of creation. */
   async objects({ digest }) {
     const kept = (await this._database?.all("objects", objectsOf(digest))) ?? [];
     const rows = new Map([...kept.map((row) => [row.uid, row]), ...(this._loose.get(digest)?.rows ?? [])]);
@@ -79,9 +79,9 @@ export class Library extends EventTarget {
   }
 
   /**
-   * Keeps an object. Another tab may have changed it meanwhile: then this one becomes an object of its own.
+   * Stores an object. If another tab has changed it meanwhile, this version is stored as a new object.
    *
-   * @returns {uid, revision} that it has now
+   * @returns its new {uid, revision}
    */
   async keep(image, row) {
     const { digest } = image;
@@ -101,14 +101,14 @@ export class Library extends EventTarget {
     return { uid: kept.uid, revision: kept.revision };
   }
 
-  /** Forgets an object, unless another tab has changed it. */
+  /** Deletes an object, unless another tab has changed it. */
   async forget({ digest }, { uid, revision }) {
     this._loose.get(digest)?.rows.delete(uid);
     const kept = await this._database?.get("objects", [digest, uid]);
     if (kept?.revision === revision) await this._try(() => this._database.delete({ objects: [digest, uid] }));
   }
 
-  /** Notes what is new of an image. */
+  /** Changes properties of an image. */
   async note(image, changes) {
     Object.assign(image, changes);
     await this._putImage(image);
@@ -138,7 +138,7 @@ export class Library extends EventTarget {
     this.dispatchEvent(new Event("change"));
   }
 
-  /** Another tab has removed an image that is being worked on here. */
+  /** Adds an image again that another tab has removed. */
   async _bringBack(image) {
     this.images.push(Object.assign(image, { hasFile: false }));
     await this._putImage(image);
@@ -149,7 +149,7 @@ export class Library extends EventTarget {
     this._changed();
   }
 
-  /** Gives up the oldest files, and the oldest images without objects, before there are too many. */
+  /** Evicts the least recently opened files, and images without objects, to stay within the limits. */
   async _makeRoom(image) {
     const others = this.images.filter((other) => other !== image).sort(byAge);
     const withFile = others.filter(({ hasFile }) => hasFile);
@@ -166,7 +166,7 @@ export class Library extends EventTarget {
     await this.note(image, { hasFile: false });
   }
 
-  /** Whether something could be written; where the browser is full, after the oldest file has made room. */
+  /** Returns whether a write succeeded. If the storage is full, evicts the oldest file and tries again. */
   async _try(write) {
     if (!this._database) return this._told("This browser keeps nothing, as in a private window: objects are lost when the page is closed.");
     for (;;) {
@@ -198,7 +198,7 @@ export class Library extends EventTarget {
   }
 }
 
-/** A name for an object that no other tab uses. */
+/** A unique key for an object. */
 export function newUid() {
   return [...crypto.getRandomValues(new Uint32Array(3))].map((word) => word.toString(36)).join("-");
 }

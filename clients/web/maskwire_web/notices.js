@@ -1,4 +1,4 @@
-// Messages to people: a line for screen readers, and a short list of notices on the screen.
+// Messages to the user: a live region for screen readers, and a short list of notices on the screen.
 
 const SHOWN_MS = 4000;
 const MOST = 3;
@@ -10,12 +10,12 @@ export class Notices {
     this.list = list;
   }
 
-  /** Tells screen readers something that can be seen elsewhere. */
+  /** Announces to screen readers what is visible elsewhere. */
   say(text) {
     this.spoken.textContent = text;
   }
 
-  /** Shows a message for some seconds. */
+  /** Shows a message for a few seconds. */
   show(text) {
     this._add(text, "notice").timer = setTimeout(() => this._remove(text), SHOWN_MS);
   }
@@ -23,7 +23,7 @@ export class Notices {
   /**
    * Shows an error until it is dismissed, or until `clear`.
    *
-   * @param remedy {label, run()}: a button that does something about it
+   * @param remedy {label, run()}: a button that fixes the problem
    */
   error(text, remedy = null) {
     const notice = this._add(text, "notice error");
@@ -40,12 +40,12 @@ export class Notices {
     button("Dismiss", () => this._remove(text));
   }
 
-  /** Removes all errors: they are about something that is over. */
+  /** Removes all errors, since they are obsolete. */
   clear() {
     this.list.querySelectorAll(".error").forEach((notice) => notice.remove());
   }
 
-  /** Adds a notice in place of one with the same text, and of the oldest ones where there are too many. */
+  /** Adds a notice; replaces one with the same text, and removes the oldest ones if there are too many. */
   _add(text, className) {
     this._remove(text);
     const notice = document.createElement("div");

@@ -1,36 +1,41 @@
 // The objects on an image, and which of them clicks are for.
 
+import { History } from "./history.js";
 import { newUid } from "./library.js";
 import { Mask } from "./rle.js";
 
-// Apart from one another, and from most photographs.
+// Distinct from one another, and from the colours of most photographs.
 const COLOURS = ["#3d8bfd", "#ff6b4a", "#1fb978", "#f5b700", "#a66bff", "#12b5cb", "#ff5c9e", "#8bc34a", "#ff9142", "#6c7bff"];
 
 export class Item {
   /** @param number from 1; gives the colour and the first name */
   constructor(number) {
-    this.id = `object-${number}`; // also its name in the session
+    this.id = `object-${number}`; // also its prompt_id
     this.name = `Object ${number}`;
     this.colour = COLOURS[(number - 1) % COLOURS.length];
-    this.prompt = { points: [], box: null };
+    this.history = new History();
     this.pending = []; // clicks and boxes that were not answered yet
     this.mask = null;
     this.score = 0;
-    this.generated = null; // of everything mode: {index, minScore, grid}; its mask stays as it is
+    this.generated = null; // parameters of an automatic mask, which is not edited: see AutomaticMasks.items
     this.visible = true;
     this.made = Date.now();
-    this.uid = newUid(); // its name in the browser's storage
-    this.revision = 0; // of what is stored
+    this.uid = newUid(); // key in the browser's storage
+    this.revision = 0; // of the stored row
   }
 
   get isEmpty() {
     return !this.mask && !this.prompt.points.length && !this.prompt.box && !this.pending.length;
   }
 
-  /** Takes over what the session answered. */
-  update(result) {
-    this.prompt = { points: result.prompt?.points ?? [], box: result.prompt?.box ?? null };
-    const best = result.result?.results?.[0]?.masks?.[0];
+  get prompt() {
+    return this.history.prompt;
+  }
+
+  /** @param response the SegmentResponse for the history; none where the history is empty */
+  update(history, response) {
+    this.history = history;
+    const best = response?.results[0].masks[0];
     this.mask = best ? new Mask(best.rle) : null;
     this.score = best?.score ?? 0;
   }
@@ -38,25 +43,26 @@ export class Item {
 
 const plain = (mask) => mask && { size: [mask.height, mask.width], counts: mask.counts };
 
-/** An object as it is stored; `restored` is the way back. */
-export function stored(item, history) {
-  const { uid, revision, made, name, visible, prompt, score, generated } = item;
-  const { steps, undone } = history ?? { steps: [], undone: 0 };
+/** An object as a row of the browser's storage; `restored` reads it. */
+export function stored(item) {
+  const { uid, revision, made, name, visible, score, generated, history } = item;
   const number = Number(item.id.split("-")[1]);
-  return { uid, revision, made, number, name, visible, prompt, score, generated, mask: plain(item.mask), steps, undone };
+  const { made: steps, undone } = history;
+  return { uid, revision, made, number, name, visible, score, generated, mask: plain(item.mask), steps, undone };
 }
 
 function restored(row, number) {
-  const { uid, revision, made, visible, prompt, score, generated } = row;
-  const item = Object.assign(new Item(number), { uid, revision, made, visible, prompt, score, generated });
+  const { uid, revision, made, visible, score, generated } = row;
+  const history = new History(row.steps, row.undone);
+  const item = Object.assign(new Item(number), { uid, revision, made, visible, score, generated, history });
   if (row.name !== `Object ${row.number}`) item.name = row.name;
   item.mask = row.mask && new Mask(row.mask);
   return item;
 }
 
-/** Fires "change" whenever something is to be drawn anew. */
+/** Fires "change" whenever something must be redrawn. */
 export class Objects extends EventTarget {
-  /** @param rows objects that were stored; two tabs may have given them the same number */
+  /** @param rows stored objects; two tabs may have given them the same number */
   constructor(rows = []) {
     super();
     this._number = 0;
@@ -67,7 +73,7 @@ export class Objects extends EventTarget {
     this.selected = this.items[this.items.length - 1] ?? this._make();
   }
 
-  /** Those with something on the image. */
+  /** Objects that show on the image. */
   get drawn() {
     return this.items.filter((item) => !item.isEmpty);
   }
@@ -82,7 +88,7 @@ export class Objects extends EventTarget {
     return item;
   }
 
-  /** Begins an object, unless the selected one is empty still. */
+  /** Selects an empty object, which is made unless there is one. */
   begin() {
     if (!this.selected.isEmpty) this.select(this.items.find((item) => item.isEmpty) ?? this._make());
   }
@@ -98,7 +104,7 @@ export class Objects extends EventTarget {
     this.changed();
   }
 
-  /** The next object or the one before, round and round. */
+  /** Selects the next object or the previous one, cyclically. */
   step(by) {
     const { drawn } = this;
     if (!drawn.length) return;

@@ -33,9 +33,9 @@ export class Panel {
   }
 
   /**
-   * Brings the list up to date; rows stay, so that focus does.
+   * Updates the list. Rows are reused, so that they keep the focus.
    *
-   * @param isAway whether clicks wait for the server
+   * @param isAway whether the server cannot be reached
    */
   show(objects, isAway) {
     const items = objects.items.filter((item) => !item.isEmpty || item === objects.selected);
@@ -61,7 +61,7 @@ export class Panel {
     });
   }
 
-  /** Lets people change an object's name in its row. */
+  /** Edits an object's name in its row. */
   rename(item) {
     const row = this._rows.get(item);
     if (!row || row.querySelector("input")) return;

@@ -1,11 +1,11 @@
-// An image that people brought: its pixels here, its embedding at the server.
+// An image that was opened: its pixels in the browser, its embedding on the server.
 
 import { formatOf, isSentAsItIs, refusal } from "./formats.js";
 
 const THUMBNAIL_PX = 96;
 const round = (value) => Math.max(0, Math.round(value));
 
-/** A file that cannot be shown or used; the message says why, and what to do. */
+/** A file that cannot be shown or used; the message has the reason and the remedy. */
 export class UnusablePicture extends Error {}
 
 export class Picture {
@@ -22,7 +22,7 @@ export class Picture {
     return new Picture(fileName, bitmap, isSentAsItIs(format, bytes) ? blob : null);
   }
 
-  /** @param sent what the server gets; null: the pixels that the browser shows, as PNG */
+  /** @param sent the file to upload; null to upload the pixels that the browser shows, as PNG */
   constructor(fileName, bitmap, sent) {
     Object.assign(this, { fileName, bitmap, width: bitmap.width, height: bitmap.height });
     this._sent = sent;
@@ -30,7 +30,7 @@ export class Picture {
     this.info = null; // ImageInfo, once it is stored
   }
 
-  /** A small JPEG of it as a data URL. */
+  /** A small JPEG as a data URL. */
   get thumbnail() {
     const scale = Math.min(1, THUMBNAIL_PX / Math.min(this.width, this.height));
     const canvas = document.createElement("canvas");
@@ -45,11 +45,11 @@ export class Picture {
   }
 
   /**
-   * Stores the image, under the name that it has at the server if it was there before. What the server cannot read, or
-   * sees in another size, is sent again as the pixels that are shown.
+   * Stores the image on the server, under the same name as before. If the server cannot decode the file, or decodes it to
+   * another size, the pixels that the browser shows are uploaded instead.
    *
    * @param progress as in Api.upload
-   * @returns its ImageInfo; `timings` then says what took how long. Rejects with ApiError or UnusablePicture.
+   * @returns its ImageInfo, and sets `timings`. Rejects with ApiError or UnusablePicture.
    */
   async store(api, progress) {
     const image = await this._send(api, progress);
@@ -60,7 +60,7 @@ export class Picture {
     return this.store(api, progress);
   }
 
-  /** Resolves to null if the server sees something else, or nothing, in the file. */
+  /** Resolves to null if the server cannot decode the file, or decodes it to another size. */
   async _send(api, progress) {
     this._sent ??= await this._asPng();
     const start = performance.now();

@@ -1,4 +1,4 @@
-// Grey PNG files, one byte a pixel: smaller than a canvas would write them, and as large as memory allows.
+// Writes grey PNG files with 8 bits a pixel. They are smaller than a canvas's, and not limited to a canvas's size.
 
 const TABLE = Uint32Array.from({ length: 256 }, (_, n) => {
   for (let k = 0; k < 8; k++) n = n & 1 ? 0xedb88320 ^ (n >>> 1) : n >>> 1;
@@ -11,7 +11,7 @@ function crc32(bytes) {
   return ~crc >>> 0;
 }
 
-/** Length, name, content, checksum. */
+/** A chunk: length, name, content, checksum. */
 function chunk(name, content) {
   const bytes = new Uint8Array(content.length + 12);
   const view = new DataView(bytes.buffer);
@@ -24,14 +24,14 @@ function chunk(name, content) {
 
 /** @param pixels height x width bytes, row by row. Returns a Blob. */
 export async function greyPng(pixels, width, height) {
-  const rows = new Uint8Array((width + 1) * height); // each behind a byte for its filter: none
+  const rows = new Uint8Array((width + 1) * height); // each row begins with its filter type: 0, none
   for (let y = 0; y < height; y++) rows.set(pixels.subarray(y * width, (y + 1) * width), y * (width + 1) + 1);
   const packed = new Blob([rows]).stream().pipeThrough(new CompressionStream("deflate"));
   const header = new Uint8Array(13);
   const view = new DataView(header.buffer);
   view.setUint32(0, width);
   view.setUint32(4, height);
-  header.set([8, 0, 0, 0, 0], 8); // eight bits, grey, and the only methods there are
+  header.set([8, 0, 0, 0, 0], 8); // bit depth 8, greyscale, default methods, not interlaced
   const signature = new Uint8Array([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a]);
   const data = new Uint8Array(await new Response(packed).arrayBuffer());
   const chunks = [chunk("IHDR", header), chunk("IDAT", data), chunk("IEND", new Uint8Array())];

@@ -1,20 +1,20 @@
-// From mouse, fingers and arrow keys to clicks, boxes and previews on the image.
+// Turns gestures and arrow keys into clicks, boxes and previews on the image.
 
 import { Gestures } from "./gestures.js";
 
-const CURSOR_STEP = 12; // CSS pixels; with Shift, a pixel of the image
+const CURSOR_STEP = 12; // CSS pixels; with Shift, one pixel of the image
 const LEAST_BOX_PX = 0.5;
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 export class Pointing {
   /** @param on {place(imagePlace or null), drawn(), keep(found)} */
-  constructor(element, viewport, editor, everything, on) {
-    Object.assign(this, { element, viewport, editor, everything, on });
-    this.image = null; // {width, height} while there is one
+  constructor(element, viewport, editor, automaticMasks, on) {
+    Object.assign(this, { element, viewport, editor, automaticMasks, on });
+    this.image = null; // {width, height}, or null
     this.tool = "include";
     this.lit = null; // the generated mask under the pointer
-    this.place = null; // image place of pointer or cursor
-    this._cursor = [0, 0]; // image place of the keyboard's cross
+    this.place = null; // of pointer or cursor, in image pixels
+    this._cursor = [0, 0]; // of the keyboard's crosshair, in image pixels
     this._usesKeys = false;
     this.gestures = new Gestures(element, () => this.tool, {
       hover: (at, event) => this._hoverAt(viewport.toImage(at), event.shiftKey || this.tool === "exclude"),
@@ -27,7 +27,7 @@ export class Pointing {
       zoom: (factor, at) => viewport.zoom(factor, at),
     });
     element.addEventListener("keydown", (event) => this._key(event));
-    element.addEventListener("keyup", (event) => event.key === "Tab" && this._useKeys(true)); // came here by it
+    element.addEventListener("keyup", (event) => event.key === "Tab" && this._useKeys(true)); // focused by keyboard
     for (const name of ["pointerdown", "pointermove", "blur"]) {
       element.addEventListener(name, () => this._useKeys(false), { capture: true });
     }
@@ -38,11 +38,11 @@ export class Pointing {
   show(image) {
     this.image = image;
     this.lit = this.place = null;
-    this.on.place(null); // not the one on the image before
+    this.on.place(null); // the old one was on another image
     this._cursor = image ? [image.width / 2, image.height / 2].map(Math.round) : [0, 0];
   }
 
-  /** The cross, while the keyboard is what people use. */
+  /** The crosshair's position while the keyboard is used, else null. */
   get cursor() {
     return this._usesKeys ? this._cursor : null;
   }
@@ -54,7 +54,7 @@ export class Pointing {
     this.on.drawn();
   }
 
-  /** An image place as it is shown and sent: to a tenth of a pixel, zoomed in to a hundredth, within the image. */
+  /** A point as it is shown and sent: within the image, rounded to a tenth of a pixel, or a hundredth when zoomed in. */
   _tidy([x, y]) {
     const parts = this.viewport.scale < 8 ? 10 : 100;
     const clamp = (value, most) => Math.min(most, Math.max(0, Math.round(value * parts) / parts));
@@ -69,8 +69,8 @@ export class Pointing {
     if (!place || !this._isInside(place)) place = null;
     this.place = place && this._tidy(place);
     this.on.place(this.place);
-    if (this.everything.progress) {
-      this.lit = place && this.everything.at(...place);
+    if (this.automaticMasks.progress) {
+      this.lit = place && this.automaticMasks.at(...place);
       this.element.classList.toggle("pick", Boolean(this.lit));
       this.on.drawn();
     } else if (place && !this.gestures.spaceHeld) this.editor.hover(...this.place, negative);
@@ -81,8 +81,8 @@ export class Pointing {
     if (!this._isInside(place)) return;
     this.place = this._tidy(place);
     this.on.place(this.place);
-    if (this.everything.progress) {
-      const found = this.everything.at(...place);
+    if (this.automaticMasks.progress) {
+      const found = this.automaticMasks.at(...place);
       if (found) this.on.keep([found]);
     } else if (alternate) this._removeNearest(place);
     else this.editor.click(...this.place, negative);
@@ -108,12 +108,12 @@ export class Pointing {
     else this.editor.leave();
   }
 
-  /** The box between two screen places; null where it is next to nothing, or generated masks are being looked through. */
+  /** The box between two screen points; null if it is too small, or while automatic masks are shown. */
   _box(from, to) {
     const [[x0, y0], [x1, y1]] = [from, to].map((at) => this._tidy(this.viewport.toImage(at)));
     const [left, right] = [Math.min(x0, x1), Math.max(x0, x1)];
     const [top, bottom] = [Math.min(y0, y1), Math.max(y0, y1)];
-    if (this.everything.progress || right - left < LEAST_BOX_PX || bottom - top < LEAST_BOX_PX) return null;
+    if (this.automaticMasks.progress || right - left < LEAST_BOX_PX || bottom - top < LEAST_BOX_PX) return null;
     return { x_min_px: left, y_min_px: top, x_max_px: right, y_max_px: bottom };
   }
 
@@ -131,7 +131,7 @@ export class Pointing {
     event.preventDefault();
   }
 
-  /** Held, it makes a drag move the image; on a button it presses that. */
+  /** While Space is held, dragging pans the image. On a button, Space presses it. */
   _space(event, held) {
     if (held && event.target !== this.element && event.target !== document.body) return;
     if (held) event.preventDefault();

@@ -1,6 +1,6 @@
-// COCO run-length encoded masks: counts of pixels, column by column, outside and inside in turn.
+// Masks in COCO's run-length encoding: lengths of runs, column by column, alternately outside and inside.
 
-/** Counts of compressed COCO RLE: six-bit characters of five bits each, the third and later as differences (pycocotools). */
+/** Decodes compressed counts as pycocotools does: 5 bits a character; from the fourth on, differences to the second last. */
 export function decodeCounts(text) {
   const counts = [];
   let at = 0;
@@ -10,7 +10,7 @@ export function decodeCounts(text) {
     let bits;
     do {
       bits = text.charCodeAt(at++) - 48;
-      value += (bits & 0x1f) * 2 ** shift; // no shift operator: counts may have more than 32 bits on the way
+      value += (bits & 0x1f) * 2 ** shift; // not <<, which is limited to 32 bits
       shift += 5;
     } while (bits & 0x20 && at < text.length);
     if (bits & 0x10) value -= 2 ** shift;
@@ -29,7 +29,7 @@ export class Mask {
     this._columns = null;
   }
 
-  /** For each column, the rows where the mask begins and ends in turn: [y0, y1, y0, y1, ...]; the ends are outside. */
+  /** For each column, the runs of rows inside: [start, end, start, end, ...], with exclusive ends. */
   get columns() {
     if (this._columns) return this._columns;
     const { width, height } = this;
@@ -52,12 +52,12 @@ export class Mask {
     return (this._columns = columns);
   }
 
-  /** Pixels inside. */
+  /** Number of pixels inside. */
   get area() {
     return this.columns.reduce((sum, column) => sum + column.reduce((s, y, i) => s + (i % 2 ? y : -y), 0), 0);
   }
 
-  /** x, y, width, height of the smallest box of whole pixels around it, as COCO has it; zeros if it is empty. */
+  /** Bounding box as in COCO: x, y, width, height in whole pixels; zeros if the mask is empty. */
   get box() {
     let [x0, x1, y0, y1] = [Infinity, 0, Infinity, 0];
     this.columns.forEach((column, x) => {
@@ -70,7 +70,7 @@ export class Mask {
     return x1 ? [x0, y0, x1 - x0, y1 - y0] : [0, 0, 0, 0];
   }
 
-  /** Whether the pixel under a place is inside. */
+  /** Whether the pixel at a point is inside. */
   contains(x, y) {
     const column = this.columns[Math.floor(x)];
     if (!column) return false;
@@ -78,7 +78,7 @@ export class Mask {
     return false;
   }
 
-  /** One byte a pixel, row by row: `inside` or 0. */
+  /** One byte per pixel, row by row: `inside` or 0. */
   bytes(inside = 255) {
     const bytes = new Uint8Array(this.width * this.height);
     this.columns.forEach((column, x) => {

@@ -1,4 +1,5 @@
-// SHA-256. Browsers offer it only to pages that came by HTTPS or from this machine; phones in the same network get neither.
+// SHA-256, also outside of secure contexts (HTTPS or localhost), where browsers do not offer it: on phones in the same
+// network, for example.
 
 const fractions = (values) => Uint32Array.from(values, (value) => (value % 1) * 2 ** 32);
 const PRIMES = [];
@@ -33,7 +34,7 @@ function addBlock(state, words) {
   [a, b, c, d, e, f, g, h].forEach((word, i) => (state[i] += word));
 }
 
-/** The digest in plain JavaScript, as Uint32Array of eight words. */
+/** The digest as a Uint32Array of eight words, computed in JavaScript. */
 export function digestWords(bytes) {
   const padded = new Uint8Array((bytes.length + 72) & ~63);
   padded.set(bytes);

@@ -1,4 +1,4 @@
-// Taking the work elsewhere: downloads, and prompts as code in the clipboard.
+// Export: downloads, and prompts as code in the clipboard.
 
 import * as files from "./export.js";
 import * as snippets from "./snippets.js";
@@ -27,20 +27,18 @@ export class Share {
 
   /** Copies the selected object's prompt as "sdk", "curl" or "json". */
   copyPrompt(kind, picture) {
-    const { session, objects } = this.editor;
-    const { selected } = objects;
+    const { selected } = this.editor.objects;
     if (!selected.mask) return this.notices.error(NONE_SELECTED);
     if (kind === "curl") return this.copy(snippets.curl(selected, picture, this.base), "curl commands");
     if (kind === "json") return this.copy(snippets.json(selected), "the prompt as JSON");
-    const { steps = [], undone = 0 } = session.histories.get(selected.id) ?? {};
-    return this.copy(snippets.sdk(selected, steps.slice(0, steps.length - undone), picture), "Python code");
+    return this.copy(snippets.sdk(selected, picture), "Python code");
   }
 
   async copy(text, what) {
     try {
       await navigator.clipboard.writeText(text);
     } catch {
-      // Only pages that came by HTTPS or from this machine have a clipboard.
+      // The clipboard API exists only in secure contexts: HTTPS or localhost.
       const area = Object.assign(document.createElement("textarea"), { value: text, className: "spoken" });
       document.body.append(area);
       area.select();

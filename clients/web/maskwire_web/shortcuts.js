@@ -1,8 +1,8 @@
-// Keys, and the table of them that the help shows.
+// Keyboard shortcuts, and the table in the help that lists them.
 
 const typing = (target) => target.closest("input:not([type=range]), textarea, select, dialog");
 
-/** What fingers do. */
+/** Touch gestures. */
 const TOUCH = [
   ["Tap", "Add what is under the finger to the object"],
   ["Exclude, then tap", "Take it away from the object"],
@@ -13,7 +13,7 @@ const TOUCH = [
   ["Everything", "Find all objects"],
 ];
 
-/** Lines of the help: keys, what they do, and the action's name; those without are handled where they happen. */
+/** Rows of the help: keys, description, name of the action. Keys without an action are handled elsewhere. */
 const TABLE = [
   ["Click", "Add what is there to the object"],
   ["Shift click, Right click", "Take it away from the object"],
@@ -55,7 +55,7 @@ function nameOf(event) {
   return OTHER[key] ?? TABLE.find(([keys, , name]) => name && keys.toLowerCase() === key)?.[2];
 }
 
-/** Calls actions[name]() for keys that are pressed anywhere but in a field. */
+/** Calls actions[name]() for keys pressed outside of text fields. */
 export function listen(actions) {
   addEventListener("keydown", (event) => {
     if (typing(event.target) || event.isComposing) return;
@@ -66,7 +66,7 @@ export function listen(actions) {
   });
 }
 
-/** Fills the help's table. */
+/** Fills the table in the help. */
 export function describe(element) {
   const keys = (text) => text.split(", ").map((key) => `<kbd>${key}</kbd>`).join(" ");
   const lines = (table) => table.map(([text, meaning]) => `<div><span>${meaning}</span><span>${text}</span></div>`).join("");

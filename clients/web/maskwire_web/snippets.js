@@ -1,4 +1,4 @@
-// An object's prompt as code.
+// Code that segments an object.
 
 const python = (value) => (typeof value === "string" ? JSON.stringify(value) : String(value));
 const quoted = (text) => `'${text.replaceAll("'", `'\\''`)}'`; // for a shell
@@ -16,13 +16,8 @@ function sdkStep(step) {
   return "s.clear()";
 }
 
-/**
- * Python that gives this object's mask.
- *
- * @param item the object
- * @param steps its changes, without those that were taken back
- */
-export function sdk(item, steps, image) {
+/** Python code that returns this object's mask. */
+export function sdk(item, image) {
   const name = python(image.fileName);
   if (item.generated) {
     const { pointsPerSide, stability, minScore, index } = item.generated;
@@ -37,7 +32,7 @@ export function sdk(item, steps, image) {
       "",
     ].join("\n");
   }
-  const calls = steps.map(sdkStep);
+  const calls = item.history.steps.map(sdkStep);
   calls[calls.length - 1] = `result = ${calls[calls.length - 1]}`;
   return [
     "from maskwire import Client",
@@ -49,7 +44,7 @@ export function sdk(item, steps, image) {
   ].join("\n");
 }
 
-/** The prompt as the body of a segment request (SegmentRequest as JSON). */
+/** SegmentRequest as JSON. */
 function request(item) {
   const points = item.generated ? [item.generated.point] : item.prompt.points;
   const { box } = item.prompt;
@@ -62,7 +57,7 @@ export function json(item) {
   return JSON.stringify(request(item), null, 2) + "\n";
 }
 
-/** Two calls of the HTTP interface. Its prompts are decoded at once, not click by click. */
+/** Two calls of the HTTP interface. All clicks are decoded at once, not one after another. */
 export function curl(item, image, base) {
   const address = new URL("images", base).href;
   const url = `${address}/${encodeURIComponent(image.fileName)}`;

@@ -1,9 +1,9 @@
-// Two canvases over one another: the picture, drawn anew when the view moves, and what lies over it.
+// Draws two stacked canvases: the picture, and an overlay with masks and prompts.
 
 import { outlines, pathOf } from "./contours.js";
 
-const SMALL_SIDE = 2048; // of the reduced copy that large pictures are drawn from while they are zoomed out
-const CRISP_SCALE = 3; // device pixels for one of the image, from which on its pixels show as squares
+const SMALL_SIDE = 2048; // longer side of the reduced copy that is drawn while a large picture is zoomed out
+const CRISP_SCALE = 3; // device pixels per image pixel from which on pixels are drawn as squares
 
 export class Stage {
   constructor(picture, overlay, viewport) {
@@ -18,7 +18,7 @@ export class Stage {
     this._followRatio();
   }
 
-  /** @param scene () => what to draw over the picture: see _drawOverlay */
+  /** @param scene () => what to draw on the overlay: see _drawOverlay */
   set scene(scene) {
     this._scene = scene;
     this.draw("overlay");
@@ -38,13 +38,13 @@ export class Stage {
       resizeWidth: Math.max(1, Math.round(bitmap.width * share)),
       resizeHeight: Math.max(1, Math.round(bitmap.height * share)),
       resizeQuality: "high",
-    }).catch(() => null); // closed meanwhile
+    }).catch(() => null); // the bitmap was closed meanwhile
     if (!small || this.bitmap !== bitmap) return;
     this._small = small;
     this.draw("picture");
   }
 
-  /** Draws canvases anew with the next frame. */
+  /** Redraws canvases in the next frame. */
   draw(...which) {
     if (!this._stale.size) requestAnimationFrame(() => this._drawNow());
     which.forEach((name) => this._stale.add(name));
@@ -68,7 +68,7 @@ export class Stage {
     this.draw("picture", "overlay");
   }
 
-  /** The window may move to a screen with another pixel ratio. */
+  /** Follows the device pixel ratio, which changes when the window moves to another screen. */
   _followRatio() {
     matchMedia(`(resolution: ${devicePixelRatio}dppx)`).addEventListener(
       "change",
@@ -80,7 +80,7 @@ export class Stage {
     );
   }
 
-  /** Clears a canvas and sets its coordinates to those of the image. */
+  /** Clears a canvas and makes image pixels its coordinates. */
   _prepare(context) {
     const { scale, x, y } = this.viewport;
     context.setTransform(1, 0, 0, 1, 0, 0);
@@ -96,7 +96,7 @@ export class Stage {
     const small = this._small && scale * bitmap.width <= this._small.width;
     context.imageSmoothingEnabled = scale < CRISP_SCALE;
     context.imageSmoothingQuality = "high";
-    context.fillStyle = "#fff"; // what servers lay under transparent images
+    context.fillStyle = "#fff"; // the background that the server puts under transparent images
     context.fillRect(1 / scale, 1 / scale, bitmap.width - 2 / scale, bitmap.height - 2 / scale); // no white fringe
     context.drawImage(small ? this._small : bitmap, 0, 0, bitmap.width, bitmap.height);
   }
@@ -111,7 +111,7 @@ export class Stage {
     }
     if (layer) context.drawImage(layer, 0, 0, bitmap.width, bitmap.height);
     if (lit) this._drawMask(lit.mask, "#ffffff", { fill: 0.25, width: 2 });
-    const tint = selected.generated ? "#ffffff" : selected.colour; // a generated mask stays, the click is a new object's
+    const tint = selected.generated ? "#ffffff" : selected.colour; // an automatic mask is not edited: the click begins a new object
     if (preview?.mask) this._drawPreview(preview.mask, tint, selected.isEmpty || selected.generated);
     for (const item of items) {
       if (item.visible && (item === selected || item.pending.length)) this._drawPrompt(item, preview, item === selected);
@@ -120,13 +120,13 @@ export class Stage {
     if (cursor) this._drawCursor(cursor);
   }
 
-  /** Everything mode's masks, where they are shown, are what people look at: objects are outlines then. */
+  /** Fills objects, or only outlines them while automatic masks are shown. */
   _strength(item, selected, layer) {
     if (layer) return { fill: 0, width: 1 };
     return item === selected ? { fill: 0.42, width: 2 } : { fill: 0.3, width: 1 };
   }
 
-  /** What a click would give: filled for a new object; an outline over the mask that the object has already. */
+  /** The preview of a click: filled for a new object, an outline if the object has a mask already. */
   _drawPreview(mask, colour, isNew) {
     if (!isNew) this._drawMask(mask, "#ffffff", { fill: 0, width: 3.5 });
     this._drawMask(mask, colour, { fill: isNew ? 0.34 : 0, width: isNew ? 1.5 : 2, dash: [5, 4] });
@@ -149,7 +149,7 @@ export class Stage {
     context.setLineDash([]);
   }
 
-  /** Clicks and boxes that were answered, and, drawn as such, those that wait. */
+  /** Clicks and boxes, with those that were not answered yet drawn differently. */
   _drawPrompt(item, preview, isSelected) {
     const { colour, pending, prompt } = item;
     if (isSelected) {
@@ -162,7 +162,7 @@ export class Stage {
     }
   }
 
-  /** A click that was not answered yet: a hollow, broken ring. */
+  /** A click that was not answered yet: a dashed ring. */
   _drawWaiting({ x_px, y_px }, colour) {
     const { overlay: context, viewport } = this;
     context.save();
@@ -179,7 +179,7 @@ export class Stage {
     context.restore();
   }
 
-  /** A disc with a plus in the object's colour; for a click outside a minus, the other way round. */
+  /** A disc in the object's colour with a plus; for a click outside of the object, inverted and with a minus. */
   _drawPoint({ x_px = 0, y_px = 0, label }, colour) {
     const { overlay: context, viewport } = this;
     const inside = label !== 0;
@@ -219,7 +219,7 @@ export class Stage {
     context.setLineDash([]);
   }
 
-  /** The keyboard's place: a cross that shows on anything. */
+  /** The keyboard's crosshair, visible on any background. */
   _drawCursor([x, y]) {
     const { overlay: context, viewport } = this;
     context.save();

@@ -1,4 +1,4 @@
-// The line at the bottom: place, zoom, timings, connection.
+// The status line: position, zoom, timings, connection.
 
 const $ = (id) => document.getElementById(id);
 const ms = (value) => `${Math.round(value)} ms`;
@@ -24,7 +24,7 @@ export class Status {
     $("zoom").textContent = `${scale < 0.1 ? (scale * 100).toFixed(1) : Math.round(scale * 100)} %`;
   }
 
-  /** @param timings of a Picture */
+  /** @param timings Picture.timings */
   image({ upload, encode }) {
     const encoded = encode === null ? "stored already" : ms(encode);
     this._image = `<span class="of-image">upload <b>${ms(upload)}</b> · encode <b>${encoded}</b> </span>`;
@@ -32,7 +32,7 @@ export class Status {
     this._show();
   }
 
-  /** @param timings a SegmentTimings */
+  /** @param timings SegmentTimings */
   mask(timings, roundTripMs) {
     const decode = (timings?.decode_ms ?? 0) + (timings?.mask_ms ?? 0);
     this._mask = `<span class="of-mask">decode <b>${ms(decode)}</b> · round trip <b>${ms(roundTripMs)}</b></span>`;

@@ -1,6 +1,6 @@
-// What was done, in order, over all objects: to be taken back, and done again.
+// Undo and redo over all objects.
 
-/** Entries are {undo, redo}, asynchronous functions. Fires "change". */
+/** Entries are {undo, redo}: functions, which may be asynchronous. Fires "change". */
 export class Timeline extends EventTarget {
   constructor() {
     super();
@@ -28,7 +28,7 @@ export class Timeline extends EventTarget {
     this._changed();
   }
 
-  /** Forgets an entry whose action failed. */
+  /** Removes an entry whose action failed. */
   drop(entry) {
     this._done = this._done.filter((other) => other !== entry);
     this._changed();
@@ -42,7 +42,7 @@ export class Timeline extends EventTarget {
     return this._move(this._undone, this._done, "redo");
   }
 
-  /** One at a time, however fast the key is pressed. */
+  /** Runs one action at a time, however fast the key is pressed. */
   _move(from, to, action) {
     const entry = from.pop();
     if (!entry) return this._last;

@@ -1,19 +1,19 @@
-// Where the image lies on the screen. Screen places are CSS pixels from the stage's top left corner; image places are
-// pixels of the image, its top left corner at (0, 0). The device's pixel ratio does not enter.
+// Zoom and position of the image. Screen coordinates are CSS pixels from the top left corner of the stage; image
+// coordinates are pixels from the top left corner of the image.
 
 const MAX_SCALE = 64;
-const MIN_VISIBLE = 48; // CSS pixels of the image that stay in sight
+const MIN_VISIBLE = 48; // CSS pixels of the image that stay visible
 
 export class Viewport extends EventTarget {
   constructor() {
     super();
     this.stage = { width: 1, height: 1 };
     this.image = { width: 1, height: 1 };
-    this.insets = { top: 24, right: 24, bottom: 112, left: 24 }; // what floats over the stage
-    this.scale = 1; // CSS pixels for one pixel of the image
-    this.x = 0; // where the image's corner lies
+    this.insets = { top: 24, right: 24, bottom: 112, left: 24 }; // space for what floats over the stage
+    this.scale = 1; // CSS pixels per image pixel
+    this.x = 0; // screen coordinates of the image's top left corner
     this.y = 0;
-    this.fitted = true; // until somebody zooms or pans
+    this.fitted = true; // until the user zooms or pans
   }
 
   toImage([x, y]) {
@@ -43,7 +43,7 @@ export class Viewport extends EventTarget {
     this.fit();
   }
 
-  /** The whole image, as large as it goes; small ones up to twice their size. */
+  /** Fits the image into the stage; small ones are enlarged at most twice. */
   fit() {
     this.scale = Math.min(this.fitScale, 2);
     const { top, right, bottom, left } = this.insets;
@@ -54,7 +54,7 @@ export class Viewport extends EventTarget {
     this.fitted = true;
   }
 
-  /** Zooms; what is at a screen place stays there. */
+  /** Zooms around a screen point. */
   zoom(factor, [atX, atY] = [this.stage.width / 2, this.stage.height / 2]) {
     const least = Math.min(this.fitScale, 1) / 2;
     const scale = Math.min(MAX_SCALE, Math.max(least, this.scale * factor));

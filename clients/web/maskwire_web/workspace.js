@@ -1,26 +1,26 @@
-// The image that is worked on: out of the library, onto the stage, to the server, and its objects with it.
+// The current image: opens it from the library, shows it, uploads it, and restores its objects.
 
 import { ApiError } from "./api.js";
-import { Keeper } from "./keeper.js";
+import { Autosave } from "./autosave.js";
 import { Picture, UnusablePicture } from "./picture.js";
 
-const LAST = "maskwire.image"; // of this tab
+const LAST = "maskwire.image"; // key of this tab's image in sessionStorage
 
 /**
- * Fires "change" when another image is on the stage, or none; "working" with detail {text, sent}: what people wait for,
- * and the share that is done where it is known; "state" with detail {state} of the connection; "stored" with detail
- * {timings}; "trouble" with detail {message, remedy}.
+ * Fires "change" when the image changes; "working" with detail {text, sent}: what is in progress and, if known, the
+ * fraction done; "state" with detail {state} of the connection; "stored" with detail {timings}; "trouble" with detail
+ * {message, remedy}.
  */
 export class Workspace extends EventTarget {
   constructor(api, library, editor) {
     super();
     Object.assign(this, { api, library, editor });
-    this.keeper = new Keeper(editor, library);
+    this.autosave = new Autosave(editor, library);
     this.image = null; // of the library
     this.picture = null;
   }
 
-  /** Adds files to the library and opens the first of them. Files in folders that are no pictures are left out. */
+  /** Adds files to the library and opens the first of them. Files in folders that are not images are skipped. */
   async add(files, isFolder) {
     let first = null;
     const refused = [];
@@ -41,7 +41,7 @@ export class Workspace extends EventTarget {
     if (rest > 0) this._trouble(`${rest} ${isFolder ? "" : "more "}${rest === 1 ? "file was" : "files were"} left out: this browser cannot show ${rest === 1 ? "it" : "them"}.`);
   }
 
-  /** Opens the image that this tab had before it was reloaded, or the one that was opened last. */
+  /** Opens the image that this tab showed before a reload, or the most recently opened one. */
   async resume() {
     const latest = [...this.library.images].sort((a, b) => b.opened - a.opened)[0];
     const image = this.library.find(sessionStorage.getItem(LAST)) ?? latest;
@@ -56,26 +56,26 @@ export class Workspace extends EventTarget {
     this._tell("change");
     const [file, rows] = await Promise.all([this.library.file(image), this.library.objects(image)]);
     const picture = file && (await Picture.read(file, image.name));
-    if (image !== this.image) return picture?.bitmap.close(); // another was opened meanwhile
+    if (image !== this.image) return picture?.bitmap.close(); // another image was opened meanwhile
     if (!picture) return this._askForFile(image, rows.length);
     this.picture = picture;
     this._connect(picture, rows);
-    this.keeper.begin(image);
+    this.autosave.begin(image);
     this._tell("change");
     await this.library.note(image, { opened: Date.now() });
   }
 
-  /** The next image of the list or the one before, round and round. */
+  /** Opens the next or previous image of the list, cyclically. */
   step(by) {
     const { images } = this.library;
     const at = images.indexOf(this.image);
     return images.length > 1 ? this.open(images[(at + by + images.length) % images.length]) : undefined;
   }
 
-  /** Takes the image off the stage. Its objects stay in the library. */
+  /** Closes the image. Its objects stay in the library. */
   async close() {
     const { picture } = this;
-    const kept = this.keeper.end();
+    const kept = this.autosave.end();
     this.picture = this.image = null;
     this.editor.close();
     picture?.bitmap.close();
@@ -85,7 +85,7 @@ export class Workspace extends EventTarget {
     await kept;
   }
 
-  /** Removes images from the library; one that is on the stage makes way for its neighbour. */
+  /** Removes images from the library; if the current one is among them, opens its neighbour. */
   async remove(images) {
     const at = this.library.images.indexOf(this.image);
     const isShown = images.includes(this.image);
@@ -127,7 +127,7 @@ export class Workspace extends EventTarget {
     return info;
   }
 
-  /** Masks stay as they are when the server has another model, until they are clicked. */
+  /** Warns if the server has another model than the one that made the masks; they stay until they are edited. */
   _noteModel(model) {
     const { image } = this;
     if (image.model && image.model !== model && this.editor.objects.masked.length) {
@@ -136,7 +136,7 @@ export class Workspace extends EventTarget {
     this.library.note(image, { model });
   }
 
-  /** A picture that cannot be used does not stay on the stage, where clicks would do nothing. */
+  /** Reports an error. An image that cannot be used is removed, since clicks on it would do nothing. */
   async _failed(picture, error) {
     if (this.picture !== picture) return;
     this._working();

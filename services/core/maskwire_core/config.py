@@ -158,8 +158,8 @@ class DecoderSettings(ServiceSettings):
     saved_logits_bytes: int = Field(
         32 * MIB, ge=0, description="Memory in the store for saved logits of one embedding, in bytes."
     )
-    session_bytes: int = Field(
-        8 * MIB, ge=0, description="Memory for the logits of one session's objects and their history, in bytes."
+    logits_cache_bytes: int = Field(
+        256 * MIB, ge=0, description="Memory for the logits of objects that were decoded lately, in bytes."
     )
     workers: int = Field(
         0, ge=0, description="Largest number of prompts decoded at the same time; 0 for the number of cores."

@@ -10,21 +10,23 @@ from maskwire_core.telemetry.logs import configure_logging
 from maskwire_core.telemetry.tracing import configure_tracing, flush
 
 from maskwire_decoder.images import Images
+from maskwire_decoder.segmenter import Segmenter
 from maskwire_decoder.service import NAME, RIGHTS, DecoderService
 
 
 async def run(settings: DecoderSettings) -> None:
     store = open_store(settings.redis_url, settings.redis_timeout_s)
     try:
-        service = DecoderService(settings, Images(settings, store), store)
+        segmenter = Segmenter(settings, Images(settings, store), store)
+        service = DecoderService(segmenter)
         await serve(
             settings,
             Service(
                 NAME,
                 lambda server: decoder_pb2_grpc.add_DecoderServiceServicer_to_server(service, server),
                 RIGHTS,
-                service.readings(),
-                service.self_test,
+                segmenter.readings(),
+                segmenter.self_test,
                 service.drain,
             ),
         )

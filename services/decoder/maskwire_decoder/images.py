@@ -1,4 +1,4 @@
-"""Images that are ready for prompts: hot embeddings in memory, the rest from the store."""
+"""Finds images that are ready for prompts: recently used embeddings in memory, the rest in the store."""
 
 import asyncio
 import time
@@ -17,7 +17,7 @@ from maskwire_decoder.predictor import Predictor, Prepared
 _MAX_PREDICTORS = 8
 _MAX_ALIASES = 10_000
 _FIRST_POLL_S, _LAST_POLL_S = 0.02, 0.25
-_ALIAS_SERVES_S = 30  # how long a name's meaning is trusted while the store cannot be asked
+_ALIAS_SERVES_S = 30  # seconds that a looked-up name is trusted while the store cannot be asked
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Image:
 
     @property
     def nbytes(self) -> int:
+        """Memory of the prepared embedding in bytes."""
         return sum(value.nbytes for value in self.prepared.values())
 
 
@@ -52,11 +53,11 @@ class Images:
         self._decoder_loads: Flights[Predictor] = Flights()
 
     def latest(self) -> Image | None:
-        """The image in memory that was used last."""
+        """Returns the most recently used image in memory."""
         return next(reversed(self._hot.values()), None)
 
     def readings(self) -> list[Reading]:
-        """What metrics tell."""
+        """Returns the gauges of the cache."""
         return [
             Reading("maskwire_cache_bytes", "Memory of hot embeddings.", lambda: self._hot_bytes),
             Reading("maskwire_cache_limit_bytes", "What it may be.", lambda: self._settings.cache_bytes),
@@ -64,13 +65,13 @@ class Images:
         ]
 
     async def find(self, namespace: str, image_id: str, content_key: str, wait_ms: int) -> tuple[Image, bool]:
-        """The image that a name stands for now, or that a content key does.
+        """Finds an image by its name or its content key.
 
         Args:
-            namespace: Tenant.
-            image_id: The name.
-            content_key: The embedding's identity; empty to go by the name.
-            wait_ms: How long to wait for it if it is missing.
+            namespace: Namespace of the image.
+            image_id: Name of the image.
+            content_key: Identity of the embedding; empty to take what the name stands for now.
+            wait_ms: How long to wait for a missing image, in milliseconds.
 
         Returns:
             The image, and whether it was in memory.
@@ -103,7 +104,8 @@ class Images:
         return image, False
 
     async def _key(self, namespace: str, image_id: str) -> str:
-        """Looked up each time, since a name may be re-pointed. If the store is away, a recent answer counts."""
+        """Returns the content key that a name stands for. It is looked up each time, since names may be given to other
+        images; while the store is away, a recent answer counts."""
         try:
             key = await asyncio.to_thread(self._store.get_alias, namespace, image_id)
         except Unavailable:

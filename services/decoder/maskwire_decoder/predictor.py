@@ -9,7 +9,7 @@ from maskwire_core.models.decoder_bundle import DecoderBundle
 from numpy.typing import NDArray
 from onnxruntime import InferenceSession, OrtValue, SessionOptions
 
-from maskwire_decoder.prompts.encoding import Prediction, Question
+from maskwire_decoder.prompts.encoding import EncodedPrompt, Prediction
 from maskwire_decoder.prompts.parsing import Prompt
 
 _MOST_FOLDED = 10  # points above which projecting image tokens costs less than folding them into the prompt's
@@ -57,39 +57,39 @@ class Predictor:
     def predict(
         self, image: Prepared, prompt: Prompt, width: int, height: int, *, multimask: bool = True, every: bool = True
     ) -> Prediction:
-        """Decodes one prompt on an image from `prepare`; `Question.of` describes the other arguments.
+        """Decodes one prompt on an image from `prepare`; `EncodedPrompt.of` describes the other arguments.
 
         Raises:
             Internal: MODEL_OUTPUT_NOT_FINITE.
         """
-        question = Question.of(self.config, prompt, width, height, multimask, every)
+        encoded = EncodedPrompt.of(self.config, prompt, width, height, multimask, every)
         with self._lock:
             self._running += 1
-            # Decodes beside each other use the cores better with a thread each.
+            # Concurrent decodes use the cores better with a thread each.
             threads = self._threads if self._running == 1 else 1
         try:
-            return self._ask(image, question, threads).checked(self.config.model)
+            return self._run_graphs(image, encoded, threads).checked(self.config.model)
         finally:
             with self._lock:
                 self._running -= 1
 
-    def _ask(self, image: Prepared, question: Question, threads: int) -> Prediction:
-        if len(question.labels) > _MOST_FOLDED:
+    def _run_graphs(self, image: Prepared, encoded: EncodedPrompt, threads: int) -> Prediction:
+        if len(encoded.labels) > _MOST_FOLDED:
             graph = "plain"
-        elif question.mask is not None:
+        elif encoded.mask is not None:
             graph = "refine"
         else:
             graph = "click"
         inputs = {name: image[name] for name in _IMAGE_INPUTS[graph]}
-        inputs |= {"points": question.points, "labels": question.labels, "masks": np.array(question.wanted)}
-        if question.mask is not None:
-            prompted = {"tokens": image["tokens"], "mask": question.mask[None]}
+        inputs |= {"points": encoded.points, "labels": encoded.labels, "masks": np.array(encoded.wanted)}
+        if encoded.mask is not None:
+            prompted = {"tokens": image["tokens"], "mask": encoded.mask[None]}
             inputs["tokens"] = self._session("mask", threads).run(None, prompted)[0]
         logits, iou, score = self._session(graph, threads).run(["logits", "iou", "object_score"], inputs)
-        return question.answer(logits, iou, score[0])
+        return encoded.select(logits, iou, score[0])
 
     def _session(self, graph: str, threads: int) -> InferenceSession:
-        """Sessions of graphs that few prompts need are opened when one does."""
+        """Returns the session of a graph, which is opened when a prompt first needs it."""
         with self._opening:
             session = self._sessions.get((graph, threads))
             if session is None:
@@ -100,8 +100,8 @@ class Predictor:
         options = SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        # Threads spin between the operations of a decode, and not after it: then they would take the cores from other
-        # workers and from making masks.
+        # Threads spin between the operations of a decode, but not after it, when they would take the cores from other
+        # workers and from rendering masks.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         wanted = self._bundle.graphs[graph]
         options.add_external_initializers(list(wanted.weights), [self._weights[name] for name in wanted.weights])

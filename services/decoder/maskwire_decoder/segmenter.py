@@ -1,226 +1,249 @@
-"""From a request to its masks: the image, a turn on a worker thread, the answer."""
+"""Answers prompts: finds the image, decodes what is missing on worker threads, and makes masks."""
 
 import asyncio
+import math
 import time
-from collections.abc import Hashable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
 
-from maskwire.v1 import decoder_pb2 as pb
+import numpy as np
 from maskwire.v1 import types_pb2
 from maskwire_core import names
 from maskwire_core.config import DecoderSettings
 from maskwire_core.errors import InvalidArgument, ResourceExhausted
 from maskwire_core.models.registry import canonical
 from maskwire_core.rpc.server import MAX_MESSAGE_BYTES
+from maskwire_core.scheduling import fair_queue
+from maskwire_core.scheduling.executors import ThreadScheduler
+from maskwire_core.scheduling.scheduler import Demand
 from maskwire_core.storage.store import Store
 from maskwire_core.telemetry import logs, tracing
-from maskwire_core.telemetry.metrics import IMAGES, STAGES, Reading
+from maskwire_core.telemetry.metrics import IMAGES, Reading
 from maskwire_core.tenancy import tenant
 
 from maskwire_decoder.images import Image, Images
-from maskwire_decoder.masks import rendering
-from maskwire_decoder.prompts.encoding import CANDIDATES, Prediction
-from maskwire_decoder.prompts.parsing import LOGITS_DTYPES, Limits, Output, Prompt, read_output, read_prompts
-from maskwire_decoder.refinement import Refinement
-from maskwire_decoder.turns import Turns
+from maskwire_decoder.object_decoding import ObjectDecoder, Plan, decode_and_render
+from maskwire_decoder.prefix_cache import PrefixCache
+from maskwire_decoder.prompts.encoding import CANDIDATES
+from maskwire_decoder.prompts.mask_input import LOGITS_DTYPES
+from maskwire_decoder.prompts.parsing import Limits, Output, Prompt
+from maskwire_decoder.saved_logits import SavedLogits
+from maskwire_decoder.stages import FETCH, Answer, Timings, decode
 
 MAX_WAIT_MS = 60_000
 MAX_ANSWER_BYTES = MAX_MESSAGE_BYTES * 3 // 4
 
-_FETCH, _DECODE, _MASK = (STAGES.labels(stage) for stage in ("fetch", "decode", "mask"))
 _IN_MEMORY, _IN_STORE = (IMAGES.labels(where) for where in ("memory", "store"))
 
-Wanted = pb.SegmentRequest | pb.SetImage
+
+@dataclass(frozen=True)
+class ImageReference:
+    """The image that a request names.
+
+    Attributes:
+        namespace: Namespace as the caller gave it; may be empty.
+        image_id: Name of the image.
+        content_key: Identity of the embedding, or empty to take what the name stands for now.
+        wait_ms: How long to wait for the embedding, in milliseconds.
+        model: Model that must have embedded it, or empty for any.
+    """
+
+    namespace: str
+    image_id: str
+    content_key: str = ""
+    wait_ms: int = 0
+    model: str = ""
+
+
+@dataclass(frozen=True)
+class FoundImage:
+    """An image, how long it took to find it, and whether it was in memory."""
+
+    image: Image
+    timings: Timings
+    in_memory: bool
+
+
+@dataclass(frozen=True)
+class Query:
+    """Prompts on an image.
+
+    Attributes:
+        prompts: At least one.
+        output: What is returned for each.
+        save_logits: Whether the logits are shared through the store.
+        load_logits: Whether prompts without a mask refine saved logits of an earlier request.
+    """
+
+    prompts: tuple[Prompt, ...]
+    output: Output
+    save_logits: bool = False
+    load_logits: bool = False
 
 
 class Segmenter:
-    """What all requests share: images, worker threads, limits."""
+    """What all requests share: images, worker threads, known predictions, limits."""
 
     def __init__(self, settings: DecoderSettings, images: Images, store: Store) -> None:
         self.limits = Limits(settings.max_prompts, settings.max_points)
-        self.turns = Turns("mask decoder", settings.decode_workers, settings.queue_limit)
+        self.scheduler = ThreadScheduler(
+            "mask decoder", settings.decode_workers, fair_queue.Limits(settings.queue_limit)
+        )
         self._images = images
-        self._refinement = Refinement(settings, store)
+        self._saved = SavedLogits(settings, store)
+        self._cache = PrefixCache(settings.logits_cache_bytes)
+        self._decoder = ObjectDecoder(self.scheduler, self._cache, self._saved)
         self._done = -1
 
     async def self_test(self) -> None:
-        """Decodes a click on the most recently used image, if there is one; does nothing while prompts are decoded.
+        """Decodes a click on the image that was used last, if there is any, unless other work has been done meanwhile.
 
         Raises:
             Exception: Whatever the decode raises.
         """
-        done, self._done = self._done, self.turns.done
-        if self.turns.done != done >= 0:
+        done, self._done = self._done, self.scheduler.tally.done
+        if self._done != done >= 0:
             return
-        image = self._images.latest()
+        image, demand = self._images.latest(), Demand(fair_queue.Requester("", self))
         if image is None:
-            await self.turns.run(self, True, lambda: None)  # its threads live
+            await self.scheduler.run(demand, lambda: None)  # shows that the threads live
             return
-        centre = types_pb2.Point(x_px=image.header.width / 2, y_px=image.header.height / 2)
-        (prompt,) = self.read([types_pb2.Prompt(points=[centre])], image)
-        await self.turns.run(self, True, predict, image, prompt, True, False)
-        self._done = self.turns.done
+        centre = np.array([[image.header.width / 2, image.header.height / 2]], np.float32)
+        await self.scheduler.run(demand, decode, image, Prompt("", centre, np.ones(1, np.int64), None, None), False)
+        self._done = self.scheduler.tally.done
 
     def readings(self) -> list[Reading]:
-        """What metrics tell."""
-        waiting = "Prompts that wait for a turn."
+        """Returns the gauges of a decoder."""
+        scheduler, waiting = self.scheduler, "Prompts that wait for a turn."
+
+        def interactive() -> int:
+            return scheduler.waiting - scheduler.waiting_bulk
+
         return [
-            Reading("maskwire_queue_waiting", waiting, lambda: self.turns.waiting(True), (("urgency", "interactive"),)),
-            Reading("maskwire_queue_waiting", waiting, lambda: self.turns.waiting(False), (("urgency", "bulk"),)),
-            Reading("maskwire_workers", "Prompts that are decoded at the same time.", lambda: self.turns.threads),
-            Reading("maskwire_workers_busy", "Prompts that are being decoded.", lambda: self.turns.running),
+            Reading("maskwire_queue_waiting", waiting, interactive, (("urgency", "interactive"),)),
+            Reading("maskwire_queue_waiting", waiting, lambda: scheduler.waiting_bulk, (("urgency", "bulk"),)),
+            Reading("maskwire_workers", "Prompts that are decoded at the same time.", lambda: scheduler.at_once),
+            Reading("maskwire_workers_busy", "Prompts that are being decoded.", lambda: scheduler.running),
+            Reading("maskwire_logits_cache_bytes", "Memory of kept logits.", lambda: self._cache.nbytes),
+            Reading("maskwire_logits_cache_limit_bytes", "What it may be.", lambda: self._cache.max_bytes),
             *self._images.readings(),
         ]
 
-    async def find(self, wanted: Wanted, timings: pb.SegmentTimings) -> Image:
-        """The image that a request names.
+    async def find(self, reference: ImageReference) -> FoundImage:
+        """Finds the image that a request names.
 
         Raises:
             ServiceError: See `Images.find`; or the image's name is not allowed, or another model embedded the image.
         """
-        if wanted.wait_ms > MAX_WAIT_MS:
-            raise InvalidArgument("BAD_WAIT", f"wait_ms is {wanted.wait_ms}; at most {MAX_WAIT_MS}", field="wait_ms")
+        wait_ms = reference.wait_ms
+        if wait_ms > MAX_WAIT_MS:
+            raise InvalidArgument("BAD_WAIT", f"wait_ms is {wait_ms}; at most {MAX_WAIT_MS}", field="wait_ms")
         started = time.perf_counter()
-        namespace, image_id = tenant.current().reading(wanted.namespace), names.image_id(wanted.image_id)
-        content_key = names.content_key(wanted.content_key)
+        namespace, image_id = tenant.current().reading(reference.namespace), names.image_id(reference.image_id)
+        content_key = names.content_key(reference.content_key)
         logs.bind(namespace, image_id)
         with tracing.span("fetch"):
-            image, timings.in_memory = await self._images.find(namespace, image_id, content_key, wanted.wait_ms)
-        if wanted.model and canonical(wanted.model) != image.header.model:
+            image, in_memory = await self._images.find(namespace, image_id, content_key, wait_ms)
+        if reference.model and canonical(reference.model) != image.header.model:
             raise InvalidArgument(
                 "OTHER_MODEL",
-                f"{image_id!r} was embedded with the model {image.header.model!r}, not with {wanted.model!r}; embed it "
-                "with that model, or name no model",
+                f"{image_id!r} was embedded with the model {image.header.model!r}, not with {reference.model!r}; embed "
+                "it with that model, or name no model",
                 field="model",
             )
-        took_s = time.perf_counter() - started
-        timings.fetch_ms = took_s * 1e3
-        _FETCH.observe(took_s)
-        (_IN_MEMORY if timings.in_memory else _IN_STORE).inc()
-        return image
+        seconds = time.perf_counter() - started
+        FETCH.observe(seconds)
+        (_IN_MEMORY if in_memory else _IN_STORE).inc()
+        return FoundImage(image, Timings(fetch_ms=seconds * 1e3), in_memory)
 
-    def read(self, prompts: Sequence[types_pb2.Prompt], image: Image) -> list[Prompt]:
-        """Checks prompts; see `read_prompts`."""
-        header = image.header
-        return read_prompts(prompts, header.width, header.height, image.predictor.config.mask_size, self.limits)
+    async def segment(self, connection: Hashable, image: Image, query: Query, deadline: float = math.inf) -> Answer:
+        """Answers prompts.
 
-    async def segment(
-        self,
-        caller: Hashable,
-        image: Image,
-        request: pb.SegmentRequest | pb.StreamPrompts,
-        image_id: str,
-        response: pb.SegmentResponse,
-        left_s: float | None = None,
-    ) -> None:
-        """Answers the prompts of a request, filling in the response; within `left_s` seconds if that is given.
+        Args:
+            connection: Where the request came from; see `Requester`.
+            image: The image.
+            query: What is asked.
+            deadline: When nobody wants the answer any more, in the event loop's time.
 
         Raises:
-            ServiceError: A prompt is wrong, or too much is waiting.
+            ServiceError: The answer or what is to be saved is too large, the tenant's rate is used up, or too much is
+                waiting.
         """
-        output = read_output(request.output)
-        if any(prompt.HasField("mask_rle") for prompt in request.prompts):  # as large as the image
-            prompts = await asyncio.to_thread(self.read, request.prompts, image)
-        else:
-            prompts = self.read(request.prompts, image)
-        tenant.current().charge(requests=len(prompts) - 1)  # the call itself is one
-        check_size(len(prompts), output, image)
-        saving = isinstance(request, pb.SegmentRequest) and request.save_logits
-        loaded: list[bool] = []
-        if isinstance(request, pb.SegmentRequest) and request.load_logits:
-            size = image.predictor.config.mask_size
-            found = await asyncio.to_thread(self._refinement.load, image.header, prompts, size)
-            loaded = [logits is not None and prompt.mask is None for prompt, logits in zip(prompts, found, strict=True)]
-            prompts = [
-                replace(prompt, mask=logits) if use else prompt
-                for prompt, logits, use in zip(prompts, found, loaded, strict=True)
-            ]
-        urgent = len(prompts) == 1  # somebody's click; many prompts are a program's
-        self.turns.admit(caller, urgent, len(prompts), left_s)
-        jobs = [
-            asyncio.ensure_future(self.turns.run(caller, urgent, _answer, image, prompt, output)) for prompt in prompts
-        ]
+        prompts, output = query.prompts, query.output
+        check_size(prompts, output, image)
+        plans = [self._decoder.plan(image, prompt, output) for prompt in prompts]
+        if query.save_logits:
+            self._saved.check_size(len(prompts), image.predictor.config.mask_size)
+            plans = [await asyncio.to_thread(self._decoder.find_saved, image, plan) for plan in plans]
+        if query.load_logits:
+            plans = await asyncio.to_thread(self._decoder.find_earlier, image, plans)
+        decodes = sum(len(plan.missing) + 1 for plan in plans)
+        tenant.current().charge(requests=decodes - 1)  # the call itself is one
+        bulk = len(prompts) > 1  # one prompt is somebody's click; several are a program's
+        demand = Demand(requester(image, connection), bulk, deadline)
+        self.scheduler.admit(demand, decodes)
+        jobs = [asyncio.ensure_future(self._decoder.answer(demand, image, plan, output)) for plan in plans]
         try:
-            decoded = await asyncio.gather(*jobs)
+            answer = sum(await asyncio.gather(*jobs), Answer())
         finally:  # after an error or a cancel, what still waits is not decoded
             for job in jobs:
                 job.cancel()
-        if saving:
-            logits = [prediction.best for (_, prediction, _, _), _ in decoded]
-            await asyncio.to_thread(self._refinement.save, image.header, prompts, logits)
-        response.image.CopyFrom(describe(image, image_id))
-        timings = response.timings
-        for (result, _, decode_ms, mask_ms), queue_ms in decoded:
-            response.results.append(result)
-            timings.queue_ms += queue_ms
-            timings.decode_ms += decode_ms
-            timings.mask_ms += mask_ms
-        for result, use in zip(response.results, loaded, strict=False):
-            result.refined = use
+        if query.save_logits:
+            await asyncio.to_thread(self._decoder.save, image, prompts, answer.predictions)
+        return answer
+
+    async def prepare(self, connection: Hashable, image: Image, query: Query) -> Plan:
+        """Decodes what has led to the only prompt of a query, so that `preview` need not."""
+        plan = self._decoder.plan(image, query.prompts[0], query.output)
+        if query.save_logits:
+            plan = await asyncio.to_thread(self._decoder.find_saved, image, plan)
+        tenant.current().charge(requests=len(plan.missing))
+        return await self._decoder.complete(Demand(requester(image, connection)), image, plan)
+
+    def preview(self, image: Image, query: Query, prepared: Plan, is_wanted: Callable[[], bool]) -> Answer | None:
+        """Answers the only prompt of a query, and keeps nothing. Runs on a worker thread.
+
+        Args:
+            image: The image.
+            query: What is asked.
+            prepared: What `prepare` gave for this query, or for one before.
+            is_wanted: Asked after decoding; if it says no, no masks are made.
+
+        Returns:
+            The masks; None if what has led to the object is not in memory, so that the query must be prepared.
+        """
+        (prompt,), before = query.prompts, prepared.prompt.history
+        check_size(query.prompts, query.output, image)
+        plan = self._decoder.plan(image, prompt, query.output)
+        is_prepared = (
+            prepared.feedback is not None and before and prompt.history and before.fed_by == prompt.history.fed_by
+        )
+        if plan.missing and is_prepared:
+            plan = replace(plan, feedback=prepared.feedback, missing=range(0))
+        return None if plan.missing else decode_and_render(image, plan, query.output, is_wanted)
 
 
-def stages(timings: pb.SegmentTimings, prompts: int) -> list[tuple[str, float]]:
-    """What came one after another when prompts were answered, in seconds; several prompts are decoded side by side."""
-    if prompts > 1:
-        return [("prompts", (timings.total_ms - timings.fetch_ms) / 1e3)]
-    return [("queue", timings.queue_ms / 1e3), ("decode", timings.decode_ms / 1e3), ("mask", timings.mask_ms / 1e3)]
+def requester(image: Image, connection: Hashable) -> fair_queue.Requester:
+    """Returns who asks for work on an image: a connection of the tenant that the image belongs to."""
+    return fair_queue.Requester(image.header.namespace, connection)
 
 
-def predict(image: Image, prompt: Prompt, multimask: bool, every: bool) -> tuple[Prediction, float]:
-    """Runs on a worker thread. Returns the masks' logits and the milliseconds that it took."""
-    header = image.header
-    started = time.perf_counter()
-    prediction = image.predictor.predict(
-        image.prepared, prompt, header.width, header.height, multimask=multimask, every=every
-    )
-    took_s = time.perf_counter() - started
-    _DECODE.observe(took_s)
-    return prediction, took_s * 1e3
-
-
-def render(
-    image: Image, prompt: Prompt, prediction: Prediction, output: Output
-) -> tuple[types_pb2.PromptResult, float]:
-    """As `predict`, from logits to masks."""
-    started = time.perf_counter()
-    result = rendering.render(prompt, prediction, output, image.header.width, image.header.height)
-    took_s = time.perf_counter() - started
-    _MASK.observe(took_s)
-    return result, took_s * 1e3
-
-
-def _answer(image: Image, prompt: Prompt, output: Output) -> tuple[types_pb2.PromptResult, Prediction, float, float]:
-    prediction, decode_ms = predict(image, prompt, output.multimask, output.every)
-    result, mask_ms = render(image, prompt, prediction, output)
-    return result, prediction, decode_ms, mask_ms
-
-
-def check_size(prompts: int, output: Output, image: Image) -> None:
-    """Refuses, before any work, what would not fit into one answer. The other forms of masks are small.
+def check_size(prompts: Sequence[Prompt], output: Output, image: Image) -> None:
+    """Raises an error, before any work, where masks would not fit into one answer. Forms other than bits and logits are
+    small.
 
     Raises:
-        ResourceExhausted: It would not.
+        ResourceExhausted: ANSWER_TOO_LARGE.
     """
     mask_bytes = 0
     if types_pb2.MASK_FORMAT_PACKED_BITS in output.formats:
         mask_bytes += image.header.height * -(-image.header.width // 8)
     if types_pb2.MASK_FORMAT_LOGITS in output.formats:
         mask_bytes += image.predictor.config.mask_size**2 * LOGITS_DTYPES[output.logits_type].itemsize
-    masks = prompts * (CANDIDATES if output.every and output.multimask else 1)
+    masks = sum(CANDIDATES if output.every and prompt.multimask else 1 for prompt in prompts)
     if masks * mask_bytes > MAX_ANSWER_BYTES:
         raise ResourceExhausted(
             "ANSWER_TOO_LARGE",
             f"{masks} masks of {mask_bytes} bytes exceed an answer's {MAX_ANSWER_BYTES}; ask for RLE or fewer prompts",
             field="output.formats",
         )
-
-
-def describe(image: Image, image_id: str) -> pb.SegmentedImage:
-    header = image.header
-    return pb.SegmentedImage(
-        image_id=image_id,
-        height_px=header.height,
-        width_px=header.width,
-        model=header.model,
-        content_key=header.content_key,
-    )

@@ -4,13 +4,21 @@ import asyncio
 import contextlib
 import itertools
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
 
-from maskwire.errors import DeadlineExceeded, ImageNotFound, MaskwireError, ServerUnavailable, from_rpc, from_status
+from maskwire.errors import (
+    DeadlineExceeded,
+    ImageNotFound,
+    InvalidRequest,
+    MaskwireError,
+    ServerUnavailable,
+    from_rpc,
+    from_status,
+)
 from maskwire.transport.caller import Caller
 from maskwire.transport.calls import EMBEDS, Attempt, call_with_retries
 from maskwire.transport.channels import Channels
@@ -18,9 +26,9 @@ from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import decoder_pb2_grpc
 
 _CLOSE_S = 1
-_MAX_SENDS = 4  # of one request, where streams keep breaking under it
+_MAX_SENDS = 4  # of one request while streams keep breaking under it
 
-Answer = asyncio.Future[Any]
+Answer = asyncio.Future[pb.SegmentStreamResponse]
 
 
 @dataclass(eq=False)
@@ -30,24 +38,29 @@ class _Request:
     sends: int = 0
 
 
-class _Moved(Exception):
-    """The stream's requests are to be sent again on another one."""
+class _StreamLost(Exception):
+    """The requests must be sent again on another stream."""
 
 
 class Stream:
-    """Sends requests in order and gives their answers, over one stream after another.
+    """Sends requests in order and gives their answers, over one server's stream after another.
+
+    A new stream begins with the newest image that was set, by its content key, and goes on with the requests that were
+    not answered. Of speculative ones only the newest is sent again.
 
     Args:
         channels: The decoders.
-        caller: On whose behalf; `timeout_s` is the longest time until a request is answered, and `retry_s` how long to
-            go on looking for a decoder that answers.
-        opening: The requests that a new stream begins with; first of all a set_image.
-        recover: Embeds the image of `opening` again; False if it cannot.
-        answered: Told each answer that is no error as it comes, with its request; what it returns is what the request's
-            future gives.
-        unseen: How many of the masks that it was told have not reached those they are for; the decoder sends no
-            further previews while there are two. `acknowledge` says when some have.
-        prepare: Awaited before a stream is opened: finds out what `opening` begins with.
+        caller: On whose behalf requests are made. Its `timeout_s` is the longest time until a request is answered, its
+            `retry_s` how long to look for a decoder.
+        first_image: Finds out which image to set when another request comes first. Without it, the first request
+            must set an image.
+        embed_again: Embeds an image that the store has lost and returns its content key; raises the error if it cannot.
+        acknowledges: Whether masks count as seen when they arrive here; else `acknowledge` says how many were seen.
+            The decoder sends no more previews while two masks are unseen.
+
+    Attributes:
+        image: The newest image that was set; empty before the first.
+        counters: What the current stream has cost, as its last answer said.
     """
 
     def __init__(
@@ -55,95 +68,90 @@ class Stream:
         channels: Channels,
         caller: Caller,
         *,
-        opening: Callable[[], Sequence[pb.SegmentStreamRequest]],
-        recover: Callable[[], Awaitable[bool]],
-        answered: Callable[[pb.SegmentStreamRequest, pb.SegmentStreamResponse], Any],
-        unseen: Callable[[], int] = lambda: 0,
-        prepare: Callable[[], Awaitable[None]] | None = None,
+        first_image: Callable[[], Awaitable[pb.SetImage]] | None = None,
+        embed_again: Callable[[pb.SetImage, ImageNotFound], Awaitable[str]] | None = None,
+        acknowledges: bool = True,
     ) -> None:
+        self.image = pb.SegmentedImage()
         self.counters = pb.StreamCounters()
         self._channels = channels
         self._caller = caller
-        self._prepare = prepare
-        self._opening = opening
-        self._recover = recover
-        self._answered = answered
-        self._unseen = unseen
+        self._first_image = first_image
+        self._embed_again = embed_again
+        self._acknowledges = acknowledges
+        self._set_image: pb.SetImage | None = None
         self._numbers = itertools.count(1)
         self._pending: OrderedDict[str, _Request] = OrderedDict()
         self._unsent: deque[_Request] = deque()
-        self._news = asyncio.Event()  # for the writer
+        self._wake_writer = asyncio.Event()
+        self._masks = 0  # answers with masks so far
+        self._masks_before = 0  # of them, on earlier streams
         self._masks_seen = 0
         self._must_acknowledge = False
         self._closing = False
         self._call: Any = None
         self._task: asyncio.Task[None] | None = None
 
-    async def open(self) -> None:
-        """Returns when the first stream is ready.
-
-        Raises:
-            MaskwireError: There is no decoder or no image.
-        """
-        self._call = await self._connect()
-        self._task = asyncio.create_task(self._run())
-
     async def close(self) -> None:
-        """Ends the stream. Requests that were not answered fail."""
+        """Closes the stream. Requests that were not answered fail."""
         self._closing = True
-        self._news.set()
+        self._wake_writer.set()
         if self._task is not None and not self._task.done():
-            if not self._pending:  # an orderly end costs grpc less memory than a cancelled call
+            if not self._pending:  # half-closing leaves less memory behind in grpc than cancelling the call
                 await asyncio.wait({self._task}, timeout=_CLOSE_S)
             self._task.cancel()
             await asyncio.wait({self._task})
         self._hang_up()
         self._fail(_closed())
 
-    def send(self, message: pb.SegmentStreamRequest) -> Answer:
-        """Sends a request. Its future gives None if it was superseded before it left, and fails with what the server
-        said. The request gets a number for its id."""
+    def check(self) -> None:
+        """Refuses to go on in a forked process, or after `close`.
+
+        Raises:
+            MaskwireError: FORKED or CLOSED.
+        """
         self._channels.check()
+        if self._closing:
+            raise _closed()
+
+    def send(self, message: pb.SegmentStreamRequest) -> Answer:
+        """Sends a request, whose request_id is overwritten. A speculative request that another one replaces before it
+        was sent is answered as superseded; an error of the server's is raised by the future."""
+        self.check()
         loop = asyncio.get_running_loop()
         message.request_id = str(next(self._numbers))
         request = _Request(message, loop.create_future())
-        request.answer.add_done_callback(_retrieved)
-        if self._closing:
-            _fail(request.answer, _closed())
-            return request.answer
+        request.answer.add_done_callback(retrieved)
         timer = loop.call_later(self._caller.timeout_s, self._expire, request.answer)
         request.answer.add_done_callback(lambda _: timer.cancel())
         if message.speculative:
             for waiting in [waiting for waiting in self._unsent if waiting.message.speculative]:
                 self._unsent.remove(waiting)
-                self._drop(waiting)
+                self._supersede(waiting)
         self._pending[message.request_id] = request
         self._unsent.append(request)
-        self._news.set()
-        if self.ended:  # the last one gave up; now may be better
-            self._task = asyncio.create_task(self._run())
+        self._wake_writer.set()
+        if self._task is None or self._task.done():  # a stream that gave up may find a server now
+            self._task = asyncio.create_task(self._keep_connected())
         return request.answer
 
-    @property
-    def ended(self) -> bool:
-        """Whether it has given up; the next request tries again."""
-        return self._task is None or self._task.done()
+    def acknowledge(self, masks_seen: int) -> None:
+        """Says how many of the masks that were answered so far have been seen."""
+        self._masks_seen = masks_seen
+        if any(request.message.speculative for request in self._pending.values()):
+            self._must_acknowledge = True  # one may be held back; else the next request says it
+            self._wake_writer.set()
 
-    def acknowledge(self) -> None:
-        """Masks have reached those they are for."""
-        self._must_acknowledge = True
-        self._news.set()
+    # Finding a server
 
-    # One stream after another
-
-    async def _run(self) -> None:
+    async def _keep_connected(self) -> None:
         try:
             while not self._closing:
-                self._call = self._call or await self._connect()
+                self._call = await self._connect()
                 try:
                     await self._converse(self._call)
-                except (_Moved, grpc.aio.AioRpcError) as lost:
-                    self._prepare_again(lost)
+                except (_StreamLost, grpc.aio.AioRpcError) as lost:
+                    self._requeue(lost)
                 finally:
                     self._hang_up()
         except MaskwireError as error:
@@ -155,59 +163,64 @@ class Stream:
             self._call = None
 
     async def _connect(self) -> Any:
-        """A stream on which the image is ready."""
-        embeds = 0
-        if self._prepare is not None:
-            await self._prepare()
-        while True:
+        """Opens a stream on which the image is ready."""
+        opening = await self._opening()
+        for _ in range(EMBEDS):
             try:
-                return await self._reach()
-            except ImageNotFound:
-                embeds += 1
-                if embeds > EMBEDS or not await self._recover():
+                return await self._open(opening)
+            except ImageNotFound as error:
+                if self._embed_again is None:
                     raise
+                opening.set_image.content_key = await self._embed_again(opening.set_image, error)
+        return await self._open(opening)
 
-    async def _reach(self) -> Any:
-        opening = self._opening()
+    async def _opening(self) -> pb.SegmentStreamRequest:
+        """The request that a new stream begins with: it sets the image that the first pending request is for."""
+        first = next(iter(self._pending.values()), None)
+        if first is not None and first.message.HasField("set_image"):
+            return first.message
+        if self._set_image is None:
+            if self._first_image is None:
+                raise InvalidRequest("no image is set; send set_image first", "NO_IMAGE", "segment")
+            self._set_image = await self._first_image()
+        return pb.SegmentStreamRequest(set_image=self._set_image)
 
-        async def begin(attempt: Attempt) -> Any:
+    async def _open(self, opening: pb.SegmentStreamRequest) -> Any:
+        async def begin(attempt: Attempt) -> tuple[Any, pb.SegmentStreamResponse]:
             stub: decoder_pb2_grpc.DecoderServiceAsyncStub = decoder_pb2_grpc.DecoderServiceStub(attempt.channel)
             call: Any = stub.SegmentStream(metadata=attempt.metadata)
             try:
-                with contextlib.suppress(asyncio.InvalidStateError, grpc.aio.AioRpcError):  # reading tells why
-                    for message in opening:
-                        await call.write(message)
+                with contextlib.suppress(asyncio.InvalidStateError, grpc.aio.AioRpcError):  # read() says why
+                    await call.write(opening)
                 async with asyncio.timeout(attempt.left_s):
                     ready = await call.read()
+                if ready is grpc.aio.EOF or ready.HasField("reconnect"):
+                    raise ServerUnavailable("the decoder is about to stop")
+                if ready.HasField("error"):
+                    raise from_status(ready.error)
             except BaseException:
                 call.cancel()
                 raise
-            if ready is grpc.aio.EOF or ready.HasField("reconnect"):
-                call.cancel()
-                raise ServerUnavailable("the decoder is about to stop")
-            if ready.HasField("error"):
-                call.cancel()
-                raise from_status(ready.error)
-            self._answered(opening[0], ready)
-            return call
+            return call, ready
 
-        return await call_with_retries(self._channels, self._caller, opening[0].set_image.image_id, begin)
+        call, ready = await call_with_retries(self._channels, self._caller, opening.set_image.image_id, begin)
+        self._masks_before = self._masks
+        self._unsent = deque(request for request in self._pending.values() if request.message is not opening)
+        self._receive(ready, opening)
+        return call
 
-    def _prepare_again(self, lost: Exception) -> None:
-        """Puts what was not answered back into the queue. Requests under which streams keep breaking fail."""
-        self._masks_seen = 0
-        self._must_acknowledge = False
+    def _requeue(self, lost: Exception) -> None:
+        """Makes ready what another stream must be sent. Requests under which streams keep breaking fail."""
         requests = list(self._pending.values())
         newest = next((request for request in reversed(requests) if request.message.speculative), None)
         for request in requests:
             if request.message.speculative and request is not newest:
-                self._drop(request)
+                self._supersede(request)
             elif request.sends >= _MAX_SENDS:
                 del self._pending[request.message.request_id]
                 error = from_rpc(lost, "decoder") if isinstance(lost, grpc.aio.AioRpcError) else None
                 _fail(request.answer, error or ServerUnavailable("decoders keep ending the stream under this request"))
         self._unsent = deque(self._pending.values())
-        self._news.set()
 
     # On a stream
 
@@ -215,9 +228,9 @@ class Stream:
         writer = asyncio.create_task(self._write(call))
         try:
             while (response := await call.read()) is not grpc.aio.EOF:
-                self._read(response)
+                self._receive(response)
             if not self._closing:
-                raise _Moved
+                raise _StreamLost
         finally:
             writer.cancel()
 
@@ -227,47 +240,55 @@ class Stream:
                 if self._closing:
                     await call.done_writing()
                     return
-                self._news.clear()
-                await self._news.wait()
+                self._wake_writer.clear()
+                await self._wake_writer.wait()
             message = pb.SegmentStreamRequest()
             if self._unsent:
                 request = self._unsent.popleft()
                 request.sends += 1
                 message.CopyFrom(request.message)
-            message.masks_seen = max(0, self._masks_seen - self._unseen())
+            message.masks_seen = max(0, self._masks_seen - self._masks_before)
             self._must_acknowledge = False
             try:
                 await call.write(message)
             except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
                 return  # the reader learns why
 
-    def _read(self, response: pb.SegmentStreamResponse) -> None:
+    def _receive(self, response: pb.SegmentStreamResponse, opening: pb.SegmentStreamRequest | None = None) -> None:
         self.counters = response.counters
-        outcome = response.WhichOneof("outcome")
-        if outcome == "reconnect":
-            raise _Moved
-        if outcome in ("result", "object"):
-            self._masks_seen += 1
-            self._must_acknowledge = any(request.message.speculative for request in self._pending.values())
-            self._news.set()
+        if response.HasField("reconnect"):
+            raise _StreamLost
         request = self._pending.get(response.request_id)
-        if request is None:  # of the opening
-            if outcome == "error":
-                raise from_status(response.error)
+        if response.HasField("result"):
+            if request is None or request.answer.done():
+                self._masks_before -= 1  # nobody waits for it any more: it need not be seen
+            else:
+                self._masks += 1
+            if self._acknowledges:
+                self.acknowledge(self._masks)
+        message = request.message if request is not None else opening
+        if message is not None and message.HasField("set_image"):
+            self.image = response.image_ready.image
+            self._set_image = None  # after an error: what follows must not meet the image before
+            if response.HasField("image_ready"):  # its content key stays, whatever its name comes to mean
+                self._set_image = pb.SetImage(content_key=self.image.content_key)
+                self._set_image.MergeFrom(message.set_image)
+        if request is None:
             return
-        if outcome == "error":
-            error = from_status(response.error)
-            if isinstance(error, ImageNotFound) and not request.message.HasField("set_image"):
-                raise _Moved  # the image left the store; opening another stream finds out, and embeds it again
-            del self._pending[response.request_id]
-            _fail(request.answer, error)
-            return
+        error = from_status(response.error) if response.HasField("error") else None
+        if isinstance(error, ImageNotFound) and not request.message.HasField("set_image"):
+            raise _StreamLost  # the image left the store: opening another stream finds out, and embeds it again
         del self._pending[response.request_id]
-        _succeed(request.answer, self._answered(request.message, response))
+        if error is not None:
+            _fail(request.answer, error)
+        else:
+            _succeed(request.answer, response)
 
-    def _drop(self, request: _Request) -> None:
+    def _supersede(self, request: _Request) -> None:
+        response = pb.SegmentStreamResponse(request_id=request.message.request_id, counters=self.counters)
+        response.superseded.SetInParent()
         self._pending.pop(request.message.request_id, None)
-        _succeed(request.answer, None)
+        _succeed(request.answer, response)
 
     def _expire(self, answer: Answer) -> None:
         _fail(answer, DeadlineExceeded(f"the decoder gave no answer within {self._caller.timeout_s:g} s"))
@@ -282,9 +303,9 @@ def _closed() -> MaskwireError:
     return MaskwireError("the session is closed; begin another", "CLOSED")
 
 
-def _succeed(answer: Answer, result: Any) -> None:
+def _succeed(answer: Answer, response: pb.SegmentStreamResponse) -> None:
     if not answer.done():
-        answer.set_result(result)
+        answer.set_result(response)
 
 
 def _fail(answer: Answer, error: MaskwireError) -> None:
@@ -292,7 +313,7 @@ def _fail(answer: Answer, error: MaskwireError) -> None:
         answer.set_exception(error)
 
 
-def _retrieved(answer: Answer) -> None:
-    """An answer that nobody waits for may fail unheard: who follows the masks alone need not await each hover."""
+def retrieved(answer: "asyncio.Future[Any]") -> None:
+    """Marks a future's exception as retrieved, since callers that only follow `masks()` do not await each answer."""
     if not answer.cancelled():
         answer.exception()

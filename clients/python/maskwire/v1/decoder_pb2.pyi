@@ -45,8 +45,10 @@ class SegmentRequest(_message.Message):
     content_key: _builtins.str
     """Take this embedding, whatever image_id names by now. Errors: NOT_FOUND (EMBEDDING_EXPIRED) when it is not stored."""
     save_logits: _builtins.bool
-    """Keep the logits of the best mask of each prompt under the prompts of this request, for load_logits of later ones. They
-    are shared by all decoders, belong to the embedding, and live for minutes. Errors: INVALID_ARGUMENT (TOO_MUCH_TO_SAVE).
+    """Share the logits of the best mask of each prompt with all decoders through the store, where they belong to the
+    embedding and live for minutes: under the prompts of this request, for load_logits of later ones, or under a prompt's
+    steps, for requests that go on from them; such a request also looks there for what this decoder lacks, before it
+    decodes it again. Errors: INVALID_ARGUMENT (TOO_MUCH_TO_SAVE).
     """
     load_logits: _builtins.bool
     """Refine what was saved. Of the saved requests on this embedding whose every prompt matches another prompt of this
@@ -251,6 +253,9 @@ class StreamPrompts(_message.Message):
 
     PROMPTS_FIELD_NUMBER: _builtins.int
     OUTPUT_FIELD_NUMBER: _builtins.int
+    SAVE_LOGITS_FIELD_NUMBER: _builtins.int
+    save_logits: _builtins.bool
+    """As in SegmentRequest."""
     @_builtins.property
     def prompts(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Prompt]:
         """One or more objects. Empty: one prompt without points, box or mask."""
@@ -264,134 +269,15 @@ class StreamPrompts(_message.Message):
         *,
         prompts: _abc.Iterable[_types_pb2.Prompt] | None = ...,
         output: _types_pb2.OutputOptions | None = ...,
+        save_logits: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["output", b"output"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["output", b"output", "prompts", b"prompts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["output", b"output", "prompts", b"prompts", "save_logits", b"save_logits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StreamPrompts: _TypeAlias = StreamPrompts  # noqa: Y015
-
-@_typing.final
-class EditObject(_message.Message):
-    """Changes the prompts of a named object of the session, and asks for its mask.
-
-    The mask is decoded from all prompts that the object has then, and from the low-resolution logits of its mask before
-    the change (of the candidate with the highest score, clamped to -32..32), as SAM 2's interactive use feeds them back.
-    A change that takes something away (remove_point, a set_box that replaces a box) is decoded without them, since they
-    still hold it. "refine" overrules either. Where output.multimask is absent, a lone click without box and logits gives
-    the best of the model's three candidates, everything else its single mask.
-    """
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    OBJECT_ID_FIELD_NUMBER: _builtins.int
-    ADD_POINT_FIELD_NUMBER: _builtins.int
-    REMOVE_POINT_FIELD_NUMBER: _builtins.int
-    SET_BOX_FIELD_NUMBER: _builtins.int
-    CLEAR_FIELD_NUMBER: _builtins.int
-    UNDO_FIELD_NUMBER: _builtins.int
-    REDO_FIELD_NUMBER: _builtins.int
-    REMOVE_FIELD_NUMBER: _builtins.int
-    OUTPUT_FIELD_NUMBER: _builtins.int
-    REFINE_FIELD_NUMBER: _builtins.int
-    object_id: _builtins.str
-    """The caller's name for the object, 1 to 256 characters. A name that is not in use begins an object."""
-    remove_point: _builtins.int
-    """Removes a click: its index in the object's prompt, from 0."""
-    refine: _builtins.bool
-    """Whether the logits before the change are fed back; absent: as said above."""
-    @_builtins.property
-    def add_point(self) -> _types_pb2.Point:
-        """Adds a click behind the others."""
-
-    @_builtins.property
-    def set_box(self) -> _types_pb2.Box:
-        """Sets the box, or replaces it."""
-
-    @_builtins.property
-    def clear(self) -> _empty_pb2.Empty:
-        """Removes clicks, box and mask. Can be undone."""
-
-    @_builtins.property
-    def undo(self) -> _empty_pb2.Empty:
-        """Takes the last of the changes above back: prompts, logits and the masks that were asked for are what they were."""
-
-    @_builtins.property
-    def redo(self) -> _empty_pb2.Empty:
-        """Makes the change that was taken back last again."""
-
-    @_builtins.property
-    def remove(self) -> _empty_pb2.Empty:
-        """Forgets the object with its history."""
-
-    @_builtins.property
-    def output(self) -> _types_pb2.OutputOptions:
-        """What the answer shall hold."""
-
-    def __init__(
-        self,
-        *,
-        object_id: _builtins.str = ...,
-        add_point: _types_pb2.Point | None = ...,
-        remove_point: _builtins.int = ...,
-        set_box: _types_pb2.Box | None = ...,
-        clear: _empty_pb2.Empty | None = ...,
-        undo: _empty_pb2.Empty | None = ...,
-        redo: _empty_pb2.Empty | None = ...,
-        remove: _empty_pb2.Empty | None = ...,
-        output: _types_pb2.OutputOptions | None = ...,
-        refine: _builtins.bool | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_refine", b"_refine", "add_point", b"add_point", "change", b"change", "clear", b"clear", "output", b"output", "redo", b"redo", "refine", b"refine", "remove", b"remove", "remove_point", b"remove_point", "set_box", b"set_box", "undo", b"undo"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_refine", b"_refine", "add_point", b"add_point", "change", b"change", "clear", b"clear", "object_id", b"object_id", "output", b"output", "redo", b"redo", "refine", b"refine", "remove", b"remove", "remove_point", b"remove_point", "set_box", b"set_box", "undo", b"undo"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__refine: _TypeAlias = _typing.Literal["refine"]  # noqa: Y015
-    _WhichOneofArgType__refine: _TypeAlias = _typing.Literal["_refine", b"_refine"]  # noqa: Y015
-    _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["add_point", "remove_point", "set_box", "clear", "undo", "redo", "remove"]  # noqa: Y015
-    _WhichOneofArgType_change: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__refine) -> _WhichOneofReturnType__refine | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType_change) -> _WhichOneofReturnType_change | None: ...
-
-Global___EditObject: _TypeAlias = EditObject  # noqa: Y015
-
-@_typing.final
-class RestoreObject(_message.Message):
-    """Gives an object its prompts and history back, on another stream than the one where it came to be. Nothing is decoded
-    until its mask is needed.
-    """
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    OBJECT_ID_FIELD_NUMBER: _builtins.int
-    STEPS_FIELD_NUMBER: _builtins.int
-    UNDONE_FIELD_NUMBER: _builtins.int
-    object_id: _builtins.str
-    """The object's name; what is there under it is replaced."""
-    undone: _builtins.int
-    """How many of them, from the last, are taken back (and can be made again)."""
-    @_builtins.property
-    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___EditObject]:
-        """The changes that led to it, in order, as they were sent: add_point, remove_point, set_box and clear only."""
-
-    def __init__(
-        self,
-        *,
-        object_id: _builtins.str = ...,
-        steps: _abc.Iterable[Global___EditObject] | None = ...,
-        undone: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["object_id", b"object_id", "steps", b"steps", "undone", b"undone"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___RestoreObject: _TypeAlias = RestoreObject  # noqa: Y015
 
 @_typing.final
 class SegmentStreamRequest(_message.Message):
@@ -402,39 +288,29 @@ class SegmentStreamRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     SET_IMAGE_FIELD_NUMBER: _builtins.int
     SEGMENT_FIELD_NUMBER: _builtins.int
-    EDIT_FIELD_NUMBER: _builtins.int
-    RESTORE_FIELD_NUMBER: _builtins.int
     SPECULATIVE_FIELD_NUMBER: _builtins.int
     MASKS_SEEN_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The caller's name for this request; repeated in its answer."""
     speculative: _builtins.bool
     """The mask is wanted only as long as no later request has come (the mouse hovers): while it waits, any later request
-    of the stream supersedes it; while it is decoded, one that is not speculative does. It changes no object. With
-    "segment", and with "edit" of add_point or set_box; else INVALID_ARGUMENT (NOT_SPECULATIVE).
+    of the stream supersedes it; while it is decoded, one that is not speculative does. With "segment" of one prompt;
+    else INVALID_ARGUMENT (NOT_SPECULATIVE).
     """
     masks_seen: _builtins.int
-    """How many answers with masks ("result" and "object") the caller has read on this stream. Once given, at most two
-    speculative masks are under way to the caller, so that a slow reader gets the newest mask and no backlog. A message
-    with this field alone only says so, and is not answered.
+    """How many answers with masks ("result") the caller has read on this stream. Once given, at most two speculative masks
+    are under way to the caller, so that a slow reader gets the newest mask and no backlog. A message with this field
+    alone only says so, and is not answered.
     """
     @_builtins.property
     def set_image(self) -> Global___SetImage:
         """Choose an image. It stays the same image even if its name is re-used meanwhile. Its embedding is fetched at once,
-        while earlier requests are still being answered. Objects of the image before are forgotten.
+        while earlier requests are still being answered.
         """
 
     @_builtins.property
     def segment(self) -> Global___StreamPrompts:
         """Answer prompts on it."""
-
-    @_builtins.property
-    def edit(self) -> Global___EditObject:
-        """Change an object."""
-
-    @_builtins.property
-    def restore(self) -> Global___RestoreObject:
-        """Give an object back."""
 
     def __init__(
         self,
@@ -442,18 +318,16 @@ class SegmentStreamRequest(_message.Message):
         request_id: _builtins.str = ...,
         set_image: Global___SetImage | None = ...,
         segment: Global___StreamPrompts | None = ...,
-        edit: Global___EditObject | None = ...,
-        restore: Global___RestoreObject | None = ...,
         speculative: _builtins.bool = ...,
         masks_seen: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_masks_seen", b"_masks_seen", "edit", b"edit", "masks_seen", b"masks_seen", "request", b"request", "restore", b"restore", "segment", b"segment", "set_image", b"set_image"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_masks_seen", b"_masks_seen", "masks_seen", b"masks_seen", "request", b"request", "segment", b"segment", "set_image", b"set_image"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_masks_seen", b"_masks_seen", "edit", b"edit", "masks_seen", b"masks_seen", "request", b"request", "request_id", b"request_id", "restore", b"restore", "segment", b"segment", "set_image", b"set_image", "speculative", b"speculative"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_masks_seen", b"_masks_seen", "masks_seen", b"masks_seen", "request", b"request", "request_id", b"request_id", "segment", b"segment", "set_image", b"set_image", "speculative", b"speculative"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__masks_seen: _TypeAlias = _typing.Literal["masks_seen"]  # noqa: Y015
     _WhichOneofArgType__masks_seen: _TypeAlias = _typing.Literal["_masks_seen", b"_masks_seen"]  # noqa: Y015
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["set_image", "segment", "edit", "restore"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["set_image", "segment"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__masks_seen) -> _WhichOneofReturnType__masks_seen | None: ...
@@ -491,48 +365,6 @@ class ImageReady(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ImageReady: _TypeAlias = ImageReady  # noqa: Y015
-
-@_typing.final
-class ObjectResult(_message.Message):
-    """An object after a change."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    OBJECT_ID_FIELD_NUMBER: _builtins.int
-    PROMPT_FIELD_NUMBER: _builtins.int
-    RESULT_FIELD_NUMBER: _builtins.int
-    UNDO_STEPS_FIELD_NUMBER: _builtins.int
-    REDO_STEPS_FIELD_NUMBER: _builtins.int
-    object_id: _builtins.str
-    """The object's name."""
-    undo_steps: _builtins.int
-    """How many changes can be taken back."""
-    redo_steps: _builtins.int
-    """How many can be made again."""
-    @_builtins.property
-    def prompt(self) -> _types_pb2.Prompt:
-        """Its clicks and box as they are now. Of a speculative request: those that it was decoded with."""
-
-    @_builtins.property
-    def result(self) -> Global___SegmentResponse:
-        """Its mask, with image and timings; without results when the object has no prompts (any more), or was restored."""
-
-    def __init__(
-        self,
-        *,
-        object_id: _builtins.str = ...,
-        prompt: _types_pb2.Prompt | None = ...,
-        result: Global___SegmentResponse | None = ...,
-        undo_steps: _builtins.int = ...,
-        redo_steps: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["prompt", b"prompt", "result", b"result"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["object_id", b"object_id", "prompt", b"prompt", "redo_steps", b"redo_steps", "result", b"result", "undo_steps", b"undo_steps"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ObjectResult: _TypeAlias = ObjectResult  # noqa: Y015
 
 @_typing.final
 class Superseded(_message.Message):
@@ -592,7 +424,6 @@ class SegmentStreamResponse(_message.Message):
     IMAGE_READY_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
-    OBJECT_FIELD_NUMBER: _builtins.int
     SUPERSEDED_FIELD_NUMBER: _builtins.int
     RECONNECT_FIELD_NUMBER: _builtins.int
     COUNTERS_FIELD_NUMBER: _builtins.int
@@ -609,10 +440,6 @@ class SegmentStreamResponse(_message.Message):
     @_builtins.property
     def error(self) -> _status_pb2.Status:
         """This request failed; with the same details as the errors of Segment."""
-
-    @_builtins.property
-    def object(self) -> Global___ObjectResult:
-        """An object after a change."""
 
     @_builtins.property
     def superseded(self) -> Global___Superseded:
@@ -633,16 +460,15 @@ class SegmentStreamResponse(_message.Message):
         image_ready: Global___ImageReady | None = ...,
         result: Global___SegmentResponse | None = ...,
         error: _status_pb2.Status | None = ...,
-        object: Global___ObjectResult | None = ...,
         superseded: Global___Superseded | None = ...,
         reconnect: _empty_pb2.Empty | None = ...,
         counters: Global___StreamCounters | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["counters", b"counters", "error", b"error", "image_ready", b"image_ready", "object", b"object", "outcome", b"outcome", "reconnect", b"reconnect", "result", b"result", "superseded", b"superseded"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["counters", b"counters", "error", b"error", "image_ready", b"image_ready", "outcome", b"outcome", "reconnect", b"reconnect", "result", b"result", "superseded", b"superseded"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["counters", b"counters", "error", b"error", "image_ready", b"image_ready", "object", b"object", "outcome", b"outcome", "reconnect", b"reconnect", "request_id", b"request_id", "result", b"result", "superseded", b"superseded"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counters", b"counters", "error", b"error", "image_ready", b"image_ready", "outcome", b"outcome", "reconnect", b"reconnect", "request_id", b"request_id", "result", b"result", "superseded", b"superseded"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["image_ready", "result", "error", "object", "superseded", "reconnect"]  # noqa: Y015
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["image_ready", "result", "error", "superseded", "reconnect"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 

@@ -68,10 +68,10 @@ class DecoderServiceServicer:
 
     def SegmentStream(self, request_iterator, context):
         """A session on one image after another, until the caller closes. Requests are answered in the order in which they
-        come, except that of waiting speculative ones only the newest counts. Prompts come whole ("segment"), or as changes
-        of named objects ("edit"), whose prompts, history and last mask the session keeps. A bad request is an error in its
-        own answer, changes nothing, and the stream lives on. A session's state ends with its stream; a caller that must go
-        on elsewhere sends it again with "restore".
+        come, except that of waiting speculative ones only the newest counts. A bad request is an error in its own answer,
+        changes nothing, and the stream lives on. A stream holds its image, its newest request and its counters, nothing
+        else: an object is the list of its steps (Prompt.steps), which the caller sends with each request, here or to any
+        other decoder.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -41,10 +41,10 @@ class DecoderServiceStub:
     """
     SegmentStream: _grpc.StreamStreamMultiCallable[_decoder_pb2.SegmentStreamRequest, _decoder_pb2.SegmentStreamResponse]
     """A session on one image after another, until the caller closes. Requests are answered in the order in which they
-    come, except that of waiting speculative ones only the newest counts. Prompts come whole ("segment"), or as changes
-    of named objects ("edit"), whose prompts, history and last mask the session keeps. A bad request is an error in its
-    own answer, changes nothing, and the stream lives on. A session's state ends with its stream; a caller that must go
-    on elsewhere sends it again with "restore".
+    come, except that of waiting speculative ones only the newest counts. A bad request is an error in its own answer,
+    changes nothing, and the stream lives on. A stream holds its image, its newest request and its counters, nothing
+    else: an object is the list of its steps (Prompt.steps), which the caller sends with each request, here or to any
+    other decoder.
     """
     GenerateMasks: _grpc.UnaryStreamMultiCallable[_decoder_pb2.GenerateMasksRequest, _decoder_pb2.GenerateMasksResponse]
     """Segments everything: a grid of clicks, of whose masks the good and distinct ones are kept. Same parameters and
@@ -65,10 +65,10 @@ class DecoderServiceAsyncStub(DecoderServiceStub):
     """
     SegmentStream: _aio.StreamStreamMultiCallable[_decoder_pb2.SegmentStreamRequest, _decoder_pb2.SegmentStreamResponse]  # type: ignore[assignment]
     """A session on one image after another, until the caller closes. Requests are answered in the order in which they
-    come, except that of waiting speculative ones only the newest counts. Prompts come whole ("segment"), or as changes
-    of named objects ("edit"), whose prompts, history and last mask the session keeps. A bad request is an error in its
-    own answer, changes nothing, and the stream lives on. A session's state ends with its stream; a caller that must go
-    on elsewhere sends it again with "restore".
+    come, except that of waiting speculative ones only the newest counts. A bad request is an error in its own answer,
+    changes nothing, and the stream lives on. A stream holds its image, its newest request and its counters, nothing
+    else: an object is the list of its steps (Prompt.steps), which the caller sends with each request, here or to any
+    other decoder.
     """
     GenerateMasks: _aio.UnaryStreamMultiCallable[_decoder_pb2.GenerateMasksRequest, _decoder_pb2.GenerateMasksResponse]  # type: ignore[assignment]
     """Segments everything: a grid of clicks, of whose masks the good and distinct ones are kept. Same parameters and
@@ -98,10 +98,10 @@ class DecoderServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_decoder_pb2.SegmentStreamResponse], _abc.AsyncIterator[_decoder_pb2.SegmentStreamResponse]]:
         """A session on one image after another, until the caller closes. Requests are answered in the order in which they
-        come, except that of waiting speculative ones only the newest counts. Prompts come whole ("segment"), or as changes
-        of named objects ("edit"), whose prompts, history and last mask the session keeps. A bad request is an error in its
-        own answer, changes nothing, and the stream lives on. A session's state ends with its stream; a caller that must go
-        on elsewhere sends it again with "restore".
+        come, except that of waiting speculative ones only the newest counts. A bad request is an error in its own answer,
+        changes nothing, and the stream lives on. A stream holds its image, its newest request and its counters, nothing
+        else: an object is the list of its steps (Prompt.steps), which the caller sends with each request, here or to any
+        other decoder.
         """
 
     @_abc_1.abstractmethod

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import empty_pb2 as _empty_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -307,9 +308,72 @@ class Logits(_message.Message):
 Global___Logits: _TypeAlias = Logits  # noqa: Y015
 
 @_typing.final
+class Step(_message.Message):
+    """One change of an object's prompts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADD_POINT_FIELD_NUMBER: _builtins.int
+    REMOVE_POINT_FIELD_NUMBER: _builtins.int
+    SET_BOX_FIELD_NUMBER: _builtins.int
+    CLEAR_FIELD_NUMBER: _builtins.int
+    REFINE_FIELD_NUMBER: _builtins.int
+    MULTIMASK_FIELD_NUMBER: _builtins.int
+    remove_point: _builtins.int
+    """Removes a click: its index among the object's clicks, from 0."""
+    refine: _builtins.bool
+    """Whether the low-resolution logits of the mask before this step are fed back. Absent: they are, except after a step
+    that takes something away (remove_point, a set_box that replaces a box), since they still hold what was taken away.
+    """
+    multimask: _builtins.bool
+    """Whether the model gives three candidates, of which the best counts, or its single mask. Absent: three for a lone
+    click without box and logits, else the single mask.
+    """
+    @_builtins.property
+    def add_point(self) -> Global___Point:
+        """Adds a click behind the others."""
+
+    @_builtins.property
+    def set_box(self) -> Global___Box:
+        """Sets the box, or replaces it."""
+
+    @_builtins.property
+    def clear(self) -> _empty_pb2.Empty:
+        """Removes clicks, box and mask."""
+
+    def __init__(
+        self,
+        *,
+        add_point: Global___Point | None = ...,
+        remove_point: _builtins.int = ...,
+        set_box: Global___Box | None = ...,
+        clear: _empty_pb2.Empty | None = ...,
+        refine: _builtins.bool | None = ...,
+        multimask: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_multimask", b"_multimask", "_refine", b"_refine", "add_point", b"add_point", "change", b"change", "clear", b"clear", "multimask", b"multimask", "refine", b"refine", "remove_point", b"remove_point", "set_box", b"set_box"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_multimask", b"_multimask", "_refine", b"_refine", "add_point", b"add_point", "change", b"change", "clear", b"clear", "multimask", b"multimask", "refine", b"refine", "remove_point", b"remove_point", "set_box", b"set_box"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__multimask: _TypeAlias = _typing.Literal["multimask"]  # noqa: Y015
+    _WhichOneofArgType__multimask: _TypeAlias = _typing.Literal["_multimask", b"_multimask"]  # noqa: Y015
+    _WhichOneofReturnType__refine: _TypeAlias = _typing.Literal["refine"]  # noqa: Y015
+    _WhichOneofArgType__refine: _TypeAlias = _typing.Literal["_refine", b"_refine"]  # noqa: Y015
+    _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["add_point", "remove_point", "set_box", "clear"]  # noqa: Y015
+    _WhichOneofArgType_change: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__multimask) -> _WhichOneofReturnType__multimask | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__refine) -> _WhichOneofReturnType__refine | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_change) -> _WhichOneofReturnType_change | None: ...
+
+Global___Step: _TypeAlias = Step  # noqa: Y015
+
+@_typing.final
 class Prompt(_message.Message):
-    """What to segment: any combination of points, a box and an earlier mask. With none of them, the most prominent object
-    is segmented (by a single padding point, as in SAM 2's training).
+    """What to segment: any combination of points, a box and an earlier mask; or an object as the steps that led to it. With
+    none of them, the most prominent object is segmented (by a single padding point, as in SAM 2's training).
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -319,6 +383,7 @@ class Prompt(_message.Message):
     BOX_FIELD_NUMBER: _builtins.int
     MASK_FIELD_NUMBER: _builtins.int
     MASK_RLE_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
     prompt_id: _builtins.str
     """The caller's name of the object or prompt, which is repeated in the response."""
     @_builtins.property
@@ -339,6 +404,17 @@ class Prompt(_message.Message):
         to logits from -10 (outside) to 10 (inside), as SAM 2 does with a mask input. Not together with mask.
         """
 
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___Step]:
+        """An object as the list of its steps, in order, owned by the caller and sent whole with each request; undo is a shorter
+        list. The mask is decoded from the clicks and the box that the steps add up to, and from the logits of the mask that
+        the steps before the last one lead to (of the candidate with the highest score, clamped to -32..32), as SAM 2's
+        interactive use feeds them back. A decoder keeps the logits of the lists that it decoded lately, and decodes those
+        that it lacks, so that any decoder goes on with any object. Instead of points, box, mask and mask_rle. Errors:
+        INVALID_ARGUMENT (STEPS_AND_PROMPTS; TOO_MANY_STEPS for more than 1,000 of an object or 10,000 of a request;
+        NO_PROMPTS where nothing is left to segment; and those of steps).
+        """
+
     def __init__(
         self,
         *,
@@ -347,10 +423,11 @@ class Prompt(_message.Message):
         box: Global___Box | None = ...,
         mask: Global___Logits | None = ...,
         mask_rle: Global___Rle | None = ...,
+        steps: _abc.Iterable[Global___Step] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_box", b"_box", "_mask_rle", b"_mask_rle", "box", b"box", "mask", b"mask", "mask_rle", b"mask_rle"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_box", b"_box", "_mask_rle", b"_mask_rle", "box", b"box", "mask", b"mask", "mask_rle", b"mask_rle", "points", b"points", "prompt_id", b"prompt_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_box", b"_box", "_mask_rle", b"_mask_rle", "box", b"box", "mask", b"mask", "mask_rle", b"mask_rle", "points", b"points", "prompt_id", b"prompt_id", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__box: _TypeAlias = _typing.Literal["box"]  # noqa: Y015
     _WhichOneofArgType__box: _TypeAlias = _typing.Literal["_box", b"_box"]  # noqa: Y015
@@ -382,6 +459,7 @@ class OutputOptions(_message.Message):
     multimask: _builtins.bool
     """As multimask_output of SAM2ImagePredictor. True (the default): the model's three candidates, for ambiguous prompts.
     False: its single mask, or the best of three if that is unstable.
+    Not for prompts with steps, each of which says so itself: INVALID_ARGUMENT (STEPS_AND_PROMPTS).
     """
     logits_type: Global___DataType.ValueType
     """Type of returned logits; fp16 by default."""

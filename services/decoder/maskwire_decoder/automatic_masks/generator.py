@@ -1,6 +1,6 @@
-"""Everything in an image: a grid of clicks, and of their masks the good and distinct ones.
+"""Automatic masks: a grid of clicks, of whose masks the good and distinct ones are kept.
 
-The steps and their order are those of sam2.automatic_mask_generator, from which the same masks come.
+The algorithm is that of sam2.automatic_mask_generator, which gives the same masks.
 """
 
 import asyncio
@@ -14,36 +14,60 @@ from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import types_pb2
 from maskwire_core.errors import InvalidArgument
 from maskwire_core.models.decoder_bundle import MaskDefaults
+from maskwire_core.scheduling.scheduler import Demand
 from maskwire_core.tenancy import tenant
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
 from maskwire_decoder.automatic_masks import nms
-from maskwire_decoder.automatic_masks.params import Part, Rules, read_parts
+from maskwire_decoder.automatic_masks.params import Params, Part, parse_parts
 from maskwire_decoder.automatic_masks.summary import Removed, Tally
 from maskwire_decoder.images import Image
 from maskwire_decoder.masks.rendering import clamp, without_specks
 from maskwire_decoder.masks.rle import rle
-from maskwire_decoder.prompts.encoding import Prediction
-from maskwire_decoder.prompts.parsing import Prompt, read_box
-from maskwire_decoder.segmenter import Segmenter, describe
+from maskwire_decoder.messages import image_message, timings_message
+from maskwire_decoder.prompts.geometry import ImageSize, parse_box
+from maskwire_decoder.prompts.parsing import Prompt
+from maskwire_decoder.segmenter import Segmenter, requester
+from maskwire_decoder.stages import MASK, Answer, Timings, decode, timed
+
+
+@dataclass(eq=False)
+class _Crop:
+    """A part of the image that is being segmented, or has been.
+
+    Attributes:
+        box: 4 fp32, where it lies in the whole image.
+        width: Width of the whole image in pixels.
+        height: Height of the whole image in pixels.
+        found: The candidates so far.
+        distinct: The candidates that stay after duplicates within the part are dropped.
+    """
+
+    box: NDArray[np.float32]
+    width: int
+    height: int
+    found: "list[Candidate]" = field(default_factory=list)
+    distinct: "list[Candidate]" = field(default_factory=list)
 
 
 @dataclass(eq=False)
 class Candidate:
-    """A mask that is good enough by itself.
+    """A mask that passed the filters that look at one mask alone.
 
     Attributes:
-        place: In the reference's order: index of the click, then of the mask.
-        counts: COCO RLE of the whole image's size.
-        area: Pixels inside.
+        crop: The part of the image that it was found in.
+        place: Its place in the reference's order: index of the click, then of the mask.
+        counts: Counts of its COCO RLE, of the whole image's size.
+        area: Number of pixels inside.
         box: 4 fp32, x and y of the outermost pixels inside, in pixels of the whole image.
-        iou: Predicted by the model.
+        iou: The IoU that the model predicts.
         stability: IoU of the masks at a raised and a lowered threshold.
-        point: x and y in pixels of the whole image.
-        number: Under which it was sent; negative before.
+        point: x and y of the click in pixels of the whole image.
+        number: Number under which it was sent; negative before.
     """
 
+    crop: _Crop
     place: tuple[int, int]
     counts: str
     area: int
@@ -53,77 +77,69 @@ class Candidate:
     point: NDArray[np.float32]
     number: int = -1
 
-    def message(self, crop: "_Crop") -> pb.GeneratedMask:
+    def message(self) -> pb.GeneratedMask:
         return pb.GeneratedMask(
             number=self.number,
-            rle=types_pb2.Rle(size=(crop.height, crop.width), counts=self.counts),
+            rle=types_pb2.Rle(size=(self.crop.height, self.crop.width), counts=self.counts),
             area_px=self.area,
             box=_message(self.box),
             predicted_iou=float(self.iou),
             stability_score=float(self.stability),
             point=types_pb2.Point(x_px=float(self.point[0]), y_px=float(self.point[1])),
-            crop_box=_message(crop.box),
+            crop_box=_message(self.crop.box),
         )
 
 
-@dataclass(eq=False)
-class _Crop:
-    """A part that is being segmented, or has been.
+@dataclass(frozen=True)
+class _Clicked:
+    """The masks of one click: candidates and removed ones, and the time that they took."""
 
-    Attributes:
-        box: 4 fp32, where it lies in the whole image.
-        width: Of the whole image.
-        height: Likewise.
-        found: Masks that are good enough.
-        distinct: What stays of them.
-    """
-
-    box: NDArray[np.float32]
-    width: int
-    height: int
-    found: list[Candidate] = field(default_factory=list)
-    distinct: list[Candidate] = field(default_factory=list)
+    candidates: list[Candidate]
+    removed: list[Removed]
+    timings: Timings
 
 
 class Generator:
-    """One call of GenerateMasks.
+    """Answers one call of GenerateMasks.
 
     Clicks are made in a random order (the same each time), so that the first masks come from all over the image, and
     put into the reference's order for everything that depends on it.
 
     Args:
-        segmenter: Images and worker threads.
-        caller: Whose turns are taken.
-        request: What is asked.
+        segmenter: Finds images and has the worker threads.
+        connection: Where the request came from; see `Requester`.
+        request: The request.
 
     Raises:
         InvalidArgument: A parameter is wrong.
     """
 
-    def __init__(self, segmenter: Segmenter, caller: Hashable, request: pb.GenerateMasksRequest) -> None:
+    def __init__(self, segmenter: Segmenter, connection: Hashable, request: pb.GenerateMasksRequest) -> None:
         self._segmenter = segmenter
-        self._caller = caller
+        self._connection = connection
         self._request = request
-        self._rules = Rules.read(request, MaskDefaults())  # those of the image's model once it is known
+        self._params = Params.parse(request, MaskDefaults())  # those of the image's model once it is known
         self._tally = Tally()
         self._batch = request.points_per_batch or 64
-        self._parts = list(read_parts(request))
-        self._timings = pb.SegmentTimings()
+        self._parts = list(parse_parts(request))
+        self._timings = Timings()
         self._crops: list[_Crop] = []
         self._sent = 0
         self._counting: dict[Candidate, None] = {}
 
-    async def run(self) -> AsyncIterator[pb.GenerateMasksResponse]:
-        """Yields what each batch of clicks has brought, and with the last what stays in the end."""
+    async def generate(self) -> AsyncIterator[pb.GenerateMasksResponse]:
+        """Yields the changes after each batch of clicks, and with the last one the masks that stay."""
         started = time.perf_counter()
         whole: pb.SegmentedImage | None = None
         done, total = 0, sum(len(part.grid) for part in self._parts)
         tenant.current().charge(requests=total)
         for index, part in enumerate(self._parts):
-            image = await self._segmenter.find(part.source, self._timings)
+            found = await self._segmenter.find(part.source)
+            image = found.image
+            self._timings += found.timings
             if whole is None:
-                whole = describe(image, part.source.image_id)
-                self._rules = Rules.read(self._request, image.predictor.config.everything)
+                whole = image_message(image, part.source.image_id)
+                self._params = Params.parse(self._request, image.predictor.config.everything)
             self._crops.append(_begin(part, f"crops[{index - 1}]", image, whole))
             order = np.random.default_rng(0).permutation(len(part.grid))
             for start in range(0, len(order), self._batch):
@@ -134,29 +150,26 @@ class Generator:
                 response = self._response(kept)
                 if done == total:
                     response.is_last = True
-                    response.kept.extend(candidate.number for _, candidate in kept)
-                    response.summary.CopyFrom(self._tally.summary(self._rules, total, len(kept)))
+                    response.kept.extend(candidate.number for candidate in kept)
+                    response.summary.CopyFrom(self._tally.summary(self._params, total, len(kept)))
                 response.points_done, response.points_total = done, total
                 response.image.CopyFrom(whole)
-                response.timings.CopyFrom(self._timings)
-                response.timings.total_ms = (time.perf_counter() - started) * 1e3
+                response.timings.CopyFrom(
+                    timings_message(self._timings, (time.perf_counter() - started) * 1e3, found.in_memory)
+                )
                 yield response
 
     async def _click(self, image: Image, points: NDArray[np.float64], places: NDArray[np.int64]) -> None:
-        """Adds the candidates of some clicks. No more of them wait than keep the worker threads busy."""
-        free = asyncio.Semaphore(self._segmenter.turns.threads + 1)
+        """Decodes some clicks and adds their candidates. No more of them wait than keep the worker threads busy."""
+        demand = Demand(requester(image, self._connection), bulk=True)
+        free = asyncio.Semaphore(self._segmenter.scheduler.at_once + 1)
 
         async def click(point: NDArray[np.float64], place: int) -> None:
             async with free:
-                (masks, decode_ms, mask_ms), queue_ms = await self._segmenter.turns.run(
-                    self._caller, False, self._candidates, image, point, place
-                )
-            found = [mask for mask in masks if isinstance(mask, Candidate)]
-            self._crops[-1].found += found
-            self._tally.add(len(masks), [mask for mask in masks if isinstance(mask, Removed)])
-            self._timings.queue_ms += queue_ms
-            self._timings.decode_ms += decode_ms
-            self._timings.mask_ms += mask_ms
+                clicked, queue_ms = await self._segmenter.scheduler.run(demand, self._candidates, image, point, place)
+            self._crops[-1].found += clicked.candidates
+            self._tally.add(len(clicked.candidates) + len(clicked.removed), clicked.removed)
+            self._timings += clicked.timings + Timings(queue_ms)
 
         tasks = [asyncio.create_task(click(*each)) for each in zip(points, places.tolist(), strict=True)]
         try:
@@ -165,31 +178,30 @@ class Generator:
             for task in tasks:
                 task.cancel()
 
-    def _candidates(
-        self, image: Image, fractions: NDArray[np.float64], place: int
-    ) -> tuple[list[Candidate | Removed], float, float]:
-        """The masks of one click, and the milliseconds that decoding and judging them took. Runs on a worker thread."""
-        started = time.perf_counter()
+    def _candidates(self, image: Image, fractions: NDArray[np.float64], place: int) -> _Clicked:
+        """Decodes a click and filters its masks. Runs on a worker thread."""
         width, height = image.header.width, image.header.height
         point = (fractions * np.array([width, height])).astype(np.float32)
-        prompt = Prompt("", point[None], np.ones(1, np.int64), None, None)
-
-        def predict(prompt: Prompt, multimask: bool) -> Prediction:
-            return image.predictor.predict(image.prepared, prompt, width, height, multimask=multimask)
-
-        prediction = predict(prompt, self._rules.multimask)
+        prompt = Prompt("", point[None], np.ones(1, np.int64), None, None, self._params.multimask)
+        decoded = decode(image, prompt, every=True)
+        (prediction,), timings = decoded.predictions, decoded.timings
         masks = list(zip(prediction.logits, prediction.iou, strict=True))
-        if self._rules.use_m2m:
-            refined = [predict(replace(prompt, mask=clamp(logits)), False) for logits, _ in masks]
-            masks = [(again.logits[0], again.iou[0]) for again in refined]
-        decoded = time.perf_counter()
-        judged = [
-            self._judge(width, height, point, (place, number), logits, iou)
-            for number, (logits, iou) in enumerate(masks)
-        ]
-        return judged, (decoded - started) * 1e3, (time.perf_counter() - decoded) * 1e3
+        if self._params.use_m2m:
+            again = [replace(prompt, mask=clamp(logits), multimask=False) for logits, _ in masks]
+            refined = sum((decode(image, each, every=True) for each in again), Answer())
+            masks, timings = [(each.logits[0], each.iou[0]) for each in refined.predictions], timings + refined.timings
+        with timed(MASK) as stopwatch:
+            filtered = [
+                self._filter(width, height, point, (place, number), logits, iou)
+                for number, (logits, iou) in enumerate(masks)
+            ]
+        return _Clicked(
+            [mask for mask in filtered if isinstance(mask, Candidate)],
+            [mask for mask in filtered if isinstance(mask, Removed)],
+            timings + Timings(mask_ms=stopwatch.ms),
+        )
 
-    def _judge(
+    def _filter(
         self,
         width: int,
         height: int,
@@ -198,51 +210,51 @@ class Generator:
         logits: NDArray[np.float32],
         iou: np.float32,
     ) -> Candidate | Removed:
-        rules, crop = self._rules, self._crops[-1]
-        if rules.pred_iou_thresh > 0 and not iou > np.float32(rules.pred_iou_thresh):
+        params, crop = self._params, self._crops[-1]
+        if params.pred_iou_thresh > 0 and not iou > np.float32(params.pred_iou_thresh):
             return Removed("low_predicted_iou", float(iou))
-        logits = without_specks(logits, 0, rules.min_mask_region_area, rules.min_mask_region_area)
+        logits = without_specks(logits, 0, params.min_mask_region_area, params.min_mask_region_area)
 
         def above(threshold: float) -> Any:
             return rle(logits - np.float32(threshold), width, height)
 
-        inner = coco.area(above(rules.mask_threshold + rules.stability_score_offset))
-        outer = coco.area(above(rules.mask_threshold - rules.stability_score_offset))
+        inner = coco.area(above(params.mask_threshold + params.stability_score_offset))
+        outer = coco.area(above(params.mask_threshold - params.stability_score_offset))
         stability = np.float32(inner) / np.float32(outer) if outer else np.float32(0)
-        if rules.stability_score_thresh > 0 and not stability >= np.float32(rules.stability_score_thresh):
+        if params.stability_score_thresh > 0 and not stability >= np.float32(params.stability_score_thresh):
             return Removed("low_stability", float(stability) if outer else 0)
-        runs = above(rules.mask_threshold)
+        runs = above(params.mask_threshold)
         x, y = crop.box[:2]
         box = _box(runs) + np.array([x, y, x, y], np.float32)
         if nms.near_crop_edge(box, crop.box, crop.width, crop.height):
             return Removed("at_crop_edge")
         counts = _on_canvas(runs, int(x), int(y), crop.width, crop.height)["counts"].decode()
-        return Candidate(place, counts, int(coco.area(runs)), box, iou, stability, point + crop.box[:2])
+        return Candidate(crop, place, counts, int(coco.area(runs)), box, iou, stability, point + crop.box[:2])
 
-    def _keep(self) -> list[tuple[_Crop, Candidate]]:
-        """What stays of all candidates so far, in the reference's order."""
+    def _keep(self) -> list[Candidate]:
+        """Returns the candidates so far that are not duplicates, in the reference's order."""
         latest = self._crops[-1]
         candidates = sorted(latest.found, key=lambda candidate: candidate.place)
         ious = np.array([candidate.iou for candidate in candidates], np.float32)
-        kept = nms.distinct(_boxes(candidates), ious, self._rules.box_nms_thresh)
+        kept = nms.distinct(_boxes(candidates), ious, self._params.box_nms_thresh)
         latest.distinct = [candidates[index] for index in kept]
-        together = [(crop, candidate) for crop in self._crops for candidate in crop.distinct]
+        together = [candidate for crop in self._crops for candidate in crop.distinct]
         if len(self._parts) == 1:
             return together
-        areas = nms.area(np.array([crop.box for crop, _ in together], np.float32).reshape(-1, 4))
-        kept = nms.distinct(_boxes([each for _, each in together]), np.float32(1) / areas, self._rules.crop_nms_thresh)
+        areas = nms.area(np.array([candidate.crop.box for candidate in together], np.float32).reshape(-1, 4))
+        kept = nms.distinct(_boxes(together), np.float32(1) / areas, self._params.crop_nms_thresh)
         return [together[index] for index in kept]
 
-    def _response(self, kept: list[tuple[_Crop, Candidate]]) -> pb.GenerateMasksResponse:
-        """How what counts differs from what was said before."""
+    def _response(self, kept: list[Candidate]) -> pb.GenerateMasksResponse:
+        """Returns how the masks that count differ from those of the response before."""
         response = pb.GenerateMasksResponse()
-        now = {candidate: None for _, candidate in kept}
+        now = dict.fromkeys(kept)
         response.dropped.extend(candidate.number for candidate in self._counting if candidate not in now)
-        for crop, candidate in kept:
+        for candidate in kept:
             if candidate.number < 0:
                 candidate.number = self._sent
                 self._sent += 1
-                response.found.append(candidate.message(crop))
+                response.found.append(candidate.message())
             elif candidate not in self._counting:
                 response.revived.append(candidate.number)
         self._counting = now
@@ -253,7 +265,7 @@ def _begin(part: Part, path: str, image: Image, whole: pb.SegmentedImage) -> _Cr
     size = np.array([0, 0, image.header.width, image.header.height], np.float32)
     if part.box is None:
         return _Crop(size, whole.width_px, whole.height_px)
-    box = read_box(part.box, f"{path}.box", whole.width_px, whole.height_px)
+    box = parse_box(part.box, f"{path}.box", ImageSize(whole.width_px, whole.height_px))
     if (box[2:] - box[:2] != size[2:]).any() or (box != np.rint(box)).any():
         raise InvalidArgument(
             "BAD_CROP",
@@ -269,7 +281,8 @@ def _boxes(candidates: Sequence[Candidate]) -> NDArray[np.float32]:
 
 
 def _box(runs: Any) -> NDArray[np.float32]:
-    """The outermost pixels of a mask: x_min, y_min, x_max, y_max; zeros for an empty mask, as batched_mask_to_box."""
+    """Returns the outermost pixels of a mask, x_min, y_min, x_max, y_max; zeros for an empty mask, as
+    `batched_mask_to_box` of sam2."""
     if not coco.area(runs):
         return np.zeros(4, np.float32)
     x, y, width, height = coco.toBbox(runs)
@@ -277,7 +290,7 @@ def _box(runs: Any) -> NDArray[np.float32]:
 
 
 def _on_canvas(runs: Any, x: int, y: int, width: int, height: int) -> Any:
-    """A crop's mask at its place in the whole image."""
+    """Places a crop's mask in the whole image."""
     if runs["size"] == [height, width]:
         return runs
     mask = coco.decode(runs)

@@ -1,4 +1,4 @@
-"""Boxes of masks: which of many are about the same."""
+"""Non-maximum suppression of the boxes of masks."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,7 @@ _NEAR_EDGE_PX = 20
 
 
 def area(boxes: Boxes) -> NDArray[np.float32]:
-    """N, from edge to edge."""
+    """Returns the areas of N boxes, measured from edge to edge."""
     areas: NDArray[np.float32] = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     return areas
 
@@ -24,7 +24,7 @@ def distinct(boxes: Boxes, scores: NDArray[np.float32], threshold: float) -> NDA
         threshold: IoU above which the box with the lower score goes; of equal scores, the later one.
 
     Returns:
-        Indices of what stays, by falling score.
+        Indices of the boxes that stay, by falling score.
     """
     order = np.argsort(-scores, kind="stable")
     areas = area(boxes)
@@ -36,20 +36,20 @@ def distinct(boxes: Boxes, scores: NDArray[np.float32], threshold: float) -> NDA
         high = np.minimum(boxes[best, 2:], boxes[rest, 2:])
         sides = (high - low).clip(min=0)
         inner = sides[:, 0] * sides[:, 1]
-        with np.errstate(invalid="ignore"):  # boxes without an area are not like any other
+        with np.errstate(invalid="ignore"):  # a box without an area is no duplicate
             iou = inner / (areas[best] + areas[rest] - inner)
         order = rest[~(iou.astype(np.float64) > threshold)]
     return np.array(kept, np.intp)
 
 
 def near_crop_edge(box: NDArray[np.float32], crop: NDArray[np.float32], width: int, height: int) -> bool:
-    """Whether a box ends at an edge of its crop that is not the image's edge (is_box_near_crop_edge of sam2).
+    """Returns whether a box ends at an edge of its crop that is not an edge of the image (`is_box_near_crop_edge`).
 
     Args:
-        box: 4, in pixels of the image.
-        crop: 4, likewise.
-        width: Of the image.
-        height: Likewise.
+        box: x_min, y_min, x_max, y_max in pixels of the image.
+        crop: The same for the crop.
+        width: Width of the image in pixels.
+        height: Height of the image in pixels.
     """
     at_crop = np.abs(box - crop) <= _NEAR_EDGE_PX
     at_image = np.abs(box - np.array([0, 0, width, height], np.float32)) <= _NEAR_EDGE_PX

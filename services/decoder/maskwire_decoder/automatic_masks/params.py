@@ -1,4 +1,4 @@
-"""What a call of GenerateMasks asks for."""
+"""Parses the parameters of GenerateMasks."""
 
 import math
 from collections.abc import Iterator
@@ -11,13 +11,15 @@ from maskwire_core.errors import InvalidArgument
 from maskwire_core.models.decoder_bundle import MaskDefaults
 from numpy.typing import NDArray
 
+from maskwire_decoder.segmenter import ImageReference
+
 _MAX_SIDE = 512
 _MAX_POINTS = _MAX_SIDE**2
 
 
 @dataclass(frozen=True)
-class Rules:
-    """Which masks count; names as in SAM2AutomaticMaskGenerator."""
+class Params:
+    """Parameters of automatic masks, named as in `SAM2AutomaticMaskGenerator` of sam2."""
 
     pred_iou_thresh: float
     stability_score_thresh: float
@@ -30,15 +32,15 @@ class Rules:
     multimask: bool
 
     @classmethod
-    def read(cls, request: pb.GenerateMasksRequest, defaults: MaskDefaults) -> "Rules":
+    def parse(cls, request: pb.GenerateMasksRequest, defaults: MaskDefaults) -> "Params":
         """Checks the parameters of a request.
 
         Args:
-            request: What is asked.
-            defaults: The model's own values, for parameters that the request does not have.
+            request: The request.
+            defaults: The model's values of parameters that the request leaves out.
 
         Raises:
-            InvalidArgument: One is not a finite number.
+            InvalidArgument: NOT_FINITE: a parameter is NaN or infinite.
         """
 
         def number(name: str) -> float:
@@ -64,39 +66,39 @@ class Rules:
 
 @dataclass(frozen=True)
 class Part:
-    """The whole image, or a crop of it, and the clicks in it: Nx2, fractions of its width and height."""
+    """The whole image, or a crop of it, which is an image of its own.
 
-    source: pb.SetImage
+    Attributes:
+        source: The image.
+        box: Where it lies in the whole image; None for the whole image itself.
+        grid: Nx2, the clicks as fractions of the part's width and height.
+    """
+
+    source: ImageReference
     box: types_pb2.Box | None
     grid: NDArray[np.float64]
 
 
-def read_parts(request: pb.GenerateMasksRequest) -> Iterator[Part]:
-    """The whole image and its crops.
+def parse_parts(request: pb.GenerateMasksRequest) -> Iterator[Part]:
+    """Yields the whole image and its crops.
 
     Raises:
-        InvalidArgument: A grid is wrong.
+        InvalidArgument: BAD_GRID.
     """
 
-    def source(image: pb.GenerateMasksRequest | pb.ImageCrop) -> pb.SetImage:
-        return pb.SetImage(
-            image_id=image.image_id,
-            namespace=request.namespace,
-            wait_ms=request.wait_ms,
-            content_key=image.content_key,
-            model=request.model,
-        )
+    def source(image: pb.GenerateMasksRequest | pb.ImageCrop) -> ImageReference:
+        return ImageReference(request.namespace, image.image_id, image.content_key, request.wait_ms, request.model)
 
-    yield Part(source(request), None, _read_grid(request.grid, "grid"))
+    yield Part(source(request), None, _parse_grid(request.grid, "grid"))
     for index, crop in enumerate(request.crops):
-        yield Part(source(crop), crop.box, _read_grid(crop.grid, f"crops[{index}].grid"))
+        yield Part(source(crop), crop.box, _parse_grid(crop.grid, f"crops[{index}].grid"))
 
 
-def _read_grid(grid: pb.PointGrid, path: str) -> NDArray[np.float64]:
-    """Nx2, clicks as fractions of width and height, row by row.
+def _parse_grid(grid: pb.PointGrid, path: str) -> NDArray[np.float64]:
+    """Returns clicks, Nx2, as fractions of width and height, row by row.
 
     Raises:
-        InvalidArgument: There are too many, or some lie outside.
+        InvalidArgument: BAD_GRID: there are too many clicks, or some lie outside of the image.
     """
     if grid.points:
         if grid.points_per_side:

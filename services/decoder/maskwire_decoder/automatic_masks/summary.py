@@ -1,4 +1,4 @@
-"""What the filters of everything mode removed, counted and in words."""
+"""Counts the masks that the filters of automatic masks removed, and explains them in words."""
 
 import math
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from maskwire.v1 import decoder_pb2 as pb
 
-from maskwire_decoder.automatic_masks.params import Rules
+from maskwire_decoder.automatic_masks.params import Params
 
 Filter = Literal["low_predicted_iou", "low_stability", "at_crop_edge"]
 
@@ -23,7 +23,7 @@ _WORDS = {
 
 @dataclass(frozen=True)
 class Removed:
-    """A mask that a filter removed, with its score where the filter is a threshold of one."""
+    """A mask that a filter removed; with its score, where the filter is a threshold on one."""
 
     by: Filter
     score: float = 0
@@ -31,7 +31,7 @@ class Removed:
 
 @dataclass
 class Tally:
-    """Masks that were removed one by one, before duplicates were looked for.
+    """Counts masks that were removed one by one, before duplicates were looked for.
 
     Attributes:
         candidates: Masks that the model gave.
@@ -49,13 +49,13 @@ class Tally:
         for each in removed:
             self.removed[each.by].append(each.score)
 
-    def summary(self, rules: Rules, clicks: int, kept: int) -> pb.GenerationSummary:
-        """Counts, thresholds and words for people.
+    def summary(self, params: Params, clicks: int, kept: int) -> pb.GenerationSummary:
+        """Returns counts, thresholds, and an explanation for people.
 
         Args:
-            rules: By which masks were removed.
-            clicks: How many were made.
-            kept: Masks that stay.
+            params: The thresholds by which masks were removed.
+            clicks: Number of clicks that were made.
+            kept: Number of masks that stay.
         """
         counts = {name: len(scores) for name, scores in self.removed.items()}
         duplicates = self.candidates - sum(counts.values()) - kept
@@ -66,16 +66,16 @@ class Tally:
             at_crop_edge=counts["at_crop_edge"],
             duplicates=duplicates,
             kept=kept,
-            pred_iou_thresh=rules.pred_iou_thresh,
-            stability_score_thresh=rules.stability_score_thresh,
-            stability_score_offset=rules.stability_score_offset,
-            box_nms_thresh=rules.box_nms_thresh,
-            crop_nms_thresh=rules.crop_nms_thresh,
-            explanation=self._explanation(rules, clicks, kept, duplicates),
+            pred_iou_thresh=params.pred_iou_thresh,
+            stability_score_thresh=params.stability_score_thresh,
+            stability_score_offset=params.stability_score_offset,
+            box_nms_thresh=params.box_nms_thresh,
+            crop_nms_thresh=params.crop_nms_thresh,
+            explanation=self._explanation(params, clicks, kept, duplicates),
         )
 
-    def _explanation(self, rules: Rules, clicks: int, kept: int, duplicates: int) -> str:
-        reasons = [*self._reasons(rules)]
+    def _explanation(self, params: Params, clicks: int, kept: int, duplicates: int) -> str:
+        reasons = [*self._reasons(params)]
         if duplicates:
             reasons.append(f"{duplicates} covered the same place as a better one (box_nms_thresh)")
         text = f"{_count(clicks, 'click')} gave {_count(self.candidates, 'mask')}, of which {kept} stay"
@@ -94,10 +94,10 @@ class Tally:
             return f"{text} To keep more, lower {' and '.join(lower)}, or click more densely (points_per_side)."
         return f"{text} To find more, click more densely (points_per_side)."
 
-    def _reasons(self, rules: Rules) -> Iterator[str]:
+    def _reasons(self, params: Params) -> Iterator[str]:
         thresholds = {
-            "low_predicted_iou": rules.pred_iou_thresh,
-            "low_stability": rules.stability_score_thresh,
+            "low_predicted_iou": params.pred_iou_thresh,
+            "low_stability": params.stability_score_thresh,
             "at_crop_edge": 0,
         }
         for name, scores in self.removed.items():
@@ -111,7 +111,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def _lower(scores: list[float]) -> float | None:
-    """A threshold that a tenth of the masks would have passed that did not, or None where no threshold is at fault."""
+    """Returns a threshold that a tenth of the removed masks would have passed; None where none was removed."""
     if not scores:
         return None
     return max(0.0, math.floor(float(np.percentile(scores, _SUGGESTED_PERCENTILE)) * 100) / 100)

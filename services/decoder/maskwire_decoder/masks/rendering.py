@@ -1,4 +1,4 @@
-"""Logits to masks of the image's size, in the forms that callers ask for."""
+"""Renders logits as masks of the image's size, in the forms that callers ask for."""
 
 from typing import Any
 
@@ -10,13 +10,14 @@ from pycocotools import mask as coco
 
 from maskwire_decoder.masks.rle import rle
 from maskwire_decoder.prompts.encoding import Prediction
-from maskwire_decoder.prompts.parsing import LOGITS_DTYPES, Output, Prompt
+from maskwire_decoder.prompts.mask_input import LOGITS_DTYPES
+from maskwire_decoder.prompts.parsing import Output, Prompt
 
 _CLAMP = 32.0  # as SAM2ImagePredictor does to the logits it returns
 
 
 def clamp(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Logits as they are returned, and fed back."""
+    """Clamps logits to -32..32, as they are returned and fed back."""
     return logits.clip(-_CLAMP, _CLAMP)
 
 
@@ -40,7 +41,7 @@ def without_specks(
 
 
 def polygons(mask: NDArray[np.bool_]) -> list[pb.Polygon]:
-    """Outer contours, each followed by its holes (cv2.findContours, RETR_CCOMP)."""
+    """Returns outer contours, each followed by its holes (cv2.findContours, RETR_CCOMP)."""
     contours, hierarchy = cv2.findContours(mask.view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     found = []
     for index, contour in enumerate(contours):
@@ -54,21 +55,26 @@ def polygons(mask: NDArray[np.bool_]) -> list[pb.Polygon]:
     return found
 
 
-def render(prompt: Prompt, prediction: Prediction, output: Output, width: int, height: int) -> pb.PromptResult:
-    """The answer to one prompt.
+def render(
+    prompt: Prompt, prediction: Prediction, output: Output, width: int, height: int, refined: bool = False
+) -> pb.PromptResult:
+    """Makes the answer to one prompt.
 
     Args:
-        prompt: Whose id the answer carries.
-        prediction: The masks.
-        output: How they are returned.
-        width: Of the image, in pixels.
-        height: Likewise.
+        prompt: The prompt, whose id the answer carries.
+        prediction: Its masks as logits.
+        output: The forms in which they are returned.
+        width: Width of the image in pixels.
+        height: Height of the image in pixels.
+        refined: Whether saved logits were refined.
     """
     masks = [
         _render(logits, float(iou), output, width, height)
         for logits, iou in zip(prediction.logits, prediction.iou, strict=True)
     ]
-    return pb.PromptResult(prompt_id=prompt.prompt_id, masks=masks, object_score=prediction.object_score)
+    return pb.PromptResult(
+        prompt_id=prompt.prompt_id, masks=masks, object_score=prediction.object_score, refined=refined
+    )
 
 
 def _render(logits: NDArray[np.float32], score: float, output: Output, width: int, height: int) -> pb.Mask:

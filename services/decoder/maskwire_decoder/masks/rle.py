@@ -1,4 +1,4 @@
-"""Masks of any size straight from low-resolution logits, as run lengths.
+"""Run-length encodes masks of any size straight from low-resolution logits.
 
 Bilinear upsampling is linear along a column between two source rows, so that the mask changes there at most once, and
 only if the two rows differ in sign in that column. Only source cells whose corners differ are looked at: a few in a
@@ -16,12 +16,12 @@ _TINY = 1e-30  # differences below are of numbers that may have lost digits
 
 
 def rle(logits: Floats, width: int, height: int) -> dict[str, Any]:
-    """The mask of upsampled logits above 0, as COCO RLE.
+    """Encodes the mask where upsampled logits are above 0 as COCO RLE.
 
     Args:
         logits: SxT fp32.
-        width: Of the mask, in pixels.
-        height: Likewise.
+        width: Width of the mask in pixels.
+        height: Height of the mask in pixels.
 
     Returns:
         {"size": [height, width], "counts": bytes}, as `pycocotools.mask.encode` gives it for the mask.
@@ -38,7 +38,8 @@ def rle(logits: Floats, width: int, height: int) -> dict[str, Any]:
 
 
 def _changes(logits: Floats, width: int, height: int) -> Integers:
-    """Where the mask, read column by column, goes from outside to inside, back, and so on; in increasing order."""
+    """Returns the places where the mask, read column by column, changes between outside and inside, in increasing
+    order."""
     rows, columns = logits.shape
     x, y = Axis.of(columns, width), Axis.of(rows, height)
     top, bottom = (between(row[x.low], row[x.high], x.weight) for row in (logits[0], logits[-1]))
@@ -50,7 +51,7 @@ def _changes(logits: Floats, width: int, height: int) -> Integers:
 
 
 def _crossings(logits: Floats, x: Axis, y: Axis) -> Integers:
-    """Where columns change sign between their first and last source row."""
+    """Returns the places where columns change sign between their first and last source row."""
     after = np.minimum(np.arange(logits.shape[1]) + 1, logits.shape[1] - 1)
     inside = logits > 0
     sides = inside.view(np.int8) + inside[:, after]  # of the samples left and right of a cell: 0 to 2
@@ -73,7 +74,7 @@ def _crossings(logits: Floats, x: Axis, y: Axis) -> Integers:
 
 
 def _first_below(top: Floats, bottom: Floats, row: Integers, y: Axis) -> Integers:
-    """The first pixels with the sign of `bottom` between samples that differ in sign, at `row` and after it."""
+    """Returns the first pixels with the sign of `bottom`, between samples at `row` and after it that differ in sign."""
     start, end = y.first[row], y.first[row + 1]
     with np.errstate(all="ignore"):
         place = (row + top / (top - bottom) + 0.5) / y.scale - 0.5

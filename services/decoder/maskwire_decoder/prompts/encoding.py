@@ -1,4 +1,4 @@
-"""A prompt as a mask decoder's graphs take it, and what they answer."""
+"""Prompts as the graphs of a mask decoder take them, and predictions made of what the graphs give."""
 
 import math
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from maskwire_decoder.prompts.parsing import Prompt
 
 CANDIDATES = BEST - 1
 
-# Labels of the prompt encoder beside 0 and 1 (sam2.modeling.sam.prompt_encoder).
+# Labels of the prompt encoder beside 0 and 1 (sam2.modeling.sam.prompt_encoder)
 _PADDING, _BOX_MIN, _BOX_MAX = -1, 2, 3
 
 
@@ -23,7 +23,7 @@ class Prediction:
 
     Attributes:
         logits: CxSxS fp32, not clamped.
-        iou: C fp32, the model's predictions.
+        iou: C fp32, the IoU that the model predicts for each mask.
         object_score: Logit of "there is an object".
     """
 
@@ -32,10 +32,10 @@ class Prediction:
     object_score: float
 
     def checked(self, model: str) -> "Prediction":
-        """The same, if it consists of numbers.
+        """Returns the prediction itself after checking that all values are finite.
 
         Args:
-            model: Whose it is.
+            model: Name of the model, for the error.
 
         Raises:
             Internal: MODEL_OUTPUT_NOT_FINITE.
@@ -48,20 +48,25 @@ class Prediction:
 
     @property
     def best(self) -> NDArray[np.float32]:
-        """SxS logits of the mask with the highest predicted IoU."""
+        """The SxS logits of the mask with the highest predicted IoU."""
         best: NDArray[np.float32] = self.logits[int(self.iou.argmax())]
         return best
 
+    def only_best(self) -> "Prediction":
+        """Returns the prediction with this mask alone."""
+        index = int(self.iou.argmax())
+        return Prediction(self.logits[index : index + 1], self.iou[index : index + 1], self.object_score)
+
 
 @dataclass(frozen=True)
-class Question:
-    """One prompt on an image.
+class EncodedPrompt:
+    """One prompt, as the graphs take it.
 
     Attributes:
         points: Px2 fp32 in pixels of the model's input: a box's corners, points, a padding point.
-        labels: P int64.
-        mask: SxS fp32 logits, or none.
-        wanted: Which masks the graphs shall compute (see `BEST`).
+        labels: P int64, as the prompt encoder of sam2 numbers them.
+        mask: SxS fp32 logits, or None.
+        wanted: The masks that the graphs compute (see `BEST`).
     """
 
     points: NDArray[np.float32]
@@ -74,14 +79,14 @@ class Question:
     @classmethod
     def of(
         cls, config: DecoderConfig, prompt: Prompt, width: int, height: int, multimask: bool, every: bool
-    ) -> "Question":
-        """As `SAM2ImagePredictor.predict` asks.
+    ) -> "EncodedPrompt":
+        """Encodes a prompt as `SAM2ImagePredictor.predict` does.
 
         Args:
-            config: Of the model.
-            prompt: In pixels of the image.
-            width: Of the image, in pixels.
-            height: Likewise.
+            config: The model's configuration.
+            prompt: The prompt, in pixels of the image.
+            width: Width of the image in pixels.
+            height: Height of the image in pixels.
             multimask: The three candidates; otherwise the single mask, or the best of three where that is unstable.
             every: All of these instead of the one with the highest predicted IoU.
         """
@@ -89,13 +94,19 @@ class Question:
             wanted = [*range(1, BEST)] if every else [BEST]
         else:
             wanted = [0, BEST] if config.dynamic_multimask else [0]
-        points, labels = _tokens(prompt, width, height, config.image_size)
+        points, labels = _encode_points(prompt, width, height, config.image_size)
         return cls(points, labels, prompt.mask, tuple(wanted), config, multimask)
 
-    def answer(
+    def select(
         self, logits: NDArray[np.float32], iou: NDArray[np.float32], object_score: NDArray[np.float32]
     ) -> Prediction:
-        """From what the graphs gave: logits of the wanted masks, the IoU of all, and a single score."""
+        """Makes the prediction from what the graphs gave.
+
+        Args:
+            logits: WxSxS, the wanted masks.
+            iou: The predicted IoU of the single mask and the three candidates.
+            object_score: A single logit.
+        """
         scores = np.array([iou[1:].max() if index == BEST else iou[index] for index in self.wanted], np.float32)
         if not self._multimask:
             stable = len(self.wanted) == 1 or self._stability(logits[0]) >= self._config.stability_threshold
@@ -104,14 +115,16 @@ class Question:
         return Prediction(logits, scores, float(object_score))
 
     def _stability(self, logits: NDArray[np.float32]) -> float:
-        """IoU of the masks at slightly raised and lowered thresholds (MaskDecoder._get_stability_scores)."""
+        """Returns the IoU of masks at slightly raised and lowered thresholds (`MaskDecoder._get_stability_scores`)."""
         inner = np.float32(np.count_nonzero(logits > self._config.stability_delta))
         outer = np.float32(np.count_nonzero(logits > -self._config.stability_delta))
         return float(inner / outer) if outer else 1.0
 
 
-def _tokens(prompt: Prompt, width: int, height: int, image_size: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Points and labels as the prompt encoder takes them: a box's corners, then points, then a padding point."""
+def _encode_points(
+    prompt: Prompt, width: int, height: int, image_size: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Returns points and labels for the prompt encoder: a box's corners, then points, then a padding point."""
     points, labels = prompt.points, prompt.labels
     if prompt.box is not None:
         points = np.concatenate([prompt.box.reshape(2, 2), points])

@@ -1,19 +1,19 @@
-"""Requests to checked values."""
+"""Turns the prompts and output options of requests into checked values."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import cv2
 import numpy as np
 from maskwire.v1 import types_pb2 as pb
 from maskwire_core.errors import InvalidArgument
 from numpy.typing import NDArray
 
-LOGITS_DTYPES: dict[int, np.dtype[Any]] = {pb.DATA_TYPE_FP16: np.dtype("<f2"), pb.DATA_TYPE_FP32: np.dtype("<f4")}
+from maskwire_decoder.prompts.geometry import ImageSize, check_point, parse_box, point_values
+from maskwire_decoder.prompts.mask_input import parse_mask
+from maskwire_decoder.prompts.steps import Shape, StepList, parse_steps
 
-_MAX_COUNTS = 1 << 20
+_MAX_STEPS_OF_REQUEST = 10_000
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,13 @@ class Prompt:
     """One object to segment.
 
     Attributes:
+        prompt_id: The caller's name for it.
         points: Nx2 fp32, x and y in pixels of the image.
         labels: N int64, 1 positive, 0 negative.
-        box: x_min, y_min, x_max, y_max fp32 in pixels of the image.
-        mask: SxS fp32 logits, S being the model's mask size.
+        box: x_min, y_min, x_max, y_max fp32 in pixels of the image, or None.
+        mask: SxS fp32 logits that are refined, S being the model's mask size, or None.
+        multimask: Whether the model gives its three candidates, or its single mask.
+        history: The steps that have led to these points and this box, for an object that was sent as steps.
     """
 
     prompt_id: str
@@ -32,26 +35,26 @@ class Prompt:
     labels: NDArray[np.int64]
     box: NDArray[np.float32] | None
     mask: NDArray[np.float32] | None
+    multimask: bool = True
+    history: StepList | None = None
 
 
 @dataclass(frozen=True)
 class Output:
-    """What is returned of each prompt.
+    """What is returned for each prompt.
 
     Attributes:
-        formats: Not empty.
-        every: All candidates instead of the best.
-        multimask: The model's three candidates instead of its single mask.
-        logits_type: A key of `LOGITS_DTYPES`.
+        formats: Forms of the masks; not empty.
+        every: All candidates, or the best one.
+        logits_type: Element type of returned logits, a key of `LOGITS_DTYPES`.
         threshold: Logit above which a pixel is inside.
         max_hole_area: Largest hole that is filled, in low-resolution pixels.
-        max_sprinkle_area: Largest island that is removed, likewise.
-        unclamped: Whether logits are returned as they are.
+        max_sprinkle_area: Largest island that is removed, in low-resolution pixels.
+        unclamped: Whether logits are returned as the model gave them.
     """
 
     formats: frozenset[pb.MaskFormat.ValueType]
     every: bool
-    multimask: bool
     logits_type: pb.DataType.ValueType
     threshold: float
     max_hole_area: int
@@ -67,23 +70,22 @@ class Limits:
     points: int
 
 
-def read_output(options: pb.OutputOptions) -> Output:
-    """Checks what is asked for.
+def parse_output(options: pb.OutputOptions) -> Output:
+    """Checks what a request asks for.
 
     Raises:
-        InvalidArgument: A value is unknown to this version.
+        InvalidArgument: UNKNOWN_VALUE for an enum's value that this version does not know, or NOT_FINITE.
     """
     for index, mask_format in enumerate(options.formats):
-        _known(pb.MaskFormat, mask_format, f"output.formats[{index}]")
-    _known(pb.Candidates, options.candidates, "output.candidates")
-    _known(pb.DataType, options.logits_type, "output.logits_type")
+        _check_known(pb.MaskFormat, mask_format, f"output.formats[{index}]")
+    _check_known(pb.Candidates, options.candidates, "output.candidates")
+    _check_known(pb.DataType, options.logits_type, "output.logits_type")
     if not math.isfinite(options.mask_threshold):
         raise InvalidArgument("NOT_FINITE", "mask_threshold is NaN or infinite", field="output.mask_threshold")
     formats = {mask_format or pb.MASK_FORMAT_RLE for mask_format in options.formats}
     return Output(
         formats=frozenset(formats or {pb.MASK_FORMAT_RLE}),
         every=options.candidates == pb.CANDIDATES_ALL,
-        multimask=options.multimask if options.HasField("multimask") else True,
         logits_type=options.logits_type or pb.DATA_TYPE_FP16,
         threshold=options.mask_threshold,
         max_hole_area=options.max_hole_area,
@@ -92,8 +94,17 @@ def read_output(options: pb.OutputOptions) -> Output:
     )
 
 
-def read_prompts(prompts: Sequence[pb.Prompt], width: int, height: int, mask_size: int, limits: Limits) -> list[Prompt]:
-    """Checks prompts against the image and model that they are for.
+def parse_prompts(
+    prompts: Sequence[pb.Prompt], options: pb.OutputOptions, size: ImageSize, mask_size: int, limits: Limits
+) -> tuple[Prompt, ...]:
+    """Checks prompts against the image and the model that they are for.
+
+    Args:
+        prompts: The prompts of a request; none are one empty prompt.
+        options: The output options of the request, which say whether prompts without steps give three candidates.
+        size: Size of the image.
+        mask_size: Side of the model's low-resolution masks.
+        limits: Most prompts and points.
 
     Raises:
         InvalidArgument: With the path of the field that is wrong.
@@ -102,13 +113,29 @@ def read_prompts(prompts: Sequence[pb.Prompt], width: int, height: int, mask_siz
         raise InvalidArgument(
             "TOO_MANY_PROMPTS", f"{len(prompts)} prompts; at most {limits.prompts} fit in one request", field="prompts"
         )
-    return [
-        _read(prompt, f"prompts[{index}]", width, height, mask_size, limits)
+    steps = sum(len(prompt.steps) for prompt in prompts)
+    if steps > _MAX_STEPS_OF_REQUEST:
+        raise InvalidArgument(
+            "TOO_MANY_STEPS",
+            f"{steps} steps in all; at most {_MAX_STEPS_OF_REQUEST} fit in one request. Send fewer objects at once",
+            field="prompts",
+        )
+    if steps and options.HasField("multimask"):
+        raise InvalidArgument(
+            "STEPS_AND_PROMPTS", "prompts with steps say multimask in each step, not here", field="output.multimask"
+        )
+    multimask = options.multimask if options.HasField("multimask") else True
+    return tuple(
+        _parse_object(prompt, f"prompts[{index}]", size, limits)
+        if prompt.steps
+        else _parse_prompt(prompt, f"prompts[{index}]", size, mask_size, limits, multimask)
         for index, prompt in enumerate(prompts or [pb.Prompt()])
-    ]
+    )
 
 
-def _read(prompt: pb.Prompt, path: str, width: int, height: int, mask_size: int, limits: Limits) -> Prompt:
+def _parse_prompt(
+    prompt: pb.Prompt, path: str, size: ImageSize, mask_size: int, limits: Limits, multimask: bool
+) -> Prompt:
     if len(prompt.points) > limits.points:
         raise InvalidArgument(
             "TOO_MANY_POINTS",
@@ -116,148 +143,23 @@ def _read(prompt: pb.Prompt, path: str, width: int, height: int, mask_size: int,
             field=f"{path}.points",
         )
     for index, point in enumerate(prompt.points):
-        check_point(point, f"{path}.points[{index}]", width, height)
-    return Prompt(
-        prompt_id=prompt.prompt_id,
-        points=np.array([(point.x_px, point.y_px) for point in prompt.points], np.float32).reshape(-1, 2),
-        labels=np.array([point.label if point.HasField("label") else 1 for point in prompt.points], np.int64),
-        box=read_box(prompt.box, f"{path}.box", width, height) if prompt.HasField("box") else None,
-        mask=_mask_of(prompt, path, width, height, mask_size),
-    )
+        check_point(point, f"{path}.points[{index}]", size)
+    shape = Shape([point_values(point) for point in prompt.points])
+    box = parse_box(prompt.box, f"{path}.box", size) if prompt.HasField("box") else None
+    mask = parse_mask(prompt, path, size, mask_size)
+    return Prompt(prompt.prompt_id, shape.points, shape.labels, box, mask, multimask)
 
 
-def _mask_of(prompt: pb.Prompt, path: str, width: int, height: int, mask_size: int) -> NDArray[np.float32] | None:
-    if prompt.HasField("mask") and prompt.HasField("mask_rle"):
-        raise InvalidArgument("TWO_MASKS", "give mask or mask_rle, not both", field=f"{path}.mask_rle")
-    if prompt.HasField("mask"):
-        return _read_mask(prompt.mask, f"{path}.mask", mask_size)
-    if prompt.HasField("mask_rle"):
-        return logits_of(_read_rle(prompt.mask_rle, f"{path}.mask_rle", width, height), mask_size)
-    return None
-
-
-def check_point(point: pb.Point, path: str, width: int, height: int) -> None:
-    """Refuses a click outside of the image or with an unknown label.
-
-    Raises:
-        InvalidArgument: With the path of the field that is wrong.
-    """
-    _within(point.x_px, width, "wide", f"{path}.x_px")
-    _within(point.y_px, height, "high", f"{path}.y_px")
-    if point.HasField("label") and point.label not in (0, 1):
+def _parse_object(prompt: pb.Prompt, path: str, size: ImageSize, limits: Limits) -> Prompt:
+    if prompt.points or any(prompt.HasField(name) for name in ("box", "mask", "mask_rle")):
         raise InvalidArgument(
-            "BAD_LABEL", f"label {point.label}; use 1 (inside the object) or 0 (outside)", field=f"{path}.label"
+            "STEPS_AND_PROMPTS", "give steps, or points, box and mask, not both", field=f"{path}.steps"
         )
+    history = parse_steps(prompt.steps, f"{path}.steps", size, limits.points)
+    shape, multimask = history.shape, history.last.multimask
+    return Prompt(prompt.prompt_id, shape.points, shape.labels, shape.box_array, None, multimask, history)
 
 
-def read_box(box: pb.Box, path: str, width: int, height: int) -> NDArray[np.float32]:
-    """Checks a box against the image; 4 fp32: x_min, y_min, x_max, y_max.
-
-    Raises:
-        InvalidArgument: With the path of the field that is wrong.
-    """
-    _within(box.x_min_px, width, "wide", f"{path}.x_min_px")
-    _within(box.x_max_px, width, "wide", f"{path}.x_max_px")
-    _within(box.y_min_px, height, "high", f"{path}.y_min_px")
-    _within(box.y_max_px, height, "high", f"{path}.y_max_px")
-    if box.x_min_px >= box.x_max_px or box.y_min_px >= box.y_max_px:
-        raise InvalidArgument(
-            "EMPTY_BOX",
-            "a box needs x_min < x_max and y_min < y_max; its order is x_min, y_min, x_max, y_max",
-            field=path,
-        )
-    return np.array([box.x_min_px, box.y_min_px, box.x_max_px, box.y_max_px], np.float32)
-
-
-def _read_mask(mask: pb.Logits, path: str, mask_size: int) -> NDArray[np.float32]:
-    if (mask.height, mask.width) != (mask_size, mask_size):
-        raise InvalidArgument(
-            "BAD_MASK_SIZE",
-            f"mask logits are {mask.height}x{mask.width}; this image's model takes {mask_size}x{mask_size}",
-            field=path,
-        )
-    dtype = LOGITS_DTYPES.get(mask.data_type)
-    if dtype is None:
-        raise InvalidArgument("BAD_DATA_TYPE", "mask logits need a data_type: FP16 or FP32", field=f"{path}.data_type")
-    if len(mask.data) != mask_size * mask_size * dtype.itemsize:
-        raise InvalidArgument(
-            "BAD_MASK_DATA",
-            f"mask logits have {len(mask.data)} bytes instead of {mask_size * mask_size * dtype.itemsize}",
-            field=f"{path}.data",
-        )
-    logits: NDArray[np.float32] = np.frombuffer(mask.data, dtype).reshape(mask_size, mask_size).astype(np.float32)
-    if not np.isfinite(logits).all():
-        raise InvalidArgument("NOT_FINITE", "mask logits hold NaN or infinity", field=f"{path}.data")
-    return logits
-
-
-def _read_rle(rle: pb.Rle, path: str, width: int, height: int) -> NDArray[np.uint8]:
-    """HxW, 1 inside and 0 outside."""
-    if list(rle.size) != [height, width]:
-        raise InvalidArgument(
-            "BAD_MASK_SIZE",
-            f"the mask has size {list(rle.size)}; the image has {[height, width]}: rows and columns",
-            field=path,
-        )
-    if len(rle.counts) > _MAX_COUNTS:
-        raise InvalidArgument(
-            "BAD_MASK_DATA", f"a mask of more than {_MAX_COUNTS} characters; smooth it", field=f"{path}.counts"
-        )
-    lengths = _run_lengths(rle.counts)
-    if lengths is None or sum(lengths) != width * height:
-        raise InvalidArgument(
-            "BAD_MASK_DATA", f"counts are no compressed COCO runs of {height}x{width} pixels", field=f"{path}.counts"
-        )
-    values = np.arange(len(lengths)) % 2
-    return np.repeat(values.astype(np.uint8), lengths).reshape(width, height).T
-
-
-def _run_lengths(counts: str) -> list[int] | None:
-    """Lengths of runs, outside first; None if the text is not COCO's. pycocotools would read beyond such a text's end,
-    and write beyond a mask's."""
-    lengths: list[int] = []
-    value = shift = 0
-    for character in counts.encode("utf-8", "replace"):
-        digit = character - 48
-        if not 0 <= digit < 64 or shift > 30:
-            return None
-        value |= (digit & 0x1F) << shift
-        shift += 5
-        if digit & 0x20:
-            continue
-        if digit & 0x10:
-            value -= 1 << shift
-        if len(lengths) > 2:  # from the fourth on, differences to the length before the last
-            value += lengths[-2]
-        if value < 0:
-            return None
-        lengths.append(value)
-        value = shift = 0
-    return None if shift else lengths
-
-
-def logits_of(mask: NDArray[np.uint8], mask_size: int) -> NDArray[np.float32]:
-    """Logits that say what a mask says: -10 outside and 10 inside, as `SAM2Base._use_mask_as_output` of sam2 has them,
-    each the average over its low-resolution pixel.
-
-    Args:
-        mask: HxW, 1 inside and 0 outside, of the image's size.
-        mask_size: S.
-
-    Returns:
-        SxS.
-    """
-    shares = cv2.resize(mask.astype(np.float32), (mask_size, mask_size), interpolation=cv2.INTER_AREA)
-    return np.asarray(shares * 20 - 10, np.float32)
-
-
-def _within(value: float, limit: int, side: str, path: str) -> None:
-    if not 0 <= value <= limit:  # NaN fails both comparisons
-        raise InvalidArgument(
-            "OUT_OF_IMAGE", f"{value:g} is outside of the image, which is {limit} px {side}", field=path
-        )
-
-
-def _known(enum: type, value: int, path: str) -> None:
+def _check_known(enum: type, value: int, path: str) -> None:
     if value not in enum.values():  # type: ignore[attr-defined]
         raise InvalidArgument("UNKNOWN_VALUE", f"{value} is not a value of {path}", field=path)

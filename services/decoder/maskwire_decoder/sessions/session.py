@@ -1,59 +1,84 @@
-"""A SegmentStream: requests in, answers out, the newest prompt first."""
+"""Answers a SegmentStream: requests in, answers out, the newest prompt first."""
 
 import asyncio
 import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, replace
 
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire_core.errors import InvalidArgument, ServiceError
 from maskwire_core.rpc.error_status import status_of
+from maskwire_core.scheduling.scheduler import Demand, Served
 from maskwire_core.telemetry import tracing
 from maskwire_core.telemetry.metrics import STREAM_ANSWERS
 from maskwire_core.tenancy import tenant
 
-from maskwire_decoder.images import Image
-from maskwire_decoder.segmenter import Segmenter, stages
-from maskwire_decoder.sessions.scene import Scene
+from maskwire_decoder.messages import (
+    answer_message,
+    image_message,
+    parse_query,
+    parse_query_aside,
+    parse_reference,
+    timings_message,
+    trace_stages,
+)
+from maskwire_decoder.object_decoding import Plan
+from maskwire_decoder.segmenter import FoundImage, ImageReference, Segmenter, requester
+from maskwire_decoder.stages import Answer, Timings
 
 _MAX_WAITING = 256  # requests that are read ahead, and answers that wait to be sent
-_MAX_UNSEEN = 2  # masks on the way to a caller that says what it has seen, while a speculative one waits
-_MASKS = ("result", "object")
+_MAX_WAITING_BYTES = 1 << 20  # of requests that are read ahead; one larger request is read all the same
+_MAX_UNSEEN = 2  # masks on the way to a caller that says what it has seen, while a speculative request waits
 
 
 @dataclass(eq=False)
 class _Request:
-    """A request that waits; for set_image with its embedding being fetched, and the answer's timings."""
+    """A request that waits.
+
+    Attributes:
+        message: What was sent.
+        arrived: When it came, by `time.perf_counter`.
+        nbytes: Size of the message on the wire.
+        fetch: For set_image, the task that finds the image.
+    """
 
     message: pb.SegmentStreamRequest
     arrived: float
-    fetch: asyncio.Task[Image] | None = None
-    timings: pb.SegmentTimings = field(default_factory=pb.SegmentTimings)
+    nbytes: int
+    fetch: asyncio.Task[FoundImage] | None = None
+
+
+@dataclass(frozen=True)
+class _Reply:
+    """A response that is ready to be sent, and how many prompts were decoded for it."""
+
+    response: pb.SegmentStreamResponse
+    decodes: int = 0
 
 
 class Session:
     """Answers one stream.
 
-    One task reads, one works, and whoever iterates over `answer` sends. Requests are worked off in order, one at a
-    time, each after the mask before has left: a slow reader holds up its own session, and nothing piles up. Speculative
-    requests share a slot; which of them is decoded shows only when it is this session's turn on a worker thread.
+    One task reads, one works, and whoever iterates over `answer` sends. Requests are answered in order, one at a time,
+    each after the previous mask has left: a slow reader holds up its own stream, and nothing piles up. Speculative
+    requests share a slot; which of them is decoded is decided only when it is this stream's turn on a worker thread.
 
     Args:
-        segmenter: Images and worker threads.
-        max_bytes: Of logits that are kept for the objects.
-        draining: Set when the caller is to go on elsewhere.
+        segmenter: Finds images and answers prompts.
+        draining: Set when the caller should go on elsewhere.
     """
 
-    def __init__(self, segmenter: Segmenter, max_bytes: int, draining: asyncio.Event) -> None:
+    def __init__(self, segmenter: Segmenter, draining: asyncio.Event) -> None:
         self._segmenter = segmenter
-        self._max_bytes = max_bytes
         self._draining = draining
-        self._scene: Scene | None = None
+        # The image, with the content key that its name stood for when it was set. The image itself is looked up for
+        # each request, so that idle streams hold no embeddings.
+        self._image: ImageReference | None = None
         self._trace = tracing.here()
-        self._counters = pb.StreamCounters()
+        self._decodes = 0
+        self._superseded = 0
         self._changes = _Changes()
         self._waiting: deque[_Request] = deque()
         self._outbox: deque[pb.SegmentStreamResponse] = deque()
@@ -65,21 +90,21 @@ class Session:
         self._slot = threading.Lock()
         self._newest: _Request | None = None  # the slot
         self._taken: _Request | None = None  # what was in it when the turn came, until it is answered
-        self._turn: asyncio.Task[tuple[pb.SegmentStreamResponse | None, float]] | None = None
+        self._turn: asyncio.Task[Served[_Reply | None]] | None = None
 
     async def answer(self, requests: AsyncIterator[pb.SegmentStreamRequest]) -> AsyncIterator[pb.SegmentStreamResponse]:
-        """Answers requests until they end."""
+        """Yields the answers to requests, until the requests end."""
         tasks = [asyncio.create_task(task) for task in (self._read(requests), self._work(), self._announce_drain())]
         try:
             while True:
-                await self._changes.until(lambda: bool(self._outbox) or self._work_ended)
+                await self._changes.wait_for(lambda: bool(self._outbox) or self._work_ended)
                 if not self._outbox:
                     break
                 response = self._outbox.popleft()
                 yield response
-                self._unsent_masks -= response.WhichOneof("outcome") in _MASKS
-                self._changes.tell()
-            await asyncio.gather(*tasks[:2])  # an error of theirs is the stream's
+                self._unsent_masks -= response.HasField("result")
+                self._changes.notify()
+            await asyncio.gather(*tasks[:2])  # an error of these tasks is the stream's
         finally:
             for task in tasks:
                 task.cancel()
@@ -95,24 +120,23 @@ class Session:
                 if message.HasField("masks_seen"):
                     self._masks_seen = message.masks_seen
                 if message.WhichOneof("request") is not None or not message.HasField("masks_seen"):
-                    self._charge_and_accept(_Request(message, time.perf_counter()))
-                self._changes.tell()
-                await self._changes.until(lambda: len(self._waiting) + len(self._outbox) < _MAX_WAITING)
+                    self._accept(_Request(message, time.perf_counter(), message.ByteSize()))
+                self._changes.notify()
+                await self._changes.wait_for(self._may_read)
         finally:
             self._input_ended = True
-            self._changes.tell()
+            self._changes.notify()
 
-    def _charge_and_accept(self, request: _Request) -> None:
-        try:
-            tenant.current().charge(requests=1, received_bytes=request.message.ByteSize())
-        except ServiceError as error:  # told to the caller, whose stream lives on
-            response = _response(request)
-            response.error.CopyFrom(status_of(error))
-            self._send(response)
-        else:
-            self._accept(request)
+    def _may_read(self) -> bool:
+        waiting_bytes = sum(request.nbytes for request in self._waiting)
+        return len(self._waiting) + len(self._outbox) < _MAX_WAITING and waiting_bytes < _MAX_WAITING_BYTES
 
     def _accept(self, request: _Request) -> None:
+        try:
+            tenant.current().charge(requests=1, received_bytes=request.nbytes)
+        except ServiceError as error:
+            self._send_error(request, error)
+            return
         if _may_be_dropped(request.message):
             with self._slot:
                 replaced, self._newest = self._newest, request
@@ -126,14 +150,14 @@ class Session:
         if self._turn is not None:
             self._turn.cancel()
         if request.message.WhichOneof("request") == "set_image":
-            request.fetch = asyncio.create_task(self._segmenter.find(request.message.set_image, request.timings))
-            request.fetch.add_done_callback(_noticed)
+            request.fetch = asyncio.create_task(self._segmenter.find(parse_reference(request.message.set_image)))
+            request.fetch.add_done_callback(_retrieve_error)
         self._waiting.append(request)
 
     def _supersede(self, request: _Request | None, *, started: bool) -> None:
         if request is not None:
-            self._counters.superseded += 1
-            self._counters.decodes += started
+            self._superseded += 1
+            self._decodes += started
             response = _response(request)
             response.superseded.started = started
             self._send(response)
@@ -143,7 +167,7 @@ class Session:
     async def _work(self) -> None:
         try:
             while True:
-                await self._changes.until(self._may_work)
+                await self._changes.wait_for(self._may_work)
                 if self._waiting:
                     await self._answer_next(self._waiting.popleft())
                 elif self._newest is not None:
@@ -152,7 +176,7 @@ class Session:
                     return
         finally:
             self._work_ended = True
-            self._changes.tell()
+            self._changes.notify()
 
     def _may_work(self) -> bool:
         if self._unsent_masks:
@@ -163,106 +187,129 @@ class Session:
         return bool(self._waiting) or self._input_ended
 
     async def _answer_next(self, request: _Request) -> None:
-        response = _response(request)
+        self._changes.notify()  # there is room to read another request
         try:
-            await self._fill_in(request, response)
-        except Exception as error:  # told to the caller, whose stream lives on
-            response.error.CopyFrom(status_of(error))
-        self._send(response)
+            reply = await self._answer(request)
+        except Exception as error:  # reported to the caller, whose stream lives on
+            self._send_error(request, error)
+        else:
+            self._decodes += reply.decodes
+            self._send(reply.response)
 
-    async def _fill_in(self, request: _Request, response: pb.SegmentStreamResponse) -> None:
+    async def _answer(self, request: _Request) -> _Reply:
         message = request.message
         if message.speculative:
             raise InvalidArgument(
-                "NOT_SPECULATIVE", "only a single prompt, add_point and set_box can be speculative", field="speculative"
+                "NOT_SPECULATIVE", "only a request with a single prompt can be speculative", field="speculative"
             )
         match message.WhichOneof("request"):
             case "set_image":
-                assert request.fetch is not None
-                self._scene = None  # a failed change must not leave the prompts that follow on the old image
-                image = await request.fetch
-                self._scene = Scene(self._segmenter, self, message.set_image, image, self._max_bytes, self._counters)
-                response.image_ready.image.CopyFrom(self._scene.describe(image))
-                response.image_ready.timings.CopyFrom(request.timings)
+                return await self._set_image(request)
             case "segment":
-                await self._set_scene("segment").segment(message.segment, response.result)
-            case "edit":
-                await self._set_scene("edit").edit(message.edit, response.object)
-            case "restore":
-                self._set_scene("restore").restore(message.restore, response.object)
+                return await self._segment(request)
             case _:
-                raise InvalidArgument("EMPTY_REQUEST", "send set_image, segment, edit or restore", field="request")
-        _stop_the_clock(request, response, self._trace)
+                raise InvalidArgument("EMPTY_REQUEST", "send set_image or segment", field="request")
+
+    async def _set_image(self, request: _Request) -> _Reply:
+        assert request.fetch is not None
+        reference = parse_reference(request.message.set_image)
+        self._image = None  # a failed change must not leave the prompts that follow on the old image
+        found = await request.fetch
+        self._image = replace(reference, content_key=found.image.header.content_key)
+        response, total_ms = _response(request), _ms_since(request.arrived)
+        response.image_ready.image.CopyFrom(image_message(found.image, reference.image_id))
+        response.image_ready.timings.CopyFrom(timings_message(found.timings, total_ms, found.in_memory))
+        tracing.ended([], self._trace, "set_image", total_ms / 1e3)
+        return _Reply(response)
+
+    async def _segment(self, request: _Request) -> _Reply:
+        prompts, reference = request.message.segment, self._current_image()
+        found = await self._segmenter.find(reference)
+        query = await parse_query_aside(prompts, found.image, self._segmenter.limits)
+        answer = await self._segmenter.segment(self, found.image, query)
+        return self._reply(request, answer, found, reference)
+
+    def _reply(self, request: _Request, answer: Answer, found: FoundImage, reference: ImageReference) -> _Reply:
+        response, total_ms = _response(request), _ms_since(request.arrived)
+        response.result.CopyFrom(answer_message(answer, found, reference.image_id, total_ms))
+        tracing.ended(trace_stages(answer, found, total_ms), self._trace, "segment", total_ms / 1e3)
+        return _Reply(response, answer.decodes)
 
     async def _answer_newest(self, request: _Request) -> None:
-        """Answers what is in the slot when this session's turn comes; `request` is in it now."""
+        """Answers what is in the slot when this stream's turn comes; `request` is in it now."""
         try:
-            scene, timings = self._set_scene(str(request.message.WhichOneof("request"))), pb.SegmentTimings()
-            image = await scene.prepare(request.message, timings)
+            reference = self._current_image()
+            found = await self._segmenter.find(reference)
+            query = await parse_query_aside(request.message.segment, found.image, self._segmenter.limits)
+            prepared = await self._segmenter.prepare(self, found.image, query)
+            self._decodes += prepared.spent.decodes
             if self._waiting:
                 return
-            self._turn = asyncio.create_task(
-                self._segmenter.turns.run(self, False, self._preview, scene, image, timings)
-            )
+            demand = Demand(requester(found.image, self), bulk=True)
+            preview = self._segmenter.scheduler.run(demand, self._preview, found, reference, prepared)
+            self._turn = asyncio.create_task(preview)
             try:
                 await asyncio.wait({self._turn})
             finally:
                 turn, self._turn = self._turn, None
                 turn.cancel()
-            if turn.cancelled():  # something came that goes before, and has superseded what was in the slot
+            if turn.cancelled():  # a request that goes before has come, and has superseded what was in the slot
                 return
-            response, _ = turn.result()
+            reply = turn.result().result
         except Exception as error:
             with self._slot:
                 if self._newest is not request:
                     return
                 self._newest = None
-            response = _response(request)
-            response.error.CopyFrom(status_of(error))
-            self._send(response)
+            self._send_error(request, error)
             return
         with self._slot:
             taken, self._taken = self._taken, None
-            if taken is not None and response is None and self._newest is None:
+            if taken is not None and reply is None and self._newest is None:
                 self._newest, taken = taken, None  # to be prepared first
-        if response is None:
+        if reply is None:
             self._supersede(taken, started=False)
         elif taken is not None:
-            self._counters.decodes += response.HasField("result") or response.HasField("object")
-            self._send(response)
+            self._decodes += reply.decodes
+            self._send(reply.response)
 
-    def _preview(self, scene: Scene, image: Image, timings: pb.SegmentTimings) -> pb.SegmentStreamResponse | None:
+    def _preview(self, found: FoundImage, reference: ImageReference, prepared: Plan) -> _Reply | None:
         """Takes what is in the slot, and decodes it unless it must be prepared. Runs on a worker thread."""
         with self._slot:
             request, self._newest = self._newest, None
             self._taken = request
         if request is None:
             return None
-        timings.queue_ms = _ms_since(request.arrived)
-        response = _response(request)
+        waited = Answer(timings=Timings(_ms_since(request.arrived)))
         try:
-            if not scene.preview(image, request.message, response, timings, lambda: self._taken is request):
-                return None
-            _stop_the_clock(request, response, self._trace)
+            query = parse_query(request.message.segment, found.image, self._segmenter.limits)
+            answer = self._segmenter.preview(found.image, query, prepared, lambda: self._taken is request)
+            return None if answer is None else self._reply(request, waited + answer, found, reference)
         except Exception as error:
+            response = _response(request)
             response.error.CopyFrom(status_of(error))
-        return response
+            return _Reply(response)
 
-    def _set_scene(self, field: str) -> Scene:
-        if self._scene is None:
-            raise InvalidArgument("NO_IMAGE", "no image is set; send set_image first", field=field)
-        return self._scene
+    def _current_image(self) -> ImageReference:
+        if self._image is None:
+            raise InvalidArgument("NO_IMAGE", "no image is set; send set_image first", field="segment")
+        return self._image
 
     # Sending
 
     def _send(self, response: pb.SegmentStreamResponse) -> None:
-        masks = response.WhichOneof("outcome") in _MASKS
-        self._unsent_masks += masks
-        self._masks_sent += masks
+        is_mask = response.HasField("result")
+        self._unsent_masks += is_mask
+        self._masks_sent += is_mask
         STREAM_ANSWERS.labels(str(response.WhichOneof("outcome"))).inc()
-        response.counters.CopyFrom(self._counters)
+        response.counters.decodes, response.counters.superseded = self._decodes, self._superseded
         self._outbox.append(response)
-        self._changes.tell()
+        self._changes.notify()
+
+    def _send_error(self, request: _Request, error: Exception) -> None:
+        response = _response(request)
+        response.error.CopyFrom(status_of(error))
+        self._send(response)
 
     async def _announce_drain(self) -> None:
         await self._draining.wait()
@@ -272,27 +319,30 @@ class Session:
 
 
 class _Changes:
-    """Lets tasks wait until something is true of what they share."""
+    """Lets tasks of one event loop wait until a condition on shared state holds. Unlike `asyncio.Condition`, it can be
+    notified by code that does not await."""
 
     def __init__(self) -> None:
         self._waiting: list[asyncio.Future[None]] = []
 
-    def tell(self) -> None:
-        """Something has changed."""
+    def notify(self) -> None:
+        """Makes the waiting tasks check their conditions again."""
         waiting, self._waiting = self._waiting, []
         for future in waiting:
             if not future.done():
                 future.set_result(None)
 
-    async def until(self, condition: Callable[[], bool]) -> None:
+    async def wait_for(self, condition: Callable[[], bool]) -> None:
+        """Returns when the condition holds."""
         while not condition():
             future = asyncio.get_running_loop().create_future()
             self._waiting.append(future)
             await future
 
 
-def _noticed(fetch: asyncio.Task[Image]) -> None:
-    """Its error is told when its turn comes; where the stream ends before, nobody is left to be told."""
+def _retrieve_error(fetch: asyncio.Task[FoundImage]) -> None:
+    """Keeps asyncio from logging an error that is reported when the request's turn comes, or to nobody where the stream
+    ends before."""
     if not fetch.cancelled():
         fetch.exception()
 
@@ -302,25 +352,7 @@ def _response(request: _Request) -> pb.SegmentStreamResponse:
 
 
 def _may_be_dropped(message: pb.SegmentStreamRequest) -> bool:
-    if not message.speculative:
-        return False
-    if message.WhichOneof("request") == "segment":
-        return len(message.segment.prompts) <= 1
-    return message.edit.WhichOneof("change") in ("add_point", "set_box")
-
-
-def _stop_the_clock(request: _Request, response: pb.SegmentStreamResponse, trace: Any) -> None:
-    match response.WhichOneof("outcome"):
-        case "image_ready":
-            timings = response.image_ready.timings
-        case "object":
-            timings = response.object.result.timings
-        case _:
-            timings = response.result.timings
-    timings.total_ms = _ms_since(request.arrived)
-    kind = str(request.message.WhichOneof("request"))
-    ran = [] if kind == "set_image" else stages(timings, len(request.message.segment.prompts))
-    tracing.ended(ran, trace, kind, timings.total_ms / 1e3)
+    return message.speculative and message.WhichOneof("request") == "segment" and len(message.segment.prompts) <= 1
 
 
 def _ms_since(start: float) -> float:

@@ -51,7 +51,6 @@ _BOUNDS: dict[str, Json] = {
     "SetImage.wait_ms": {"maximum": 60_000},
     "GenerateMasksRequest.wait_ms": {"maximum": 60_000},
     "PointGrid.points_per_side": {"maximum": 512},
-    "EditObject.object_id": {"minLength": 1, "maxLength": 256},
 }
 
 

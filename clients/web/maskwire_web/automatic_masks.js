@@ -1,12 +1,12 @@
-// Everything mode: all masks of an image as they are found, to be looked through and kept.
+// Automatic masks ("Everything"): all masks of an image as they are found, of which the user keeps some.
 
 import { Mask } from "./rle.js";
 
-const LAYER_PIXELS = 2e6; // the picture of all masks is scaled down to so many
-const AT_LEAST = 10; // shown, where fewer pass the lowest score that was asked for
+const LAYER_PIXELS = 2e6; // the layer with all masks is scaled down to this size
+const AT_LEAST = 10; // masks to show, by lowering the minimum score if none passes it
 const ALPHA = 130;
 
-/** A colour for each number, neighbours far apart; little-endian RGBA. */
+/** A colour for each number, distinct for consecutive ones; little-endian RGBA. */
 function colour(number) {
   const hue = (number * 137.508) % 360;
   const channel = (n) => {
@@ -16,24 +16,24 @@ function colour(number) {
   return ((ALPHA << 24) | (channel(4) << 16) | (channel(8) << 8) | channel(0)) >>> 0;
 }
 
-/** Fires "change" when masks come or go, and when the work ends. */
-export class Everything extends EventTarget {
+/** Fires "change" when masks appear or disappear, and at the end. */
+export class AutomaticMasks extends EventTarget {
   constructor() {
     super();
     this.clear();
   }
 
-  /** The work in short: null, or {state: "running" | "done", done, total}. */
+  /** null, or {state: "running" | "done", done, total} in clicks. */
   get progress() {
     return this._progress;
   }
 
-  /** Masks that count and score above minScore, in the server's order. */
+  /** The current masks with scores above minScore, in the server's order. */
   get found() {
     return [...this._masks.values()].filter((mask) => mask.stays && mask.score > this.minScore);
   }
 
-  /** The mask on top at a place of the image. */
+  /** The topmost mask at a point of the image. */
   at(x, y) {
     if (!this.layer) return null;
     const [column, row] = [Math.floor(x * this._scale), Math.floor(y * this._scale)];
@@ -42,7 +42,7 @@ export class Everything extends EventTarget {
   }
 
   /**
-   * Finds the masks of an image. Rejects with ApiError; a cancel is no error.
+   * Finds the masks of an image. Rejects with ApiError, but not if cancelled.
    *
    * @param image its ImageInfo
    * @param settings {pointsPerSide, stability}: clicks along each side, and the lowest stability score
@@ -55,8 +55,8 @@ export class Everything extends EventTarget {
     const aborter = (this._aborter = new AbortController());
     this._progress = { state: "running", done: 0, total: pointsPerSide ** 2 };
     this._begin(image);
-    // All scores are asked for: the better of two masks in one place stays whatever the lowest score, so that it can be
-    // chosen afterwards.
+    // No minimum score: which of two overlapping masks survives does not depend on it, so that the user can choose it
+    // afterwards.
     const request = {
       content_key: image.content_key,
       grid: { points_per_side: pointsPerSide },
@@ -77,14 +77,14 @@ export class Everything extends EventTarget {
     }
   }
 
-  /** Ends the work; what has been found so far stays. */
+  /** Stops the search; masks found so far stay. */
   stop() {
     this._aborter?.abort();
     this._aborter = null;
     this._finish();
   }
 
-  /** Forgets everything. */
+  /** Removes all masks. */
   clear() {
     this._aborter?.abort();
     this._aborter = null;
@@ -95,7 +95,7 @@ export class Everything extends EventTarget {
     this.dispatchEvent(new Event("change"));
   }
 
-  /** Found masks as objects, with what the SDK needs to find them again. */
+  /** Properties of objects for found masks; `generated` has what the SDK needs to reproduce them. */
   items(masks) {
     const { found, minScore } = this;
     return masks.map((one) => {
@@ -144,7 +144,7 @@ export class Everything extends EventTarget {
     this._paint();
   }
 
-  /** Draws all masks that count, small ones over large ones, and notes which is where. */
+  /** Draws the current masks, small ones over large ones, and records which one is on top of each pixel. */
   _paint() {
     const { layer } = this;
     if (layer) {

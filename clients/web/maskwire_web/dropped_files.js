@@ -1,12 +1,12 @@
-// Files that people choose, drop or paste: several at once, and folders.
+// Files that are chosen, dropped or pasted, and the contents of folders.
 
 const HIDDEN = /^\.|^(Thumbs\.db|desktop\.ini)$/;
 
 /**
- * The files of a drop or a paste, those in folders included, by name.
+ * The files of a drop or a paste, including those in folders, sorted by name.
  *
- * @param transfer a DataTransfer; read before this returns, since it is empty afterwards
- * @returns a promise of {files, isFolder}; in folders there may be files that are no pictures
+ * @param transfer a DataTransfer; it is read synchronously, since it is empty after the event
+ * @returns a promise of {files, isFolder}; folders may contain files that are not images
  */
 export function filesOf(transfer) {
   const entries = [...(transfer?.items ?? [])].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
@@ -16,7 +16,7 @@ export function filesOf(transfer) {
   return Promise.all(entries.map(filesIn)).then((lists) => ({ files: byName(lists.flat()), isFolder: true }));
 }
 
-/** The files of an input. */
+/** The files chosen in an input element. */
 export function chosen(input) {
   const isFolder = input.webkitdirectory;
   return { files: isFolder ? byName([...input.files]) : [...input.files], isFolder };
@@ -34,7 +34,7 @@ async function filesIn(entry) {
   const reader = entry.createReader();
   const inside = [];
   for (;;) {
-    const some = await once((resolve, reject) => reader.readEntries(resolve, reject)); // a hundred at a time
+    const some = await once((resolve, reject) => reader.readEntries(resolve, reject)); // in batches of a hundred
     if (!some.length) break;
     inside.push(...some);
   }

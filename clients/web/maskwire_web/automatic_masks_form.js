@@ -1,18 +1,18 @@
-// Everything mode's form and bar.
+// The form and the progress bar of automatic masks ("Everything").
 
 const $ = (id) => document.getElementById(id);
 const LOWEST_SCORE = 0.8;
 const ROUGH_STABILITY = 0.5;
 
-export class Search {
+export class AutomaticMasksForm {
   /**
-   * @param everything what is shown and steered
+   * @param automaticMasks the AutomaticMasks that it shows and controls
    * @param on {start(settings, minScore), keep(masks), empty()}
    */
-  constructor(everything, on) {
-    this.everything = everything;
+  constructor(automaticMasks, on) {
+    this.automaticMasks = automaticMasks;
     this.on = on;
-    everything.addEventListener("change", () => this._show());
+    automaticMasks.addEventListener("change", () => this._show());
     $("everything-form").onsubmit = (event) => {
       event.preventDefault();
       this.toggle(false);
@@ -20,11 +20,11 @@ export class Search {
       this.on.start(settings, LOWEST_SCORE);
     };
     $("everything-stop").onclick = () => this._stop();
-    $("min-score").oninput = (event) => everything.setMinScore(Number(event.target.value));
-    $("keep-all").onclick = () => this.on.keep(everything.found);
+    $("min-score").oninput = (event) => automaticMasks.setMinScore(Number(event.target.value));
+    $("keep-all").onclick = () => this.on.keep(automaticMasks.found);
   }
 
-  /** A demonstration model's masks are less stable than those the reference's default was chosen for. */
+  /** Lowers the default stability score, since masks of a demonstration model are less stable than SAM 2's. */
   isRough() {
     $("stability").value = ROUGH_STABILITY;
   }
@@ -35,24 +35,24 @@ export class Search {
     if (open) $("density").focus();
   }
 
-  /** Ends what is open or under way; true if there was something. */
+  /** Closes the form or stops the search; returns whether there was something to cancel. */
   cancel() {
     const open = !$("everything-form").hidden;
     if (open) {
       this.toggle(false);
       $("everything").focus();
-    } else if (this.everything.progress) this._stop();
+    } else if (this.automaticMasks.progress) this._stop();
     else return false;
     return true;
   }
 
   _stop() {
-    if (this.everything.progress.state === "running") this.everything.stop();
-    else this.everything.clear();
+    if (this.automaticMasks.progress.state === "running") this.automaticMasks.stop();
+    else this.automaticMasks.clear();
   }
 
   _show() {
-    const { progress, found, minScore } = this.everything;
+    const { progress, found, minScore } = this.automaticMasks;
     $("everything-bar").hidden = !progress;
     if (!progress) return;
     const running = progress.state === "running";

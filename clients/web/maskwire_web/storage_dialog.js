@@ -1,4 +1,4 @@
-// What is kept in this browser, and removing it.
+// The dialog about images that are stored in this browser.
 
 import { confirmed } from "./dialogs.js";
 
@@ -8,7 +8,7 @@ function megabytes(bytes) {
   return bytes < 1e5 ? `${Math.ceil(bytes / 1e3)} kB` : `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB`;
 }
 
-/** Shows how much is kept, and removes this image or all. */
+/** Shows how much is stored, and removes the current image or all of them. */
 export async function manageImages(library, workspace) {
   const count = library.images.length;
   $("kept-text").textContent = `${count === 1 ? "1 image" : `${count} images`}, ${megabytes(library.bytes)}.`;

@@ -1,0 +1,90 @@
+"""Turns the messages of decoder.proto into values, and values into messages."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from maskwire.v1 import decoder_pb2 as pb
+from maskwire.v1 import types_pb2
+
+from maskwire_decoder.images import Image
+from maskwire_decoder.prompts.geometry import ImageSize
+from maskwire_decoder.prompts.parsing import Limits, parse_output, parse_prompts
+from maskwire_decoder.segmenter import FoundImage, ImageReference, Query
+from maskwire_decoder.stages import Answer, Timings
+
+_MANY_STEPS = 200  # whose parsing would hold up the event loop for a millisecond
+
+
+def parse_reference(message: pb.SegmentRequest | pb.SetImage) -> ImageReference:
+    """Returns the image that a message names."""
+    return ImageReference(message.namespace, message.image_id, message.content_key, message.wait_ms, message.model)
+
+
+def parse_query(
+    message: pb.SegmentRequest | pb.StreamPrompts, image: Image, limits: Limits, load_logits: bool = False
+) -> Query:
+    """Checks the prompts of a message against the image that they are for.
+
+    Raises:
+        InvalidArgument: With the path of the field that is wrong.
+    """
+    output, size = parse_output(message.output), ImageSize(image.header.width, image.header.height)
+    mask_size = image.predictor.config.mask_size
+    prompts = parse_prompts(message.prompts, message.output, size, mask_size, limits)
+    return Query(prompts, output, message.save_logits, load_logits)
+
+
+async def parse_query_aside(
+    message: pb.SegmentRequest | pb.StreamPrompts, image: Image, limits: Limits, load_logits: bool = False
+) -> Query:
+    """As `parse_query`, on another thread where that takes long: masks may be as large as the image."""
+    if _is_large(message.prompts):
+        return await asyncio.to_thread(parse_query, message, image, limits, load_logits)
+    return parse_query(message, image, limits, load_logits)
+
+
+def image_message(image: Image, image_id: str) -> pb.SegmentedImage:
+    """Describes an image under the name that the caller used."""
+    header = image.header
+    return pb.SegmentedImage(
+        image_id=image_id,
+        height_px=header.height,
+        width_px=header.width,
+        model=header.model,
+        content_key=header.content_key,
+    )
+
+
+def timings_message(timings: Timings, total_ms: float, in_memory: bool) -> pb.SegmentTimings:
+    """Adds the time from the request to its answer, in milliseconds, and whether the image was in memory."""
+    return pb.SegmentTimings(**asdict(timings), total_ms=total_ms, in_memory=in_memory)
+
+
+def answer_message(answer: Answer, found: FoundImage, image_id: str, total_ms: float) -> pb.SegmentResponse:
+    """Returns the response to a request with prompts.
+
+    Args:
+        answer: The masks.
+        found: The image that they are on.
+        image_id: The image's name as the caller used it.
+        total_ms: Time from the request to its answer, in milliseconds.
+    """
+    return pb.SegmentResponse(
+        results=answer.results,
+        image=image_message(found.image, image_id),
+        timings=timings_message(found.timings + answer.timings, total_ms, found.in_memory),
+    )
+
+
+def trace_stages(answer: Answer, found: FoundImage, total_ms: float) -> list[tuple[str, float]]:
+    """Returns the stages of answering prompts after the image was found, which followed one another, with their
+    seconds. Several prompts are decoded side by side, so that they are one stage."""
+    if len(answer.results) > 1:
+        return [("prompts", (total_ms - found.timings.fetch_ms) / 1e3)]
+    stages = {"queue": answer.timings.queue_ms, "decode": answer.timings.decode_ms, "mask": answer.timings.mask_ms}
+    return [(name, ms / 1e3) for name, ms in stages.items()]
+
+
+def _is_large(prompts: Sequence[types_pb2.Prompt]) -> bool:
+    return any(prompt.HasField("mask_rle") for prompt in prompts) or sum(len(p.steps) for p in prompts) > _MANY_STEPS

@@ -1,0 +1,164 @@
+"""Decodes prompts, and for objects that are sent as steps, what has led to them where it is not known any more."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from maskwire_core.scheduling.executors import ThreadScheduler
+from maskwire_core.scheduling.scheduler import Demand
+from maskwire_core.scheduling.single_flight import Flights
+from numpy.typing import NDArray
+
+from maskwire_decoder.images import Image
+from maskwire_decoder.masks.rendering import clamp
+from maskwire_decoder.prefix_cache import PrefixCache, PrefixKey
+from maskwire_decoder.prompts.earlier_prompts import find_earlier, name_prompts
+from maskwire_decoder.prompts.encoding import CANDIDATES, Prediction
+from maskwire_decoder.prompts.parsing import Output, Prompt
+from maskwire_decoder.saved_logits import SavedLogits
+from maskwire_decoder.stages import Answer, Timings, decode, render
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a prompt is going to be answered.
+
+    Attributes:
+        prompt: The prompt.
+        known: Its prediction, if that is in memory.
+        feedback: SxS logits that the first missing step takes, or that the prompt takes; None if it takes none.
+        missing: Indices of the steps before the last one that must be decoded.
+        refined: Whether the logits are those of an earlier request (load_logits).
+        spent: What decoding steps has taken so far.
+    """
+
+    prompt: Prompt
+    known: Prediction | None = None
+    feedback: NDArray[np.float32] | None = None
+    missing: range = range(0)
+    refined: bool = False
+    spent: Answer = Answer()  # noqa: RUF009 - frozen
+
+
+class ObjectDecoder:
+    """Decodes prompts on worker threads, and keeps what it decoded of objects' steps.
+
+    Args:
+        scheduler: The worker threads.
+        cache: Predictions by steps.
+        saved: Logits that decoders share.
+    """
+
+    def __init__(self, scheduler: ThreadScheduler, cache: PrefixCache, saved: SavedLogits) -> None:
+        self._scheduler = scheduler
+        self._cache = cache
+        self._saved = saved
+        self._in_flight: Flights[Answer] = Flights()
+
+    def plan(self, image: Image, prompt: Prompt, output: Output) -> Plan:
+        """Looks up in memory what a prompt needs."""
+        history = prompt.history
+        if history is None:
+            return Plan(prompt, feedback=prompt.mask)
+        known = self._cache.get(_key(image, history.last.digest))
+        if known is not None and (len(known.iou) == CANDIDATES or not (output.every and prompt.multimask)):
+            return Plan(prompt, known if output.every else known.only_best())
+        first = last = len(history.steps) - 1
+        for index in history.predecessors():
+            before = self._cache.get(_key(image, history.steps[index].digest))
+            if before is not None:
+                return Plan(prompt, feedback=clamp(before.best), missing=range(first, last))
+            first = index
+        return Plan(prompt, missing=range(first, last))
+
+    def find_saved(self, image: Image, plan: Plan) -> Plan:
+        """Shortens what is missing by logits that another decoder has saved. Blocks."""
+        history = plan.prompt.history
+        if history is None or not plan.missing:
+            return plan
+        saved = set(self._saved.names(image.header, "steps"))
+        for index in reversed(plan.missing):
+            name = history.steps[index].digest.hex().encode()
+            if name in saved:
+                logits = self._saved.load(image.header, "steps", name, 1, image.predictor.config.mask_size)
+                if logits is not None:
+                    return replace(plan, feedback=logits[0], missing=range(index + 1, plan.missing.stop))
+        return plan
+
+    def find_earlier(self, image: Image, plans: Sequence[Plan]) -> list[Plan]:
+        """Gives prompts the logits of an earlier request, where they have no mask and are not steps. Blocks."""
+        plain, found = [index for index, plan in enumerate(plans) if plan.prompt.history is None], list(plans)
+        earlier = find_earlier(self._saved.names(image.header, "prompts"), [plans[index].prompt for index in plain])
+        if earlier is not None:
+            size = image.predictor.config.mask_size
+            logits = self._saved.load(image.header, "prompts", earlier.name, len(earlier.places), size)
+            for place, mask in zip(earlier.places, () if logits is None else logits, strict=False):
+                if found[plain[place]].feedback is None:
+                    found[plain[place]] = replace(found[plain[place]], feedback=mask, refined=True)
+        return found
+
+    def save(self, image: Image, prompts: Sequence[Prompt], predictions: Sequence[Prediction]) -> None:
+        """Shares the logits of the best masks with all decoders. Blocks."""
+        best = [clamp(prediction.best) for prediction in predictions]
+        plain = [index for index, prompt in enumerate(prompts) if prompt.history is None]
+        if plain:
+            name = name_prompts([prompts[index] for index in plain])
+            self._saved.save(image.header, "prompts", name, np.stack([best[index] for index in plain]))
+        for prompt, mask in zip(prompts, best, strict=True):
+            if prompt.history is not None:
+                self._saved.save(image.header, "steps", prompt.history.last.digest.hex().encode(), mask[None])
+
+    async def complete(self, demand: Demand, image: Image, plan: Plan) -> Plan:
+        """Decodes the missing steps, a turn for each; one that another request is decoding at the moment is waited for.
+
+        Returns:
+            The plan with nothing missing.
+        """
+        if plan.prompt.history is None:
+            return plan
+        feedback, spent = plan.feedback, Answer()
+        shared = Demand(demand.requester, demand.bulk)  # others who wait for a step may have more time
+        for step, shape in plan.prompt.history.shapes(plan.missing):
+            prompt = Prompt("", shape.points, shape.labels, shape.box_array, feedback, step.multimask)
+            key = _key(image, step.digest)
+
+            async def decode_step(prompt: Prompt = prompt, key: PrefixKey = key) -> Answer:
+                known = self._cache.get(key)  # decoded for another request since the plan was made
+                if known is not None:
+                    return Answer((known,))
+                answer, queue_ms = await self._scheduler.run(shared, decode, image, prompt, False)
+                self._cache.put(key, answer.predictions[0])
+                return replace(answer, timings=answer.timings + Timings(queue_ms))
+
+            answer, is_others = await self._in_flight.share(key, decode_step)
+            feedback = clamp(answer.predictions[0].best)
+            spent += Answer() if is_others else replace(answer, predictions=())
+        return replace(plan, feedback=feedback, missing=range(0), spent=spent)
+
+    async def answer(self, demand: Demand, image: Image, plan: Plan, output: Output) -> Answer:
+        """Makes the masks of a prompt."""
+        plan = await self.complete(demand, image, plan)
+        answer, queue_ms = await self._scheduler.run(demand, decode_and_render, image, plan, output)
+        if plan.prompt.history is not None and plan.known is None:
+            self._cache.put(_key(image, plan.prompt.history.last.digest), answer.predictions[0])
+        return replace(answer, timings=answer.timings + Timings(queue_ms))
+
+
+def decode_and_render(image: Image, plan: Plan, output: Output, is_wanted: Callable[[], bool] = lambda: True) -> Answer:
+    """Makes the masks of a prompt for which nothing is missing. Runs on a worker thread.
+
+    Args:
+        image: The image.
+        plan: With no missing steps.
+        output: The forms of the masks.
+        is_wanted: Asked after decoding; if it says no, the masks are not made.
+    """
+    prompt, known = replace(plan.prompt, mask=plan.feedback), plan.known
+    answer = Answer((known,)) if known is not None else decode(image, prompt, output.every)
+    if is_wanted():
+        answer += render(image, prompt, answer.predictions[0], output, plan.refined)
+    return plan.spent + answer
+
+
+def _key(image: Image, digest: bytes) -> PrefixKey:
+    return image.header.namespace, image.header.content_key, digest

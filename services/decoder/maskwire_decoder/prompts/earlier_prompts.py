@@ -1,0 +1,90 @@
+"""Finds the earlier request that a later one refines; the rule is that of `load_logits` in decoder.proto."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from maskwire_decoder.prompts.parsing import Prompt
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """Box and points of a prompt; points are sorted (x, y, label)."""
+
+    box: tuple[float, ...] | None
+    points: tuple[tuple[float, ...], ...]
+
+    @classmethod
+    def of(cls, prompt: Prompt) -> "_Shape":
+        labelled = zip(prompt.points.tolist(), prompt.labels.tolist(), strict=True)
+        box = None if prompt.box is None else tuple(prompt.box.tolist())
+        return cls(box, tuple(sorted((x, y, label) for (x, y), label in labelled)))
+
+    def fits(self, other: "_Shape") -> bool:
+        """Whether the other prompt has this one's box, and all of its points."""
+        left = list(other.points)
+        for point in self.points:
+            if point not in left:
+                return False
+            left.remove(point)
+        return self.box == other.box
+
+
+@dataclass(frozen=True)
+class EarlierPrompts:
+    """An earlier request.
+
+    Attributes:
+        name: What its logits are saved under.
+        places: For each of its prompts, the index of the later request's prompt that refines it.
+    """
+
+    name: bytes
+    places: tuple[int, ...]
+
+
+def name_prompts(prompts: Sequence[Prompt]) -> bytes:
+    """Returns a name for the prompts of a request, from which `find_earlier` reads what they are."""
+    return json.dumps([[shape.box, shape.points] for shape in map(_Shape.of, prompts)]).encode()
+
+
+def find_earlier(names: Sequence[bytes], prompts: Sequence[Prompt]) -> EarlierPrompts | None:
+    """Finds the request that the given prompts refine.
+
+    Args:
+        names: Names of earlier requests as `name_prompts` gave them, the most recently used first.
+        prompts: The prompts of the later request.
+    """
+    wanted = [_Shape.of(prompt) for prompt in prompts]
+    points = sum(len(shape.points) for shape in wanted)
+    best: tuple[tuple[bool, int], EarlierPrompts] | None = None
+    for name in names:
+        saved = [_Shape(box and tuple(box), tuple(map(tuple, points))) for box, points in json.loads(name)]
+        count = sum(len(shape.points) for shape in saved)
+        places = _match(saved, wanted)
+        if places is None or (count, len(saved)) == (points, len(wanted)):
+            continue
+        rank = (count == points - 1, count)
+        if best is None or rank > best[0]:
+            best = (rank, EarlierPrompts(name, places))
+    return best and best[1]
+
+
+def _match(saved: Sequence[_Shape], wanted: Sequence[_Shape]) -> tuple[int, ...] | None:
+    """Finds a prompt of its own for each saved one, by augmenting paths (Kuhn's algorithm); None if that is
+    impossible."""
+    owner: dict[int, int] = {}
+
+    def place(index: int, tried: set[int]) -> bool:
+        fitting = [each for each in range(len(wanted)) if each not in tried and saved[index].fits(wanted[each])]
+        for candidate in sorted(fitting, key=lambda each: len(wanted[each].points)):  # the closest first
+            tried.add(candidate)
+            if candidate not in owner or place(owner[candidate], tried):
+                owner[candidate] = index
+                return True
+        return False
+
+    if not all(place(index, set()) for index in range(len(saved))):
+        return None
+    places = {index: candidate for candidate, index in owner.items()}
+    return tuple(places[index] for index in range(len(saved)))
