@@ -155,25 +155,16 @@ class DecoderSettings(ServiceSettings):
     port: int = Field(50052, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
     cache_bytes: int = Field(1024 * MIB, ge=0, description="Memory for cached embeddings, in bytes.")
     saved_logits_ttl_s: int = Field(600, ge=1, description="Seconds after which logits saved for refinement expire.")
-    saved_logits_bytes: int = Field(
-        32 * MIB, ge=0, description="Memory in the store for saved logits of one embedding, in bytes."
-    )
-    logits_cache_bytes: int = Field(
-        256 * MIB, ge=0, description="Memory for the logits of objects that were decoded lately, in bytes."
-    )
-    workers: int = Field(
-        0, ge=0, description="Largest number of prompts decoded at the same time; 0 for the number of cores."
-    )
-    threads: int = Field(
-        0,
-        ge=0,
-        description="CPU threads of a decode while it is the only one; 0 for the number of cores, at most 8.",
-    )
-    queue_limit: int = Field(
-        256,
-        ge=1,
-        description="Prompts of each priority that may wait; beyond it, the tenant with most waiting is refused.",
-    )
+    saved_logits_bytes: int = Field(32 * MIB, ge=0)
+    """Memory in the store for saved logits of one embedding, in bytes."""
+    logits_cache_bytes: int = Field(256 * MIB, ge=0)
+    """Memory for the logits of objects that were decoded lately, in bytes."""
+    workers: int = Field(0, ge=0)
+    """Largest number of prompts decoded at the same time; 0 for the number of cores."""
+    threads: int = Field(0, ge=0)
+    """CPU threads of a decode while it is the only one; 0 for the number of cores, at most 8."""
+    queue_limit: int = Field(256, ge=1)
+    """Prompts of each priority that may wait; beyond it, the tenant with most waiting is refused."""
     max_prompts: int = Field(128, ge=1, description="Largest number of prompts in one request.")
     max_points: int = Field(256, ge=1, description="Largest number of points in one prompt.")
 

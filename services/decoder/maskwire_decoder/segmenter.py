@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from maskwire.v1 import types_pb2
 from maskwire_core import names
+from maskwire_core.call_context import current
 from maskwire_core.config import DecoderSettings
 from maskwire_core.errors import InvalidArgument, ResourceExhausted
 from maskwire_core.models.registry import canonical
@@ -19,7 +20,6 @@ from maskwire_core.scheduling.scheduler import Demand
 from maskwire_core.storage.store import Store
 from maskwire_core.telemetry import logs, tracing
 from maskwire_core.telemetry.metrics import IMAGES, Reading
-from maskwire_core.tenancy import tenant
 
 from maskwire_decoder.images import Image, Images
 from maskwire_decoder.object_decoding import ObjectDecoder, Plan, decode_and_render
@@ -139,7 +139,7 @@ class Segmenter:
         if wait_ms > MAX_WAIT_MS:
             raise InvalidArgument("BAD_WAIT", f"wait_ms is {wait_ms}; at most {MAX_WAIT_MS}", field="wait_ms")
         started = time.perf_counter()
-        namespace, image_id = tenant.current().reading(reference.namespace), names.image_id(reference.image_id)
+        namespace, image_id = current().caller.reading(reference.namespace), names.image_id(reference.image_id)
         content_key = names.content_key(reference.content_key)
         logs.bind(namespace, image_id)
         with tracing.span("fetch"):
@@ -178,7 +178,7 @@ class Segmenter:
         if query.load_logits:
             plans = await asyncio.to_thread(self._decoder.find_earlier, image, plans)
         decodes = sum(len(plan.missing) + 1 for plan in plans)
-        tenant.current().charge(requests=decodes - 1)  # the call itself is one
+        current().caller.charge(requests=decodes - 1)  # the call itself is one
         bulk = len(prompts) > 1  # one prompt is somebody's click; several are a program's
         demand = Demand(requester(image, connection), bulk, deadline)
         self.scheduler.admit(demand, decodes)
@@ -197,7 +197,7 @@ class Segmenter:
         plan = self._decoder.plan(image, query.prompts[0], query.output)
         if query.save_logits:
             plan = await asyncio.to_thread(self._decoder.find_saved, image, plan)
-        tenant.current().charge(requests=len(plan.missing))
+        current().caller.charge(requests=len(plan.missing))
         return await self._decoder.complete(Demand(requester(image, connection)), image, plan)
 
     def preview(self, image: Image, query: Query, prepared: Plan, is_wanted: Callable[[], bool]) -> Answer | None:

@@ -83,10 +83,3 @@ class Caller:
 
 EVERYBODY = Caller(Token(id="everybody", sha256="0" * 64, namespaces=(ANY_NAMESPACE,), rights=frozenset(RIGHTS)))
 """The caller of all calls, if the server requires no tokens."""
-
-
-def current() -> Caller:
-    """The caller of the current call."""
-    from maskwire_core import call_context
-
-    return call_context.current().caller

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import types_pb2
+from maskwire_core.call_context import current
 from maskwire_core.errors import InvalidArgument
 from maskwire_core.models.decoder_bundle import MaskDefaults
 from maskwire_core.scheduling.scheduler import Demand
-from maskwire_core.tenancy import tenant
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
@@ -132,7 +132,7 @@ class Generator:
         started = time.perf_counter()
         whole: pb.SegmentedImage | None = None
         done, total = 0, sum(len(part.grid) for part in self._parts)
-        tenant.current().charge(requests=total)
+        current().caller.charge(requests=total)
         for index, part in enumerate(self._parts):
             found = await self._segmenter.find(part.source)
             image = found.image

@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 
 from maskwire.v1 import decoder_pb2 as pb
+from maskwire_core.call_context import current
 from maskwire_core.errors import InvalidArgument, ServiceError
 from maskwire_core.rpc.error_status import status_of
 from maskwire_core.scheduling.scheduler import Demand, Served
 from maskwire_core.telemetry import tracing
 from maskwire_core.telemetry.metrics import STREAM_ANSWERS
-from maskwire_core.tenancy import tenant
 
 from maskwire_decoder.messages import (
     answer_message,
@@ -133,7 +133,7 @@ class Session:
 
     def _accept(self, request: _Request) -> None:
         try:
-            tenant.current().charge(requests=1, received_bytes=request.nbytes)
+            current().caller.charge(requests=1, received_bytes=request.nbytes)
         except ServiceError as error:
             self._send_error(request, error)
             return
