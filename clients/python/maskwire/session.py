@@ -1,8 +1,6 @@
 """Interactive sessions: objects that are segmented click by click."""
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,6 +11,7 @@ from maskwire.connection import Connection, Wanted
 from maskwire.edits import Change, Edits
 from maskwire.errors import ImageNotFound, InvalidRequest, MaskwireError
 from maskwire.history import History
+from maskwire.mask_iterator import Masks
 from maskwire.pictures import Channels, Stretch
 from maskwire.prompts import Format, Prompt, wait_ms
 from maskwire.results import EmbeddedImage, Result
@@ -20,36 +19,6 @@ from maskwire.sources import DEFAULT_READING, ImageLike, Reading
 from maskwire.transport.stream import Answer, Stream
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import types_pb2
-
-
-class Masks:
-    """A session's masks as they arrive; of previews that were not consumed yet, only the newest."""
-
-    def __init__(self) -> None:
-        self._waiting: deque[Result] = deque()
-        self._changed = asyncio.Event()
-        self._closed = False
-
-    def __aiter__(self) -> AsyncIterator[Result]:
-        return self
-
-    async def __anext__(self) -> Result:
-        while not self._waiting:
-            if self._closed:
-                raise StopAsyncIteration
-            self._changed.clear()
-            await self._changed.wait()
-        return self._waiting.popleft()
-
-    def add(self, result: Result) -> None:
-        if self._waiting and self._waiting[-1].is_preview:
-            self._waiting.pop()
-        self._waiting.append(result)
-        self._changed.set()
-
-    def close(self) -> None:
-        self._closed = True
-        self._changed.set()
 
 
 @checked
@@ -304,14 +273,15 @@ class AsyncSession:
         return result
 
     async def _send_image(self) -> None:
-        message = pb.SegmentStreamRequest(set_image=await self._find_image())
+        message = await self._find_image()
         try:
-            await self._stream.send(message)
+            await self._stream.send(pb.SegmentStreamRequest(set_image=message))
         except ImageNotFound as error:
-            raise self._missing(error) from error
+            raise self._not_found(message.image_id, error) from error
 
-    def _missing(self, error: ImageNotFound) -> MaskwireError:
-        return self._wanted.not_found(error) if self._wanted is not None else error
+    def _not_found(self, image_id: str, error: ImageNotFound) -> MaskwireError:
+        wanted = self._wanted
+        return wanted.not_found(error) if wanted is not None and wanted.image_id == image_id else error
 
     async def _find_image(self) -> pb.SetImage:
         if self._wanted is None:
@@ -328,7 +298,7 @@ class AsyncSession:
         memory = self._connection.images
         source = memory.source(lost.image_id, lost.content_key or None)
         if source is None:
-            raise self._missing(error)
+            raise self._not_found(lost.image_id, error)
         model = lost.model or memory.model(lost.image_id)
         return (await self._connection.embed(source, lost.image_id, model)).content_key
 
