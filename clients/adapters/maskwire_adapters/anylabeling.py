@@ -65,6 +65,7 @@ class AnyLabeling:
         self._segmenter = segmenter
 
     def application(self) -> Starlette:
+        """Makes the application."""
         reader = Reader()
         routes = [
             get("/health", self.health),
@@ -75,13 +76,16 @@ class AnyLabeling:
         return application(routes, self._segmenter.client, _error_content)
 
     async def health(self, request: Request) -> dict[str, Any]:
+        """Answers that the server is up."""
         return {"status": "healthy", "models_loaded": 1, "timestamp": datetime.now(UTC).isoformat()}
 
     async def models(self, request: Request) -> dict[str, Any]:
+        """Lists the one model that is offered, with its controls in X-AnyLabeling."""
         name = await self._segmenter.model()
         return {"success": True, "data": {name: _description(name)}}
 
     async def model(self, request: Request) -> dict[str, Any]:
+        """Describes the model of a name."""
         name = await self._served(request.path_params["name"])
         return {"success": True, "data": {"model_id": name, **_description(name)}}
 
@@ -90,13 +94,12 @@ class AnyLabeling:
         await self._served(form.model)
         if form.params.text_prompt:
             raise Problem(400, "SAM 2 understands no text; click or draw a rectangle", "NO_TEXT", "params.text_prompt")
-        image = await asyncio.to_thread(decode_image, form.image, "image")
+        data = await asyncio.to_thread(decode_image, form.image, "image")
         objects = _objects(form.params.marks)
         shapes: list[dict[str, Any]] = []
         if objects:
-            results = await self._segmenter.segment(
-                image, lambda _: objects, "polygons", image_field="image", marks_field="params.marks"
-            )
+            image = await self._segmenter.embed(data, "image")
+            results = await self._segmenter.segment(image, objects, "polygons", field="params.marks")
             shapes = [shape for result in results for shape in _shapes(result, form.params.epsilon_factor)]
         # Without "replace" each answer deletes the image's other shapes.
         return {"success": True, "data": {"shapes": shapes, "description": "", "replace": False}}

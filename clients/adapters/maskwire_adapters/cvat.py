@@ -28,6 +28,7 @@ class _Invocation(ToolForm):
     obj_bbox: Annotated[list[_Point], Field(min_length=2, max_length=2)] | None = None
 
     def marks(self) -> Marks:
+        """The marks of the object."""
         clicks = [
             Click(x, y, inside, f"{field}[{index}]")
             for field, points, inside in (("pos_points", self.pos_points, True), ("neg_points", self.neg_points, False))
@@ -53,6 +54,7 @@ class Cvat:
         self._port = port
 
     def application(self) -> Starlette:
+        """Makes the application."""
         reader = Reader()
         routes = [
             get("/api/functions", self.functions),
@@ -63,9 +65,11 @@ class Cvat:
         return application(routes, self._segmenter.client)
 
     async def functions(self, request: Request) -> dict[str, Any]:
+        """Lists the one function that is offered."""
         return {NAME: self._description()}
 
     async def function(self, request: Request) -> dict[str, Any]:
+        """Describes the function of a name."""
         name = request.path_params["name"]
         if name != NAME:
             raise Problem(404, no_such("function", name, [NAME]), "NO_FUNCTION", "name")
@@ -76,10 +80,8 @@ class Cvat:
         marks = form.marks()
         if not marks.clicks and marks.rectangle is None:
             raise Problem(400, "click at the object, or draw a rectangle around it", "NO_PROMPTS", "pos_points")
-        image = await asyncio.to_thread(decode_image, form.image, "image")
-        (result,) = await self._segmenter.segment(
-            image, lambda _: [marks], "rle", image_field="image", marks_field="pos_points"
-        )
+        image = await self._segmenter.embed(await asyncio.to_thread(decode_image, form.image, "image"), "image")
+        (result,) = await self._segmenter.segment(image, [marks], "rle", field="pos_points")
         return {"mask": await asyncio.to_thread(result.mask.astype(int).tolist)}
 
     def _description(self) -> dict[str, Any]:

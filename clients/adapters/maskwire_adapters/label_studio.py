@@ -44,6 +44,7 @@ class _Region(ToolForm):
 
     @property
     def labels(self) -> list[str]:
+        """The region's labels."""
         return self.value.keypointlabels if self.type == "keypointlabels" else self.value.rectanglelabels
 
 
@@ -84,6 +85,7 @@ class LabelStudio:
         self._simplify_px = simplify_px
 
     def application(self) -> Starlette:
+        """Makes the application."""
         reader = Reader()
         routes = [
             get("/", self.health),
@@ -96,6 +98,7 @@ class LabelStudio:
         return application(routes, self._segmenter.client)
 
     async def health(self, request: Request) -> dict[str, Any]:
+        """Answers that the backend is up."""
         return {"status": "UP", "model_class": "Maskwire"}
 
     async def versions(self, request: Request) -> dict[str, Any]:
@@ -127,15 +130,9 @@ class LabelStudio:
         reference = data.get(target.value) if isinstance(data, dict) else None
         if not isinstance(reference, str) or not reference:
             raise Problem(400, "the task has no image here", "NO_IMAGE", field)
-        image = await self._references.read(reference, field)
-        (result,) = await self._segmenter.segment(
-            image,
-            lambda embedded: [_marks(regions, embedded)],
-            "rle",
-            "polygons",
-            image_field=field,
-            marks_field=_MARKS_FIELD,
-        )
+        image = await self._segmenter.embed(await self._references.read(reference, field), field)
+        marks = _marks(regions, image)
+        (result,) = await self._segmenter.segment(image, [marks], "rle", "polygons", field=_MARKS_FIELD)
         labels = next((region.labels for region in reversed(regions.values()) if region.labels), [])
         return {"results": [await asyncio.to_thread(self._prediction, target, labels, result)]}
 

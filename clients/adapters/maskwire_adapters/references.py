@@ -15,10 +15,6 @@ _TIMEOUT_S = 30
 _LOCAL = "/data/local-files/"
 
 
-class _Unauthorized(Problem):
-    """Label Studio refuses the token."""
-
-
 class References:
     """Reads the images of tasks from Label Studio and a folder, and from nowhere else.
 
@@ -70,48 +66,32 @@ class References:
         try:
             async with (
                 asyncio.timeout(_TIMEOUT_S),
-                httpx.AsyncClient(trust_env=False, follow_redirects=False) as http,
+                httpx.AsyncClient(trust_env=False, follow_redirects=False, auth=self._token) as http,
+                http.stream("GET", url) as response,
             ):
-                if self._token is None:
-                    return await _download(http, url, {}, field)
-                try:
-                    return await _download(http, url, await self._token.headers(http), field)
-                except _Unauthorized:
-                    if not self._token.is_personal:
-                        raise
-                    self._token.forget_bearer()
-                    return await _download(http, url, await self._token.headers(http), field)
+                return await _read_response(response, field)
         except (httpx.HTTPError, TimeoutError) as error:
             raise Problem(
                 400, f"the image cannot be fetched: {error or type(error).__name__}", "URL_FAILED", field
             ) from error
 
 
-async def _download(http: httpx.AsyncClient, url: httpx.URL, headers: dict[str, str], field: str) -> bytes:
+async def _read_response(response: httpx.Response, field: str) -> bytes:
+    wrong = ""
+    if response.status_code in (401, 403):
+        wrong = ": give the adapter the token of a user who may see the project, as --api-token or LABEL_STUDIO_API_KEY"
+    elif response.is_redirect:
+        wrong = (
+            ": it is in a cloud storage, where the adapter does not fetch images; upload it to Label Studio, or use "
+            "local files"
+        )
+    if response.status_code != 200:
+        raise Problem(400, f"Label Studio answers {response.status_code} for the image{wrong}", "URL_FAILED", field)
     data = bytearray()
-    async with http.stream("GET", url, headers=headers) as response:
-        if response.status_code in (401, 403):
-            raise _Unauthorized(
-                400,
-                f"Label Studio answers {response.status_code} for the image: give the adapter the token of a user who "
-                "may see the project, as --api-token or LABEL_STUDIO_API_KEY",
-                "URL_FAILED",
-                field,
-            )
-        if response.is_redirect:
-            raise Problem(
-                400,
-                f"Label Studio answers {response.status_code}: the image is in a cloud storage, where the adapter does "
-                "not fetch images; upload it to Label Studio, or use local files",
-                "URL_FAILED",
-                field,
-            )
-        if response.status_code != 200:
-            raise Problem(400, f"Label Studio answers {response.status_code} for the image", "URL_FAILED", field)
-        async for chunk in response.aiter_bytes():
-            data += chunk
-            if len(data) > _MAX_BYTES:
-                raise Problem(413, f"the image is larger than {_MAX_BYTES} bytes", "IMAGE_TOO_LARGE", field)
+    async for chunk in response.aiter_bytes():
+        data += chunk
+        if len(data) > _MAX_BYTES:
+            raise Problem(413, f"the image is larger than {_MAX_BYTES} bytes", "IMAGE_TOO_LARGE", field)
     return bytes(data)
 
 

@@ -1,6 +1,6 @@
 """Segments images that labelling tools send whole with each click."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from maskwire import AsyncClient, EmbeddedImage, InvalidRequest, MaskwireError, Result
 from maskwire.prompts import Format
@@ -44,41 +44,47 @@ class Segmenter:
             )
         return names[0]
 
-    async def segment(
-        self,
-        image: bytes,
-        objects: Callable[[EmbeddedImage], Sequence[Marks]],
-        *outputs: Format,
-        image_field: str,
-        marks_field: str,
-    ) -> list[Result]:
-        """Returns the best mask of each object.
+    async def embed(self, image: bytes, field: str) -> EmbeddedImage:
+        """Makes an image ready for prompts.
 
         Args:
             image: The image file.
-            objects: Returns what was marked, one entry for each object, once the image's size is known.
-            outputs: Forms of the masks.
-            image_field: Path of the image in the tool's request, for errors.
-            marks_field: Path of the marks in the tool's request, for errors.
+            field: Path of the image in the tool's request, for errors.
 
         Raises:
-            Problem: The model does not exist, or a mark is wrong; `field` is a path in the tool's request.
-            InvalidRequest: The servers refuse the image or the marks; `field` likewise.
+            Problem: MODEL_NOT_FOUND.
+            InvalidRequest: The servers refuse the image.
             MaskwireError: The servers do not answer, or refuse the token.
         """
         # Equal images share a name that is made of their content, so that clicks leave no new names behind.
-        name = Source(image).content_name()
         try:
-            embedded = await self.client.embed(image, name, model=self._model)
+            return await self.client.embed(image, Source(image).content_name(), model=self._model)
         except MaskwireError as error:
             if error.reason == "MODEL_NOT_FOUND":
                 await self.model()
             elif isinstance(error, InvalidRequest):
-                error.field = image_field
+                error.field = field
             raise
-        prompts = [marks.prompt(embedded.width, embedded.height) for marks in objects(embedded)]
+
+    async def segment(
+        self, image: EmbeddedImage, objects: Sequence[Marks], *outputs: Format, field: str
+    ) -> list[Result]:
+        """Returns the best mask of each object.
+
+        Args:
+            image: What `embed` returned.
+            objects: What was marked, one entry for each object.
+            outputs: Forms of the masks.
+            field: Path of the marks in the tool's request, for errors.
+
+        Raises:
+            Problem: A mark is outside of the image.
+            InvalidRequest: The servers refuse the marks.
+            MaskwireError: The servers do not answer.
+        """
+        prompts = [marks.prompt(image.width, image.height) for marks in objects]
         try:
-            return await self.client.segment_objects(image, prompts, image_id=name, outputs=outputs)
+            return await self.client.segment_objects(image, prompts, outputs=outputs)
         except InvalidRequest as error:
-            error.field = marks_field
+            error.field = field
             raise

@@ -27,6 +27,7 @@ def _page() -> Path | None:
 
 
 def main() -> None:
+    """Serves the gateway until SIGTERM or SIGINT, and then drains."""
     settings = from_command_line(GatewaySettings)
     configure_logging(settings)
     configure_tracing("gateway", settings.trace_to)

@@ -107,12 +107,14 @@ class _Page:
 
     @Operation("GET", "/")
     async def index(self, request: Request) -> Response:
+        """The page, or a line of text without one."""
         if self._folder is None:
             return PlainTextResponse("Maskwire's gateway. The API is described at /docs.\n")
         return FileResponse(self._folder / "index.html", headers={"Cache-Control": "no-cache"})
 
     @Operation("GET", SOCKET_PATH)
     async def refuse_plain_http(self, request: Request) -> Response:
+        """Refuses requests of the WebSocket that are no WebSocket."""
         raise Problem(
             426,
             f"{SOCKET_PATH} is a WebSocket: connect to it as ws:// or wss://",

@@ -111,6 +111,7 @@ class Resource(Route):
         self.methods = set()  # any
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Matches the path before its percent-encoding is decoded."""
         if scope["type"] != "http":
             return Match.NONE, {}
         match, found = super().matches({**scope, "path": scope["raw_path"].decode("latin-1")})

@@ -29,10 +29,12 @@ class ApiPage:
 
     @Operation("GET", "/openapi.json")
     async def openapi(self, request: Request) -> Response:
+        """The OpenAPI document."""
         return JSONResponse(self._document)
 
     @Operation("GET", "/docs")
     async def page(self, request: Request) -> Response:
+        """The page, which shows the document."""
         headers = {"Content-Security-Policy": _POLICY, "Referrer-Policy": "no-referrer"}
         return FileResponse(_FOLDER / "index.html", headers=headers)
 

@@ -39,6 +39,7 @@ _ALIASES = {
     "OutputOptions": {"multimask_output": "multimask"},
     "GenerateMasksRequest": {"multimask_output": "multimask"},
 }
+_LABELS = (LABELS, "point_labels")
 _INSTEAD = {
     "boxes": """no field 'boxes'; several objects are several prompts: {"prompts": [{"box": [...]}, {"box": [...]}]}""",
 }
@@ -177,9 +178,9 @@ class _Reader:
         known, camel_case = members_of(descriptor), _camel_case(descriptor)
         given: dict[Member, str] = {}
         held: dict[FieldDescriptor | None, tuple[Any, str]] = {None: (message, field)}
-        labels: list[tuple[Any, Any, str, str]] = []
-        for name, value in members.items():
-            here = join(path, name)
+        # Labels are read last: they belong to points that must have been read.
+        for name in sorted(members, key=lambda name: name in _LABELS):
+            value, here = members[name], join(path, name)
             member = known.get(camel_case.get(name, name))
             if member is None:
                 self._fail(here, _INSTEAD.get(name) or no_such("field", name, known))
@@ -198,11 +199,9 @@ class _Reader:
             given[member] = name
             target, target_field = held[holder]
             if member.field is None:
-                labels.append((target, value, here, target_field))
+                self._set_labels(target, value, here, target_field)
             else:
                 self.set_field(target, member.field, value, here, join(target_field, member.field.name))
-        for prompt, value, here, prompt_field in labels:  # when their points have been read
-            self._set_labels(prompt, value, here, prompt_field)
 
     def set_field(self, message: Message, descriptor: FieldDescriptor, value: Any, path: str, field: str) -> None:
         """Reads a value into a message's field."""
