@@ -82,7 +82,7 @@ class _Flow(Generic[E]):
         self.nbytes = 0
         self.tag = 0
         self.virtual = 0
-        self._heap: list[tuple[int, int, _Flow[E]]] = []  # stale where the flow has another tag by now
+        self._heap: list[tuple[int, int, _Flow[E]]] = []  # entries whose flow has another tag by now are stale
 
     def head(self) -> E:
         """The entry that is served next."""
@@ -135,7 +135,7 @@ class FairQueue(Generic[E]):
         self._entries: dict[E, None] = {}
         self._kinds: dict[Hashable, int] = {}
         self._lanes: dict[bool, _Flow[E]] = {False: _Flow(False), True: _Flow(True)}
-        self._overtaken = 0  # units of interactive work served since bulk work waits for its turn
+        self._overtaken = 0  # units of interactive work served while bulk work has been waiting for its turn
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -251,7 +251,7 @@ class FairQueue(Generic[E]):
             if parent is None:
                 break
             first = parent.first()
-            if served:  # a batch takes its kind from flows that are not first, too
+            if served:  # not always from the first flow: a batch takes entries of one kind from any
                 parent.virtual = max(parent.virtual, first.tag)
             if not flow.work:
                 parent.close(flow)
@@ -262,7 +262,7 @@ class FairQueue(Generic[E]):
         interactive, bulk = self._lanes[False].work, self._lanes[True].work
         if served:
             self._overtaken += -(BULK_SHARE - 1) * entry.work if entry.bulk else entry.work
-        if not (interactive and bulk) or self._overtaken < 0:  # a batch takes bulk entries before their turn, too
+        if not (interactive and bulk) or self._overtaken < 0:  # a batch may take bulk entries before their turn
             self._overtaken = 0
 
     def _excess(self, newcomer: E) -> E | None:
