@@ -35,7 +35,7 @@ async def queue_cost(model: Model, settings: EncoderSettings, files: Sequence[by
         inputs = [model.prepare(read_image(data, 10**9).pixels) for data in files[first : first + share]]
 
         async def bare(inputs: Any = inputs) -> list[Any]:
-            return [(await asyncio.to_thread(device.encode, model, [pixels]))[0] for pixels in inputs]
+            return [(await asyncio.to_thread(device.encode_batch, model, [pixels]))[0] for pixels in inputs]
 
         async def queued(inputs: Any = inputs) -> list[Any]:
             work, answers = iter(range(len(inputs))), dict[int, Any]()
@@ -71,7 +71,7 @@ async def queue_cost(model: Model, settings: EncoderSettings, files: Sequence[by
     idle = Pipeline(settings, [instant])
     for _ in range(300):
         started = time.perf_counter()
-        await loop.run_in_executor(None, device.encode, instant, [pixels])
+        await loop.run_in_executor(None, device.encode_batch, instant, [pixels])
         direct = time.perf_counter() - started
         started = time.perf_counter()
         await idle.encode(instant, Pixels(64, 64, pixels), Demand(Requester("bench", 0)))

@@ -22,6 +22,7 @@ import torch
 from maskwire_core.storage.store import Store
 from maskwire_core.telemetry.logs import configure_logging
 from maskwire_encoder.__main__ import run
+from maskwire_encoder.backends.device import Tensors
 from maskwire_encoder.backends.model import Model
 
 from testing import small_model
@@ -33,7 +34,7 @@ def wait_for(switch: str) -> None:
 
 
 class FailingModel(Model):
-    def encode(self, images: Sequence[torch.Tensor] | torch.Tensor) -> list[dict[str, Any]]:
+    def encode(self, images: Sequence[torch.Tensor] | torch.Tensor) -> list[Tensors]:
         if any((image > 2).all() for image in images) or (folder / "lost").exists():
             self.device = torch.device("meta")  # which cannot compute
             raise RuntimeError("CUDA error: an illegal memory access was encountered")

@@ -9,8 +9,8 @@ import pytest
 import torch
 from maskwire_core.storage.codecs import NotFinite, encode
 from maskwire_encoder.backends.accuracy_check import AccuracyCheck
-from maskwire_encoder.backends.aot_cache import compiled
-from maskwire_encoder.backends.cuda import PRECISIONS, SIZES, Accelerated, InPrecision, padded_size
+from maskwire_encoder.backends.aot_cache import compile_cached
+from maskwire_encoder.backends.cuda import PRECISIONS, SIZES, CudaBackend, InPrecision, padded_size
 from maskwire_encoder.backends.features import NAMES, ImageFeatures, from_patches
 from maskwire_encoder.backends.model import Model
 from maskwire_encoder.checkpoints import loading
@@ -64,7 +64,7 @@ def test_sizes() -> None:
 @pytest.mark.parametrize("half", [False, True])
 def test_any_batch_gives_each_image_its_own_embedding(model: Model, features: ImageFeatures, half: bool) -> None:
     """Whatever the size of the batch, its order and its padding: what the plain path stores."""
-    accelerated = Accelerated(features, model.image_size, CPU, largest=6, half=half)
+    accelerated = CudaBackend(features, model.image_size, CPU, largest=6, half=half)
     pictures = images(6)
     expected = [model.encode(model.prepare(picture.numpy())[None])[0] for picture in pictures]
     for order in ([0], [1, 2], [2, 5, 3, 1, 4]):
@@ -86,8 +86,8 @@ def test_values_beyond_fp16_are_not_cut_so_that_they_are_noticed() -> None:
         def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
             return tuple(inputs.flatten(1)[:, None, :8] * 1e6 for _ in NAMES)
 
-    (tensors,) = Accelerated(Large(), 16, CPU, 1, half=True).encode(images(1))
-    (plain,) = Accelerated(Large(), 16, CPU, 1, half=False).encode(images(1))
+    (tensors,) = CudaBackend(Large(), 16, CPU, 1, half=True).encode(images(1))
+    (plain,) = CudaBackend(Large(), 16, CPU, 1, half=False).encode(images(1))
     for name in NAMES:
         for values in (tensors[name], plain[name]):
             with pytest.raises(NotFinite):
@@ -121,7 +121,7 @@ def test_the_accuracy_check_knows_right_from_wrong(accuracy: AccuracyCheck, feat
 
 
 def test_sizes_whose_masks_are_wrong_are_not_used(accuracy: AccuracyCheck, features: ImageFeatures) -> None:
-    accelerated = Accelerated(Mixing(features), 128, CPU, largest=4, half=True)
+    accelerated = CudaBackend(Mixing(features), 128, CPU, largest=4, half=True)
     accelerated.start(accuracy, "fp32")
     assert accelerated.largest == 2
 
@@ -137,7 +137,7 @@ def test_the_precision_is_the_fastest_whose_masks_are_right(
     assert deviations["fp16"].iou > deviations["bf16"].iou > 0.8
     for least, chosen in ((deviations["bf16"].iou - 0.01, "fp16"), (1.0, "tf32")):
         monkeypatch.setattr("maskwire_encoder.backends.accuracy_check.LEAST_IOU", least)
-        accelerated = Accelerated(features, 128, CPU, largest=2, half=True)
+        accelerated = CudaBackend(features, 128, CPU, largest=2, half=True)
         accelerated.start(accuracy, "auto")
         assert accelerated.precision == chosen
     assert PRECISIONS.index("fp16") < PRECISIONS.index("bf16")
@@ -159,7 +159,7 @@ class OutOfMemory(nn.Module):
 def test_batches_are_as_large_as_memory_allows(
     accuracy: AccuracyCheck, features: ImageFeatures, fits: int, largest: int
 ) -> None:
-    accelerated = Accelerated(OutOfMemory(features, fits), 128, CPU, largest=4, half=True)
+    accelerated = CudaBackend(OutOfMemory(features, fits), 128, CPU, largest=4, half=True)
     accelerated.start(accuracy, "fp32")
     assert accelerated.largest == largest
 
@@ -181,11 +181,11 @@ def test_a_compiled_form_is_used_if_it_is_right(accuracy: AccuracyCheck, feature
         raise RuntimeError("no compiler")
 
     for way in (compile_as, compile_wrongly, fail):
-        accelerated = Accelerated(features, 128, CPU, largest=1, half=False)
+        accelerated = CudaBackend(features, 128, CPU, largest=1, half=False)
         accelerated.start(accuracy, "fp32", way)
         (picture,) = images(1)
         (tensors,) = accelerated.encode([picture])
-        plain = Accelerated(features, 128, CPU, largest=1, half=False).encode([picture])[0]
+        plain = CudaBackend(features, 128, CPU, largest=1, half=False).encode([picture])[0]
         np.testing.assert_array_equal(tensors[NAMES[0]], plain[NAMES[0]])
     assert used
 
@@ -202,10 +202,10 @@ class Affine(nn.Module):
 @pytest.mark.slow
 def test_compiled_packages_are_kept(tmp_path: Path) -> None:
     module = Affine().eval().requires_grad_(False)
-    run = compiled(module, torch.randn(2, 8), SIZES[-1], "affine fp32", tmp_path)
+    run = compile_cached(module, torch.randn(2, 8), SIZES[-1], "affine fp32", tmp_path)
     (package,) = tmp_path.iterdir()
     made = package.stat().st_mtime_ns
-    again = compiled(module, torch.randn(3, 8), SIZES[-1], "affine fp32", tmp_path)
+    again = compile_cached(module, torch.randn(3, 8), SIZES[-1], "affine fp32", tmp_path)
     assert package.stat().st_mtime_ns == made
     for count in (1, 2, 5, SIZES[-1]):
         inputs = torch.randn(count, 8)
@@ -213,5 +213,5 @@ def test_compiled_packages_are_kept(tmp_path: Path) -> None:
             for got, wanted in zip(way(inputs), module(inputs), strict=True):
                 torch.testing.assert_close(got, wanted)
     package.write_bytes(package.read_bytes()[:1000])
-    repaired = compiled(module, torch.randn(2, 8), SIZES[-1], "affine fp32", tmp_path)
+    repaired = compile_cached(module, torch.randn(2, 8), SIZES[-1], "affine fp32", tmp_path)
     torch.testing.assert_close(repaired(inputs)[0], module(inputs)[0])

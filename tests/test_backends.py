@@ -16,10 +16,10 @@ from maskwire import Client
 from maskwire_core.config import EncoderSettings
 from maskwire_core.models.registry import ModelError
 from maskwire_encoder.backends import openvino_hiera
-from maskwire_encoder.backends.accuracy_cache import Verdicts
+from maskwire_encoder.backends.accuracy_cache import AccuracyCache
 from maskwire_encoder.backends.features import ImageFeatures
 from maskwire_encoder.backends.model import Model
-from maskwire_encoder.backends.selection import AGREEMENT, Backend, OpenVinoBackend, TorchBackend, choose
+from maskwire_encoder.backends.selection import LEAST_CPU_IOU, Backend, OpenVinoBackend, TorchBackend, choose
 from maskwire_encoder.checkpoints import loading
 
 from testing.reference.predictor import build_demo, build_random
@@ -79,7 +79,7 @@ def test_the_fastest_that_agrees_is_chosen_and_remembered(
         fast = chosen(sam)
         kept = json.loads((tmp_path / "openvino.json").read_text())
         *refused, taken = kept.values()
-        assert taken >= AGREEMENT > max(refused, default=0)
+        assert taken >= LEAST_CPU_IOU > max(refused, default=0)
         assert fast.precision == (openvino_hiera.PRECISIONS if BF16 else ("fp32",))[len(refused)]
         assert isinstance(fast, OpenVinoBackend)
         assert f"encoding with OpenVINO in {fast.precision}: mean IoU {taken:.4f}" in caplog.text
@@ -94,14 +94,14 @@ def test_the_fastest_that_agrees_is_chosen_and_remembered(
         assert chosen(sam).precision == fast.precision
         assert "to compare with" in caplog.text
     assert isinstance(chosen(sam, backend="torch"), TorchBackend)
-    assert Verdicts(tmp_path / "openvino.json").find("another model", fast.precision) is None
+    assert AccuracyCache(tmp_path / "openvino.json").get("another model", fast.precision) is None
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    verdicts = Verdicts(tmp_path / "file" / "openvino.json")
-    verdicts.keep(0.5, "m")
-    assert verdicts.find("m") is None
+    known = AccuracyCache(tmp_path / "file" / "openvino.json")
+    known.put(0.5, "m")
+    assert known.get("m") is None
 
 
 def wrong(change: Callable[[Any], None]) -> Callable[[Any, str], Any]:

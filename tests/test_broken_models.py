@@ -88,7 +88,7 @@ def test_finite_weights_that_give_no_numbers_are_noticed_at_the_start(
 def test_so_with_any_backend(backend: str, valkey: str, tmp_path: Path) -> None:
     save_file(_poison("no_mem_embed", 3e38)(load_file(loading._DEMO_WEIGHTS)), tmp_path / "w.safetensors")
     options = ["--checkpoint", str(tmp_path / "w.safetensors"), "--backend", backend, "--cache", str(tmp_path)]
-    assert "fails on a made picture" in refused(start(valkey, *options))
+    assert "fails on a synthetic image" in refused(start(valkey, *options))
 
 
 def test_sizes_that_do_not_go_together_are_told_at_the_start(valkey: str, tmp_path: Path) -> None:

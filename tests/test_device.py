@@ -9,7 +9,7 @@ from maskwire import MaskwireError
 from maskwire.cli.up import _encoder_devices
 from maskwire_core.config import EncoderSettings
 from maskwire_core.errors import ResourceExhausted
-from maskwire_encoder.backends.device import DeviceLost, Tensors, encode
+from maskwire_encoder.backends.device import DeviceLost, Tensors, encode_batch
 
 
 class Model:
@@ -34,25 +34,25 @@ class Model:
 )
 def test_what_does_not_fit_is_split(fits: int, batches: list[int]) -> None:
     model = Model(fits)
-    outcomes = encode(model, [torch.tensor(value) for value in range(7)])
+    outcomes = encode_batch(model, [torch.tensor(value) for value in range(7)])
     assert [outcome["value"] for outcome in outcomes] == list(range(7))  # type: ignore[index]
     assert model.batches == batches
 
 
 def test_what_does_not_fit_alone_is_refused() -> None:
-    (outcome,) = encode(Model(0), [torch.tensor(1)])
+    (outcome,) = encode_batch(Model(0), [torch.tensor(1)])
     assert isinstance(outcome, ResourceExhausted)
     assert (outcome.reason, outcome.retry_after_s) == ("DEVICE_OUT_OF_MEMORY", 1)
 
 
 def test_an_error_of_a_device_that_still_works_is_told() -> None:
     with pytest.raises(RuntimeError, match="device-side assert"):
-        encode(Model(8), [torch.tensor(-1)])
+        encode_batch(Model(8), [torch.tensor(-1)])
 
 
 def test_a_device_that_cannot_compute_is_lost() -> None:
     with pytest.raises(DeviceLost, match="meta is lost: CUDA error: device-side assert"):
-        encode(Model(8, "meta"), [torch.tensor(-1)])
+        encode_batch(Model(8, "meta"), [torch.tensor(-1)])
 
 
 def test_one_encoder_takes_one_device() -> None:

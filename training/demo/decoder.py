@@ -41,16 +41,16 @@ def decode(
     mask: Tensor | None = None,
     has_mask: Tensor | None = None,
 ) -> Decoded:
-    """Masks of N prompts, the same number K on each of B = N/K pictures.
+    """Decodes N prompts, of which K = N/B refer to each of B pictures.
 
     Args:
-        network: Parameters.
-        features: Of the pictures.
-        place: `places(network)`.
-        points: NxJx2, pixels of the input.
+        network: Holds the parameters.
+        features: Features of the B pictures.
+        place: Positional code of the image tokens, from `places(network)`.
+        points: NxJx2, in pixels of the model's input.
         labels: NxJ.
-        mask: Nx(S/4)² logits in window order.
-        has_mask: N: whose mask counts.
+        mask: Mask prompts as logits in window order, Nx(S/4)².
+        has_mask: N booleans: the prompts that have a mask; the rows of `mask` of the others are ignored.
     """
     embed, high_1, high_0 = features
     decoder, prompter = network.sam_mask_decoder, network.sam_prompt_encoder

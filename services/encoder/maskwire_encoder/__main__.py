@@ -25,7 +25,12 @@ _PUBLISH_PERIOD_S = 2
 
 
 async def run(settings: EncoderSettings, load: Callable[[ModelSource, EncoderSettings], Model] = Model) -> None:
-    """Serves the models that the settings name, as `load` makes them."""
+    """Serves the models that the settings name until SIGTERM or SIGINT.
+
+    Args:
+        settings: The encoder's settings.
+        load: Loads a model.
+    """
     store = open_store(settings.redis_url, settings.redis_timeout_s)
     try:
         try:
@@ -39,7 +44,7 @@ async def run(settings: EncoderSettings, load: Callable[[ModelSource, EncoderSet
         await encoder.pipeline.self_test()
         service = Service(
             NAME,
-            lambda server: encoder_pb2_grpc.add_EncoderServiceServicer_to_server(EncoderService(encoder), server),
+            lambda server: encoder_pb2_grpc.add_EncoderServiceServicer_to_server(EncoderService(encoder, store), server),
             RIGHTS,
             readings(encoder.pipeline, settings.queue_limit),
             encoder.pipeline.self_test,

@@ -1,4 +1,4 @@
-"""One encode for all encoders: who claims an image makes its embedding, the others wait for it."""
+"""A lease in the store, so that of all encoders only one encodes an image while the others wait for its embedding."""
 
 import asyncio
 import contextlib
@@ -7,32 +7,31 @@ import secrets
 from collections.abc import AsyncIterator
 
 from maskwire_core.errors import ServiceError
-from maskwire_core.storage.embedding import Header
-from maskwire_core.storage.store import Store
+from maskwire_core.storage.store import Store, StoredEmbedding
 
 log = logging.getLogger(__name__)
 
 CLAIM_MS = 3_000
-"""After this time the work of an encoder that died, or stands still, is taken over."""
+"""Milliseconds after which another encoder takes over from one that died or hangs."""
 _RENEWALS = 3  # per CLAIM_MS
 _FIRST_POLL_S, _LAST_POLL_S, _POLL_GROWTH = 0.01, 0.25, 1.5
 
 
 @contextlib.asynccontextmanager
-async def found_or_claimed(store: Store, namespace: str, key: str) -> AsyncIterator[tuple[Header, int] | None]:
-    """Waits until an embedding is stored, or until it is this caller's turn to make it.
+async def found_or_claimed(store: Store, namespace: str, key: str) -> AsyncIterator[StoredEmbedding | None]:
+    """Waits until an embedding is in the store, or until this caller holds the claim to encode it.
 
-    The claim is kept for as long as the body runs. It may be lost all the same: the store may drop it, or this process
-    may be stopped for longer than it lasts. Then somebody else makes the embedding too, and the later write replaces
+    The claim is renewed while the body runs. It can be lost all the same, if the store evicts it or this process is
+    suspended for longer than `CLAIM_MS`. Then another encoder makes the embedding too, and the later write replaces
     equal bytes.
 
     Args:
         store: Where embeddings and claims are.
-        namespace: Tenant.
+        namespace: The tenant's namespace.
         key: Content key of the embedding.
 
     Yields:
-        Header and size in bytes of the stored embedding; None when the body is to make and store it.
+        The stored embedding; None if the body must encode and store it.
 
     Raises:
         Unavailable: The store does not answer.
@@ -41,12 +40,12 @@ async def found_or_claimed(store: Store, namespace: str, key: str) -> AsyncItera
     token = secrets.token_hex(16)
     pause_s = _FIRST_POLL_S
     while True:
-        # Claimed first, looked up second: who stores an embedding gives up the claim only after.
+        # Claim before looking up: an encoder stores its embedding before it releases the claim.
         claimed = await asyncio.to_thread(store.claim, namespace, key, token, CLAIM_MS)
         try:
             found = await asyncio.to_thread(store.find_embedding, namespace, key)
             if found is not None:
-                yield found[0], found[1]
+                yield found
                 return
             if claimed:
                 async with _renewed(store, namespace, key, token):
@@ -54,9 +53,9 @@ async def found_or_claimed(store: Store, namespace: str, key: str) -> AsyncItera
                 return
         finally:
             if claimed:
-                with contextlib.suppress(ServiceError):  # it ends by itself
+                with contextlib.suppress(ServiceError):  # the claim expires by itself
                     await asyncio.to_thread(store.release_claim, namespace, key, token)
-        # The longer it takes, the less a late look costs in proportion.
+        # Pauses grow with the time waited, so that the delay they add stays proportionate to it.
         await asyncio.sleep(pause_s)
         pause_s = min(pause_s * _POLL_GROWTH, _LAST_POLL_S)
 
@@ -68,10 +67,10 @@ async def _renewed(store: Store, namespace: str, key: str, token: str) -> AsyncI
             await asyncio.sleep(CLAIM_MS / 1e3 / _RENEWALS)
             try:
                 if not await asyncio.to_thread(store.renew_claim, namespace, key, token, CLAIM_MS):
-                    log.warning("the claim on %s is lost; another encoder may encode it too", key)
+                    log.warning("lost the claim on %s; another encoder may encode it too", key)
                     return
             except ServiceError as error:
-                log.warning("a claim could not be renewed: %s", error)
+                log.warning("could not renew a claim: %s", error)
 
     task = asyncio.create_task(renew())
     try:

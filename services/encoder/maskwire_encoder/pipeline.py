@@ -221,7 +221,7 @@ class Pipeline:
         BATCH_SIZE.observe(len(prepared))
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._encoding, device.encode, cast(Model, model), prepared)
+            return await loop.run_in_executor(self._encoding, device.encode_batch, cast(Model, model), prepared)
         except DeviceLost as error:
             self.lost.set()
             raise Unavailable("DEVICE_LOST", f"{error}; this encoder ends, try again", retry_after_s=0.5) from error

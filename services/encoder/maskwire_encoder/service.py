@@ -1,5 +1,6 @@
-"""EncoderService over gRPC."""
+"""The gRPC service of an encoder."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 
@@ -7,13 +8,17 @@ from maskwire.v1 import encoder_pb2 as pb
 from maskwire.v1 import encoder_pb2_grpc
 from maskwire_core import names
 from maskwire_core.call_context import current
-from maskwire_core.errors import InvalidArgument
+from maskwire_core.errors import InvalidArgument, embedding_expired, image_not_found
 from maskwire_core.rpc.interceptor import Context
 from maskwire_core.rpc.server import CONTENT_NEEDED
+from maskwire_core.storage.listing import list_page
+from maskwire_core.storage.quotas import Quotas
+from maskwire_core.storage.store import Store
 from maskwire_core.tenancy.tokens import Right
 
 from maskwire_encoder.encoder import ImageEncoder
-from maskwire_encoder.uploads import Uploads
+from maskwire_encoder.upload import describe
+from maskwire_encoder.upload_stream import UploadStream
 
 NAME = pb.DESCRIPTOR.services_by_name["EncoderService"].full_name
 RIGHTS: dict[str, Right | None] = {
@@ -25,14 +30,20 @@ RIGHTS: dict[str, Right | None] = {
     "ListModels": None,
     "GetLoad": "stats",
 }
-"""What a token must allow for each method."""
+"""The right that a token needs for each method; None if it needs no right."""
 
 
 class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
-    """See protos/maskwire/v1/encoder.proto."""
+    """The methods of protos/maskwire/v1/encoder.proto.
 
-    def __init__(self, encoder: ImageEncoder) -> None:
+    Args:
+        encoder: Encodes the images.
+        store: The encoder's store.
+    """
+
+    def __init__(self, encoder: ImageEncoder, store: Store) -> None:
         self._encoder = encoder
+        self._store = store
 
     async def EncodeImage(
         self, requests: AsyncIterator[pb.EncodeImageRequest], context: Context
@@ -42,36 +53,50 @@ class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
         if first is None or first.WhichOneof("frame") != "header":
             raise InvalidArgument("HEADER_MISSING", "the first frame must be the header", field="header")
         upload = self._encoder.accept(first.header, context.peer(), context.time_remaining())
-        stored = await self._encoder.find(upload)
-        if stored is not None:
-            return stored
+        found = await self._encoder.find(upload)
+        if found is not None:
+            return found
         await context.send_initial_metadata(CONTENT_NEEDED)
-        receiving = time.perf_counter()
+        asked_at = time.perf_counter()
         data = bytearray()
         async for frame in frames:
             data += frame.chunk
             if len(data) > upload.size_bytes:
                 raise InvalidArgument("TOO_MANY_BYTES", "more bytes came than the header's size_bytes", field="chunk")
-        return await self._encoder.encode(upload, bytes(data), (time.perf_counter() - receiving) * 1e3)
+        return await self._encoder.encode(upload, bytes(data), asked_at)
 
     async def EncodeImages(
         self, requests: AsyncIterator[pb.EncodeImagesRequest], context: Context
     ) -> AsyncIterator[pb.EncodeImagesResponse]:
-        async for response in Uploads(self._encoder, context).answer(requests):
+        async for response in UploadStream(self._encoder, context).respond(requests):
             yield response
 
     async def GetImage(self, request: pb.GetImageRequest, context: Context) -> pb.GetImageResponse:
         namespace, image_id = current().caller.reading(request.namespace), names.image_id(request.image_id)
-        return pb.GetImageResponse(image=await self._encoder.get(namespace, image_id))
+        key = await asyncio.to_thread(self._store.get_alias, namespace, image_id)
+        if key is None:
+            raise image_not_found(image_id)
+        found = await asyncio.to_thread(self._store.find_embedding, namespace, key)
+        if found is None:
+            raise embedding_expired(image_id)
+        ttl_ms = min(found.ttl_ms, await asyncio.to_thread(self._store.alias_ttl_ms, namespace, image_id))
+        return pb.GetImageResponse(image=describe(found.header, image_id, found.nbytes, ttl_ms / 1e3))
 
     async def ListImages(self, request: pb.ListImagesRequest, context: Context) -> pb.ListImagesResponse:
         namespace, prefix = current().caller.reading(request.namespace), names.prefix(request.prefix)
-        images, token = await self._encoder.list_images(namespace, prefix, request.page_size, request.page_token)
-        return pb.ListImagesResponse(images=images, next_page_token=token)
+        images, token = await asyncio.to_thread(
+            list_page, self._store, namespace, prefix, request.page_size, request.page_token
+        )
+        described = [describe(each.header, image_id, each.nbytes, each.ttl_ms / 1e3) for image_id, each in images.items()]
+        return pb.ListImagesResponse(images=described, next_page_token=token)
 
     async def DeleteImage(self, request: pb.DeleteImageRequest, context: Context) -> pb.DeleteImageResponse:
         namespace, image_id = current().caller.reading(request.namespace), names.image_id(request.image_id)
-        return pb.DeleteImageResponse(deleted=await self._encoder.delete(namespace, image_id, request.delete_embedding))
+        if request.delete_embedding:
+            key = await asyncio.to_thread(self._store.get_alias, namespace, image_id)
+            if key is not None:
+                await asyncio.to_thread(Quotas(self._store).delete_embedding, namespace, key)
+        return pb.DeleteImageResponse(deleted=await asyncio.to_thread(self._store.delete_alias, namespace, image_id))
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
         models = [

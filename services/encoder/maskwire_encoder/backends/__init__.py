@@ -1,1 +1,1 @@
-"""What runs the image encoder: torch, CUDA graphs or OpenVINO, and how one is chosen."""
+"""Backends that run the image encoder (torch, CUDA graphs, OpenVINO), and the choice between them."""

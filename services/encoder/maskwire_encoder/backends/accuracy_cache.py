@@ -1,4 +1,4 @@
-"""What a start found out about a model on this machine, kept for the next one."""
+"""Outcomes of accuracy checks on this machine, kept for the next start."""
 
 import contextlib
 import hashlib
@@ -10,41 +10,41 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 
-class Verdicts:
-    """Mean IoUs with the reference's masks, by what was compared.
+class AccuracyCache:
+    """Mean IoUs with the masks of the reference, by what was compared.
 
     Args:
-        path: File that keeps them. One that cannot be read or written is no error: things are compared again.
+        path: JSON file in which they are kept. If it cannot be read or written, the next start compares again.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def find(self, *compared: str) -> float | None:
-        """What was found out, if it was.
+    def get(self, *compared: str) -> float | None:
+        """A mean IoU, if it is known.
 
         Args:
-            compared: All that the outcome depends on: model, arithmetic, versions, processor.
+            compared: Everything that the outcome depends on: model, arithmetic, versions and processor.
         """
-        return self._read().get(_name(compared))
+        return self._load().get(_key(compared))
 
-    def keep(self, iou: float, *compared: str) -> None:
-        """Keeps an outcome."""
+    def put(self, iou: float, *compared: str) -> None:
+        """Keeps a mean IoU; see `get`."""
         partial = self._path.with_name(f"{os.getpid()}.{self._path.name}")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(json.dumps(self._read() | {_name(compared): iou}, indent=1))
+            partial.write_text(json.dumps(self._load() | {_key(compared): iou}, indent=1))
             partial.replace(self._path)
         except OSError as error:
-            log.info("the next start compares again: %s", error)
+            log.info("the next start checks the accuracy again: %s", error)
 
-    def _read(self) -> dict[str, float]:
+    def _load(self) -> dict[str, float]:
         with contextlib.suppress(OSError, ValueError):
             kept = json.loads(self._path.read_text())
             if isinstance(kept, dict):
-                return {name: value for name, value in kept.items() if isinstance(value, float)}
+                return {key: iou for key, iou in kept.items() if isinstance(iou, float)}
         return {}
 
 
-def _name(compared: tuple[str, ...]) -> str:
+def _key(compared: tuple[str, ...]) -> str:
     return hashlib.sha256("\0".join(compared).encode()).hexdigest()

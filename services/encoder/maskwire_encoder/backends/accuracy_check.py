@@ -1,4 +1,4 @@
-"""The accuracy check: whether a faster way of encoding gives the masks of fp32, as the model's own decoder has them."""
+"""The accuracy check: whether a faster way of encoding gives the same masks as fp32, by the model's own decoder."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,21 +11,22 @@ from torch.nn import functional as F
 from maskwire_encoder.backends.features import from_patches
 
 LEAST_IOU = 0.999
-"""Mean IoU with the reference's masks below which a faster way is refused."""
+"""Least mean IoU with the reference's masks that `Deviation.acceptable` accepts."""
 
 Features = Sequence[Tensor]
+"""image_embed, high_res_1 and high_res_0, as `ImageFeatures` returns them."""
 
 _GRID = 3
 
 
 @dataclass(frozen=True)
 class Deviation:
-    """How far embeddings are from the reference.
+    """How far the masks on some embeddings are from the reference's.
 
     Attributes:
-        iou: Mean IoU of the masks, as sam2's own decoder gives them, of all prompts and candidates.
-        logit: Largest difference of a mask's logit.
-        finite: Whether embeddings and logits have neither NaN nor infinity.
+        iou: Mean IoU of the masks, over all prompts and candidates.
+        logit: Largest difference of a mask logit.
+        finite: Whether all embeddings and logits are finite.
     """
 
     iou: float
@@ -34,44 +35,48 @@ class Deviation:
 
     @property
     def acceptable(self) -> bool:
-        return self.finite and self.iou >= LEAST_IOU  # NaN is not
+        """Whether the masks are those of the reference."""
+        return self.finite and self.iou >= LEAST_IOU
 
 
 class AccuracyCheck:
-    """Pictures, prompts, and the masks that they must give.
+    """Synthetic images, prompts, and the masks that the model gives for them in fp32.
 
     Args:
-        sam: A `sam2.modeling.sam2_base.SAM2Base` in fp32 on the device.
-        features: Its `ImageFeatures`.
-        device: Where both are.
-        count: Number of pictures.
+        sam: A `sam2.modeling.sam2_base.SAM2Base` in fp32 on `device`.
+        features: Its `ImageFeatures`, on `device` too.
+        device: Where the check runs.
+        count: Number of images.
+
+    Attributes:
+        inputs: The images as model inputs: count x 3 x S x S, fp32.
     """
 
     def __init__(self, sam: Any, features: torch.nn.Module, device: torch.device, count: int = 3) -> None:
-        self._decoding = Decoding(sam)
-        self.inputs = pictures(count, sam.image_size).to(device)
+        self._decoder = ReferenceDecoder(sam)
+        self.inputs = synthetic_images(count, sam.image_size).to(device)
         step = sam.image_size / _GRID
         ticks = torch.arange(_GRID, device=device) * step + step / 2
         first = torch.cartesian_prod(ticks, ticks)[:, None]
-        # A click alone, and with a second one outside of the object.
+        # Each click of the grid alone, and together with a negative one beside it.
         second = (first + step / 3).clamp(max=sam.image_size - 1)
         self._points = torch.cat([first.expand(-1, 2, -1), torch.cat([first, second], 1)])
         single = torch.tensor([1, -1], device=device).expand(_GRID**2, 2)
-        several = torch.tensor([1, 0], device=device).expand(_GRID**2, 2)
-        self._labels = torch.cat([single, several]).int()
+        pair = torch.tensor([1, 0], device=device).expand(_GRID**2, 2)
+        self._labels = torch.cat([single, pair]).int()
         with torch.inference_mode():
-            self._expected = [self._masks(features(image[None]), 0) for image in self.inputs]
+            self._expected = [self._decode(features(image[None]), 0) for image in self.inputs]
 
     @torch.inference_mode()
     def check(self, features: Features) -> Deviation:
-        """Compares the embeddings of a batch of its pictures, which repeat in order.
+        """Compares embeddings of a batch of `inputs`, repeated in order if the batch is larger.
 
         Args:
-            features: As `ImageFeatures` gives them, in any precision.
+            features: As `ImageFeatures` returns them, in any precision.
         """
         ious, logit, all_finite = [], 0.0, all(bool(tensor.isfinite().all()) for tensor in features)
         for index in range(len(features[0])):
-            expected, got = self._expected[index % len(self._expected)], self._masks(features, index)
+            expected, got = self._expected[index % len(self._expected)], self._decode(features, index)
             either = ((expected > 0) | (got > 0)).sum((-2, -1))
             both = ((expected > 0) & (got > 0)).sum((-2, -1))
             iou = torch.where(either > 0, both / either.clamp(min=1), torch.ones(()).to(both.device))
@@ -81,12 +86,13 @@ class AccuracyCheck:
             logit = max(logit, float((got - expected).abs().max().nan_to_num(float("inf"))))
         return Deviation(float(torch.stack(ious).mean()), logit, all_finite)
 
-    def _masks(self, features: Features, index: int) -> Tensor:
-        """Logits of all candidates for all prompts on one image."""
-        return self._decoding([tensor[index : index + 1] for tensor in features], self._points, self._labels)[0]
+    def _decode(self, features: Features, index: int) -> Tensor:
+        """Mask logits on one image of a batch: prompts x 3 x S x S."""
+        masks, _ = self._decoder([tensor[index : index + 1] for tensor in features], self._points, self._labels)
+        return masks
 
 
-class Decoding:
+class ReferenceDecoder:
     """sam2's own prompt encoder and mask decoder, on embeddings in the stored layout.
 
     Args:
@@ -100,15 +106,15 @@ class Decoding:
 
     @torch.inference_mode()
     def __call__(self, features: Features, points: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The three candidates for each of some prompts on one image.
+        """Decodes prompts on one image.
 
         Args:
-            features: As `ImageFeatures` gives them for one image, in any precision.
+            features: As `ImageFeatures` returns them for one image, in any precision.
             points: NxPx2, in pixels of the model's input.
-            labels: NxP int32.
+            labels: NxP, int32: 1 positive, 0 negative, -1 padding.
 
         Returns:
-            Logits, Nx3xSxS, and predicted IoU, Nx3.
+            Logits of the three candidates, Nx3xSxS, and their predicted IoU, Nx3.
         """
         embed, high_res_1, high_res_0 = (tensor.float() for tensor in features)
         sparse, dense = self._prompt_encoder(points=(points, labels), boxes=None, masks=None)
@@ -124,8 +130,8 @@ class Decoding:
         return masks, iou
 
 
-def pictures(count: int, size: int) -> Tensor:
-    """Model inputs with things to segment: noise at several scales and ellipses, the same each time.
+def synthetic_images(count: int, size: int) -> Tensor:
+    """Model inputs with something to segment: ellipses on noise of several scales, the same at each call.
 
     Returns:
         count x 3 x size x size, fp32, on the CPU.

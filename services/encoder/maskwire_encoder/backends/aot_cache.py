@@ -1,4 +1,4 @@
-"""Compiled models on disk: minutes to make, a moment to load."""
+"""Models compiled ahead of time, kept on disk: they take minutes to compile and a moment to load."""
 
 import hashlib
 import logging
@@ -11,21 +11,22 @@ from torch import Tensor, nn
 
 log = logging.getLogger(__name__)
 
-Run = Callable[[Tensor], Sequence[Tensor]]
+Forward = Callable[[Tensor], Sequence[Tensor]]
+"""A model's forward pass."""
 
 
-def compiled(module: nn.Module, inputs: Tensor, largest: int, identity: str, folder: Path) -> Run:
-    """A module compiled ahead of time by Inductor, for batches of every size at once.
+def compile_cached(module: nn.Module, inputs: Tensor, largest: int, identity: str, folder: Path) -> Forward:
+    """Compiles a module with Inductor, for batches of any size, or loads the compiled package if there is one.
 
     Args:
-        module: Takes one tensor, gives a tuple of tensors; sizes depend on the batch alone.
-        inputs: An example of at least two, on the module's device.
+        module: Takes one tensor and returns a tuple of tensors, whose shapes depend on the batch size alone.
+        inputs: Example inputs, a batch of two or more, on the module's device.
         largest: Largest batch.
-        identity: What the module is, weights and precision included.
-        folder: Where packages are kept.
+        identity: Identifies the module, its weights and its precision.
+        folder: Folder of the compiled packages.
 
     Raises:
-        Exception: It cannot be compiled; compilers raise many kinds.
+        Exception: The module cannot be compiled; compilers raise exceptions of many types.
     """
     device = torch.cuda.get_device_name(inputs.device) if inputs.device.type == "cuda" else "cpu"
     parts = "\0".join((identity, str(tuple(inputs.shape[1:])), str(largest), torch.__version__, device))
@@ -33,8 +34,8 @@ def compiled(module: nn.Module, inputs: Tensor, largest: int, identity: str, fol
     if path.exists():
         try:
             return _load(path)
-        except Exception as error:  # damaged, or its compiler's libraries are gone
-            log.warning("compiling again what is kept in %s: %s", path, error)
+        except Exception as error:  # the file is damaged, or libraries that it was linked with are gone
+            log.warning("cannot load %s, compiling again: %s", path, error)
     log.info("compiling a model for %s (once; takes minutes)", device)
     batch = torch.export.Dim("batch", min=1, max=max(2, largest))
     with torch.no_grad():
@@ -46,6 +47,6 @@ def compiled(module: nn.Module, inputs: Tensor, largest: int, identity: str, fol
     return _load(path)
 
 
-def _load(path: Path) -> Run:
-    package: Run = torch._inductor.aoti_load_package(str(path))
+def _load(path: Path) -> Forward:
+    package: Forward = torch._inductor.aoti_load_package(str(path))
     return package

@@ -1,14 +1,15 @@
-"""Batches on a CUDA device: uint8 pixels up, preprocessing, model and packing there, stored values down.
+"""Encodes batches on a CUDA device, which receives uint8 pixels and returns the values to be stored.
 
-All of it runs on a CPU too, without streams and graphs, which is how it is tested.
+Preprocessing, the model and the conversion to the stored layout run on the device. On a CPU the same code runs without
+streams and graphs, which is how it is tested.
 """
 
 import copy
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,34 +18,37 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from maskwire_encoder.backends.accuracy_check import AccuracyCheck, Deviation
-from maskwire_encoder.backends.aot_cache import Run
+from maskwire_encoder.backends.aot_cache import Forward
+from maskwire_encoder.backends.device import Tensors
 from maskwire_encoder.backends.features import NAMES
 from maskwire_encoder.image_input.preprocessing import preprocess
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 SIZES = (1, 2, 4, 8, 16, 32, 64)
-"""Batches are padded to the next of these, so that few shapes have to be made ready."""
+"""Batch sizes. A batch is padded to the next of these, so that few graphs have to be recorded."""
 
 PRECISIONS = ("fp16", "bf16", "tf32", "fp32")
-"""From the fastest on; fp16 before bf16, which takes as long and is coarser."""
+"""Fastest first; fp16 comes before bf16, which takes as long and has fewer mantissa bits."""
 
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def padded_size(count: int, largest: int) -> int:
-    """The size of the batch that `count` images are padded to."""
+    """The size that a batch of `count` images is padded to, at most `largest`."""
     return min(size for size in (*(s for s in SIZES if s < largest), largest) if size >= count)
 
 
 class InPrecision(nn.Module):
-    """Runs a module's products in fp16 or bf16 where autocast has them so, in fp32 by tensor cores (TF32), or in exact
-    fp32.
+    """Runs a module in one of `PRECISIONS`: under autocast (fp16, bf16), with TF32 products, or in exact fp32.
 
     Args:
-        module: In fp32; for fp16 and bf16 it is copied, with weights that need no conversion each time.
-        precision: One of PRECISIONS.
-        device: Where it is.
+        module: A module in fp32. For fp16 and bf16 it is copied and its weights are converted once, which autocast
+            would do in each forward pass.
+        precision: One of `PRECISIONS`.
+        device: The module's device.
     """
 
     def __init__(self, module: nn.Module, precision: str, device: torch.device) -> None:
@@ -60,7 +64,7 @@ class InPrecision(nn.Module):
                     part.to(self._dtype)
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        # Both kinds of product are set, since cuDNN's convolutions use TF32 where nobody says.
+        # cuDNN's convolutions use TF32 by default, matrix products do not: set both.
         torch.backends.cuda.matmul.allow_tf32 = self._tf32
         torch.backends.cudnn.allow_tf32 = self._tf32
         with torch.autocast(self._device_type, self._dtype, enabled=self._dtype is not None):
@@ -68,22 +72,31 @@ class InPrecision(nn.Module):
         return outputs
 
 
-_turn = threading.Lock()
-"""Held while a batch is launched: batches begin in order, and precision is a setting of the whole process."""
+_launching = threading.Lock()
+"""Held while a batch is launched: batches start in order, and the precision of products is a process-wide setting."""
 
 
-class Accelerated:
-    """Encodes batches. `start` makes it ready; after that it may be called from two threads, whose batches overlap.
+@dataclass(frozen=True)
+class _RecordedGraph:
+    """A CUDA graph, and the tensors that it reads and writes at each replay."""
+
+    graph: torch.cuda.CUDAGraph
+    inputs: Tensor
+    outputs: Sequence[Tensor]
+
+
+class CudaBackend:
+    """Encodes batches. After `start`, two threads may call `encode`; their batches overlap.
 
     Args:
-        features: `ImageFeatures` on its device, in fp32.
+        features: `ImageFeatures` on `device`, in fp32.
         size: Side of the model's square input in pixels.
-        device: Where the model is.
-        largest: Largest batch; `start` lowers it to what fits.
-        half: Whether values are stored as fp16, and so are rounded on the device.
+        device: Where the model runs.
+        largest: Largest batch; `start` lowers it to what fits the device's memory.
+        half: Whether embeddings are stored as fp16, so that the device rounds them.
 
     Attributes:
-        precision: One of PRECISIONS.
+        precision: One of `PRECISIONS`.
         largest: Largest batch.
     """
 
@@ -92,11 +105,11 @@ class Accelerated:
         self.largest = largest
         self._exact = features
         self._plain = InPrecision(features, self.precision, device)
-        self._features: Run = self._plain
+        self._features: Forward = self._plain
         self._size = size
         self._device = device
         self._half = half
-        self._graphs: dict[int, tuple[Any, Tensor, Sequence[Tensor]]] = {}
+        self._graphs: dict[int, _RecordedGraph] = {}
         cuda = device.type == "cuda"
         self._pool = torch.cuda.graph_pool_handle() if cuda else None
         self._upload, self._compute, self._download = (
@@ -105,18 +118,18 @@ class Accelerated:
         )
 
     def start(
-        self, accuracy: AccuracyCheck, precision: str, compile_as: Callable[[nn.Module, str], Run] | None = None
+        self, accuracy: AccuracyCheck, precision: str, compile_as: Callable[[nn.Module, str], Forward] | None = None
     ) -> None:
         """Chooses the precision, finds the largest batch that fits and records CUDA graphs, checking each for accuracy.
 
         Args:
-            accuracy: The accuracy check of this model.
-            precision: One of PRECISIONS, or "auto" for the fastest whose masks are those of fp32.
-            compile_as: Makes the compiled form of a module in a precision; None leaves it as it is.
+            accuracy: The model's accuracy check.
+            precision: One of `PRECISIONS`, or "auto" for the fastest whose masks are those of fp32.
+            compile_as: Compiles a module that runs in the given precision; None to run it uncompiled.
 
         Raises:
-            torch.OutOfMemoryError: There is no memory for a single image.
-            ModelError: What the model gives for a single image is NaN or infinite.
+            torch.OutOfMemoryError: A single image does not fit the device's memory.
+            ModelError: The embedding of a single image has NaN or infinity.
         """
         if precision == "auto":
             self._choose(accuracy)
@@ -128,13 +141,13 @@ class Accelerated:
         for size in sorted({padded_size(count, self.largest) for count in range(1, self.largest + 1)}):
             inputs = accuracy.inputs[torch.arange(size) % len(accuracy.inputs)]
             try:
-                deviation = accuracy.check(self._on_compute(partial(self._eager, inputs)))
+                deviation = accuracy.check(self._on_compute_stream(self._run_eagerly, inputs))
             except torch.OutOfMemoryError:
                 break
             log.info("batches of %d in %s: %s", size, self.precision, deviation)
             if not fitting and not deviation.finite:
                 raise ModelError(
-                    f"in {self.precision}, the model gives NaN or infinity for a made picture; "
+                    f"in {self.precision}, the model gives NaN or infinity for a synthetic image; "
                     + ("serve another checkpoint" if self.precision == "fp32" else "use --precision auto or fp32")
                 )
             if fitting and not deviation.acceptable:
@@ -148,29 +161,32 @@ class Accelerated:
         self.largest = fitting
 
     def prepare(self, rgb: NDArray[np.uint8]) -> Tensor:
-        """Pixels (HxWx3, RGB) as `encode` takes them: the same, in memory that the device can read directly."""
+        """Copies pixels (HxWx3, RGB) to pinned memory, from which the device can read."""
         pixels = torch.from_numpy(np.ascontiguousarray(rgb))
         return pixels.pin_memory() if self._device.type == "cuda" else pixels
 
     @torch.inference_mode()
-    def encode(self, images: Sequence[Tensor]) -> list[dict[str, NDArray[Any]]]:
-        """Encodes HxWx3 pixels, uint8, of any sizes.
+    def encode(self, images: Sequence[Tensor]) -> list[Tensors]:
+        """Encodes images of any sizes.
+
+        Args:
+            images: From `prepare`: HxWx3, uint8.
 
         Returns:
-            For each, tensors of the decoder's names in the stored layout, fp16 or fp32.
+            For each image, the tensors named `NAMES` in the stored layout, fp16 or fp32.
         """
-        with _turn:
-            pixels = self._sent(images)
-            outputs = self._on_compute(partial(self._packed, pixels))
-            arrived, done = self._received(outputs)
+        with _launching:
+            pixels = self._start_upload(images)
+            outputs = self._on_compute_stream(self._forward, pixels)
+            downloaded, done = self._start_download(outputs)
         if done is not None:
-            done.synchronize()  # meanwhile the next batch is launched from another thread
+            done.synchronize()  # while another thread launches the next batch
         return [
-            {name: tensor[index].numpy() for name, tensor in zip(NAMES, arrived, strict=True)}
+            {name: tensor[index].numpy() for name, tensor in zip(NAMES, downloaded, strict=True)}
             for index in range(len(images))
         ]
 
-    def _sent(self, images: Sequence[Tensor]) -> list[Tensor]:
+    def _start_upload(self, images: Sequence[Tensor]) -> list[Tensor]:
         if self._upload is None or self._compute is None:
             return list(images)
         with torch.cuda.stream(self._upload):
@@ -180,49 +196,52 @@ class Accelerated:
             image.record_stream(self._compute)
         return sent
 
-    def _packed(self, pixels: Sequence[Tensor]) -> list[Tensor]:
+    def _forward(self, pixels: Sequence[Tensor]) -> list[Tensor]:
+        """Preprocesses and encodes images. Returns tensors of their own memory, in the dtype that is stored."""
         inputs = torch.cat([preprocess(image[None], self._size) for image in pixels])
         missing = padded_size(len(inputs), self.largest) - len(inputs)
         if missing > 0:
             inputs = torch.cat([inputs, inputs[-1:].expand(missing, -1, -1, -1)])
-        outputs = [tensor[: len(pixels)] for tensor in self._run(inputs)]
+        outputs = [tensor[: len(pixels)] for tensor in self._replay_or_run(inputs)]
         if self._half:
-            return [tensor.half() for tensor in outputs]  # what is too large becomes infinite, which is noticed
+            return [tensor.half() for tensor in outputs]  # overflow gives infinity, which `pack` refuses
         return [tensor.float().clone() for tensor in outputs]
 
-    def _received(self, outputs: Sequence[Tensor]) -> tuple[Sequence[Tensor], Any]:
+    def _start_download(self, outputs: Sequence[Tensor]) -> tuple[Sequence[Tensor], Any]:
+        """Starts copying to pinned memory. Returns the copies, and the event of their completion, if there is one."""
         if self._download is None or self._compute is None:
             return outputs, None
         self._download.wait_stream(self._compute)
         with torch.cuda.stream(self._download):
-            arrived = [torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True) for tensor in outputs]
-            for here, there in zip(arrived, outputs, strict=True):
+            downloaded = [torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True) for tensor in outputs]
+            for here, there in zip(downloaded, outputs, strict=True):
                 here.copy_(there, non_blocking=True)
                 there.record_stream(self._download)
             done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
             done.record(self._download)
-        return arrived, done
+        return downloaded, done
 
-    def _run(self, inputs: Tensor) -> Sequence[Tensor]:
+    def _replay_or_run(self, inputs: Tensor) -> Sequence[Tensor]:
+        """Replays the graph of a batch size if there is one. The next replay overwrites its outputs."""
         recorded = self._graphs.get(len(inputs))
         if recorded is None:
-            return self._eager(inputs)
-        graph, static_inputs, static_outputs = recorded
-        static_inputs.copy_(inputs)
-        graph.replay()
-        return static_outputs
+            return self._run_eagerly(inputs)
+        recorded.inputs.copy_(inputs)
+        recorded.graph.replay()
+        return recorded.outputs
 
     @torch.inference_mode()
-    def _eager(self, inputs: Tensor) -> Sequence[Tensor]:
+    def _run_eagerly(self, inputs: Tensor) -> Sequence[Tensor]:
         return self._features(inputs)
 
-    def _on_compute(self, work: Callable[[], Sequence[Tensor]]) -> Sequence[Tensor]:
+    def _on_compute_stream(self, run: Callable[[T], Sequence[Tensor]], inputs: T) -> Sequence[Tensor]:
+        """Runs a function on the compute stream, after the work queued on the current stream, which then waits."""
         if self._compute is None:
-            return work()
+            return run(inputs)
         outside = torch.cuda.current_stream(self._device)
         self._compute.wait_stream(outside)
         with torch.cuda.stream(self._compute):
-            outputs = work()
+            outputs = run(inputs)
         outside.wait_stream(self._compute)
         return outputs
 
@@ -230,15 +249,15 @@ class Accelerated:
         self.precision = precision
         self._plain = self._features = InPrecision(self._exact, precision, self._device)
 
-    def _compile(self, compile_as: Callable[[nn.Module, str], Run], accuracy: AccuracyCheck) -> None:
-        """Uses the compiled form, unless it cannot be made or is wrong."""
+    def _compile(self, compile_as: Callable[[nn.Module, str], Forward], accuracy: AccuracyCheck) -> None:
+        """Uses the compiled module, unless it cannot be compiled or is inaccurate."""
         try:
             self._features = compile_as(self._plain, self.precision)
-            deviation = accuracy.check(self._on_compute(partial(self._eager, accuracy.inputs)))
+            deviation = accuracy.check(self._on_compute_stream(self._run_eagerly, accuracy.inputs))
             if deviation.acceptable:
                 return
             log.warning("the compiled model changes masks (%s) and is not used", deviation)
-        except Exception as error:  # compilers raise many kinds; the model works without
+        except Exception as error:  # compilers raise exceptions of many types
             log.warning("the model is not compiled: %s", str(error).splitlines()[0])
         self._features = self._plain
 
@@ -248,22 +267,22 @@ class Accelerated:
             self._use(precision)
             if precision == "fp32":
                 return
-            outputs = [self._on_compute(partial(self._eager, image[None])) for image in accuracy.inputs]
+            outputs = [self._on_compute_stream(self._run_eagerly, image[None]) for image in accuracy.inputs]
             deviation = accuracy.check([torch.cat(parts) for parts in zip(*outputs, strict=True)])
             log.info("%s: %s", precision, deviation)
             if deviation.acceptable:
                 return
 
     def _record(self, inputs: Tensor, accuracy: AccuracyCheck) -> None:
-        """Records a graph for a batch size. A graph that cannot be recorded, or is wrong, is not used."""
+        """Records the graph of a batch size, unless it cannot be recorded or is inaccurate."""
         static_inputs = inputs.clone()
         try:
             graph = torch.cuda.CUDAGraph()
-            # One pool for all: a graph's outputs are packed before the next one runs, on the same stream.
+            # Graphs share a memory pool: `_forward` copies the outputs of one before the next runs on the same stream.
             with torch.inference_mode(), torch.cuda.graph(graph, pool=self._pool, stream=self._compute):
-                static_outputs = self._eager(static_inputs)
-            self._graphs[len(inputs)] = graph, static_inputs, static_outputs
-            deviation: Deviation = accuracy.check(self._on_compute(partial(self._run, inputs)))
+                static_outputs = self._run_eagerly(static_inputs)
+            self._graphs[len(inputs)] = _RecordedGraph(graph, static_inputs, static_outputs)
+            deviation: Deviation = accuracy.check(self._on_compute_stream(self._replay_or_run, inputs))
             if deviation.acceptable:
                 return
             log.warning("the graph for batches of %d is wrong (%s) and not used", len(inputs), deviation)

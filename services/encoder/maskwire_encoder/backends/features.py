@@ -1,4 +1,4 @@
-"""The part of SAM 2 that sees the image, as one module from input to stored layout."""
+"""SAM 2's image encoder as one module, from the model's input to the stored layout."""
 
 import math
 from typing import Any
@@ -6,16 +6,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from maskwire_encoder.decoder_export import export
+from maskwire_encoder.decoder_export.export import to_patches
 
 NAMES = ("image_embed", "high_res_1", "high_res_0")
-"""Names of the decoder's inputs, in the order in which `ImageFeatures` gives them."""
+"""Names of the tensors of an embedding, in the order in which `ImageFeatures` returns them."""
 
 
 class ImageFeatures(nn.Module):
-    """`SAM2Base.forward_image` without what a single image does not need, and in the layout that is stored.
+    """`SAM2Base.forward_image`, without what only video needs, returning tensors in the stored layout.
 
-    Position encodings are left out: only memory attention reads them.
+    Position encodings are left out, because only memory attention reads them.
 
     Args:
         sam: A `sam2.modeling.sam2_base.SAM2Base`, whose weights are shared.
@@ -35,14 +35,20 @@ class ImageFeatures(nn.Module):
         self.no_mem_embed = nn.Parameter(added, requires_grad=False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Bx3xSxS inputs to image_embed (B x tokens x C), high_res_1 (B x tokens x 4 x C/4), high_res_0 (B x tokens x
-        16 x C/8)."""
+        """Encodes a batch.
+
+        Args:
+            images: Bx3xSxS, as `preprocess` returns them.
+
+        Returns:
+            image_embed (B x tokens x C), high_res_1 (B x tokens x 4 x C/4), high_res_0 (B x tokens x 16 x C/8).
+        """
         levels, _ = self.neck(self.trunk(images))
         high_res_0, high_res_1, embed = levels[: len(levels) - self.scalp]
         return (
-            export.to_patches(embed + self.no_mem_embed, 1)[:, :, 0],
-            export.to_patches(self.conv_s1(high_res_1), 2),
-            export.to_patches(self.conv_s0(high_res_0), 4),
+            to_patches(embed + self.no_mem_embed, 1)[:, :, 0],
+            to_patches(self.conv_s1(high_res_1), 2),
+            to_patches(self.conv_s0(high_res_0), 4),
         )
 
 
@@ -52,7 +58,7 @@ class _NoEncoding(nn.Module):
 
 
 def from_patches(patches: Tensor, side: int) -> Tensor:
-    """The inverse of `export.to_patches`.
+    """The inverse of `to_patches`.
 
     Args:
         patches: B x side^2 x patch^2 x C.

@@ -1,7 +1,7 @@
-"""A SAM 2 image encoder on a device, and the export of its decoder."""
+"""A SAM 2 model on a device: its image encoder, and its exported mask decoder."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,29 +14,39 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from maskwire_encoder.backends import selection
-from maskwire_encoder.backends.accuracy_check import AccuracyCheck, Decoding
-from maskwire_encoder.backends.aot_cache import Run, compiled
-from maskwire_encoder.backends.cuda import SIZES, Accelerated
+from maskwire_encoder.backends.accuracy_check import AccuracyCheck, ReferenceDecoder
+from maskwire_encoder.backends.aot_cache import Forward, compile_cached
+from maskwire_encoder.backends.cuda import SIZES, CudaBackend
+from maskwire_encoder.backends.device import Tensors
 from maskwire_encoder.backends.features import NAMES, ImageFeatures
 from maskwire_encoder.backends.selection import Backend
 from maskwire_encoder.checkpoints import loading
-from maskwire_encoder.decoder_export import export
+from maskwire_encoder.decoder_export.export import export_decoder
 from maskwire_encoder.image_input.preprocessing import PREPROCESSING
 
 log = logging.getLogger(__name__)
 
+_LARGEST_CUDA_BATCH = 32
+
 
 class Model:
-    """One model, ready to encode.
+    """A model that is ready to encode.
+
+    Args:
+        source: Where its configuration and weights come from.
+        settings: The encoder's settings.
 
     Attributes:
-        source: Where it came from.
-        fingerprint: Digest of weights and configuration.
+        source: As given.
+        fingerprint: Digest of its weights and configuration.
         image_size: Side of its square input in pixels.
         device: Where it runs.
         decoder: Its exported mask decoder.
         backend: What runs its image encoder.
-        largest: Most images in a batch.
+        largest: Largest batch.
+
+    Raises:
+        ModelError: The model cannot be loaded, or not with these settings.
     """
 
     def __init__(self, source: loading.ModelSource, settings: EncoderSettings) -> None:
@@ -44,78 +54,77 @@ class Model:
         log.info("loading %s from %s", self.source.name, self.source.checkpoint)
         sam, self.fingerprint = loading.build(self.source)
         self.image_size: int = sam.image_size
-        self.device = torch.device(_device(settings.device))
+        self.device = torch.device(_device_name(settings.device))
         self.decoder = self._export(sam)
         self.backend: Backend
         if self.device.type == "cuda":
             if settings.backend == "openvino":
                 raise ModelError("--backend openvino is for --device cpu")
-            self.backend = self._accelerate(sam.to(self.device), settings)
+            self.backend = self._start_cuda(sam.to(self.device), settings)
         else:
             self.backend = selection.choose(sam, settings, self.fingerprint)
         self.largest = self.backend.largest
-        self._decoding, self._codec = Decoding(sam), settings.store_codec
+        self._decoder, self._codec = ReferenceDecoder(sam), settings.store_codec
 
     def prepare(self, rgb: NDArray[np.uint8]) -> Tensor:
-        """Pixels (HxWx3, RGB) to what `encode` takes: 3xSxS, fp32; for a CUDA device, the pixels themselves."""
+        """Converts pixels (HxWx3, RGB) to what `encode` takes: 3xSxS, fp32; on CUDA, the pixels themselves."""
         return self.backend.prepare(rgb)
 
-    def encode(self, images: Sequence[Tensor] | Tensor) -> list[dict[str, NDArray[Any]]]:
-        """Encodes what `prepare` made.
+    def encode(self, images: Sequence[Tensor] | Tensor) -> list[Tensors]:
+        """Encodes a batch of images from `prepare`.
 
         Returns:
-            For each image, tensors of the decoder's names in the stored layout: image_embed (tokens x C), high_res_1
-            (tokens x 4 x C/4), high_res_0 (tokens x 16 x C/8); fp32, or fp16 where that is stored.
+            For each image, tensors in the stored layout: image_embed (tokens x C), high_res_1 (tokens x 4 x C/4) and
+            high_res_0 (tokens x 16 x C/8); fp32, or fp16 if the device has rounded them as they are stored.
         """
-        return self.backend.encode(tuple(images))
+        return self.backend.encode(list(images))
 
-    def verify(self, tensors: Mapping[str, NDArray[Any]]) -> None:
-        """Checks the embedding of a made picture, and a click's masks on it: whether they are numbers, also as stored.
+    def verify(self, tensors: Tensors) -> None:
+        """Checks that an embedding can be stored, and that the masks of a click on it are finite.
 
         Args:
-            tensors: As `encode` gives them.
+            tensors: From `encode`.
 
         Raises:
-            ModelError: They are not.
+            ModelError: There is NaN or infinity.
         """
+        failed = f"{self.source.name} ({self.source.checkpoint}) fails on a synthetic image"
         try:
             for name, tensor in tensors.items():
                 codecs.encode(self._codec, name, tensor)
         except codecs.NotFinite as error:
             options = f"--precision {self.backend.precision.split()[0]} --store-codec {self._codec}"
             raise ModelError(
-                f"{self.source.name} ({self.source.checkpoint}) fails on a made picture with {options}: {error}; try "
-                "--precision fp32 --store-codec fp32, or another checkpoint"
+                f"{failed} with {options}: {error}; try --precision fp32 --store-codec fp32, or another checkpoint"
             ) from error
         features = [torch.from_numpy(tensors[name])[None].to(self.device) for name in NAMES]
         points = torch.full((1, 1, 2), self.image_size / 2, device=self.device)
-        masks, iou = self._decoding(features, points, torch.ones(1, 1, dtype=torch.int32, device=self.device))
+        masks, iou = self._decoder(features, points, torch.ones(1, 1, dtype=torch.int32, device=self.device))
         if not (masks.isfinite().all() and iou.isfinite().all()):
             raise ModelError(
-                f"{self.source.name} ({self.source.checkpoint}) fails on a made picture: the masks of a click have "
-                "logits or scores that are NaN or infinite; serve another checkpoint"
+                f"{failed}: the masks of a click have logits or scores that are NaN or infinite; "
+                "serve another checkpoint"
             )
 
     @property
     def arithmetic(self) -> str:
-        """What beside the weights decides about the values of an embedding."""
+        """Preprocessing and precision, on which an embedding's values depend beside the weights."""
         return f"{PREPROCESSING} {self.backend.precision}"
 
-    def _accelerate(self, sam: Any, settings: EncoderSettings) -> Accelerated:
+    def _start_cuda(self, sam: Any, settings: EncoderSettings) -> CudaBackend:
         torch.cuda.set_per_process_memory_fraction(settings.device_memory, self.device)
         features = ImageFeatures(sam).eval().requires_grad_(False).to(self.device)
-        accelerated = Accelerated(
-            features, self.image_size, self.device, settings.max_batch or 32, half=settings.store_codec == "fp16"
-        )
+        largest = settings.max_batch or _LARGEST_CUDA_BATCH
+        backend = CudaBackend(features, self.image_size, self.device, largest, half=settings.store_codec == "fp16")
         accuracy = AccuracyCheck(sam, features, self.device)
 
-        def compile_as(module: nn.Module, precision: str) -> Run:
+        def compile_as(module: nn.Module, precision: str) -> Forward:
             folder = settings.cache.expanduser() / "compiled"
-            return compiled(module, accuracy.inputs, SIZES[-1], f"{self.fingerprint} {precision}", folder)
+            return compile_cached(module, accuracy.inputs, SIZES[-1], f"{self.fingerprint} {precision}", folder)
 
-        accelerated.start(accuracy, settings.precision, compile_as if settings.compile else None)
-        log.info("%s: %s, batches of up to %d", self.source.name, accelerated.precision, accelerated.largest)
-        return accelerated
+        backend.start(accuracy, settings.precision, compile_as if settings.compile else None)
+        log.info("%s: %s, batches of up to %d", self.source.name, backend.precision, backend.largest)
+        return backend
 
     def _export(self, sam: Any) -> DecoderBundle:
         decoder: Any = sam.sam_mask_decoder
@@ -129,10 +138,10 @@ class Model:
             stability_threshold=decoder.dynamic_multimask_stability_thresh,
             everything=self.source.everything,
         )
-        return export.export_decoder(sam, config)
+        return export_decoder(sam, config)
 
 
-def _device(name: str) -> str:
+def _device_name(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():

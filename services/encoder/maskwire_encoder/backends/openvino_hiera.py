@@ -1,8 +1,8 @@
-"""SAM 2's image encoder as an OpenVINO model.
+"""SAM 2's image encoder written as an OpenVINO graph.
 
-The arithmetic is that of `sam2.modeling.backbones` (Hiera, FpnNeck) and `SAM2Base.forward_image`, on rows of channels
-from beginning to end. What does not depend on the image is computed here: the position embedding, and products of
-layers with nothing in between.
+The arithmetic is that of `sam2.modeling.backbones` (Hiera, FpnNeck) and `SAM2Base.forward_image`, with channels last
+throughout. The position embedding, and products of weights with nothing between them, are computed when the graph is
+built. `openvino.convert_model` of the torch module is slower, and in bf16 too inaccurate (docs/performance.md).
 """
 
 from functools import reduce
@@ -14,32 +14,31 @@ from numpy.typing import NDArray
 from openvino import opset13 as ops
 from torch import Tensor, nn
 
-_UNKNOWN = "its image encoder is not built as those of the published SAM 2 models"
-
-
 PRECISIONS = ("bf16 attention", "bf16", "fp32")
-"""Fastest first. In bf16 the trunk multiplies by its weights in bfloat16. Norms, sums, the neck and attention stay in
-fp32, which is what masks are sensitive to; in the first, attention over the whole image is in bfloat16 too."""
+"""Fastest first. "bf16" multiplies by the trunk's weights in bfloat16. Norms, sums, the neck and attention, to which
+masks are sensitive, stay in fp32. "bf16 attention" runs the attention over the whole image in bfloat16 too."""
+
+_UNKNOWN = "its image encoder is not built like those of the published SAM 2 models"
 
 
 def build(sam: Any, precision: str) -> ov.Model:
-    """Writes the image encoder of a model.
+    """Builds the image encoder of a model.
 
     Args:
         sam: A `sam2.modeling.sam2_base.SAM2Base` in fp32.
         precision: One of `PRECISIONS`.
 
     Returns:
-        A model from 1x3xSxS to image_embed, high_res_1 and high_res_0 in the stored layout.
+        A graph from 1x3xSxS to image_embed, high_res_1 and high_res_0 in the stored layout, fp32.
 
     Raises:
-        ValueError: The configuration has something that is not written here.
+        ValueError: The image encoder has something that no published model has.
     """
-    return _Writer(sam, precision).model()
+    return _Builder(sam, precision).model()
 
 
-class _Writer:
-    """Values are 1xHxWxC; windows of a block are windows x tokens x C."""
+class _Builder:
+    """Adds the layers of one model. Feature maps are 1xHxWxC; windows are (number of windows) x h x w x C."""
 
     def __init__(self, sam: Any, precision: str) -> None:
         self.sam = sam
@@ -69,24 +68,33 @@ class _Writer:
         return ov.Model(list(outputs.values()), [image], "image_encoder")
 
     def _block(self, block: Any, tokens: ov.Node) -> ov.Node:
-        """A `MultiScaleBlock`."""
+        """Adds a `MultiScaleBlock`."""
         normed = _norm(block.norm1, tokens)
         shortcut = tokens
         if block.dim != block.dim_out:
             shortcut = _pooled(self._linear(block.proj, normed), block.q_stride)
         _, height, width, _ = shortcut.shape
-        answers = self._ask(block.attn, _windows(normed, block.window_size), block.q_stride, not block.window_size)
+        attended = self._attention(
+            block.attn, _windows(normed, block.window_size), block.q_stride, not block.window_size
+        )
         if block.window_size:
-            answers = _joined(answers, height, width)
-        tokens = ops.add(shortcut, answers)
+            attended = _joined(attended, height, width)
+        tokens = ops.add(shortcut, attended)
         first, second = block.mlp.layers
         if not isinstance(block.mlp.act, nn.GELU) or block.mlp.sigmoid_output:
             raise ValueError(_UNKNOWN)
         hidden = ops.gelu(self._linear(first, _norm(block.norm2, tokens)), "erf")
         return ops.add(tokens, self._linear(second, hidden))
 
-    def _ask(self, attention: Any, windows: ov.Node, stride: tuple[int, int] | None, everywhere: bool) -> ov.Node:
-        """`MultiScaleAttention` of windows (W x h x w x C), each by itself; the only one may be the whole image."""
+    def _attention(self, attention: Any, windows: ov.Node, stride: tuple[int, int] | None, is_global: bool) -> ov.Node:
+        """Adds a `MultiScaleAttention`.
+
+        Args:
+            attention: The layer.
+            windows: W x h x w x C; attention stays within each window.
+            stride: Rows and columns by which queries are pooled; None not to pool them.
+            is_global: Whether the only window is the whole image.
+        """
         heads, channels = attention.num_heads, attention.dim_out
         weight, bias = (_array(value).reshape(3, channels, -1) for value in (attention.qkv.weight, attention.qkv.bias))
         scale = np.float32((channels // heads) ** -0.5)
@@ -96,8 +104,8 @@ class _Writer:
             q = _pooled(q, stride)
         count, height, width, _ = q.shape
         q, k, v = (_transpose(_reshape(value, count, -1, heads, channels // heads), 0, 2, 1, 3) for value in (q, k, v))
-        answers = _attend(q, k, v, "bf16" if everywhere and self.bf16_attention else "f32")
-        return self._linear(attention.proj, _reshape(_transpose(answers, 0, 2, 1, 3), count, height, width, channels))
+        attended = _attend(q, k, v, "bf16" if is_global and self.bf16_attention else "f32")
+        return self._linear(attention.proj, _reshape(_transpose(attended, 0, 2, 1, 3), count, height, width, channels))
 
     def _linear(self, layer: nn.Linear, value: ov.Node) -> ov.Node:
         return self._product(value, _array(layer.weight), _array(layer.bias))
@@ -109,7 +117,7 @@ class _Writer:
         return ops.add(ops.convert(low, "f32"), bias)
 
     def _stored(self, levels: list[ov.Node]) -> dict[str, ov.Node]:
-        """The neck's two upper levels and the decoder's convolutions on the lower ones, in the stored layout."""
+        """Adds the neck, and the mask decoder's convolutions of high-resolution features, in the stored layout."""
         lateral = [_convolution(sequence.conv) for sequence in self.neck.convs][::-1]
         embed = ops.add(_product(levels[2], *lateral[2]), _doubled(_product(levels[3], *lateral[3])))
         if self.sam.directly_add_no_mem_embed:
@@ -117,7 +125,7 @@ class _Writer:
         decoder = self.sam.sam_mask_decoder
         fine = []
         for level, convolution in ((0, decoder.conv_s0), (1, decoder.conv_s1)):
-            # Two products with nothing in between are one.
+            # The neck's and the decoder's 1x1 convolutions follow each other: one product does for both.
             (weight, bias), (last, last_bias) = lateral[level], _convolution(convolution)
             fine.append(_product(levels[level], last @ weight, last @ bias + last_bias))
         return {
@@ -132,7 +140,7 @@ def _array(tensor: Tensor) -> NDArray[np.float32]:
 
 
 def _convolution(layer: nn.Conv2d) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """A 1x1 convolution as a product's weight and bias."""
+    """Weight (out x in) and bias of a 1x1 convolution."""
     if tuple(layer.kernel_size) != (1, 1) or layer.bias is None:
         raise ValueError(_UNKNOWN)
     return _array(layer.weight)[:, :, 0, 0], _array(layer.bias)
@@ -143,7 +151,7 @@ def _product(value: ov.Node, weight: NDArray[np.float32], bias: NDArray[np.float
 
 
 def _attend(q: ov.Node, k: ov.Node, v: ov.Node, dtype: str) -> ov.Node:
-    """Attention of what is projected, split and scaled."""
+    """Attention with projected queries, keys and values, split into heads; queries are scaled already."""
     low = [ops.convert(value, dtype) for value in (q, k, v, ops.constant(np.float32(1)))]
     return ops.convert(ops.scaled_dot_product_attention(low[0], low[1], low[2], None, low[3]), "f32")
 
@@ -162,22 +170,22 @@ def _transpose(value: ov.Node, *order: int) -> ov.Node:
 
 
 def _pooled(value: ov.Node, stride: tuple[int, int]) -> ov.Node:
-    """The largest of each cell."""
+    """Max pooling without overlap."""
     count, height, width, channels = value.shape
     rows, columns = stride
-    # Not ReduceMax or MaxPool: OpenVINO has no fast code for the one here, and would permute for the other.
+    # ReduceMax has no fast implementation for this layout, and MaxPool would need a transposition.
     value = _largest(_reshape(value, count, height // rows, rows, width * channels))
     value = _largest(_reshape(value, count, height // rows * width // columns, columns, channels))
     return _reshape(value, count, height // rows, width // columns, channels)
 
 
 def _largest(value: ov.Node) -> ov.Node:
-    """Over axis 2."""
+    """The maximum over axis 2."""
     return reduce(ops.maximum, ops.split(value, np.array(2), value.shape[2]).outputs())
 
 
 def _doubled(value: ov.Node) -> ov.Node:
-    """Twice as high and wide, each pixel four times."""
+    """Nearest-neighbour upsampling by two."""
     _, height, width, channels = value.shape
     pixels = _reshape(value, 1, height, 1, width, 1, channels)
     return _reshape(
@@ -186,7 +194,7 @@ def _doubled(value: ov.Node) -> ov.Node:
 
 
 def _windows(value: ov.Node, size: int) -> ov.Node:
-    """`window_partition`; size 0 is one window of everything."""
+    """sam2's `window_partition`; size 0 makes the whole image one window."""
     if not size:
         return value
     _, height, width, channels = value.shape
@@ -198,7 +206,7 @@ def _windows(value: ov.Node, size: int) -> ov.Node:
 
 
 def _joined(windows: ov.Node, height: int, width: int) -> ov.Node:
-    """`window_unpartition`."""
+    """sam2's `window_unpartition`."""
     _, size, _, channels = windows.shape
     rows, columns = -(-height // size), -(-width // size)
     cells = _transpose(_reshape(windows, rows, columns, size, size, channels), 0, 2, 1, 3, 4)
@@ -210,7 +218,7 @@ def _joined(windows: ov.Node, height: int, width: int) -> ov.Node:
 
 
 def _patches(value: ov.Node, steps: int) -> ov.Node:
-    """`export.to_patches`, with patches of 2 ** steps pixels."""
+    """`export.to_patches` with patches of 2 ** steps pixels along a side."""
     _, height, width, channels = value.shape
     rows, columns = height >> steps, width >> steps
     split = _reshape(value, rows, *[2] * steps, columns, *[2] * steps, channels)

@@ -1,10 +1,11 @@
-"""What runs an image encoder: torch anywhere, or OpenVINO on a CPU, where its masks are torch's."""
+"""The backends of a CPU, torch and OpenVINO, and the choice between them."""
 
 import functools
 import inspect
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,25 +15,24 @@ from maskwire_core.models.registry import ModelError
 from numpy.typing import NDArray
 from torch import Tensor
 
-from maskwire_encoder.backends.accuracy_cache import Verdicts
+from maskwire_encoder.backends.accuracy_cache import AccuracyCache
 from maskwire_encoder.backends.accuracy_check import AccuracyCheck
+from maskwire_encoder.backends.device import Tensors
 from maskwire_encoder.backends.features import NAMES, ImageFeatures
 from maskwire_encoder.image_input.preprocessing import prepare
 
 log = logging.getLogger(__name__)
 
-Tensors = dict[str, NDArray[Any]]
-
-AGREEMENT = 0.995
-"""Mean IoU with the masks of torch's fp32 embeddings below which OpenVINO is not used."""
+LEAST_CPU_IOU = 0.995
+"""Least mean IoU with the masks of torch in fp32 for which OpenVINO is used."""
 
 
 class Backend(Protocol):
     """Runs an image encoder.
 
     Attributes:
-        precision: Such as "fp32" or "bf16": a part of every content key.
-        largest: Most images in a batch.
+        precision: Such as "fp32" or "bf16"; a part of every content key.
+        largest: Largest batch.
     """
 
     precision: str
@@ -41,52 +41,50 @@ class Backend(Protocol):
     def prepare(self, rgb: NDArray[np.uint8]) -> Tensor:
         """See `Model.prepare`."""
 
-    def encode(self, images: tuple[Tensor, ...]) -> list[Tensors]:
+    def encode(self, images: Sequence[Tensor]) -> list[Tensors]:
         """See `Model.encode`."""
 
 
-class _OnCpu:
-    """Takes inputs that are resized already."""
-
-    def __init__(self, size: int, largest: int) -> None:
-        self._size = size
-        self.largest = largest
-
-    def prepare(self, rgb: NDArray[np.uint8]) -> Tensor:
-        return prepare(rgb, self._size)
-
-
-class TorchBackend(_OnCpu):
-    """sam2's own modules, in fp32, all images in one batch."""
+class TorchBackend:
+    """Runs sam2's own modules in fp32, all images of a batch at once."""
 
     precision = "fp32"
 
     def __init__(self, features: ImageFeatures, size: int, largest: int = 1) -> None:
-        super().__init__(size, largest)
-        self._features = features
+        self.largest = largest
+        self._features, self._size = features, size
+
+    def prepare(self, rgb: NDArray[np.uint8]) -> Tensor:
+        return prepare(rgb, self._size)
 
     @torch.inference_mode()
-    def encode(self, images: tuple[Tensor, ...]) -> list[Tensors]:
-        arrays = [tensor.numpy() for tensor in self._features(torch.stack(images))]
+    def encode(self, images: Sequence[Tensor]) -> list[Tensors]:
+        arrays = [tensor.numpy() for tensor in self._features(torch.stack(list(images)))]
         return [dict(zip(NAMES, of_image, strict=True)) for of_image in zip(*arrays, strict=True)]
 
 
-class OpenVinoBackend(_OnCpu):
-    """The same encoder in OpenVINO, one image after the other: on a CPU, batches are no faster.
+class OpenVinoBackend:
+    """Runs `openvino_hiera`, one image after the other, because batches are no faster on a CPU.
+
+    Args:
+        sam: A `sam2.modeling.sam2_base.SAM2Base` in fp32.
+        precision: One of `openvino_hiera.PRECISIONS`.
+        threads: Number of threads; 0 for OpenVINO's default.
+        largest: Largest batch.
 
     Raises:
         ImportError: OpenVINO is not installed.
-        ValueError: The model is not built as those that are known.
+        ValueError: The image encoder is not built like those of the published models.
     """
 
     def __init__(self, sam: Any, precision: str, threads: int, largest: int = 1) -> None:
-        super().__init__(sam.image_size, largest)
         import openvino
 
         from maskwire_encoder.backends import openvino_hiera
 
-        self.precision = precision
-        # The graph says what is computed in bf16; "f32" keeps OpenVINO from deciding for the rest.
+        self.precision, self.largest = precision, largest
+        self._size: int = sam.image_size
+        # The graph itself says what is computed in bf16; "f32" keeps OpenVINO from rounding the rest.
         options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
         if threads:
             options["INFERENCE_NUM_THREADS"] = str(threads)
@@ -94,28 +92,31 @@ class OpenVinoBackend(_OnCpu):
         self._request = openvino.Core().compile_model(model, "CPU", options).create_infer_request()
         self._lock = threading.Lock()
 
-    def encode(self, images: tuple[Tensor, ...]) -> list[Tensors]:
-        return [self._one(image) for image in images]
+    def prepare(self, rgb: NDArray[np.uint8]) -> Tensor:
+        return prepare(rgb, self._size)
 
-    def _one(self, image: Tensor) -> Tensors:
+    def encode(self, images: Sequence[Tensor]) -> list[Tensors]:
+        return [self._encode_one(image) for image in images]
+
+    def _encode_one(self, image: Tensor) -> Tensors:
         with self._lock:
             outputs = self._request.infer({0: image[None].numpy()})
             return {name: outputs[name] for name in NAMES}
 
 
 def choose(sam: Any, settings: EncoderSettings, fingerprint: str) -> Backend:
-    """The fastest on the CPU that the settings allow and whose masks are those of torch in fp32.
+    """Chooses the fastest backend that the settings allow and whose masks are those of torch in fp32.
 
-    Masks are compared at the first start; the outcome is kept in the cache folder for as long as model, versions and
-    processor are the same.
+    The first start compares masks. The outcomes stay in the cache folder and hold for the same model, versions and
+    processor.
 
     Args:
-        sam: A `sam2.modeling.sam2_base.SAM2Base` in fp32.
-        settings: Of the encoder.
+        sam: A `sam2.modeling.sam2_base.SAM2Base` in fp32, on the CPU.
+        settings: The encoder's settings.
         fingerprint: Digest of the model's weights and configuration.
 
     Raises:
-        ModelError: What the settings ask for is not to be had.
+        ModelError: The requested backend or precision is unavailable.
     """
     if settings.precision not in ("auto", "fp32", "bf16"):
         raise ModelError(f"--precision {settings.precision} is for CUDA; a CPU has fp32 and bf16")
@@ -125,57 +126,64 @@ def choose(sam: Any, settings: EncoderSettings, fingerprint: str) -> Backend:
         if settings.precision == "bf16":
             raise ModelError("--precision bf16 on a CPU needs OpenVINO; leave --backend torch away")
         return reference
-    demanded = settings.backend == "openvino" or settings.precision == "bf16"
+    required = settings.backend == "openvino" or settings.precision == "bf16"
     try:
         import openvino
 
         from maskwire_encoder.backends import openvino_hiera
     except ImportError as error:
-        if demanded:
+        if required:
             raise ModelError(f"OpenVINO cannot be loaded ({error}): pip install 'maskwire-server[openvino]'") from error
         log.info("encoding with torch; pip install 'maskwire-server[openvino]' makes CPUs faster")
         return reference
     core = openvino.Core()
     capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    wanted = settings.precision if settings.precision != "auto" else "bf16 fp32" if "BF16" in capabilities else "fp32"
-    precisions = [precision for precision in openvino_hiera.PRECISIONS if precision.split()[0] in wanted]
     processor = (core.get_property("CPU", "FULL_DEVICE_NAME"), *sorted(capabilities))
     here = (inspect.getsource(openvino_hiera), openvino.get_version(), torch.__version__, *processor)
-    verdicts = Verdicts(settings.cache.expanduser() / "openvino.json")
+    known = AccuracyCache(settings.cache.expanduser() / "openvino.json")
 
     @functools.cache
     def accuracy() -> AccuracyCheck:
-        log.info("encoding a picture with torch in fp32, to compare with")
+        log.info("encoding an image with torch in fp32, to compare with")
         return AccuracyCheck(sam, features, torch.device("cpu"), count=1)
 
-    for precision in precisions:
-        agreement = verdicts.find(fingerprint, precision, *here)
-        if agreement is None or agreement >= AGREEMENT:
+    automatic = ("bf16", "fp32") if "BF16" in capabilities else ("fp32",)
+    dtypes = automatic if settings.precision == "auto" else (settings.precision,)
+    for precision in openvino_hiera.PRECISIONS:
+        if precision.split()[0] not in dtypes:
+            continue
+        iou = known.get(fingerprint, precision, *here)
+        if iou is None or iou >= LEAST_CPU_IOU:
             log.info("compiling the image encoder for OpenVINO in %s", precision)
             started = time.perf_counter()
             try:
                 backend = OpenVinoBackend(sam, precision, settings.threads, largest)
-                if agreement is None:
-                    (found,) = backend.encode(tuple(accuracy().inputs))
-                    deviation = accuracy().check([torch.from_numpy(found[name])[None] for name in NAMES])
-                    if not deviation.finite:
-                        log.warning("not encoding with OpenVINO in %s: it gives NaN or infinity", precision)
-                    agreement = deviation.iou if deviation.finite else 0.0
-                    verdicts.keep(agreement, fingerprint, precision, *here)
-            except Exception as error:  # OpenVINO raises RuntimeError and more for what it cannot compile
+                if iou is None:
+                    iou = _mean_iou(backend, accuracy())
+                    known.put(iou, fingerprint, precision, *here)
+            except Exception as error:  # OpenVINO raises RuntimeError and others for what it cannot compile
                 log.warning("OpenVINO in %s cannot run this model: %s", precision, error)
                 continue
-            took = time.perf_counter() - started
-            if agreement >= AGREEMENT:
-                log.info("encoding with OpenVINO in %s: mean IoU %.4f with torch, %.1f s", precision, agreement, took)
+            took_s = time.perf_counter() - started
+            if iou >= LEAST_CPU_IOU:
+                log.info("encoding with OpenVINO in %s: mean IoU %.4f with torch, %.1f s", precision, iou, took_s)
                 return backend
         log.log(
             logging.WARNING if precision == "fp32" else logging.INFO,
             "not encoding with OpenVINO in %s: mean IoU %.4f with torch, less than %g",
             precision,
-            agreement,
-            AGREEMENT,
+            iou,
+            LEAST_CPU_IOU,
         )
-    if demanded:
+    if required:
         raise ModelError("OpenVINO does not give this model's masks; use --backend torch, or --precision fp32")
     return reference
+
+
+def _mean_iou(backend: Backend, accuracy: AccuracyCheck) -> float:
+    """The mean IoU of a backend's masks with those of torch in fp32; 0 if values are NaN or infinite."""
+    (found,) = backend.encode(list(accuracy.inputs))
+    deviation = accuracy.check([torch.from_numpy(found[name])[None] for name in NAMES])
+    if not deviation.finite:
+        log.warning("OpenVINO in %s gives NaN or infinity", backend.precision)
+    return deviation.iou if deviation.finite else 0.0

@@ -1,1 +1,1 @@
-"""Reading SAM 2 checkpoints and building their models."""
+"""SAM 2 checkpoints: reading them and building their models."""

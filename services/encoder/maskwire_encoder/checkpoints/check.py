@@ -1,6 +1,7 @@
-"""Loads a model as an encoder does, and says how that went: python -m maskwire_encoder.checkpoints.check JSON
+"""Checks that an encoder can load a model: python -m maskwire_encoder.checkpoints.check JSON
 
-The argument is `maskwire_core.models.registry.AddedModel` as JSON; `maskwire_core.models.check` runs this.
+The argument is a `maskwire_core.models.registry.AddedModel` as JSON. Prints {"notes": [...]}, or {"error": "..."} and
+exits with 1. `maskwire_core.models.check` runs this program.
 """
 
 import json
@@ -16,7 +17,7 @@ def main() -> None:
     model = AddedModel(**json.loads(sys.argv[1]))
     notes: list[str] = []
     try:
-        build(ModelSource(model.name, model.config, Path(model.checkpoint)), say=notes.append)
+        build(ModelSource(model.name, model.config, Path(model.checkpoint)), notify=notes.append)
     except ModelError as error:
         print(json.dumps({"error": str(error)}))
         sys.exit(1)

@@ -1,4 +1,4 @@
-"""Finding a SAM 2 model's configuration and weights, building it, and telling it from all others."""
+"""Finds the configuration and weights of a SAM 2 model, builds the model, and identifies it by a fingerprint."""
 
 import hashlib
 import logging
@@ -31,17 +31,17 @@ _DEMO_CHANGES: dict[str, Any] = {
     "memory_attention.layer.self_attention.feat_sizes": [32, 32],
     "memory_attention.layer.cross_attention.feat_sizes": [32, 32],
 }
-# Its predicted IoUs and stability scores are low: with sam2's thresholds, everything mode would keep next to nothing.
+# The demo model's predicted IoUs and stability scores are low: few masks would pass sam2's thresholds.
 _DEMO_EVERYTHING = MaskDefaults(pred_iou_thresh=0.35, stability_score_thresh=0.4)
-# What build_sam2 sets by default (apply_postprocessing=True).
+# Set by sam2.build_sam.build_sam2 with its default apply_postprocessing=True.
 _POSTPROCESSING: dict[str, Any] = {
     "sam_mask_decoder_extra_args.dynamic_multimask_via_stability": True,
     "sam_mask_decoder_extra_args.dynamic_multimask_stability_delta": 0.05,
     "sam_mask_decoder_extra_args.dynamic_multimask_stability_thresh": 0.98,
 }
 _DEMO_WEIGHTS = Path(str(resources.files("maskwire_encoder") / "weights" / "demo.safetensors"))
-_MOST_NAMED = 5  # broken tensors in a message
-# The parts that see a single image; the others follow objects through videos.
+_MOST_NAMED = 5  # tensors named in an error message
+# The parts of a model that single images need; the others track objects in videos.
 _IMAGE_PARTS = ("image_encoder.", "sam_prompt_encoder.", "sam_mask_decoder.", "no_mem_embed")
 
 
@@ -51,11 +51,11 @@ class ModelSource:
 
     Attributes:
         name: Name under which it is served.
-        config: A YAML file, or the name of a configuration in the sam2 package.
-        checkpoint: A .pt or .safetensors file.
-        note: What users should know about it.
-        changes: What is set differently from the configuration, by dotted path in its model section.
-        everything: Parameters of everything mode that requests leave unsaid.
+        config: Path to a YAML file, or the name of a configuration in the sam2 package.
+        checkpoint: Path to a .pt or .safetensors file.
+        note: A remark for users of the model.
+        changes: Values that override the configuration, by dotted path in its model section.
+        everything: Default parameters of automatic mask generation.
     """
 
     name: str
@@ -67,10 +67,10 @@ class ModelSource:
 
 
 def find(settings: EncoderSettings) -> list[ModelSource]:
-    """The models that the settings name, the default one first.
+    """Finds the models that the settings name, the default one first.
 
     Raises:
-        ModelError: A name is unknown, a file is not there, or its digest is wrong.
+        ModelError: A name is unknown, a file is missing, or its digest is wrong.
     """
     if settings.config is not None and settings.checkpoint is None:
         raise ModelError("--config needs --checkpoint, the weights that belong to it")
@@ -111,20 +111,19 @@ def _existing(checkpoint: Path) -> Path:
     return checkpoint
 
 
-def build(source: ModelSource, say: Callable[[str], None] = log.warning) -> tuple[Any, str]:
+def build(source: ModelSource, notify: Callable[[str], None] = log.warning) -> tuple[Any, str]:
     """Builds a model with its weights.
 
     Args:
-        source: Where they are.
-        say: Told in a sentence what was done to a checkpoint that is wrapped, as trainers write them.
+        source: The model's configuration and weights.
+        notify: Called with a sentence if the checkpoint had to be unwrapped, as those of trainers must.
 
     Returns:
-        A `sam2.modeling.sam2_base.SAM2Base` in eval mode, fp32, on the CPU; and its fingerprint, which is that of the
-        bare weights however they were wrapped.
+        A `sam2.modeling.sam2_base.SAM2Base` in eval mode, fp32, on the CPU; and its fingerprint, which does not depend
+        on how the weights were wrapped.
 
     Raises:
-        ModelError: A file cannot be read, weights and configuration do not belong together, or weights are NaN or
-            infinite.
+        ModelError: A file cannot be read, the weights do not fit the configuration, or weights are NaN or infinite.
     """
     config = configuration(source)
     model = model_config.build(config, source.config)
@@ -142,13 +141,13 @@ def build(source: ModelSource, say: Callable[[str], None] = log.warning) -> tupl
             "take an earlier checkpoint"
         )
     if found.told:
-        say(f"{source.checkpoint}: {found.told}")
+        notify(f"{source.checkpoint}: {found.told}")
     model.load_state_dict(weights, strict=False)
     return model.eval().requires_grad_(False), _fingerprint(model, config)
 
 
 def configuration(source: ModelSource) -> DictConfig:
-    """The resolved model section of a source's configuration, with its changes.
+    """Loads the model section of a source's configuration, resolved and with the source's changes.
 
     Raises:
         ModelError: There is no such configuration.
@@ -157,7 +156,7 @@ def configuration(source: ModelSource) -> DictConfig:
 
 
 def _misfit(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
-    """How weights differ from what a model takes; empty if they fit. Parts for videos may be missing."""
+    """Describes how weights differ from those of a model; empty if they fit. Video parts may be missing."""
     wrong = {
         "missing": [name for name in wanted if name.startswith(_IMAGE_PARTS) and name not in weights],
         "unexpected": [name for name in weights if name not in wanted],
@@ -184,7 +183,7 @@ def _shape(tensor: Tensor) -> str:
 
 
 def _fitting(weights: Mapping[str, Tensor], source: ModelSource) -> str:
-    """Which known models' configurations weights fit, as advice."""
+    """Advice that names the known models whose configurations fit the weights."""
     sources = [_demo(_DEMO_WEIGHTS)]
     sources += [ModelSource(published.name, published.config, source.checkpoint) for published in PUBLISHED.values()]
     width = weights.get("image_encoder.trunk.patch_embed.proj.bias")
@@ -192,7 +191,7 @@ def _fitting(weights: Mapping[str, Tensor], source: ModelSource) -> str:
     for known in sources:
         config = configuration(known)
         if width is None or len(width) != config.image_encoder.trunk.embed_dim:
-            continue  # building it takes seconds
+            continue  # building a model takes seconds
         if not _misfit(weights, model_config.build(config, known.config).state_dict()):
             fitting.append(known)
     if not fitting:
@@ -202,7 +201,7 @@ def _fitting(weights: Mapping[str, Tensor], source: ModelSource) -> str:
 
 
 def _not_finite(weights: Mapping[str, Tensor]) -> str:
-    """The tensors that hold NaN or infinity, with how many values; empty if none does."""
+    """Names the tensors with NaN or infinity, and counts these values; empty if all are finite."""
     bad = {name: int((~tensor.isfinite()).sum()) for name, tensor in weights.items()}
     told = [f"{name} ({count} of {weights[name].numel()} values)" for name, count in bad.items() if count]
     more = f" and {len(told) - _MOST_NAMED} more tensors" if len(told) > _MOST_NAMED else ""

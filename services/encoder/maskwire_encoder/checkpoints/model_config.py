@@ -1,4 +1,4 @@
-"""SAM 2 model configurations: finding one, checking it, and building the model that it describes."""
+"""Loads SAM 2 model configurations, and builds the models that they describe."""
 
 import inspect
 import re
@@ -18,19 +18,19 @@ _CLASSES_OF = ("sam2.", "torch.nn.")
 
 
 def load(name: str, changes: Mapping[str, Any]) -> DictConfig:
-    """The resolved model section of a configuration.
+    """Loads the model section of a configuration and resolves it.
 
     Args:
-        name: A YAML file, or the name of a configuration in the sam2 package.
-        changes: What is set differently, by dotted path.
+        name: Path to a YAML file, or the name of a configuration in the sam2 package.
+        changes: Values that override the configuration, by dotted path in the model section.
 
     Raises:
-        ModelError: There is no such configuration, or it is not one of a model.
+        ModelError: There is no such configuration, or it does not describe a model.
     """
     is_file = Path(name).is_file()
     try:
         loaded = OmegaConf.load(name) if is_file else compose(config_name=name)
-    except Exception as error:  # hydra's and YAML's errors share no base class
+    except Exception as error:  # the errors of hydra and YAML share no base class
         if is_file:
             raise ModelError(f"{name} is not valid YAML: {' '.join(str(error).split())}") from error
         known = (published.config for published in PUBLISHED.values())
@@ -46,23 +46,23 @@ def load(name: str, changes: Mapping[str, Any]) -> DictConfig:
         for key, value in changes.items():
             OmegaConf.update(config, key, value, force_add=True)
         OmegaConf.resolve(config)
-    except Exception as error:  # omegaconf has a kind for each mistake
+    except Exception as error:  # omegaconf raises exceptions of many types
         raise ModelError(f"{name}: {str(error).splitlines()[0]}") from error
     return config
 
 
 def build(config: DictConfig, name: str) -> Any:
-    """The model that a configuration describes, with random weights.
+    """Builds the model that a configuration describes, with random weights.
 
     Args:
-        config: As `load` gives it.
-        name: Of the configuration, for errors.
+        config: From `load`.
+        name: Name of the configuration, for error messages.
 
     Returns:
         A `sam2.modeling.sam2_base.SAM2Base`.
 
     Raises:
-        ModelError: A class is not one of sam2's, or its arguments are wrong; the message has the key.
+        ModelError: A class is not sam2's or torch.nn's, or its arguments are wrong; the message names the key.
     """
     for key, target in _targets(config, "model"):
         if not target.startswith(_CLASSES_OF):
@@ -71,7 +71,7 @@ def build(config: DictConfig, name: str) -> Any:
         model = instantiate(config, _recursive_=True)
     except InstantiationException as error:
         raise ModelError(f"{name}: {_told(error, config)}") from error
-    except Exception as error:  # whatever else a constructor raises
+    except Exception as error:  # constructors raise exceptions of many types
         raise ModelError(f"{name} does not describe a SAM 2 model: {_line(error)}") from error
     if not all(hasattr(model, part) for part in ("image_encoder", "sam_prompt_encoder", "sam_mask_decoder")):
         raise ModelError(f"{name} does not describe a SAM 2 model: model._target_ is {type(model).__name__}")
@@ -79,7 +79,7 @@ def build(config: DictConfig, name: str) -> Any:
 
 
 def _targets(config: DictConfig | ListConfig, key: str) -> Iterator[tuple[str, str]]:
-    """The classes that a configuration names, with the keys of their sections."""
+    """Yields the key of each section that names a class, and the class's name."""
     items: Iterable[tuple[Any, Any]] = config.items() if isinstance(config, DictConfig) else enumerate(config)
     for name, value in items:
         if name == "_target_":
@@ -89,7 +89,7 @@ def _targets(config: DictConfig | ListConfig, key: str) -> Iterator[tuple[str, s
 
 
 def _told(error: InstantiationException, config: DictConfig) -> str:
-    """A constructor's error in the words of the configuration."""
+    """Describes a constructor's error by the keys of the configuration."""
     found = re.search(r"full_key: (?:model\.)?(\S+)", str(error))
     inside = found[1] if found is not None and found[1] != "model" else ""
     section = OmegaConf.select(config, inside) if inside else config

@@ -1,4 +1,4 @@
-"""Reading checkpoint files: a SAM 2 model's tensors, whatever a trainer has wrapped around them."""
+"""Reads the tensors of a SAM 2 model from a checkpoint file, however a trainer has wrapped them."""
 
 import re
 import zipfile
@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 _WRAPPERS = {"module", "_orig_mod", "_forward_module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
-"""What DDP, torch.compile, Lightning Fabric, FSDP and activation checkpointing put into the names of tensors."""
+"""Parts of tensor names that DDP, torch.compile, Lightning Fabric, FSDP and activation checkpointing add."""
 _AVERAGED = ("ema", "averag", "swa", "shadow", "teacher")
 _MAX_DEPTH = 12
 _OTHER_FORMATS = {
@@ -28,10 +28,10 @@ class StateDict:
     """The tensors of a checkpoint.
 
     Attributes:
-        tensors: By the model's own names; also those beside them that no SAM 2 model has.
-        unwrapped: What was taken off, such as "unwrapped state_dict" and "removed prefix module."; empty if nothing.
-        left_out: What else the file holds and is not used, such as "optimizer".
-        averaged: Where it holds averaged (EMA) weights that were not taken, such as "model_ema"; empty if nowhere.
+        tensors: Tensors by the model's own names, including any beside them that no SAM 2 model has.
+        unwrapped: Steps that were needed to find them, such as "unwrapped state_dict" and "removed prefix module.".
+        left_out: Unused entries of the file, such as "optimizer".
+        averaged: Entry with averaged (EMA) weights that were not taken, such as "model_ema"; empty if there is none.
     """
 
     tensors: Mapping[str, Tensor]
@@ -41,7 +41,7 @@ class StateDict:
 
     @property
     def told(self) -> str:
-        """What was done to the checkpoint; empty where it was bare or wrapped as the published ones are."""
+        """Describes how the checkpoint was unwrapped; empty if it was bare or wrapped like the published ones."""
         told = [] if self.unwrapped == ("unwrapped model",) and not self.left_out else list(self.unwrapped)
         if self.left_out:
             told.append(f"left out {', '.join(self.left_out)}")
@@ -52,12 +52,12 @@ class StateDict:
 
 @dataclass
 class _Group:
-    """Tensors whose names begin alike.
+    """Tensors whose names share a prefix.
 
     Attributes:
-        tensors: By their names from the model's part on, without wrappers.
-        homes: The mappings in which those lie that the model has, each as the keys that lead there.
-        inner: Wrappers that were removed inside names.
+        tensors: Tensors by their names without prefix and wrappers.
+        homes: For each tensor that the model has, the keys that lead to the mapping that holds it.
+        inner: Wrappers that were removed from within names.
     """
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
@@ -66,14 +66,14 @@ class _Group:
 
 
 def read(path: Path, wanted: Collection[str]) -> StateDict:
-    """Reads a .pt or .safetensors file, told apart by content. No code of a pickle is run.
+    """Reads a .pt or .safetensors file, whose format is recognised by content. Pickled code is not run.
 
     Args:
-        path: The file.
+        path: Path to the file.
         wanted: Names of the model's tensors.
 
     Raises:
-        ModelError: It cannot be read, or holds no tensor of a SAM 2 model.
+        ModelError: The file cannot be read, or holds no tensor of a SAM 2 model.
     """
     check_file(path)
     loaded = _load(path)
@@ -89,16 +89,16 @@ def read(path: Path, wanted: Collection[str]) -> StateDict:
 
 
 def unwrap(loaded: object, wanted: Collection[str]) -> StateDict | None:
-    """Finds a model's tensors in what a file holds: nested mappings of any depth, and names with prefixes.
+    """Finds a model's tensors in nested mappings and lists, also under names with prefixes.
 
-    Where several sets of weights are there, the most complete is taken; among equals, plain before averaged ones.
+    If there are several sets of weights, the most complete one is taken; of equals, plain before averaged ones.
 
     Args:
-        loaded: What was read.
+        loaded: The content of a checkpoint file.
         wanted: Names of the model's tensors.
 
     Returns:
-        None if there is no tensor of such a name.
+        The tensors; None if none has one of the names.
     """
     parts = {name.split(".")[0] for name in wanted}
     groups: dict[tuple[str, ...], _Group] = {}
@@ -125,7 +125,7 @@ def unwrap(loaded: object, wanted: Collection[str]) -> StateDict | None:
     left_out = [words for each, other in groups.items() if each != prefix for words in [(*each, *other.tensors)]]
     for keys, words, tensor in others:
         if keys[:-1] in homes and words[: len(prefix)] == prefix and tensor.numel() > 1:
-            tensors[".".join(words[len(prefix) :])] = tensor  # beside the model's own: the model is another one
+            tensors[".".join(words[len(prefix) :])] = tensor  # belongs to a model of another kind
         else:
             left_out.append(words)
     averaged = next((each for each in complete if each != prefix and _is_averaged(each)), ())
@@ -144,7 +144,7 @@ def _is_averaged(prefix: tuple[str, ...]) -> bool:
 
 
 def _tensors(loaded: object, keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Tensor]]:
-    """All tensors in nested mappings and lists, with the keys that lead to them."""
+    """Yields all tensors in nested mappings and lists, with the keys that lead to them."""
     if isinstance(loaded, Tensor):
         yield keys, loaded
     elif len(keys) < _MAX_DEPTH and isinstance(loaded, Mapping):
@@ -161,23 +161,23 @@ def _load(path: Path) -> Any:
     if head[8:] == b"{":
         try:
             return load_file(path)
-        except Exception as error:  # safetensors' own kind, whose name is not public
+        except Exception as error:  # SafetensorError, which is not public
             raise ModelError(f"{path} is a truncated or damaged safetensors file ({error}); get it again") from error
     archive = zipfile.is_zipfile(path)
     if not archive and head[:1] != b"\x80":
         raise ModelError(f"{path} is not a checkpoint (.pt or .safetensors): it begins with {head[:8]!r}")
     try:
-        if path.suffix == ".safetensors":  # torch would go by the ending
+        if path.suffix == ".safetensors":  # torch.load would go by the suffix
             with path.open("rb") as file:
                 return torch.load(file, map_location="cpu", weights_only=True)
-        # With mmap, what is not used, such as an optimizer's state, is not even read.
+        # With mmap, unused entries, such as the state of an optimizer, are not read.
         return torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
-    except Exception as error:  # torch raises many kinds for damaged files
+    except Exception as error:  # torch raises exceptions of many types
         raise ModelError(f"{path} {_unreadable(str(error))}") from error
 
 
 def _unreadable(error: str) -> str:
-    """Why torch cannot read a file, and the remedy."""
+    """Explains why torch cannot read a file, with the remedy."""
     resave = "save its weights alone, where it was trained: torch.save(model.state_dict(), 'weights.pt')"
     if "TorchScript" in error:
         return f"is a TorchScript archive, not a checkpoint; {resave}"

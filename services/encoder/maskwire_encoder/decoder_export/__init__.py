@@ -1,1 +1,1 @@
-"""The mask decoder as ONNX graphs."""
+"""Exporting the mask decoder as ONNX graphs."""

@@ -1,15 +1,15 @@
-"""The prompt encoder and mask decoder of a SAM 2 model as ONNX graphs with few multiplications and no permutes.
+"""Exports a SAM 2 model's prompt encoder and mask decoder as ONNX graphs with few multiplications and transpositions.
 
-The arithmetic is that of `sam2.modeling.sam` (PromptEncoder, TwoWayTransformer, MaskDecoder.predict_masks), exact up to
-rounding, in another order:
+The graphs compute what `sam2.modeling.sam` does (PromptEncoder, TwoWayTransformer, MaskDecoder.predict_masks), exact up
+to rounding, but rearranged:
 
-- Token-major: image tokens are rows, a 2x2 stride-2 (transposed) convolution is one matrix product, and high-resolution
-  features are added in patch order, so that only the finished masks are permuted.
-- What depends on the image alone is computed once per image: the first layer's projections of its tokens, and biases
-  that would be added to every click's features.
-- The other projections of image tokens are folded into the few prompt tokens, a head at a time:
+- Image tokens are the rows of a matrix. A 2x2 stride-2 (transposed) convolution is one matrix product, and
+  high-resolution features are added in patch order, so that only the finished masks are transposed.
+- What depends on the image alone is computed once per image: the first layer's projections of image tokens, and biases
+  that would be added for every prompt.
+- The other projections of image tokens are folded into the few prompt tokens, one head at a time:
   (Wq x) . (Wk y) = x . (Wq^T Wk y). For many prompt tokens the plain form is cheaper.
-- Only the masks that will be returned are computed.
+- Only the masks that are returned are computed.
 """
 
 import math
@@ -21,15 +21,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from maskwire_encoder.decoder_export.layers import (
-    answer_folded,
     array,
-    ask,
-    ask_folded,
     attend,
+    attention_layer,
+    folded_image_to_token,
+    folded_token_to_image,
     linear,
     mlp,
     norm,
-    split,
+    split_heads,
 )
 from maskwire_encoder.decoder_export.onnx_graph import Graph
 
@@ -37,7 +37,7 @@ Shape = tuple[str, tuple[int | str, ...]]
 
 
 def to_patches(features: Tensor, patch: int) -> Tensor:
-    """Lays a feature map out as the mask decoder's upscaling produces it.
+    """Rearranges a feature map into the order in which the mask decoder's upscaling produces pixels.
 
     Args:
         features: BxCxHxW.
@@ -57,32 +57,39 @@ def to_patches(features: Tensor, patch: int) -> Tensor:
 
 
 def export_decoder(model: Any, config: DecoderConfig) -> DecoderBundle:
-    """Writes the graphs of a SAM 2 model's prompt encoder and mask decoder.
+    """Exports a model's prompt encoder and mask decoder.
 
     Args:
         model: A `sam2.modeling.sam2_base.SAM2Base` in fp32.
-        config: What a decoder worker must know beside the graphs.
+        config: The model's configuration.
 
     Returns:
-        The bundle. The same weights give the same bytes.
+        The bundle; the same weights give the same bytes.
+
+    Raises:
+        ValueError: The model has layers that cannot be exported.
     """
-    writer = _Writer(model)
+    exporter = _Exporter(model)
     graphs = {
-        "image_fp32": writer.image("float32"),
-        "image_fp16": writer.image("float16"),
-        "mask": writer.mask(),
-        "click": writer.prompt(projected=True, folded=True),
-        "refine": writer.prompt(projected=False, folded=True),
-        "plain": writer.prompt(projected=False, folded=False),
+        "image_fp32": exporter.image("float32"),
+        "image_fp16": exporter.image("float16"),
+        "mask": exporter.mask(),
+        "click": exporter.prompt(projected=True, folded=True),
+        "refine": exporter.prompt(projected=False, folded=True),
+        "plain": exporter.prompt(projected=False, folded=False),
     }
-    return DecoderBundle(config, graphs, writer.weights)
+    return DecoderBundle(config, graphs, exporter.weights)
 
 
-class _Writer:
-    """Writes graphs for an image of N = h x w tokens of C channels and T prompt tokens.
+class _Exporter:
+    """Builds graphs for an image of N = h x w tokens of C channels and T prompt tokens.
 
-    Between graphs go: tokens (N, C), image tokens with the dense prompt added; keys (heads, D, N), values (heads, N, D)
-    and queries (N, heads * D) of the first layer; fine_1 (N, 4, C/4) and fine_0 (N, 16, C/8) in patch order.
+    These values are passed from graph to graph: tokens (N, C), the image tokens with the dense prompt embedding added;
+    keys (heads, D, N), values (heads, N, D) and queries (N, heads * D), their projections in the first layer; fine_1
+    (N, 4, C/4) and fine_0 (N, 16, C/8), the high-resolution features in patch order.
+
+    Attributes:
+        weights: External constants of all graphs by name.
     """
 
     def __init__(self, model: Any) -> None:
@@ -97,7 +104,7 @@ class _Writer:
         tokens, channels = self.positions.shape
         layer = self.decoder.transformer.layers[0].cross_attn_token_to_image
         heads, depth = layer.num_heads, layer.internal_dim // layer.num_heads
-        self.values: dict[str, Shape] = {
+        self._shared: dict[str, Shape] = {
             "tokens": ("float32", (tokens, channels)),
             "keys": ("float32", (heads, depth, tokens)),
             "values": ("float32", (heads, tokens, depth)),
@@ -109,8 +116,8 @@ class _Writer:
         self.stored = dict(zip(stored, ("tokens", "fine_1", "fine_0"), strict=True))
 
     def image(self, dtype: str) -> DecoderGraph:
-        """A stored embedding to what every click on it needs."""
-        graph = Graph({name: (dtype, self.values[value][1]) for name, value in self.stored.items()})
+        """Builds the graph that converts a stored embedding to what every prompt on it needs."""
+        graph = Graph({name: (dtype, self._shared[value][1]) for name, value in self.stored.items()})
         embed, high_res_1, high_res_0 = (
             name if dtype == "float32" else graph.add("Cast", name, to=1) for name in self.stored
         )
@@ -118,21 +125,21 @@ class _Writer:
         layer = self.decoder.transformer.layers[0]
         tokens = graph.add("Add", embed, self.no_mask)
         positioned = graph.add("Add", tokens, self.positions)
-        asked = layer.cross_attn_token_to_image
+        attention = layer.cross_attn_token_to_image
         return self._finish(
             graph,
-            self.values,
+            self._shared,
             tokens=tokens,
-            keys=split(graph, linear(graph, asked.k_proj, positioned), asked.num_heads, transposed=True),
-            values=split(graph, linear(graph, asked.v_proj, tokens), asked.num_heads),
+            keys=split_heads(graph, linear(graph, attention.k_proj, positioned), attention.num_heads, transposed=True),
+            values=split_heads(graph, linear(graph, attention.v_proj, tokens), attention.num_heads),
             queries=linear(graph, layer.cross_attn_image_to_token.q_proj, positioned),
             fine_1=graph.add("Add", high_res_1, array(first.bias)),
             fine_0=graph.add("Add", high_res_0, array(second.bias)),
         )
 
     def mask(self) -> DecoderGraph:
-        """Image tokens with no mask prompt to those with one: masks (B, 4h, 4w) to (B * N, C)."""
-        graph = Graph({"tokens": self.values["tokens"], "mask": ("float32", ("B", 4 * self.side, 4 * self.side))})
+        """Builds the graph that replaces the dense embedding of "no mask" by that of a mask prompt (1, 4h, 4w)."""
+        graph = Graph({"tokens": self._shared["tokens"], "mask": ("float32", (1, 4 * self.side, 4 * self.side))})
         first, norm_1, _, second, norm_2, _, last = self.prompts.mask_downscaling
         pixels = graph.reshape("mask", -1, self.side, 2, 2, self.side, 2, 2)
         pixels = graph.add("Transpose", pixels, perm=[0, 1, 4, 2, 5, 3, 6])
@@ -143,23 +150,22 @@ class _Writer:
             pixels = graph.add("Gelu", pixels)
         weight = array(last.weight)[:, :, 0, 0].T
         dense = graph.add("Gemm", pixels, weight, array(last.bias) - self.no_mask[0])
-        dense = graph.reshape(dense, -1, *self.positions.shape)
-        tokens = graph.reshape(graph.add("Add", "tokens", dense), -1, self.positions.shape[1])
-        return self._finish(graph, {"with_mask": ("float32", ("K", self.positions.shape[1]))}, with_mask=tokens)
+        return self._finish(graph, {"with_mask": self._shared["tokens"]}, with_mask=graph.add("Add", "tokens", dense))
 
     def prompt(self, projected: bool, folded: bool) -> DecoderGraph:
-        """A prompt to masks.
+        """Builds a graph that decodes a prompt.
 
-        Inputs beside the image's: points (P, 2) x, y in pixels of the model's input; labels (P,) -1 padding, 0
-        negative, 1 positive, 2 and 3 a box's corners; masks (M,), which masks to compute, each 0 to 4 (`BEST`).
-        Outputs: their logits (M, 4h, 4w), the predicted IoU of masks 0 to 3, and the object score (1,).
+        Its inputs, beside those that depend on the image: points (P, 2), x and y in pixels of the model's input; labels
+        (P,), -1 padding, 0 negative, 1 positive, 2 and 3 the corners of a box; masks (M,), the masks to compute, each 0
+        to 4 (`BEST`). Its outputs: logits (M, 4h, 4w), predicted IoU of masks 0 to 3 (4,), and object score (1,).
 
         Args:
-            projected: Whether the first layer takes `keys`, `values` and `queries`, which hold for no mask prompt.
-            folded: Whether projections of image tokens are folded into the prompt tokens.
+            projected: Whether the inputs `keys`, `values` and `queries` replace the first layer's projections of image
+                tokens, which are valid without a mask prompt only.
+            folded: Whether the other projections of image tokens are folded into the prompt tokens.
         """
         names = ("tokens", "keys", "values", "queries", "fine_1", "fine_0")
-        images = {name: self.values[name] for name in names if projected or name not in ("keys", "values", "queries")}
+        images = {name: self._shared[name] for name in names if projected or name not in ("keys", "values", "queries")}
         prompts: dict[str, Shape] = {"points": ("float32", ("P", 2)), "labels": ("int64", ("P",))}
         graph = Graph({**images, **prompts, "masks": ("int64", ("M",))})
         decoder, transformer = self.decoder, self.decoder.transformer
@@ -167,43 +173,40 @@ class _Writer:
         if decoder.pred_obj_scores:
             start.insert(0, decoder.obj_score_token)
         outputs = np.concatenate([array(token.weight) for token in start])
-        prompt = self._tokens(graph, outputs)
-        hidden = prompt
-        tokens = "tokens"
+        prompt = self._prompt_tokens(graph, outputs)
+        hidden, tokens = prompt, "tokens"
+        token_to_image = folded_token_to_image if folded else attention_layer
         for index, layer in enumerate(transformer.layers):
             ready = projected and index == 0
-            hidden = self._ask_each_other(graph, layer, hidden, prompt)
-            asking = graph.add("Add", hidden, prompt)
+            hidden = self._self_attention(graph, layer, hidden, prompt)
+            queries = graph.add("Add", hidden, prompt)
             positioned = "" if ready else graph.add("Add", tokens, self.positions)
             attention = layer.cross_attn_token_to_image
             if ready:
-                q = split(graph, linear(graph, attention.q_proj, asking), attention.num_heads)
+                q = split_heads(graph, linear(graph, attention.q_proj, queries), attention.num_heads)
                 seen = attend(graph, attention, q, "keys", "values")
             else:
-                seen = (ask_folded if folded else ask)(graph, attention, asking, positioned, tokens)
+                seen = token_to_image(graph, attention, queries, positioned, tokens)
             hidden = norm(graph, layer.norm2, graph.add("Add", hidden, seen))
             hidden = norm(graph, layer.norm3, graph.add("Add", hidden, mlp(graph, layer.mlp, hidden)))
-            asking = graph.add("Add", hidden, prompt)
+            keys = graph.add("Add", hidden, prompt)
             attention = layer.cross_attn_image_to_token
             if folded:
-                answered = answer_folded(
-                    graph, attention, "" if ready else positioned, asking, hidden, tokens, len(self.positions)
-                )
+                tokens = folded_image_to_token(graph, attention, positioned, keys, hidden, tokens, len(self.positions))
             else:
-                answered = graph.add("Add", tokens, ask(graph, attention, positioned, asking, hidden))
-            tokens = norm(graph, layer.norm4, answered)
-        # Of the prompt's own tokens nothing is read any more.
+                tokens = graph.add("Add", tokens, attention_layer(graph, attention, positioned, keys, hidden))
+            tokens = norm(graph, layer.norm4, tokens)
+        # From here on only the output tokens are read, not those of points and boxes.
         rows = (np.array([0]), np.array([len(outputs)]), np.array([-2]))
         hidden, prompt = (graph.add("Slice", value, *rows) for value in (hidden, prompt))
         positioned = graph.add("Add", tokens, self.positions)
-        asking = graph.add("Add", hidden, prompt)
-        attention = transformer.final_attn_token_to_image
-        seen = (ask_folded if folded else ask)(graph, attention, asking, positioned, tokens)
+        queries = graph.add("Add", hidden, prompt)
+        seen = token_to_image(graph, transformer.final_attn_token_to_image, queries, positioned, tokens)
         hidden = norm(graph, transformer.norm_final_attn, graph.add("Add", hidden, seen))
         return self._heads(graph, hidden, tokens)
 
-    def _tokens(self, graph: Graph, outputs: NDArray[np.float32]) -> str:
-        """The output tokens, then an embedding of each point (PromptEncoder._embed_points)."""
+    def _prompt_tokens(self, graph: Graph, outputs: NDArray[np.float32]) -> str:
+        """Adds the output tokens, followed by the embedding of each point (PromptEncoder._embed_points)."""
         scaled = graph.add("Div", graph.add("Add", "points", np.float32(0.5)), np.float32(self.size))
         scaled = graph.add("Sub", graph.add("Mul", scaled, np.float32(2)), np.float32(1))
         gaussian = array(self.prompts.pe_layer.positional_encoding_gaussian_matrix)
@@ -217,16 +220,17 @@ class _Writer:
         return graph.add("Concat", outputs, graph.add("Add", positions, labels), axis=-2)
 
     @staticmethod
-    def _ask_each_other(graph: Graph, layer: Any, hidden: str, prompt: str) -> str:
+    def _self_attention(graph: Graph, layer: Any, hidden: str, prompt: str) -> str:
+        """Adds the self-attention of the prompt tokens in a TwoWayAttentionBlock."""
         if layer.skip_first_layer_pe:
-            hidden = ask(graph, layer.self_attn, hidden, hidden, hidden)
+            hidden = attention_layer(graph, layer.self_attn, hidden, hidden, hidden)
         else:
-            asking = graph.add("Add", hidden, prompt)
-            hidden = graph.add("Add", hidden, ask(graph, layer.self_attn, asking, asking, hidden))
+            queries = graph.add("Add", hidden, prompt)
+            hidden = graph.add("Add", hidden, attention_layer(graph, layer.self_attn, queries, queries, hidden))
         return norm(graph, layer.norm1, hidden)
 
     def _heads(self, graph: Graph, hidden: str, tokens: str) -> DecoderGraph:
-        """Masks and scores from the output tokens and the image tokens (MaskDecoder.predict_masks)."""
+        """Adds masks and scores, from the output tokens and the image tokens (MaskDecoder.predict_masks)."""
         decoder = self.decoder
         first = 1 if decoder.pred_obj_scores else 0
 
@@ -247,10 +251,10 @@ class _Writer:
         coarse, coarse_norm, _, fine, _ = decoder.output_upscaling
         pixels = tokens
         for convolution, features in ((coarse, "fine_1"), (fine, "fine_0")):
-            # Weights of a transposed convolution are (in, out, row, column); the product's columns (row, column, out).
+            # The weights of a transposed convolution are (in, out, row, column); columns become (row, column, out).
             weight = array(convolution.weight).transpose(0, 2, 3, 1).reshape(convolution.in_channels, -1)
             onto = graph.reshape(features, -1, weight.shape[1])
-            pixels = graph.add("Gemm", pixels, weight, onto)  # the bias is in the features
+            pixels = graph.add("Gemm", pixels, weight, onto)  # `image` has added the bias to the features
             pixels = graph.reshape(pixels, -1, convolution.out_channels)
             pixels = graph.add("Gelu", norm(graph, coarse_norm, pixels) if convolution is coarse else pixels)
         side = 4 * self.side

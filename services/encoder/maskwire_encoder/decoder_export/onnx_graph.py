@@ -1,4 +1,4 @@
-"""Writing an ONNX graph operator by operator."""
+"""Builds an ONNX graph operator by operator."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,17 +13,17 @@ from onnx import TensorProto, helper
 OPSET = 20
 _IR_VERSION = 10
 _DTYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "int64": TensorProto.INT64}
-_SMALL = 64  # values; larger constants lie outside the graph, so that graphs share them
+_MOST_INLINE = 64  # values of a constant inside the graph; larger ones are external, so that graphs share them
 
 
 class Graph:
-    """A graph in the making. Values are named by strings; arrays may stand for constants wherever a value may.
+    """A graph under construction. A value is the name of a node's output or of an input; constants are arrays.
 
     Args:
-        inputs: Name to dtype and shape; a string in a shape is a size that is known only at run time.
+        inputs: Dtype and shape of each input by name; a string in a shape is a size known only at run time.
 
     Attributes:
-        weights: Constants that lie outside the graph, by name. Equal ones have equal names, in other graphs too.
+        weights: External constants by name. The name depends on the content alone, so that graphs share them.
     """
 
     def __init__(self, inputs: Mapping[str, tuple[str, tuple[int | str, ...]]]) -> None:
@@ -32,23 +32,23 @@ class Graph:
         self._constants: dict[str, onnx.TensorProto] = {}
         self.weights: dict[str, NDArray[Any]] = {}
 
-    def add(self, operator: str, *inputs: str | NDArray[Any] | np.generic, outputs: int = 1, **attributes: Any) -> str:
-        """Adds a node. Returns the name of its (first) output."""
-        names = [f"{operator}_{len(self._nodes)}_{index}" for index in range(outputs)]
+    def add(self, operator: str, *inputs: str | NDArray[Any] | np.generic, **attributes: Any) -> str:
+        """Adds a node with one output. Returns the output's name."""
+        name = f"{operator}_{len(self._nodes)}"
         values = [value if isinstance(value, str) else self._constant(value) for value in inputs]
-        self._nodes.append(helper.make_node(operator, values, names, **attributes))
-        return names[0]
+        self._nodes.append(helper.make_node(operator, values, [name], **attributes))
+        return name
 
     def reshape(self, value: str, *shape: int) -> str:
-        """To a shape; 0 keeps a size, -1 is what is left."""
+        """Adds a reshape; 0 keeps the size of an axis, -1 takes what is left."""
         return self.add("Reshape", value, np.array(shape, np.int64))
 
     def finish(self, outputs: Mapping[str, tuple[str, tuple[int | str, ...]]], **values: str) -> DecoderGraph:
-        """The graph, with some of its values as its outputs.
+        """Serializes the graph.
 
         Args:
-            outputs: Name to dtype and shape.
-            values: Name of each output to the value that it is.
+            outputs: Dtype and shape of each output by name.
+            values: The value of each output by name.
         """
         for name, value in values.items():
             self._nodes.append(helper.make_node("Identity", [value], [name]))
@@ -61,9 +61,9 @@ class Graph:
         array = np.asarray(value, order="C")
         name = f"{array.dtype}_{'x'.join(map(str, array.shape))}_{xxhash.xxh3_64_hexdigest(array.data)}"
         if name not in self._constants:
-            if array.size > _SMALL:
+            if array.size > _MOST_INLINE:
                 self.weights[name] = array
-                self._constants[name] = _outside(name, array)
+                self._constants[name] = _external(name, array)
             else:
                 self._constants[name] = helper.make_tensor(
                     name, _DTYPES[str(array.dtype)], array.shape, array.tobytes(), raw=True
@@ -71,7 +71,7 @@ class Graph:
         return name
 
 
-def _outside(name: str, array: NDArray[Any]) -> onnx.TensorProto:
+def _external(name: str, array: NDArray[Any]) -> onnx.TensorProto:
     tensor = onnx.TensorProto(
         name=name, dims=array.shape, data_type=_DTYPES[str(array.dtype)], data_location=TensorProto.EXTERNAL
     )

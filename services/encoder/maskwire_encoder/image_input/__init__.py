@@ -1,1 +1,1 @@
-"""Image files to model input."""
+"""From image files to model inputs."""

@@ -1,4 +1,4 @@
-"""Pixels to a model's input, as sam2's SAM2Transforms does: ToTensor, Resize (bilinear, antialiased), Normalize."""
+"""Pixels to model inputs, as sam2's SAM2Transforms: ToTensor, Resize (bilinear, antialiased), Normalize."""
 
 import warnings
 from collections.abc import Callable
@@ -10,12 +10,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 PREPROCESSING = "sam2/3"
-"""Version of image file to input, a part of every content key."""
+"""Version of decoding and preprocessing, a part of every content key."""
 
 LARGE_PIXELS = 4_000_000
 """Images of more pixels are resized in 8-bit arithmetic by `prepare`."""
 
-# Pixels are only read here; torch would warn once of those that Pillow lends without the right to write.
+# Pixels are only read here; torch would warn of the read-only arrays that Pillow returns.
 warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
 
 _MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
@@ -23,7 +23,7 @@ _STD = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
 
 
 def preprocess(pixels: Tensor, size: int) -> Tensor:
-    """Exact preprocessing of a batch, in fp32.
+    """Preprocesses a batch exactly, in fp32.
 
     Args:
         pixels: BxHxWx3, uint8, RGB, on any device.
@@ -39,13 +39,13 @@ def preprocess(pixels: Tensor, size: int) -> Tensor:
 
 
 def prepare(rgb: NDArray[np.uint8], size: int) -> Tensor:
-    """Preprocessing of one image on the CPU.
+    """Preprocesses one image on the CPU.
 
-    Up to `LARGE_PIXELS` this is `preprocess`. Larger images are resized in 8-bit arithmetic, several times faster and
-    within one level of 255 of it: each of the two passes rounds to a level (0.27 levels on average).
+    Up to `LARGE_PIXELS` pixels this is `preprocess`. Larger images are resized in 8-bit arithmetic, which is several
+    times faster; each of its two passes rounds to a level of 255 (the difference is 0.27 levels on average, 1 at most).
 
     Args:
-        rgb: HxWx3, in any order in memory.
+        rgb: HxWx3, with any strides.
         size: Side of the model's square input in pixels.
 
     Returns:
@@ -56,19 +56,19 @@ def prepare(rgb: NDArray[np.uint8], size: int) -> Tensor:
     if rgb.shape[0] * rgb.shape[1] <= LARGE_PIXELS:
         return turn(preprocess(pixels, size)[0])
     levels = _resize(pixels.permute(0, 3, 1, 2), size)[0]
-    # NumPy's large arrays lie in huge pages where the system offers them; torch's do not, and half the time is lost.
+    # NumPy allocates large arrays in huge pages where the system offers them, which halves the time; torch does not.
     planes = torch.from_numpy(np.empty((3, size, size), np.float32)).copy_(levels)
     return turn(_normalize(planes.div_(255)))
 
 
 def as_stored(rgb: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Callable[[Tensor], Tensor]]:
-    """Undoes the turning of a view, so that large pixels are never moved: small planes are turned instead.
+    """Undoes the flips and the transposition of a view, so that the resized image can be turned instead of its pixels.
 
     Args:
-        rgb: HxWx3, perhaps flipped or transposed in memory.
+        rgb: HxWx3, possibly a flipped or transposed view.
 
     Returns:
-        The pixels in the order of memory, and a function that turns their planes (...xSxS) as `rgb` is turned.
+        The pixels in the order in which they lie in memory, and a function that turns planes (...xSxS) like `rgb`.
     """
     flipped = [axis for axis in (0, 1) if rgb.strides[axis] < 0]
     stored = np.flip(rgb, tuple(flipped))

@@ -1,0 +1,98 @@
+"""Values that pass between the stages of an upload."""
+
+import time
+from dataclasses import dataclass
+
+from maskwire.pictures import Stretch
+from maskwire.v1 import types_pb2
+from maskwire_core.scheduling.scheduler import Demand
+from maskwire_core.storage.embedding import Header
+
+from maskwire_encoder.backends.model import Model
+
+STRETCHES: dict[types_pb2.Stretch.ValueType, Stretch] = {
+    types_pb2.STRETCH_UNSPECIFIED: "auto",
+    types_pb2.STRETCH_AUTO: "auto",
+    types_pb2.STRETCH_NONE: "none",
+    types_pb2.STRETCH_RANGE: "range",
+    types_pb2.STRETCH_PERCENTILE: "percentile",
+}
+_STRETCH_VALUES: dict[str, types_pb2.Stretch.ValueType] = {name: value for value, name in STRETCHES.items()}
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A checked `EncodeImageHeader`.
+
+    Attributes:
+        namespace: The tenant's namespace.
+        image_id: Image ID; issued here if the caller gave none.
+        sha256: SHA-256 of the image file.
+        size_bytes: Size of the image file.
+        model: The model that encodes the image.
+        key: Content key of the embedding.
+        stretch: How samples of more than 8 bits are mapped to 8 bits.
+        demand: Who wants the image encoded, and how soon.
+        ttl_s: Seconds until the embedding expires.
+        quota_bytes: Bytes that the namespace may store; 0 for no quota.
+        received_at: `time.perf_counter()` when the header was received.
+    """
+
+    namespace: str
+    image_id: str
+    sha256: bytes
+    size_bytes: int
+    model: Model
+    key: str
+    stretch: Stretch
+    demand: Demand
+    ttl_s: int
+    quota_bytes: int
+    received_at: float
+
+    @property
+    def flight(self) -> tuple[str, str]:
+        """Key under which concurrent uploads share one encode."""
+        return self.namespace, self.key
+
+
+@dataclass(frozen=True)
+class StageTimes:
+    """How long the stages of an encode took, in milliseconds; see `EncodeTimings` in encoder.proto."""
+
+    read_ms: float = 0
+    queue_ms: float = 0
+    encode_ms: float = 0
+    store_ms: float = 0
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """An embedding in the store.
+
+    Attributes:
+        header: Its header.
+        nbytes: Size of the stored value in bytes.
+        times: Stage times, if this process encoded it; None if it found it in the store.
+    """
+
+    header: Header
+    nbytes: int
+    times: StageTimes | None = None
+
+
+def describe(header: Header, image_id: str, nbytes: int, ttl_s: float) -> types_pb2.ImageInfo:
+    """Describes a stored embedding of `nbytes` bytes that expires in `ttl_s` seconds."""
+    info = types_pb2.ImageInfo(
+        image_id=image_id,
+        namespace=header.namespace,
+        height_px=header.height,
+        width_px=header.width,
+        model=header.model,
+        model_fingerprint=header.fingerprint,
+        content_key=header.content_key,
+        stored_bytes=nbytes,
+        stretch=_STRETCH_VALUES.get(header.stretch, types_pb2.STRETCH_NONE),
+    )
+    info.expires_at.FromMilliseconds(int((time.time() + ttl_s) * 1000))
+    return info

@@ -1,0 +1,130 @@
+"""EncodeImages: the frames of many uploads, mixed on one stream."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from maskwire.v1 import encoder_pb2 as pb
+from maskwire_core.call_context import current
+from maskwire_core.errors import InvalidArgument, ResourceExhausted
+from maskwire_core.rpc.error_status import status_of
+from maskwire_core.rpc.interceptor import Context
+
+from maskwire_encoder.encoder import ImageEncoder
+from maskwire_encoder.upload import Upload
+
+MAX_IN_FLIGHT = 16
+"""Most uploads of a stream that are in flight at the same time."""
+
+_MAX_UNSENT = 64  # responses that may wait to be sent before reading requests pauses
+
+
+@dataclass
+class _Receiving:
+    """An upload whose file is being received."""
+
+    upload: Upload
+    asked_at: float = field(default_factory=time.perf_counter)
+    data: bytearray = field(default_factory=bytearray)
+
+
+class UploadStream:
+    """One EncodeImages call.
+
+    Args:
+        encoder: Encodes the images.
+        context: The call.
+    """
+
+    def __init__(self, encoder: ImageEncoder, context: Context) -> None:
+        self._encoder = encoder
+        self._context = context
+        self._in_flight: dict[str, _Receiving | None] = {}  # by request_id; None while no chunk is expected
+        self._responses: asyncio.Queue[pb.EncodeImagesResponse | None] = asyncio.Queue()
+        self._sent = asyncio.Event()
+
+    async def respond(self, requests: AsyncIterator[pb.EncodeImagesRequest]) -> AsyncIterator[pb.EncodeImagesResponse]:
+        """Yields responses as they become ready, until every request has been answered."""
+        receiver = asyncio.create_task(self._receive(requests))
+        receiver.add_done_callback(lambda _: self._responses.put_nowait(None))
+        try:
+            while (response := await self._responses.get()) is not None:
+                self._sent.set()
+                yield response
+            await receiver
+        finally:
+            receiver.cancel()
+
+    async def _receive(self, requests: AsyncIterator[pb.EncodeImagesRequest]) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            async for request in requests:
+                while self._responses.qsize() >= _MAX_UNSENT:
+                    self._sent.clear()
+                    await self._sent.wait()
+                name = request.request_id
+                try:
+                    if request.WhichOneof("frame") == "header":
+                        current().caller.charge(requests=1)
+                        self._check_header(name)
+                        self._in_flight[name] = None
+                        tasks.create_task(self._find(name, request.header))
+                    elif (received := self._add_chunk(name, request.chunk)) is not None:
+                        self._in_flight[name] = None
+                        tasks.create_task(self._encode(name, received))
+                except Exception as error:  # fails this upload; the stream goes on
+                    self._fail(name, error)
+        # All tasks have ended, so that uploads still in flight lack chunks.
+        for name in self._in_flight:
+            self._fail(name, InvalidArgument("INCOMPLETE", "the stream ended before all bytes had come", field="chunk"))
+
+    def _check_header(self, name: str) -> None:
+        if name in self._in_flight:
+            raise InvalidArgument("REQUEST_ID_IN_USE", f"upload {name!r} is still in flight", field="request_id")
+        if len(self._in_flight) >= MAX_IN_FLIGHT:
+            raise ResourceExhausted(
+                "TOO_MANY_UPLOADS",
+                f"{MAX_IN_FLIGHT} uploads of this stream are in flight; wait for an answer",
+                retry_after_s=0.5,
+            )
+
+    def _add_chunk(self, name: str, chunk: bytes) -> _Receiving | None:
+        """Appends a chunk to an upload. Returns the upload if that completes it."""
+        receiving = self._in_flight.get(name)
+        if receiving is None:
+            raise InvalidArgument(
+                "UNEXPECTED_CHUNK", f"no upload {name!r} waits for content; send its header and wait", field="chunk"
+            )
+        receiving.data += chunk
+        return receiving if len(receiving.data) >= receiving.upload.size_bytes else None
+
+    async def _find(self, name: str, header: pb.EncodeImageHeader) -> None:
+        """Answers an upload that needs no encoding; otherwise asks for its file."""
+        try:
+            upload = self._encoder.accept(header, self._context.peer(), self._context.time_remaining())
+            found = await self._encoder.find(upload)
+        except Exception as error:  # as above
+            self._end(name, error)
+            return
+        if found is not None:
+            self._end(name, found)
+        else:
+            self._in_flight[name] = _Receiving(upload)
+            needed = pb.ContentNeeded()
+            self._responses.put_nowait(pb.EncodeImagesResponse(request_id=name, content_needed=needed))
+
+    async def _encode(self, name: str, received: _Receiving) -> None:
+        try:
+            self._end(name, await self._encoder.encode(received.upload, bytes(received.data), received.asked_at))
+        except Exception as error:  # as above
+            self._end(name, error)
+
+    def _end(self, name: str, outcome: pb.EncodeImageResponse | Exception) -> None:
+        del self._in_flight[name]
+        if isinstance(outcome, Exception):
+            self._fail(name, outcome)
+        else:
+            self._responses.put_nowait(pb.EncodeImagesResponse(request_id=name, result=outcome))
+
+    def _fail(self, name: str, error: Exception) -> None:
+        self._responses.put_nowait(pb.EncodeImagesResponse(request_id=name, error=status_of(error)))
