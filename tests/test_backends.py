@@ -155,7 +155,7 @@ def test_without_openvino(chosen: Callable[..., Backend], monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "openvino", None)
     assert isinstance(chosen(sam), TorchBackend)
     for demanded in ({"backend": "openvino"}, {"precision": "bf16"}):
-        with pytest.raises(ModelError, match=r"pip install 'maskwire\[openvino\]'"):
+        with pytest.raises(ModelError, match=r"pip install 'maskwire-server\[openvino\]'"):
             chosen(sam, **demanded)
     with pytest.raises(ModelError, match="--precision bf16"):
         chosen(sam, backend="torch", precision="bf16")
