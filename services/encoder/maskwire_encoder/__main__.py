@@ -44,7 +44,9 @@ async def run(settings: EncoderSettings, load: Callable[[ModelSource, EncoderSet
         await encoder.pipeline.self_test()
         service = Service(
             NAME,
-            lambda server: encoder_pb2_grpc.add_EncoderServiceServicer_to_server(EncoderService(encoder, store), server),
+            lambda server: encoder_pb2_grpc.add_EncoderServiceServicer_to_server(
+                EncoderService(encoder, store), server
+            ),
             RIGHTS,
             readings(encoder.pipeline, settings.queue_limit),
             encoder.pipeline.self_test,

@@ -7,7 +7,8 @@ import secrets
 from collections.abc import AsyncIterator
 
 from maskwire_core.errors import ServiceError
-from maskwire_core.storage.store import Store, StoredEmbedding
+from maskwire_core.storage.embedding import StoredEmbedding
+from maskwire_core.storage.store import Store
 
 log = logging.getLogger(__name__)
 

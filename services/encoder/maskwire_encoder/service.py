@@ -87,7 +87,7 @@ class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
         images, token = await asyncio.to_thread(
             list_page, self._store, namespace, prefix, request.page_size, request.page_token
         )
-        described = [describe(each.header, image_id, each.nbytes, each.ttl_ms / 1e3) for image_id, each in images.items()]
+        described = [describe(each.header, name, each.nbytes, each.ttl_ms / 1e3) for name, each in images.items()]
         return pb.ListImagesResponse(images=described, next_page_token=token)
 
     async def DeleteImage(self, request: pb.DeleteImageRequest, context: Context) -> pb.DeleteImageResponse:
