@@ -196,7 +196,8 @@ class ImageEncoder:
             async with found_or_claimed(self._store, upload.namespace, upload.key) as found:
                 return Encoded(found.header, found.nbytes) if found is not None else await self._make(upload, data)
         finally:
-            self._demands.pop(upload.flight, None)
+            if self._demands.get(upload.flight) is upload.demand:  # not a later flight's
+                del self._demands[upload.flight]
 
     async def _make(self, upload: Upload, data: bytes) -> Encoded:
         """Encodes and stores an image."""
