@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 import maskwire
-from maskwire.cli import commands, local_servers
+from maskwire.cli import local_servers, options
+from maskwire.cli.dataclass_options import make_command
 
 app = typer.Typer(
     help="""SAM 2 as a service: encode an image once, click on it anywhere.
@@ -88,8 +89,15 @@ def _served_models() -> list[str]:
     return served_models()
 
 
-for command in (
-    *(commands.segment, commands.click, commands.everything, commands.embed, commands.images, commands.delete),
-    *(commands.profile, commands.status, commands.up),
-):
-    app.command()(command)
+for name, (kind, runs) in {
+    "segment": (options.SegmentOptions, "segment:segment_images"),
+    "click": (options.ClickOptions, "click:click_in_terminal"),
+    "everything": (options.EverythingOptions, "automatic_masks:segment_everything"),
+    "embed": (options.EmbedOptions, "embed:embed_images"),
+    "images": (options.ImagesOptions, "stored:list_images"),
+    "delete": (options.DeleteOptions, "stored:delete_images"),
+    "profile": (options.ProfileOptions, "profile:profile_stages"),
+    "status": (options.StatusOptions, "status:show_status"),
+    "up": (options.UpOptions, "up:start_servers"),
+}.items():
+    app.command(name)(make_command(kind, runs))

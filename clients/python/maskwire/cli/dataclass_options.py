@@ -1,30 +1,29 @@
 """Typer commands that take their options as one dataclass."""
 
+import importlib
 import inspect
 from collections.abc import Callable
 from dataclasses import MISSING, fields, is_dataclass
-from typing import Any, TypeVar, get_type_hints
-
-T = TypeVar("T")
+from typing import Any, get_type_hints
 
 
-def takes(options: type[T]) -> Callable[[Callable[[T], None]], Callable[..., None]]:
-    """Decorates a command that takes its options as one dataclass, so that Typer sees an option for each field.
+def make_command(options: type, runs: str) -> Callable[..., None]:
+    """Makes a command that takes its options as one dataclass, so that Typer sees an option for each field.
 
     Args:
-        options: Dataclass whose fields are annotated for Typer. Fields that are dataclasses themselves are groups, and
-            are replaced by their fields.
+        options: Dataclass whose docstring is the help text, and whose fields are annotated for Typer. Fields that are
+            dataclasses themselves are groups, and are replaced by their fields.
+        runs: Name of the function that is called with the options, "module:function" in this package. The module is
+            imported when the command runs.
     """
 
-    def decorate(function: Callable[[T], None]) -> Callable[..., None]:
-        def command(**values: Any) -> None:
-            function(_from_values(options, values))
+    def command(**values: Any) -> None:
+        module, _, function = runs.partition(":")
+        getattr(importlib.import_module(f"maskwire.cli.{module}"), function)(_from_values(options, values))
 
-        command.__name__, command.__doc__ = function.__name__, function.__doc__
-        command.__signature__ = inspect.Signature(_parameters(options))  # type: ignore[attr-defined]
-        return command
-
-    return decorate
+    command.__doc__ = options.__doc__
+    command.__signature__ = inspect.Signature(_parameters(options))  # type: ignore[attr-defined]
+    return command
 
 
 def _parameters(options: Any) -> list[inspect.Parameter]:

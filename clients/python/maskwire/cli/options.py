@@ -1,4 +1,4 @@
-"""Options of the commands. Groups that several commands share are dataclasses of their own."""
+"""Options and help texts of the commands. Groups that several commands share are dataclasses of their own."""
 
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -117,7 +117,26 @@ class EmbeddingOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentOptions:
-    """Options of `maskwire segment`."""
+    """Segment objects by clicks, by a box, by both, or, with neither, the most prominent object.
+
+    The image is embedded first if it is not stored yet; later prompts on it are fast.
+
+    Examples:
+
+      maskwire segment photo.jpg --point 500,375 --negative 620,380 -o mask.png
+
+      maskwire segment photo.jpg --box 75,275,1725,850 --box 10,20,300,400 --format overlay
+
+      maskwire segment *.jpg --format yolo -o labels/
+
+      curl -s https://example.org/photo.jpg | maskwire segment - --point 500,375 -o - > mask.json
+
+      maskwire segment --prompts prompts.jsonl --format coco -o coco.json
+
+    Each line of prompts.jsonl is one object of an image:
+
+      {"image": "photo.jpg", "box": [75, 275, 1725, 850], "points": [[500, 375]], "labels": [1], "class": "truck"}
+    """
 
     images: Annotated[
         list[str] | None,
@@ -175,7 +194,16 @@ class SegmentOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ClickOptions:
-    """Options of `maskwire click`."""
+    """Segment an object interactively in the terminal: X,Y clicks inside it, -X,Y outside it; 'help' lists the rest.
+
+    Commands are read by line from the keyboard or a pipe: undo, redo, box X0,Y0,X1,Y1, clear, new, save FILE, quit.
+
+    Examples:
+
+      maskwire click photo.jpg
+
+      printf '500,375\\n-620,380\\nsave out.png\\n' | maskwire click photo.jpg
+    """
 
     image: _Image
     embedding: EmbeddingOptions
@@ -187,7 +215,16 @@ class ClickOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class EverythingOptions:
-    """Options of `maskwire everything`."""
+    """Segment everything in an image: all masks that SAM 2's automatic mask generator finds.
+
+    Examples:
+
+      maskwire everything photo.jpg -o masks
+
+      maskwire everything photo.jpg -o coco.json --points-per-side 16 --crop-n-layers 1
+
+      maskwire everything photo.jpg -o masks.png --pred-iou-thresh 0.7
+    """
 
     image: _Image
     output: Annotated[
@@ -225,7 +262,14 @@ class EverythingOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedOptions:
-    """Options of `maskwire embed`."""
+    """Embed images ahead of time, so that the first click on each is fast. Images that are stored already are skipped.
+
+    Examples:
+
+      maskwire embed photo.jpg --image-id photo-1
+
+      maskwire embed photos/ more/*.png
+    """
 
     paths: Annotated[
         list[str],
@@ -240,7 +284,12 @@ class EmbedOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ImagesOptions:
-    """Options of `maskwire images`."""
+    """List the stored images by name.
+
+    Example:
+
+      maskwire images --prefix holiday/
+    """
 
     prefix: Annotated[str, typer.Option(help="Only images whose names begin with this.")] = ""
     limit: Annotated[int | None, typer.Option(min=0, help="Largest number of images to list.")] = None
@@ -250,7 +299,12 @@ class ImagesOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class DeleteOptions:
-    """Options of `maskwire delete`."""
+    """Delete names of images. Embeddings without a name expire by themselves; --embedding deletes them at once.
+
+    Example:
+
+      maskwire delete photo-1 photo-2
+    """
 
     names: Annotated[list[str], typer.Argument(metavar="NAME", help="Names of stored images.")]
     embedding: Annotated[
@@ -262,7 +316,7 @@ class DeleteOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ProfileOptions:
-    """Options of `maskwire profile`."""
+    """Show how long each stage of embedding an image and of clicking on it takes in your deployment."""
 
     image: Annotated[str, typer.Argument(help="Image file.")]
     clicks: Annotated[
@@ -274,7 +328,7 @@ class ProfileOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class StatusOptions:
-    """Options of `maskwire status`."""
+    """Show which servers answer and which models they serve. The exit code is 1 if one does not serve."""
 
     kind: Annotated[Kind | None, typer.Argument(help="Ask only these servers; all by default.")] = None
     encoder: _Encoder = None
@@ -284,7 +338,11 @@ class StatusOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class UpOptions:
-    """Options of `maskwire up`."""
+    """Start a store, an encoder and decoders on this machine, and keep them running until Ctrl-C.
+
+    Other settings of the servers are environment variables: see python -m maskwire_encoder --help, and
+    python -m maskwire_decoder --help.
+    """
 
     model: Annotated[
         list[str] | None,
