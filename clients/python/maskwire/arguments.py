@@ -2,8 +2,10 @@
 
 import functools
 import inspect
+import re
+import sys
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from maskwire.errors import InvalidRequest, UnknownArgument
@@ -40,7 +42,7 @@ def _checking(function: Callable[..., Any], name: str) -> Callable[..., Any]:
     if parameters and parameters[-1].kind is inspect.Parameter.VAR_KEYWORD:
         unpacked = parameters.pop()
         (arguments,) = get_args(unpacked.annotation)
-        documentation = _with_keys(documentation, unpacked.name, arguments)
+        documentation = _with_keys(documentation, unpacked.name, vars(sys.modules[arguments.__module__]))
         for key, kind in get_type_hints(arguments).items():
             parameters.append(inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=..., annotation=kind))
     known = [each.name for each in parameters if each.kind is not each.POSITIONAL_ONLY][1:]  # without self
@@ -71,11 +73,12 @@ def _checking(function: Callable[..., Any], name: str) -> Callable[..., Any]:
     return checking
 
 
-def _with_keys(documentation: str, name: str, arguments: type) -> str:
-    """Replaces the line about `**name` in a docstring by the attributes of the TypedDict that it stands for."""
-    attributes = textwrap.dedent(inspect.cleandoc(arguments.__doc__ or "").partition("Attributes:\n")[2])
+def _with_keys(documentation: str, name: str, known: Mapping[str, Any]) -> str:
+    """Replaces the line about `**name` in a docstring by the attributes of the TypedDicts that it names."""
     for line in documentation.splitlines():
         if line.lstrip().startswith(f"**{name}:"):
+            documented = (inspect.cleandoc(known[each].__doc__) for each in re.findall(r"`(\w+)`", line))
+            attributes = "\n".join(textwrap.dedent(each.partition("Attributes:\n")[2]) for each in documented)
             indentation = line[: -len(line.lstrip())]
             documentation = documentation.replace(line, textwrap.indent(attributes, indentation))
     return documentation

@@ -8,23 +8,23 @@ from typing import Any, Literal, Self, TypeVar, Unpack, overload
 from numpy.typing import NDArray
 
 from maskwire.arguments import check_choice, checked
-from maskwire.automatic_masks import AutomaticMaskArguments, FoundMask, Update
-from maskwire.connection import Connection, in_callers_words
+from maskwire.automatic_masks import FoundMask, Update
+from maskwire.connection import AskedImage, Connection, ImageArguments, SegmentArguments, in_callers_words
 from maskwire.errors import ImageNotFound, InvalidRequest, MaskwireError
-from maskwire.mask_generation import generate_masks
+from maskwire.mask_generation import GenerationArguments, generate_masks
 from maskwire.pictures import Channels, Stretch
 from maskwire.pipelined import pipelined
 from maskwire.prompts import (
     Box,
     Format,
     Labels,
+    Output,
     OutputArguments,
     Points,
     Prompt,
     check_normalized,
     output_options,
     prompts_from_boxes,
-    wait_ms,
 )
 from maskwire.results import EmbeddedImage, Result
 from maskwire.session import AsyncSession
@@ -37,7 +37,6 @@ from maskwire.v1 import decoder_pb2, encoder_pb2, types_pb2
 T = TypeVar("T")
 AnImage = TypeVar("AnImage", bound=ImageLike | EmbeddedImage)
 Prompts = Prompt | Sequence[Prompt]
-Output = tuple[types_pb2.OutputOptions, tuple[Format, ...]]
 Fetch = Callable[[decoder_pb2.SegmentRequest, int], Callable[[Format], Sequence[types_pb2.Mask]]]
 
 _EMBEDS_IN_FLIGHT = 16
@@ -264,14 +263,15 @@ class AsyncClient:
             MaskwireError: The errors of `segment`.
         """
         check_choice("errors", errors, ("raise", "yield"))
-        options = output_options(**output)
+        options = output_options(output)
 
         reading = Reading(channels, stretch)
 
         async def segment(request: tuple[AnImage, Prompts]) -> list[Result]:
             image, prompts = _image_and_prompts(request)
             several = [prompts] if isinstance(prompts, Prompt) else list(prompts)
-            return await self._segment(image, None, model, several, 0, (False, False), options, reading)
+            asked = AskedImage(image, model=model, reading=reading)
+            return await self._segment(asked, several, (False, False), options)
 
         return pipelined(requests, segment, _SEGMENTS_IN_FLIGHT, errors == "yield", self._connection.check)
 
@@ -279,22 +279,17 @@ class AsyncClient:
         self,
         image: ImageLike | EmbeddedImage | None = None,
         *,
-        image_id: str | None = None,
         points: Points | None = None,
         labels: Labels | None = None,
         box: Box | None = None,
         mask: NDArray[Any] | None = None,
-        model: str = "",
-        wait_s: float = 0,
-        channels: Channels = "rgb",
-        stretch: Stretch = "auto",
         save_logits: bool = False,
         load_logits: bool = False,
         point_coords: Points | None = None,
         point_labels: Labels | None = None,
         mask_input: NDArray[Any] | None = None,
         normalize_coords: bool = True,
-        **output: Unpack[OutputArguments],
+        **arguments: Unpack[SegmentArguments],
     ) -> Result:
         """Segments one object; with no points, box or mask, the most prominent one.
 
@@ -306,24 +301,18 @@ class AsyncClient:
                 PIL image, RGB array or open binary file. A picture is embedded first unless it is stored; a URL is
                 fetched at each call. A str is a name if this client has embedded an image under it, else a path if
                 that file exists, else a URL if it looks like one, else a name. A Path is always a file.
-            image_id: Name of a stored image; together with a picture, the name to store it under.
-            model: Name of the model that must have embedded the image. A picture is embedded with it; for a stored
-                image of another model an error is raised. Empty for the default model, or any for a stored image.
-            channels: Order of an array's colour channels. Use "bgr" for what OpenCV's imread returns.
-            stretch: How samples are mapped to 8 bits; see `embed`.
             points: Clicks as [(x, y), ...], or a single (x, y).
             labels: 1 (inside the object) or 0 (outside it) for each point; None for all 1.
             box: (x_min, y_min, x_max, y_max). For several boxes use `segment_objects(image, boxes=...)`.
             mask: Mask to refine: logits of an earlier result (`Result.logits`, SxS or 1xSxS floats), or a mask of the
                 image's size (HxW bool, such as `Result.mask`).
-            wait_s: How long to wait for an image that another caller is embedding, in seconds, at most 60.
             save_logits: Store the logits of the result for some minutes, for later calls in this namespace.
             load_logits: Refine the stored logits of an earlier call with fewer points, if there are any.
             point_coords: sam2's name for `points`.
             point_labels: sam2's name for `labels`.
             mask_input: sam2's name for `mask`.
             normalize_coords: sam2's argument; only True is accepted, which means that coordinates are pixels.
-            **output: What to return of each mask, see `OutputArguments`.
+            **arguments: Which image, and what to return of each mask: `ImageArguments` and `OutputArguments`.
 
         Returns:
             The best mask, or all candidates.
@@ -348,18 +337,9 @@ class AsyncClient:
             point_labels=point_labels,
             mask_input=mask_input,
         )
-        options = output_options(**output)
+        asked, output = AskedImage.of(image, arguments), output_options(arguments)
         try:
-            results = await self._segment(
-                image,
-                image_id,
-                model,
-                [prompt],
-                wait_s,
-                (save_logits, load_logits),
-                options,
-                Reading(channels, stretch),
-            )
+            results = await self._segment(asked, [prompt], (save_logits, load_logits), output)
         except InvalidRequest as error:
             raise in_callers_words(error) from error
         return results[0]
@@ -370,67 +350,39 @@ class AsyncClient:
         prompts: Iterable[Prompt] | None = None,
         *,
         boxes: Iterable[Box] | NDArray[Any] | None = None,
-        image_id: str | None = None,
-        model: str = "",
-        wait_s: float = 0,
-        channels: Channels = "rgb",
-        stretch: Stretch = "auto",
         save_logits: bool = False,
         load_logits: bool = False,
-        **output: Unpack[OutputArguments],
+        **arguments: Unpack[SegmentArguments],
     ) -> list[Result]:
         """Segments several objects of one image in one request.
 
         Args:
-            image: Name of a stored image, an `EmbeddedImage`, or a picture: path, http or https URL, bytes of a file,
-                PIL image, RGB array or open binary file. A picture is embedded first unless it is stored; a URL is
-                fetched at each call. A str is a name if this client has embedded an image under it, else a path if
-                that file exists, else a URL if it looks like one, else a name. A Path is always a file.
-            image_id: Name of a stored image; together with a picture, the name to store it under.
-            model: Name of the model that must have embedded the image. A picture is embedded with it; for a stored
-                image of another model an error is raised. Empty for the default model, or any for a stored image.
-            channels: Order of an array's colour channels. Use "bgr" for what OpenCV's imread returns.
-            stretch: How samples are mapped to 8 bits; see `embed`.
+            image: The image, as in `segment`.
             prompts: One prompt for each object.
             boxes: Boxes instead of prompts: Nx4, one (x_min, y_min, x_max, y_max) in pixels for each object.
-            wait_s: How long to wait for an image that another caller is embedding, in seconds, at most 60.
             save_logits: Store the logits of the result for some minutes, for later calls in this namespace.
             load_logits: Refine the stored logits of an earlier call with fewer points, if there are any.
-            **output: What to return of each mask, see `OutputArguments`.
+            **arguments: Which image, and what to return of each mask: `ImageArguments` and `OutputArguments`.
 
         Returns:
             One result for each prompt or box, in the same order.
 
         Raises:
             UnknownArgument: There is no such argument; also a TypeError.
-            InvalidRequest: An argument is wrong; `field` says which. NO_SUCH_FILE: a str looks like a path, and neither
-                that file nor an image of that name exists. OTHER_MODEL: another model embedded the image.
-            ImageNotFound: No such image is stored, or no encoder serves the model. An image that this client embedded
-                itself is embedded again if it has expired or was deleted.
-            Overloaded: Too many requests are waiting, or the response would be too large.
-            ServerUnavailable: No server answers.
-            DeadlineExceeded: The timeout passed before the response arrived.
+            MaskwireError: The errors of `segment`.
         """
         if boxes is not None and prompts is not None:
             raise InvalidRequest("give prompts or boxes, not both", "TWO_NAMES", "boxes")
         if isinstance(prompts, Prompt):
             prompts = [prompts]
-        options = output_options(**output)
         several = prompts_from_boxes(boxes) if boxes is not None else list(prompts or ())
-        return await self._segment(
-            image, image_id, model, several, wait_s, (save_logits, load_logits), options, Reading(channels, stretch)
-        )
+        asked, output = AskedImage.of(image, arguments), output_options(arguments)
+        return await self._segment(asked, several, (save_logits, load_logits), output)
 
     def session(
         self,
         image: ImageLike | EmbeddedImage | None = None,
-        *,
-        image_id: str | None = None,
-        model: str = "",
-        wait_s: float = 0,
-        channels: Channels = "rgb",
-        stretch: Stretch = "auto",
-        **output: Unpack[OutputArguments],
+        **arguments: Unpack[SegmentArguments],
     ) -> AsyncSession:
         """Makes an interactive session on an image. It opens at its first use, or with `async with`, which closes it.
 
@@ -438,71 +390,38 @@ class AsyncClient:
         mask.
 
         Args:
-            image: Name of a stored image, an `EmbeddedImage`, or a picture: path, http or https URL, bytes of a file,
-                PIL image, RGB array or open binary file. A picture is embedded first unless it is stored; a URL is
-                fetched at each call. A str is a name if this client has embedded an image under it, else a path if
-                that file exists, else a URL if it looks like one, else a name. A Path is always a file.
-            image_id: Name of a stored image; together with a picture, the name to store it under.
-            model: Name of the model that must have embedded the image. A picture is embedded with it; for a stored
-                image of another model an error is raised. Empty for the default model, or any for a stored image.
-            channels: Order of an array's colour channels. Use "bgr" for what OpenCV's imread returns.
-            stretch: How samples are mapped to 8 bits; see `embed`.
-            wait_s: How long to wait for an image that another caller is embedding, in seconds, at most 60.
-            **output: What to return of each mask, see `OutputArguments`.
+            image: The image, as in `segment`.
+            **arguments: Which image, and what to return of each mask: `ImageArguments` and `OutputArguments`.
 
         Raises:
             UnknownArgument: There is no such argument; also a TypeError.
             InvalidRequest: An argument is wrong; `field` says which. Errors about the image are raised when the session
                 opens, as by `segment`.
         """
-        options = output_options(**output)
-        return AsyncSession(self._connection, image, image_id, model, wait_s, options, Reading(channels, stretch))
+        return AsyncSession(self._connection, AskedImage.of(image, arguments), output_options(arguments))
 
     async def prefetch(
         self,
         image: ImageLike | EmbeddedImage | None = None,
-        *,
-        image_id: str | None = None,
-        model: str = "",
-        channels: Channels = "rgb",
-        stretch: Stretch = "auto",
+        **arguments: Unpack[ImageArguments],
     ) -> None:
         """Makes a decoder fetch the embedding of an image, so that the first click on it is fast.
 
         Args:
-            image: Name of a stored image, an `EmbeddedImage`, or a picture: path, http or https URL, bytes of a file,
-                PIL image, RGB array or open binary file. A picture is embedded first unless it is stored; a URL is
-                fetched at each call. A str is a name if this client has embedded an image under it, else a path if
-                that file exists, else a URL if it looks like one, else a name. A Path is always a file.
-            image_id: Name of a stored image; together with a picture, the name to store it under.
-            model: Name of the model that must have embedded the image. A picture is embedded with it; for a stored
-                image of another model an error is raised. Empty for the default model, or any for a stored image.
-            channels: Order of an array's colour channels. Use "bgr" for what OpenCV's imread returns.
-            stretch: How samples are mapped to 8 bits; see `embed`.
+            image: The image, as in `segment`.
+            **arguments: Which image: `ImageArguments`.
 
         Raises:
             UnknownArgument: There is no such argument; also a TypeError.
-            InvalidRequest: An argument is wrong; `field` says which. NO_SUCH_FILE: a str looks like a path, and neither
-                that file nor an image of that name exists. OTHER_MODEL: another model embedded the image.
-            ImageNotFound: No such image is stored, or no encoder serves the model. An image that this client embedded
-                itself is embedded again if it has expired or was deleted.
-            Overloaded: Too many requests are waiting, or the response would be too large.
-            ServerUnavailable: No server answers.
-            DeadlineExceeded: The timeout passed before the response arrived.
+            MaskwireError: The errors of `segment`.
         """
-        async with self.session(image, image_id=image_id, model=model, channels=channels, stretch=stretch):
+        async with self.session(image, **arguments):
             pass
 
     def generate_masks(
         self,
         image: ImageLike | EmbeddedImage | None = None,
-        *,
-        image_id: str | None = None,
-        model: str = "",
-        wait_s: float = 0,
-        channels: Channels = "rgb",
-        stretch: Stretch = "auto",
-        **parameters: Unpack[AutomaticMaskArguments],
+        **arguments: Unpack[GenerationArguments],
     ) -> AsyncIterator[Update]:
         """Segments everything in an image as SAM2AutomaticMaskGenerator does, and yields masks as they are found.
 
@@ -511,43 +430,22 @@ class AsyncClient:
         0.35 and `stability_score_thresh` 0.4.
 
         Args:
-            image: Name of a stored image, an `EmbeddedImage`, or a picture: path, http or https URL, bytes of a file,
-                PIL image, RGB array or open binary file. A picture is embedded first unless it is stored; a URL is
-                fetched at each call. A str is a name if this client has embedded an image under it, else a path if
-                that file exists, else a URL if it looks like one, else a name. A Path is always a file.
-            image_id: Name of a stored image; together with a picture, the name to store it under.
-            model: Name of the model that must have embedded the image. A picture is embedded with it; for a stored
-                image of another model an error is raised. Empty for the default model, or any for a stored image.
-            channels: Order of an array's colour channels. Use "bgr" for what OpenCV's imread returns.
-            stretch: How samples are mapped to 8 bits; see `embed`.
-            wait_s: How long to wait for an image that another caller is embedding, in seconds, at most 60.
-            **parameters: Parameters of SAM2AutomaticMaskGenerator, see `AutomaticMaskArguments`.
+            image: The image, as in `segment`.
+            **arguments: Which image, and sam2's parameters: `ImageArguments` and `AutomaticMaskArguments`.
 
         Yields:
             The masks that the latest clicks have found, and all current masks.
 
         Raises:
             UnknownArgument: There is no such argument; also a TypeError.
-            InvalidRequest: An argument is wrong; `field` says which. NO_SUCH_FILE: a str looks like a path, and neither
-                that file nor an image of that name exists. OTHER_MODEL: another model embedded the image.
-            ImageNotFound: No such image is stored, or no encoder serves the model. An image that this client embedded
-                itself is embedded again if it has expired or was deleted.
-            Overloaded: Too many requests are waiting, or the response would be too large.
-            ServerUnavailable: No server answers.
-            DeadlineExceeded: The timeout passed before the response arrived.
+            MaskwireError: The errors of `segment`.
         """
-        return generate_masks(self._connection, image, image_id, model, wait_s, parameters, Reading(channels, stretch))
+        return generate_masks(self._connection, image, arguments)
 
     async def everything(
         self,
         image: ImageLike | EmbeddedImage | None = None,
-        *,
-        image_id: str | None = None,
-        model: str = "",
-        wait_s: float = 0,
-        channels: Channels = "rgb",
-        stretch: Stretch = "auto",
-        **parameters: Unpack[AutomaticMaskArguments],
+        **arguments: Unpack[GenerationArguments],
     ) -> list[FoundMask]:
         """Segments everything in an image as SAM2AutomaticMaskGenerator does.
 
@@ -555,43 +453,19 @@ class AsyncClient:
         own: the values below, or for the demo model `pred_iou_thresh` 0.35 and `stability_score_thresh` 0.4.
 
         Args:
-            image: Name of a stored image, an `EmbeddedImage`, or a picture: path, http or https URL, bytes of a file,
-                PIL image, RGB array or open binary file. A picture is embedded first unless it is stored; a URL is
-                fetched at each call. A str is a name if this client has embedded an image under it, else a path if
-                that file exists, else a URL if it looks like one, else a name. A Path is always a file.
-            image_id: Name of a stored image; together with a picture, the name to store it under.
-            model: Name of the model that must have embedded the image. A picture is embedded with it; for a stored
-                image of another model an error is raised. Empty for the default model, or any for a stored image.
-            channels: Order of an array's colour channels. Use "bgr" for what OpenCV's imread returns.
-            stretch: How samples are mapped to 8 bits; see `embed`.
-            wait_s: How long to wait for an image that another caller is embedding, in seconds, at most 60.
-            **parameters: Parameters of SAM2AutomaticMaskGenerator, see `AutomaticMaskArguments`.
+            image: The image, as in `segment`.
+            **arguments: Which image, and sam2's parameters: `ImageArguments` and `AutomaticMaskArguments`.
 
         Returns:
             All masks, in the order of sam2.
 
         Raises:
             UnknownArgument: There is no such argument; also a TypeError.
-            InvalidRequest: An argument is wrong; `field` says which. NO_SUCH_FILE: a str looks like a path, and neither
-                that file nor an image of that name exists. OTHER_MODEL: another model embedded the image.
-            ImageNotFound: No such image is stored, or no encoder serves the model. An image that this client embedded
-                itself is embedded again if it has expired or was deleted.
-            Overloaded: Too many requests are waiting, or the response would be too large.
-            ServerUnavailable: No server answers.
-            DeadlineExceeded: The timeout passed before the response arrived.
+            MaskwireError: The errors of `segment`.
         """
-        updates = self.generate_masks(
-            image,
-            image_id=image_id,
-            model=model,
-            wait_s=wait_s,
-            channels=channels,
-            stretch=stretch,
-            **parameters,
-        )
         masks: list[FoundMask] = []
         explanation = ""
-        async for update in updates:
+        async for update in self.generate_masks(image, **arguments):
             masks, explanation = update.masks, update.explanation
         if not masks:
             warnings.warn(explanation, stacklevel=2)
@@ -665,15 +539,7 @@ class AsyncClient:
         return await self._connection.servers.list_models(self._connection.caller)
 
     async def _segment(
-        self,
-        image: ImageLike | EmbeddedImage | None,
-        image_id: str | None,
-        model: str,
-        prompts: Sequence[Prompt],
-        wait_s: float,
-        logits: tuple[bool, bool],
-        output: Output,
-        reading: Reading,
+        self, asked: AskedImage, prompts: Sequence[Prompt], logits: tuple[bool, bool], output: Output
     ) -> list[Result]:
         if not prompts:
             raise InvalidRequest(
@@ -688,21 +554,19 @@ class AsyncClient:
                     "BAD_PROMPT",
                     f"prompts[{index}]",
                 )
-        waiting = wait_ms(wait_s)
-        options, outputs = output
         messages = [prompt.message() for prompt in prompts]
-        wanted = await self._connection.resolve(image, image_id, model, reading)
+        wanted = await self._connection.resolve(asked)
         request = decoder_pb2.SegmentRequest(
             image_id=wanted.image_id,
             namespace=self.namespace,
             prompts=messages,
-            output=options,
-            wait_ms=waiting,
+            output=output.options,
+            wait_ms=asked.wait_ms,
             # A picture or EmbeddedImage means that image even if its name has been reused since.
             content_key=wanted.stored.content_key if wanted.stored is not None else "",
             save_logits=logits[0],
             load_logits=logits[1],
-            model=model,
+            model=asked.model,
         )
         cached = wanted.stored is None or wanted.stored.cached
         embeds = 0
@@ -725,7 +589,7 @@ class AsyncClient:
                 result,
                 response=response,
                 prompt=messages[index],
-                forms=outputs,
+                forms=output.forms,
                 cached=cached,
                 source=source,
                 # A form fetched later could be refined from other saved logits.

@@ -218,7 +218,8 @@ def make_request(width: int, height: int, arguments: AutomaticMaskArguments) -> 
     Raises:
         InvalidRequest: BAD_PARAMETER: an argument has a wrong type or value, or contradicts another one.
     """
-    given: dict[str, Any] = {name: value for name, value in arguments.items() if value is not None}
+    names = AutomaticMaskArguments.__annotations__.keys() & arguments.keys()
+    given: dict[str, Any] = {name: value for name, value in arguments.items() if name in names and value is not None}
     try:
         fields = {_FIELDS.get(name, name): value for name, value in given.items() if name not in _OF_GRIDS}
         request = pb.GenerateMasksRequest(**fields)

@@ -5,11 +5,11 @@
 import weakref
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self, TypeVar, Unpack
 
 from maskwire.arguments import checked
 from maskwire.background import run_in_background, schedule
-from maskwire.pictures import Channels, Stretch
+from maskwire.connection import ImageArguments
 from maskwire.results import EmbeddedImage, Result
 from maskwire.session import AsyncSession
 from maskwire.sources import ImageLike
@@ -74,24 +74,13 @@ class Session:
         return self._session.image
 
     def set_image(
-        self,
-        image: ImageLike | EmbeddedImage | None = None,
-        *,
-        image_id: str | None = None,
-        model: str = "",
-        wait_s: float = 0,
-        channels: Channels = "rgb",
-        stretch: Stretch = "auto",
+        self, image: ImageLike | EmbeddedImage | None = None, **arguments: Unpack[ImageArguments]
     ) -> pb.SegmentedImage:
         """Continues with another image. All objects are forgotten.
 
         Args:
             image: A name, what `embed` returned, or a picture; as in `Client.segment`.
-            image_id: Name of a stored image; together with a picture, the name to embed it under.
-            model: Name of the model that must have embedded the image; empty for any.
-            wait_s: How long to wait for an image that somebody else is embedding, in seconds, at most 60.
-            channels: Order of an array's colours: "rgb", or "bgr" for what OpenCV's imread returns.
-            stretch: How a picture's samples are mapped to 8 bits: "auto", "none", "range" or "percentile".
+            **arguments: Which image: `ImageArguments`.
 
         Returns:
             The image's name, size and model, when it is ready for clicks.
@@ -100,11 +89,7 @@ class Session:
             MaskwireError: What `Client.segment` raises. If there is no such image, the session has none until
                 another one is set: clicks raise NO_IMAGE.
         """
-        return run_in_background(
-            self._session.set_image(
-                image, image_id=image_id, model=model, wait_s=wait_s, channels=channels, stretch=stretch
-            )
-        )
+        return run_in_background(self._session.set_image(image, **arguments))
 
     def new_object(self, object_id: str | None = None) -> str:
         """Begins an object and selects it. Returns its name: the given one, or object-1, object-2, ..."""

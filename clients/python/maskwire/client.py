@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 
 from maskwire.arguments import checked
 from maskwire.async_client import AnImage, AsyncClient, Prompts
-from maskwire.automatic_masks import AutomaticMaskArguments, FoundMask, Update
+from maskwire.automatic_masks import FoundMask, Update
 from maskwire.background import iterate_in_background, run_in_background
 from maskwire.blocking_session import Session
+from maskwire.connection import ImageArguments, SegmentArguments
 from maskwire.errors import MaskwireError
+from maskwire.mask_generation import GenerationArguments
 from maskwire.pictures import Channels, Stretch
 from maskwire.prompts import FORMATS, Box, Format, Labels, OutputArguments, Points, Prompt
 from maskwire.results import EmbeddedImage, Result
@@ -248,22 +250,17 @@ class Client:
         self,
         image: ImageLike | EmbeddedImage | None = None,
         *,
-        image_id: str | None = None,
         points: Points | None = None,
         labels: Labels | None = None,
         box: Box | None = None,
         mask: NDArray[Any] | None = None,
-        model: str = "",
-        wait_s: float = 0,
-        channels: Channels = "rgb",
-        stretch: Stretch = "auto",
         save_logits: bool = False,
         load_logits: bool = False,
         point_coords: Points | None = None,
         point_labels: Labels | None = None,
         mask_input: NDArray[Any] | None = None,
         normalize_coords: bool = True,
-        **output: Unpack[OutputArguments],
+        **arguments: Unpack[SegmentArguments],
     ) -> Result:
         """Segments one object; with no points, box or mask, the most prominent one.
 
@@ -275,24 +272,18 @@ class Client:
                 PIL image, RGB array or open binary file. A picture is embedded first unless it is stored; a URL is
                 fetched at each call. A str is a name if this client has embedded an image under it, else a path if
                 that file exists, else a URL if it looks like one, else a name. A Path is always a file.
-            image_id: Name of a stored image; together with a picture, the name to store it under.
-            model: Name of the model that must have embedded the image. A picture is embedded with it; for a stored
-                image of another model an error is raised. Empty for the default model, or any for a stored image.
-            channels: Order of an array's colour channels. Use "bgr" for what OpenCV's imread returns.
-            stretch: How samples are mapped to 8 bits; see `embed`.
             points: Clicks as [(x, y), ...], or a single (x, y).
             labels: 1 (inside the object) or 0 (outside it) for each point; None for all 1.
             box: (x_min, y_min, x_max, y_max). For several boxes use `segment_objects(image, boxes=...)`.
             mask: Mask to refine: logits of an earlier result (`Result.logits`, SxS or 1xSxS floats), or a mask of the
                 image's size (HxW bool, such as `Result.mask`).
-            wait_s: How long to wait for an image that another caller is embedding, in seconds, at most 60.
             save_logits: Store the logits of the result for some minutes, for later calls in this namespace.
             load_logits: Refine the stored logits of an earlier call with fewer points, if there are any.
             point_coords: sam2's name for `points`.
             point_labels: sam2's name for `labels`.
             mask_input: sam2's name for `mask`.
             normalize_coords: sam2's argument; only True is accepted, which means that coordinates are pixels.
-            **output: What to return of each mask, see `OutputArguments`.
+            **arguments: Which image, and what to return of each mask: `ImageArguments` and `OutputArguments`.
 
         Returns:
             The best mask, or all candidates.
@@ -310,22 +301,17 @@ class Client:
         return run_in_background(
             self._client.segment(
                 image,
-                image_id=image_id,
                 points=points,
                 labels=labels,
                 box=box,
                 mask=mask,
-                model=model,
-                wait_s=wait_s,
-                channels=channels,
-                stretch=stretch,
                 save_logits=save_logits,
                 load_logits=load_logits,
                 point_coords=point_coords,
                 point_labels=point_labels,
                 mask_input=mask_input,
                 normalize_coords=normalize_coords,
-                **output,
+                **arguments,
             )
         )
 
@@ -335,91 +321,42 @@ class Client:
         prompts: Iterable[Prompt] | None = None,
         *,
         boxes: Iterable[Box] | NDArray[Any] | None = None,
-        image_id: str | None = None,
-        model: str = "",
-        wait_s: float = 0,
-        channels: Channels = "rgb",
-        stretch: Stretch = "auto",
         save_logits: bool = False,
         load_logits: bool = False,
-        **output: Unpack[OutputArguments],
+        **arguments: Unpack[SegmentArguments],
     ) -> list[Result]:
         """Segments several objects of one image in one request.
 
         Args:
-            image: Name of a stored image, an `EmbeddedImage`, or a picture: path, http or https URL, bytes of a file,
-                PIL image, RGB array or open binary file. A picture is embedded first unless it is stored; a URL is
-                fetched at each call. A str is a name if this client has embedded an image under it, else a path if
-                that file exists, else a URL if it looks like one, else a name. A Path is always a file.
-            image_id: Name of a stored image; together with a picture, the name to store it under.
-            model: Name of the model that must have embedded the image. A picture is embedded with it; for a stored
-                image of another model an error is raised. Empty for the default model, or any for a stored image.
-            channels: Order of an array's colour channels. Use "bgr" for what OpenCV's imread returns.
-            stretch: How samples are mapped to 8 bits; see `embed`.
+            image: The image, as in `segment`.
             prompts: One prompt for each object.
             boxes: Boxes instead of prompts: Nx4, one (x_min, y_min, x_max, y_max) in pixels for each object.
-            wait_s: How long to wait for an image that another caller is embedding, in seconds, at most 60.
             save_logits: Store the logits of the result for some minutes, for later calls in this namespace.
             load_logits: Refine the stored logits of an earlier call with fewer points, if there are any.
-            **output: What to return of each mask, see `OutputArguments`.
+            **arguments: Which image, and what to return of each mask: `ImageArguments` and `OutputArguments`.
 
         Returns:
             One result for each prompt or box, in the same order.
 
         Raises:
             UnknownArgument: There is no such argument; also a TypeError.
-            InvalidRequest: An argument is wrong; `field` says which. NO_SUCH_FILE: a str looks like a path, and neither
-                that file nor an image of that name exists. OTHER_MODEL: another model embedded the image.
-            ImageNotFound: No such image is stored, or no encoder serves the model. An image that this client embedded
-                itself is embedded again if it has expired or was deleted.
-            Overloaded: Too many requests are waiting, or the response would be too large.
-            ServerUnavailable: No server answers.
-            DeadlineExceeded: The timeout passed before the response arrived.
+            MaskwireError: The errors of `segment`.
         """
         return run_in_background(
             self._client.segment_objects(
-                image,
-                prompts,
-                boxes=boxes,
-                image_id=image_id,
-                model=model,
-                wait_s=wait_s,
-                channels=channels,
-                stretch=stretch,
-                save_logits=save_logits,
-                load_logits=load_logits,
-                **output,
+                image, prompts, boxes=boxes, save_logits=save_logits, load_logits=load_logits, **arguments
             )
         )
 
-    def session(
-        self,
-        image: ImageLike | EmbeddedImage | None = None,
-        *,
-        image_id: str | None = None,
-        model: str = "",
-        wait_s: float = 0,
-        channels: Channels = "rgb",
-        stretch: Stretch = "auto",
-        **output: Unpack[OutputArguments],
-    ) -> Session:
+    def session(self, image: ImageLike | EmbeddedImage | None = None, **arguments: Unpack[SegmentArguments]) -> Session:
         """Makes an interactive session on an image. It opens at its first use, or with `with`, which closes it.
 
         Unless `multimask` is given, a single click takes the best of three candidates, and any other prompt the single
         mask.
 
         Args:
-            image: Name of a stored image, an `EmbeddedImage`, or a picture: path, http or https URL, bytes of a file,
-                PIL image, RGB array or open binary file. A picture is embedded first unless it is stored; a URL is
-                fetched at each call. A str is a name if this client has embedded an image under it, else a path if
-                that file exists, else a URL if it looks like one, else a name. A Path is always a file.
-            image_id: Name of a stored image; together with a picture, the name to store it under.
-            model: Name of the model that must have embedded the image. A picture is embedded with it; for a stored
-                image of another model an error is raised. Empty for the default model, or any for a stored image.
-            channels: Order of an array's colour channels. Use "bgr" for what OpenCV's imread returns.
-            stretch: How samples are mapped to 8 bits; see `embed`.
-            wait_s: How long to wait for an image that another caller is embedding, in seconds, at most 60.
-            **output: What to return of each mask, see `OutputArguments`.
+            image: The image, as in `segment`.
+            **arguments: Which image, and what to return of each mask: `ImageArguments` and `OutputArguments`.
 
         Raises:
             UnknownArgument: There is no such argument; also a TypeError.
@@ -428,58 +365,25 @@ class Client:
         """
 
         async def make() -> AsyncSession:
-            return self._client.session(
-                image, image_id=image_id, model=model, wait_s=wait_s, channels=channels, stretch=stretch, **output
-            )
+            return self._client.session(image, **arguments)
 
         return Session(run_in_background(make()))
 
-    def prefetch(
-        self,
-        image: ImageLike | EmbeddedImage | None = None,
-        *,
-        image_id: str | None = None,
-        model: str = "",
-        channels: Channels = "rgb",
-        stretch: Stretch = "auto",
-    ) -> None:
+    def prefetch(self, image: ImageLike | EmbeddedImage | None = None, **arguments: Unpack[ImageArguments]) -> None:
         """Makes a decoder fetch the embedding of an image, so that the first click on it is fast.
 
         Args:
-            image: Name of a stored image, an `EmbeddedImage`, or a picture: path, http or https URL, bytes of a file,
-                PIL image, RGB array or open binary file. A picture is embedded first unless it is stored; a URL is
-                fetched at each call. A str is a name if this client has embedded an image under it, else a path if
-                that file exists, else a URL if it looks like one, else a name. A Path is always a file.
-            image_id: Name of a stored image; together with a picture, the name to store it under.
-            model: Name of the model that must have embedded the image. A picture is embedded with it; for a stored
-                image of another model an error is raised. Empty for the default model, or any for a stored image.
-            channels: Order of an array's colour channels. Use "bgr" for what OpenCV's imread returns.
-            stretch: How samples are mapped to 8 bits; see `embed`.
+            image: The image, as in `segment`.
+            **arguments: Which image: `ImageArguments`.
 
         Raises:
             UnknownArgument: There is no such argument; also a TypeError.
-            InvalidRequest: An argument is wrong; `field` says which. NO_SUCH_FILE: a str looks like a path, and neither
-                that file nor an image of that name exists. OTHER_MODEL: another model embedded the image.
-            ImageNotFound: No such image is stored, or no encoder serves the model. An image that this client embedded
-                itself is embedded again if it has expired or was deleted.
-            Overloaded: Too many requests are waiting, or the response would be too large.
-            ServerUnavailable: No server answers.
-            DeadlineExceeded: The timeout passed before the response arrived.
+            MaskwireError: The errors of `segment`.
         """
-        return run_in_background(
-            self._client.prefetch(image, image_id=image_id, model=model, channels=channels, stretch=stretch)
-        )
+        return run_in_background(self._client.prefetch(image, **arguments))
 
     def generate_masks(
-        self,
-        image: ImageLike | EmbeddedImage | None = None,
-        *,
-        image_id: str | None = None,
-        model: str = "",
-        wait_s: float = 0,
-        channels: Channels = "rgb",
-        stretch: Stretch = "auto",
-        **parameters: Unpack[AutomaticMaskArguments],
+        self, image: ImageLike | EmbeddedImage | None = None, **arguments: Unpack[GenerationArguments]
     ) -> Iterator[Update]:
         """Segments everything in an image as SAM2AutomaticMaskGenerator does, and yields masks as they are found.
 
@@ -488,47 +392,20 @@ class Client:
         0.35 and `stability_score_thresh` 0.4.
 
         Args:
-            image: Name of a stored image, an `EmbeddedImage`, or a picture: path, http or https URL, bytes of a file,
-                PIL image, RGB array or open binary file. A picture is embedded first unless it is stored; a URL is
-                fetched at each call. A str is a name if this client has embedded an image under it, else a path if
-                that file exists, else a URL if it looks like one, else a name. A Path is always a file.
-            image_id: Name of a stored image; together with a picture, the name to store it under.
-            model: Name of the model that must have embedded the image. A picture is embedded with it; for a stored
-                image of another model an error is raised. Empty for the default model, or any for a stored image.
-            channels: Order of an array's colour channels. Use "bgr" for what OpenCV's imread returns.
-            stretch: How samples are mapped to 8 bits; see `embed`.
-            wait_s: How long to wait for an image that another caller is embedding, in seconds, at most 60.
-            **parameters: Parameters of SAM2AutomaticMaskGenerator, see `AutomaticMaskArguments`.
+            image: The image, as in `segment`.
+            **arguments: Which image, and sam2's parameters: `ImageArguments` and `AutomaticMaskArguments`.
 
         Yields:
             The masks that the latest clicks have found, and all current masks.
 
         Raises:
             UnknownArgument: There is no such argument; also a TypeError.
-            InvalidRequest: An argument is wrong; `field` says which. NO_SUCH_FILE: a str looks like a path, and neither
-                that file nor an image of that name exists. OTHER_MODEL: another model embedded the image.
-            ImageNotFound: No such image is stored, or no encoder serves the model. An image that this client embedded
-                itself is embedded again if it has expired or was deleted.
-            Overloaded: Too many requests are waiting, or the response would be too large.
-            ServerUnavailable: No server answers.
-            DeadlineExceeded: The timeout passed before the response arrived.
+            MaskwireError: The errors of `segment`.
         """
-        return iterate_in_background(
-            self._client.generate_masks(
-                image, image_id=image_id, model=model, wait_s=wait_s, channels=channels, stretch=stretch, **parameters
-            )
-        )
+        return iterate_in_background(self._client.generate_masks(image, **arguments))
 
     def everything(
-        self,
-        image: ImageLike | EmbeddedImage | None = None,
-        *,
-        image_id: str | None = None,
-        model: str = "",
-        wait_s: float = 0,
-        channels: Channels = "rgb",
-        stretch: Stretch = "auto",
-        **parameters: Unpack[AutomaticMaskArguments],
+        self, image: ImageLike | EmbeddedImage | None = None, **arguments: Unpack[GenerationArguments]
     ) -> list[FoundMask]:
         """Segments everything in an image as SAM2AutomaticMaskGenerator does.
 
@@ -536,36 +413,17 @@ class Client:
         own: the values below, or for the demo model `pred_iou_thresh` 0.35 and `stability_score_thresh` 0.4.
 
         Args:
-            image: Name of a stored image, an `EmbeddedImage`, or a picture: path, http or https URL, bytes of a file,
-                PIL image, RGB array or open binary file. A picture is embedded first unless it is stored; a URL is
-                fetched at each call. A str is a name if this client has embedded an image under it, else a path if
-                that file exists, else a URL if it looks like one, else a name. A Path is always a file.
-            image_id: Name of a stored image; together with a picture, the name to store it under.
-            model: Name of the model that must have embedded the image. A picture is embedded with it; for a stored
-                image of another model an error is raised. Empty for the default model, or any for a stored image.
-            channels: Order of an array's colour channels. Use "bgr" for what OpenCV's imread returns.
-            stretch: How samples are mapped to 8 bits; see `embed`.
-            wait_s: How long to wait for an image that another caller is embedding, in seconds, at most 60.
-            **parameters: Parameters of SAM2AutomaticMaskGenerator, see `AutomaticMaskArguments`.
+            image: The image, as in `segment`.
+            **arguments: Which image, and sam2's parameters: `ImageArguments` and `AutomaticMaskArguments`.
 
         Returns:
             All masks, in the order of sam2.
 
         Raises:
             UnknownArgument: There is no such argument; also a TypeError.
-            InvalidRequest: An argument is wrong; `field` says which. NO_SUCH_FILE: a str looks like a path, and neither
-                that file nor an image of that name exists. OTHER_MODEL: another model embedded the image.
-            ImageNotFound: No such image is stored, or no encoder serves the model. An image that this client embedded
-                itself is embedded again if it has expired or was deleted.
-            Overloaded: Too many requests are waiting, or the response would be too large.
-            ServerUnavailable: No server answers.
-            DeadlineExceeded: The timeout passed before the response arrived.
+            MaskwireError: The errors of `segment`.
         """
-        return run_in_background(
-            self._client.everything(
-                image, image_id=image_id, model=model, wait_s=wait_s, channels=channels, stretch=stretch, **parameters
-            )
-        )
+        return run_in_background(self._client.everything(image, **arguments))
 
     def images(self, prefix: str = "", *, limit: int | None = None) -> Iterator[EmbeddedImage]:
         """Lists the stored images of this client's namespace, in no particular order.

@@ -7,19 +7,65 @@ import weakref
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from pathlib import PurePath
-from typing import Any
+from typing import Any, NamedTuple, TypedDict
 
 from PIL import Image
 
 from maskwire.downloads import fetch, is_url
 from maskwire.errors import ImageNotFound, InvalidRequest, MaskwireError
 from maskwire.image_cache import ImageCache
+from maskwire.pictures import Channels, Stretch
+from maskwire.prompts import OutputArguments, wait_ms
 from maskwire.results import EmbeddedImage
 from maskwire.sources import DEFAULT_READING, STRETCHES, ImageLike, Reading, Source
 from maskwire.transport import Caller, Servers, tracing
 from maskwire.v1 import encoder_pb2
 
 _FILE_ENDINGS = frozenset(Image.registered_extensions()) | {".heic", ".heif", ".avif", ".svg", ".npy", ".pdf"}
+
+
+class ImageArguments(TypedDict, total=False):
+    """Keyword arguments that say which image is meant, beside the image itself.
+
+    Attributes:
+        image_id: Name of a stored image; together with a picture, the name to store it under.
+        model: Name of the model that must have embedded the image. A picture is embedded with it; for a stored
+            image of another model an error is raised. Empty for the default model, or any for a stored image.
+        wait_s: How long to wait for an image that another caller is embedding, in seconds, at most 60.
+        channels: Order of an array's colour channels. Use "bgr" for what OpenCV's imread returns.
+        stretch: How samples are mapped to 8 bits; see `embed`.
+    """
+
+    image_id: str | None
+    model: str
+    wait_s: float
+    channels: Channels
+    stretch: Stretch
+
+
+class SegmentArguments(ImageArguments, OutputArguments, total=False):
+    """`ImageArguments` and `OutputArguments`."""
+
+
+class AskedImage(NamedTuple):
+    """An image as a call asks for it; see `ImageArguments`."""
+
+    image: ImageLike | EmbeddedImage | None
+    image_id: str | None = None
+    model: str = ""
+    wait_ms: int = 0
+    reading: Reading = DEFAULT_READING
+
+    @classmethod
+    def of(cls, image: ImageLike | EmbeddedImage | None, arguments: ImageArguments) -> "AskedImage":
+        """Checks and converts the arguments of a call.
+
+        Raises:
+            InvalidRequest: BAD_WAIT.
+        """
+        reading = Reading(arguments.get("channels", "rgb"), arguments.get("stretch", "auto"))
+        waiting_ms = wait_ms(arguments.get("wait_s", 0))
+        return cls(image, arguments.get("image_id"), arguments.get("model", ""), waiting_ms, reading)
 
 
 @dataclass(frozen=True)
@@ -140,14 +186,9 @@ class Connection:
             return Source(await asyncio.to_thread(fetch, image), reading)
         return await asyncio.to_thread(Source, image, reading)
 
-    async def resolve(
-        self,
-        image: ImageLike | EmbeddedImage | None,
-        image_id: str | None,
-        model: str,
-        reading: Reading = DEFAULT_READING,
-    ) -> Wanted:
-        """Finds the image that a call names; a picture is embedded if this client has not done so yet."""
+    async def resolve(self, asked: AskedImage) -> Wanted:
+        """Finds the image that a call asks for; a picture is embedded if this client has not done so yet."""
+        image, image_id, model = asked.image, asked.image_id, asked.model
         self.check()
         if not isinstance(model, str):
             raise InvalidRequest(f"model is {model!r}; give the name of a model", "BAD_MODEL", "model")
@@ -166,7 +207,7 @@ class Connection:
             return Wanted(image, None, None, model)
         if isinstance(image, str) and image_id is None and not _is_file(image) and not is_url(image):
             return Wanted(image, None, None, model, looks_like_a_file(image))
-        source = await self.source_of(image, reading)
+        source = await self.source_of(image, asked.reading)
         stored = self.images.stored(await asyncio.to_thread(source.identify), image_id, model)
         if stored is None:
             stored = await self.embed(source, image_id, model)

@@ -4,11 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from maskwire.automatic_masks import AutomaticMaskArguments, MaskCollector, Update, make_request
-from maskwire.connection import Connection
+from maskwire.connection import AskedImage, Connection, ImageArguments
 from maskwire.errors import ImageNotFound, OutputMissing, ServerUnavailable
-from maskwire.prompts import wait_ms
 from maskwire.results import EmbeddedImage
-from maskwire.sources import DEFAULT_READING, ImageLike, Reading, Source
+from maskwire.sources import ImageLike, Source
 from maskwire.v1 import decoder_pb2 as pb
 
 _MAX_STARTS = 3
@@ -16,18 +15,16 @@ _CROP_WAIT_MS = 60_000
 _EMBEDS_IN_FLIGHT = 2
 
 
+class GenerationArguments(ImageArguments, AutomaticMaskArguments, total=False):
+    """`ImageArguments` and `AutomaticMaskArguments`."""
+
+
 async def generate_masks(
-    connection: Connection,
-    image: ImageLike | EmbeddedImage | None,
-    image_id: str | None,
-    model: str,
-    wait_s: float,
-    arguments: AutomaticMaskArguments,
-    reading: Reading = DEFAULT_READING,
+    connection: Connection, image: ImageLike | EmbeddedImage | None, arguments: GenerationArguments
 ) -> AsyncIterator[Update]:
     """Yields the masks of an image as they are found; see `AsyncClient.generate_masks`."""
-    waiting = wait_ms(wait_s)
-    wanted = await connection.resolve(image, image_id, model, reading)
+    asked = AskedImage.of(image, arguments)
+    wanted = await connection.resolve(asked)
     name, source = wanted.image_id, wanted.source
     try:
         stored = wanted.stored or await connection.get(name)
@@ -37,8 +34,8 @@ async def generate_masks(
             raise wanted.not_found(error) from error
         stored = again
     request = make_request(stored.width, stored.height, arguments)
-    request.image_id, request.namespace, request.wait_ms = name, connection.caller.namespace, waiting
-    request.content_key, request.model = stored.content_key, model
+    request.image_id, request.namespace, request.wait_ms = name, connection.caller.namespace, asked.wait_ms
+    request.content_key, request.model = stored.content_key, asked.model
     source = source or connection.images.source(name, stored.content_key)
     if request.crops:
         if source is None:

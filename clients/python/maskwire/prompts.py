@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import InitVar, dataclass
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NamedTuple, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -246,6 +246,13 @@ def _mask(value: Any) -> NDArray[Any]:
     return mask
 
 
+class Output(NamedTuple):
+    """What to return of each mask: as the request says it, and the forms of mask in it."""
+
+    options: pb.OutputOptions
+    forms: tuple[Format, ...]
+
+
 class OutputArguments(TypedDict, total=False):
     """Keyword arguments that say what to return of each mask.
 
@@ -275,59 +282,47 @@ class OutputArguments(TypedDict, total=False):
     return_logits: bool
 
 
-def output_options(
-    *,
-    multimask: bool | None = None,
-    every: bool = False,
-    outputs: Iterable[Format] = ("rle",),
-    logits_dtype: Literal["float16", "float32"] = "float16",
-    mask_threshold: float = 0.0,
-    max_hole_area: int = 0,
-    max_sprinkle_area: int = 0,
-    unclamped_logits: bool = False,
-    multimask_output: bool | None = None,
-    return_logits: bool = False,
-) -> tuple[pb.OutputOptions, tuple[Format, ...]]:
+def output_options(arguments: OutputArguments) -> Output:
     """Checks and converts `OutputArguments`. With `multimask` None the server chooses by the prompt.
-
-    Returns:
-        The message, and the forms of mask that it requests.
 
     Raises:
         InvalidRequest: A value is unknown or out of range.
     """
-    if return_logits:
+    if arguments.get("return_logits"):
         raise InvalidRequest(
             "the server thresholds masks; for logits pass outputs=('rle', 'logits') and unclamped_logits=True, and "
             "enlarge Result.logits to the image's size",
             "NO_FULL_SIZE_LOGITS",
             "return_logits",
         )
+    outputs: Any = arguments.get("outputs", ())
     forms: tuple[Format, ...] = (outputs,) if isinstance(outputs, str) else tuple(outputs)  # type: ignore[assignment]
     forms = forms or ("rle",)
     for form in forms:
         if form not in FORMATS:
             raise InvalidRequest(no_such("output", str(form), FORMATS), "BAD_OUTPUT", "outputs")
-    if logits_dtype not in _LOGITS_TYPES:
-        raise InvalidRequest(f"logits_dtype {logits_dtype!r}; use float16 or float32", "BAD_OUTPUT", "logits_dtype")
-    if not _is_finite(mask_threshold):
-        raise InvalidRequest(f"mask_threshold is {mask_threshold!r}; give a number", "BAD_OUTPUT", "mask_threshold")
-    for name, area in (("max_hole_area", max_hole_area), ("max_sprinkle_area", max_sprinkle_area)):
+    dtype, threshold = arguments.get("logits_dtype", "float16"), arguments.get("mask_threshold", 0.0)
+    if dtype not in _LOGITS_TYPES:
+        raise InvalidRequest(f"logits_dtype {dtype!r}; use float16 or float32", "BAD_OUTPUT", "logits_dtype")
+    if not _is_finite(threshold):
+        raise InvalidRequest(f"mask_threshold is {threshold!r}; give a number", "BAD_OUTPUT", "mask_threshold")
+    hole, sprinkle = arguments.get("max_hole_area", 0), arguments.get("max_sprinkle_area", 0)
+    for name, area in (("max_hole_area", hole), ("max_sprinkle_area", sprinkle)):
         if not _is_finite(area) or area != int(area) or not 0 <= area < 1 << 32:
             raise InvalidRequest(f"{name} is {area!r}; give an integer number of pixels, or 0", "BAD_OUTPUT", name)
     options = pb.OutputOptions(
         formats=[FORMATS[name] for name in forms],
-        candidates=pb.CANDIDATES_ALL if every else pb.CANDIDATES_BEST,
-        logits_type=_LOGITS_TYPES[logits_dtype],
-        mask_threshold=mask_threshold,
-        max_hole_area=int(max_hole_area),
-        max_sprinkle_area=int(max_sprinkle_area),
-        unclamped_logits=bool(unclamped_logits),
+        candidates=pb.CANDIDATES_ALL if arguments.get("every") else pb.CANDIDATES_BEST,
+        logits_type=_LOGITS_TYPES[dtype],
+        mask_threshold=threshold,
+        max_hole_area=int(hole),
+        max_sprinkle_area=int(sprinkle),
+        unclamped_logits=bool(arguments.get("unclamped_logits")),
     )
-    several = one_of("multimask", multimask, "multimask_output", multimask_output)
-    if several is not None:
-        options.multimask = bool(several)
-    return options, forms
+    multimask = one_of("multimask", arguments.get("multimask"), "multimask_output", arguments.get("multimask_output"))
+    if multimask is not None:
+        options.multimask = bool(multimask)
+    return Output(options, forms)
 
 
 def check_normalized(normalize_coords: bool) -> None:

@@ -2,20 +2,19 @@
 
 import asyncio
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 from google.protobuf.empty_pb2 import Empty
 
 from maskwire.arguments import checked
-from maskwire.connection import Connection, Wanted
+from maskwire.connection import AskedImage, Connection, ImageArguments, Wanted
 from maskwire.edits import Change, Edits
 from maskwire.errors import ImageNotFound, InvalidRequest, MaskwireError
 from maskwire.history import History
 from maskwire.mask_iterator import Masks
-from maskwire.pictures import Channels, Stretch
-from maskwire.prompts import Format, Prompt, wait_ms
+from maskwire.prompts import Output, Prompt
 from maskwire.results import EmbeddedImage, Result
-from maskwire.sources import DEFAULT_READING, ImageLike, Reading
+from maskwire.sources import ImageLike
 from maskwire.transport.stream import Answer, Stream
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import types_pb2
@@ -44,20 +43,10 @@ class AsyncSession:
         object_id: Name of the object that clicks, boxes and undo apply to.
     """
 
-    def __init__(
-        self,
-        connection: Connection,
-        image: ImageLike | EmbeddedImage | None,
-        image_id: str | None,
-        model: str,
-        wait_s: float,
-        output: tuple[types_pb2.OutputOptions, tuple[Format, ...]],
-        reading: Reading = DEFAULT_READING,
-    ) -> None:
+    def __init__(self, connection: Connection, asked: AskedImage, output: Output) -> None:
         self.object_id = "object-1"
         self._connection = connection
-        self._arguments = (image, image_id, model, reading)
-        self._wait_ms = wait_ms(wait_s)
+        self._asked = asked
         self._wanted: Wanted | None = None
         options, self._forms = output
         self._step = types_pb2.Step()  # what all steps have in common
@@ -118,22 +107,13 @@ class AsyncSession:
     async def set_image(
         self,
         image: ImageLike | EmbeddedImage | None = None,
-        *,
-        image_id: str | None = None,
-        model: str = "",
-        wait_s: float = 0,
-        channels: Channels = "rgb",
-        stretch: Stretch = "auto",
+        **arguments: Unpack[ImageArguments],
     ) -> pb.SegmentedImage:
         """Continues with another image. All objects are forgotten.
 
         Args:
             image: A name, what `embed` returned, or a picture; as in `AsyncClient.segment`.
-            image_id: Name of a stored image; together with a picture, the name to embed it under.
-            model: Name of the model that must have embedded the image; empty for any.
-            wait_s: How long to wait for an image that somebody else is embedding, in seconds, at most 60.
-            channels: Order of an array's colours: "rgb", or "bgr" for what OpenCV's imread returns.
-            stretch: How a picture's samples are mapped to 8 bits: "auto", "none", "range" or "percentile".
+            **arguments: Which image: `ImageArguments`.
 
         Returns:
             The image's name, size and model, when it is ready for clicks.
@@ -142,9 +122,9 @@ class AsyncSession:
             MaskwireError: What `AsyncClient.segment` raises. If there is no such image, the session has none until
                 another one is set: clicks raise NO_IMAGE.
         """
-        waiting_ms = wait_ms(wait_s)
-        self._wanted = await self._connection.resolve(image, image_id, model, Reading(channels, stretch))
-        self._wait_ms, self._edits.objects = waiting_ms, {}
+        asked = AskedImage.of(image, arguments)
+        self._wanted = await self._connection.resolve(asked)
+        self._asked, self._edits.objects = asked, {}
         await self._send_image()
         return self.image
 
@@ -285,11 +265,11 @@ class AsyncSession:
 
     async def _find_image(self) -> pb.SetImage:
         if self._wanted is None:
-            self._wanted = await self._connection.resolve(*self._arguments)
+            self._wanted = await self._connection.resolve(self._asked)
         return pb.SetImage(
             image_id=self._wanted.image_id,
             namespace=self._connection.caller.namespace,
-            wait_ms=self._wait_ms,
+            wait_ms=self._asked.wait_ms,
             content_key=self._wanted.stored.content_key if self._wanted.stored is not None else "",
             model=self._wanted.model,
         )
