@@ -27,7 +27,6 @@ from maskwire_gateway.metrics import Telemetry
 from maskwire_gateway.rest import api_page
 from maskwire_gateway.rest.openapi import describe
 from maskwire_gateway.rest.rest_v1 import RestV1
-from maskwire_gateway.roboflow.images import ImageReader
 from maskwire_gateway.roboflow.routes import Roboflow
 from maskwire_gateway.upstream import Upstream
 from maskwire_gateway.websocket.stream import PROTOCOL, Relay
@@ -46,7 +45,6 @@ def application(settings: GatewaySettings, page: Path | None) -> ASGIApp:
     bodies = Bodies(settings.body_memory_bytes, settings.body_timeout_s)
     upstream = Upstream(settings)
     fetcher = Fetcher(settings.url_hosts, settings.url_timeout_s) if settings.urls else None
-    images = ImageReader(fetcher, settings.max_image_bytes)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -59,7 +57,7 @@ def application(settings: GatewaySettings, page: Path | None) -> ASGIApp:
 
     described = [
         *resources(RestV1(upstream, bodies, telemetry, settings.max_image_bytes), "Images"),
-        *resources(Roboflow(settings, upstream, bodies, images, telemetry), "For clients of Roboflow"),
+        *resources(Roboflow(settings, upstream, bodies, fetcher, telemetry), "For clients of Roboflow"),
         *resources(Probes(upstream.servers, telemetry), "Server"),
     ]
     routes: list[BaseRoute] = [

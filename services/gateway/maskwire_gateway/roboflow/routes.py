@@ -11,18 +11,19 @@ from maskwire.transport import Caller
 from maskwire.v1 import decoder_pb2, encoder_pb2, types_pb2
 from maskwire_core.config import GatewaySettings
 from maskwire_core.http.bodies import Bodies, Body
+from maskwire_core.http.images import decode_image
 from maskwire_core.http.problems import Problem
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from maskwire_gateway.http.fetching import Fetcher
 from maskwire_gateway.http.media_types import NOT_JSON, check_media_type
 from maskwire_gateway.http.middleware import bearer
 from maskwire_gateway.http.routing import ERRORS, EXAMPLE_IMAGE_ID, JSON, Json, Operation
 from maskwire_gateway.metrics import Telemetry
 from maskwire_gateway.roboflow import model_versions, responses
 from maskwire_gateway.roboflow.form_reader import read_form
-from maskwire_gateway.roboflow.forms import VERSION, EmbedForm, ImageForm, SegmentForm
-from maskwire_gateway.roboflow.images import ImageReader
+from maskwire_gateway.roboflow.forms import VERSION, EmbedForm, ImageForm, Picture, SegmentForm
 from maskwire_gateway.upstream import Upstream
 
 AForm = TypeVar("AForm", bound=ImageForm)
@@ -47,18 +48,24 @@ class Roboflow:
         settings: Limits, and what answers for models that are not served.
         upstream: Encoders and decoders.
         bodies: Receives request bodies.
-        images: Reads images from requests.
+        fetcher: Fetches images by URL; None where they are not allowed.
         telemetry: Counts images.
     """
 
     def __init__(
-        self, settings: GatewaySettings, upstream: Upstream, bodies: Bodies, images: ImageReader, telemetry: Telemetry
+        self,
+        settings: GatewaySettings,
+        upstream: Upstream,
+        bodies: Bodies,
+        fetcher: Fetcher | None,
+        telemetry: Telemetry,
     ) -> None:
         self._other_model = settings.other_model
+        self._max_image_bytes = settings.max_image_bytes
         self._max_body_bytes = settings.max_image_bytes * 4 // 3 + _JSON_BYTES
         self._upstream = upstream
         self._bodies = bodies
-        self._images = images
+        self._fetcher = fetcher
         self._telemetry = telemetry
 
     @Operation(
@@ -169,12 +176,35 @@ class Roboflow:
                 )
             return image, None
         model = asked or model_versions.choose(VERSION, models, self._other_model, "sam2_version_id")
-        data = await self._images.read(form.image, body)
+        data = await self._read_image(form.image, body)
         form.image = None  # frees the memory of its base64
         digest = (await asyncio.to_thread(hashlib.sha256, data)).digest()
         # Equal images get equal names, so that a client that sends its image with each click leaves one name behind.
         name = form.image_id or f"img_{digest.hex()[:40]}_{model.name}"
         return await self._embed(caller, data, name, model.name, digest), data
+
+    async def _read_image(self, picture: Picture, body: Body) -> bytes:
+        """Returns the image file, whose memory counts for the body of its request. A URL may come with type base64 too,
+        as in a widespread how-to.
+
+        Raises:
+            Problem: The file is empty, too large, no base64, or cannot be fetched.
+        """
+        if picture.type == "url" or picture.value[:8].lower().startswith(("http://", "https://")):
+            if self._fetcher is None:
+                raise Problem(
+                    400,
+                    "images by URL are not allowed here: send the file as base64, or start the gateway with --urls",
+                    "URLS_OFF",
+                    "image.value",
+                )
+            return await self._fetcher.fetch(picture.value, self._max_image_bytes, body)
+        data = await asyncio.to_thread(decode_image, picture.value)
+        body.hold(len(data))
+        if len(data) > self._max_image_bytes:
+            limit = self._max_image_bytes
+            raise Problem(413, f"the image is larger than {limit} bytes", "IMAGE_TOO_LARGE", "image.value")
+        return data
 
     def _choose_model(self, form: ImageForm, models: Sequence[encoder_pb2.ModelInfo]) -> encoder_pb2.ModelInfo | None:
         """The model that answers; None if the form names none. Both of its names are checked, and the first counts."""
