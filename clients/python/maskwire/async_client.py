@@ -208,7 +208,7 @@ class AsyncClient:
         async def embed(image: AnImage) -> EmbeddedImage:
             return await self.embed(image, model=model, bulk=bulk, channels=channels, stretch=stretch)
 
-        return pipelined(images, embed, _EMBEDS_IN_FLIGHT, errors == "yield", self._connection.check)
+        return pipelined(images, embed, _EMBEDS_IN_FLIGHT, errors == "yield", self._connection.servers.check)
 
     @overload
     def segment_many(
@@ -273,7 +273,7 @@ class AsyncClient:
             asked = AskedImage(image, model=model, reading=reading)
             return await self._segment(asked, several, (False, False), options)
 
-        return pipelined(requests, segment, _SEGMENTS_IN_FLIGHT, errors == "yield", self._connection.check)
+        return pipelined(requests, segment, _SEGMENTS_IN_FLIGHT, errors == "yield", self._connection.servers.check)
 
     async def segment(
         self,

@@ -115,14 +115,6 @@ class Connection:
         namespace = f", namespace {self.caller.namespace!r}" if self.caller.namespace else ""
         return f"{self.servers!r}{namespace}"
 
-    def check(self) -> None:
-        """Refuses to go on in a forked process, or after `close`.
-
-        Raises:
-            MaskwireError: FORKED or CLOSED.
-        """
-        self.servers.check()
-
     def acting_as(self, token: str, namespace: str) -> "Connection":
         """Makes another caller's use of the same servers; see `AsyncClient.acting_as`."""
         return Connection(self.servers, replace(self.caller, token=token, namespace=namespace), closes_servers=False)
@@ -189,7 +181,7 @@ class Connection:
     async def resolve(self, asked: AskedImage) -> Wanted:
         """Finds the image that a call asks for; a picture is embedded if this client has not done so yet."""
         image, image_id, model = asked.image, asked.image_id, asked.model
-        self.check()
+        self.servers.check()
         if not isinstance(model, str):
             raise InvalidRequest(f"model is {model!r}; give the name of a model", "BAD_MODEL", "model")
         if image is None:

@@ -20,20 +20,23 @@ _ANSWERS = ("SERVING", "NOT_SERVING")
 _SERVICES = {"encoder": "maskwire.v1.EncoderService", "decoder": "maskwire.v1.DecoderService"}
 
 
-def health(address: str) -> str:
+def health(address: str, service: str = "") -> str:
     """Asks a server for its health, with the TLS settings of the environment.
 
     Args:
         address: "host:port".
+        service: Full name of a service; empty for the whole server.
 
     Returns:
-        SERVING, NOT_SERVING, or UNREACHABLE.
+        SERVING, NOT_SERVING, UNREACHABLE; or NO_SUCH_SERVICE, if the server does not offer the service.
     """
     with Credentials().connect_blocking(address) as channel:
         try:
-            response = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=_TIMEOUT_S)
-        except grpc.RpcError:
-            return "UNREACHABLE"
+            request = health_pb2.HealthCheckRequest(service=service)
+            response = health_pb2_grpc.HealthStub(channel).Check(request, timeout=_TIMEOUT_S)
+        except grpc.RpcError as error:
+            is_unknown = service and error.code() is grpc.StatusCode.NOT_FOUND
+            return "NO_SUCH_SERVICE" if is_unknown else "UNREACHABLE"
     return str(health_pb2.HealthCheckResponse.ServingStatus.Name(response.status))
 
 
@@ -46,7 +49,7 @@ def show_status(options: StatusOptions) -> None:
     for channels in (encoders, decoders):
         for address in channels.addresses if options.kind in (None, channels.kind) else []:
             server: dict[str, Any] = {"kind": channels.kind, "address": address, "health": health(address)}
-            if server["health"] in _ANSWERS and not _offers(address, _SERVICES[channels.kind]):
+            if server["health"] in _ANSWERS and health(address, _SERVICES[channels.kind]) == "NO_SUCH_SERVICE":
                 server["health"] = "WRONG_KIND"
             if channels.kind == "encoder" and server["health"] == "SERVING":
                 server |= _list_models(address, credentials)
@@ -73,18 +76,6 @@ def served_models() -> list[str]:
     for address in Channels("encoder", None, DEFAULT_ENCODER, credentials).addresses:
         names.update(dict.fromkeys(str(model["name"]) for model in _list_models(address, credentials)["models"]))
     return list(names)
-
-
-def _offers(address: str, service: str) -> bool:
-    """Asks a server's health service whether the server offers a service."""
-    with Credentials().connect_blocking(address) as channel:
-        try:
-            health_pb2_grpc.HealthStub(channel).Check(
-                health_pb2.HealthCheckRequest(service=service), timeout=_TIMEOUT_S
-            )
-        except grpc.RpcError as error:
-            return error.code() is not grpc.StatusCode.NOT_FOUND
-    return True
 
 
 def _remedy(server: dict[str, Any]) -> str:
