@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import math
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import decoder_pb2_grpc
 
 _CLOSE_S = 1
+_LASTING_S = 1
 _MAX_SENDS = 4  # of one request while streams keep breaking under it
 
 Answer = asyncio.Future[pb.SegmentStreamResponse]
@@ -145,9 +147,13 @@ class Stream:
     # Finding a server
 
     async def _keep_connected(self) -> None:
+        loop = asyncio.get_running_loop()
+        opened = -math.inf
         try:
-            while not self._closing:
+            # A stream that nobody waits for and that did not last is opened again by the next request.
+            while not self._closing and (self._pending or loop.time() - opened > _LASTING_S):
                 self._call = await self._connect()
+                opened = loop.time()
                 try:
                     await self._converse(self._call)
                 except (_StreamLost, grpc.aio.AioRpcError) as lost:
