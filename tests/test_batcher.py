@@ -3,6 +3,7 @@
 import asyncio
 import math
 from collections.abc import Hashable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import pytest
@@ -189,6 +190,29 @@ def test_an_idle_device_starts_at_once_and_a_busy_one_gathers() -> None:
         # a at once; b waits for c, but no longer than max_wait; all that came meanwhile goes when a place is free.
         assert device.batches == [["a"], ["b", "c"], ["d", "e", "f", "g"], ["h", "i"]]
         assert device.started == pytest.approx([0, 0.12, 1, 1.12])
+
+    virtual_time.run(scenario())
+
+
+def test_a_batch_belongs_to_no_call() -> None:
+    call: ContextVar[str] = ContextVar("call", default="none")
+
+    async def scenario() -> None:
+        seen: list[str] = []
+
+        async def run(kind: Hashable, items: Sequence[str]) -> list[str]:
+            seen.append(call.get())
+            await asyncio.sleep(1)
+            return list(items)
+
+        batcher = BatchScheduler("device", run, limits=Limits(100))
+
+        async def ask(item: str) -> None:
+            call.set(item)
+            await batcher.submit(item, by(item))
+
+        await asyncio.gather(*(ask(item) for item in "abc"))
+        assert seen == ["none"] * 3
 
     virtual_time.run(scenario())
 

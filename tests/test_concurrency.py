@@ -185,6 +185,8 @@ def test_errors_of_functions_reach_their_callers() -> None:
         )
         assert [type(outcome) for outcome in outcomes[1:2]] == [ValueError]
         assert [getattr(outcome, "result", None) for outcome in outcomes] == [1, None, 3]
+        with pytest.raises(RuntimeError, match="StopIteration"):  # which a future does not take
+            await asyncio.wait_for(threads.run(by("a"), next, iter(())), 10)
 
     asyncio.run(scenario())
 

@@ -171,6 +171,8 @@ def test_a_cluster_moves_keys_and_loses_a_node(tmp_path: Path, note: Observation
         with contextlib.closing(Store(f"redis+cluster://127.0.0.1:{nodes[0].port},127.0.0.1:{nodes[1].port}")) as store:
             for key in KEYS:
                 use(store, key)
+            with pytest.raises(Unavailable, match="store"), store.connections.commands():
+                raise redis.ReadOnlyError("READONLY You can't write against a read only replica.")
             move(raw, f"maskwire:embedding:{{default/{KEYS[0]}}}", lambda: read_all(store))
             read_all(store)
             ids = [one.execute_command("CLUSTER", "MYID").decode() for one in raw]

@@ -2,6 +2,7 @@
 
 import asyncio
 import atexit
+import contextvars
 import threading
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from functools import partial
@@ -132,7 +133,8 @@ class BatchScheduler(Scheduler[Item, Result]):
         return False
 
     def _launch(self, batch: list[Job[Item, Result]]) -> None:
-        task = asyncio.get_running_loop().create_task(self._work(batch))
+        # A batch belongs to many calls, and must not run in the context of the one that happened to start it.
+        task = asyncio.get_running_loop().create_task(self._work(batch), context=contextvars.Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -84,6 +84,8 @@ class Job(Entry, Generic[Item, Result]):
         """Answers the caller, unless it has left."""
         if self.answer.done():
             return
+        if isinstance(outcome, StopIteration):  # a future refuses it
+            outcome = RuntimeError(f"the work raised {outcome!r}")
         if isinstance(outcome, BaseException):
             self.answer.set_exception(outcome)
         else:

@@ -84,8 +84,11 @@ class Connections:
             self._silent, self._probe_at = not isinstance(self._client, RedisCluster), time.monotonic() + _PROBE_AFTER_S
             raise _unavailable(error) from error
         except redis.ReadOnlyError as error:
-            # Another server is the primary now. If the address is a name that follows it, new connections reach it.
-            self._connected().connection_pool.disconnect()
+            # Another server is the primary now. If the address is a name that follows it, new connections reach it. A
+            # cluster's client learns of it by itself.
+            client = self._connected()
+            if not isinstance(client, RedisCluster):
+                client.connection_pool.disconnect()
             raise _unavailable(error) from error
         except (redis.ConnectionError, RedisClusterException, *_FAILING_OVER) as error:
             self._silent = False  # it fails at once, so nobody waits
