@@ -15,19 +15,12 @@ _KINDS: dict[str, Literal["brushlabels", "polygonlabels"]] = {
 
 @dataclass(frozen=True)
 class Target:
-    """The tags that masks belong to.
+    """The tags that masks belong to."""
 
-    Attributes:
-        kind: Form of the masks.
-        from_name: Name of the labels' tag.
-        to_name: Name of the image's tag.
-        value: Key of the image in a task's data.
-    """
-
-    kind: Literal["brushlabels", "polygonlabels"]
-    from_name: str
-    to_name: str
-    value: str
+    kind: Literal["brushlabels", "polygonlabels"]  # form of the masks
+    from_name: str  # name of the labels' tag
+    to_name: str  # name of the image's tag
+    value: str  # key of the image in a task's data
 
 
 def find_target(config: str) -> Target:

@@ -12,19 +12,12 @@ _TOLERANCE = 0.05  # how far outside a click may be, as a share of the image's s
 
 @dataclass(frozen=True)
 class Click:
-    """A click.
+    """A click."""
 
-    Attributes:
-        x: Pixels from the left edge of the image.
-        y: Pixels from its top edge.
-        inside: Whether the clicked place belongs to the object.
-        field: Path of the click in the tool's request, for errors.
-    """
-
-    x: float
-    y: float
-    inside: bool
-    field: str
+    x: float  # pixels from the left edge of the image
+    y: float  # pixels from its top edge
+    inside: bool  # whether the clicked place belongs to the object
+    field: str  # path of the click in the tool's request, for errors
 
     def position(self, width: int, height: int) -> tuple[float, float]:
         """The position within an image of that size in pixels; slightly outside counts as at its edge.
@@ -46,21 +39,13 @@ class Click:
 
 @dataclass(frozen=True)
 class Rectangle:
-    """A rectangle by two opposite corners in any order, in pixels of the image.
+    """A rectangle by two opposite corners in any order, in pixels of the image."""
 
-    Attributes:
-        x0: x of the first corner.
-        y0: y of the first corner.
-        x1: x of the second corner.
-        y1: y of the second corner.
-        field: Path of the rectangle in the tool's request, for errors.
-    """
-
-    x0: float
-    y0: float
-    x1: float
-    y1: float
-    field: str
+    x0: float  # x of the first corner
+    y0: float  # y of the first corner
+    x1: float  # x of the second corner
+    y1: float  # y of the second corner
+    field: str  # path of the rectangle in the tool's request, for errors
 
     def contains(self, click: Click) -> bool:
         """Whether a click is inside the rectangle or on its edge."""
@@ -93,15 +78,10 @@ class Rectangle:
 
 @dataclass(frozen=True)
 class Marks:
-    """The marks of one object.
+    """The marks of one object."""
 
-    Attributes:
-        clicks: Clicks inside the object and outside of it.
-        rectangle: A rectangle around the object.
-    """
-
-    clicks: Sequence[Click] = ()
-    rectangle: Rectangle | None = None
+    clicks: Sequence[Click] = ()  # clicks inside the object and outside of it
+    rectangle: Rectangle | None = None  # A rectangle around the object
 
     def prompt(self, width: int, height: int) -> Prompt:
         """The prompt for an image of that size in pixels.

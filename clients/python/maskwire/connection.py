@@ -70,21 +70,13 @@ class AskedImage(NamedTuple):
 
 @dataclass(frozen=True)
 class Wanted:
-    """An image as a call names it.
+    """An image as a call names it."""
 
-    Attributes:
-        image_id: The name to ask the servers for.
-        stored: What is stored of the image; None where the call gave a name alone.
-        source: Its picture, likewise.
-        model: The model that must have embedded it; empty for any.
-        may_be_path: Whether the name looks like a file's.
-    """
-
-    image_id: str
-    stored: EmbeddedImage | None
-    source: Source | None
-    model: str
-    may_be_path: bool = False
+    image_id: str  # the name to ask the servers for
+    stored: EmbeddedImage | None  # what is stored of the image; None where the call gave a name alone
+    source: Source | None  # its picture, likewise
+    model: str  # the model that must have embedded it; empty for any
+    may_be_path: bool = False  # whether the name looks like a file's
 
     def not_found(self, error: ImageNotFound) -> MaskwireError:
         """Makes the error to raise where no such image is stored: for a file's name, that there is no such file."""

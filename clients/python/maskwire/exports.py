@@ -58,21 +58,13 @@ def coco_annotation(
 
 @dataclass(frozen=True)
 class CocoImage:
-    """An image of a COCO data set, with its masks.
+    """An image of a COCO data set, with its masks."""
 
-    Attributes:
-        file_name: Path to the image, as the data set states it.
-        width: Width in pixels.
-        height: Height in pixels.
-        masks: The masks of its objects.
-        classes: Name of each mask's class.
-    """
-
-    file_name: str
-    width: int
-    height: int
-    masks: Sequence[HasMask]
-    classes: Sequence[str]
+    file_name: str  # path to the image, as the data set states it
+    width: int  # width in pixels
+    height: int  # height in pixels
+    masks: Sequence[HasMask]  # the masks of its objects
+    classes: Sequence[str]  # name of each mask's class
 
 
 def coco_dataset(images: Sequence[CocoImage], classes: Sequence[str]) -> dict[str, Any]:

@@ -8,15 +8,10 @@ from maskwire.v1 import types_pb2
 
 @dataclass(frozen=True)
 class History:
-    """The steps that led to an object, and those that were undone.
+    """The steps that led to an object, and those that were undone."""
 
-    Attributes:
-        steps: In the order in which they were made.
-        undone: Steps that can be redone, the next one last.
-    """
-
-    steps: tuple[types_pb2.Step, ...] = ()
-    undone: tuple[types_pb2.Step, ...] = ()
+    steps: tuple[types_pb2.Step, ...] = ()  # in the order in which they were made
+    undone: tuple[types_pb2.Step, ...] = ()  # steps that can be redone, the next one last
 
     def add(self, step: types_pb2.Step) -> "History":
         """The history after one more step; what was undone cannot be redone any more.

@@ -33,15 +33,10 @@ STRETCHES: dict[Stretch, types_pb2.Stretch.ValueType] = {
 
 
 class Reading(NamedTuple):
-    """How to decode an image.
+    """How to decode an image."""
 
-    Attributes:
-        channels: Order of an array's colour channels.
-        stretch: How samples are mapped to 8 bits.
-    """
-
-    channels: Channels = "rgb"
-    stretch: Stretch = "auto"
+    channels: Channels = "rgb"  # order of an array's colour channels
+    stretch: Stretch = "auto"  # how samples are mapped to 8 bits
 
 
 DEFAULT_READING = Reading()

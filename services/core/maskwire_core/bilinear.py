@@ -18,21 +18,13 @@ _SMALL = 128
 
 @dataclass(frozen=True)
 class Axis:
-    """Where the pixels of an axis lie between the source samples.
+    """Where the pixels of an axis lie between the source samples."""
 
-    Attributes:
-        weight: For each pixel the weight of the source sample after it, fp32.
-        low: For each pixel the index of the source sample before it.
-        high: For each pixel the index of the source sample after it; at the end that of the last sample.
-        first: For each source sample, and for one beyond the last, the first pixel whose `low` is not less.
-        scale: Source samples per pixel.
-    """
-
-    weight: Floats
-    low: Integers
-    high: Integers
-    first: Integers
-    scale: np.float32
+    weight: Floats  # for each pixel the weight of the source sample after it, fp32
+    low: Integers  # for each pixel the index of the source sample before it
+    high: Integers  # for each pixel the index of the source sample after it; at the end that of the last sample
+    first: Integers  # for each source sample, and for one beyond the last, the first pixel whose `low` is not less
+    scale: np.float32  # source samples per pixel
 
     @classmethod
     def of(cls, samples: int, pixels: int) -> "Axis":

@@ -38,21 +38,13 @@ _IN_MEMORY, _IN_STORE = (IMAGES.labels(where) for where in ("memory", "store"))
 
 @dataclass(frozen=True)
 class ImageReference:
-    """The image that a request names.
+    """The image that a request names."""
 
-    Attributes:
-        namespace: Namespace as the caller gave it; may be empty.
-        image_id: Name of the image.
-        content_key: Identity of the embedding, or empty to take what the name stands for now.
-        wait_ms: How long to wait for the embedding, in milliseconds.
-        model: Model that must have embedded it, or empty for any.
-    """
-
-    namespace: str
-    image_id: str
-    content_key: str = ""
-    wait_ms: int = 0
-    model: str = ""
+    namespace: str  # namespace as the caller gave it; may be empty
+    image_id: str  # name of the image
+    content_key: str = ""  # identity of the embedding, or empty to take what the name stands for now
+    wait_ms: int = 0  # how long to wait for the embedding, in milliseconds
+    model: str = ""  # model that must have embedded it, or empty for any
 
 
 @dataclass(frozen=True)
@@ -66,19 +58,12 @@ class FoundImage:
 
 @dataclass(frozen=True)
 class Query:
-    """Prompts on an image.
+    """Prompts on an image."""
 
-    Attributes:
-        prompts: At least one.
-        output: What is returned for each.
-        save_logits: Whether the logits are shared through the store.
-        load_logits: Whether prompts without a mask refine saved logits of an earlier request.
-    """
-
-    prompts: tuple[Prompt, ...]
-    output: Output
-    save_logits: bool = False
-    load_logits: bool = False
+    prompts: tuple[Prompt, ...]  # at least one
+    output: Output  # what is returned for each
+    save_logits: bool = False  # whether the logits are shared through the store
+    load_logits: bool = False  # whether prompts without a mask refine saved logits of an earlier request
 
 
 class Segmenter:

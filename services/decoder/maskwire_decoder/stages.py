@@ -19,19 +19,12 @@ FETCH, DECODE, MASK = (STAGES.labels(stage) for stage in ("fetch", "decode", "ma
 
 @dataclass(frozen=True)
 class Timings:
-    """Milliseconds by stage, added up over prompts.
+    """Milliseconds by stage, added up over prompts."""
 
-    Attributes:
-        queue_ms: Waiting for a worker thread.
-        fetch_ms: Finding the embedding.
-        decode_ms: Prompt encoder and mask decoder.
-        mask_ms: Upsampling and encoding masks.
-    """
-
-    queue_ms: float = 0
-    fetch_ms: float = 0
-    decode_ms: float = 0
-    mask_ms: float = 0
+    queue_ms: float = 0  # waiting for a worker thread
+    fetch_ms: float = 0  # finding the embedding
+    decode_ms: float = 0  # prompt encoder and mask decoder
+    mask_ms: float = 0  # upsampling and encoding masks
 
     def __add__(self, other: "Timings") -> "Timings":
         return Timings(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))

@@ -32,32 +32,20 @@ _SELF_TEST_TOLERANCE = 0.02  # largest deviation, relative to a tensor's largest
 
 @dataclass(frozen=True)
 class Pixels:
-    """A decoded image, prepared for a model.
+    """A decoded image, prepared for a model."""
 
-    Attributes:
-        height: Height of the image in pixels.
-        width: Width of the image in pixels.
-        prepared: The model's input, made by `Model.prepare`.
-        stretch: How samples of more than 8 bits were mapped to 8 bits.
-    """
-
-    height: int
-    width: int
-    prepared: Tensor
-    stretch: Stretch = "none"
+    height: int  # height of the image in pixels
+    width: int  # width of the image in pixels
+    prepared: Tensor  # the model's input, made by `Model.prepare`
+    stretch: Stretch = "none"  # how samples of more than 8 bits were mapped to 8 bits
 
 
 @dataclass(frozen=True)
 class File:
-    """An image file that waits to be decoded.
+    """An image file that waits to be decoded."""
 
-    Attributes:
-        data: Content of the file.
-        stretch: How samples of more than 8 bits are mapped to 8 bits.
-    """
-
-    data: bytes
-    stretch: Stretch
+    data: bytes  # content of the file
+    stretch: Stretch  # how samples of more than 8 bits are mapped to 8 bits
 
 
 class Pipeline:

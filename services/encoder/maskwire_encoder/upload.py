@@ -22,33 +22,19 @@ _STRETCH_VALUES: dict[str, types_pb2.Stretch.ValueType] = {name: value for value
 
 @dataclass(frozen=True)
 class Upload:
-    """A checked `EncodeImageHeader`.
+    """A checked `EncodeImageHeader`."""
 
-    Attributes:
-        namespace: The tenant's namespace.
-        image_id: Image ID; issued here if the caller gave none.
-        sha256: SHA-256 of the image file.
-        size_bytes: Size of the image file.
-        model: The model that encodes the image.
-        key: Content key of the embedding.
-        stretch: How samples of more than 8 bits are mapped to 8 bits.
-        demand: Who wants the image encoded, and how soon.
-        ttl_s: Seconds until the embedding expires.
-        quota_bytes: Bytes that the namespace may store; 0 for no quota.
-        received_at: `time.perf_counter()` when the header was received.
-    """
-
-    namespace: str
-    image_id: str
-    sha256: bytes
-    size_bytes: int
-    model: Model
-    key: str
-    stretch: Stretch
-    demand: Demand
-    ttl_s: int
-    quota_bytes: int
-    received_at: float
+    namespace: str  # the tenant's namespace
+    image_id: str  # image ID; issued here if the caller gave none
+    sha256: bytes  # SHA-256 of the image file
+    size_bytes: int  # size of the image file
+    model: Model  # the model that encodes the image
+    key: str  # content key of the embedding
+    stretch: Stretch  # how samples of more than 8 bits are mapped to 8 bits
+    demand: Demand  # who wants the image encoded, and how soon
+    ttl_s: int  # seconds until the embedding expires
+    quota_bytes: int  # bytes that the namespace may store; 0 for no quota
+    received_at: float  # `time.perf_counter()` when the header was received
 
     @property
     def flight(self) -> tuple[str, str]:
@@ -68,17 +54,11 @@ class StageTimes:
 
 @dataclass(frozen=True)
 class Encoded:
-    """An embedding in the store.
+    """An embedding in the store."""
 
-    Attributes:
-        header: Its header.
-        nbytes: Size of the stored value in bytes.
-        times: Stage times, if this process encoded it; None if it found it in the store.
-    """
-
-    header: Header
-    nbytes: int
-    times: StageTimes | None = None
+    header: Header  # its header
+    nbytes: int  # size of the stored value in bytes
+    times: StageTimes | None = None  # stage times, if this process encoded it; None if it found it in the store
 
 
 def describe(header: Header, image_id: str, nbytes: int, ttl_s: float) -> types_pb2.ImageInfo:

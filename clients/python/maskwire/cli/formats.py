@@ -19,17 +19,11 @@ from maskwire.results import Mask, Result
 
 @dataclass(frozen=True)
 class Segmented:
-    """The segmented objects of an image.
+    """The segmented objects of an image."""
 
-    Attributes:
-        source: The image.
-        results: One result for each object.
-        classes: Name of each object's class; "object" if none was given.
-    """
-
-    source: Input
-    results: Sequence[Result]
-    classes: Sequence[str]
+    source: Input  # the image
+    results: Sequence[Result]  # one result for each object
+    classes: Sequence[str]  # name of each object's class; "object" if none was given
 
     @property
     def masks(self) -> list[tuple[int, Mask]]:

@@ -24,19 +24,12 @@ ENDINGS = (
 
 @dataclass(frozen=True)
 class Input:
-    """An image that the command line names.
+    """An image that the command line names."""
 
-    Attributes:
-        text: The name as the user wrote it, for messages.
-        image: The image as `Client` takes it.
-        stem: Beginning of the names of output files.
-        is_stored: Whether it is the name of a stored image, so that the picture is not available.
-    """
-
-    text: str
-    image: ImageLike
-    stem: str
-    is_stored: bool = False
+    text: str  # the name as the user wrote it, for messages
+    image: ImageLike  # the image as `Client` takes it
+    stem: str  # beginning of the names of output files
+    is_stored: bool = False  # whether it is the name of a stored image, so that the picture is not available
 
     def loaded(self) -> "Input":
         """Returns the input with its URL, if it has one, replaced by the bytes at that URL.

@@ -17,23 +17,14 @@ from typing import IO
 
 @dataclass(frozen=True)
 class RunningServers:
-    """The servers of a running `maskwire up`.
+    """The servers of a running `maskwire up`."""
 
-    Attributes:
-        pid: Process id of the `up`.
-        encoder: Addresses of the encoders, separated by commas.
-        decoder: Addresses of the decoders, separated by commas; empty if there are none.
-        gateway: URL of the web page; None without a gateway.
-        redis_url: URL of the store.
-        host: Name of the machine on which they run.
-    """
-
-    pid: int
-    encoder: str
-    decoder: str
-    gateway: str | None
-    redis_url: str
-    host: str
+    pid: int  # process id of the `up`
+    encoder: str  # addresses of the encoders, separated by commas
+    decoder: str  # addresses of the decoders, separated by commas; empty if there are none
+    gateway: str | None  # URL of the web page; None without a gateway
+    redis_url: str  # URL of the store
+    host: str  # name of the machine on which they run
 
     @property
     def environment(self) -> Mapping[str, str]:

@@ -18,15 +18,10 @@ _COLUMNS = ("image", "id", "class", "x", "y", "label", "x_min", "y_min", "x_max"
 
 @dataclass(frozen=True)
 class ObjectPrompt:
-    """An object to segment.
+    """An object to segment."""
 
-    Attributes:
-        prompt: Points and box that say where the object is.
-        class_name: Name of its class; empty if none was given.
-    """
-
-    prompt: Prompt
-    class_name: str = ""
+    prompt: Prompt  # points and box that say where the object is
+    class_name: str = ""  # name of its class; empty if none was given
 
 
 def read_prompts(path: Path) -> dict[str, list[ObjectPrompt]]:

@@ -25,29 +25,17 @@ class ChildFailed(MaskwireError):
 
 @dataclass
 class Child:
-    """A child process.
+    """A child process."""
 
-    Attributes:
-        name: Name for messages.
-        command: Program and arguments.
-        ready: Returns whether the process serves requests.
-        environment: Environment variables to add to this process's own.
-        log: Path to the process's log file, if it does not write to standard error.
-        process: The process, once it is started.
-        started_at: Monotonic time of the last start, in seconds.
-        backoff_s: How long the next restart is delayed.
-        restart_at: Monotonic time of the pending restart; None if none is pending.
-    """
-
-    name: str
-    command: Sequence[str]
-    ready: Callable[[], bool]
-    environment: Mapping[str, str] = field(default_factory=dict)
-    log: Path | None = None
-    process: subprocess.Popen[bytes] | None = None
-    started_at: float = 0
-    backoff_s: float = _MIN_BACKOFF_S
-    restart_at: float | None = None
+    name: str  # name for messages
+    command: Sequence[str]  # program and arguments
+    ready: Callable[[], bool]  # returns whether the process serves requests
+    environment: Mapping[str, str] = field(default_factory=dict)  # environment variables to add to this process's own
+    log: Path | None = None  # path to the process's log file, if it does not write to standard error
+    process: subprocess.Popen[bytes] | None = None  # the process, once it is started
+    started_at: float = 0  # monotonic time of the last start, in seconds
+    backoff_s: float = _MIN_BACKOFF_S  # how long the next restart is delayed
+    restart_at: float | None = None  # monotonic time of the pending restart; None if none is pending
 
     def start(self) -> None:
         """Starts the process."""

@@ -9,13 +9,9 @@ _BYTES_A_PIXEL = 8  # four samples of 16 bits
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits that are checked before anything is decoded.
+    """Limits that are checked before anything is decoded."""
 
-    Attributes:
-        max_pixels: Largest width x height; None for no limit.
-    """
-
-    max_pixels: int | None = None
+    max_pixels: int | None = None  # largest width x height; None for no limit
 
     def check(self, width: int, height: int) -> None:
         """Refuses a picture without pixels, or with too many.

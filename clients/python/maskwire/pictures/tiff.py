@@ -56,29 +56,17 @@ class _File(TiffImagePlugin.TiffImageFile):
 
 @dataclass
 class _Layout:
-    """How the samples of the first picture are stored in the file.
+    """How the samples of the first picture are stored in the file."""
 
-    Attributes:
-        width: Width in pixels, before orientation is applied.
-        height: Height in pixels, before orientation is applied.
-        samples: Samples a pixel, including extra ones.
-        bits: Bits a sample.
-        form: Value of the tag SampleFormat: 1 unsigned, 2 signed, 3 floating point.
-        photometric: Value of the tag PhotometricInterpretation.
-        extra: Values of the tag ExtraSamples, one for each sample beyond the colours.
-        is_planar: Whether each channel is stored separately.
-        compression: Value of the tag Compression.
-    """
-
-    width: int
-    height: int
-    samples: int
-    bits: int
-    form: int
-    photometric: int
-    extra: tuple[int, ...]
-    is_planar: bool
-    compression: int
+    width: int  # width in pixels, before orientation is applied
+    height: int  # height in pixels, before orientation is applied
+    samples: int  # samples a pixel, including extra ones
+    bits: int  # bits a sample
+    form: int  # value of the tag SampleFormat: 1 unsigned, 2 signed, 3 floating point
+    photometric: int  # value of the tag PhotometricInterpretation
+    extra: tuple[int, ...]  # values of the tag ExtraSamples, one for each sample beyond the colours
+    is_planar: bool  # whether each channel is stored separately
+    compression: int  # value of the tag Compression
 
 
 def decode_tiff(data: bytes, limits: Limits) -> Decoded:

@@ -28,17 +28,11 @@ IMAGE_HEADER = "maskwire-image"
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attempt of a call.
+    """One attempt of a call."""
 
-    Attributes:
-        channel: The channel to the server that is asked.
-        metadata: What to send with the call: the caller's token, the trace, and the image's name.
-        left_s: Seconds within which the answer must come.
-    """
-
-    channel: grpc.aio.Channel
-    metadata: Metadata
-    left_s: float
+    channel: grpc.aio.Channel  # the channel to the server that is asked
+    metadata: Metadata  # what to send with the call: the caller's token, the trace, and the image's name
+    left_s: float  # seconds within which the answer must come
 
 
 async def call_with_retries(

@@ -38,25 +38,15 @@ _STATUSES: tuple[tuple[type[MaskwireError], int], ...] = (
 
 @dataclass
 class Problem(Exception):
-    """An answer that is an error.
+    """An answer that is an error."""
 
-    Attributes:
-        status: Status code of HTTP.
-        message: One sentence: what is wrong, and the remedy.
-        reason: Stable name in UPPER_SNAKE_CASE.
-        field: Path of the wrong field of the request; often empty.
-        retry_after_s: Seconds after which a retry may succeed; None if it will not.
-        more_headers: Further headers of the answer.
-        detail: Everything that is wrong with a body, in the form of FastAPI's servers.
-    """
-
-    status: int
-    message: str
-    reason: str = ""
-    field: str = ""
-    retry_after_s: float | None = None
-    more_headers: Mapping[str, str] = field_(default_factory=dict)
-    detail: Sequence[Any] = ()
+    status: int  # status code of HTTP
+    message: str  # one sentence: what is wrong, and the remedy
+    reason: str = ""  # stable name in UPPER_SNAKE_CASE
+    field: str = ""  # path of the wrong field of the request; often empty
+    retry_after_s: float | None = None  # seconds after which a retry may succeed; None if it will not
+    more_headers: Mapping[str, str] = field_(default_factory=dict)  # further headers of the answer
+    detail: Sequence[Any] = ()  # everything that is wrong with a body, in the form of FastAPI's servers
 
     def __str__(self) -> str:
         return f"{self.field}: {self.message}" if self.field else self.message

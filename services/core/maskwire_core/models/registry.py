@@ -21,21 +21,13 @@ class ModelError(Exception):
 
 @dataclass(frozen=True)
 class PublishedModel:
-    """A checkpoint that the SAM 2 authors published.
+    """A checkpoint that the SAM 2 authors published."""
 
-    Attributes:
-        name: Its file name without suffix.
-        config: Its configuration in the sam2 package.
-        url: Address of the file.
-        sha256: SHA-256 of the file, in hex.
-        size_bytes: Size of the file in bytes; None if unknown.
-    """
-
-    name: str
-    config: str
-    url: str
-    sha256: str
-    size_bytes: int | None
+    name: str  # its file name without suffix
+    config: str  # its configuration in the sam2 package
+    url: str  # address of the file
+    sha256: str  # SHA-256 of the file, in hex
+    size_bytes: int | None  # size of the file in bytes; None if unknown
 
 
 def _published(family: str, size: str, short: str, size_bytes: int | None, sha256: str) -> PublishedModel:
@@ -78,19 +70,12 @@ def canonical(name: str) -> str:
 
 @dataclass(frozen=True)
 class AddedModel:
-    """A model that a user added.
+    """A model that a user added."""
 
-    Attributes:
-        name: Name under which it is served.
-        config: Path of a YAML file, or name of a configuration in the sam2 package.
-        checkpoint: Path of a .pt or .safetensors file.
-        sha256: SHA-256 of the checkpoint when it was added, in hex.
-    """
-
-    name: str
-    config: str
-    checkpoint: str
-    sha256: str
+    name: str  # name under which it is served
+    config: str  # path of a YAML file, or name of a configuration in the sam2 package
+    checkpoint: str  # path of a .pt or .safetensors file
+    sha256: str  # SHA-256 of the checkpoint when it was added, in hex
 
 
 def describe(name: str, config: str, checkpoint: Path) -> AddedModel:

@@ -29,21 +29,13 @@ class Requester:
 
 @dataclass(eq=False)
 class Entry:
-    """One piece of work that waits.
+    """One piece of work that waits."""
 
-    Attributes:
-        requester: Who asks for it.
-        bulk: Whether nobody waits for it right now, so that interactive entries go first.
-        kind: Entries of the same kind can be served in one batch.
-        work: Units of work that it costs, at least 1.
-        nbytes: Bytes of memory that it holds while it waits.
-    """
-
-    requester: Requester
-    bulk: bool
-    kind: Hashable
-    work: int
-    nbytes: int
+    requester: Requester  # who asks for it
+    bulk: bool  # whether nobody waits for it right now, so that interactive entries go first
+    kind: Hashable  # entries of the same kind can be served in one batch
+    work: int  # units of work that it costs, at least 1
+    nbytes: int  # bytes of memory that it holds while it waits
 
 
 E = TypeVar("E", bound=Entry)
@@ -51,15 +43,10 @@ E = TypeVar("E", bound=Entry)
 
 @dataclass(frozen=True)
 class Limits:
-    """What may wait, for each of the two priorities.
+    """What may wait, for each of the two priorities."""
 
-    Attributes:
-        work: Units of work.
-        nbytes: Bytes.
-    """
-
-    work: float = math.inf
-    nbytes: float = math.inf
+    work: float = math.inf  # units of work
+    nbytes: float = math.inf  # bytes
 
 
 class _Flow(Generic[E]):

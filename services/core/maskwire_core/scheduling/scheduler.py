@@ -22,17 +22,11 @@ _CAUTION = 2  # the pace is a recent average, and gets slower when more comes in
 
 @dataclass(eq=False)
 class Demand:
-    """Who wants work done, and how soon.
+    """Who wants work done, and how soon."""
 
-    Attributes:
-        requester: Whose share it counts against.
-        bulk: Whether interactive work goes first.
-        deadline: When nobody wants it any more, in the event loop's time.
-    """
-
-    requester: Requester
-    bulk: bool = False
-    deadline: float = math.inf
+    requester: Requester  # whose share it counts against
+    bulk: bool = False  # whether interactive work goes first
+    deadline: float = math.inf  # when nobody wants it any more, in the event loop's time
 
     def join(self, other: "Demand") -> None:
         """Merges another demand for the same work: it is bulk only if both are, and the later deadline counts."""
@@ -49,25 +43,15 @@ class Served(NamedTuple, Generic[T]):
 
 @dataclass
 class Tally:
-    """What a scheduler has done since it was made.
+    """What a scheduler has done since it was made."""
 
-    Attributes:
-        batches: Batches that ended.
-        done: Items in them.
-        refused: Items that found the queue full, or had to give way when it was.
-        expired: Items whose deadline passed while they waited.
-        cancelled: Items whose caller left while they waited.
-        waited_s: Seconds that the items in batches had waited, in total.
-        busy_s: Seconds that batches took, in total.
-    """
-
-    batches: int = 0
-    done: int = 0
-    refused: int = 0
-    expired: int = 0
-    cancelled: int = 0
-    waited_s: float = 0
-    busy_s: float = 0
+    batches: int = 0  # batches that ended
+    done: int = 0  # items in them
+    refused: int = 0  # items that found the queue full, or had to give way when it was
+    expired: int = 0  # items whose deadline passed while they waited
+    cancelled: int = 0  # items whose caller left while they waited
+    waited_s: float = 0  # seconds that the items in batches had waited, in total
+    busy_s: float = 0  # seconds that batches took, in total
 
 
 @dataclass(eq=False)

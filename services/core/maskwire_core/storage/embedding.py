@@ -94,17 +94,11 @@ class Embedding:
 
 
 class StoredEmbedding(NamedTuple):
-    """What is known of a stored embedding without reading its tensors.
+    """What is known of a stored embedding without reading its tensors."""
 
-    Attributes:
-        header: Its header.
-        nbytes: Size of the stored value in bytes.
-        ttl_ms: Milliseconds until it expires.
-    """
-
-    header: Header
-    nbytes: int
-    ttl_ms: int
+    header: Header  # its header
+    nbytes: int  # size of the stored value in bytes
+    ttl_ms: int  # milliseconds until it expires
 
 
 def pack(header: Header, tensors: Mapping[str, NDArray[np.float32]]) -> bytes:

@@ -25,38 +25,23 @@ _SETTLING_S = 60
 
 @dataclass(frozen=True)
 class InventoryItem:
-    """An embedding in the store.
+    """An embedding in the store."""
 
-    Attributes:
-        namespace: Tenant.
-        key: Content key.
-        nbytes: Size in bytes.
-        created_at: When the image was encoded, in seconds since 1970; None if the header cannot be read.
-    """
-
-    namespace: str
-    key: str
-    nbytes: int
-    created_at: float | None
+    namespace: str  # tenant
+    key: str  # content key
+    nbytes: int  # size in bytes
+    created_at: float | None  # when the image was encoded, in seconds since 1970; None if the header cannot be read
 
 
 @dataclass
 class Summary:
-    """What a namespace holds.
+    """What a namespace holds."""
 
-    Attributes:
-        images: Number of image IDs.
-        embeddings: Number of embeddings.
-        nbytes: Size of all embeddings in bytes.
-        oldest: When the oldest embedding was encoded, in seconds since 1970; None if unknown.
-        newest: When the newest was encoded.
-    """
-
-    images: int = 0
-    embeddings: int = 0
-    nbytes: int = 0
-    oldest: float | None = None
-    newest: float | None = None
+    images: int = 0  # number of image IDs
+    embeddings: int = 0  # number of embeddings
+    nbytes: int = 0  # size of all embeddings in bytes
+    oldest: float | None = None  # when the oldest embedding was encoded, in seconds since 1970; None if unknown
+    newest: float | None = None  # when the newest was encoded
 
     def add(self, item: InventoryItem) -> None:
         self.embeddings += 1

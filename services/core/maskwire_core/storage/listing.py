@@ -17,17 +17,11 @@ _MAX_STEPS = 20
 
 @dataclass(frozen=True)
 class _Position:
-    """Where the next page begins.
+    """Where the next page begins."""
 
-    Attributes:
-        node: Index of the node among `Connections.primaries`.
-        cursor: Cursor of SCAN on this node.
-        mark: Digest of the node's name: a cursor is void if another node has taken that place.
-    """
-
-    node: int = 0
-    cursor: int = 0
-    mark: str = ""
+    node: int = 0  # index of the node among `Connections.primaries`
+    cursor: int = 0  # cursor of SCAN on this node
+    mark: str = ""  # digest of the node's name: a cursor is void if another node has taken that place
 
     @property
     def token(self) -> str:

@@ -63,19 +63,12 @@ STORE_DAMAGED = Counter("maskwire_store_damaged_total", "Damaged values found in
 
 @dataclass(frozen=True)
 class Reading:
-    """A metric whose value is looked up when Prometheus asks for it.
+    """A metric whose value is looked up when Prometheus asks for it."""
 
-    Attributes:
-        name: Name of the metric: a counter if it ends in "_total", otherwise a gauge.
-        help: Description.
-        value: Looks up the current value; called on the event loop.
-        labels: Names and values of its labels.
-    """
-
-    name: str
-    help: str
-    value: Callable[[], float]
-    labels: tuple[tuple[str, str], ...] = ()
+    name: str  # name of the metric: a counter if it ends in "_total", otherwise a gauge
+    help: str  # description
+    value: Callable[[], float]  # looks up the current value; called on the event loop
+    labels: tuple[tuple[str, str], ...] = ()  # names and values of its labels
 
 
 class Readings(Collector):

@@ -53,29 +53,17 @@ class _Crop:
 
 @dataclass(eq=False)
 class Candidate:
-    """A mask that passed the filters that look at one mask alone.
+    """A mask that passed the filters that look at one mask alone."""
 
-    Attributes:
-        crop: The part of the image that it was found in.
-        place: Its place in the reference's order: index of the click, then of the mask.
-        counts: Counts of its COCO RLE, of the whole image's size.
-        area: Number of pixels inside.
-        box: 4 fp32, x and y of the outermost pixels inside, in pixels of the whole image.
-        iou: The IoU that the model predicts.
-        stability: IoU of the masks at a raised and a lowered threshold.
-        point: x and y of the click in pixels of the whole image.
-        number: Number under which it was sent; negative before.
-    """
-
-    crop: _Crop
-    place: tuple[int, int]
-    counts: str
-    area: int
-    box: NDArray[np.float32]
-    iou: np.float32
-    stability: np.float32
-    point: NDArray[np.float32]
-    number: int = -1
+    crop: _Crop  # the part of the image that it was found in
+    place: tuple[int, int]  # its place in the reference's order: index of the click, then of the mask
+    counts: str  # counts of its COCO RLE, of the whole image's size
+    area: int  # number of pixels inside
+    box: NDArray[np.float32]  # 4 fp32, x and y of the outermost pixels inside, in pixels of the whole image
+    iou: np.float32  # the IoU that the model predicts
+    stability: np.float32  # ioU of the masks at a raised and a lowered threshold
+    point: NDArray[np.float32]  # x and y of the click in pixels of the whole image
+    number: int = -1  # number under which it was sent; negative before
 
     def message(self) -> pb.GeneratedMask:
         return pb.GeneratedMask(

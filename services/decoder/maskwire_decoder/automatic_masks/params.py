@@ -66,17 +66,11 @@ class Params:
 
 @dataclass(frozen=True)
 class Part:
-    """The whole image, or a crop of it, which is an image of its own.
+    """The whole image, or a crop of it, which is an image of its own."""
 
-    Attributes:
-        source: The image.
-        box: Where it lies in the whole image; None for the whole image itself.
-        grid: Nx2, the clicks as fractions of the part's width and height.
-    """
-
-    source: ImageReference
-    box: types_pb2.Box | None
-    grid: NDArray[np.float64]
+    source: ImageReference  # the image
+    box: types_pb2.Box | None  # where it lies in the whole image; None for the whole image itself
+    grid: NDArray[np.float64]  # nx2, the clicks as fractions of the part's width and height
 
 
 def parse_parts(request: pb.GenerateMasksRequest) -> Iterator[Part]:

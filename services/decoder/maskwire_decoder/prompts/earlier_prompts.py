@@ -32,15 +32,10 @@ class _Shape:
 
 @dataclass(frozen=True)
 class EarlierPrompts:
-    """An earlier request.
+    """An earlier request."""
 
-    Attributes:
-        name: What its logits are saved under.
-        places: For each of its prompts, the index of the later request's prompt that refines it.
-    """
-
-    name: bytes
-    places: tuple[int, ...]
+    name: bytes  # what its logits are saved under
+    places: tuple[int, ...]  # for each of its prompts, the index of the later request's prompt that refines it
 
 
 def name_prompts(prompts: Sequence[Prompt]) -> bytes:

@@ -19,17 +19,11 @@ _PADDING, _BOX_MIN, _BOX_MAX = -1, 2, 3
 
 @dataclass(frozen=True)
 class Prediction:
-    """The masks of one prompt that were asked for, in the model's order.
+    """The masks of one prompt that were asked for, in the model's order."""
 
-    Attributes:
-        logits: CxSxS fp32, not clamped.
-        iou: C fp32, the IoU that the model predicts for each mask.
-        object_score: Logit of "there is an object".
-    """
-
-    logits: NDArray[np.float32]
-    iou: NDArray[np.float32]
-    object_score: float
+    logits: NDArray[np.float32]  # cxSxS fp32, not clamped
+    iou: NDArray[np.float32]  # C fp32, the IoU that the model predicts for each mask
+    object_score: float  # logit of "there is an object"
 
     def checked(self, model: str) -> "Prediction":
         """Returns the prediction itself after checking that all values are finite.
@@ -60,19 +54,12 @@ class Prediction:
 
 @dataclass(frozen=True)
 class EncodedPrompt:
-    """One prompt, as the graphs take it.
+    """One prompt, as the graphs take it."""
 
-    Attributes:
-        points: Px2 fp32 in pixels of the model's input: a box's corners, points, a padding point.
-        labels: P int64, as the prompt encoder of sam2 numbers them.
-        mask: SxS fp32 logits, or None.
-        wanted: The masks that the graphs compute (see `BEST`).
-    """
-
-    points: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    mask: NDArray[np.float32] | None
-    wanted: tuple[int, ...]
+    points: NDArray[np.float32]  # px2 fp32 in pixels of the model's input: a box's corners, points, a padding point
+    labels: NDArray[np.int64]  # P int64, as the prompt encoder of sam2 numbers them
+    mask: NDArray[np.float32] | None  # sxS fp32 logits, or None
+    wanted: tuple[int, ...]  # the masks that the graphs compute (see `BEST`)
     _config: DecoderConfig
     _multimask: bool
 

@@ -41,25 +41,15 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Output:
-    """What is returned for each prompt.
+    """What is returned for each prompt."""
 
-    Attributes:
-        formats: Forms of the masks; not empty.
-        every: All candidates, or the best one.
-        logits_type: Element type of returned logits, a key of `LOGITS_DTYPES`.
-        threshold: Logit above which a pixel is inside.
-        max_hole_area: Largest hole that is filled, in low-resolution pixels.
-        max_sprinkle_area: Largest island that is removed, in low-resolution pixels.
-        unclamped: Whether logits are returned as the model gave them.
-    """
-
-    formats: frozenset[pb.MaskFormat.ValueType]
-    every: bool
-    logits_type: pb.DataType.ValueType
-    threshold: float
-    max_hole_area: int
-    max_sprinkle_area: int
-    unclamped: bool
+    formats: frozenset[pb.MaskFormat.ValueType]  # forms of the masks; not empty
+    every: bool  # all candidates, or the best one
+    logits_type: pb.DataType.ValueType  # element type of returned logits, a key of `LOGITS_DTYPES`
+    threshold: float  # logit above which a pixel is inside
+    max_hole_area: int  # largest hole that is filled, in low-resolution pixels
+    max_sprinkle_area: int  # largest island that is removed, in low-resolution pixels
+    unclamped: bool  # whether logits are returned as the model gave them
 
 
 @dataclass(frozen=True)

@@ -51,15 +51,10 @@ class Step(NamedTuple):
 
 @dataclass
 class Shape:
-    """The clicks and the box of an object after some of its steps.
+    """The clicks and the box of an object after some of its steps."""
 
-    Attributes:
-        clicks: x, y and label of each click.
-        box: x_min, y_min, x_max, y_max, or None.
-    """
-
-    clicks: list[tuple[float, ...]] = field(default_factory=list)
-    box: tuple[float, ...] | None = None
+    clicks: list[tuple[float, ...]] = field(default_factory=list)  # x, y and label of each click
+    box: tuple[float, ...] | None = None  # x_min, y_min, x_max, y_max, or None
 
     def apply(self, change: Change) -> None:
         """Makes a change."""

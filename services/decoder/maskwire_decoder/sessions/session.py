@@ -35,19 +35,12 @@ _MAX_UNSEEN = 2  # masks on the way to a caller that says what it has seen, whil
 
 @dataclass(eq=False)
 class _Request:
-    """A request that waits.
+    """A request that waits."""
 
-    Attributes:
-        message: What was sent.
-        arrived: When it came, by `time.perf_counter`.
-        nbytes: Size of the message on the wire.
-        fetch: For set_image, the task that finds the image.
-    """
-
-    message: pb.SegmentStreamRequest
-    arrived: float
-    nbytes: int
-    fetch: asyncio.Task[FoundImage] | None = None
+    message: pb.SegmentStreamRequest  # what was sent
+    arrived: float  # when it came, by `time.perf_counter`
+    nbytes: int  # size of the message on the wire
+    fetch: asyncio.Task[FoundImage] | None = None  # for set_image, the task that finds the image
 
 
 @dataclass(frozen=True)

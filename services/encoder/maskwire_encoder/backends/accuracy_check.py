@@ -21,17 +21,11 @@ _GRID = 3
 
 @dataclass(frozen=True)
 class Deviation:
-    """How far the masks on some embeddings are from the reference's.
+    """How far the masks on some embeddings are from the reference's."""
 
-    Attributes:
-        iou: Mean IoU of the masks, over all prompts and candidates.
-        logit: Largest difference of a mask logit.
-        finite: Whether all embeddings and logits are finite.
-    """
-
-    iou: float
-    logit: float
-    finite: bool = True
+    iou: float  # mean IoU of the masks, over all prompts and candidates
+    logit: float  # largest difference of a mask logit
+    finite: bool = True  # whether all embeddings and logits are finite
 
     @property
     def acceptable(self) -> bool:

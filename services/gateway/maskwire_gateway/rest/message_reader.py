@@ -48,15 +48,10 @@ _INLINE = ("Prompt", "OutputOptions", "PointGrid")
 
 @dataclass(frozen=True)
 class Member:
-    """What a name in a message's JSON stands for.
+    """What a name in a message's JSON stands for."""
 
-    Attributes:
-        field: A field of the message or of its `holder`; None: `labels`, which is none.
-        holder: The message's field whose own field it is; None: the message itself.
-    """
-
-    field: FieldDescriptor | None
-    holder: FieldDescriptor | None = None
+    field: FieldDescriptor | None  # A field of the message or of its `holder`; None: `labels`, which is none
+    holder: FieldDescriptor | None = None  # the message's field whose own field it is; None: the message itself
 
 
 @functools.cache
