@@ -144,6 +144,22 @@ def test_errors_are_answers_and_the_socket_lives_on(gateway: str, client: Client
         assert socket.click(9, 9).HasField("result")
 
 
+def test_an_image_that_is_not_there_fails_only_the_requests_for_it(gateway: str, client: Client) -> None:
+    """Also if the stream to the decoder is not open yet, and the next image was set before the answer."""
+    with opened(gateway) as socket:
+        socket.send(request_id="1", set_image={"image_id": "nobody"})
+        socket.send(request_id="2", segment={})
+        socket.send(request_id="3", set_image={"image_id": "cup-ws"})
+        socket.send(request_id="4", segment=cup([{"add_point": {"x_px": 260, "y_px": 130}}]))
+        answers = [socket.read() for _ in range(4)]
+    assert [(answer.request_id, answer.WhichOneof("outcome")) for answer in answers] == [
+        ("1", "error"),
+        ("2", "error"),
+        ("3", "image_ready"),
+        ("4", "result"),
+    ]
+
+
 def test_decoders_may_die_and_drain_behind_it(stack: Stack, client: Client) -> None:
     """One is killed and another drains; the caller sees masks alone, and they are what they would have been."""
     with contextlib.ExitStack() as running, client.session(image_id="cup-ws") as session:

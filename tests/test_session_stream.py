@@ -128,6 +128,48 @@ def test_a_click_after_200_hovers_comes_within_two_decodes(wire: Callable[..., W
     assert resident[-1] - resident[0] < 30e6
 
 
+def test_a_hover_right_after_a_click_is_answered(wire: Callable[..., Wire]) -> None:
+    """Also if the worker thread that was to decode the hover before the click starts only now."""
+    stream = wire()
+    for index in range(150):
+        stream.click(f"before{index}", 100 + index, 100, speculative=True)
+        time.sleep(index % 5 * 0.001)
+        stream.send(f"click{index}", segment=asked([types_pb2.Step(add_point=types_pb2.Point(x_px=9, y_px=index))]))
+        stream.click(f"after{index}", 100 + index, 200, speculative=True)
+        for name in (f"before{index}", f"click{index}", f"after{index}"):
+            stream.wait(name)
+
+
+def test_a_click_does_not_wait_for_the_steps_that_a_hover_needs(wire: Callable[..., Wire]) -> None:
+    stream = wire()
+    steps = [types_pb2.Step(add_point=types_pb2.Point(x_px=7 + index, y_px=77)) for index in range(200)]
+    stream.send("hover", segment=asked(steps), speculative=True)
+    time.sleep(0.1)
+    stream.send("click", segment=asked([types_pb2.Step(add_point=types_pb2.Point(x_px=7, y_px=78))]))
+    assert stream.wait("click").counters.decodes < 50
+    assert stream.wait("hover").HasField("superseded")
+
+
+def test_names_of_requests_whose_answers_are_not_read_fill_no_memory(stack: Stack) -> None:
+    (pid,) = (pid for name, pid in stack.pids.items() if "decoder" in name)
+    options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+    enough = threading.Event()
+
+    def requests() -> Iterator[decoder_pb2.SegmentStreamRequest]:
+        for _ in range(60):
+            segment = decoder_pb2.StreamPrompts(prompts=[types_pb2.Prompt()])
+            yield decoder_pb2.SegmentStreamRequest(request_id="x" * (8 << 20), segment=segment, speculative=True)
+        enough.wait(30)
+
+    before = resident_bytes(pid)
+    with grpc.insecure_channel(stack.decoder, options) as channel:
+        call: Any = decoder_pb2_grpc.DecoderServiceStub(channel).SegmentStream(requests())
+        time.sleep(4)
+        assert resident_bytes(pid) - before < 200e6
+        call.cancel()
+        enough.set()
+
+
 def test_a_slow_reader_gets_the_newest_mask(wire: Callable[..., Wire]) -> None:
     stream = wire(read_every_s=0.3)
     for index in range(150):

@@ -151,6 +151,21 @@ def test_objects_do_not_mix(stack: Stack, photo: Path) -> None:
         assert undone.overlay().size == (600, 400)
 
 
+def test_new_objects_have_names_of_their_own_before_they_are_answered(stack: Stack, photo: Path) -> None:
+    async def scenario() -> None:
+        async with AsyncClient(stack.encoder, stack.decoder) as client, client.session(photo) as session:
+            clicks = [session.click(260, 130)]
+            for _ in range(3):
+                session.new_object()
+                clicks.append(session.click(300, 330))
+            await asyncio.gather(*clicks)
+            assert session.objects == ["object-1", "object-2", "object-3", "object-4"]
+        with pytest.raises(MaskwireError, match="closed"):
+            session.masks()  # it would never end
+
+    asyncio.run(scenario())
+
+
 def test_removed_points_and_replaced_boxes_leave_no_trace(stack: Stack, photo: Path) -> None:
     with stack.client() as client, client.session(photo, multimask=False, **LOGITS) as session:
         session.click(260, 130)

@@ -63,6 +63,10 @@ class Edits:
         self._waiting[edit] = future
         return future
 
+    def names(self) -> set[str]:
+        """Names of all objects on the image, including those whose edits were not answered yet."""
+        return {*self.objects, *(edit.object_id for edit in self._waiting if edit.objects is self.objects)}
+
     def _assume(self, object_id: str) -> History | None:
         """An object's history if all edits that are possible succeed."""
         history = self.objects.get(object_id)

@@ -19,9 +19,10 @@ class History:
         Raises:
             InvalidRequest: NO_SUCH_POINT: the step removes a click that the object does not have.
         """
-        count = len(self.prompt().points)
-        if step.WhichOneof("change") == "remove_point" and step.remove_point >= count:
-            raise InvalidRequest(f"the object has {count} points, counted from 0", "NO_SUCH_POINT", "index")
+        if step.WhichOneof("change") == "remove_point":
+            count = len(self.prompt().points)
+            if step.remove_point >= count:
+                raise InvalidRequest(f"the object has {count} points, counted from 0", "NO_SUCH_POINT", "index")
         return History((*self.steps, step))
 
     def undo(self) -> "History":

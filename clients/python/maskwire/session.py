@@ -1,6 +1,7 @@
 """Interactive sessions: objects that are segmented click by click."""
 
 import asyncio
+import weakref
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -54,7 +55,7 @@ class AsyncSession:
             self._step.multimask = options.multimask
             options.ClearField("multimask")
         self._output = options
-        self._followers: list[Masks] = []
+        self._followers: weakref.WeakSet[Masks] = weakref.WeakSet()
         self._stream = Stream(
             connection.servers.decoders,
             connection.caller,
@@ -130,10 +131,10 @@ class AsyncSession:
 
     def new_object(self, object_id: str | None = None) -> str:
         """Begins an object and selects it. Returns its name: the given one, or object-1, object-2, ..."""
-        number = len(self.objects) + 1
+        taken, number = self._edits.names() | {self.object_id}, len(self.objects) + 1
         while object_id is None:
             name = f"object-{number}"
-            object_id = None if name in self.objects or name == self.object_id else name
+            object_id = None if name in taken else name
             number += 1
         self.object_id = object_id
         return object_id
@@ -199,8 +200,10 @@ class AsyncSession:
 
         Iterate over it with `async for`; it ends with the session.
         """
-        self._followers.append(Masks())
-        return self._followers[-1]
+        self._stream.check()
+        follower = Masks()
+        self._followers.add(follower)
+        return follower
 
     @property
     def counters(self) -> dict[str, int]:

@@ -152,7 +152,13 @@ class Stream:
         try:
             # A stream that nobody waits for and that did not last is opened again by the next request.
             while not self._closing and (self._pending or loop.time() - opened > _LASTING_S):
-                self._call = await self._connect()
+                try:
+                    self._call = await self._connect()
+                except (ImageNotFound, InvalidRequest) as error:
+                    self._refuse_image(error)
+                    if self._pending:
+                        continue
+                    return
                 opened = loop.time()
                 try:
                     await self._converse(self._call)
@@ -162,6 +168,17 @@ class Stream:
                     self._hang_up()
         except MaskwireError as error:
             self._fail(error)
+
+    def _refuse_image(self, error: MaskwireError) -> None:
+        """Fails the requests for an image that a stream could not begin with: those before the next set_image."""
+        for index, request in enumerate(list(self._pending.values())):
+            if request.message.HasField("set_image"):
+                if index:
+                    break
+                self._set_image, self.image = None, pb.SegmentedImage()  # what follows must not meet the image before
+            del self._pending[request.message.request_id]
+            _fail(request.answer, error)
+        self._unsent = deque(self._pending.values())
 
     def _hang_up(self) -> None:
         if self._call is not None:

@@ -11,7 +11,7 @@ from maskwire.v1 import decoder_pb2 as pb
 from maskwire_core.call_context import current
 from maskwire_core.errors import InvalidArgument, ServiceError
 from maskwire_core.rpc.error_status import status_of
-from maskwire_core.scheduling.scheduler import Demand, Served
+from maskwire_core.scheduling.scheduler import Demand
 from maskwire_core.telemetry import tracing
 from maskwire_core.telemetry.metrics import STREAM_ANSWERS
 
@@ -25,11 +25,12 @@ from maskwire_decoder.messages import (
     trace_stages,
 )
 from maskwire_decoder.object_decoding import Plan
-from maskwire_decoder.segmenter import FoundImage, ImageReference, Segmenter, requester
+from maskwire_decoder.segmenter import FoundImage, ImageReference, Query, Segmenter, requester
 from maskwire_decoder.stages import Answer, Timings
 
 _MAX_WAITING = 256  # requests that are read ahead, and answers that wait to be sent
 _MAX_WAITING_BYTES = 1 << 20  # of requests that are read ahead; one larger request is read all the same
+_MAX_FETCHES = 2  # images that are fetched at the same time, while they wait for their turn
 _MAX_UNSEEN = 2  # masks on the way to a caller that says what it has seen, while a speculative request waits
 
 
@@ -40,7 +41,7 @@ class _Request:
     message: pb.SegmentStreamRequest  # what was sent
     arrived: float  # when it came, by `time.perf_counter`
     nbytes: int  # size of the message on the wire
-    fetch: asyncio.Task[FoundImage] | None = None  # for set_image, the task that finds the image
+    fetch: asyncio.Task[pb.ImageReady] | None = None  # for set_image; its result does not hold the embedding
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,9 @@ class Session:
         self._slot = threading.Lock()
         self._newest: _Request | None = None  # the slot
         self._taken: _Request | None = None  # what was in it when the turn came, until it is answered
-        self._turn: asyncio.Task[Served[_Reply | None]] | None = None
+        self._turn: asyncio.Task[_Reply | None] | None = None
+        self._fetches = asyncio.Semaphore(_MAX_FETCHES)
+        self._turns_ended = 0  # by requests that go before what was in the slot
 
     async def answer(self, requests: AsyncIterator[pb.SegmentStreamRequest]) -> AsyncIterator[pb.SegmentStreamResponse]:
         """Yields the answers to requests, until the requests end."""
@@ -121,7 +124,9 @@ class Session:
             self._changes.notify()
 
     def _may_read(self) -> bool:
+        # Answers that are not masks are as large as the names of their requests; of masks, one waits.
         waiting_bytes = sum(request.nbytes for request in self._waiting)
+        waiting_bytes += sum(len(response.request_id) for response in self._outbox)
         return len(self._waiting) + len(self._outbox) < _MAX_WAITING and waiting_bytes < _MAX_WAITING_BYTES
 
     def _accept(self, request: _Request) -> None:
@@ -138,12 +143,13 @@ class Session:
         with self._slot:
             waiting, started = self._newest, self._taken
             self._newest = self._taken = None
+            self._turns_ended += 1
         self._supersede(waiting, started=False)
         self._supersede(started, started=True)
         if self._turn is not None:
             self._turn.cancel()
         if request.message.WhichOneof("request") == "set_image":
-            request.fetch = asyncio.create_task(self._segmenter.find(parse_reference(request.message.set_image)))
+            request.fetch = asyncio.create_task(self._fetch(request))
             request.fetch.add_done_callback(_retrieve_error)
         self._waiting.append(request)
 
@@ -207,13 +213,22 @@ class Session:
         assert request.fetch is not None
         reference = parse_reference(request.message.set_image)
         self._image = None  # a failed change must not leave the prompts that follow on the old image
-        found = await request.fetch
-        self._image = replace(reference, content_key=found.image.header.content_key)
-        response, total_ms = _response(request), _ms_since(request.arrived)
-        response.image_ready.image.CopyFrom(image_message(found.image, reference.image_id))
-        response.image_ready.timings.CopyFrom(timings_message(found.timings, total_ms, found.in_memory))
+        ready = await request.fetch
+        self._image = replace(reference, content_key=ready.image.content_key)
+        ready.timings.total_ms = total_ms = _ms_since(request.arrived)
+        response = _response(request)
+        response.image_ready.CopyFrom(ready)
         tracing.ended([], self._trace, "set_image", total_ms / 1e3)
         return _Reply(response)
+
+    async def _fetch(self, request: _Request) -> pb.ImageReady:
+        reference = parse_reference(request.message.set_image)
+        async with self._fetches:  # in the order of the requests
+            found = await self._segmenter.find(reference)
+        return pb.ImageReady(
+            image=image_message(found.image, reference.image_id),
+            timings=timings_message(found.timings, 0, found.in_memory),
+        )
 
     async def _segment(self, request: _Request) -> _Reply:
         prompts, reference = request.message.segment, self._current_image()
@@ -234,13 +249,9 @@ class Session:
             reference = self._current_image()
             found = await self._segmenter.find(reference)
             query = await parse_query_aside(request.message.segment, found.image, self._segmenter.limits)
-            prepared = await self._segmenter.prepare(self, found.image, query)
-            self._decodes += prepared.spent.decodes
             if self._waiting:
                 return
-            demand = Demand(requester(found.image, self), bulk=True)
-            preview = self._segmenter.scheduler.run(demand, self._preview, found, reference, prepared)
-            self._turn = asyncio.create_task(preview)
+            self._turn = asyncio.create_task(self._take_turn(found, reference, query))
             try:
                 await asyncio.wait({self._turn})
             finally:
@@ -248,7 +259,7 @@ class Session:
                 turn.cancel()
             if turn.cancelled():  # a request that goes before has come, and has superseded what was in the slot
                 return
-            reply = turn.result().result
+            reply = turn.result()
         except Exception as error:
             with self._slot:
                 if self._newest is not request:
@@ -266,9 +277,20 @@ class Session:
             self._decodes += reply.decodes
             self._send(reply.response)
 
-    def _preview(self, found: FoundImage, reference: ImageReference, prepared: Plan) -> _Reply | None:
-        """Takes what is in the slot, and decodes it unless it must be prepared. Runs on a worker thread."""
+    async def _take_turn(self, found: FoundImage, reference: ImageReference, query: Query) -> _Reply | None:
+        turns_ended = self._turns_ended
+        prepared = await self._segmenter.prepare(self, found.image, query)
+        self._decodes += prepared.spent.decodes
+        demand = Demand(requester(found.image, self), bulk=True)
+        arguments = (found, reference, prepared, turns_ended)
+        return (await self._segmenter.scheduler.run(demand, self._preview, *arguments)).result
+
+    def _preview(self, found: FoundImage, reference: ImageReference, prepared: Plan, turns_ended: int) -> _Reply | None:
+        """Takes what is in the slot, and decodes it unless it must be prepared. Runs on a worker thread, perhaps after
+        the turn has ended: then what is in the slot is for another turn, and may be for another image."""
         with self._slot:
+            if turns_ended != self._turns_ended:
+                return None
             request, self._newest = self._newest, None
             self._taken = request
         if request is None:
@@ -333,7 +355,7 @@ class _Changes:
             await future
 
 
-def _retrieve_error(fetch: asyncio.Task[FoundImage]) -> None:
+def _retrieve_error(fetch: asyncio.Task[pb.ImageReady]) -> None:
     """Keeps asyncio from logging an error that is reported when the request's turn comes, or to nobody where the stream
     ends before."""
     if not fetch.cancelled():
