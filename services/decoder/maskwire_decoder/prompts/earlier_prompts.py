@@ -1,8 +1,10 @@
 """Finds the earlier request that a later one refines; the rule is that of `load_logits` in decoder.proto."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from maskwire_decoder.prompts.parsing import Prompt
 
@@ -20,14 +22,13 @@ class _Shape:
         box = None if prompt.box is None else tuple(prompt.box.tolist())
         return cls(box, tuple(sorted((x, y, label) for (x, y), label in labelled)))
 
+    @cached_property
+    def _counts(self) -> Counter[tuple[float, ...]]:
+        return Counter(self.points)
+
     def fits(self, other: "_Shape") -> bool:
         """Whether the other prompt has this one's box, and all of its points."""
-        left = list(other.points)
-        for point in self.points:
-            if point not in left:
-                return False
-            left.remove(point)
-        return self.box == other.box
+        return self.box == other.box and self._counts <= other._counts
 
 
 @dataclass(frozen=True)
@@ -68,11 +69,14 @@ def find_earlier(names: Sequence[bytes], prompts: Sequence[Prompt]) -> EarlierPr
 def _match(saved: Sequence[_Shape], wanted: Sequence[_Shape]) -> tuple[int, ...] | None:
     """Finds a prompt of its own for each saved one, by augmenting paths (Kuhn's algorithm); None if that is
     impossible."""
+    closest_first = sorted(range(len(wanted)), key=lambda each: len(wanted[each].points))
+    fitting = [[each for each in closest_first if shape.fits(wanted[each])] for shape in saved]
     owner: dict[int, int] = {}
 
     def place(index: int, tried: set[int]) -> bool:
-        fitting = [each for each in range(len(wanted)) if each not in tried and saved[index].fits(wanted[each])]
-        for candidate in sorted(fitting, key=lambda each: len(wanted[each].points)):  # the closest first
+        for candidate in fitting[index]:
+            if candidate in tried:
+                continue
             tried.add(candidate)
             if candidate not in owner or place(owner[candidate], tried):
                 owner[candidate] = index
