@@ -24,7 +24,7 @@ def files(crds: Path | None) -> None:
     if definitions is None:
         print("--  without --crds, what KEDA, Prometheus and a gateway read was checked by tests only")
     observe = ROOT / "deploy/observe"
-    call(sys.executable, "-m", "pytest", "-q", "tests/test_deploy.py")
+    call(sys.executable, "-m", "pytest", "-q", "tests/project/test_deploy.py")
     if _has("promtool"):
         call("promtool", "check", "rules", str(observe / "alerts.yaml"))
         call("promtool", "check", "config", "--syntax-only", str(observe / "prometheus.yaml"))

@@ -2,7 +2,8 @@
 
 sam2's own modules hold the parameters. Compared with their forward: no copies between raster and windows (order.py),
 plain matrix products instead of fused attention (whose backward pass in bf16 on a CPU took three quarters of a step),
-1x1 convolutions as products, two of them without anything between as one. tests/test_training.py compares both.
+1x1 convolutions as products, two of them without anything between as one.
+tests/exactness/test_training_arithmetic.py compares both.
 """
 
 from typing import Any

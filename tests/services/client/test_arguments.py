@@ -24,6 +24,7 @@ from maskwire import (
     UnknownArgument,
 )
 
+from testing.paths import COFFEE
 from testing.servers import Stack
 
 POINT = {"points": [(260, 130)]}
@@ -37,7 +38,7 @@ def client(stack: Stack) -> Iterator[Client]:
 
 @pytest.fixture(scope="module")
 def image(client: Client) -> EmbeddedImage:
-    return client.embed(Path(__file__).parent.parent / "examples" / "coffee.jpg", image_id="arguments")
+    return client.embed(COFFEE, image_id="arguments")
 
 
 UNKNOWN: list[tuple[Callable[[Any], Any], str, str]] = [

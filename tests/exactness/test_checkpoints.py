@@ -16,7 +16,7 @@ from sam2.build_sam import build_sam2
 from testing.reference.predictor import TINY, Answer, Reference, build_random, over_white, random_prompt
 from testing.servers import EXACT, server
 
-EVERY_RUN = {"sam2_hiera_small", "sam2.1_hiera_large"}  # tests/test_exactness.py has sam2.1_hiera_tiny
+EVERY_RUN = {"sam2_hiera_small", "sam2.1_hiera_large"}  # test_prompts.py has sam2.1_hiera_tiny
 ALL_KINDS = ("tiny", "small")
 FP16_LOGITS = 0.05  # measured: at most 0.012, on logits up to 25
 
