@@ -12,7 +12,6 @@ import httpx
 import numpy as np
 import pytest
 import redis
-import torch
 from maskwire import Client
 from maskwire.cli.up import _store_program
 from maskwire.v1 import decoder_pb2_grpc, encoder_pb2_grpc
@@ -20,7 +19,6 @@ from maskwire_core.storage.store import Store
 from PIL import Image
 
 from testing.paths import COFFEE
-from testing.reference.predictor import build_tiny
 from testing.servers import Stack, running_gateway, store_server, up
 from testing.web_server import Web, serving
 from testing.wire import as_base64
@@ -117,6 +115,10 @@ def cutout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Path of a checkpoint of sam2.1_hiera_tiny with seeded random weights."""
+    import torch  # not by all who import this file: tests/unit does without
+
+    from testing.reference.predictor import build_tiny
+
     path = tmp_path_factory.mktemp("models") / "sam2.1_hiera_tiny.pt"
     torch.save({"model": build_tiny().state_dict()}, path)
     return path

@@ -1,9 +1,7 @@
-"""Shared work, and work on threads in a fair order."""
+"""Work on threads in a fair order."""
 
 import asyncio
 import math
-import subprocess
-import sys
 import time
 from typing import Any
 
@@ -12,81 +10,10 @@ from maskwire_core.errors import DeadlineExceeded, ResourceExhausted
 from maskwire_core.scheduling.executors import ThreadScheduler
 from maskwire_core.scheduling.fair_queue import Limits, Requester
 from maskwire_core.scheduling.scheduler import Demand
-from maskwire_core.scheduling.single_flight import Flights
 
 
 def by(connection: str, bulk: bool = False, tenant: str = "tenant", left_s: float = math.inf) -> Demand:
     return Demand(Requester(tenant, connection), bulk, asyncio.get_running_loop().time() + left_s)
-
-
-def test_one_run_for_all_who_ask() -> None:
-    async def scenario() -> None:
-        flights: Flights[int] = Flights()
-        runs = 0
-
-        async def work() -> int:
-            nonlocal runs
-            runs += 1
-            await asyncio.sleep(0.02)
-            return runs
-
-        answers = await asyncio.gather(*(flights.share("key", work) for _ in range(50)))
-        assert [answer for answer, _ in answers] == [1] * 50
-        assert sum(joined for _, joined in answers) == 49
-        assert await flights.join("key") is None
-        assert await flights.share("key", work) == (2, False)
-
-    asyncio.run(scenario())
-
-
-def test_an_error_reaches_all_and_is_forgotten() -> None:
-    async def scenario() -> None:
-        flights: Flights[int] = Flights()
-
-        async def fail() -> int:
-            await asyncio.sleep(0.01)
-            raise ValueError("no")
-
-        async def succeed() -> int:
-            return 7
-
-        outcomes = await asyncio.gather(*(flights.share("key", fail) for _ in range(3)), return_exceptions=True)
-        assert all(isinstance(outcome, ValueError) for outcome in outcomes)
-        assert await flights.share("key", succeed) == (7, False)
-
-    asyncio.run(scenario())
-
-
-def test_work_goes_on_while_anyone_waits_and_ends_when_nobody_does() -> None:
-    async def scenario() -> None:
-        flights: Flights[str] = Flights()
-        state = "idle"
-
-        async def work() -> str:
-            nonlocal state
-            state = "running"
-            try:
-                await asyncio.sleep(0.1)
-            except asyncio.CancelledError:
-                state = "cancelled"
-                raise
-            state = "done"
-            return state
-
-        first, second = (asyncio.create_task(flights.share("key", work)) for _ in range(2))
-        await asyncio.sleep(0.01)
-        first.cancel()
-        assert (await second)[0] == "done"
-        alone = asyncio.create_task(flights.share("key", work))
-        await asyncio.sleep(0.01)
-        alone.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await alone
-        await asyncio.sleep(0)
-        assert state == "cancelled"
-        assert await flights.join("key") is None
-
-    asyncio.run(scenario())
 
 
 def test_connections_take_turns_and_clicks_go_first() -> None:
@@ -189,22 +116,3 @@ def test_errors_of_functions_reach_their_callers() -> None:
             await asyncio.wait_for(threads.run(by("a"), next, iter(())), 10)
 
     asyncio.run(scenario())
-
-
-def test_a_process_ends_after_the_function_that_runs() -> None:
-    code = """
-import asyncio, time
-from maskwire_core.scheduling.fair_queue import Limits, Requester
-from maskwire_core.scheduling.executors import ThreadScheduler
-from maskwire_core.scheduling.scheduler import Demand
-def work():
-    time.sleep(0.5)
-    print("done", flush=True)
-async def main():
-    threads = ThreadScheduler("test", 2, Limits(10))
-    asyncio.create_task(threads.run(Demand(Requester("a", 1)), work))
-    await asyncio.sleep(0.1)
-asyncio.run(main())
-"""
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "done\n", "")

@@ -11,10 +11,8 @@ import cv2
 import numpy as np
 import pytest
 import supervision
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from maskwire import Client, InvalidRequest, MaskwireError, Prompt, Result
-from maskwire.exports import cutout, detections, simplified
+from maskwire.exports import cutout, detections
 from PIL import Image
 from pycocotools.coco import COCO
 
@@ -67,26 +65,6 @@ def test_labelme_polygons_are_the_mask(client: Client, photo: Path) -> None:
     assert sum(len(shape["points"]) for shape in fewer) < 0.6 * sum(
         len(shape["points"]) for shape in document["shapes"]
     )
-
-
-@given(st.integers(0, 2**32), st.floats(0.1, 30), st.integers(3, 300))
-@settings(max_examples=60, deadline=None)
-def test_simplified_polygons_stay_near(seed: int, tolerance: float, corners: int) -> None:
-    random = np.random.default_rng(seed)
-    angles = np.sort(random.uniform(0, 2 * np.pi, corners))
-    radii = random.uniform(20, 100, corners)
-    polygon = np.stack([radii * np.cos(angles), radii * np.sin(angles)], 1).round().astype(np.int32) + 128
-    fewer = simplified(polygon, tolerance)
-    assert {tuple(corner) for corner in fewer} <= {tuple(corner) for corner in polygon}
-    closed = np.concatenate([fewer, fewer[:1]]).astype(float)
-    for corner in polygon:
-        start, along = closed[:-1], np.diff(closed, axis=0)
-        length = np.maximum((along**2).sum(1), 1e-12)
-        share = (((corner - start) * along).sum(1) / length).clip(0, 1)
-        assert np.linalg.norm(start + share[:, None] * along - corner, axis=1).min() <= tolerance + 1e-9
-    np.testing.assert_array_equal(simplified(polygon, 0), polygon)
-    with pytest.raises(InvalidRequest):
-        simplified(polygon, -1)
 
 
 def test_supervision_takes_the_masks(client: Client, photo: Path) -> None:

@@ -1,4 +1,4 @@
-"""Results that can be kept: pickles, copies, files, boxes, polygons; and clients in forked processes."""
+"""Results that can be kept: pickles, copies, files, boxes; and clients in forked processes."""
 
 import asyncio
 import base64
@@ -11,16 +11,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import cv2
 import maskwire
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from maskwire import AsyncClient, Client, InvalidRequest, MaskwireError, OutputMissing, Prompt
-from maskwire.exports import area, with_area
-from maskwire.outlines import exact_polygons
-from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco
 
@@ -28,53 +22,6 @@ from testing.paths import ROOT
 from testing.servers import Stack
 
 POINT: dict[str, Any] = {"points": [(260, 130)]}
-
-
-def some_mask(seed: int) -> NDArray[np.bool_]:
-    """Noise, blobs, holes, crosses, by turns; also a single pixel, and nothing."""
-    random = np.random.default_rng(seed)
-    height, width = (int(side) for side in random.integers(1, 40, 2))
-    noise = random.random((height, width))
-    mask = np.zeros((height, width), bool)
-    match seed % 5:
-        case 0:
-            return noise < random.random()
-        case 1:
-            return np.asarray(cv2.GaussianBlur(noise.astype(np.float32), (0, 0), 2) > 0.5)
-        case 2:
-            return noise > 0.1
-        case 3:
-            mask[random.integers(height)] = mask[:, random.integers(width)] = True
-        case _:
-            mask[random.integers(height), random.integers(width)] = random.random() < 0.9
-    return mask
-
-
-@given(st.integers(0, 2**32))
-@settings(max_examples=300, deadline=None)
-def test_coco_polygons_are_exactly_the_mask(seed: int) -> None:
-    mask = some_mask(seed)
-    polygons = exact_polygons(mask)
-    assert all(len(polygon) >= 4 and area(polygon) > 0 for polygon in polygons)
-    assert sum(area(polygon) for polygon in polygons) == mask.sum()
-    rles = coco.frPyObjects([each.ravel().tolist() for each in polygons], *mask.shape) if polygons else []
-    again = coco.decode(coco.merge(rles)).astype(bool) if polygons else np.zeros_like(mask)
-    np.testing.assert_array_equal(again, mask)
-
-
-@given(st.integers(0, 2**32))
-@settings(max_examples=300, deadline=None)
-def test_polygons_have_three_corners_and_an_area(seed: int) -> None:
-    mask = some_mask(seed)
-    contours, _ = cv2.findContours(mask.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    filled = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), np.uint8)
-    for contour in contours:
-        for ring in with_area(contour.reshape(-1, 2).astype(np.int32)):
-            assert len(ring) >= 3
-            assert area(ring) > 0
-            assert ring.dtype == np.int32
-            cv2.fillPoly(filled, [ring], 1)
-    assert not (mask & ~filled[:-1, :-1].astype(bool)).any()
 
 
 def test_results_can_be_pickled_copied_and_compared(stack: Stack, photo: Path) -> None:

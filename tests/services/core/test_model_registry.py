@@ -15,7 +15,7 @@ import pytest
 from maskwire_core.models import registry
 from maskwire_core.models.cli import app as models_app
 from maskwire_core.models.downloads import download
-from maskwire_core.models.registry import PUBLISHED, ModelError, canonical
+from maskwire_core.models.registry import PUBLISHED, ModelError
 from typer.testing import CliRunner
 
 from testing import small_model
@@ -147,32 +147,6 @@ def test_a_damaged_file_that_is_there_is_named(model: registry.PublishedModel, t
     (tmp_path / "sam2.1_hiera_tiny.pt").write_bytes(CONTENT[:-1])
     with pytest.raises(ModelError, match="has 2999999 bytes instead of 3000000"):
         download(model, tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("sam2.1_hiera_tiny", "sam2.1_hiera_tiny"),
-        ("hiera_tiny", "sam2.1_hiera_tiny"),
-        ("hiera_b_plus", "sam2.1_hiera_base_plus"),
-        ("sam2/hiera_large", "sam2.1_hiera_large"),
-        ("facebook/sam2.1-hiera-tiny", "sam2.1_hiera_tiny"),
-        ("facebook/sam2-hiera-base-plus", "sam2_hiera_base_plus"),
-        ("sam2_hiera_s", "sam2_hiera_small"),
-        ("sam2.1_hiera_b+", "sam2.1_hiera_base_plus"),
-        ("demo", "demo"),
-        ("my-model", "my-model"),
-    ],
-)
-def test_what_people_call_models(name: str, expected: str) -> None:
-    assert canonical(name) == expected
-
-
-def test_eight_models_are_published() -> None:
-    assert len(PUBLISHED) == 8
-    assert all(re.fullmatch("[0-9a-f]{64}", model.sha256) for model in PUBLISHED.values())
-    assert PUBLISHED["sam2_hiera_tiny"].url.endswith("/072824/sam2_hiera_tiny.pt")
-    assert PUBLISHED["sam2.1_hiera_large"].url.endswith("/092824/sam2.1_hiera_large.pt")
 
 
 def test_adding_listing_and_verifying(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Objects as lists of steps: folding, digests, the cache of predictions, and what a decoder makes of them."""
+"""What a decoder makes of objects as lists of steps."""
 
 import itertools
 import threading
@@ -9,15 +9,8 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from maskwire.v1 import decoder_pb2, decoder_pb2_grpc, encoder_pb2_grpc
 from maskwire.v1 import types_pb2 as pb
-from maskwire_core.errors import InvalidArgument
-from maskwire_decoder.prefix_cache import PrefixCache
-from maskwire_decoder.prompts.encoding import Prediction
-from maskwire_decoder.prompts.geometry import ImageSize
-from maskwire_decoder.prompts.steps import StepList, parse_steps
 from numpy.typing import NDArray
 
 from testing.processes import resident_bytes
@@ -26,147 +19,13 @@ from testing.servers import EXACT, running_server, server
 from testing.wire import frames
 
 CLICKS = [(260, 130, 1), (300, 330, 0), (400, 150, 1), (180, 120, 1), (90, 90, 0)]
-BOX: Any = {"x_min_px": 135, "y_min_px": 40, "x_max_px": 500, "y_max_px": 345}
 
 
 def added(x: float, y: float, label: int = 1, **fields: Any) -> pb.Step:
     return pb.Step(add_point=pb.Point(x_px=x, y_px=y, label=label), **fields)
 
 
-def folded(*steps: pb.Step) -> StepList:
-    return parse_steps(steps, "steps", ImageSize(600, 400), 256)
-
-
-# Folding
-
-
-def test_what_is_fed_back_and_how_many_candidates_there_are() -> None:
-    history = folded(
-        added(1, 1),  # a lone click has three candidates
-        added(2, 2, 0),  # refines
-        pb.Step(set_box=BOX),
-        pb.Step(set_box=BOX),  # replaces a box
-        pb.Step(remove_point=0),
-        added(3, 3),
-        added(4, 4, refine=False, multimask=True),
-        pb.Step(clear={}),
-        added(5, 5, refine=True),  # nothing to refine
-    )
-    assert [step.refine for step in history.steps] == [False, True, True, False, False, True, False, False, False]
-    assert [step.multimask for step in history.steps] == [True, *[False] * 5, True, False, True]
-    assert not folded(pb.Step(set_box=BOX)).last.multimask
-    shapes = [(shape.points.tolist(), shape.box) for _, shape in history.shapes(range(4, 9))]
-    assert shapes[0] == ([[2, 2]], (135, 40, 500, 345))
-    assert shapes[2][0] == [[2, 2], [3, 3], [4, 4]]
-    assert shapes[3:] == [([], None), ([[5, 5]], None)]
-
-
-def test_only_steps_since_the_last_one_that_feeds_nothing_back_are_needed() -> None:
-    clicks = [added(x, x) for x in range(1, 6)]
-    assert list(folded(*clicks).predecessors()) == [3, 2, 1, 0]
-    assert list(folded(*clicks, pb.Step(remove_point=1), added(9, 9)).predecessors()) == [5]
-    assert list(folded(*clicks, added(9, 9, refine=False)).predecessors()) == []
-
-
-def test_equal_lists_have_equal_digests_and_others_do_not() -> None:
-    first = added(1, 1)
-    lists = [
-        [first],
-        [added(1, 2)],
-        [added(1, 1, 0)],
-        [added(1, 1, multimask=False)],
-        [pb.Step(set_box=BOX)],
-        [first, added(2, 2)],
-        [first, added(2, 2, refine=False)],
-        [added(2, 2), first],
-        [first, added(2, 2), pb.Step(remove_point=1)],
-    ]
-    digests = [folded(*steps).last.digest for steps in lists]
-    assert len(set(digests)) == len(digests)
-    # What is the default, what came before a clear, and what comes after make no difference.
-    assert folded(added(1, 1, multimask=True)).last.digest == digests[0]
-    assert folded(pb.Step(add_point=pb.Point(x_px=1, y_px=1))).last.digest == digests[0]
-    assert folded(added(7, 7), pb.Step(clear={}), first).last.digest == digests[0]
-    assert folded(*lists[5]).steps[0].digest == digests[0]
-
-
-@given(st.lists(st.sampled_from(["add", "remove", "box", "clear"]), min_size=1, max_size=30), st.randoms())
-@settings(max_examples=200, deadline=None)
-def test_any_steps_fold_to_what_they_add_up_to_or_say_what_is_wrong(kinds: list[str], random: Any) -> None:
-    points: list[list[float]] = []
-    box, steps, wrong = None, [], None
-    for index, kind in enumerate(kinds):
-        if kind == "add":
-            points.append([random.randrange(600), random.randrange(400)])
-            steps.append(added(*points[-1]))
-        elif kind == "remove":
-            place = random.randrange(4)
-            steps.append(pb.Step(remove_point=place))
-            if place >= len(points):
-                wrong = f"steps[{index}].remove_point"
-                break
-            del points[place]
-        elif kind == "box":
-            box = [0, 0, random.randrange(1, 600), random.randrange(1, 400)]
-            steps.append(pb.Step(set_box=dict(zip(BOX, box, strict=True))))
-        else:
-            points, box = [], None
-            steps.append(pb.Step(clear={}))
-    if wrong is None and not points and box is None:
-        wrong = "steps"
-    if wrong is not None:
-        with pytest.raises(InvalidArgument) as caught:
-            folded(*steps)
-        assert caught.value.field == wrong
-        return
-    history = folded(*steps)
-    ((_, shape),) = history.shapes(range(len(steps) - 1, len(steps)))
-    assert shape == history.shape
-    assert shape.points.tolist() == points
-    assert (None if shape.box is None else list(shape.box)) == box
-
-
 # The cache
-
-
-def prediction(candidates: int = 1, side: int = 16) -> Prediction:
-    return Prediction(np.ones((candidates, side, side), np.float32), np.ones(candidates, np.float32), 1.0)
-
-
-def test_the_least_recently_used_prediction_leaves_and_the_bytes_are_right() -> None:
-    cache = PrefixCache(1 << 20)
-    for index in range(3):
-        cache.put(("a", "b", bytes([index])), prediction())
-    each = cache.nbytes // 3
-    cache = PrefixCache(2 * each)
-    for index in range(2):
-        cache.put(("a", "b", bytes([index])), prediction())
-    assert cache.get(("a", "b", b"\0")) is not None
-    cache.put(("a", "b", b"\2"), prediction())
-    assert [cache.get(("a", "b", bytes([index]))) is None for index in range(3)] == [False, True, False]
-    assert cache.nbytes == 2 * each
-    assert cache.get(("other", "b", b"\0")) is None
-    cache.put(("a", "b", b"\3"), prediction(side=64))  # larger than all of it
-    assert cache.get(("a", "b", b"\3")) is None
-    assert cache.nbytes == 0
-
-
-def test_a_prediction_with_more_candidates_replaces_one_with_fewer() -> None:
-    cache, key = PrefixCache(1 << 20), ("a", "b", b"c")
-    cache.put(key, prediction(3))
-    full = cache.nbytes
-    cache.put(key, prediction(1))
-    kept = cache.get(key)
-    assert kept is not None
-    assert (len(kept.iou), cache.nbytes) == (3, full)
-    view = Prediction(np.ones((2, 16, 16), np.float32)[:1], np.ones(1, np.float32), 1.0)
-    cache.put(("a", "b", b"d"), view)
-    kept = cache.get(("a", "b", b"d"))
-    assert kept is not None
-    assert kept.logits.base is None  # or it would keep twice its own bytes
-
-
-# On the wire
 
 
 @pytest.fixture(scope="module")

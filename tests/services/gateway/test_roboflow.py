@@ -16,7 +16,6 @@ import torch
 from inference_sdk import InferenceHTTPClient
 from maskwire import Client, Prompt
 from maskwire.v1 import encoder_pb2, encoder_pb2_grpc
-from maskwire_core.bilinear import enlarge
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
@@ -285,17 +284,6 @@ def test_binary_is_what_sam2_returns(http: httpx.Client, client: Client, encoded
         sample = torch.from_numpy(raw[index].logits)[None, None]
         full = torch.nn.functional.interpolate(sample, (400, 600), mode="bilinear", align_corners=False)
         np.testing.assert_array_equal(masks[index], full[0, 0].numpy())
-
-
-@pytest.mark.parametrize(
-    ("rows", "columns", "width", "height"), [(256, 256, 1801, 1203), (128, 128, 90, 3000), (7, 5, 3, 2)]
-)
-def test_enlarging_is_torchs_bit_by_bit(rows: int, columns: int, width: int, height: int) -> None:
-    samples = np.random.default_rng(rows).normal(0, 20, (rows, columns)).astype(np.float32)
-    expected = torch.nn.functional.interpolate(
-        torch.from_numpy(samples)[None, None], (height, width), mode="bilinear", align_corners=False
-    )
-    np.testing.assert_array_equal(enlarge(samples, width, height), expected[0, 0].numpy())
 
 
 def test_logits_are_saved_and_refined(http: httpx.Client, client: Client, photo: Path) -> None:

@@ -1,0 +1,64 @@
+"""The client's transport: errors as statuses, callers, and kinds of addresses."""
+
+import pytest
+from maskwire import (
+    DeadlineExceeded,
+    ImageNotFound,
+    InvalidRequest,
+    MaskwireError,
+    NotAllowed,
+    NotAuthenticated,
+    Overloaded,
+    ServerUnavailable,
+)
+from maskwire.errors import from_status
+from maskwire.transport import Caller, is_loopback, to_status
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        DeadlineExceeded,
+        ImageNotFound,
+        InvalidRequest,
+        MaskwireError,
+        NotAllowed,
+        NotAuthenticated,
+        Overloaded,
+        ServerUnavailable,
+    ],
+)
+def test_an_error_survives_the_wire(kind: type[MaskwireError]) -> None:
+    error = kind("it is wrong; do it right", "SOME_REASON", "prompts[0].box", 1.5)
+    again = from_status(to_status(error))
+    assert type(again) is kind
+    assert vars(again) == vars(error)
+    bare = from_status(to_status(kind("it is wrong")))
+    assert (type(bare), bare.field, bare.retry_after_s) == (kind, "", None)
+
+
+def test_who_calls_is_sent_with_each_call() -> None:
+    assert Caller().metadata == ()
+    assert Caller("secret", "tenant").metadata == (("authorization", "Bearer secret"),)
+    for token in ("two words", "line\nbreak", "ключ"):
+        with pytest.raises(InvalidRequest) as caught:
+            Caller(token)
+        assert (caught.value.reason, caught.value.field) == ("BAD_TOKEN", "token")
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("localhost", True),
+        ("LOCALHOST.", True),
+        ("127.0.0.1", True),
+        ("127.9.9.9", True),
+        ("::1", True),
+        ("127.0.0.1.example.org", False),  # a name, whatever it begins with
+        ("localhost.example.org", False),
+        ("10.0.0.1", False),
+        ("", False),
+    ],
+)
+def test_loopback(host: str, expected: bool) -> None:
+    assert is_loopback(host) is expected
