@@ -1,0 +1,93 @@
+"""What the store keeps, over the in-memory twin here and over real stores in tests/services."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import redis
+from maskwire_core.models.decoder_bundle import GRAPHS, DecoderBundle, DecoderConfig, DecoderGraph
+from maskwire_core.storage.embedding import Header, pack
+from maskwire_core.storage.store import Store
+
+KEY = "a" * 64
+
+
+TENSORS = {"image_embed": np.arange(12, dtype=np.float32)}
+
+
+HEADER = Header("default", KEY, "demo", "f", "d", 10, 20, "fp16", 0)
+
+
+BUNDLE = DecoderBundle(
+    DecoderConfig("demo", "f", 512, 128, True, 0.05, 0.98),
+    {name: DecoderGraph(name.encode(), ("weight",)) for name in GRAPHS},
+    {"weight": np.ones((1, 4), np.float32)},
+)
+
+
+def test_embedding_round_trip(store: Store) -> None:
+    value = pack(HEADER, TENSORS)
+    assert store.get_embedding("default", KEY) is None
+    assert store.find_embedding("default", KEY) is None
+    store.put_embedding("default", KEY, value, ttl_s=100)
+    embedding = store.get_embedding("default", KEY)
+    assert embedding is not None
+    assert embedding.tensors["image_embed"].tolist() == list(range(12))
+    found = store.find_embedding("default", KEY)
+    assert found is not None
+    header, size, ttl_ms = found
+    assert header == embedding.header
+    assert size == len(value)
+    assert 90_000 < ttl_ms <= 100_000
+    store.touch_embedding("default", KEY, ttl_s=500)
+    assert store.find_embedding("default", KEY)[2] > 400_000  # type: ignore[index]
+    store.delete_embedding("default", KEY)
+    assert store.get_embedding("default", KEY) is None
+
+
+def test_names_are_repointed_and_kept_apart_by_namespace(store: Store) -> None:
+    store.set_alias("a", "photo", "1" * 64, 100)
+    store.set_alias("a", "photo", "2" * 64, 100)
+    assert store.get_alias("a", "photo") == "2" * 64
+    assert store.get_alias("b", "photo") is None
+    assert store.delete_alias("a", "photo")
+    assert not store.delete_alias("a", "photo")
+
+
+def test_an_embedding_under_a_foreign_key_is_a_miss(store: Store) -> None:
+    store.put_embedding("thief", KEY, pack(HEADER, TENSORS), 100)
+    assert store.get_embedding("thief", KEY) is None
+    other = dataclasses.replace(HEADER, content_key="b" * 64)
+    store.put_embedding("default", KEY, pack(other, TENSORS), 100)
+    assert store.find_embedding("default", KEY) is None
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "text", "hash"])
+def test_damaged_values_are_deleted_misses(store: Store, raw: redis.Redis, damage: str) -> None:
+    name = f"maskwire:embedding:{{default/{KEY}}}"
+    value = bytearray(pack(HEADER, TENSORS))
+    if damage == "truncated":
+        raw.set(name, bytes(value[:-10]))
+    elif damage == "flipped":
+        value[-40] ^= 1
+        raw.set(name, bytes(value))
+    elif damage == "text":
+        raw.set(name, "no embedding")
+    else:
+        raw.hset(name, "field", "value")
+    if damage != "flipped":  # the look-up reads no tensors
+        assert store.find_embedding("default", KEY) is None
+    assert store.get_embedding("default", KEY) is None
+    assert not raw.exists(name)
+    assert store.corrupt_values == 1
+
+
+def test_decoder_round_trip(store: Store, raw: redis.Redis) -> None:
+    assert store.get_decoder(BUNDLE.digest) is None
+    store.publish_decoder(BUNDLE)
+    loaded = store.get_decoder(BUNDLE.digest)
+    assert loaded is not None
+    assert loaded.packed == BUNDLE.packed
+    raw.set(f"maskwire:decoder:{BUNDLE.digest}", BUNDLE.packed[:-1])
+    assert store.get_decoder(BUNDLE.digest) is None
+    assert store.get_decoder("../x") is None
