@@ -42,8 +42,9 @@ async def found_or_claimed(store: Store, namespace: str, key: str) -> AsyncItera
     pause_s = _FIRST_POLL_S
     while True:
         # Claim before looking up: an encoder stores its embedding before it releases the claim.
-        claimed = await asyncio.to_thread(store.claim, namespace, key, token, CLAIM_MS)
+        claiming = asyncio.create_task(asyncio.to_thread(store.claim, namespace, key, token, CLAIM_MS))
         try:
+            claimed = await asyncio.shield(claiming)
             found = await asyncio.to_thread(store.find_embedding, namespace, key)
             if found is not None:
                 yield found
@@ -53,8 +54,8 @@ async def found_or_claimed(store: Store, namespace: str, key: str) -> AsyncItera
                     yield None
                 return
         finally:
-            if claimed:
-                with contextlib.suppress(ServiceError):  # the claim expires by itself
+            with contextlib.suppress(ServiceError):  # the claim expires by itself
+                if await claiming:  # the store may still grant it to a caller that was cancelled
                     await asyncio.to_thread(store.release_claim, namespace, key, token)
         # Pauses grow with the time waited, so that the delay they add stays proportionate to it.
         await asyncio.sleep(pause_s)
