@@ -5,7 +5,6 @@ import hashlib
 import math
 import time
 from collections.abc import Coroutine, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from maskwire.pictures.formats import EMPTY
@@ -20,7 +19,7 @@ from maskwire_core.scheduling.fair_queue import Requester
 from maskwire_core.scheduling.scheduler import Demand
 from maskwire_core.scheduling.single_flight import Flights
 from maskwire_core.storage.codecs import NotFinite
-from maskwire_core.storage.embedding import Header, content_key, pack
+from maskwire_core.storage.embedding import Header, StoredEmbedding, content_key, pack
 from maskwire_core.storage.quotas import Quotas
 from maskwire_core.storage.store import Store
 from maskwire_core.telemetry import logs, tracing
@@ -30,7 +29,10 @@ from maskwire_encoder.backends.device import Tensors
 from maskwire_encoder.backends.model import Model
 from maskwire_encoder.encode_lease import found_or_claimed
 from maskwire_encoder.pipeline import File, Pipeline
-from maskwire_encoder.upload import STRETCHES, Encoded, StageTimes, Upload, describe
+from maskwire_encoder.upload import STRETCHES, Upload, describe
+
+Encoded = tuple[StoredEmbedding, pb.EncodeTimings | None]
+"""An embedding in the store, and how long its stages took; None if another process made it."""
 
 _ENCODED, _CACHED = IMAGES.labels("encoded"), IMAGES.labels("cached")
 
@@ -131,17 +133,14 @@ class ImageEncoder:
         started = time.perf_counter()
         found = await asyncio.to_thread(self._store.find_embedding, upload.namespace, upload.key)
         timings = pb.EncodeTimings(lookup_ms=_ms_since(started))
-        if found is not None:
-            if upload.ttl_s * 1000 > found.ttl_ms:
-                args = (upload.namespace, upload.key, found.nbytes, upload.ttl_s, upload.quota_bytes)
-                await asyncio.to_thread(self._quotas.touch_embedding, *args)
-            return await self._respond(upload, found.header, found.nbytes, True, timings)
-        self._hurry(upload)
-        shared = await self._flights.join(upload.flight)
-        if shared is not None:
-            return await self._respond(upload, shared.header, shared.nbytes, True, timings)
-        current().caller.charge(encodes=1, received_bytes=upload.size_bytes)
-        return None
+        if found is None:
+            self._hurry(upload)
+            shared = await self._flights.join(upload.flight)
+            if shared is None:
+                current().caller.charge(encodes=1, received_bytes=upload.size_bytes)
+                return None
+            found, _ = shared
+        return await self._respond(upload, found, True, timings)
 
     async def encode(self, upload: Upload, data: bytes, asked_at: float) -> pb.EncodeImageResponse:
         """Encodes, stores and names an image.
@@ -173,12 +172,11 @@ class ImageEncoder:
             self._demands[upload.flight] = upload.demand
             return self._find_or_make(upload, data)
 
-        encoded, joined = await self._flights.share(upload.flight, start)
-        cached = joined or encoded.times is None
+        (stored, stages), joined = await self._flights.share(upload.flight, start)
         timings = pb.EncodeTimings(lookup_ms=(asked_at - upload.received_at) * 1e3, receive_ms=receive_ms)
-        if encoded.times is not None and not joined:
-            timings.MergeFrom(pb.EncodeTimings(**asdict(encoded.times)))
-        return await self._respond(upload, encoded.header, encoded.nbytes, cached, timings)
+        if stages is not None and not joined:
+            timings.MergeFrom(stages)
+        return await self._respond(upload, stored, joined or stages is None, timings)
 
     async def publish_decoders(self) -> None:
         """Publishes the decoders of all models, unless the store has them already."""
@@ -194,7 +192,7 @@ class ImageEncoder:
     async def _find_or_make(self, upload: Upload, data: bytes) -> Encoded:
         try:
             async with found_or_claimed(self._store, upload.namespace, upload.key) as found:
-                return Encoded(found.header, found.nbytes) if found is not None else await self._make(upload, data)
+                return (found, None) if found is not None else await self._make(upload, data)
         finally:
             if self._demands.get(upload.flight) is upload.demand:  # not a later flight's
                 del self._demands[upload.flight]
@@ -225,7 +223,9 @@ class ImageEncoder:
         nbytes = await self.pipeline.store(lambda: self._put(upload, header, tensors))
         store_ms = _ms_since(started)
         _record_stages(store=store_ms)
-        return Encoded(header, nbytes, StageTimes(read_ms, read_queue_ms + model_queue_ms, encode_ms, store_ms))
+        queue_ms = read_queue_ms + model_queue_ms
+        stages = pb.EncodeTimings(read_ms=read_ms, queue_ms=queue_ms, encode_ms=encode_ms, store_ms=store_ms)
+        return StoredEmbedding(header, nbytes, upload.ttl_s * 1000), stages
 
     def _put(self, upload: Upload, header: Header, tensors: Tensors) -> int:
         """Writes an embedding to the store. Returns its size in bytes."""
@@ -238,13 +238,16 @@ class ImageEncoder:
         return len(value)
 
     async def _respond(
-        self, upload: Upload, header: Header, nbytes: int, cached: bool, timings: pb.EncodeTimings
+        self, upload: Upload, stored: StoredEmbedding, cached: bool, timings: pb.EncodeTimings
     ) -> pb.EncodeImageResponse:
-        """Makes the image ID stand for an embedding, and the response."""
+        """Makes the image ID stand for an embedding, which is kept as long as the upload wants, and the response."""
+        if upload.ttl_s * 1000 > stored.ttl_ms:
+            args = (upload.namespace, upload.key, stored.nbytes, upload.ttl_s, upload.quota_bytes)
+            await asyncio.to_thread(self._quotas.touch_embedding, *args)
         await asyncio.to_thread(self._store.set_alias, upload.namespace, upload.image_id, upload.key, upload.ttl_s)
         (_CACHED if cached else _ENCODED).inc()
         timings.total_ms = _ms_since(upload.received_at)
-        image = describe(header, upload.image_id, nbytes, upload.ttl_s)
+        image = describe(stored.header, upload.image_id, stored.nbytes, upload.ttl_s)
         return pb.EncodeImageResponse(image=image, cached=cached, timings=timings)
 
 

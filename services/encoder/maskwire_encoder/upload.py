@@ -42,25 +42,6 @@ class Upload:
         return self.namespace, self.key
 
 
-@dataclass(frozen=True)
-class StageTimes:
-    """How long the stages of an encode took, in milliseconds; see `EncodeTimings` in encoder.proto."""
-
-    read_ms: float = 0
-    queue_ms: float = 0
-    encode_ms: float = 0
-    store_ms: float = 0
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """An embedding in the store."""
-
-    header: Header  # its header
-    nbytes: int  # size of the stored value in bytes
-    times: StageTimes | None = None  # stage times, if this process encoded it; None if it found it in the store
-
-
 def describe(header: Header, image_id: str, nbytes: int, ttl_s: float) -> types_pb2.ImageInfo:
     """Describes a stored embedding of `nbytes` bytes that expires in `ttl_s` seconds."""
     info = types_pb2.ImageInfo(

@@ -3,16 +3,30 @@
 import asyncio
 import hashlib
 import threading
+import time
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
+import torch
 from maskwire_core.config import EncoderSettings
 from maskwire_core.scheduling.fair_queue import Requester
 from maskwire_core.scheduling.scheduler import Demand
+from maskwire_core.storage.store import Store
+from maskwire_encoder.encode_lease import found_or_claimed
 from maskwire_encoder.encoder import ImageEncoder
-from maskwire_encoder.upload import Encoded, Upload
+from maskwire_encoder.upload import Upload
+
+from testing.wire import picture
 
 DATA = b"an image file"
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
 
 
 class _Store:
@@ -37,7 +51,7 @@ class _Store:
 class _NeverDone(ImageEncoder):
     made = 0
 
-    async def _make(self, upload: Upload, data: bytes) -> Encoded:
+    async def _make(self, upload: Upload, data: bytes) -> Any:
         self.made += 1
         await asyncio.Event().wait()
         raise AssertionError
@@ -52,11 +66,6 @@ def test_an_encode_that_follows_a_cancelled_one_can_be_hurried() -> None:
         demand = Demand(Requester("default", caller), bulk)
         sha256 = hashlib.sha256(DATA).digest()
         return Upload("default", caller, sha256, len(DATA), model, "key", "auto", demand, 60, 0, 0)
-
-    async def until(condition: Any) -> None:
-        async with asyncio.timeout(5):
-            while not condition():  # noqa: ASYNC110
-                await asyncio.sleep(0.005)
 
     async def scenario() -> None:
         before = asyncio.all_tasks()
@@ -81,3 +90,85 @@ def test_an_encode_that_follows_a_cancelled_one_can_be_hurried() -> None:
 
 def _renewals() -> set[asyncio.Task[Any]]:
     return {task for task in asyncio.all_tasks() if "renew" in str(task.get_coro())}
+
+
+class _SlowModel:
+    """Gives an embedding of zeros when `may_end` is set."""
+
+    fingerprint, largest, device = "f" * 64, 1, torch.device("cpu")
+    source, decoder = SimpleNamespace(name="m"), SimpleNamespace(digest="0" * 64, packed=b"")
+
+    def __init__(self) -> None:
+        self.begun, self.may_end = threading.Event(), threading.Event()
+
+    def prepare(self, rgb: Any) -> torch.Tensor:
+        return torch.zeros(1)
+
+    def encode(self, images: Any) -> Any:
+        self.begun.set()
+        assert self.may_end.wait(10)
+        return [{"image_embed": np.zeros((4, 2), np.float32)}]
+
+
+def test_an_embedding_is_kept_for_the_longest_time_told_to_anybody(valkey: str) -> None:
+    """One upload waits for another's encode, which keeps the embedding for a shorter time."""
+    data, model, store = picture(1), _SlowModel(), Store(valkey)
+    encoder = ImageEncoder(EncoderSettings(), store, [cast(Any, model)])
+    sha256 = hashlib.sha256(data).digest()
+    key = hashlib.sha256(b"kept").hexdigest()
+
+    def upload(name: str, ttl_s: int) -> Upload:
+        demand = Demand(Requester("default", name))
+        return Upload("default", name, sha256, len(data), cast(Any, model), key, "auto", demand, ttl_s, 0, 0)
+
+    async def scenario() -> list[Any]:
+        first = asyncio.create_task(encoder.encode(upload("short", 60), data, 0))
+        assert await asyncio.to_thread(model.begun.wait, 10)
+        others = [asyncio.create_task(encoder.encode(upload("long", 600), data, 0))]
+        others.append(asyncio.create_task(cast(Any, encoder.find(upload("longer", 900)))))
+        await until(lambda: list(encoder._flights._waiters.values()) == [3])
+        model.may_end.set()
+        return [await first, *[await other for other in others]]
+
+    first, *others = asyncio.run(scenario())
+    assert [first.cached, *(other.cached for other in others)] == [False, True, True]
+    told = [response.image.expires_at.ToMilliseconds() / 1e3 - time.time() for response in (first, *others)]
+    np.testing.assert_allclose(told, [60, 600, 900], atol=20)
+    found = store.find_embedding("default", key)
+    assert found is not None
+    assert found.ttl_ms / 1e3 > 900 - 20
+    store.close()
+
+
+class _AnswersLate(Store):
+    """Grants a lease at once, and says so when `may_answer` is set."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.granted, self.may_answer = threading.Event(), threading.Event()
+
+    def claim(self, namespace: str, key: str, token: str, ttl_ms: int) -> bool:
+        claimed = super().claim(namespace, key, token, ttl_ms)
+        self.granted.set()
+        assert self.may_answer.wait(10)
+        return claimed
+
+
+def test_a_lease_is_released_if_its_caller_leaves_while_it_is_granted(valkey: str) -> None:
+    store, key = _AnswersLate(valkey), hashlib.sha256(b"lease").hexdigest()
+
+    async def take() -> None:
+        async with found_or_claimed(store, "default", key):
+            raise AssertionError
+
+    async def scenario() -> None:
+        taking = asyncio.create_task(take())
+        assert await asyncio.to_thread(store.granted.wait, 10)
+        taking.cancel()
+        await asyncio.sleep(0)
+        store.may_answer.set()
+        await asyncio.wait({taking})
+
+    asyncio.run(scenario())
+    assert Store.claim(store, "default", key, "another", 1)
+    store.close()

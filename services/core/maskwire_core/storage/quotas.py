@@ -38,19 +38,21 @@ local function strike(key)
 end
 """
 
-# Arguments: content key, size, quota, ttl_ms, writing_ms, writer or "". Returns {1} if there was room and the content
-# key was entered. Otherwise {0, content key, score, ...}: what to delete and strike out first, soonest to expire first;
-# no content keys if all are being written.
+# Arguments: content key, size, quota, ttl_ms, writing_ms, writer or "" to keep an embedding longer. Returns {1} if
+# there was room and the content key was entered. Otherwise {0, content key, score, ...}: what to delete and strike out
+# first, soonest to expire first; no content keys if all are being written.
 _RESERVE = (
     _PRELUDE
     + """
 local key, size, quota = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 for _, gone in ipairs(redis.call('zrangebyscore', usage, '-inf', now, 'LIMIT', 0, 1000)) do strike(gone) end
 local total = tonumber(redis.call('hget', sizes, 'total') or '0')
+local expires = now + ARGV[4] + 2 * ARGV[5]
+if ARGV[6] == '' then expires = math.max(expires, tonumber(redis.call('zscore', usage, key) or '0')) end
 local needed = total - tonumber(redis.call('hget', sizes, key) or '0') + size - quota
 if needed <= 0 then
   strike(key)
-  redis.call('zadd', usage, now + ARGV[4] + 2 * ARGV[5], key)
+  redis.call('zadd', usage, expires, key)
   redis.call('hset', sizes, key, size)
   redis.call('hincrby', sizes, 'total', size)
   if ARGV[6] ~= '' then redis.call('zadd', writing, now + ARGV[5], key .. ' ' .. ARGV[6]) end

@@ -30,6 +30,8 @@ _READ, _WRITTEN = (metrics.STORE_BYTES.labels(direction) for direction in ("read
 
 _SCAN_COUNT = 1000  # keys examined by one SCAN step: about a millisecond of the store's time
 
+# Redis 6 has no PEXPIRE GT.
+_EXTEND = 'return redis.call("pttl", KEYS[1]) < tonumber(ARGV[1]) and redis.call("pexpire", KEYS[1], ARGV[1])'
 # Only the owner of a claim may renew or release it.
 _RENEW = 'return redis.call("get", KEYS[1]) == ARGV[1] and redis.call("pexpire", KEYS[1], ARGV[2])'
 _RELEASE = 'return redis.call("get", KEYS[1]) == ARGV[1] and redis.call("del", KEYS[1])'
@@ -104,9 +106,9 @@ class Store:
         return None
 
     def touch_embedding(self, namespace: str, key: str, ttl_s: int) -> None:
-        """Makes an embedding expire `ttl_s` seconds from now."""
+        """Keeps an embedding for at least `ttl_s` seconds from now."""
         with self.connections.commands() as client:
-            client.pexpire(keys.embedding(namespace, key), ttl_s * 1000)
+            client.eval(_EXTEND, 1, keys.embedding(namespace, key), str(ttl_s * 1000))
 
     def delete_embedding(self, namespace: str, key: str) -> None:
         """Deletes an embedding, if it exists."""
