@@ -111,7 +111,7 @@ class BatchScheduler(Scheduler[Item, Result]):
         self._max_wait_s = max_wait_s
         self._is_ready = may_start
         self._tasks: set[asyncio.Task[None]] = set()
-        self._wake: asyncio.TimerHandle | None = None
+        self._wakes = False
 
     def _largest(self, kind: Hashable) -> int:
         return self._most(kind)
@@ -124,13 +124,18 @@ class BatchScheduler(Scheduler[Item, Result]):
         kind = self._queue.head().kind
         if self._queue.count(kind) >= self._largest(kind):
             return True
+        if self._wakes:  # before anything has waited for too long: what came since came later
+            return False
         start_at = min(job.queued for job in self._queue) + self._max_wait_s
         if now >= start_at:
             return True
-        if self._wake is not None:
-            self._wake.cancel()
-        self._wake = asyncio.get_running_loop().call_at(start_at, self.poke)
+        self._wakes = True
+        asyncio.get_running_loop().call_at(start_at, self._wake)
         return False
+
+    def _wake(self) -> None:
+        self._wakes = False
+        self.poke()
 
     def _launch(self, batch: list[Job[Item, Result]]) -> None:
         # A batch belongs to many calls, and must not run in the context of the one that happened to start it.
