@@ -8,7 +8,6 @@ import copy
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,7 +16,7 @@ from maskwire_core.models.registry import ModelError
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from maskwire_encoder.backends.accuracy_check import AccuracyCheck, Deviation
+from maskwire_encoder.backends.accuracy_check import AccuracyCheck
 from maskwire_encoder.backends.aot_cache import Forward
 from maskwire_encoder.backends.device import Tensors
 from maskwire_encoder.backends.features import NAMES
@@ -76,15 +75,6 @@ _launching = threading.Lock()
 """Held while a batch is launched: batches start in order, and the precision of products is a process-wide setting."""
 
 
-@dataclass(frozen=True)
-class _RecordedGraph:
-    """A CUDA graph, and the tensors that it reads and writes at each replay."""
-
-    graph: torch.cuda.CUDAGraph
-    inputs: Tensor
-    outputs: Sequence[Tensor]
-
-
 class CudaBackend:
     """Encodes batches. After `start`, two threads may call `encode`; their batches overlap.
 
@@ -104,12 +94,11 @@ class CudaBackend:
         self.precision = "fp32"
         self.largest = largest
         self._exact = features
-        self._plain = InPrecision(features, self.precision, device)
-        self._features: Forward = self._plain
+        self._features: Forward = InPrecision(features, self.precision, device)
         self._size = size
         self._device = device
         self._half = half
-        self._graphs: dict[int, _RecordedGraph] = {}
+        self._graphs: dict[int, Forward] = {}  # by batch size
         cuda = device.type == "cuda"
         self._pool = torch.cuda.graph_pool_handle() if cuda else None
         self._upload, self._compute, self._download = (
@@ -131,17 +120,14 @@ class CudaBackend:
             torch.OutOfMemoryError: A single image does not fit the device's memory.
             ModelError: The embedding of a single image has NaN or infinity.
         """
-        if precision == "auto":
-            self._choose(accuracy)
-        else:
-            self._use(precision)
+        module = self._choose(PRECISIONS if precision == "auto" else (precision,), accuracy)
         if compile_as is not None:
-            self._compile(compile_as, accuracy)
+            self._compile(module, compile_as, accuracy)
         fitting = 0
         for size in sorted({padded_size(count, self.largest) for count in range(1, self.largest + 1)}):
             inputs = accuracy.inputs[torch.arange(size) % len(accuracy.inputs)]
             try:
-                deviation = accuracy.check(self._on_compute_stream(self._run_eagerly, inputs))
+                deviation = accuracy.check(self._on_compute_stream(self._features, inputs))
             except torch.OutOfMemoryError:
                 break
             log.info("batches of %d in %s: %s", size, self.precision, deviation)
@@ -202,7 +188,8 @@ class CudaBackend:
         missing = padded_size(len(inputs), self.largest) - len(inputs)
         if missing > 0:
             inputs = torch.cat([inputs, inputs[-1:].expand(missing, -1, -1, -1)])
-        outputs = [tensor[: len(pixels)] for tensor in self._replay_or_run(inputs)]
+        run = self._graphs.get(len(inputs), self._features)
+        outputs = [tensor[: len(pixels)] for tensor in run(inputs)]
         if self._half:
             return [tensor.half() for tensor in outputs]  # overflow gives infinity, which `pack` refuses
         return [tensor.float().clone() for tensor in outputs]
@@ -221,19 +208,7 @@ class CudaBackend:
             done.record(self._download)
         return downloaded, done
 
-    def _replay_or_run(self, inputs: Tensor) -> Sequence[Tensor]:
-        """Replays the graph of a batch size if there is one. The next replay overwrites its outputs."""
-        recorded = self._graphs.get(len(inputs))
-        if recorded is None:
-            return self._run_eagerly(inputs)
-        recorded.inputs.copy_(inputs)
-        recorded.graph.replay()
-        return recorded.outputs
-
     @torch.inference_mode()
-    def _run_eagerly(self, inputs: Tensor) -> Sequence[Tensor]:
-        return self._features(inputs)
-
     def _on_compute_stream(self, run: Callable[[T], Sequence[Tensor]], inputs: T) -> Sequence[Tensor]:
         """Runs a function on the compute stream, after the work queued on the current stream, which then waits."""
         if self._compute is None:
@@ -245,33 +220,33 @@ class CudaBackend:
         outside.wait_stream(self._compute)
         return outputs
 
-    def _use(self, precision: str) -> None:
-        self.precision = precision
-        self._plain = self._features = InPrecision(self._exact, precision, self._device)
-
-    def _compile(self, compile_as: Callable[[nn.Module, str], Forward], accuracy: AccuracyCheck) -> None:
-        """Uses the compiled module, unless it cannot be compiled or is inaccurate."""
-        try:
-            self._features = compile_as(self._plain, self.precision)
-            deviation = accuracy.check(self._on_compute_stream(self._run_eagerly, accuracy.inputs))
-            if deviation.acceptable:
-                return
-            log.warning("the compiled model changes masks (%s) and is not used", deviation)
-        except Exception as error:  # compilers raise exceptions of many types
-            log.warning("the model is not compiled: %s", str(error).splitlines()[0])
-        self._features = self._plain
-
-    def _choose(self, accuracy: AccuracyCheck) -> None:
-        """Uses the fastest precision whose masks are those of fp32."""
-        for precision in PRECISIONS:
-            self._use(precision)
-            if precision == "fp32":
-                return
-            outputs = [self._on_compute_stream(self._run_eagerly, image[None]) for image in accuracy.inputs]
+    def _choose(self, precisions: Sequence[str], accuracy: AccuracyCheck) -> InPrecision:
+        """Uses the first precision whose masks are those of fp32, or else the last one."""
+        for precision in precisions:
+            self.precision = precision
+            self._features = module = InPrecision(self._exact, precision, self._device)
+            if precision == precisions[-1]:
+                break
+            outputs = [self._on_compute_stream(module, image[None]) for image in accuracy.inputs]
             deviation = accuracy.check([torch.cat(parts) for parts in zip(*outputs, strict=True)])
             log.info("%s: %s", precision, deviation)
             if deviation.acceptable:
-                return
+                break
+        return module
+
+    def _compile(
+        self, module: InPrecision, compile_as: Callable[[nn.Module, str], Forward], accuracy: AccuracyCheck
+    ) -> None:
+        """Uses the compiled module, unless it cannot be compiled or is inaccurate."""
+        try:
+            compiled = compile_as(module, self.precision)
+            deviation = accuracy.check(self._on_compute_stream(compiled, accuracy.inputs))
+            if deviation.acceptable:
+                self._features = compiled
+            else:
+                log.warning("the compiled model changes masks (%s) and is not used", deviation)
+        except Exception as error:  # compilers raise exceptions of many types
+            log.warning("the model is not compiled: %s", str(error).splitlines()[0])
 
     def _record(self, inputs: Tensor, accuracy: AccuracyCheck) -> None:
         """Records the graph of a batch size, unless it cannot be recorded or is inaccurate."""
@@ -280,12 +255,17 @@ class CudaBackend:
             graph = torch.cuda.CUDAGraph()
             # Graphs share a memory pool: `_forward` copies the outputs of one before the next runs on the same stream.
             with torch.inference_mode(), torch.cuda.graph(graph, pool=self._pool, stream=self._compute):
-                static_outputs = self._run_eagerly(static_inputs)
-            self._graphs[len(inputs)] = _RecordedGraph(graph, static_inputs, static_outputs)
-            deviation: Deviation = accuracy.check(self._on_compute_stream(self._replay_or_run, inputs))
+                static_outputs = self._features(static_inputs)
+
+            def replay(inputs: Tensor) -> Sequence[Tensor]:
+                static_inputs.copy_(inputs)
+                graph.replay()
+                return static_outputs
+
+            deviation = accuracy.check(self._on_compute_stream(replay, inputs))
             if deviation.acceptable:
-                return
-            log.warning("the graph for batches of %d is wrong (%s) and not used", len(inputs), deviation)
+                self._graphs[len(inputs)] = replay
+            else:
+                log.warning("the graph for batches of %d is wrong (%s) and not used", len(inputs), deviation)
         except RuntimeError as error:
             log.warning("no graph for batches of %d: %s", len(inputs), str(error).splitlines()[0])
-        self._graphs.pop(len(inputs), None)
