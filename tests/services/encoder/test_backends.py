@@ -19,7 +19,8 @@ from maskwire_encoder.backends import openvino_hiera
 from maskwire_encoder.backends.accuracy_cache import AccuracyCache
 from maskwire_encoder.backends.features import ImageFeatures
 from maskwire_encoder.backends.model import Model
-from maskwire_encoder.backends.selection import LEAST_CPU_IOU, Backend, OpenVinoBackend, TorchBackend, choose
+from maskwire_encoder.backends.openvino_hiera import OpenVinoBackend
+from maskwire_encoder.backends.selection import LEAST_CPU_IOU, Backend, TorchBackend, choose
 from maskwire_encoder.checkpoints import loading
 
 from testing.reference.predictor import build_demo, build_random

@@ -1,6 +1,5 @@
 """Outcomes of accuracy checks on this machine, kept for the next start."""
 
-import contextlib
 import hashlib
 import json
 import logging
@@ -11,7 +10,7 @@ log = logging.getLogger(__name__)
 
 
 class AccuracyCache:
-    """Mean IoUs with the masks of the reference, by what was compared.
+    """Mean IoUs with the masks of the reference, by what was compared: model, arithmetic, versions and processor.
 
     Args:
         path: JSON file in which they are kept. If it cannot be read or written, the next start compares again.
@@ -21,15 +20,12 @@ class AccuracyCache:
         self._path = path
 
     def get(self, *compared: str) -> float | None:
-        """A mean IoU, if it is known.
-
-        Args:
-            compared: Everything that the outcome depends on: model, arithmetic, versions and processor.
-        """
-        return self._load().get(_key(compared))
+        """A mean IoU, if it is known."""
+        iou = self._load().get(_key(compared))
+        return iou if isinstance(iou, float) else None
 
     def put(self, iou: float, *compared: str) -> None:
-        """Keeps a mean IoU; see `get`."""
+        """Keeps a mean IoU."""
         partial = self._path.with_name(f"{os.getpid()}.{self._path.name}")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,12 +34,12 @@ class AccuracyCache:
         except OSError as error:
             log.info("the next start checks the accuracy again: %s", error)
 
-    def _load(self) -> dict[str, float]:
-        with contextlib.suppress(OSError, ValueError):
+    def _load(self) -> dict[str, object]:
+        try:
             kept = json.loads(self._path.read_text())
-            if isinstance(kept, dict):
-                return {key: iou for key, iou in kept.items() if isinstance(iou, float)}
-        return {}
+        except (OSError, ValueError):
+            return {}
+        return kept if isinstance(kept, dict) else {}
 
 
 def _key(compared: tuple[str, ...]) -> str:

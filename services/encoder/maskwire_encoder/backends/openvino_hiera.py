@@ -1,12 +1,13 @@
-"""SAM 2's image encoder written as an OpenVINO graph.
+"""SAM 2's image encoder written as an OpenVINO graph, and the backend that runs it.
 
 The arithmetic is that of `sam2.modeling.backbones` (Hiera, FpnNeck) and `SAM2Base.forward_image`, with channels last
 throughout. The position embedding, and products of weights with nothing between them, are computed when the graph is
 built. `openvino.convert_model` of the torch module is slower, and in bf16 too inaccurate (docs/performance.md).
 """
 
+from collections.abc import Sequence
 from functools import reduce
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import openvino as ov
@@ -14,11 +15,46 @@ from numpy.typing import NDArray
 from openvino import opset13 as ops
 from torch import Tensor, nn
 
+from maskwire_encoder.backends.device import Tensors
+from maskwire_encoder.backends.features import NAMES
+from maskwire_encoder.decoder_export.layers import array
+from maskwire_encoder.image_input.preprocessing import prepare
+
 PRECISIONS = ("bf16 attention", "bf16", "fp32")
 """Fastest first. "bf16" multiplies by the trunk's weights in bfloat16. Norms, sums, the neck and attention, to which
 masks are sensitive, stay in fp32. "bf16 attention" runs the attention over the whole image in bfloat16 too."""
 
 _UNKNOWN = "its image encoder is not built like those of the published SAM 2 models"
+
+
+class OpenVinoBackend:
+    """Encodes one image after the other, because batches are no faster on a CPU. For one thread at a time.
+
+    Args:
+        sam: A `sam2.modeling.sam2_base.SAM2Base` in fp32.
+        precision: One of `PRECISIONS`.
+        threads: Number of threads; 0 for OpenVINO's default.
+        largest: Largest batch.
+
+    Raises:
+        ValueError: The image encoder is not built like those of the published models.
+    """
+
+    def __init__(self, sam: Any, precision: str, threads: int, largest: int = 1) -> None:
+        self.precision, self.largest = precision, largest
+        self._size: int = sam.image_size
+        # The graph itself says what is computed in bf16; "f32" keeps OpenVINO from rounding the rest.
+        options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+        if threads:
+            options["INFERENCE_NUM_THREADS"] = str(threads)
+        self._request = ov.Core().compile_model(build(sam, precision), "CPU", options).create_infer_request()
+
+    def prepare(self, rgb: NDArray[np.uint8]) -> Tensor:
+        return prepare(rgb, self._size)
+
+    def encode(self, images: Sequence[Tensor]) -> list[Tensors]:
+        results = [self._request.infer({0: image[None].numpy()}) for image in images]
+        return [{name: result[name] for name in NAMES} for result in results]
 
 
 def build(sam: Any, precision: str) -> ov.Model:
@@ -54,9 +90,9 @@ class _Builder:
         image = ops.parameter([1, 3, 4 * self.side, 4 * self.side], np.float32, name="image")
         patches = self.trunk.patch_embed.proj
         padding = list(patches.padding)
-        pixels = ops.convolution(image, _array(patches.weight), list(patches.stride), padding, padding, [1, 1])
+        pixels = ops.convolution(image, array(patches.weight), list(patches.stride), padding, padding, [1, 1])
         positions = self.trunk._get_pos_embed((self.side, self.side)) + patches.bias
-        tokens = ops.add(_transpose(pixels, 0, 2, 3, 1), _array(positions))
+        tokens = ops.add(_transpose(pixels, 0, 2, 3, 1), array(positions))
         levels = []
         for index, block in enumerate(self.trunk.blocks):
             tokens = self._block(block, tokens)
@@ -96,7 +132,7 @@ class _Builder:
             is_global: Whether the only window is the whole image.
         """
         heads, channels = attention.num_heads, attention.dim_out
-        weight, bias = (_array(value).reshape(3, channels, -1) for value in (attention.qkv.weight, attention.qkv.bias))
+        weight, bias = (array(value).reshape(3, channels, -1) for value in (attention.qkv.weight, attention.qkv.bias))
         scale = np.float32((channels // heads) ** -0.5)
         q = self._product(windows, weight[0] * scale, bias[0, :, 0] * scale)
         k, v = (self._product(windows, weight[part], bias[part, :, 0]) for part in (1, 2))
@@ -108,7 +144,7 @@ class _Builder:
         return self._linear(attention.proj, _reshape(_transpose(attended, 0, 2, 1, 3), count, height, width, channels))
 
     def _linear(self, layer: nn.Linear, value: ov.Node) -> ov.Node:
-        return self._product(value, _array(layer.weight), _array(layer.bias))
+        return self._product(value, array(layer.weight), array(layer.bias))
 
     def _product(self, value: ov.Node, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> ov.Node:
         if not self.bf16:
@@ -121,7 +157,7 @@ class _Builder:
         lateral = [_convolution(sequence.conv) for sequence in self.neck.convs][::-1]
         embed = ops.add(_product(levels[2], *lateral[2]), _doubled(_product(levels[3], *lateral[3])))
         if self.sam.directly_add_no_mem_embed:
-            embed = ops.add(embed, _array(self.sam.no_mem_embed))
+            embed = ops.add(embed, array(self.sam.no_mem_embed))
         decoder = self.sam.sam_mask_decoder
         fine = []
         for level, convolution in ((0, decoder.conv_s0), (1, decoder.conv_s1)):
@@ -135,15 +171,11 @@ class _Builder:
         }
 
 
-def _array(tensor: Tensor) -> NDArray[np.float32]:
-    return cast(NDArray[np.float32], tensor.detach().cpu().float().contiguous().numpy())
-
-
 def _convolution(layer: nn.Conv2d) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Weight (out x in) and bias of a 1x1 convolution."""
     if tuple(layer.kernel_size) != (1, 1) or layer.bias is None:
         raise ValueError(_UNKNOWN)
-    return _array(layer.weight)[:, :, 0, 0], _array(layer.bias)
+    return array(layer.weight)[:, :, 0, 0], array(layer.bias)
 
 
 def _product(value: ov.Node, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> ov.Node:
@@ -158,7 +190,7 @@ def _attend(q: ov.Node, k: ov.Node, v: ov.Node, dtype: str) -> ov.Node:
 
 def _norm(layer: nn.LayerNorm, value: ov.Node) -> ov.Node:
     normed = ops.mvn(value, np.array([-1]), True, layer.eps, "inside_sqrt")
-    return ops.add(ops.multiply(normed, _array(layer.weight)), _array(layer.bias))
+    return ops.add(ops.multiply(normed, array(layer.weight)), array(layer.bias))
 
 
 def _reshape(value: ov.Node, *shape: int) -> ov.Node:

@@ -3,7 +3,6 @@
 import functools
 import inspect
 import logging
-import threading
 import time
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -28,15 +27,10 @@ LEAST_CPU_IOU = 0.995
 
 
 class Backend(Protocol):
-    """Runs an image encoder.
+    """Runs an image encoder."""
 
-    Attributes:
-        precision: Such as "fp32" or "bf16"; a part of every content key.
-        largest: Largest batch.
-    """
-
-    precision: str
-    largest: int
+    precision: str  # such as "fp32" or "bf16"; a part of every content key
+    largest: int  # largest batch
 
     def prepare(self, rgb: NDArray[np.uint8]) -> Tensor:
         """See `Model.prepare`."""
@@ -61,47 +55,6 @@ class TorchBackend:
     def encode(self, images: Sequence[Tensor]) -> list[Tensors]:
         arrays = [tensor.numpy() for tensor in self._features(torch.stack(list(images)))]
         return [dict(zip(NAMES, of_image, strict=True)) for of_image in zip(*arrays, strict=True)]
-
-
-class OpenVinoBackend:
-    """Runs `openvino_hiera`, one image after the other, because batches are no faster on a CPU.
-
-    Args:
-        sam: A `sam2.modeling.sam2_base.SAM2Base` in fp32.
-        precision: One of `openvino_hiera.PRECISIONS`.
-        threads: Number of threads; 0 for OpenVINO's default.
-        largest: Largest batch.
-
-    Raises:
-        ImportError: OpenVINO is not installed.
-        ValueError: The image encoder is not built like those of the published models.
-    """
-
-    def __init__(self, sam: Any, precision: str, threads: int, largest: int = 1) -> None:
-        import openvino
-
-        from maskwire_encoder.backends import openvino_hiera
-
-        self.precision, self.largest = precision, largest
-        self._size: int = sam.image_size
-        # The graph itself says what is computed in bf16; "f32" keeps OpenVINO from rounding the rest.
-        options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-        if threads:
-            options["INFERENCE_NUM_THREADS"] = str(threads)
-        model = openvino_hiera.build(sam, precision)
-        self._request = openvino.Core().compile_model(model, "CPU", options).create_infer_request()
-        self._lock = threading.Lock()
-
-    def prepare(self, rgb: NDArray[np.uint8]) -> Tensor:
-        return prepare(rgb, self._size)
-
-    def encode(self, images: Sequence[Tensor]) -> list[Tensors]:
-        return [self._encode_one(image) for image in images]
-
-    def _encode_one(self, image: Tensor) -> Tensors:
-        with self._lock:
-            outputs = self._request.infer({0: image[None].numpy()})
-            return {name: outputs[name] for name in NAMES}
 
 
 def choose(sam: Any, settings: EncoderSettings, fingerprint: str) -> Backend:
@@ -152,15 +105,16 @@ def choose(sam: Any, settings: EncoderSettings, fingerprint: str) -> Backend:
     for precision in openvino_hiera.PRECISIONS:
         if precision.split()[0] not in dtypes:
             continue
-        iou = known.get(fingerprint, precision, *here)
+        compared = (fingerprint, precision, *here)
+        iou = known.get(*compared)
         if iou is None or iou >= LEAST_CPU_IOU:
             log.info("compiling the image encoder for OpenVINO in %s", precision)
             started = time.perf_counter()
             try:
-                backend = OpenVinoBackend(sam, precision, settings.threads, largest)
+                backend = openvino_hiera.OpenVinoBackend(sam, precision, settings.threads, largest)
                 if iou is None:
                     iou = _mean_iou(backend, accuracy())
-                    known.put(iou, fingerprint, precision, *here)
+                    known.put(iou, *compared)
             except Exception as error:  # OpenVINO raises RuntimeError and others for what it cannot compile
                 log.warning("OpenVINO in %s cannot run this model: %s", precision, error)
                 continue
