@@ -11,7 +11,17 @@ from typing import Any
 from maskwire.suggest import no_such
 from maskwire_core.config import EncoderSettings
 from maskwire_core.models.decoder_bundle import MaskDefaults
-from maskwire_core.models.registry import DEMO, PUBLISHED, ModelError, added, all_added, canonical, check_file, verify
+from maskwire_core.models.registry import (
+    DEMO,
+    PUBLISHED,
+    AddedModel,
+    ModelError,
+    added,
+    all_added,
+    canonical,
+    check_file,
+    verify,
+)
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
@@ -47,23 +57,14 @@ _IMAGE_PARTS = ("image_encoder.", "sam_prompt_encoder.", "sam_mask_decoder.", "n
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Where a model comes from.
+    """Where a model comes from."""
 
-    Attributes:
-        name: Name under which it is served.
-        config: Path to a YAML file, or the name of a configuration in the sam2 package.
-        checkpoint: Path to a .pt or .safetensors file.
-        note: A remark for users of the model.
-        changes: Values that override the configuration, by dotted path in its model section.
-        everything: Default parameters of automatic mask generation.
-    """
-
-    name: str
-    config: str
-    checkpoint: Path
-    note: str = ""
-    changes: Mapping[str, Any] = field(default_factory=dict)
-    everything: MaskDefaults = field(default_factory=MaskDefaults)
+    name: str  # name under which it is served
+    config: str  # path to a YAML file, or the name of a configuration in the sam2 package
+    checkpoint: Path  # path to a .pt or .safetensors file
+    note: str = ""  # a remark for users of the model
+    changes: Mapping[str, Any] = field(default_factory=dict)  # override the configuration, by path in its model section
+    everything: MaskDefaults = field(default_factory=MaskDefaults)  # parameters of automatic mask generation
 
 
 def find(settings: EncoderSettings) -> list[ModelSource]:
@@ -81,34 +82,26 @@ def find(settings: EncoderSettings) -> list[ModelSource]:
 
 def _find(name: str, settings: EncoderSettings) -> ModelSource:
     folder, checkpoint = settings.models.expanduser(), settings.checkpoint
-    if settings.config is not None and checkpoint is not None:
-        return ModelSource(name, settings.config, _existing(checkpoint))
+    if checkpoint is not None:
+        check_file(checkpoint)
+        if settings.config is not None:
+            return ModelSource(name, settings.config, checkpoint)
     if name == DEMO:
         return _demo(checkpoint or _DEMO_WEIGHTS)
-    if (published := PUBLISHED.get(name)) is not None:
+    if (known := PUBLISHED.get(name) or added(folder, name)) is not None:
         if checkpoint is None:
-            checkpoint = folder / f"{name}.pt"
-            verify(checkpoint, published)
-        return ModelSource(name, published.config, _existing(checkpoint))
-    if (own := added(folder, name)) is not None:
-        if checkpoint is None:
-            checkpoint = Path(own.checkpoint)
-            verify(checkpoint, own)
-        return ModelSource(name, own.config, _existing(checkpoint))
-    known = (DEMO, *PUBLISHED, *(model.name for model in all_added(folder)))
+            checkpoint = Path(known.checkpoint) if isinstance(known, AddedModel) else folder / f"{name}.pt"
+            verify(checkpoint, known)
+        return ModelSource(name, known.config, checkpoint)
+    names = (DEMO, *PUBLISHED, *(model.name for model in all_added(folder)))
     raise ModelError(
-        f"{no_such('model', name, known)} (known are {', '.join(known)}; for a model of "
+        f"{no_such('model', name, names)} (known are {', '.join(names)}; for a model of "
         "your own give --config and --checkpoint, or make it known with 'maskwire models add')"
     )
 
 
 def _demo(weights: Path) -> ModelSource:
-    return ModelSource(DEMO, _DEMO_CONFIG, _existing(weights), DEMO_NOTE, _DEMO_CHANGES, _DEMO_EVERYTHING)
-
-
-def _existing(checkpoint: Path) -> Path:
-    check_file(checkpoint)
-    return checkpoint
+    return ModelSource(DEMO, _DEMO_CONFIG, weights, DEMO_NOTE, _DEMO_CHANGES, _DEMO_EVERYTHING)
 
 
 def build(source: ModelSource, notify: Callable[[str], None] = log.warning) -> tuple[Any, str]:

@@ -25,44 +25,21 @@ _OTHER_FORMATS = {
 
 @dataclass(frozen=True)
 class StateDict:
-    """The tensors of a checkpoint.
+    """The tensors of a checkpoint."""
 
-    Attributes:
-        tensors: Tensors by the model's own names, including any beside them that no SAM 2 model has.
-        unwrapped: Steps that were needed to find them, such as "unwrapped state_dict" and "removed prefix module.".
-        left_out: Unused entries of the file, such as "optimizer".
-        averaged: Entry with averaged (EMA) weights that were not taken, such as "model_ema"; empty if there is none.
-    """
-
-    tensors: Mapping[str, Tensor]
-    unwrapped: tuple[str, ...] = ()
-    left_out: tuple[str, ...] = ()
-    averaged: str = ""
-
-    @property
-    def told(self) -> str:
-        """Describes how the checkpoint was unwrapped; empty if it was bare or wrapped like the published ones."""
-        told = [] if self.unwrapped == ("unwrapped model",) and not self.left_out else list(self.unwrapped)
-        if self.left_out:
-            told.append(f"left out {', '.join(self.left_out)}")
-        if self.averaged:
-            told.append(f"took the plain weights and not the averaged ones in {self.averaged}")
-        return ", ".join(told)
+    tensors: Mapping[str, Tensor]  # by the model's own names, including any beside them that no SAM 2 model has
+    told: (
+        str  # how it was unwrapped: "unwrapped state_dict, removed prefix module."; empty if as the published ones are
+    )
 
 
 @dataclass
 class _Group:
-    """Tensors whose names share a prefix.
+    """Tensors whose names share a prefix."""
 
-    Attributes:
-        tensors: Tensors by their names without prefix and wrappers.
-        homes: For each tensor that the model has, the keys that lead to the mapping that holds it.
-        inner: Wrappers that were removed from within names.
-    """
-
-    tensors: dict[str, Tensor] = field(default_factory=dict)
-    homes: list[tuple[str, ...]] = field(default_factory=list)
-    inner: list[str] = field(default_factory=list)
+    tensors: dict[str, Tensor] = field(default_factory=dict)  # by their names without prefix and wrappers
+    homes: list[tuple[str, ...]] = field(default_factory=list)  # keys of the mapping that holds each wanted tensor
+    inner: list[str] = field(default_factory=list)  # wrappers that were removed from within names
 
 
 def read(path: Path, wanted: Collection[str]) -> StateDict:
@@ -128,15 +105,20 @@ def unwrap(loaded: object, wanted: Collection[str]) -> StateDict | None:
             tensors[".".join(words[len(prefix) :])] = tensor  # belongs to a model of another kind
         else:
             left_out.append(words)
-    averaged = next((each for each in complete if each != prefix and _is_averaged(each)), ())
     keys = min(homes, key=len)
     outer = ".".join(keys).split(".")[: len(prefix)] if keys else []
-    unwrapped = [f"unwrapped {'.'.join(outer)}"] if outer else []
+    told = [f"unwrapped {'.'.join(outer)}"] if outer else []
     if inner := prefix[len(outer) :]:
-        unwrapped.append(f"removed prefix {'.'.join(inner)}.")
-    unwrapped += [f"removed {wrapper}. inside names" for wrapper in dict.fromkeys(group.inner)]
-    kept_out = dict.fromkeys(words[0] for words in left_out if words[:1] != prefix[:1])
-    return StateDict(tensors, tuple(unwrapped), tuple(kept_out), ".".join(averaged))
+        told.append(f"removed prefix {'.'.join(inner)}.")
+    told += [f"removed {wrapper}. inside names" for wrapper in dict.fromkeys(group.inner)]
+    entries = dict.fromkeys(words[0] for words in left_out if words[:1] != prefix[:1])
+    if entries:
+        told.append(f"left out {', '.join(entries)}")
+    elif told == ["unwrapped model"]:  # as the published ones are
+        told = []
+    if averaged := next((each for each in complete if each != prefix and _is_averaged(each)), None):
+        told.append(f"took the plain weights and not the averaged ones in {'.'.join(averaged)}")
+    return StateDict(tensors, ", ".join(told))
 
 
 def _is_averaged(prefix: tuple[str, ...]) -> bool:
