@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import ParamSpec
 
 from maskwire.v1 import encoder_pb2 as pb
 from maskwire_core.call_context import current
@@ -13,6 +14,8 @@ from maskwire_core.rpc.interceptor import Context
 
 from maskwire_encoder.encoder import ImageEncoder
 from maskwire_encoder.upload import Upload
+
+P = ParamSpec("P")
 
 MAX_IN_FLIGHT = 16
 """Most uploads of a stream that are in flight at the same time."""
@@ -68,10 +71,12 @@ class UploadStream:
                         current().caller.charge(requests=1)
                         self._check_header(name)
                         self._in_flight[name] = None
-                        tasks.create_task(self._find(name, request.header))
+                        tasks.create_task(self._answer(name, self._find, name, request.header))
                     elif (received := self._add_chunk(name, request.chunk)) is not None:
                         self._in_flight[name] = None
-                        tasks.create_task(self._encode(name, received))
+                        file = bytes(received.data)
+                        encode = self._encoder.encode
+                        tasks.create_task(self._answer(name, encode, received.upload, file, received.asked_at))
                 except Exception as error:  # fails this upload; the stream goes on
                     self._fail(name, error)
         # All tasks have ended, so that uploads still in flight lack chunks.
@@ -98,33 +103,29 @@ class UploadStream:
         receiving.data += chunk
         return receiving if len(receiving.data) >= receiving.upload.size_bytes else None
 
-    async def _find(self, name: str, header: pb.EncodeImageHeader) -> None:
-        """Answers an upload that needs no encoding; otherwise asks for its file."""
-        try:
-            upload = self._encoder.accept(header, self._context.peer(), self._context.time_remaining())
-            found = await self._encoder.find(upload)
-        except Exception as error:  # as above
-            self._end(name, error)
-            return
-        if found is not None:
-            self._end(name, found)
-        else:
+    async def _find(self, name: str, header: pb.EncodeImageHeader) -> pb.EncodeImageResponse | None:
+        """Returns the response to an upload that needs no encoding; otherwise asks for its file."""
+        upload = self._encoder.accept(header, self._context.peer(), self._context.time_remaining())
+        found = await self._encoder.find(upload)
+        if found is None:
             self._in_flight[name] = _Receiving(upload)
             needed = pb.ContentNeeded()
             self._responses.put_nowait(pb.EncodeImagesResponse(request_id=name, content_needed=needed))
+        return found
 
-    async def _encode(self, name: str, received: _Receiving) -> None:
+    async def _answer(
+        self, name: str, work: Callable[P, Awaitable[pb.EncodeImageResponse | None]], *args: P.args, **kwargs: P.kwargs
+    ) -> None:
+        """Works on an upload, and ends it with the response or the error, if there is one."""
         try:
-            self._end(name, await self._encoder.encode(received.upload, bytes(received.data), received.asked_at))
+            result = await work(*args, **kwargs)
         except Exception as error:  # as above
-            self._end(name, error)
-
-    def _end(self, name: str, outcome: pb.EncodeImageResponse | Exception) -> None:
-        del self._in_flight[name]
-        if isinstance(outcome, Exception):
-            self._fail(name, outcome)
-        else:
-            self._responses.put_nowait(pb.EncodeImagesResponse(request_id=name, result=outcome))
+            del self._in_flight[name]
+            self._fail(name, error)
+            return
+        if result is not None:
+            del self._in_flight[name]
+            self._responses.put_nowait(pb.EncodeImagesResponse(request_id=name, result=result))
 
     def _fail(self, name: str, error: Exception) -> None:
         self._responses.put_nowait(pb.EncodeImagesResponse(request_id=name, error=status_of(error)))
