@@ -152,9 +152,6 @@ class ImageEncoder:
 
         Raises:
             InvalidArgument: `data` does not match the header, or is not a readable image.
-            ResourceExhausted: The queue, the device's memory or the store is full.
-            Unavailable: The store does not answer, or the device is lost.
-            DeadlineExceeded: The deadline passed before the image was encoded.
             Internal: MODEL_OUTPUT_NOT_FINITE: the embedding has NaN or infinity; nothing is stored.
         """
         receive_ms = _ms_since(asked_at)

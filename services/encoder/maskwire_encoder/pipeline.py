@@ -112,24 +112,12 @@ class Pipeline:
         return self.waiting * self.model.pace_s
 
     async def read(self, model: Model, file: File, demand: Demand) -> Served[Pixels]:
-        """Decodes an image file and prepares it for a model, when its turn comes.
-
-        Raises:
-            InvalidArgument: The file is not an image that can be decoded.
-            ResourceExhausted: QUEUE_FULL: too much is waiting, or the deadline would pass before its turn.
-            DeadlineExceeded: The deadline passed before its turn came.
-        """
+        """Decodes an image file (see `read_image`) and prepares it for a model, when its turn comes."""
         self.readers.admit(demand)
         return await self.readers.submit(file, demand, kind=model, nbytes=len(file.data))
 
     async def encode(self, model: Model, pixels: Pixels, demand: Demand) -> Served[Tensors]:
-        """Encodes an image, in a batch with others.
-
-        Raises:
-            ResourceExhausted: DEVICE_OUT_OF_MEMORY.
-            Unavailable: The device is lost.
-            DeadlineExceeded: The deadline passed before its turn came.
-        """
+        """Encodes an image, in a batch with others, when its turn comes. See `device.encode_batch` for errors."""
         try:
             return await self.model.submit(pixels.prepared, demand, kind=model)
         finally:

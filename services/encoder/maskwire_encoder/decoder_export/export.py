@@ -31,9 +31,7 @@ from maskwire_encoder.decoder_export.layers import (
     norm,
     split_heads,
 )
-from maskwire_encoder.decoder_export.onnx_graph import Graph
-
-Shape = tuple[str, tuple[int | str, ...]]
+from maskwire_encoder.decoder_export.onnx_graph import Graph, Shape
 
 
 def to_patches(features: Tensor, patch: int) -> Tensor:
@@ -112,14 +110,13 @@ class _Exporter:
             "fine_1": ("float32", (tokens, 4, channels // 4)),
             "fine_0": ("float32", (tokens, 16, channels // 8)),
         }
-        stored = ("image_embed", "high_res_1", "high_res_0")
-        self.stored = dict(zip(stored, ("tokens", "fine_1", "fine_0"), strict=True))
 
     def image(self, dtype: str) -> DecoderGraph:
         """Builds the graph that converts a stored embedding to what every prompt on it needs."""
-        graph = Graph({name: (dtype, self._shared[value][1]) for name, value in self.stored.items()})
+        stored = {"image_embed": "tokens", "high_res_1": "fine_1", "high_res_0": "fine_0"}
+        graph = Graph({name: (dtype, self._shared[value][1]) for name, value in stored.items()})
         embed, high_res_1, high_res_0 = (
-            name if dtype == "float32" else graph.add("Cast", name, to=1) for name in self.stored
+            name if dtype == "float32" else graph.add("Cast", name, to=1) for name in stored
         )
         first, _, _, second, _ = self.decoder.output_upscaling
         layer = self.decoder.transformer.layers[0]
@@ -164,8 +161,8 @@ class _Exporter:
                 tokens, which are valid without a mask prompt only.
             folded: Whether the other projections of image tokens are folded into the prompt tokens.
         """
-        names = ("tokens", "keys", "values", "queries", "fine_1", "fine_0")
-        images = {name: self._shared[name] for name in names if projected or name not in ("keys", "values", "queries")}
+        projections = () if projected else ("keys", "values", "queries")
+        images = {name: described for name, described in self._shared.items() if name not in projections}
         prompts: dict[str, Shape] = {"points": ("float32", ("P", 2)), "labels": ("int64", ("P",))}
         graph = Graph({**images, **prompts, "masks": ("int64", ("M",))})
         decoder, transformer = self.decoder, self.decoder.transformer

@@ -14,8 +14,8 @@ from maskwire_encoder.decoder_export.onnx_graph import Graph
 
 
 def array(tensor: Tensor) -> NDArray[np.float32]:
-    """A tensor as an fp32 NumPy array."""
-    return cast(NDArray[np.float32], tensor.detach().cpu().float().numpy())
+    """A tensor as a contiguous fp32 NumPy array."""
+    return cast(NDArray[np.float32], tensor.detach().cpu().float().contiguous().numpy())
 
 
 def linear(graph: Graph, layer: nn.Linear, value: str) -> str:

@@ -10,6 +10,9 @@ from maskwire_core.models.decoder_bundle import DecoderGraph
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+Shape = tuple[str, tuple[int | str, ...]]
+"""Dtype and shape; a string in it is a size known only at run time."""
+
 OPSET = 20
 _IR_VERSION = 10
 _DTYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "int64": TensorProto.INT64}
@@ -20,13 +23,13 @@ class Graph:
     """A graph under construction. A value is the name of a node's output or of an input; constants are arrays.
 
     Args:
-        inputs: Dtype and shape of each input by name; a string in a shape is a size known only at run time.
+        inputs: Dtype and shape of each input by name.
 
     Attributes:
         weights: External constants by name. The name depends on the content alone, so that graphs share them.
     """
 
-    def __init__(self, inputs: Mapping[str, tuple[str, tuple[int | str, ...]]]) -> None:
+    def __init__(self, inputs: Mapping[str, Shape]) -> None:
         self._inputs = [helper.make_tensor_value_info(name, _DTYPES[d], shape) for name, (d, shape) in inputs.items()]
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, onnx.TensorProto] = {}
@@ -43,7 +46,7 @@ class Graph:
         """Adds a reshape; 0 keeps the size of an axis, -1 takes what is left."""
         return self.add("Reshape", value, np.array(shape, np.int64))
 
-    def finish(self, outputs: Mapping[str, tuple[str, tuple[int | str, ...]]], **values: str) -> DecoderGraph:
+    def finish(self, outputs: Mapping[str, Shape], **values: str) -> DecoderGraph:
         """Serializes the graph.
 
         Args:
@@ -61,19 +64,12 @@ class Graph:
         array = np.asarray(value, order="C")
         name = f"{array.dtype}_{'x'.join(map(str, array.shape))}_{xxhash.xxh3_64_hexdigest(array.data)}"
         if name not in self._constants:
+            tensor = onnx.TensorProto(name=name, dims=array.shape, data_type=_DTYPES[str(array.dtype)])
             if array.size > _MOST_INLINE:
                 self.weights[name] = array
-                self._constants[name] = _external(name, array)
+                tensor.data_location = TensorProto.EXTERNAL
+                tensor.external_data.add(key="location", value=name)
             else:
-                self._constants[name] = helper.make_tensor(
-                    name, _DTYPES[str(array.dtype)], array.shape, array.tobytes(), raw=True
-                )
+                tensor.raw_data = array.tobytes()
+            self._constants[name] = tensor
         return name
-
-
-def _external(name: str, array: NDArray[Any]) -> onnx.TensorProto:
-    tensor = onnx.TensorProto(
-        name=name, dims=array.shape, data_type=_DTYPES[str(array.dtype)], data_location=TensorProto.EXTERNAL
-    )
-    tensor.external_data.add(key="location", value=name)
-    return tensor
