@@ -5,8 +5,9 @@ import contextlib
 import json
 import os
 import signal
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from maskwire import Client
 from maskwire.transport.channels import Channels
 from maskwire.transport.credentials import Credentials
 from maskwire.v1 import decoder_pb2 as pb
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from testing.processes import resident_bytes, wait_until
 from testing.servers import Stack, running_gateway, running_server
 
 
@@ -209,6 +211,39 @@ def test_a_reader_that_does_not_read_gets_the_newest(gateway: str, client: Clien
         newest = socket.read()
         assert newest.request_id == str(count - 1)
         assert newest.HasField("result")
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_what_waits_is_bounded_in_bytes(stack: Stack, good: bool) -> None:
+    """Large frames whose answers must wait, or wrong ones whose answers nobody reads: the socket is read no further."""
+    with running_gateway(stack) as (address, pid), opened(address, binary=good) as socket:
+        socket.send(request_id="i", set_image={"image_id": "nobody yet", "wait_ms": 60_000})
+        before, sent = resident_bytes(pid), 0
+
+        def send() -> None:
+            nonlocal sent
+            mask = pb.SegmentStreamRequest()
+            mask.segment.prompts.add().mask.data = bytes(12_000_000)
+            frame = mask.SerializeToString() if good else json.dumps({"request_id": "x" * 100_000, "wrong": 1})
+            with contextlib.suppress(ConnectionClosed):
+                for _ in range(40 if good else 4_000):
+                    socket.connection.send(frame)
+                    sent += 1
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        wait_until(lambda: _stays(lambda: sent), 60)
+        grown = resident_bytes(pid) - before
+        os.kill(pid, signal.SIGKILL)
+        sender.join()
+        assert grown < 100e6
+        assert 0 < sent < (8 if good else 1_000)
+
+
+def _stays(value: Callable[[], int], seconds: float = 3) -> bool:
+    before = value()
+    time.sleep(seconds)
+    return before == value()
 
 
 def test_who_may_open_one(stack: Stack, gateway: str) -> None:

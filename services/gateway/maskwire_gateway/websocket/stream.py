@@ -5,7 +5,6 @@ import json
 import logging
 import re
 from collections import deque
-from collections.abc import AsyncIterator
 
 from google.protobuf.message import DecodeError
 from google.rpc.status_pb2 import Status
@@ -24,6 +23,7 @@ log = logging.getLogger(__name__)
 PROTOCOL = "maskwire.v1"
 
 _MAX_WAITING = 256  # requests without an answer, and answers that wait to be sent
+_MAX_WAITING_BYTES = 1 << 20  # of both; one larger frame is read all the same
 
 
 class Relay:
@@ -38,6 +38,7 @@ class Relay:
         self._stream = Stream(servers.decoders, caller, acknowledges=False)
         self._is_binary = False  # the latest frame
         self._unanswered = 0
+        self._waiting_bytes = 0
         self._outbox: deque[pb.SegmentStreamResponse] = deque()
         self._changed = asyncio.Event()
         self._caller_acknowledges = False
@@ -47,10 +48,10 @@ class Relay:
         sender = asyncio.create_task(self._send())
         sender.add_done_callback(self._sender_ended)
         try:
-            async for request, places in self._requests():
-                self._telemetry.asked()
-                self._forward(request, places)
-                while self._unanswered + len(self._outbox) >= _MAX_WAITING and not sender.done():
+            while (event := await self._socket.receive())["type"] != "websocket.disconnect":
+                self._read(event["text"] if event.get("bytes") is None else event["bytes"])
+                del event  # else it would take memory until the next frame comes
+                while self._is_full() and not sender.done():
                     self._changed.clear()
                     await self._changed.wait()
         finally:
@@ -59,22 +60,27 @@ class Relay:
 
     # From the socket
 
-    async def _requests(self) -> AsyncIterator[tuple[pb.SegmentStreamRequest, Places]]:
-        """Yields each frame's request, with the places of its fields in what the caller wrote."""
-        while (event := await self._socket.receive())["type"] != "websocket.disconnect":
-            data = event.get("bytes")
-            self._is_binary = data is not None
-            try:
-                if data is not None:
-                    yield pb.SegmentStreamRequest.FromString(data), Places()
-                else:
-                    yield read_message(event["text"], pb.SegmentStreamRequest)
-            except DecodeError:
-                self._fail("", InvalidRequest("the frame is no SegmentStreamRequest", "BAD_FRAME"))
-            except Problem as problem:
-                self._fail(_request_id(event["text"]), InvalidRequest(problem.message, "BAD_FRAME", problem.field))
+    def _is_full(self) -> bool:
+        """Whether so much waits that the socket is not read: TCP then stops the other end."""
+        waiting = self._unanswered + len(self._outbox)
+        return waiting >= _MAX_WAITING or self._waiting_bytes >= _MAX_WAITING_BYTES
 
-    def _forward(self, request: pb.SegmentStreamRequest, places: Places) -> None:
+    def _read(self, frame: str | bytes) -> None:
+        self._is_binary = isinstance(frame, bytes)
+        try:
+            if isinstance(frame, bytes):
+                request, places = pb.SegmentStreamRequest.FromString(frame), Places()
+            else:
+                request, places = read_message(frame, pb.SegmentStreamRequest)
+        except DecodeError:
+            self._fail("", InvalidRequest("the frame is no SegmentStreamRequest", "BAD_FRAME"))
+        except Problem as problem:
+            self._fail(_request_id(frame), InvalidRequest(problem.message, "BAD_FRAME", problem.field))
+        else:
+            self._telemetry.asked()
+            self._forward(request, places, len(frame))
+
+    def _forward(self, request: pb.SegmentStreamRequest, places: Places, size: int) -> None:
         name, kind = request.request_id, request.WhichOneof("request")
         if request.HasField("masks_seen"):
             self._caller_acknowledges = True
@@ -88,6 +94,7 @@ class Relay:
 
         def answered(answer: Answer) -> None:
             self._unanswered -= 1
+            self._waiting_bytes -= size
             error = answer.exception()
             if isinstance(error, MaskwireError):
                 error.field = places.of(_path(error.field, kind))
@@ -99,6 +106,7 @@ class Relay:
                 self._put(response)
 
         self._unanswered += 1
+        self._waiting_bytes += size
         self._stream.send(request).add_done_callback(answered)
 
     # To the socket
@@ -114,6 +122,7 @@ class Relay:
 
     def _put(self, response: pb.SegmentStreamResponse) -> None:
         self._outbox.append(response)
+        self._waiting_bytes += response.ByteSize()
         self._changed.set()
 
     async def _send(self) -> None:
@@ -123,6 +132,7 @@ class Relay:
                 self._changed.clear()
                 await self._changed.wait()
             response = self._outbox.popleft()
+            self._waiting_bytes -= response.ByteSize()
             if self._is_binary:
                 await self._socket.send_bytes(response.SerializeToString())
             else:
@@ -134,7 +144,7 @@ class Relay:
                     self._stream.acknowledge(masks)
 
 
-def _request_id(frame: str) -> str:
+def _request_id(frame: str | bytes) -> str:
     """The request_id of a frame that is otherwise wrong; empty where none can be read."""
     try:
         members = json.loads(frame)
