@@ -70,8 +70,7 @@ export class Connection extends EventTarget {
     try {
       image = await this.image();
     } catch (error) {
-      if (!this._closed) this._giveUp(error);
-      return;
+      return this._giveUp(error);
     }
     if (this._closed) return;
     const socket = this._connect();
@@ -149,6 +148,7 @@ export class Connection extends EventTarget {
   }
 
   _giveUp(error) {
+    if (this._closed) return;
     this._drop();
     this._failure = error;
     this._failAll(error);

@@ -1,9 +1,12 @@
 // Editing an image's objects: clicks, boxes, previews, undo. Keeps session, objects and timeline consistent.
 
+import { ApiError } from "./api.js";
 import { Objects } from "./objects.js";
 import { Mask } from "./rle.js";
 import { Session } from "./session.js";
 import { Timeline } from "./timeline.js";
+
+const MOST_HOVERS = 2; // on their way at the same time
 
 /**
  * Fires "change" when something must be redrawn, "answer" with detail {timings, roundTripMs} for each mask, and
@@ -17,6 +20,7 @@ export class Editor extends EventTarget {
     this.preview = null; // {mask, box} under the pointer
     this._epoch = 0; // previews that were requested before the last change are not shown
     this._last = Promise.resolve(); // the last change of an object
+    this._hovers = new Set(); // promises of those that are on their way
   }
 
   /**
@@ -48,15 +52,19 @@ export class Editor extends EventTarget {
 
   click(x, y, negative) {
     const point = { x_px: x, y_px: y, label: negative ? 0 : 1 };
-    return this._change({ add_point: point }, { point });
+    return this._change((history) => history.add({ add_point: point }), { point });
   }
 
   box(box) {
-    return this._change({ set_box: box }, { box });
+    return this._change((history) => history.add({ set_box: box }), { box });
   }
 
-  removePoint(index) {
-    return this._change({ remove_point: index });
+  /** @param point of the selected object's prompt; its place in the list may change until it is removed */
+  removePoint(point) {
+    return this._change((history) => {
+      const index = history.prompt.points.indexOf(point);
+      return index < 0 ? null : history.add({ remove_point: index });
+    });
   }
 
   /** The mask that a click would give. */
@@ -73,7 +81,6 @@ export class Editor extends EventTarget {
   /** Ends the preview: the pointer is over nothing. */
   leave() {
     this._epoch++;
-    this.session?.dropHover();
     if (this.preview) {
       this.preview = null;
       this._changed();
@@ -104,8 +111,11 @@ export class Editor extends EventTarget {
     this.timeline.push({ undo, redo });
   }
 
-  /** @param shown {point} or {box}, to be drawn at once */
-  async _change(step, shown) {
+  /**
+   * @param change (History) => History, or null if there is nothing to do any more
+   * @param shown {point} or {box}, to be drawn at once
+   */
+  async _change(change, shown) {
     const { session, objects } = this;
     if (!session) return;
     if (objects.selected.generated) objects.begin(); // a generated mask is not edited
@@ -115,20 +125,21 @@ export class Editor extends EventTarget {
     if (shown) item.pending.push(shown);
     this.leave();
     this._changed();
-    const made = await this._make(item, (history) => history.add(step));
+    entry.failed = !(await this._make(item, change));
     item.pending = item.pending.filter((other) => other !== shown);
-    if (!made) this.timeline.drop(entry);
+    if (entry.failed) this.timeline.drop(entry);
     this._changed();
   }
 
-  /** The timeline's entry for a step of an object. */
+  /** The timeline's entry for a step of an object. Undoing and redoing a step that failed changes nothing. */
   _entry(item) {
+    const entry = { failed: false };
     const again = (change) => () => {
       this.objects.select(item);
       this.leave();
-      return this._make(item, change);
+      return this._make(item, (history) => (entry.failed ? null : change(history)));
     };
-    return { undo: again((history) => history.undo()), redo: again((history) => history.redo()) };
+    return Object.assign(entry, { undo: again((history) => history.undo()), redo: again((history) => history.redo()) });
   }
 
   /** Changes an object's history, once the changes before it were answered. Resolves to whether it succeeded. */
@@ -139,16 +150,17 @@ export class Editor extends EventTarget {
   }
 
   async _update(session, item, history) {
+    if (!history) return false;
     const start = performance.now();
-    let response;
     try {
-      if (!history.isEmpty) response = await session.segment(item.id, history.steps);
+      const response = history.isEmpty ? null : await session.segment(item.id, history.steps);
+      item.update(history, response);
+      if (response) this._answered(response, start);
     } catch (error) {
-      if (session === this.session) this.dispatchEvent(new CustomEvent("error", { detail: error }));
+      const detail = error instanceof ApiError ? error : new ApiError(`The server's answer cannot be read: ${error.message}`);
+      if (session === this.session) this.dispatchEvent(new CustomEvent("error", { detail }));
       return false;
     }
-    item.update(history, response);
-    if (response) this._answered(response, start);
     this._changed();
     return true;
   }
@@ -156,17 +168,18 @@ export class Editor extends EventTarget {
   async _hover(step, box) {
     const hover = (this._newestHover = { epoch: this._epoch });
     await this._last;
+    while (this._hovers.size >= MOST_HOVERS) await Promise.race(this._hovers);
     if (!this.session || hover !== this._newestHover || hover.epoch !== this._epoch) return;
     const start = performance.now();
     const { generated, id, history } = this.objects.selected;
-    let response;
-    try {
-      response = await this.session.hover(generated ? "next" : id, history.add(step).steps);
-    } catch {
-      return; // the click will say what is wrong
-    }
-    if (!response || hover.epoch !== this._epoch) return;
-    const [best] = response.results[0].masks;
+    const request = this.session
+      .segment(generated ? "next" : id, history.add(step).steps, true)
+      .catch(() => null); // the click will say what is wrong
+    this._hovers.add(request);
+    const response = await request;
+    this._hovers.delete(request);
+    const best = response?.results?.[0]?.masks?.[0];
+    if (!best || hover.epoch !== this._epoch) return;
     this.preview = { mask: new Mask(best.rle), box: this.preview?.box ?? box, score: best.score };
     this._answered(response, start);
     this._changed();

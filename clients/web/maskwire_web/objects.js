@@ -34,9 +34,9 @@ export class Item {
 
   /** @param response the SegmentResponse for the history; none where the history is empty */
   update(history, response) {
-    this.history = history;
     const best = response?.results[0].masks[0];
     this.mask = best ? new Mask(best.rle) : null;
+    this.history = history; // only now: if the response cannot be read, nothing changes
     this.score = best?.score ?? 0;
   }
 }

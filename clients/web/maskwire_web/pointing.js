@@ -91,8 +91,7 @@ export class Pointing {
   _removeNearest([x, y]) {
     const { points } = this.editor.objects.selected.prompt;
     const far = points.map(({ x_px = 0, y_px = 0 }) => Math.hypot(x_px - x, y_px - y));
-    const index = far.indexOf(Math.min(...far));
-    if (index >= 0) this.editor.removePoint(index);
+    if (points.length) this.editor.removePoint(points[far.indexOf(Math.min(...far))]);
   }
 
   _drag(from, to) {

@@ -28,9 +28,10 @@ export class Timeline extends EventTarget {
     this._changed();
   }
 
-  /** Removes an entry whose action failed. */
+  /** Removes an entry whose action failed, also if it was undone meanwhile. */
   drop(entry) {
     this._done = this._done.filter((other) => other !== entry);
+    this._undone = this._undone.filter((other) => other !== entry);
     this._changed();
   }
 
