@@ -139,6 +139,7 @@ def test_the_adapters_need_no_server() -> None:
     names = loaded_by("import maskwire_adapters.__main__")
     assert {"starlette", "grpc"} <= names
     assert not names & {"torch", "sam2", "onnxruntime", "redis", "cv2", "maskwire_gateway", "maskwire_decoder"}
+    assert not names & {"httptools", "websockets", "flask_swagger_ui"}  # what only the gateway's extra brings
 
 
 def test_the_servers_load_only_the_stubs_and_the_token_bucket_of_the_client() -> None:

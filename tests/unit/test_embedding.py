@@ -1,9 +1,12 @@
 """The stored form of an embedding."""
 
+import json
+import struct
 from typing import Any
 
 import numpy as np
 import pytest
+import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -106,6 +109,29 @@ def test_arbitrary_bytes_are_no_embedding(value: bytes) -> None:
         unpack(value)
     with pytest.raises(CorruptValue):
         unpack(b"MASKWIRE\1\0\0\0" + value)
+
+
+def test_readers_know_what_older_writers_left_out_and_not_what_newer_ones_add() -> None:
+    """The order of an upgrade (docs/operations.md) follows from this: readers first."""
+    value = pack(header(), TENSORS)
+    prefix = struct.Struct("<8sIIQ")
+    magic, version, length, _ = prefix.unpack_from(value)
+    members = json.loads(value[prefix.size : prefix.size + length])
+    payload = value[-members["payload_bytes"] :]
+
+    def written(members: dict[str, Any], version: int = version) -> bytes:
+        text = json.dumps(members).encode()
+        head = prefix.pack(magic, version, len(text), xxhash.xxh3_64_intdigest(text)) + text
+        return head + bytes(-len(head) % 64) + payload
+
+    older = {name: member for name, member in members.items() if name != "stretch"}
+    assert unpack(written(older)).header == unpack(value).header
+    for newer in (members | {"colours": "srgb"}, members | {"codec": "int2"}, members | {"layout": "tokens/2"}):
+        with pytest.raises(CorruptValue):
+            unpack(written(newer))
+    for other in (version - 1, version + 1):
+        with pytest.raises(CorruptValue):
+            unpack(written(members, other))
 
 
 def test_content_key_depends_on_everything_that_was_done() -> None:
