@@ -104,7 +104,7 @@ def test_an_image_that_is_lost_again_and_again_is_given_up(open_tab: OpenTab) ->
 
         socket.on_message(answer)
 
-    tab.page.route("**/v1/images", upload)
+    tab.page.route("**/v1/images*", upload)  # with a query from the second time on
     tab.page.route_web_socket("**/v1/stream", relay)
     tab.page.get_by_role("button", name="Or try this one").click()
     tab.page.wait_for_selector("#connection[data-state=failed]")

@@ -1,6 +1,7 @@
 """JSON read as messages: shorthands, and errors in the words of who wrote it."""
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -180,6 +181,17 @@ def test_one_of() -> None:
 def test_fields_of_servers_errors_are_named_as_the_caller_did(body: Any, field: str, place: str) -> None:
     _, places = read_message(json.dumps(body), decoder_pb2.SegmentRequest)
     assert places.of(field) == place
+
+
+def test_places_take_no_memory_of_their_own() -> None:
+    data = json.dumps({"points": [[1, 2]] * 20_000})
+    tracemalloc.start()
+    message, places = read_message(data, decoder_pb2.SegmentRequest)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(message.prompts[0].points) == 20_000
+    assert held < 5 * len(data)
+    assert places.of("prompts[0].points[19999].y_px") == "points[19999][1]"
 
 
 def test_answers_never_hold_what_json_has_no_word_for() -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from maskwire.suggest import no_such
+from maskwire.v1 import types_pb2
 from maskwire_core.http.images import decode_base64
-from numpy.typing import NDArray
 
 _LARGEST_FLOAT = float(np.finfo(np.float32).max)
 _SHOWN = 60  # characters or items
@@ -64,11 +64,8 @@ def read_parameter(field: FieldDescriptor, text: str) -> Any:
         return text
 
 
-def read_logits(value: Any) -> NDArray[np.float32]:
-    """Reads rows of numbers, or a list of one such mask as SAM2ImagePredictor has it.
-
-    Returns:
-        SxS, finite.
+def read_logits(value: Any) -> types_pb2.Logits:
+    """Reads rows of finite numbers, SxS, or a list of one such mask as SAM2ImagePredictor has it.
 
     Raises:
         WrongValue: The value has another shape, or numbers that are not finite.
@@ -81,7 +78,9 @@ def read_logits(value: Any) -> NDArray[np.float32]:
         logits = logits[0]
     if logits.ndim != 2 or not np.isfinite(logits).all():
         raise _wrong("rows of finite numbers, SxS or 1xSxS", value)
-    return logits
+    height, width = logits.shape
+    data = logits.astype("<f4").tobytes()
+    return types_pb2.Logits(height=height, width=width, data_type=types_pb2.DATA_TYPE_FP32, data=data)
 
 
 def _read_float(value: Any, largest: float) -> float:

@@ -12,9 +12,9 @@ JSON is protobuf's mapping of the messages with the fields' own names or their c
 import asyncio
 import contextlib
 import functools
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, NoReturn, TypeVar
+import re
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
@@ -46,25 +46,24 @@ _INSTEAD = {
 _INLINE = ("Prompt", "OutputOptions", "PointGrid")
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(NamedTuple):
     """What a name in a message's JSON stands for."""
 
-    field: FieldDescriptor | None  # A field of the message or of its `holder`; None: `labels`, which is none
-    holder: FieldDescriptor | None = None  # the message's field whose own field it is; None: the message itself
+    field: str  # name of a field of the message or of its `holder`, or `LABELS`
+    holder: str = ""  # name of the message's field whose own field it is; empty: the message's
 
 
 @functools.cache
 def members_of(message: Descriptor) -> Mapping[str, Member]:
     """The names that a message's JSON may have, in the spelling of .proto files."""
-    members = {field.name: Member(field) for field in message.fields}
+    members = {field.name: Member(field.name) for field in message.fields}
     if message.name == "Prompt":
-        members[LABELS] = Member(None)
+        members[LABELS] = Member(LABELS)
     members |= {alias: members[name] for alias, name in _ALIASES.get(message.name, {}).items()}
     for holder in message.fields:
         if holder.message_type is not None and holder.message_type.name in _INLINE:
             for name, member in members_of(holder.message_type).items():
-                members.setdefault(name, Member(member.field, holder))
+                members.setdefault(name, Member(member.field, holder.name))
     return members
 
 
@@ -73,32 +72,56 @@ def _camel_case(message: Descriptor) -> Mapping[str, str]:
     return {field.json_name: field.name for field in message.fields}
 
 
+def _member(message: Descriptor, name: str) -> Member | None:
+    """What a name in a message's JSON stands for, in either spelling; None if there is no such name."""
+    return members_of(message).get(_camel_case(message).get(name, name))
+
+
 class Places:
-    """Where in the caller's JSON the fields of a message came from."""
+    """Where in the caller's JSON the fields of a message came from.
 
-    def __init__(self) -> None:
-        self._places: dict[str, str] = {}
+    The JSON is read again when a server names a field: to note the place of each would take many times its memory.
 
-    def note(self, field: str, place: str) -> None:
-        """Notes where a field of the message came from."""
-        if field != place:
-            self._places[field] = place
+    Args:
+        data: The JSON; by default the message was none, and its fields are called by their own names.
+        kind: What it was read as.
+    """
+
+    def __init__(self, data: str | bytes = b"", kind: type[Message] = Message) -> None:
+        self._data = data
+        self._kind = kind
 
     def of(self, field: str) -> str:
         """The path of a message's field as the caller wrote it."""
-        for end in range(len(field), 0, -1):
-            is_whole = end == len(field) or field[end] in ".["
-            if is_whole and (place := self._places.get(field[:end])) is not None:
-                return f"{place}{field[end:]}".removeprefix(".")
-        return field
+        message: Any = self._kind.DESCRIPTOR
+        value = load(self._data)
+        place = label = ""
+        for step in re.finditer(r"(\w+)(?:\[(\d+)\])?", field):
+            name, index = step.groups()
+            if isinstance(value, list) and name in COMPACT.get(message.name, ()):
+                return f"{place}[{COMPACT[message.name].index(name)}]"
+            given = value.items() if isinstance(value, dict) else ()
+            keys = {_member(message, key): key for key, part in given if part is not None}
+            if Member(name) in keys:
+                if Member(LABELS) in keys:
+                    label = f"{join(place, keys[Member(LABELS)])}[{index}]"
+                place, value = join(place, keys[Member(name)]), value[keys[Member(name)]]
+                if index is not None:
+                    place, value = f"{place}[{index}]", value[int(index)] if isinstance(value, list) else None
+            elif name == "label" and label:
+                return label
+            elif not any(member and member.holder == name for member in keys):
+                return join(place, field[step.start() :])
+            message = message.fields_by_name[name].message_type
+        return place
 
-    @contextlib.contextmanager
-    def named(self) -> Iterator[None]:
+    @contextlib.asynccontextmanager
+    async def named(self) -> AsyncIterator[None]:
         """Puts the caller's path into errors of the servers that the body of `with` raises."""
         try:
             yield
         except MaskwireError as error:
-            error.field = self.of(error.field)
+            error.field = await asyncio.to_thread(self.of, error.field)
             raise
 
 
@@ -108,13 +131,13 @@ def read_message(data: str | bytes, kind: type[AMessage]) -> tuple[AMessage, Pla
     Raises:
         Problem: BAD_JSON, with the path of what is wrong: a field that does not exist, or a value of another type.
     """
-    message, reader = kind(), _Reader("BAD_JSON")
-    reader.read(message, load(data), "", "")
-    return message, reader.places
+    message = kind()
+    _Reader("BAD_JSON").read(message, load(data), "")
+    return message, Places(data, kind)
 
 
-async def read_body(data: bytes, kind: type[AMessage]) -> tuple[AMessage, Places]:
-    """Reads a request body as `read_message` does, a large one in another thread."""
+async def read_body(data: str | bytes, kind: type[AMessage]) -> tuple[AMessage, Places]:
+    """Reads a body or a frame as `read_message` does, a large one in another thread."""
     if len(data) < LARGE_BYTES:
         return read_message(data, kind)
     return await asyncio.to_thread(read_message, data, kind)
@@ -131,76 +154,64 @@ def read_parameters(values: Mapping[str, str], kind: type[AMessage]) -> AMessage
     for name, value in values.items():
         field = descriptor.fields_by_name[name]
         if value or field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
-            reader.set_field(message, field, read_parameter(field, value), name, name)
+            reader.set_field(message, field, read_parameter(field, value), name)
     return message
 
 
 class _Reader:
-    """Reads JSON values into messages.
-
-    Methods take a value's `path` in the caller's JSON and its `field` path in the whole message.
+    """Reads JSON values into messages. Methods take a value's `path` in the caller's JSON.
 
     Args:
         reason: Reason of the errors.
-
-    Attributes:
-        places: Where the fields came from.
     """
 
     def __init__(self, reason: str) -> None:
-        self.places = Places()
         self._reason = reason
 
-    def read(self, message: Message, value: Any, path: str, field: str) -> None:
+    def read(self, message: Message, value: Any, path: str) -> None:
         """Reads a value into an empty message."""
         descriptor: Any = message.DESCRIPTOR
         compact = COMPACT.get(descriptor.name)
         if compact and isinstance(value, list) and len(value) == len(compact):
             for index, (name, part) in enumerate(zip(compact, value, strict=True)):
-                self.set_field(message, descriptor.fields_by_name[name], part, f"{path}[{index}]", join(field, name))
+                self.set_field(message, descriptor.fields_by_name[name], part, f"{path}[{index}]")
         elif isinstance(message, types_pb2.Logits) and isinstance(value, list):
-            logits = self._checked(path, read_logits, value)
-            message.height, message.width = logits.shape
-            message.data_type = types_pb2.DATA_TYPE_FP32
-            message.data = logits.astype("<f4").tobytes()
+            message.CopyFrom(self._checked(path, read_logits, value))
         elif isinstance(value, dict):
-            self._read_members(message, value, path, field)
+            self._read_members(message, value, path)
         else:
             self._refuse(path, _expected(descriptor), value)
 
-    def _read_members(self, message: Message, members: Mapping[str, Any], path: str, field: str) -> None:
+    def _read_members(self, message: Message, members: Mapping[str, Any], path: str) -> None:
         descriptor: Any = message.DESCRIPTOR
-        known, camel_case = members_of(descriptor), _camel_case(descriptor)
         given: dict[Member, str] = {}
-        held: dict[FieldDescriptor | None, tuple[Any, str]] = {None: (message, field)}
+        held: dict[str, Any] = {"": message}  # messages, by the field that holds them
         # Labels are read last: they belong to points that must have been read.
         for name in sorted(members, key=lambda name: name in _LABELS):
             value, here = members[name], join(path, name)
-            member = known.get(camel_case.get(name, name))
+            member = _member(descriptor, name)
             if member is None:
-                self._fail(here, _INSTEAD.get(name) or no_such("field", name, known))
-            holder = member.holder
-            if holder is not None and holder not in held:
+                self._fail(here, _INSTEAD.get(name) or no_such("field", name, members_of(descriptor)))
+            if member.holder not in held:
+                holder = descriptor.fields_by_name[member.holder]
                 within = f"{holder.name}[0]" if holder.is_repeated else holder.name
                 if any(members.get(other) is not None for other in (holder.name, holder.json_name)):
                     self._fail(here, f"{holder.name} is there too; move {name} to {join(path, within)}")
                 target = getattr(message, holder.name)
-                held[holder] = target.add() if holder.is_repeated else target, join(field, within)
-                self.places.note(join(field, within), path)
+                held[holder.name] = target.add() if holder.is_repeated else target
             if value is None:
                 continue  # as if it were not there
             if member in given:
                 self._fail(here, f"it means the same as {given[member]}; give one of them")
             given[member] = name
-            target, target_field = held[holder]
-            if member.field is None:
-                self._set_labels(target, value, here, target_field)
+            target = held[member.holder]
+            if member.field == LABELS:
+                self._set_labels(target, value, here)
             else:
-                self.set_field(target, member.field, value, here, join(target_field, member.field.name))
+                self.set_field(target, target.DESCRIPTOR.fields_by_name[member.field], value, here)
 
-    def set_field(self, message: Message, descriptor: FieldDescriptor, value: Any, path: str, field: str) -> None:
+    def set_field(self, message: Message, descriptor: FieldDescriptor, value: Any, path: str) -> None:
         """Reads a value into a message's field."""
-        self.places.note(field, path)
         oneof = descriptor.containing_oneof
         if oneof is not None and (other := message.WhichOneof(oneof.name)):
             self._fail(path, f"{other} is there too; send one of them")
@@ -208,7 +219,7 @@ class _Reader:
             if descriptor.message_type is not None:
                 part: Message = getattr(message, descriptor.name)
                 part.SetInParent()
-                self.read(part, value, path, field)
+                self.read(part, value, path)
             else:
                 setattr(message, descriptor.name, self._checked(path, read_value, descriptor, value))
             return
@@ -219,11 +230,11 @@ class _Reader:
         target = getattr(message, descriptor.name)
         for index, item in enumerate(value):
             if descriptor.message_type is not None:
-                self.read(target.add(), item, f"{path}[{index}]", f"{field}[{index}]")
+                self.read(target.add(), item, f"{path}[{index}]")
             else:
                 target.append(self._checked(f"{path}[{index}]", read_value, descriptor, item))
 
-    def _set_labels(self, prompt: types_pb2.Prompt, value: Any, path: str, field: str) -> None:
+    def _set_labels(self, prompt: types_pb2.Prompt, value: Any, path: str) -> None:
         if not isinstance(value, list):
             self._refuse(path, "a list of 1 (inside the object) and 0 (outside)", value)
         if len(value) != len(prompt.points):
@@ -233,7 +244,7 @@ class _Reader:
             here = f"{path}[{index}]"
             if point.HasField("label"):
                 self._fail(here, "the point has a label of its own; give one of them")
-            self.set_field(point, label_field, label, here, join(field, f"points[{index}].label"))
+            self.set_field(point, label_field, label, here)
 
     def _checked(self, path: str, read: Any, *arguments: Any) -> Any:
         try:

@@ -128,7 +128,7 @@ class RestV1:
     async def segment(self, request: Request) -> Response:
         """Segments objects of an image: a SegmentRequest without image_id."""
         message, places = await self._read_json(request, decoder_pb2.SegmentRequest)
-        with places.named():
+        async with places.named():
             return await respond(await self._upstream.servers.segment(message, self._caller(request)))
 
     @Operation(
@@ -146,7 +146,7 @@ class RestV1:
         an event named error ends the stream with a problem."""
         message, places = await self._read_json(request, decoder_pb2.GenerateMasksRequest)
         responses = self._upstream.servers.generate_masks(message, self._caller(request))
-        with places.named():
+        async with places.named():
             first = await anext(responses)  # an error at the start has a status of its own
         return StreamingResponse(
             _events(first, responses, places), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
@@ -176,7 +176,7 @@ async def _events(
 ) -> AsyncIterator[str]:
     try:
         yield f"data: {text(first)}\n\n"
-        with places.named():
+        async with places.named():
             async for response in responses:
                 yield f"data: {text(response)}\n\n"
     except MaskwireError as error:

@@ -98,12 +98,12 @@ class Schemas:
         for name, member in members_of(message).items():
             if name in left_out:
                 continue
-            schema = _LABELS if member.field is None else self.field(member.field)
-            own_name = LABELS if member.field is None else member.field.name
-            if name != own_name:
-                schema = {**schema, "description": f"The same as {own_name}."}
-            elif member.holder is not None and member.field is not None:
-                schema = {**schema, "description": f"The same in {member.holder.name}."}
+            owner = message.fields_by_name[member.holder].message_type if member.holder else message
+            schema = _LABELS if member.field == LABELS else self.field(owner.fields_by_name[member.field])
+            if name != member.field:
+                schema = {**schema, "description": f"The same as {member.field}."}
+            elif member.holder and member.field != LABELS:
+                schema = {**schema, "description": f"The same in {member.holder}."}
             properties[name] = schema
         return properties
 

@@ -1,13 +1,11 @@
 """Bodies of /sam2 requests, with the names, defaults and tolerance that their clients know."""
 
-import contextlib
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Annotated, Any, Literal, Self
 
-from maskwire import InvalidRequest, Prompt
+from maskwire.v1 import types_pb2
 from maskwire_core.http.images import clip_to_image
+from maskwire_core.http.problems import Problem
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from maskwire_gateway.rest.json_values import read_logits
@@ -62,25 +60,17 @@ class ObjectPrompt(Form):
     box: CentredBox | None = None
     points: list[Click] | None = None
 
-    def prompt(self, width: int, height: int) -> Prompt:
-        """Makes the prompt for an image of a size in pixels. A box that leaves the image, as detectors' boxes do by
-        fractions, ends at its edge.
-
-        Raises:
-            InvalidRequest: The prompt is wrong.
-        """
-        points, box = self.points or [], None
+    def message(self, width: int, height: int) -> types_pb2.Prompt:
+        """The prompt for an image of a size in pixels. A box that leaves the image, as boxes of detectors do a little,
+        ends at its edge."""
+        prompt = types_pb2.Prompt()
+        for point in self.points or ():
+            prompt.points.add(x_px=point.x, y_px=point.y, label=int(point.positive))
         if self.box is not None:
             x, y, half_width, half_height = self.box.x, self.box.y, self.box.width / 2, self.box.height / 2
-            box = (
-                *clip_to_image(x - half_width, y - half_height, width, height),
-                *clip_to_image(x + half_width, y + half_height, width, height),
-            )
-        return Prompt(
-            points=[(point.x, point.y) for point in points],
-            labels=[int(point.positive) for point in points],
-            box=box,
-        )
+            prompt.box.x_min_px, prompt.box.y_min_px = clip_to_image(x - half_width, y - half_height, width, height)
+            prompt.box.x_max_px, prompt.box.y_max_px = clip_to_image(x + half_width, y + half_height, width, height)
+        return prompt
 
 
 class PromptSet(Form):
@@ -143,7 +133,7 @@ class SegmentForm(ImageForm):
     save_logits_to_cache: bool = False
     load_logits_from_cache: bool = False
     point_coords: list[Annotated[list[_NUMBER], Field(min_length=2, max_length=2)]] | None = None
-    point_labels: list[int] | None = None
+    point_labels: list[Annotated[int, Field(ge=-(1 << 31), lt=1 << 31)]] | None = None
     mask_input: Any = Field(
         None, description="Low-resolution logits to refine, of one prompt: rows of numbers, SxS or 1xSxS."
     )
@@ -165,21 +155,22 @@ class SegmentForm(ImageForm):
             raise ValueError("mask_input is for one prompt, and there are several")
         return self
 
-    def wanted(self, width: int, height: int) -> Sequence[Prompt]:
-        """Makes the prompts, at least one, for an image of a size in pixels.
+    def messages(self, width: int, height: int) -> list[types_pb2.Prompt]:
+        """The prompts, at least one, for an image of a size in pixels.
 
         Raises:
-            InvalidRequest: A prompt is wrong; `field` is that of SegmentRequest.
+            Problem: LABELS_MISMATCH.
         """
-        wanted = []
-        for index, each in enumerate(self.prompts.prompts or ()):
-            with _naming_prompt(index):
-                wanted.append(each.prompt(width, height))
-        with _naming_prompt(0):
-            if not wanted:
-                wanted.append(Prompt(points=self.point_coords, labels=self.point_labels if self.point_coords else None))
-            if self.mask_input is not None:
-                wanted[0] = replace(wanted[0], mask=self.mask_input)
+        wanted = [prompt.message(width, height) for prompt in self.prompts.prompts or [ObjectPrompt()]]
+        points = self.point_coords or []
+        labels = [1] * len(points) if self.point_labels is None else self.point_labels
+        if len(points) != len(labels):
+            said = f"{len(points)} points but {len(labels)} labels; give one label (1 or 0) for each point"
+            raise Problem(400, said, "LABELS_MISMATCH", "point_labels")
+        for (x, y), label in zip(points, labels, strict=True):
+            wanted[0].points.add(x_px=x, y_px=y, label=label)
+        if self.mask_input is not None:
+            wanted[0].mask.CopyFrom(self.mask_input)
         return wanted
 
     def place(self, field: str) -> str:
@@ -193,16 +184,6 @@ class SegmentForm(ImageForm):
         if self.prompts.prompts:
             return re.sub(r"\.([xy])_px$", r".\1", field).replace(".label", ".positive")
         if point is None:
-            return "point_labels" if part == "labels" else "point_coords"
+            return "point_coords"
         place = {"x_px": f"point_coords[{point}][0]", "y_px": f"point_coords[{point}][1]"}
         return place.get(part, f"point_labels[{point}]")
-
-
-@contextlib.contextmanager
-def _naming_prompt(index: int) -> Iterator[None]:
-    """Has errors about a prompt name its field in SegmentRequest."""
-    try:
-        yield
-    except InvalidRequest as error:
-        field = re.sub(r"^labels\[(\d+)\]$", r"points[\1].label", error.field)
-        raise InvalidRequest(error.message, error.reason, f"prompts[{index}].{field}") from error

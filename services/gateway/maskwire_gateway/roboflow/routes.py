@@ -230,16 +230,12 @@ async def _read(request: Request, body: Body, kind: type[AForm]) -> AForm:
 
 
 def _segment_request(form: SegmentForm, image: types_pb2.ImageInfo) -> decoder_pb2.SegmentRequest:
-    """What a form asks of a decoder.
-
-    Raises:
-        InvalidRequest: A prompt is wrong; `field` is that of SegmentRequest.
-    """
+    """What a form asks of a decoder."""
     is_binary = form.format == "binary"
     return decoder_pb2.SegmentRequest(
         image_id=image.image_id,
         content_key=image.content_key,
-        prompts=[prompt.message() for prompt in form.wanted(image.width_px, image.height_px)],
+        prompts=form.messages(image.width_px, image.height_px),
         output=types_pb2.OutputOptions(
             formats=[types_pb2.MASK_FORMAT_LOGITS if is_binary else types_pb2.MASK_FORMAT_RLE],
             multimask=form.multimask_output,

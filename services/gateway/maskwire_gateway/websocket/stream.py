@@ -16,7 +16,7 @@ from starlette.websockets import WebSocket
 
 from maskwire_gateway.metrics import Telemetry
 from maskwire_gateway.rest.json_codec import text
-from maskwire_gateway.rest.message_reader import Places, read_message
+from maskwire_gateway.rest.message_reader import Places, read_body
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Relay:
         sender.add_done_callback(self._sender_ended)
         try:
             while (event := await self._socket.receive())["type"] != "websocket.disconnect":
-                self._read(event["text"] if event.get("bytes") is None else event["bytes"])
+                await self._read(event["text"] if event.get("bytes") is None else event["bytes"])
                 del event  # else it would take memory until the next frame comes
                 while self._is_full() and not sender.done():
                     self._changed.clear()
@@ -65,13 +65,13 @@ class Relay:
         waiting = self._unanswered + len(self._outbox)
         return waiting >= _MAX_WAITING or self._waiting_bytes >= _MAX_WAITING_BYTES
 
-    def _read(self, frame: str | bytes) -> None:
+    async def _read(self, frame: str | bytes) -> None:
         self._is_binary = isinstance(frame, bytes)
         try:
             if isinstance(frame, bytes):
                 request, places = pb.SegmentStreamRequest.FromString(frame), Places()
             else:
-                request, places = read_message(frame, pb.SegmentStreamRequest)
+                request, places = await read_body(frame, pb.SegmentStreamRequest)
         except DecodeError:
             self._fail("", InvalidRequest("the frame is no SegmentStreamRequest", "BAD_FRAME"))
         except Problem as problem:
