@@ -1,6 +1,7 @@
 """JSON read as messages: shorthands, and errors in the words of who wrote it."""
 
 import json
+import time
 import tracemalloc
 from typing import Any
 
@@ -158,6 +159,14 @@ def test_errors_name_the_place_in_the_callers_words(name: str) -> None:
     assert said in caught.value.message
     assert caught.value.message.startswith((f"{field}: ", "the request: ", "invalid JSON: "))
     assert "maskwire" not in caught.value.message
+
+
+def test_a_name_among_many_that_is_given_twice_is_found_at_once() -> None:
+    body = "".join(f'"{number}": 0, ' for number in range(100_000))
+    started = time.perf_counter()
+    with pytest.raises(Problem, match="99999: it is given twice"):
+        read_message(f'{{{body} "99999": 1}}', decoder_pb2.SegmentRequest)
+    assert time.perf_counter() - started < 10
 
 
 def test_one_of() -> None:

@@ -125,14 +125,7 @@ def anylabeling(
 
 
 def _serve(application: Starlette, segmenter: Segmenter, host: str, port: int) -> None:
-    """Serves an adapter until it is stopped.
-
-    Args:
-        application: The adapter, which closes the segmenter's client when it stops.
-        segmenter: Its segmenter, whose model is checked first.
-        host: Address to listen at.
-        port: Port to listen at.
-    """
+    """Serves an adapter until it is stopped; it then closes the segmenter's client."""
     logging.basicConfig(format="%(asctime)s %(message)s")  # of refused requests: not every tool shows the reason
     config = uvicorn.Config(
         application, host=host, port=port, http=MessageInStatusLine, log_level="warning", server_header=False
@@ -156,7 +149,7 @@ async def _check_model(segmenter: Segmenter) -> None:
         typer.echo(f"error: {problem.message}", err=True)
         raise typer.Exit(1) from problem
     except (MaskwireError, TimeoutError) as error:
-        typer.echo(f"warning: Maskwire's encoder does not answer yet: {error or 'timeout'}", err=True)
+        typer.echo(f"warning: Maskwire's encoder does not answer yet: {str(error) or 'timeout'}", err=True)
 
 
 if __name__ == "__main__":

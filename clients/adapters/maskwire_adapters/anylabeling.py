@@ -16,7 +16,7 @@ from starlette.requests import Request
 
 from maskwire_adapters.marks import Click, Marks, Rectangle
 from maskwire_adapters.segmenter import Segmenter
-from maskwire_adapters.serving import Reader, ToolForm, application, get
+from maskwire_adapters.serving import ToolForm, application, get, post
 
 _LABEL = "AUTOLABEL_OBJECT"  # X-AnyLabeling puts the chosen label in its place when the object is finished
 _WIDGETS: dict[str, Any] = {
@@ -31,7 +31,6 @@ _WIDGETS: dict[str, Any] = {
     "toggle_preserve_existing_annotations": True,
 }
 _EPSILON = 0.001
-_MIN_CORNERS = 3
 
 
 class _Mark(ToolForm):
@@ -66,12 +65,11 @@ class AnyLabeling:
 
     def application(self) -> Starlette:
         """Makes the application."""
-        reader = Reader()
         routes = [
             get("/health", self.health),
             get("/v1/models", self.models),
             get("/v1/models/{name}/info", self.model),
-            reader.post("/v1/predict", _Predict, self.predict),
+            post("/v1/predict", _Predict, self.predict),
         ]
         return application(routes, self._segmenter.client, _error_content)
 
@@ -130,9 +128,6 @@ def _objects(marks: list[_Mark]) -> list[Marks]:
     Without a rectangle all clicks mark one object, and with one rectangle they refine it. Each of several rectangles is
     an object: a click belongs to the smallest rectangle that contains it. Clicks outside all of them mark one more
     object; if all of these are negative, they hold for every rectangle.
-
-    Raises:
-        Problem: BAD_MARK: a mark has too few or too many numbers; NEGATIVE_RECTANGLE.
     """
     clicks: list[Click] = []
     rectangles: list[Rectangle] = []
@@ -173,8 +168,8 @@ def _shapes(result: Result, epsilon_factor: float) -> list[dict[str, Any]]:
         closed = np.concatenate([polygon, polygon[:1]])
         length = float(np.linalg.norm(np.diff(closed, axis=0), axis=1).sum())
         corners = simplified(polygon, epsilon_factor * length)
-        if len(corners) >= _MIN_CORNERS:
-            points = np.concatenate([corners, corners[:1]]).astype(float).tolist()
-            shape = {"label": _LABEL, "shape_type": "polygon", "points": points, "score": min(1, max(0, result.score))}
-            shapes.append(shape)
+        points = np.concatenate([corners, corners[:1]]).astype(float).tolist()
+        shapes.append(
+            {"label": _LABEL, "shape_type": "polygon", "points": points, "score": min(1, max(0, result.score))}
+        )
     return shapes

@@ -12,7 +12,7 @@ from starlette.requests import Request
 
 from maskwire_adapters.marks import Click, Marks, Rectangle
 from maskwire_adapters.segmenter import Segmenter
-from maskwire_adapters.serving import Reader, ToolForm, application, get
+from maskwire_adapters.serving import ToolForm, application, get, post
 
 NAME = "maskwire"
 
@@ -55,12 +55,11 @@ class Cvat:
 
     def application(self) -> Starlette:
         """Makes the application."""
-        reader = Reader()
         routes = [
             get("/api/functions", self.functions),
             get("/api/functions/{name}", self.function),
-            reader.post("/api/function_invocations", _Invocation, self.invoke),
-            reader.post("/", _Invocation, self.invoke),
+            post("/api/function_invocations", _Invocation, self.invoke),
+            post("/", _Invocation, self.invoke),
         ]
         return application(routes, self._segmenter.client)
 

@@ -1,23 +1,18 @@
 """Label Studio's labelling configuration: which of its tags masks belong to."""
 
 from dataclasses import dataclass
-from typing import Literal
 from xml.etree import ElementTree
 
 from maskwire_core.http.problems import Problem
 
 _FIELD = "label_config"
-_KINDS: dict[str, Literal["brushlabels", "polygonlabels"]] = {
-    "BrushLabels": "brushlabels",
-    "PolygonLabels": "polygonlabels",
-}
 
 
 @dataclass(frozen=True)
 class Target:
     """The tags that masks belong to."""
 
-    kind: Literal["brushlabels", "polygonlabels"]  # form of the masks
+    kind: str  # form of the masks: brushlabels or polygonlabels
     from_name: str  # name of the labels' tag
     to_name: str  # name of the image's tag
     value: str  # key of the image in a task's data
@@ -36,11 +31,11 @@ def find_target(config: str) -> Target:
     except ElementTree.ParseError as error:
         raise Problem(400, f"the labelling configuration is no XML: {error}", "BAD_LABEL_CONFIG", _FIELD) from error
     images = {tag.get("name"): tag.get("value", "") for tag in root.iter("Image")}
-    for name, kind in _KINDS.items():
+    for name in ("BrushLabels", "PolygonLabels"):
         for tag in root.iter(name):
             for to_name in tag.get("toName", "").split(","):
                 if tag.get("name") and images.get(to_name, "").startswith("$"):
-                    return Target(kind, tag.get("name", ""), to_name, images[to_name][1:])
+                    return Target(name.lower(), tag.get("name", ""), to_name, images[to_name][1:])
     raise Problem(
         400,
         "the labelling configuration has no BrushLabels or PolygonLabels with a name and the toName of an "

@@ -15,9 +15,8 @@ from maskwire_adapters.label_config import Target, find_target
 from maskwire_adapters.marks import Click, Marks, Rectangle
 from maskwire_adapters.references import References
 from maskwire_adapters.segmenter import Segmenter
-from maskwire_adapters.serving import Reader, ToolForm, application, get, misfit
+from maskwire_adapters.serving import ToolForm, application, get, misfit, post
 
-_MIN_CORNERS = 3
 _SETUP_S = 2.0  # Label Studio itself waits 3 s, and then shows nothing but a timeout
 _MARKS_FIELD = "params.context.result"
 
@@ -86,14 +85,13 @@ class LabelStudio:
 
     def application(self) -> Starlette:
         """Makes the application."""
-        reader = Reader()
         routes = [
             get("/", self.health),
             get("/health", self.health),
             get("/versions", self.versions),
-            reader.post("/setup", _Setup, self.setup),
-            reader.post("/predict", _Predict, self.predict),
-            reader.post("/webhook", _Webhook, self.webhook),
+            post("/setup", _Setup, self.setup),
+            post("/predict", _Predict, self.predict),
+            post("/webhook", _Webhook, self.webhook),
         ]
         return application(routes, self._segmenter.client)
 
@@ -141,8 +139,7 @@ class LabelStudio:
             values: list[dict[str, Any]] = [{"format": "rle", "rle": brush.encode(result.mask)}]
         else:
             scale = (100 / result.width, 100 / result.height)
-            polygons = result.polygons(self._simplify_px)
-            values = [{"points": (polygon * scale).tolist()} for polygon in polygons if len(polygon) >= _MIN_CORNERS]
+            values = [{"points": (polygon * scale).tolist()} for polygon in result.polygons(self._simplify_px)]
         regions = [
             {
                 "id": uuid.uuid4().hex[:10],
@@ -161,11 +158,7 @@ class LabelStudio:
 
 
 def _regions(content: list[dict[str, Any]]) -> dict[str, _Region]:
-    """Reads key points and rectangles, by their paths in the request. Other regions and attributes are ignored.
-
-    Raises:
-        Problem: BAD_REQUEST: one does not fit its form; ROTATED.
-    """
+    """Reads key points and rectangles, by their paths in the request. Other regions and attributes are ignored."""
     regions = {}
     for index, each in enumerate(content):
         if each.get("type") not in ("keypointlabels", "rectanglelabels"):
@@ -187,11 +180,7 @@ def _regions(content: list[dict[str, Any]]) -> dict[str, _Region]:
 
 
 def _marks(regions: dict[str, _Region], image: EmbeddedImage) -> Marks:
-    """Converts all key points and the latest rectangle from percent to pixels.
-
-    Raises:
-        Problem: SIZE_MISMATCH: Label Studio shows the image in another size than Maskwire reads it.
-    """
+    """Converts all key points and the latest rectangle from percent to pixels."""
     clicks: list[Click] = []
     rectangle = None
     for field, region in regions.items():

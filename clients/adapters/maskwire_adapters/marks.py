@@ -84,11 +84,7 @@ class Marks:
     rectangle: Rectangle | None = None  # A rectangle around the object
 
     def prompt(self, width: int, height: int) -> Prompt:
-        """The prompt for an image of that size in pixels.
-
-        Raises:
-            Problem: OUT_OF_IMAGE or EMPTY_BOX: a mark is outside.
-        """
+        """The prompt for an image of that size in pixels."""
         return Prompt(
             points=[click.position(width, height) for click in self.clicks] or None,
             labels=[int(click.inside) for click in self.clicks] or None,

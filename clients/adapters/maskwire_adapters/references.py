@@ -72,7 +72,7 @@ class References:
                 return await _read_response(response, field)
         except (httpx.HTTPError, TimeoutError) as error:
             raise Problem(
-                400, f"the image cannot be fetched: {error or type(error).__name__}", "URL_FAILED", field
+                400, f"the image cannot be fetched: {str(error) or type(error).__name__}", "URL_FAILED", field
             ) from error
 
 

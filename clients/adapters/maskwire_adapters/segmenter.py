@@ -50,11 +50,6 @@ class Segmenter:
         Args:
             image: The image file.
             field: Path of the image in the tool's request, for errors.
-
-        Raises:
-            Problem: MODEL_NOT_FOUND.
-            InvalidRequest: The servers refuse the image.
-            MaskwireError: The servers do not answer, or refuse the token.
         """
         # Equal images share a name that is made of their content, so that clicks leave no new names behind.
         try:
@@ -76,11 +71,6 @@ class Segmenter:
             objects: What was marked, one entry for each object.
             outputs: Forms of the masks.
             field: Path of the marks in the tool's request, for errors.
-
-        Raises:
-            Problem: A mark is outside of the image.
-            InvalidRequest: The servers refuse the marks.
-            MaskwireError: The servers do not answer.
         """
         prompts = [marks.prompt(image.width, image.height) for marks in objects]
         try:

@@ -21,8 +21,7 @@ from maskwire_adapters.status_line import MESSAGE_HEADER
 log = logging.getLogger(__name__)
 
 _BODY_BYTES = 64 << 20
-_MEMORY_BYTES = 512 << 20
-_BODY_TIMEOUT_S = 60
+_BODIES = Bodies(memory_bytes=512 << 20, timeout_s=60)  # of all routes
 _HEADER_CHARACTERS = 500
 
 
@@ -49,22 +48,16 @@ class ToolForm(BaseModel):
 Form = TypeVar("Form", bound=ToolForm)
 
 
-class Reader:
-    """Reads JSON requests, within limits that all routes share."""
+def post(path: str, form: type[Form], answer: Callable[[Form], Awaitable[Any]]) -> Route:
+    """Makes a route whose answer is JSON. Requests that do not fit the form are answered with 400 and the field that is
+    wrong."""
 
-    def __init__(self) -> None:
-        self._bodies = Bodies(_MEMORY_BYTES, _BODY_TIMEOUT_S)
+    async def endpoint(request: Request) -> Response:
+        async with _BODIES.receive(request, _BODY_BYTES) as body:
+            content = await answer(await asyncio.to_thread(_parse, form, body.data))
+            return await asyncio.to_thread(JSONResponse, content)  # a mask as nested lists takes long
 
-    def post(self, path: str, form: type[Form], answer: Callable[[Form], Awaitable[Any]]) -> Route:
-        """Makes a route whose answer is JSON. Requests that do not fit the form are answered with 400 and the field
-        that is wrong."""
-
-        async def endpoint(request: Request) -> Response:
-            async with self._bodies.receive(request, _BODY_BYTES) as body:
-                content = await answer(await asyncio.to_thread(_parse, form, body.data))
-                return await asyncio.to_thread(JSONResponse, content)  # a mask as nested lists takes long
-
-        return Route(path, endpoint, methods=["POST"])
+    return Route(path, endpoint, methods=["POST"])
 
 
 def get(path: str, answer: Callable[[Request], Awaitable[Any]]) -> Route:

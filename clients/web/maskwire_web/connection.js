@@ -149,6 +149,8 @@ export class Connection extends EventTarget {
 
   _giveUp(error) {
     if (this._closed) return;
+    clearTimeout(this._timer); // if silence was noticed while the reason was asked for
+    this._timer = null;
     this._drop();
     this._failure = error;
     this._failAll(error);

@@ -16,6 +16,7 @@ from maskwire_gateway.app import application
 
 _MAX_FRAME_BYTES = 16 << 20
 _BACKLOG = 2048
+_PONG_S = 20
 
 
 def _page() -> Path | None:
@@ -46,6 +47,7 @@ def main() -> None:
         ssl_cert_reqs=ssl.CERT_REQUIRED if settings.tls_client_ca else ssl.CERT_NONE,
         timeout_graceful_shutdown=round(settings.drain_s),
         ws_max_size=_MAX_FRAME_BYTES,
+        ws_ping_timeout=_PONG_S + settings.timeout_s,  # a pong is read only after frames that wait for answers
         ws_per_message_deflate=False,  # a mask as RLE is a few kB; compressing it would cost more than sending it
     )
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn drains, and then raises the signal again

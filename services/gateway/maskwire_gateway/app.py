@@ -43,7 +43,7 @@ def application(settings: GatewaySettings, page: Path | None) -> ASGIApp:
     """
     telemetry = Telemetry()
     bodies = Bodies(settings.body_memory_bytes, settings.body_timeout_s)
-    upstream = Upstream(settings)
+    upstream = Upstream(settings, telemetry)
     fetcher = Fetcher(settings.url_hosts, settings.url_timeout_s) if settings.urls else None
 
     @contextlib.asynccontextmanager
@@ -56,8 +56,8 @@ def application(settings: GatewaySettings, page: Path | None) -> ASGIApp:
         await Relay(upstream.servers, upstream.caller(bearer(socket)), telemetry, socket).run()
 
     described = [
-        *resources(RestV1(upstream, bodies, telemetry, settings.max_image_bytes), "Images"),
-        *resources(Roboflow(settings, upstream, bodies, fetcher, telemetry), "For clients of Roboflow"),
+        *resources(RestV1(upstream, bodies, settings.max_image_bytes), "Images"),
+        *resources(Roboflow(settings, upstream, bodies, fetcher), "For clients of Roboflow"),
         *resources(Probes(upstream.servers, telemetry), "Server"),
     ]
     routes: list[BaseRoute] = [

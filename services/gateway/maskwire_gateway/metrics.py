@@ -11,15 +11,19 @@ class Telemetry:
     """Metrics of one gateway.
 
     Attributes:
+        seconds: Time until a request was answered. `route` is the pattern of its path, so that names of images do not
+            become labels.
         requests: Number of HTTP requests in progress.
         sockets: Number of open WebSockets.
+        images: Images that callers sent, by whether they were stored already.
+        frames: Requests on WebSockets.
     """
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
-        self._seconds = Histogram(
+        self.seconds = Histogram(
             "maskwire_gateway_request_seconds",
             "Time until a request was answered; of event streams, until their end.",
             ("method", "route", "status"),
@@ -30,27 +34,15 @@ class Telemetry:
             "maskwire_gateway_requests_in_progress", "HTTP requests in progress.", registry=self._registry
         )
         self.sockets = Gauge("maskwire_gateway_websockets", "Open WebSockets.", registry=self._registry)
-        self._images = Counter(
+        self.images = Counter(
             "maskwire_gateway_images_total",
             "Images that callers sent; cached where no encode was needed.",
             ("cached",),
             registry=self._registry,
         )
-        self._frames = Counter(
+        self.frames = Counter(
             "maskwire_gateway_stream_requests_total", "Requests on WebSockets.", registry=self._registry
         )
-
-    def answered(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Records an HTTP request. `route` is the pattern of its path, so that names of images do not become labels."""
-        self._seconds.labels(method, route, status).observe(seconds)
-
-    def embedded(self, cached: bool) -> None:
-        """Counts an image that a caller sent; `cached` if it was stored already."""
-        self._images.labels(str(cached).lower()).inc()
-
-    def asked(self) -> None:
-        """Counts a request on a WebSocket."""
-        self._frames.inc()
 
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format."""

@@ -8,6 +8,9 @@ from maskwire import InvalidRequest, MaskwireError
 from maskwire.transport import Caller, Credentials, Servers
 from maskwire.v1 import encoder_pb2 as pb
 from maskwire_core.config import GatewaySettings
+from maskwire_core.http.problems import Problem
+
+from maskwire_gateway.metrics import Telemetry
 
 _MODELS_S = 5
 _MAX_TOKENS = 1000
@@ -18,16 +21,19 @@ class Upstream:
     """The servers that all callers of the gateway share.
 
     Args:
-        settings: Addresses, and the time that a call may take.
+        settings: Addresses, and the limits of calls and image files.
+        telemetry: Counts images.
 
     Attributes:
         servers: Encoders and decoders.
     """
 
-    def __init__(self, settings: GatewaySettings) -> None:
+    def __init__(self, settings: GatewaySettings, telemetry: Telemetry) -> None:
         self.servers = Servers(settings.encoder, settings.decoder, Credentials())
         self._timeout_s = settings.timeout_s
         self._retry_s = settings.retry_s
+        self._max_image_bytes = settings.max_image_bytes
+        self._telemetry = telemetry
         self._models: dict[str, tuple[float, list[pb.ModelInfo]]] = {}  # by token: not every caller may list them
 
     def caller(self, token: str) -> Caller:
@@ -50,15 +56,20 @@ class Upstream:
             field: Where in the request the file is, for errors.
 
         Raises:
+            Problem: IMAGE_TOO_LARGE.
             MaskwireError: As `AsyncClient.embed`.
         """
+        if len(data) > self._max_image_bytes:
+            raise Problem(413, f"the image is larger than {self._max_image_bytes} bytes", "IMAGE_TOO_LARGE", field)
         header.sha256 = header.sha256 or (await asyncio.to_thread(hashlib.sha256, data)).digest()
         header.size_bytes = len(data)
         try:
-            return await self.servers.encode_image(header, data, caller)
+            response = await self.servers.encode_image(header, data, caller)
         except MaskwireError as error:
             error.field = field if error.field in _FIELDS_OF_THE_FILE else error.field.removeprefix("header.")
             raise
+        self._telemetry.images.labels(str(response.cached).lower()).inc()
+        return response
 
     async def models(self, caller: Caller) -> list[pb.ModelInfo]:
         """Lists the models that are served, as an encoder answered at most five seconds ago."""

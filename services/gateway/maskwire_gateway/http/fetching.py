@@ -37,7 +37,7 @@ class Fetcher:
             body: The body of the request, which the file's memory counts for.
 
         Raises:
-            Problem: BAD_URL, PRIVATE_URL, URL_REDIRECTS, URL_FAILED, EMPTY_IMAGE or IMAGE_TOO_LARGE.
+            Problem: BAD_URL, PRIVATE_URL, URL_REDIRECTS, URL_FAILED or IMAGE_TOO_LARGE.
         """
         try:
             parsed = httpx.URL(url.strip())
@@ -53,7 +53,7 @@ class Fetcher:
         except TimeoutError as error:
             raise _refused(f"the URL did not answer within {self._timeout_s:g} s", "URL_FAILED") from error
         except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError) as error:
-            raise _refused(f"the URL cannot be fetched: {error or type(error).__name__}", "URL_FAILED") from error
+            raise _refused(f"the URL cannot be fetched: {str(error) or type(error).__name__}", "URL_FAILED") from error
 
     async def _resolve(self, url: httpx.URL) -> str:
         """Resolves a URL's host to an address that may be connected to."""
@@ -89,8 +89,6 @@ class Fetcher:
                 body.hold(len(chunk))
                 if len(data) > max_bytes:
                     raise Problem(413, f"the image is larger than {max_bytes} bytes", "IMAGE_TOO_LARGE", _FIELD)
-        if not data:
-            raise _refused("the URL has an empty file", "EMPTY_IMAGE")
         return bytes(data)
 
 

@@ -43,6 +43,8 @@ class GatewayMiddleware:
         self._settings = settings
         self._telemetry = telemetry
         self._requests = self._sockets = 0
+        telemetry.requests.set_function(lambda: self._requests)
+        telemetry.sockets.set_function(lambda: self._sockets)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         match scope["type"]:
@@ -67,7 +69,6 @@ class GatewayMiddleware:
 
         guarded = scope["path"] not in _PROBES
         self._requests += guarded
-        self._telemetry.requests.set(self._requests)
         try:
             problem = self._refusal(scope, headers)
             if guarded and self._requests > self._settings.max_requests:
@@ -77,9 +78,10 @@ class GatewayMiddleware:
                 await app(scope, receive, answer)
         finally:
             self._requests -= guarded
-            self._telemetry.requests.set(self._requests)
             took_s, route = time.perf_counter() - started, getattr(scope.get("route"), "path", "other")
-            self._telemetry.answered(scope["method"] if route != "other" else "any", route, status, took_s)
+            self._telemetry.seconds.labels(scope["method"] if route != "other" else "any", route, status).observe(
+                took_s
+            )
             log.log(
                 logging.WARNING if status >= 500 and status != 503 else logging.DEBUG,
                 "%s %s %s %d %.0f ms",
@@ -104,12 +106,10 @@ class GatewayMiddleware:
             await WebSocket(scope, receive, send).send_denial_response(error_response(problem, scope["path"]))
             return
         self._sockets += 1
-        self._telemetry.sockets.set(self._sockets)
         try:
             await self._app(scope, receive, send)
         finally:
             self._sockets -= 1
-            self._telemetry.sockets.set(self._sockets)
 
     def _refusal(self, scope: Scope, headers: Headers) -> Problem | None:
         """The answer to a request of a web page that may not use this gateway; None if it may."""

@@ -40,11 +40,7 @@ class ApiPage:
 
 
 def mounts() -> list[Mount]:
-    """The page's own files, and Swagger UI's.
-
-    Raises:
-        ModuleNotFoundError: flask-swagger-ui, which brings Swagger UI's files, is not installed.
-    """
+    """The page's own files, and Swagger UI's."""
     found = importlib.util.find_spec("flask_swagger_ui")  # it is for Flask, and is not imported
     if found is None or not found.submodule_search_locations:
         raise ModuleNotFoundError("flask-swagger-ui, which brings Swagger UI's files, is not installed")

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,17 +17,8 @@ LARGE_BYTES = 1 << 17
 """Size in bytes from which on JSON is parsed and written outside of the event loop."""
 
 _PACKAGE = "maskwire.v1"
+_REPEATED: Any = object()  # the value of a name that an object has more than once
 _FLOATS = (FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE)
-
-
-class _Repeating(dict[str, Any]):
-    """An object that has a name more than once.
-
-    Attributes:
-        name: The name.
-    """
-
-    name = ""
 
 
 def load(data: str | bytes) -> Any:
@@ -43,9 +35,9 @@ def load(data: str | bytes) -> Any:
         nonlocal is_repeating
         members = dict(pairs)
         if len(members) < len(pairs):
-            is_repeating, members = True, _Repeating(members)
-            names = [name for name, _ in pairs]
-            members.name = next(name for name in names if names.count(name) > 1)
+            is_repeating = True
+            counts = Counter(name for name, _ in pairs)
+            members |= {name: _REPEATED for name, count in counts.items() if count > 1}
         return members
 
     try:
@@ -60,7 +52,7 @@ def load(data: str | bytes) -> Any:
         said = "it has a number that is too long"
     else:
         if is_repeating:
-            place = next(join(path, found.name) for path, found in _objects(value, "") if isinstance(found, _Repeating))
+            place = next(_repeated(value, ""))
             raise Problem(400, f"{place}: it is given twice", "BAD_JSON", place)
         return value
     raise Problem(400, f"invalid JSON: {said}", "BAD_JSON")
@@ -71,14 +63,16 @@ def join(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
-def _objects(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        yield path, value
+def _repeated(value: Any, path: str) -> Iterator[str]:
+    """The paths of names that are given more than once."""
+    if value is _REPEATED:
+        yield path
+    elif isinstance(value, dict):
         for name, part in value.items():
-            yield from _objects(part, join(path, name))
+            yield from _repeated(part, join(path, name))
     elif isinstance(value, list):
         for index, part in enumerate(value):
-            yield from _objects(part, f"{path}[{index}]")
+            yield from _repeated(part, f"{path}[{index}]")
 
 
 def text(message: Message) -> str:

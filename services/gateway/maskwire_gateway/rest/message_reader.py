@@ -83,7 +83,7 @@ class Places:
     The JSON is read again when a server names a field: to note the place of each would take many times its memory.
 
     Args:
-        data: The JSON; by default the message was none, and its fields are called by their own names.
+        data: The JSON; empty for a message that was not JSON, whose fields are called by their own names.
         kind: What it was read as.
     """
 
@@ -107,7 +107,8 @@ class Places:
                     label = f"{join(place, keys[Member(LABELS)])}[{index}]"
                 place, value = join(place, keys[Member(name)]), value[keys[Member(name)]]
                 if index is not None:
-                    place, value = f"{place}[{index}]", value[int(index)] if isinstance(value, list) else None
+                    items = value if isinstance(value, list) else []
+                    place, value = f"{place}[{index}]", items[int(index)] if int(index) < len(items) else None
             elif name == "label" and label:
                 return label
             elif not any(member and member.holder == name for member in keys):
@@ -144,11 +145,7 @@ async def read_body(data: str | bytes, kind: type[AMessage]) -> tuple[AMessage, 
 
 
 def read_parameters(values: Mapping[str, str], kind: type[AMessage]) -> AMessage:
-    """Reads parameters of a query or parts of a form as a message's fields. Their names must have been checked.
-
-    Raises:
-        Problem: BAD_PARAMETER: a value has another type.
-    """
+    """Reads parameters of a query or parts of a form as a message's fields. Their names must have been checked."""
     message, reader = kind(), _Reader("BAD_PARAMETER")
     descriptor: Any = kind.DESCRIPTOR  # the stubs have two kinds of descriptors
     for name, value in values.items():

@@ -1,14 +1,10 @@
 """The API's description as an OpenAPI document, made from what the routes declare."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable
 
-from google.protobuf.descriptor import FieldDescriptor
-from google.protobuf.message import Message
 from maskwire.v1 import decoder_pb2
-from pydantic import TypeAdapter
 
-from maskwire_gateway.http.routing import EXAMPLE_IMAGE_ID, JSON, Content, Handler, Json, Operation, Resource
+from maskwire_gateway.http.routing import EXAMPLE_IMAGE_ID, JSON, Handler, Json, Operation, Resource
 from maskwire_gateway.rest.schemas import Schemas
 
 _ABOUT = """Encode an image once with `POST /v1/images`, then ask for masks of it with `POST
@@ -69,63 +65,28 @@ def describe(version: str, resources: Iterable[Resource]) -> Json:
         version: The gateway's version.
         resources: The routes.
     """
-    types = _Types()
+    schemas = Schemas()
     paths: Json = {}
     for resource in resources:
         for operation, handler in resource.handlers.items():
             if operation.answer is not None:
-                described = {**_describe(operation, handler, types), "tags": [resource.tag]}
+                described = {**_describe(operation, handler, schemas), "tags": [resource.tag]}
                 paths.setdefault(operation.path, {})[operation.method.lower()] = described
     for message in (decoder_pb2.SegmentStreamRequest, decoder_pb2.SegmentStreamResponse):
-        types.schema(message)
+        schemas.of(message)
     return {
         "openapi": "3.1.0",
         "info": {"title": "Maskwire", "version": version, "description": _ABOUT, "license": {"name": "Apache-2.0"}},
         "paths": paths,
         "components": {
-            "schemas": {"Problem": _PROBLEM, "Invalid": _INVALID, **types.components()},
+            "schemas": {"Problem": _PROBLEM, "Invalid": _INVALID, **schemas.all},
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         },
         "security": [{}, {"token": []}],
     }
 
 
-class _Types:
-    """Schemas of the types that operations name."""
-
-    def __init__(self) -> None:
-        self._messages = Schemas()
-        self._models: Json = {}
-
-    def schema(self, kind: Any, leave_out: Sequence[str] = ()) -> Json:
-        """The schema of a type.
-
-        Args:
-            kind: A message, a field of one, a pydantic model, a TypedDict, or a JSON schema with types as properties.
-            leave_out: Fields of a message that its schema is not to have.
-        """
-        if isinstance(kind, FieldDescriptor):
-            return self._messages.field(kind)
-        if isinstance(kind, Mapping):
-            properties = {name: self.schema(part) for name, part in kind.get("properties", {}).items()}
-            return {**kind, "properties": properties} if properties else dict(kind)
-        if issubclass(kind, Message):
-            return self._messages.of(kind.DESCRIPTOR, leave_out)
-        schema = TypeAdapter(kind).json_schema(ref_template="#/components/schemas/{model}")
-        self._models |= schema.pop("$defs", {})
-        self._models[kind.__name__] = schema
-        return {"$ref": f"#/components/schemas/{kind.__name__}"}
-
-    def content(self, content: Content, leave_out: Sequence[str] = ()) -> Json:
-        """The schemas of a body's types, by media type."""
-        return {media: {"schema": self.schema(kind, leave_out)} for media, kind in content.items()}
-
-    def components(self) -> Json:
-        """All schemas that were referred to, by name."""
-        return {**self._messages.all, **self._models}
-
-
-def _describe(operation: Operation, handler: Handler, types: _Types) -> Json:
+def _describe(operation: Operation, handler: Handler, schemas: Schemas) -> Json:
     described: Json = {"summary": " ".join((handler.__doc__ or "").split())}
     parameters = [
         {
@@ -138,16 +99,16 @@ def _describe(operation: Operation, handler: Handler, types: _Types) -> Json:
         for name in operation.path_parameters
     ]
     query = operation.query or {}
-    parameters += [{"name": name, "in": "query", "schema": types.schema(kind)} for name, kind in query.items()]
+    parameters += [{"name": name, "in": "query", "schema": schemas.of(kind)} for name, kind in query.items()]
     if parameters:
         described["parameters"] = parameters
     if operation.body is not None:
-        content = types.content(operation.body, operation.path_parameters)
+        content = schemas.content(operation.body, operation.path_parameters)
         if operation.example is not None:
             content[JSON]["example"] = operation.example
         described["requestBody"] = {"content": content, "required": operation.needs_body}
     described["responses"] = {
-        "200": {"description": "Done.", "content": types.content(operation.answer or {})},
+        "200": {"description": "Done.", "content": schemas.content(operation.answer or {})},
         **{str(status): _describe_error(status) for status in sorted(operation.errors)},
     }
     return described

@@ -17,7 +17,6 @@ from starlette.responses import Response, StreamingResponse
 from maskwire_gateway.http.media_types import NOT_JSON, check_media_type
 from maskwire_gateway.http.middleware import bearer
 from maskwire_gateway.http.routing import ERRORS, JSON, Json, Operation, check_names, fields_of
-from maskwire_gateway.metrics import Telemetry
 from maskwire_gateway.rest.json_codec import respond, text
 from maskwire_gateway.rest.message_reader import Places, read_body, read_parameters
 from maskwire_gateway.upstream import Upstream
@@ -47,14 +46,12 @@ class RestV1:
     Args:
         upstream: Encoders and decoders.
         bodies: Receives request bodies.
-        telemetry: Counts images.
         max_image_bytes: Largest image file.
     """
 
-    def __init__(self, upstream: Upstream, bodies: Bodies, telemetry: Telemetry, max_image_bytes: int) -> None:
+    def __init__(self, upstream: Upstream, bodies: Bodies, max_image_bytes: int) -> None:
         self._upstream = upstream
         self._bodies = bodies
-        self._telemetry = telemetry
         self._max_image_bytes = max_image_bytes
 
     @Operation(
@@ -83,12 +80,7 @@ class RestV1:
             data, field, parts = await _file_of(request, body.data)
             check_names([name for name, _ in parameters + parts], _UPLOAD_FIELDS)
             header = read_parameters(dict(parameters + parts), encoder_pb2.EncodeImageHeader)
-            if len(data) > self._max_image_bytes:
-                raise Problem(413, f"the image is larger than {self._max_image_bytes} bytes", "IMAGE_TOO_LARGE", field)
-            if not data:
-                raise Problem(400, f"the {field} is empty; send an image file", "EMPTY_IMAGE", field)
             response = await self._upstream.embed(data, header, self._caller(request), field)
-        self._telemetry.embedded(response.cached)
         return await respond(response)
 
     @Operation(
@@ -193,11 +185,7 @@ def _read_query(request: Request, kind: type[RequestOfImage]) -> RequestOfImage:
 
 
 def _image_id(request: Request, given: str) -> str:
-    """The image's name in the path.
-
-    Raises:
-        Problem: TWO_IMAGE_IDS: the request names another image elsewhere.
-    """
+    """The image's name in the path."""
     image_id = str(request.path_params["image_id"])
     if given not in ("", image_id):
         raise Problem(400, "image_id is in the address already; leave it out here", "TWO_IMAGE_IDS", "image_id")
@@ -209,9 +197,6 @@ async def _file_of(request: Request, body: bytes) -> tuple[bytes, str, list[tupl
 
     Returns:
         The file, its field for errors, and the other parts of a form.
-
-    Raises:
-        Problem: UNSUPPORTED_MEDIA_TYPE, BAD_FORM, BAD_PARAMETER or NO_FILE.
     """
     check_media_type(request, "an image file", ["application/json"])
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):

@@ -4,17 +4,18 @@ import ast
 import functools
 import inspect
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
 from maskwire.v1 import decoder_pb2, encoder_pb2, types_pb2
+from pydantic import TypeAdapter
 
+from maskwire_gateway.http.routing import Content, Json
 from maskwire_gateway.rest.json_values import words_of
 from maskwire_gateway.rest.message_reader import COMPACT, LABELS, members_of
-
-Json = dict[str, Any]
 
 _KNOWN: dict[str, Json] = {
     "google.protobuf.Timestamp": {"type": "string", "format": "date-time"},
@@ -24,7 +25,6 @@ _KNOWN: dict[str, Json] = {
 _NUMBERS: Json = {"type": "array", "items": {"type": "number", "minimum": 0}}
 _LABEL: Json = {"type": "integer", "enum": [0, 1]}
 _LABELS: Json = {"type": "array", "items": _LABEL, "description": "1 (inside) or 0 (outside) for each point."}
-_COORDINATE: Json = {"minimum": 0}
 _LONG: Json = {"type": "string", "pattern": "^[0-9]{1,18}$"}
 _BYTES: Json = {"type": "string", "format": "byte", "contentEncoding": "base64"}
 _SCALARS: dict[int, Json] = {
@@ -39,13 +39,8 @@ _SCALARS: dict[int, Json] = {
 }
 # Bounds that the comments of protos/ state in words.
 _BOUNDS: dict[str, Json] = {
-    "Point.x_px": _COORDINATE,
-    "Point.y_px": _COORDINATE,
+    **{f"{message}.{name}": {"minimum": 0} for message, names in COMPACT.items() for name in names},
     "Point.label": _LABEL,
-    "Box.x_min_px": _COORDINATE,
-    "Box.y_min_px": _COORDINATE,
-    "Box.x_max_px": _COORDINATE,
-    "Box.y_max_px": _COORDINATE,
     "ListImagesRequest.page_size": {"maximum": 1000},
     "SegmentRequest.wait_ms": {"maximum": 60_000},
     "SetImage.wait_ms": {"maximum": 60_000},
@@ -55,7 +50,7 @@ _BOUNDS: dict[str, Json] = {
 
 
 class Schemas:
-    """Schemas of messages, each made when it is first referred to.
+    """Schemas of types, each made when it is first referred to.
 
     Attributes:
         all: The schemas by name.
@@ -64,8 +59,30 @@ class Schemas:
     def __init__(self) -> None:
         self.all: dict[str, Json] = {}
 
-    def of(self, message: Descriptor, leave_out: Iterable[str] = ()) -> Json:
-        """Returns a reference to a message's schema; with `leave_out`, the schema itself without those fields."""
+    def of(self, kind: Any, leave_out: Iterable[str] = ()) -> Json:
+        """The schema of a type, or a reference to it.
+
+        Args:
+            kind: A message, a field of one, a pydantic model, a TypedDict, or a JSON schema with types as properties.
+            leave_out: Fields of a message that its schema is not to have.
+        """
+        if isinstance(kind, FieldDescriptor):
+            return self._field(kind)
+        if isinstance(kind, Mapping):
+            properties = {name: self.of(part) for name, part in kind.get("properties", {}).items()}
+            return {**kind, "properties": properties} if properties else dict(kind)
+        if issubclass(kind, Message):
+            return self._message(kind.DESCRIPTOR, leave_out)
+        schema = TypeAdapter(kind).json_schema(ref_template="#/components/schemas/{model}")
+        self.all |= schema.pop("$defs", {})
+        self.all[kind.__name__] = schema
+        return {"$ref": f"#/components/schemas/{kind.__name__}"}
+
+    def content(self, content: Content, leave_out: Iterable[str] = ()) -> Json:
+        """The schemas of a body's types, by media type."""
+        return {media: {"schema": self.of(kind, leave_out)} for media, kind in content.items()}
+
+    def _message(self, message: Descriptor, leave_out: Iterable[str]) -> Json:
         if message.full_name in _KNOWN:
             return _KNOWN[message.full_name]
         left_out = set(leave_out)
@@ -83,10 +100,9 @@ class Schemas:
             self.all[message.name] = {"anyOf": [dict(schema), short]}
         return schema if left_out else {"$ref": f"#/components/schemas/{message.name}"}
 
-    def field(self, field: FieldDescriptor) -> Json:
-        """Returns the schema of a field, with its comment."""
+    def _field(self, field: FieldDescriptor) -> Json:
         name = field.full_name.removeprefix("maskwire.v1.")
-        value = self.of(field.message_type) if field.message_type is not None else _scalar(field)
+        value = self._message(field.message_type, ()) if field.message_type is not None else _scalar(field)
         if field.message_type is not None and field.message_type.name == "Logits":
             value = {"anyOf": [value, {"type": "array", "items": {}, "description": "Rows of numbers."}]}
         value = {"type": "array", "items": value} if field.is_repeated else {**value, **_BOUNDS.get(name, {})}
@@ -98,8 +114,8 @@ class Schemas:
         for name, member in members_of(message).items():
             if name in left_out:
                 continue
-            owner = message.fields_by_name[member.holder].message_type if member.holder else message
-            schema = _LABELS if member.field == LABELS else self.field(owner.fields_by_name[member.field])
+            owner: Any = message.fields_by_name[member.holder].message_type if member.holder else message
+            schema = _LABELS if member.field == LABELS else self._field(owner.fields_by_name[member.field])
             if name != member.field:
                 schema = {**schema, "description": f"The same as {member.field}."}
             elif member.holder and member.field != LABELS:

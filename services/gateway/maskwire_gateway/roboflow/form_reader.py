@@ -1,6 +1,5 @@
 """Bodies of /sam2 requests read as forms, with errors in the words of whoever wrote them."""
 
-import asyncio
 import types
 from collections.abc import Sequence
 from typing import Any, TypeVar, get_args
@@ -28,16 +27,12 @@ _EXPECTED = {
 """What is expected, by the beginning of pydantic's types of errors."""
 
 
-async def read_form(data: bytes, kind: type[Form]) -> Form:
-    """Reads a body in another thread.
+def read_form(data: bytes, kind: type[Form]) -> Form:
+    """Reads a body.
 
     Raises:
         Problem: With status 422, and everything that is wrong in `detail`, in the form of FastAPI's servers.
     """
-    return await asyncio.to_thread(_read, data, kind)
-
-
-def _read(data: bytes, kind: type[Form]) -> Form:
     try:
         value = load(data or b"null")
     except Problem as problem:

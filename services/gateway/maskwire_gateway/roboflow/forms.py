@@ -10,9 +10,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from maskwire_gateway.rest.json_values import read_logits
 
-VERSION = "hiera_large"
-"""The version that answers if none is named."""
-
 _NUMBER = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -95,7 +92,9 @@ class ImageForm(Form):
 
     id: str | None = None
     api_key: str | None = Field(None, description="The token, where the servers want one.")
-    sam2_version_id: str | None = Field(VERSION, description="hiera_tiny, hiera_small, hiera_b_plus or hiera_large.")
+    sam2_version_id: str | None = Field(
+        None, description="hiera_tiny, hiera_small, hiera_b_plus or hiera_large, which is the default."
+    )
     model_id: str | None = Field(None, description="sam2/hiera_tiny and so on; sam2_version_id goes before it.")
     image: Picture | None = None
     image_id: str | None = Field(None, description="Name of the image; with it, later requests need no image.")
@@ -110,11 +109,10 @@ class ImageForm(Form):
     disable_preproc_static_crop: Any = None
 
     @property
-    def version(self) -> str | None:
-        """The model that was asked for; None for the default."""
-        if "sam2_version_id" in self.model_fields_set and self.sam2_version_id is not None:
-            return self.sam2_version_id
-        return self.model_id
+    def models(self) -> list[tuple[str, str]]:
+        """The models that are named, with the names of the fields. The first one counts."""
+        fields = ("sam2_version_id", "model_id")
+        return [(name, field) for field in fields if (name := getattr(self, field))]
 
 
 class EmbedForm(ImageForm):

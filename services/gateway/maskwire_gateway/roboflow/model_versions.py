@@ -8,7 +8,7 @@ from maskwire_core.http.problems import Problem
 from maskwire_core.models.registry import PUBLISHED, canonical
 
 VERSIONS = ("hiera_tiny", "hiera_small", "hiera_b_plus", "hiera_large")
-"""Names of the published models in /sam2 requests."""
+"""Names of the published models in /sam2 requests. The last one answers if none is named."""
 
 
 def find(name: str, models: Sequence[pb.ModelInfo]) -> pb.ModelInfo | None:

@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import time
-from collections.abc import Sequence
 from typing import TypeVar
 
 from maskwire import ImageNotFound, MaskwireError
@@ -20,10 +19,9 @@ from maskwire_gateway.http.fetching import Fetcher
 from maskwire_gateway.http.media_types import NOT_JSON, check_media_type
 from maskwire_gateway.http.middleware import bearer
 from maskwire_gateway.http.routing import ERRORS, EXAMPLE_IMAGE_ID, JSON, Json, Operation
-from maskwire_gateway.metrics import Telemetry
 from maskwire_gateway.roboflow import model_versions, responses
 from maskwire_gateway.roboflow.form_reader import read_form
-from maskwire_gateway.roboflow.forms import VERSION, EmbedForm, ImageForm, Picture, SegmentForm
+from maskwire_gateway.roboflow.forms import EmbedForm, ImageForm, Picture, SegmentForm
 from maskwire_gateway.upstream import Upstream
 
 AForm = TypeVar("AForm", bound=ImageForm)
@@ -49,24 +47,15 @@ class Roboflow:
         upstream: Encoders and decoders.
         bodies: Receives request bodies.
         fetcher: Fetches images by URL; None where they are not allowed.
-        telemetry: Counts images.
     """
 
-    def __init__(
-        self,
-        settings: GatewaySettings,
-        upstream: Upstream,
-        bodies: Bodies,
-        fetcher: Fetcher | None,
-        telemetry: Telemetry,
-    ) -> None:
+    def __init__(self, settings: GatewaySettings, upstream: Upstream, bodies: Bodies, fetcher: Fetcher | None) -> None:
         self._other_model = settings.other_model
         self._max_image_bytes = settings.max_image_bytes
         self._max_body_bytes = settings.max_image_bytes * 4 // 3 + _JSON_BYTES
         self._upstream = upstream
         self._bodies = bodies
         self._fetcher = fetcher
-        self._telemetry = telemetry
 
     @Operation(
         "POST",
@@ -155,41 +144,34 @@ class Roboflow:
 
         Returns:
             What is stored, and the image's file if the form holds it.
-
-        Raises:
-            Problem: NO_IMAGE, OTHER_MODEL, or what the form says of model and image is wrong.
         """
         models = await self._upstream.models(caller)
-        asked = self._choose_model(form, models)
+        named = [model_versions.choose(name, models, self._other_model, field) for name, field in form.models]
         if form.image is None:
             if not form.image_id:
                 raise Problem(400, "give an image, or the image_id of one that was sent before", "NO_IMAGE", "image")
             request = encoder_pb2.GetImageRequest(image_id=form.image_id)
             image = (await self._upstream.servers.get_image(request, caller)).image
-            is_served = model_versions.find(form.version or "", models) is not None
-            if asked is not None and is_served and asked.name != image.model:
+            if named and named[0].name != image.model and model_versions.find(form.models[0][0], models):
                 raise Problem(
                     404,
-                    f"{form.image_id!r} was embedded by {image.model}; send the image to have {asked.name}",
+                    f"{form.image_id!r} was embedded by {image.model}; send the image to have {named[0].name}",
                     "OTHER_MODEL",
                     "image_id",
                 )
             return image, None
-        model = asked or model_versions.choose(VERSION, models, self._other_model, "sam2_version_id")
+        if not named:
+            named = [model_versions.choose(model_versions.VERSIONS[-1], models, self._other_model, "sam2_version_id")]
         data = await self._read_image(form.image, body)
         form.image = None  # frees the memory of its base64
         digest = (await asyncio.to_thread(hashlib.sha256, data)).digest()
         # Equal images get equal names, so that a client that sends its image with each click leaves one name behind.
-        name = form.image_id or f"img_{digest.hex()[:40]}_{model.name}"
-        return await self._embed(caller, data, name, model.name, digest), data
+        name = form.image_id or f"img_{digest.hex()[:40]}_{named[0].name}"
+        return await self._embed(caller, data, name, named[0].name, digest), data
 
     async def _read_image(self, picture: Picture, body: Body) -> bytes:
         """Returns the image file, whose memory counts for the body of its request. A URL may come with type base64 too,
-        as in a widespread how-to.
-
-        Raises:
-            Problem: The file is empty, too large, no base64, or cannot be fetched.
-        """
+        as in a widespread how-to."""
         if picture.type == "url" or picture.value[:8].lower().startswith(("http://", "https://")):
             if self._fetcher is None:
                 raise Problem(
@@ -201,30 +183,18 @@ class Roboflow:
             return await self._fetcher.fetch(picture.value, self._max_image_bytes, body)
         data = await asyncio.to_thread(decode_image, picture.value)
         body.hold(len(data))
-        if len(data) > self._max_image_bytes:
-            limit = self._max_image_bytes
-            raise Problem(413, f"the image is larger than {limit} bytes", "IMAGE_TOO_LARGE", "image.value")
         return data
-
-    def _choose_model(self, form: ImageForm, models: Sequence[encoder_pb2.ModelInfo]) -> encoder_pb2.ModelInfo | None:
-        """The model that answers; None if the form names none. Both of its names are checked, and the first counts."""
-        named = [(form.sam2_version_id, "sam2_version_id")] if "sam2_version_id" in form.model_fields_set else []
-        named.append((form.model_id, "model_id"))
-        found = [model_versions.choose(name, models, self._other_model, field) for name, field in named if name]
-        return found[0] if found else None
 
     async def _embed(
         self, caller: Caller, data: bytes, image_id: str, model: str, digest: bytes = b""
     ) -> types_pb2.ImageInfo:
         header = encoder_pb2.EncodeImageHeader(image_id=image_id, model=model, sha256=digest)
-        response = await self._upstream.embed(data, header, caller, "image.value")
-        self._telemetry.embedded(response.cached)
-        return response.image
+        return (await self._upstream.embed(data, header, caller, "image.value")).image
 
 
 async def _read(request: Request, body: Body, kind: type[AForm]) -> AForm:
     check_media_type(request, "JSON", NOT_JSON)
-    form = await read_form(body.data, kind)
+    form = await asyncio.to_thread(read_form, body.data, kind)
     body.data = b""  # the form has it
     return form
 

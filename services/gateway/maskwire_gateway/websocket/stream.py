@@ -77,7 +77,7 @@ class Relay:
         except Problem as problem:
             self._fail(_request_id(frame), InvalidRequest(problem.message, "BAD_FRAME", problem.field))
         else:
-            self._telemetry.asked()
+            self._telemetry.frames.inc()
             self._forward(request, places, len(frame))
 
     def _forward(self, request: pb.SegmentStreamRequest, places: Places, size: int) -> None:
