@@ -20,6 +20,7 @@ from PIL import Image
 
 from testing.paths import COFFEE
 from testing.servers import Stack, running_gateway, store_server, up
+from testing.time_bounds import SecondTries
 from testing.web_server import Web, serving
 from testing.wire import as_base64
 
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
     from testing.chromium import Tab
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(SecondTries())
 
 
 @pytest.fixture(scope="session")

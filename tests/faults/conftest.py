@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from testing.time_bounds import TRIES
+
 from .results import Observation, save
 from .world import World
 
@@ -20,7 +22,7 @@ def note(request: pytest.FixtureRequest) -> Iterator[Observation]:
     marker = request.node.get_closest_marker("fault")
     row = marker.args[0]
     variant = request.node.callspec.id if hasattr(request.node, "callspec") else marker.kwargs.get("variant", "")
-    noted = Observation(row, variant)
+    noted = Observation(row, variant, tries=request.node.stash[TRIES])
     request.node.stash[_FAILED] = False  # of an earlier try
     yield noted
     if not request.node.stash.get(_FAILED, False):
@@ -30,13 +32,6 @@ def note(request: pytest.FixtureRequest) -> Iterator[Observation]:
 
 
 _FAILED = pytest.StashKey[bool]()
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Faults race with what they break, on a machine that may be busy: one of three tries must succeed."""
-    for item in items:
-        if item.get_closest_marker("fault"):
-            item.add_marker(pytest.mark.flaky(reruns=2))
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -19,7 +19,7 @@ _DOC = _HERE.parent.parent / "docs" / "reliability.md"
 
 def table(observations: list[Observation]) -> list[str]:
     """Returns a Markdown table with a line for each row of `ROWS`, injected or not."""
-    lines = ["| # | fault | expected | injected | observed | recovery |", "|---|---|---|---|---|---|"]
+    lines = ["| # | fault | expected | injected | observed | recovery | tries |", "|---|---|---|---|---|---|---|"]
     for number, (fault, expected) in ROWS.items():
         seen = [observation for observation in observations if observation.row == number]
         if not seen:
@@ -29,7 +29,9 @@ def table(observations: list[Observation]) -> list[str]:
         else:
             injected = "<br>".join(dict.fromkeys(f"{_name(one)}{one.injected}" for one in seen))
             observed = "<br>".join(f"{_name(one)}{one.observed}" for one in seen)
-        lines.append(f"| {number} | {fault} | {expected} | {injected} | {observed} | {_recovery(seen)} |")
+        lines.append(
+            f"| {number} | {fault} | {expected} | {injected} | {observed} | {_recovery(seen)} | {_tries(seen)} |"
+        )
     return lines
 
 
@@ -39,6 +41,17 @@ def _recovery(seen: list[Observation]) -> str:
     if len(times) < 2:
         return "".join(f"{time_s:.2g} s" for time_s in times)
     return f"{min(times):.2g} to {max(times):.2g} s"
+
+
+def _tries(seen: list[Observation]) -> str:
+    """Returns how often a fault was injected until its bounds on times held, by variant where that differs."""
+    if len({one.tries for one in seen}) <= 1:
+        return _counted(seen[0]) if seen else ""
+    return "<br>".join(f"{_name(one)}{_counted(one)}" for one in seen)
+
+
+def _counted(observation: Observation) -> str:
+    return "not counted" if observation.tries is None else str(observation.tries)
 
 
 def _name(observation: Observation) -> str:

@@ -18,6 +18,7 @@ class Observation:
         injected: How the fault was injected, in a few words.
         observed: What happened.
         recovery_s: Seconds from the fault to the first right answer, or until held resources were freed.
+        tries: How often it was tried: twice, if a bound on a time was missed at first. None if that was not counted.
     """
 
     row: int
@@ -25,6 +26,7 @@ class Observation:
     injected: str = ""
     observed: str = ""
     recovery_s: float | None = None
+    tries: int | None = None
     _since: float = field(default=0, repr=False)
 
     def fault(self) -> None:

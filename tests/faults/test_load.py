@@ -17,6 +17,7 @@ from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import decoder_pb2_grpc, encoder_pb2, encoder_pb2_grpc, types_pb2
 
 from testing.processes import wait_until
+from testing.time_bounds import assert_within
 from testing.wire import details, frames, picture
 
 from . import processes
@@ -27,6 +28,7 @@ from .world import Doing, World, counts
 
 @pytest.mark.fault(25)
 @pytest.mark.parametrize("kind", ["encoder", "decoder"])
+@pytest.mark.time_bound
 def test_ten_times_too_much(world: World, note: Observation, kind: str) -> None:
     work = {"encoder": "a model slowed by 0.1 s an image", "decoder": "20 prompts a call"}[kind]
     seconds = float(os.environ.get("MASKWIRE_TEST_OVERLOAD_S", "5"))
@@ -96,9 +98,9 @@ def test_ten_times_too_much(world: World, note: Observation, kind: str) -> None:
     assert set(codes) <= {"answered", "QUEUE_FULL", "DEADLINE_EXCEEDED"}
     assert codes["answered"] > 0
     assert codes["QUEUE_FULL"] > codes["answered"]
-    assert codes["DEADLINE_EXCEEDED"] <= 0.05 * sum(codes.values())
     assert set(healths) <= {"SERVING"}
     assert health(server.address) == "SERVING"
+    assert_within(codes["DEADLINE_EXCEEDED"] / sum(codes.values()), 0.05, "of the calls came too late")
     note.observed = (
         f"{rate:.0f}/s before; of {sum(codes.values())} calls {codes['answered']} answered in their 2 s (half within "
         f"{statistics.median(answered_ms):.0f} ms), {codes['QUEUE_FULL']} refused (half within "

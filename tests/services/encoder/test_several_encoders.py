@@ -202,7 +202,6 @@ def held(valkey: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Held
             yield Held(address, process, encoder_pb2_grpc.EncoderServiceStub(channel), folder)
 
 
-@pytest.mark.flaky(reruns=2)  # on a busy machine others get in between
 def test_images_that_somebody_waits_for_go_first(held: Held) -> None:
     with held.standing_still():
         bulk = held.start(range(300, 325), bulk=True)
@@ -237,7 +236,6 @@ def test_what_nobody_waits_for_any_more_is_not_encoded(held: Held) -> None:
     assert after.busy_ms > before.busy_ms
 
 
-@pytest.mark.flaky(reruns=2)  # likewise
 def test_a_full_queue_says_when_to_come_back(held: Held) -> None:
     with held.standing_still():
         calls = held.start(range(60))

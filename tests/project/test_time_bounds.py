@@ -1,0 +1,51 @@
+"""Tests of time bounds are tried once more, all others never, and the report says which were."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from testing.paths import ROOT
+
+TESTS = """
+import pytest
+from testing.time_bounds import TRIES, assert_within
+
+@pytest.fixture
+def tries(request):
+    yield request.node.stash[TRIES]
+
+@pytest.mark.time_bound
+def test_late_once(tries, tmp_path):
+    assert not list(tmp_path.iterdir())  # fixtures are made anew
+    (tmp_path / "file").touch()
+    assert_within({1: 3.0, 2: 1.0}[tries], 2)
+
+@pytest.mark.time_bound
+def test_late_twice(tries):
+    assert tries <= 2
+    assert_within(3, 2)
+
+@pytest.mark.time_bound
+def test_wrong_mask(tries):
+    assert tries == 2, "a wrong mask"
+
+def test_unmarked(tries):
+    assert_within(5, 2)
+"""
+
+
+def test_only_a_missed_bound_is_tried_again(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text(
+        "from testing.time_bounds import SecondTries\n"
+        "def pytest_configure(config):\n"
+        "    config.addinivalue_line('markers', 'time_bound')\n"
+        "    config.pluginmanager.register(SecondTries())\n"
+    )
+    (tmp_path / "test_it.py").write_text(TESTS)
+    command = [sys.executable, "-m", "pytest", "-q", "-rf", "-p", "no:cacheprovider", str(tmp_path / "test_it.py")]
+    ran = subprocess.run([*command, "--rootdir", str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
+    assert "3 failed, 1 passed" in ran.stdout, ran.stdout + ran.stderr
+    assert "test_it.py::test_late_once: first 3 s, of at most 2; then it passed" in ran.stdout
+    assert "test_it.py::test_late_twice: first 3 s, of at most 2; then it failed" in ran.stdout
+    assert "test_wrong_mask: first" not in ran.stdout
+    assert "test_unmarked: first" not in ran.stdout
