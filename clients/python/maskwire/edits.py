@@ -10,7 +10,7 @@ from typing import Any
 from maskwire.errors import InvalidRequest, MaskwireError
 from maskwire.history import History
 from maskwire.results import Result
-from maskwire.transport.stream import Answer, retrieved
+from maskwire.transport.stream_request import Answer, retrieved
 from maskwire.v1 import decoder_pb2 as pb
 
 Change = Callable[[History | None], History | None]

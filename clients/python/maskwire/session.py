@@ -16,7 +16,8 @@ from maskwire.mask_iterator import Masks
 from maskwire.prompts import Output, Prompt
 from maskwire.results import EmbeddedImage, Result
 from maskwire.sources import ImageLike
-from maskwire.transport.stream import Answer, Stream
+from maskwire.transport.stream import Stream
+from maskwire.transport.stream_request import Answer
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import types_pb2
 

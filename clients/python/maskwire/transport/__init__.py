@@ -17,6 +17,7 @@ from maskwire.transport.addresses import is_loopback, is_public
 from maskwire.transport.caller import Caller
 from maskwire.transport.credentials import Credentials, Tls
 from maskwire.transport.servers import Servers
-from maskwire.transport.stream import Answer, Stream
+from maskwire.transport.stream import Stream
+from maskwire.transport.stream_request import Answer
 
 __all__ = ["Answer", "Caller", "Credentials", "Servers", "Stream", "Tls", "is_loopback", "is_public", "to_status"]

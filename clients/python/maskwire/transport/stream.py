@@ -4,40 +4,22 @@ import asyncio
 import contextlib
 import itertools
 import math
-from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import grpc
 
-from maskwire.errors import (
-    DeadlineExceeded,
-    ImageNotFound,
-    InvalidRequest,
-    MaskwireError,
-    ServerUnavailable,
-    from_rpc,
-    from_status,
-)
+from maskwire.errors import ImageNotFound, InvalidRequest, MaskwireError, ServerUnavailable, from_rpc, from_status
 from maskwire.transport.caller import Caller
 from maskwire.transport.calls import EMBEDS, Attempt, call_with_retries
 from maskwire.transport.channels import Channels
+from maskwire.transport.stream_request import Answer, StreamRequest
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import decoder_pb2_grpc
 
 _CLOSE_S = 1
 _LASTING_S = 1
 _MAX_SENDS = 4  # of one request while streams keep breaking under it
-
-Answer = asyncio.Future[pb.SegmentStreamResponse]
-
-
-@dataclass(eq=False)
-class _Request:
-    message: pb.SegmentStreamRequest
-    answer: Answer
-    sends: int = 0
 
 
 class _StreamLost(Exception):
@@ -48,7 +30,7 @@ class Stream:
     """Sends requests in order and gives their answers, over one server's stream after another.
 
     A new stream begins with the newest image that was set, by its content key, and goes on with the requests that were
-    not answered. Of speculative ones only the newest is sent again.
+    not answered and are still waited for. Of speculative ones only the newest is sent again.
 
     Args:
         channels: The decoders.
@@ -83,8 +65,8 @@ class Stream:
         self._acknowledges = acknowledges
         self._set_image: pb.SetImage | None = None
         self._numbers = itertools.count(1)
-        self._pending: OrderedDict[str, _Request] = OrderedDict()
-        self._unsent: deque[_Request] = deque()
+        self._pending: dict[str, StreamRequest] = {}
+        self._streams = 0  # that have ended
         self._wake_writer = asyncio.Event()
         self._masks = 0  # answers with masks so far
         self._masks_before = 0  # of them, on earlier streams
@@ -107,11 +89,7 @@ class Stream:
         self._fail(_closed())
 
     def check(self) -> None:
-        """Refuses to go on in a forked process, or after `close`.
-
-        Raises:
-            MaskwireError: FORKED or CLOSED.
-        """
+        """Raises FORKED in a forked process, and CLOSED after `close`."""
         self._channels.check()
         if self._closing:
             raise _closed()
@@ -120,18 +98,14 @@ class Stream:
         """Sends a request, whose request_id is overwritten. A speculative request that another one replaces before it
         was sent is answered as superseded; an error of the server's is raised by the future."""
         self.check()
-        loop = asyncio.get_running_loop()
         message.request_id = str(next(self._numbers))
-        request = _Request(message, loop.create_future())
-        request.answer.add_done_callback(retrieved)
-        timer = loop.call_later(self._caller.timeout_s, self._expire, request.answer)
-        request.answer.add_done_callback(lambda _: timer.cancel())
-        if message.speculative:
-            for waiting in [waiting for waiting in self._unsent if waiting.message.speculative]:
-                self._unsent.remove(waiting)
-                self._supersede(waiting)
+        request = StreamRequest(message)
+        request.expire_after(self._caller.timeout_s)
+        if not request.sets_image:  # what comes after an image is for that one, even if nobody waits for it
+            request.answer.add_done_callback(lambda _: self._pending.pop(message.request_id, None))
+        for waiting in [waiting for waiting in self._unsent() if message.speculative and waiting.message.speculative]:
+            self._supersede(waiting)
         self._pending[message.request_id] = request
-        self._unsent.append(request)
         self._wake_writer.set()
         if self._task is None or self._task.done():  # a stream that gave up may find a server now
             self._task = asyncio.create_task(self._keep_connected())
@@ -163,7 +137,7 @@ class Stream:
                 try:
                     await self._converse(self._call)
                 except (_StreamLost, grpc.aio.AioRpcError) as lost:
-                    self._requeue(lost)
+                    self._prepare_to_resend(lost)
                 finally:
                     self._hang_up()
         except MaskwireError as error:
@@ -172,15 +146,12 @@ class Stream:
     def _refuse_image(self, error: MaskwireError) -> None:
         """Fails the requests for an image that a stream could not begin with: those before the next set_image."""
         for index, request in enumerate(list(self._pending.values())):
-            if request.message.HasField("set_image"):
-                if index:
-                    break
-                self._set_image, self.image = None, pb.SegmentedImage()  # what follows must not meet the image before
-            del self._pending[request.message.request_id]
-            _fail(request.answer, error)
-        self._unsent = deque(self._pending.values())
+            if index and request.sets_image:
+                break
+            self._end(request, error)
 
     def _hang_up(self) -> None:
+        self._streams += 1
         if self._call is not None:
             self._call.cancel()
             self._call = None
@@ -194,27 +165,28 @@ class Stream:
             except ImageNotFound as error:
                 if self._embed_again is None:
                     raise
-                opening.set_image.content_key = await self._embed_again(opening.set_image, error)
+                lost = opening.message.set_image
+                lost.content_key = await self._embed_again(lost, error)
         return await self._open(opening)
 
-    async def _opening(self) -> pb.SegmentStreamRequest:
+    async def _opening(self) -> StreamRequest:
         """The request that a new stream begins with: it sets the image that the first pending request is for."""
         first = next(iter(self._pending.values()), None)
-        if first is not None and first.message.HasField("set_image"):
-            return first.message
+        if first is not None and first.sets_image:
+            return first
         if self._set_image is None:
             if self._first_image is None:
                 raise InvalidRequest("no image is set; send set_image first", "NO_IMAGE", "segment")
             self._set_image = await self._first_image()
-        return pb.SegmentStreamRequest(set_image=self._set_image)
+        return StreamRequest(pb.SegmentStreamRequest(set_image=self._set_image))
 
-    async def _open(self, opening: pb.SegmentStreamRequest) -> Any:
+    async def _open(self, opening: StreamRequest) -> Any:
         async def begin(attempt: Attempt) -> tuple[Any, pb.SegmentStreamResponse]:
             stub: decoder_pb2_grpc.DecoderServiceAsyncStub = decoder_pb2_grpc.DecoderServiceStub(attempt.channel)
             call: Any = stub.SegmentStream(metadata=attempt.metadata)
             try:
                 with contextlib.suppress(asyncio.InvalidStateError, grpc.aio.AioRpcError):  # read() says why
-                    await call.write(opening)
+                    await call.write(opening.message)
                 async with asyncio.timeout(attempt.left_s):
                     ready = await call.read()
                 if ready is grpc.aio.EOF or ready.HasField("reconnect"):
@@ -226,24 +198,22 @@ class Stream:
                 raise
             return call, ready
 
-        call, ready = await call_with_retries(self._channels, self._caller, opening.set_image.image_id, begin)
+        image_id = opening.message.set_image.image_id
+        call, ready = await call_with_retries(self._channels, self._caller, image_id, begin)
         self._masks_before = self._masks
-        self._unsent = deque(request for request in self._pending.values() if request.message is not opening)
         self._receive(ready, opening)
         return call
 
-    def _requeue(self, lost: Exception) -> None:
-        """Makes ready what another stream must be sent. Requests under which streams keep breaking fail."""
+    def _prepare_to_resend(self, lost: Exception) -> None:
+        """Ends requests that another stream is not sent: old speculative ones, and those under which streams break."""
         requests = list(self._pending.values())
         newest = next((request for request in reversed(requests) if request.message.speculative), None)
         for request in requests:
             if request.message.speculative and request is not newest:
                 self._supersede(request)
-            elif request.sends >= _MAX_SENDS:
-                del self._pending[request.message.request_id]
+            elif request.sends >= _MAX_SENDS and not request.sets_image:
                 error = from_rpc(lost, "decoder") if isinstance(lost, grpc.aio.AioRpcError) else None
-                _fail(request.answer, error or ServerUnavailable("decoders keep ending the stream under this request"))
-        self._unsent = deque(self._pending.values())
+                self._end(request, error or ServerUnavailable("decoders keep ending the stream under this request"))
 
     # On a stream
 
@@ -259,16 +229,18 @@ class Stream:
 
     async def _write(self, call: Any) -> None:
         while True:
-            while not self._unsent and not self._must_acknowledge:
+            self._wake_writer.clear()
+            request = next(self._unsent(), None)
+            if request is None and not self._must_acknowledge:
                 if self._closing:
                     await call.done_writing()
                     return
-                self._wake_writer.clear()
                 await self._wake_writer.wait()
+                continue
             message = pb.SegmentStreamRequest()
-            if self._unsent:
-                request = self._unsent.popleft()
+            if request is not None:
                 request.sends += 1
+                request.stream = self._streams
                 message.CopyFrom(request.message)
             message.masks_seen = max(0, self._masks_seen - self._masks_before)
             self._must_acknowledge = False
@@ -277,11 +249,11 @@ class Stream:
             except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
                 return  # the reader learns why
 
-    def _receive(self, response: pb.SegmentStreamResponse, opening: pb.SegmentStreamRequest | None = None) -> None:
+    def _receive(self, response: pb.SegmentStreamResponse, opening: StreamRequest | None = None) -> None:
         self.counters = response.counters
         if response.HasField("reconnect"):
             raise _StreamLost
-        request = self._pending.get(response.request_id)
+        request = opening or self._pending.get(response.request_id)
         if response.HasField("result"):
             if request is None or request.answer.done():
                 self._masks_before -= 1  # nobody waits for it any more: it need not be seen
@@ -289,54 +261,35 @@ class Stream:
                 self._masks += 1
             if self._acknowledges:
                 self.acknowledge(self._masks)
-        message = request.message if request is not None else opening
-        if message is not None and message.HasField("set_image"):
-            self.image = response.image_ready.image
-            self._set_image = None  # after an error: what follows must not meet the image before
-            if response.HasField("image_ready"):  # its content key stays, whatever its name comes to mean
-                self._set_image = pb.SetImage(content_key=self.image.content_key)
-                self._set_image.MergeFrom(message.set_image)
         if request is None:
             return
         error = from_status(response.error) if response.HasField("error") else None
-        if isinstance(error, ImageNotFound) and not request.message.HasField("set_image"):
+        if request.sets_image:
+            self.image = response.image_ready.image
+            self._set_image = pb.SetImage(content_key=self.image.content_key)  # stays, whatever its name comes to mean
+            self._set_image.MergeFrom(request.message.set_image)
+        elif isinstance(error, ImageNotFound):
             raise _StreamLost  # the image left the store: opening another stream finds out, and embeds it again
-        del self._pending[response.request_id]
-        if error is not None:
-            _fail(request.answer, error)
-        else:
-            _succeed(request.answer, response)
+        self._end(request, error or response)
 
-    def _supersede(self, request: _Request) -> None:
+    def _unsent(self) -> Iterator[StreamRequest]:
+        return (request for request in self._pending.values() if request.stream != self._streams)
+
+    def _supersede(self, request: StreamRequest) -> None:
         response = pb.SegmentStreamResponse(request_id=request.message.request_id, counters=self.counters)
         response.superseded.SetInParent()
-        self._pending.pop(request.message.request_id, None)
-        _succeed(request.answer, response)
+        self._end(request, response)
 
-    def _expire(self, answer: Answer) -> None:
-        _fail(answer, DeadlineExceeded(f"the decoder gave no answer within {self._caller.timeout_s:g} s"))
+    def _end(self, request: StreamRequest, outcome: pb.SegmentStreamResponse | MaskwireError) -> None:
+        self._pending.pop(request.message.request_id, None)
+        if request.sets_image and isinstance(outcome, MaskwireError):
+            self._set_image, self.image = None, pb.SegmentedImage()  # what follows must not meet the image before
+        request.end(outcome)
 
     def _fail(self, error: MaskwireError) -> None:
-        self._unsent.clear()
-        while self._pending:
-            _fail(self._pending.popitem(last=False)[1].answer, error)
+        for request in list(self._pending.values()):
+            self._end(request, error)
 
 
 def _closed() -> MaskwireError:
     return MaskwireError("the session is closed; begin another", "CLOSED")
-
-
-def _succeed(answer: Answer, response: pb.SegmentStreamResponse) -> None:
-    if not answer.done():
-        answer.set_result(response)
-
-
-def _fail(answer: Answer, error: MaskwireError) -> None:
-    if not answer.done():
-        answer.set_exception(error)
-
-
-def retrieved(answer: "asyncio.Future[Any]") -> None:
-    """Marks a future's exception as retrieved, since callers that only follow `masks()` do not await each answer."""
-    if not answer.cancelled():
-        answer.exception()
