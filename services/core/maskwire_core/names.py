@@ -10,6 +10,7 @@ DEFAULT_NAMESPACE = "default"
 _NAMESPACE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _CONTENT_KEY = re.compile(r"[0-9a-f]{64}")
 _MAX_IMAGE_ID = 256
+_MAX_CALL_ID = 64
 
 
 def namespace(value: str) -> str:
@@ -44,6 +45,13 @@ def _check(value: str, reason: str, field: str) -> None:
         raise InvalidArgument(
             reason, f"{field} is longer than {_MAX_IMAGE_ID} characters or has control characters", field=field
         )
+
+
+def call_id(value: str) -> str:
+    """Returns what tells calls apart, or "". Raises `InvalidArgument` (BAD_CALL_ID) if it is too long."""
+    if len(value) > _MAX_CALL_ID:
+        raise InvalidArgument("BAD_CALL_ID", f"call_id is longer than {_MAX_CALL_ID} characters", field="call_id")
+    return value
 
 
 def content_key(value: str) -> str:

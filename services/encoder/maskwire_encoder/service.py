@@ -92,11 +92,13 @@ class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
 
     async def DeleteImage(self, request: pb.DeleteImageRequest, context: Context) -> pb.DeleteImageResponse:
         namespace, image_id = current().caller.reading(request.namespace), names.image_id(request.image_id)
+        call_id = names.call_id(request.call_id)
         if request.delete_embedding:
             key = await asyncio.to_thread(self._store.get_alias, namespace, image_id)
             if key is not None:
                 await asyncio.to_thread(Quotas(self._store).delete_embedding, namespace, key)
-        return pb.DeleteImageResponse(deleted=await asyncio.to_thread(self._store.delete_alias, namespace, image_id))
+        deleted = await asyncio.to_thread(self._store.delete_alias, namespace, image_id, call_id)
+        return pb.DeleteImageResponse(deleted=deleted)
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
         models = [

@@ -54,6 +54,16 @@ def test_names_are_repointed_and_kept_apart_by_namespace(store: Store) -> None:
     assert not store.delete_alias("a", "photo")
 
 
+def test_attempts_of_one_deletion_say_the_same(store: Store) -> None:
+    assert not store.delete_alias("a", "photo", "first")
+    for _ in range(2):
+        store.set_alias("a", "photo", KEY, 100)
+        assert store.delete_alias("a", "photo", "second")
+        assert store.delete_alias("a", "photo", "second")
+        assert not store.delete_alias("a", "photo", "third")
+        assert not store.delete_alias("a", "photo")
+
+
 def test_an_embedding_under_a_foreign_key_is_a_miss(store: Store) -> None:
     store.put_embedding("thief", KEY, pack(HEADER, TENSORS), 100)
     assert store.get_embedding("thief", KEY) is None

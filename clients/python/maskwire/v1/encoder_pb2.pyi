@@ -417,22 +417,28 @@ class DeleteImageRequest(_message.Message):
     IMAGE_ID_FIELD_NUMBER: _builtins.int
     NAMESPACE_FIELD_NUMBER: _builtins.int
     DELETE_EMBEDDING_FIELD_NUMBER: _builtins.int
+    CALL_ID_FIELD_NUMBER: _builtins.int
     image_id: _builtins.str
     """The image's name."""
     namespace: _builtins.str
     """Tenant; empty for "default"."""
     delete_embedding: _builtins.bool
     """Also delete the embedding, which other names may share."""
+    call_id: _builtins.str
+    """Chosen by the caller, the same for all attempts of a call: within two minutes an attempt that comes after a lost
+    answer says what the lost one did. At most 64 characters; empty where nothing is tried again.
+    """
     def __init__(
         self,
         *,
         image_id: _builtins.str = ...,
         namespace: _builtins.str = ...,
         delete_embedding: _builtins.bool = ...,
+        call_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delete_embedding", b"delete_embedding", "image_id", b"image_id", "namespace", b"namespace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_id", b"call_id", "delete_embedding", b"delete_embedding", "image_id", b"image_id", "namespace", b"namespace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -446,7 +452,7 @@ class DeleteImageResponse(_message.Message):
 
     DELETED_FIELD_NUMBER: _builtins.int
     deleted: _builtins.bool
-    """Whether the name existed."""
+    """Whether the name existed, when the first attempt with the request's call_id was made."""
     def __init__(
         self,
         *,

@@ -117,6 +117,7 @@ class EncoderServiceServicer:
 
     def DeleteImage(self, request, context):
         """Deletes the name of an image and, on request, its embedding. Deleting a name that does not exist is not an error.
+        Errors: INVALID_ARGUMENT (BAD_CALL_ID, BAD_IMAGE_ID).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -56,7 +56,9 @@ class EncoderServiceStub:
     BAD_PREFIX).
     """
     DeleteImage: _grpc.UnaryUnaryMultiCallable[_encoder_pb2.DeleteImageRequest, _encoder_pb2.DeleteImageResponse]
-    """Deletes the name of an image and, on request, its embedding. Deleting a name that does not exist is not an error."""
+    """Deletes the name of an image and, on request, its embedding. Deleting a name that does not exist is not an error.
+    Errors: INVALID_ARGUMENT (BAD_CALL_ID, BAD_IMAGE_ID).
+    """
     ListModels: _grpc.UnaryUnaryMultiCallable[_encoder_pb2.ListModelsRequest, _encoder_pb2.ListModelsResponse]
     """Lists the models that this encoder serves."""
     GetLoad: _grpc.UnaryUnaryMultiCallable[_encoder_pb2.GetLoadRequest, _encoder_pb2.GetLoadResponse]
@@ -90,7 +92,9 @@ class EncoderServiceAsyncStub(EncoderServiceStub):
     BAD_PREFIX).
     """
     DeleteImage: _aio.UnaryUnaryMultiCallable[_encoder_pb2.DeleteImageRequest, _encoder_pb2.DeleteImageResponse]  # type: ignore[assignment]
-    """Deletes the name of an image and, on request, its embedding. Deleting a name that does not exist is not an error."""
+    """Deletes the name of an image and, on request, its embedding. Deleting a name that does not exist is not an error.
+    Errors: INVALID_ARGUMENT (BAD_CALL_ID, BAD_IMAGE_ID).
+    """
     ListModels: _aio.UnaryUnaryMultiCallable[_encoder_pb2.ListModelsRequest, _encoder_pb2.ListModelsResponse]  # type: ignore[assignment]
     """Lists the models that this encoder serves."""
     GetLoad: _aio.UnaryUnaryMultiCallable[_encoder_pb2.GetLoadRequest, _encoder_pb2.GetLoadResponse]  # type: ignore[assignment]
@@ -151,7 +155,9 @@ class EncoderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _encoder_pb2.DeleteImageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_encoder_pb2.DeleteImageResponse, _abc.Awaitable[_encoder_pb2.DeleteImageResponse]]:
-        """Deletes the name of an image and, on request, its embedding. Deleting a name that does not exist is not an error."""
+        """Deletes the name of an image and, on request, its embedding. Deleting a name that does not exist is not an error.
+        Errors: INVALID_ARGUMENT (BAD_CALL_ID, BAD_IMAGE_ID).
+        """
 
     @_abc_1.abstractmethod
     def ListModels(

@@ -3,6 +3,7 @@
     maskwire:embedding:{NAMESPACE/CONTENT_KEY}   string written by `embedding.pack`; expires
     maskwire:claim:{NAMESPACE/CONTENT_KEY}       string: token of the encoder that is encoding the image; expires
     maskwire:alias:{NAMESPACE/IMAGE_ID}          string: content key that the image ID stands for; expires
+    maskwire:deleted:{NAMESPACE/IMAGE_ID}        string: call that deleted the image ID last; expires
     maskwire:prompts:{NAMESPACE/CONTENT_KEY}     sorted set: prompts whose logits are saved, by time of use; expires
     maskwire:logits:{NAMESPACE/CONTENT_KEY}      hash: prompts to their logits; expires
     maskwire:decoder:DIGEST                      string: `DecoderBundle.packed`
@@ -34,6 +35,10 @@ def claim(namespace: str, content_key: str) -> str:
 
 def alias(namespace: str, image_id: str) -> str:
     return f"maskwire:alias:{{{namespace}/{image_id}}}"
+
+
+def deleted(namespace: str, image_id: str) -> str:
+    return f"maskwire:deleted:{{{namespace}/{image_id}}}"
 
 
 def prompts(namespace: str, content_key: str) -> str:

@@ -36,6 +36,14 @@ _EXTEND = 'return redis.call("pttl", KEYS[1]) < tonumber(ARGV[1]) and redis.call
 _RENEW = 'return redis.call("get", KEYS[1]) == ARGV[1] and redis.call("pexpire", KEYS[1], ARGV[2])'
 _RELEASE = 'return redis.call("get", KEYS[1]) == ARGV[1] and redis.call("del", KEYS[1])'
 
+# An attempt of the call that deleted an image ID finds that it existed.
+_DELETE_ALIAS = """
+if redis.call("del", KEYS[1]) == 0 then return redis.call("get", KEYS[2]) == ARGV[1] end
+if ARGV[1] ~= "" then redis.call("set", KEYS[2], ARGV[1], "px", ARGV[2]) end
+return true
+"""
+_ATTEMPTS_MS = 120_000  # how long after the first attempt of a call others may follow
+
 
 class Store:
     """Typed commands on one store. Methods block and are safe to call from many threads.
@@ -153,10 +161,11 @@ class Store:
         with self.connections.commands() as client:
             return client.pttl(keys.alias(namespace, image_id))
 
-    def delete_alias(self, namespace: str, image_id: str) -> bool:
-        """Deletes an image ID. Returns whether it existed."""
+    def delete_alias(self, namespace: str, image_id: str, call_id: str = "") -> bool:
+        """Deletes an image ID. Returns whether it existed, before this or an earlier attempt of the same call."""
+        names = keys.alias(namespace, image_id), keys.deleted(namespace, image_id)
         with self.connections.commands() as client:
-            return bool(client.delete(keys.alias(namespace, image_id)))
+            return bool(client.eval(_DELETE_ALIAS, 2, *names, call_id, str(_ATTEMPTS_MS)))
 
     def scan_aliases(self, namespace: str, prefix: str, node: str, cursor: int) -> tuple[list[str], int]:
         """Scans a part of a node's keys for image IDs.
