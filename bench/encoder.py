@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from maskwire.cli.up import _store_program
+from maskwire.cli.local_store import store_program
 from maskwire_core.config import EncoderSettings
 from maskwire_core.models.registry import DEMO, PUBLISHED
 from maskwire_core.storage.store import Store
@@ -248,7 +248,7 @@ def main() -> None:
         arguments.seconds, arguments.prompts, arguments.torch_compile, arguments.readers = 1, 3, False, 2
     console = Console(stderr=True, width=200)
     console.print(HEAD, highlight=False)
-    with store_server(_store_program()) as url:
+    with store_server(store_program()) as url:
         store = Store(url)
         measured = [
             measure(name, arguments, store, lambda text: console.print(text, highlight=False))

@@ -25,7 +25,7 @@ from typing import Any, cast
 import numpy as np
 import redis
 from maskwire import AsyncClient
-from maskwire.cli.up import _store_program
+from maskwire.cli.local_store import store_program
 from maskwire_decoder.predictor import Predictor
 from PIL import Image
 from rich.console import Console
@@ -62,7 +62,7 @@ def _hammer(url: str, kind: str, seconds: float, number: int, counts: Any) -> No
 def store_times(seconds: float) -> dict[str, float]:
     """Returns the processor time of the store for each kind of request, in seconds, under a few concurrent clients."""
     found = {}
-    with store_server(_store_program(), "--maxmemory", "512mb") as url:
+    with store_server(store_program(), "--maxmemory", "512mb") as url:
         for kind in ("lookup", "read", "write"):
             context = multiprocessing.get_context("spawn")
             counts = context.Array("l", CLIENTS)
@@ -162,7 +162,7 @@ async def click_rate(encoder: str, decoder: str, seconds: float) -> float:
 def throughput(counts: list[int], seconds: float, say: Callable[[str], None]) -> dict[str, dict[int, float]]:
     found: dict[str, dict[int, float]] = {"encoders": {}, "decoders": {}}
     for count in counts:
-        with store_server(_store_program()) as url:
+        with store_server(store_program()) as url:
             with processes(url, count, 0) as (encoder, _):
                 found["encoders"][count] = asyncio.run(encode_rate(encoder, seconds))
             with processes(url, 1, count) as (encoder, decoder):

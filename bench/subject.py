@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from maskwire.cli.up import _store_program
+from maskwire.cli.local_store import store_program
 from maskwire_core.models.decoder_bundle import DecoderBundle, DecoderConfig
 from maskwire_core.storage.embedding import Header, pack
 from maskwire_core.storage.store import Store
@@ -90,7 +90,7 @@ def fill(url: str, codec: str, name: str = "photo", width: int = WIDTH, height: 
 @contextlib.contextmanager
 def served(codec: str = "fp32") -> Iterator[tuple[str, str]]:
     """Runs a store that holds the image, and a decoder. Yields the decoder's address and the store's URL."""
-    with store_server(_store_program()) as url:
+    with store_server(store_program()) as url:
         fill(url, codec)
         with server("maskwire_decoder", url) as address:
             yield address, url

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from maskwire.cli.up import _store_program
+from maskwire.cli.local_store import store_program
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import decoder_pb2_grpc, types_pb2
 
@@ -45,7 +45,7 @@ def resident_mib(pid: int) -> float:
 
 def measure() -> Worker:
     with contextlib.ExitStack() as stack:
-        url = stack.enter_context(store_server(_store_program()))
+        url = stack.enter_context(store_server(store_program()))
         fill(url, "fp16")
         started = time.perf_counter()
         address, pid = stack.enter_context(running_server("maskwire_decoder", url))

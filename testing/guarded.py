@@ -9,8 +9,8 @@ from typing import Any
 
 import grpc
 from maskwire import Client
-from maskwire.cli.status import health
-from maskwire.cli.up import _store_program
+from maskwire.cli.health import health
+from maskwire.cli.local_store import store_program
 from maskwire.v1 import decoder_pb2, decoder_pb2_grpc, encoder_pb2, encoder_pb2_grpc
 from maskwire_core.tenancy import tokens
 from maskwire_core.tenancy.tokens import RIGHTS
@@ -87,7 +87,7 @@ def guarded_servers(folder: Path, **settings: str) -> Iterator[Guarded]:
     file = folder / "tokens.json"
     tokens.change_tokens(file, lambda entries: entries)
     ports, logs = (free_port(), free_port()), [folder / "encoder.log", folder / "decoder.log"]
-    with store_server(_store_program(), "--requirepass", PASSWORD) as url:
+    with store_server(store_program(), "--requirepass", PASSWORD) as url:
         url = url.replace("redis://", f"redis://:{PASSWORD}@")
         environment = {f"MASKWIRE_{name.upper()}": value for name, value in settings.items()}
         environment |= {"MASKWIRE_REDIS_URL": url, "MASKWIRE_TOKENS": str(file), "MASKWIRE_LOG_LEVEL": "DEBUG"}

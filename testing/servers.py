@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,9 +10,8 @@ from typing import Protocol
 
 import httpx
 from maskwire import Client
-from maskwire.cli.status import health
+from maskwire.cli.health import answers_http, answers_ping, health
 from maskwire.cli.supervisor import with_parent_death_signal
-from maskwire.cli.up import _answers_http
 
 from testing.processes import free_port, running, wait_until
 
@@ -35,14 +33,7 @@ def store_server(
     """
     port = port or free_port()
     with running([program, "--port", str(port), "--save", "", "--appendonly", "no", *options]) as process:
-
-        def answers() -> bool:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as connection:
-                connection.sendall(b"PING\r\n")
-                return connection.recv(16).startswith((b"+PONG", b"-NOAUTH"))
-            return False
-
-        wait_until(answers, process=process)
+        wait_until(lambda: answers_ping(port), process=process)
         if started is not None:
             started.append(process)
         yield f"redis://127.0.0.1:{port}/0"
@@ -158,5 +149,5 @@ def running_gateway(stack: Servers, *options: str, decoder: str = "", port: int 
     port = port or free_port()
     command = [sys.executable, "-m", "maskwire_gateway", "--port", str(port), "--encoder", stack.encoder]
     with running([*command, "--decoder", decoder or stack.decoder, *options]) as process:
-        wait_until(lambda: _answers_http("127.0.0.1", port), process=process)
+        wait_until(lambda: answers_http("127.0.0.1", port), process=process)
         yield f"http://127.0.0.1:{port}", process.pid

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import redis
 from maskwire import Client
-from maskwire.cli.up import _store_program
+from maskwire.cli.local_store import store_program
 from maskwire.v1 import decoder_pb2_grpc, encoder_pb2_grpc
 from maskwire_core.storage.store import Store
 from PIL import Image
@@ -36,7 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def valkey() -> Iterator[str]:
-    with store_server(_store_program()) as url:
+    with store_server(store_program()) as url:
         yield url
 
 

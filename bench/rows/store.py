@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import numpy as np
 import redis
-from maskwire.cli.up import _store_program
+from maskwire.cli.local_store import store_program
 from maskwire_core.storage import large_get
 from redis.connection import Connection
 
@@ -30,7 +30,7 @@ class _Plain(Connection):
 @contextlib.contextmanager
 def rows() -> Iterator[Iterator[Row]]:
     value = packed("fp16")
-    with store_server(_store_program()) as url, redis.Redis.from_url(url) as fast:
+    with store_server(store_program()) as url, redis.Redis.from_url(url) as fast:
         plain = redis.Redis(connection_pool=redis.ConnectionPool.from_url(url, connection_class=_Plain))
         fast.set("value", value)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc
 from google.protobuf import json_format
-from maskwire.cli.up import _answers_http
+from maskwire.cli.health import answers_http
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import decoder_pb2_grpc, types_pb2
 from websockets.sync.client import connect
@@ -27,7 +27,7 @@ def rows() -> Iterator[Iterator[Row]]:
         port = free_port()
         command = [sys.executable, "-m", "maskwire_gateway", "--port", str(port), "--decoder", address]
         process = opened.enter_context(running(command))
-        wait_until(lambda: _answers_http("127.0.0.1", port), process=process)
+        wait_until(lambda: answers_http("127.0.0.1", port), process=process)
         binary, text = (opened.enter_context(connect(f"ws://127.0.0.1:{port}/v1/stream")) for _ in range(2))
         binary.send(first.SerializeToString())
         text.send(json_format.MessageToJson(first))

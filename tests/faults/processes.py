@@ -8,9 +8,9 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from maskwire.cli.status import health
+from maskwire.cli.health import answers_ping, health
+from maskwire.cli.local_store import store_program
 from maskwire.cli.supervisor import with_parent_death_signal
-from maskwire.cli.up import _answers_ping, _store_program
 
 from testing.paths import ROOT
 from testing.processes import free_port, resident_bytes, wait_until
@@ -106,9 +106,9 @@ class Server:
 def store(folder: Path, *options: str, port: int = 0, program: str | None = None) -> Server:
     """A Valkey, or another program, that keeps nothing on disk unless the options say so."""
     port = port or free_port()
-    command = [program or _store_program(), "--port", str(port), "--save", "", "--appendonly", "no"]
+    command = [program or store_program(), "--port", str(port), "--save", "", "--appendonly", "no"]
     command += ["--dir", str(folder), *options]
-    return Server(command, port, lambda: _answers_ping(port), folder / f"store-{port}.log")
+    return Server(command, port, lambda: answers_ping(port), folder / f"store-{port}.log")
 
 
 def encoder(folder: Path, redis_url: str, **environment: str) -> Server:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from maskwire import Client, ImageNotFound, ServerUnavailable
-from maskwire.cli.up import _store_program
+from maskwire.cli.local_store import store_program
 from maskwire_core.models.registry import PUBLISHED
 
 from testing.servers import store_server
@@ -94,7 +94,7 @@ def test_weights_are_not_those(note: Observation, tmp_path: Path) -> None:
             file.truncate(known.size_bytes)
     digest = hashlib.sha256(wrong.read_bytes()).hexdigest()
     command = [sys.executable, "-m", "maskwire_encoder", "--model", "sam2.1_hiera_tiny", "--models", str(tmp_path)]
-    with store_server(_store_program()) as url:
+    with store_server(store_program()) as url:
         ended = subprocess.run([*command, "--redis-url", url], capture_output=True, text=True, check=False, timeout=60)
     assert ended.returncode == 1
     for told in (wrong.name, known.sha256, digest):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from maskwire.cli.status import health
+from maskwire.cli.health import health
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import decoder_pb2_grpc, encoder_pb2, encoder_pb2_grpc, types_pb2
 

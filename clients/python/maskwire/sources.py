@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Hashable
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol
 
@@ -21,8 +22,6 @@ class ArrayLike(Protocol):
 
     def __array__(self) -> NDArray[Any]: ...
 
-
-ImageLike = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | NDArray[Any] | ArrayLike | IO[bytes]
 
 STRETCHES: dict[Stretch, types_pb2.Stretch.ValueType] = {
     "auto": types_pb2.STRETCH_UNSPECIFIED,
@@ -56,8 +55,9 @@ class Source:
         InvalidRequest: The image has an unsupported type, or cannot be read.
     """
 
-    def __init__(self, image: ImageLike, reading: Reading = DEFAULT_READING) -> None:
+    def __init__(self, image: "ImageLike", reading: Reading = DEFAULT_READING) -> None:
         self._path: Path | None = None
+        self._digested: tuple[Hashable, bytes] = (None, b"")  # what the file was when its digest was computed, and that
         self._data = b""
         self.name = type(image).__name__
         self.stretch = reading.stretch
@@ -103,7 +103,7 @@ class Source:
         """Returns a key that is equal for equal content decoded in the same way. It is cheap to compute: path, size and
         modification time of a file, else a digest."""
         if self._path is None:
-            return hashlib.sha256(self._data).digest(), self.stretch
+            return self._held_digest, self.stretch
         try:
             status = self._path.stat()
         except OSError as error:
@@ -112,8 +112,22 @@ class Source:
 
     def content_name(self) -> str:
         """Makes a name for the image from a digest of its file and, unless it is auto, the stretch."""
-        name = f"sha256-{hashlib.sha256(self.read()).hexdigest()}"
+        name = f"sha256-{self.load()[2].hex()}"
         return name if self.stretch == "auto" else f"{name}-{self.stretch}"
+
+    def load(self) -> tuple[Hashable, bytes, bytes]:
+        """Returns what `identify` and `read` return, and the SHA-256 of the bytes, computed once unless they change."""
+        identity = self.identify()  # before the bytes: a file that changes meanwhile is another one next time
+        data = self.read()
+        if self._path is None:
+            return identity, data, self._held_digest
+        if self._digested[0] != identity:
+            self._digested = identity, hashlib.sha256(data).digest()
+        return identity, data, self._digested[1]
+
+    @cached_property
+    def _held_digest(self) -> bytes:
+        return hashlib.sha256(self._data).digest()
 
     @property
     def held_bytes(self) -> int:
@@ -144,6 +158,10 @@ class Source:
         except PictureError as error:
             raise _invalid(error) from error
         return Image.fromarray(np.ascontiguousarray(pixels))
+
+
+_File = bytes | bytearray | memoryview | IO[bytes]
+ImageLike = str | os.PathLike[str] | _File | Image.Image | NDArray[Any] | ArrayLike | Source
 
 
 def stretch_of(value: types_pb2.Stretch.ValueType) -> Stretch:

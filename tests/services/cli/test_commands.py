@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import io
 import json
 import os
 import subprocess
@@ -10,10 +11,13 @@ import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from maskwire.cli.inputs import embed_file, find_input
+from maskwire.cli.options import EmbeddingOptions
 from PIL import Image
 from pycocotools import mask as coco
 
@@ -165,7 +169,7 @@ def test_help_teaches(terminal: Terminal) -> None:
 
 
 def test_clicking_in_the_terminal(terminal: Terminal, photo: Path) -> None:
-    typed = "260,130\n-300,330\nundo\nundo\nredo\nhelp\nnonsense\n999,1\nbox 135,40,500,345\nsave kept.png\nquit\n"
+    typed = "260, 130\n-300,330\nundo\nundo\nredo\nhelp\nnonsense\n999,1\nbox 135,40,500,345\nsave kept.png\nquit\n"
     output = terminal.run("click", photo, typed=typed).stdout
     assert "this list" in output
     assert output.count("object-1: score") == 5
@@ -252,6 +256,21 @@ def test_the_same_file_has_the_same_name(terminal: Terminal, photo: Path) -> Non
     names.add(json.loads(terminal.run("embed", photo, "--json").stdout)["image_id"])
     assert names == {f"sha256-{hashlib.sha256(photo.read_bytes()).hexdigest()}"}
     assert list(terminal.folder.iterdir()) == []  # --json writes no picture unasked
+
+
+def test_a_file_is_hashed_once(stack: Stack, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sha256, hashed = hashlib.sha256, []
+
+    def noting(data: bytes) -> Any:
+        hashed.append(len(data))
+        return sha256(data)
+
+    monkeypatch.setattr(hashlib, "sha256", noting)
+    with stack.client() as client:
+        for image in (photo, "-"):
+            monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(photo.read_bytes())))
+            embed_file(client, find_input(str(image)), EmbeddingOptions())
+    assert hashed.count(photo.stat().st_size) == 2
 
 
 def test_several_images_and_objects(terminal: Terminal, photo: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from maskwire import AsyncClient, Client, DeadlineExceeded, ImageNotFound, InvalidRequest, MaskwireError, Result
-from maskwire.cli.status import health
+from maskwire.cli.health import health
 
 from testing.processes import free_port, running, wait_until
 from testing.servers import Stack, running_server, server

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import redis
-from maskwire.cli.up import _store_program
+from maskwire.cli.local_store import store_program
 from maskwire_core.errors import ResourceExhausted, Unavailable
 from maskwire_core.storage import large_get
 from maskwire_core.storage.embedding import pack
@@ -51,7 +51,7 @@ def test_what_the_store_refuses_is_unavailable(store_url: str, raw: redis.Redis)
 
 
 def test_a_full_store_is_told_and_still_reads() -> None:
-    with store_server(_store_program(), "--maxmemory", "5mb", "--maxmemory-policy", "noeviction") as url:
+    with store_server(store_program(), "--maxmemory", "5mb", "--maxmemory-policy", "noeviction") as url:
         store = Store(url)
         store.put_embedding("default", KEY, pack(HEADER, TENSORS), 100)
         big = pack(dataclasses.replace(HEADER, content_key="b" * 64), {"image_embed": np.zeros(1_000_000, np.float32)})
@@ -68,7 +68,7 @@ def test_a_full_store_is_told_and_still_reads() -> None:
 def test_a_stopped_store_is_given_up_and_found_again() -> None:
     port = free_port()
     started_processes: list[subprocess.Popen[bytes]] = []
-    with store_server(_store_program(), port=port, started=started_processes) as url:
+    with store_server(store_program(), port=port, started=started_processes) as url:
         (process,) = started_processes
         store = Store(url, timeout_s=0.2)
         store.ping()

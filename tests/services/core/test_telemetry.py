@@ -15,7 +15,7 @@ import maskwire
 import numpy as np
 import pytest
 from maskwire import Client
-from maskwire.cli.status import health
+from maskwire.cli.health import health
 from prometheus_client.parser import text_string_to_metric_families
 
 from testing.paths import ROOT

@@ -14,8 +14,8 @@ import pytest
 import redis
 import trustme
 from maskwire import Client, InvalidRequest, NotAuthenticated, ServerUnavailable, Tls
-from maskwire.cli.status import health
-from maskwire.cli.up import _store_program
+from maskwire.cli.health import health
+from maskwire.cli.local_store import store_program
 from maskwire.v1 import encoder_pb2, encoder_pb2_grpc
 from maskwire_core.errors import Unavailable
 from maskwire_core.storage import cli
@@ -222,7 +222,7 @@ def give(store: Store, command: Callable[[redis.Redis], object]) -> None:
 
 @pytest.fixture(params=["valkey", "redis"])
 def locked(request: pytest.FixtureRequest, papers: Papers) -> Iterator[Any]:
-    program = _store_program() if request.param == "valkey" else shutil.which("redis-server")
+    program = store_program() if request.param == "valkey" else shutil.which("redis-server")
     if program is None:
         message = "no redis-server on PATH; scripts/test installs it where it can"
         if os.environ.get("CI"):

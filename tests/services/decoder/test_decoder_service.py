@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 import pytest
 import redis
-from maskwire.cli.up import _store_program
+from maskwire.cli.local_store import store_program
 from maskwire.v1 import decoder_pb2, decoder_pb2_grpc, encoder_pb2_grpc
 from maskwire.v1 import types_pb2 as pb
 
@@ -158,7 +158,7 @@ def test_the_least_recently_used_embedding_leaves_memory(encoder: Any, stack: St
 
 def test_cached_images_still_answer_while_the_store_is_away(photo: Path) -> None:
     """And what is not cached is UNAVAILABLE soon, with a reason."""
-    with store_server(_store_program()) as url, server("maskwire_decoder", url, "--redis-timeout-s", "1") as address:
+    with store_server(store_program()) as url, server("maskwire_decoder", url, "--redis-timeout-s", "1") as address:
         with server("maskwire_encoder", url) as encoder_address, grpc.insecure_channel(encoder_address) as channel:
             stub = encoder_pb2_grpc.EncoderServiceStub(channel)
             stub.EncodeImage(frames(photo.read_bytes(), image_id="photo"))

@@ -149,7 +149,7 @@ def test_an_embedding_that_is_not_finite_is_an_error_and_not_stored(
         server("maskwire_decoder", valkey) as decoder,
         Client(f"127.0.0.1:{port}", decoder, namespace=f"overflow-{factor}") as client,
     ):
-        from maskwire.cli.status import health
+        from maskwire.cli.health import health
 
         wait_until(lambda: health(f"127.0.0.1:{port}") == "SERVING", process=process)
         white = np.full((40, 60, 3), 255, np.uint8)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from maskwire import MaskwireError
-from maskwire.cli.up import _encoder_devices
+from maskwire.cli.up import encoder_devices
 from maskwire_core.config import EncoderSettings
 from maskwire_core.errors import ResourceExhausted
 from maskwire_encoder.backends.device import DeviceLost, Tensors, encode_batch
@@ -65,5 +65,5 @@ def test_one_encoder_takes_one_device() -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there are CUDA devices")
 def test_all_devices_are_none_without_cuda() -> None:
     with pytest.raises(MaskwireError, match="torch sees no CUDA device; use --device cpu"):
-        _encoder_devices("all")
-    assert _encoder_devices("cpu, cpu") == ["cpu", "cpu"]
+        encoder_devices("all")
+    assert encoder_devices("cpu, cpu") == ["cpu", "cpu"]

@@ -18,7 +18,7 @@ import redis
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 from maskwire import Client, ServerUnavailable
-from maskwire.cli.status import health
+from maskwire.cli.health import health
 from maskwire.v1 import encoder_pb2, encoder_pb2_grpc
 from maskwire_core.storage.store import Store
 from maskwire_encoder.backends.model import Model

@@ -183,7 +183,7 @@ def test_decoders_may_die_and_drain_behind_it(stack: Stack, client: Client) -> N
 
 
 async def _ranked(addresses: str, image_id: str) -> list[str]:
-    channels = Channels("decoder", addresses, "", Credentials())
+    channels = Channels("decoder", addresses, Credentials())
     return [channels.pick(image_id, attempt)[1] for attempt in range(3)]
 
 

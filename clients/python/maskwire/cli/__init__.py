@@ -8,15 +8,8 @@ import sys
 from importlib.metadata import entry_points
 
 from maskwire.cli.app import app
-from maskwire.cli.output import describe_error
+from maskwire.cli.output import describe_error, refuse_server_command
 from maskwire.errors import MaskwireError
-
-
-def _refuse_server_command() -> None:
-    """Replaces the commands of maskwire-server if only the client is installed."""
-    from maskwire.cli.up import not_installed
-
-    raise not_installed()
 
 
 def main() -> None:
@@ -27,7 +20,7 @@ def main() -> None:
         app.add_typer(command.load(), name=command.name)
     for name in {"models", "store", "token"} - installed.names:
         accept_all = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
-        app.command(name, hidden=True, context_settings=accept_all)(_refuse_server_command)
+        app.command(name, hidden=True, context_settings=accept_all)(refuse_server_command)
     try:
         app()
     except MaskwireError as error:

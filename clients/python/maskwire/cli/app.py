@@ -8,6 +8,7 @@ import typer
 import maskwire
 from maskwire.cli import local_servers, options
 from maskwire.cli.dataclass_options import make_command
+from maskwire.cli.up_options import UpOptions
 
 app = typer.Typer(
     help="""SAM 2 as a service: encode an image once, click on it anywhere.
@@ -98,6 +99,6 @@ for name, (kind, runs) in {
     "delete": (options.DeleteOptions, "stored:delete_images"),
     "profile": (options.ProfileOptions, "profile:profile_stages"),
     "status": (options.StatusOptions, "status:show_status"),
-    "up": (options.UpOptions, "up:start_servers"),
+    "up": (UpOptions, "up:start_servers"),
 }.items():
     app.command(name)(make_command(kind, runs))

@@ -3,8 +3,9 @@
 import json
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -22,10 +23,6 @@ from maskwire.sources import Reading, Source
 
 _PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 _FEW_MASKS = 5  # with fewer masks than this, the message explains which filters removed the others
-_PARAMETERS = (
-    *("points_per_side", "pred_iou_thresh", "stability_score_thresh", "stability_score_offset"),
-    *("box_nms_thresh", "crop_n_layers", "min_mask_region_area"),
-)
 
 
 def segment_everything(options: EverythingOptions) -> None:
@@ -35,7 +32,6 @@ def segment_everything(options: EverythingOptions) -> None:
     _check_output(source, output, to_stdout and options.as_json)
     source = source.loaded()
     errors = Console(stderr=True)
-    parameters = {name: getattr(options, name) for name in _PARAMETERS}
     started = time.perf_counter()
     with (
         options.servers.client() as client,
@@ -43,7 +39,7 @@ def segment_everything(options: EverythingOptions) -> None:
     ):
         task = progress.add_task("", total=None, masks=0)
         image, _ = inputs.embed_input(client, source, options.embedding)
-        for update in client.generate_masks(image, **parameters):
+        for update in client.generate_masks(image, **asdict(options.parameters)):
             progress.update(task, completed=update.done, total=update.total, masks=len(update.masks))
     seconds = time.perf_counter() - started
     masks, found_in = update.masks, update.image
@@ -53,8 +49,7 @@ def segment_everything(options: EverythingOptions) -> None:
     )
     files = []
     if not to_stdout:
-        stretch = cast(Stretch, options.embedding.stretch)
-        files = formats.writing(output, lambda: _write(document, masks, source, output, stretch))
+        files = formats.writing(output, lambda: _write(document, masks, source, output, options.embedding.stretch))
     if to_stdout:
         print(json.dumps(document))
     elif options.as_json:
@@ -78,11 +73,7 @@ def segment_everything(options: EverythingOptions) -> None:
 
 
 def _check_output(source: Input, output: Path, is_both: bool) -> None:
-    """Checks before the work begins that its result can be written.
-
-    Raises:
-        InvalidRequest: It cannot.
-    """
+    """Checks before the work begins that its result can be written."""
     if is_both:
         raise InvalidRequest(
             "'-o -' prints the data set and --json a summary; give one of them", "BAD_OUTPUT", "--output"

@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
@@ -10,9 +10,11 @@ from rich.color import Color
 from rich.console import Console
 from rich.style import Style
 from rich.text import Text
+from typer import BadParameter
 
 from maskwire.blocking_session import Session
 from maskwire.cli import inputs
+from maskwire.cli.coordinates import parse_box, parse_point
 from maskwire.cli.options import ClickOptions
 from maskwire.errors import InvalidRequest, OutputMissing
 from maskwire.results import Result
@@ -45,17 +47,17 @@ def click_in_terminal(options: ClickOptions) -> None:
         for line in _read_lines():
             word, _, rest = line.partition(" ")
             try:
-                if word in ("q", "quit", "exit"):
-                    return
-                if word in ("h", "help", "?"):
-                    console.print(_HELP, highlight=False)
-                    continue
-                if word == "save":
-                    _save(result, Path(rest.strip() or output), console)
-                    continue
-                result = _apply(session, word, rest or line)
-                _show(session, result, output, console)
-            except InvalidRequest as error:
+                match word:
+                    case "q" | "quit" | "exit":
+                        return
+                    case "h" | "help" | "?":
+                        console.print(_HELP, highlight=False)
+                    case "save":
+                        _save(result, Path(rest.strip() or output), console)
+                    case _:
+                        result = _apply(session, word, rest, line)
+                        _show(session, result, output, console)
+            except (InvalidRequest, BadParameter) as error:
                 console.print(f"error: {error}", style="red", highlight=False, soft_wrap=True)
 
 
@@ -69,36 +71,24 @@ def _read_lines() -> Iterator[str]:
             yield line
 
 
-def _apply(session: Session, word: str, text: str) -> Result | None:
+def _apply(session: Session, word: str, rest: str, line: str) -> Result | None:
     """Applies a command to the session's object and returns the new mask, or None if there is none."""
-    commands: dict[str, Callable[[], Result | None]] = {
-        "undo": session.undo,
-        "redo": session.redo,
-        "clear": session.clear,
-        "box": lambda: session.box(*_parse_numbers(text, 4)),
-    }
-    if word == "new":
-        session.new_object()
-        return None
-    if word in commands:
-        return commands[word]()
-    positive = not text.startswith("-")
-    return session.click(*_parse_numbers(text.lstrip("+-"), 2), positive=positive)
-
-
-def _parse_numbers(text: str, count: int) -> list[float]:
-    try:
-        numbers = [float(part) for part in text.replace(",", " ").split()]
-    except ValueError:
-        numbers = []
-    if len(numbers) != count:
-        word = text.split()[0] if text.split() else text
-        if word == "box" or count == 4:
-            raise InvalidRequest("a box is X0,Y0,X1,Y1 in pixels, such as: box 75,275,1725,850", "BAD_BOX")
-        if not word.isalpha():
-            raise InvalidRequest(f"{text!r} is not a click; give X,Y in pixels, such as 500,375", "BAD_POINT")
+    match word:
+        case "undo":
+            return session.undo()
+        case "redo":
+            return session.redo()
+        case "clear":
+            session.clear()
+            return None
+        case "new":
+            session.new_object()
+            return None
+        case "box":
+            return session.box(*parse_box(rest))
+    if word.isalpha():
         raise InvalidRequest(f"{no_such('command', word, _WORDS)}; 'help' lists all", "BAD_COMMAND")
-    return numbers
+    return session.click(*parse_point(line.removeprefix("-")), positive=not line.startswith("-"))
 
 
 def _show(session: Session, result: Result | None, output: Path, console: Console) -> None:

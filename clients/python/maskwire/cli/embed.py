@@ -2,8 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ from maskwire.cli import inputs
 from maskwire.cli.inputs import Input
 from maskwire.cli.options import EmbedOptions
 from maskwire.cli.output import describe_error, progress_bar
-from maskwire.errors import InvalidRequest, MaskwireError
+from maskwire.cli.work import work_through
+from maskwire.errors import InvalidRequest
 from maskwire.results import EmbeddedImage
 
 _IMAGES_AT_ONCE = 16
@@ -28,17 +28,13 @@ def embed_images(options: EmbedOptions) -> None:
     with (
         options.servers.client() as client,
         progress_bar(Console(stderr=True), "embedding", "{task.fields[last]}") as progress,
-        ThreadPoolExecutor(_IMAGES_AT_ONCE) as threads,
     ):
         task = progress.add_task("", total=len(sources), last="")
 
-        def embed(source: Input) -> EmbeddedImage | MaskwireError:
-            try:
-                return inputs.embed_file(client, source, options.embedding, bulk=len(sources) > 1)
-            except MaskwireError as error:
-                return error
+        def embed(source: Input) -> EmbeddedImage:
+            return inputs.embed_file(client, source, options.embedding, bulk=len(sources) > 1)
 
-        for source, outcome in _in_order(threads, embed, sources):
+        for source, outcome in work_through(sources, embed, _IMAGES_AT_ONCE):
             file = source.text
             if isinstance(outcome, EmbeddedImage):
                 encoded, stored = encoded + (not outcome.cached), stored + outcome.cached
@@ -56,15 +52,6 @@ def embed_images(options: EmbedOptions) -> None:
         print(f"{encoded} encoded, {stored} stored already, {failed} failed")
     if failed:
         sys.exit(1)
-
-
-def _in_order(
-    threads: ThreadPoolExecutor, embed: Callable[[Input], EmbeddedImage | MaskwireError], sources: Sequence[Input]
-) -> Iterator[tuple[Input, EmbeddedImage | MaskwireError]]:
-    try:
-        yield from zip(sources, threads.map(embed, sources), strict=True)
-    finally:  # after Ctrl-C or a closed pipe, no further image is begun
-        threads.shutdown(cancel_futures=True)
 
 
 def _find_images(paths: Sequence[str]) -> list[Input]:

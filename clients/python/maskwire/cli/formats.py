@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,48 +31,34 @@ class Segmented:
         return [(index, mask) for index, result in enumerate(self.results) for mask in result.candidates]
 
 
-ENDINGS = {
-    MaskFormat.PNG: ".mask.png",
-    MaskFormat.RLE: ".rle.json",
-    MaskFormat.POLYGON: ".polygon.json",
-    MaskFormat.OVERLAY: ".overlay.png",
-    MaskFormat.NPZ: ".masks.npz",
-    MaskFormat.COCO: ".coco.json",
-    MaskFormat.LABELME: ".json",
-    MaskFormat.YOLO: ".txt",
+class _Format(NamedTuple):
+    ending: str  # of output files without a given name: photo.mask.png for photo.jpg
+    outputs: tuple[Format, ...]  # to request
+    is_text: bool  # whether a terminal can show it
+
+
+FORMATS: dict[MaskFormat, _Format] = {
+    "png": _Format(".mask.png", ("rle", "png"), is_text=False),
+    "rle": _Format(".rle.json", ("rle",), is_text=True),
+    "polygon": _Format(".polygon.json", ("rle", "polygons"), is_text=True),
+    "overlay": _Format(".overlay.png", ("rle",), is_text=False),
+    "npz": _Format(".masks.npz", ("rle", "logits"), is_text=False),
+    "coco": _Format(".coco.json", ("rle",), is_text=True),
+    "labelme": _Format(".json", ("rle", "polygons"), is_text=True),
+    "yolo": _Format(".txt", ("rle", "polygons"), is_text=True),
 }
-"""Endings of output files without a given name: photo.mask.png for photo.jpg."""
 
-OUTPUTS: dict[MaskFormat, tuple[Format, ...]] = {
-    MaskFormat.PNG: ("rle", "png"),
-    MaskFormat.RLE: ("rle",),
-    MaskFormat.POLYGON: ("rle", "polygons"),
-    MaskFormat.OVERLAY: ("rle",),
-    MaskFormat.NPZ: ("rle", "logits"),
-    MaskFormat.COCO: ("rle",),
-    MaskFormat.LABELME: ("rle", "polygons"),
-    MaskFormat.YOLO: ("rle", "polygons"),
-}
-"""The outputs to request for each format."""
-
-TEXTS = {MaskFormat.RLE, MaskFormat.POLYGON, MaskFormat.COCO, MaskFormat.LABELME, MaskFormat.YOLO}
-"""Formats that a terminal can show."""
-
-_BY_ENDING = {".png": MaskFormat.PNG, ".json": MaskFormat.RLE, ".npz": MaskFormat.NPZ, ".txt": MaskFormat.YOLO}
+_BY_ENDING: dict[str, MaskFormat] = {".png": "png", ".json": "rle", ".npz": "npz", ".txt": "yolo"}
 
 
 def choose_format(form: MaskFormat | None, output: Path | None, is_folder: bool) -> MaskFormat:
-    """Chooses the format: the given one, else by the ending of the output file.
-
-    Raises:
-        InvalidRequest: The ending is unknown.
-    """
+    """Chooses the format: the given one, else by the ending of the output file, which must be known."""
     if form is not None:
         return form
     if output is None or is_folder:
-        return MaskFormat.OVERLAY
+        return "overlay"
     if str(output) == "-":
-        return MaskFormat.RLE
+        return "rle"
     if output.suffix.lower() not in _BY_ENDING:
         raise InvalidRequest(
             f"{output} does not end in {', '.join(_BY_ENDING)}; give the format with --format", "BAD_OUTPUT", "--output"
@@ -80,11 +66,11 @@ def choose_format(form: MaskFormat | None, output: Path | None, is_folder: bool)
     return _BY_ENDING[output.suffix.lower()]
 
 
-def describe(segmented: Segmented, form: MaskFormat = MaskFormat.RLE) -> dict[str, Any]:
+def describe(segmented: Segmented, form: MaskFormat = "rle") -> dict[str, Any]:
     """Describes an image and its masks, as RLE or polygons, for --json, '-o -' and .json files."""
 
     def encode(mask: Mask) -> dict[str, Any]:
-        if form != MaskFormat.POLYGON:
+        if form != "polygon":
             return {"rle": mask.rle}
         contours = [{"points": points.tolist(), "is_hole": is_hole} for points, is_hole in mask.contours]
         return {"polygons": [polygon.tolist() for polygon in mask.polygons()], "contours": contours}
@@ -116,15 +102,12 @@ def encode_files(segmented: Segmented, form: MaskFormat, classes: Sequence[str])
         segmented: The image and its objects.
         form: Output format; not COCO, which has one file for all images.
         classes: Names of all classes; YOLO numbers them in this order.
-
-    Raises:
-        InvalidRequest: An overlay was requested of a stored image whose picture is not available.
     """
     first, masks = segmented.results[0], segmented.masks
     match form:
-        case MaskFormat.PNG:
+        case "png":
             return [mask.png for _, mask in masks]
-        case MaskFormat.OVERLAY:
+        case "overlay":
             if segmented.source.is_stored:
                 raise InvalidRequest(
                     f"an overlay needs the picture, and {segmented.source.text!r} is the name of a stored image; give "
@@ -136,7 +119,7 @@ def encode_files(segmented: Segmented, form: MaskFormat, classes: Sequence[str])
                 drawn = overlay.draw_all(first._picture(None), [result.mask for result in segmented.results])
                 return [exports.png_bytes(drawn)]
             return [exports.png_bytes(first.overlay(mask=mask)) for mask in first.candidates]
-        case MaskFormat.NPZ:
+        case "npz":
             archive = io.BytesIO()
             np.savez_compressed(
                 archive,
@@ -145,13 +128,13 @@ def encode_files(segmented: Segmented, form: MaskFormat, classes: Sequence[str])
                 low_res_logits=np.stack([mask.logits for _, mask in masks]),
             )
             return [archive.getvalue()]
-        case MaskFormat.LABELME:
+        case "labelme":
             shapes = [
                 result.to_labelme(name, Path(segmented.source.text).name, group_id=number)
                 for number, (result, name) in enumerate(zip(segmented.results, segmented.classes, strict=True))
             ]
             return [_json({**shapes[0], "shapes": [shape for each in shapes for shape in each["shapes"]]})]
-        case MaskFormat.YOLO:
+        case "yolo":
             lines = [
                 result.to_yolo(classes.index(name))
                 for result, name in zip(segmented.results, segmented.classes, strict=True)
@@ -177,20 +160,10 @@ def encode_coco(images: Sequence[Segmented], classes: Sequence[str]) -> bytes:
 
 
 def write_files(output: Path, contents: Sequence[bytes]) -> list[Path]:
-    """Writes one file, or several with numbers in their names, and creates their folder.
-
-    Args:
-        output: Path to the file; several files are called mask-0.png, mask-1.png, ... for mask.png.
-        contents: Content of each file.
-
-    Returns:
-        Paths to the files.
-
-    Raises:
-        InvalidRequest: A file cannot be written.
-    """
-    names = [output.with_name(f"{output.stem}-{index}{output.suffix}") for index in range(len(contents))]
-    paths = [output] if len(contents) == 1 else names
+    """Writes one file, or several that are called mask-0.png, ... for mask.png, and creates their folder."""
+    paths = [output]
+    if len(contents) > 1:
+        paths = [output.with_name(f"{output.stem}-{index}{output.suffix}") for index in range(len(contents))]
 
     def write() -> list[Path]:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -202,11 +175,7 @@ def write_files(output: Path, contents: Sequence[bytes]) -> list[Path]:
 
 
 def writing(output: Path, write: Callable[[], list[Path]]) -> list[Path]:
-    """Calls a function that writes files, and reports its errors as errors of the option --output.
-
-    Raises:
-        InvalidRequest: A file cannot be written.
-    """
+    """Calls a function that writes files, and reports its errors as errors of the option --output."""
     try:
         return write()
     except (OSError, ValueError) as error:

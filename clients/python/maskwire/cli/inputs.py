@@ -3,7 +3,6 @@
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import cast
 from urllib.parse import unquote, urlsplit
 
 from maskwire.cli.options import EmbeddingOptions
@@ -11,7 +10,6 @@ from maskwire.client import Client
 from maskwire.connection import looks_like_a_file
 from maskwire.downloads import fetch, is_url
 from maskwire.errors import InvalidRequest
-from maskwire.pictures import Stretch
 from maskwire.results import EmbeddedImage
 from maskwire.sources import ImageLike, Reading, Source
 
@@ -32,11 +30,7 @@ class Input:
     is_stored: bool = False  # whether it is the name of a stored image, so that the picture is not available
 
     def loaded(self) -> "Input":
-        """Returns the input with its URL, if it has one, replaced by the bytes at that URL.
-
-        Raises:
-            InvalidRequest: The URL cannot be fetched.
-        """
+        """Returns the input with its URL, if it has one, replaced by the bytes at that URL."""
         is_at_url = isinstance(self.image, str) and not self.is_stored
         return replace(self, image=fetch(self.text)) if is_at_url else self
 
@@ -68,18 +62,10 @@ def stored_input(name: str) -> Input:
 
 
 def embed_input(client: Client, source: Input, options: EmbeddingOptions) -> tuple[str | EmbeddedImage, bool]:
-    """Embeds an image unless it is stored already.
-
-    Args:
-        client: Client to embed it with.
-        source: The image.
-        options: Name, model and stretch. By default the name is a digest of the file, so that it is the same each time.
+    """Embeds an image unless it is stored already; the name of a stored one is refused with options for embedding it.
 
     Returns:
         The image as further calls take it, and whether its embedding was stored already.
-
-    Raises:
-        InvalidRequest: The image is the name of a stored one, and options ask for another embedding.
     """
     if source.is_stored:
         if options != EmbeddingOptions():
@@ -92,10 +78,8 @@ def embed_input(client: Client, source: Input, options: EmbeddingOptions) -> tup
 
 def embed_file(client: Client, source: Input, options: EmbeddingOptions, bulk: bool = False) -> EmbeddedImage:
     """Embeds an image file under its given name, or else under a digest of its content and stretch."""
-    picture = source.loaded().image
-    stretch = cast(Stretch, options.stretch)
-    name = options.image_id or Source(picture, Reading(stretch=stretch)).content_name()
-    return client.embed(picture, name, model=options.model, bulk=bulk, stretch=stretch)
+    picture = Source(source.loaded().image, Reading(stretch=options.stretch))
+    return client.embed(picture, options.image_id or picture.content_name(), model=options.model, bulk=bulk)
 
 
 def _read_standard_input() -> bytes:

@@ -10,7 +10,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -19,12 +19,12 @@ from typing import IO
 class RunningServers:
     """The servers of a running `maskwire up`."""
 
-    pid: int  # process id of the `up`
     encoder: str  # addresses of the encoders, separated by commas
     decoder: str  # addresses of the decoders, separated by commas; empty if there are none
     gateway: str | None  # URL of the web page; None without a gateway
     redis_url: str  # URL of the store
-    host: str  # name of the machine on which they run
+    pid: int = field(default_factory=os.getpid)  # process id of the `up`
+    host: str = field(default_factory=socket.gethostname)  # name of the machine on which they run
 
     @property
     def environment(self) -> Mapping[str, str]:
@@ -38,9 +38,8 @@ class RunningServers:
 
 
 @contextlib.contextmanager
-def registered(encoder: str, decoder: str, gateway: str | None, redis_url: str) -> Iterator[None]:
+def registered(running: RunningServers) -> Iterator[None]:
     """Registers this process's servers until the end of the block; does nothing if no file can be written."""
-    running = RunningServers(os.getpid(), encoder, decoder, gateway, redis_url, socket.gethostname())
     path = _folder() / f"{running.host}-{running.pid}.json"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,52 +1,19 @@
 """Options and help texts of the commands. Groups that several commands share are dataclasses of their own."""
 
 from dataclasses import asdict, dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from maskwire.cli.coordinates import parse_box, parse_point
 
 if TYPE_CHECKING:
     from maskwire.client import Client
 
 
-class Kind(StrEnum):
-    """Kinds of servers."""
-
-    ENCODER = "encoder"
-    DECODER = "decoder"
-
-
-class MaskFormat(StrEnum):
-    """Output formats of `maskwire segment`."""
-
-    PNG = "png"
-    RLE = "rle"
-    POLYGON = "polygon"
-    OVERLAY = "overlay"
-    NPZ = "npz"
-    COCO = "coco"
-    LABELME = "labelme"
-    YOLO = "yolo"
-
-
-def _point(text: str) -> tuple[float, ...]:
-    return _numbers(text, 2, "X,Y in pixels, such as 500,375")
-
-
-def _box(text: str) -> tuple[float, ...]:
-    return _numbers(text, 4, "X0,Y0,X1,Y1 in pixels, such as 75,275,1725,850")
-
-
-def _numbers(text: str, count: int, form: str) -> tuple[float, ...]:
-    try:
-        numbers = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        numbers = ()
-    if len(numbers) != count:
-        raise typer.BadParameter(f"{text!r} is not {form}")
-    return numbers
+MaskFormat = Literal["png", "rle", "polygon", "overlay", "npz", "coco", "labelme", "yolo"]
+"""Output formats of `maskwire segment`."""
 
 
 _Image = Annotated[
@@ -107,11 +74,8 @@ class EmbeddingOptions:
         typer.Option(help="Model to embed the image with; by default the encoder's. 'maskwire status' lists them."),
     ] = ""
     stretch: Annotated[
-        str,
-        typer.Option(
-            help="How samples of more than 8 bits are mapped to 8: auto, none, range or percentile; see "
-            "docs/pictures.md."
-        ),
+        Literal["auto", "none", "range", "percentile"],
+        typer.Option(help="How samples of more than 8 bits are mapped to 8; see docs/pictures.md."),
     ] = "auto"
 
 
@@ -149,18 +113,18 @@ class SegmentOptions:
     ] = None
     points: Annotated[
         list[tuple] | None,  # type: ignore[type-arg]
-        typer.Option("--point", "-p", parser=_point, metavar="X,Y", help="A click inside the object. Repeatable."),
+        typer.Option("--point", "-p", parser=parse_point, metavar="X,Y", help="A click inside the object. Repeatable."),
     ] = None
     negative: Annotated[
         list[tuple] | None,  # type: ignore[type-arg]
-        typer.Option("--negative", "-n", parser=_point, metavar="X,Y", help="A click outside it. Repeatable."),
+        typer.Option("--negative", "-n", parser=parse_point, metavar="X,Y", help="A click outside it. Repeatable."),
     ] = None
     boxes: Annotated[
         list[tuple] | None,  # type: ignore[type-arg]
         typer.Option(
             "--box",
             "-b",
-            parser=_box,
+            parser=parse_box,
             metavar="X0,Y0,X1,Y1",
             help="A box around the object. Repeatable; each box is an object of its own.",
         ),
@@ -214,6 +178,31 @@ class ClickOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MaskGenerationOptions:
+    """sam2's parameters of automatic mask generation."""
+
+    points_per_side: Annotated[int, typer.Option(min=1, max=512, help="Clicks along each side of the grid.")] = 32
+    pred_iou_thresh: Annotated[
+        float | None, typer.Option(help="Keep masks with a predicted IoU above this; SAM 2: 0.8, demo: 0.35.")
+    ] = None
+    stability_score_thresh: Annotated[
+        float | None, typer.Option(help="Keep masks at least this stable; SAM 2: 0.95, demo: 0.4.")
+    ] = None
+    stability_score_offset: Annotated[
+        float | None, typer.Option(help="How far the mask threshold is moved to measure stability; 1.")
+    ] = None
+    box_nms_thresh: Annotated[
+        float | None, typer.Option(help="Masks whose boxes have a higher IoU are duplicates; 0.7.")
+    ] = None
+    crop_n_layers: Annotated[
+        int, typer.Option(min=0, max=4, help="Layers of crops to search too; layer i has 4^i crops.")
+    ] = 0
+    min_mask_region_area: Annotated[
+        int, typer.Option(min=0, help="Remove holes and islands of at most this many low-resolution pixels.")
+    ] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class EverythingOptions:
     """Segment everything in an image: all masks that SAM 2's automatic mask generator finds.
 
@@ -236,25 +225,7 @@ class EverythingOptions:
             "colour of its own; '-' for the data set on standard output; or a folder for both and a file per mask.",
         ),
     ]
-    points_per_side: Annotated[int, typer.Option(min=1, max=512, help="Clicks along each side of the grid.")] = 32
-    pred_iou_thresh: Annotated[
-        float | None, typer.Option(help="Keep masks with a predicted IoU above this; SAM 2: 0.8, demo: 0.35.")
-    ] = None
-    stability_score_thresh: Annotated[
-        float | None, typer.Option(help="Keep masks at least this stable; SAM 2: 0.95, demo: 0.4.")
-    ] = None
-    stability_score_offset: Annotated[
-        float | None, typer.Option(help="How far the mask threshold is moved to measure stability; 1.")
-    ] = None
-    box_nms_thresh: Annotated[
-        float | None, typer.Option(help="Masks whose boxes have a higher IoU are duplicates; 0.7.")
-    ] = None
-    crop_n_layers: Annotated[
-        int, typer.Option(min=0, max=4, help="Layers of crops to search too; layer i has 4^i crops.")
-    ] = 0
-    min_mask_region_area: Annotated[
-        int, typer.Option(min=0, help="Remove holes and islands of at most this many low-resolution pixels.")
-    ] = 0
+    parameters: MaskGenerationOptions
     embedding: EmbeddingOptions
     servers: ServerOptions
     as_json: _AsJson = False
@@ -330,65 +301,9 @@ class ProfileOptions:
 class StatusOptions:
     """Show which servers answer and which models they serve. The exit code is 1 if one does not serve."""
 
-    kind: Annotated[Kind | None, typer.Argument(help="Ask only these servers; all by default.")] = None
+    kind: Annotated[
+        Literal["encoder", "decoder"] | None, typer.Argument(help="Ask only these servers; all by default.")
+    ] = None
     encoder: _Encoder = None
     decoder: _Decoder = None
     as_json: _AsJson = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class UpOptions:
-    """Start a store, an encoder and decoders on this machine, and keep them running until Ctrl-C.
-
-    Other settings of the servers are environment variables: see python -m maskwire_encoder --help, and
-    python -m maskwire_decoder --help.
-    """
-
-    model: Annotated[
-        list[str] | None,
-        typer.Option(
-            envvar="MASKWIRE_MODEL",
-            help="demo (the default), a SAM 2 name such as sam2.1_hiera_tiny, or a model of your own. Repeatable; the "
-            "first one serves requests that name no model. 'maskwire models list' shows all.",
-        ),
-    ] = None
-    checkpoint: Annotated[Path | None, typer.Option(help="Weights of the model (.pt or .safetensors).")] = None
-    config: Annotated[str | None, typer.Option(help="Configuration of a model of your own (YAML).")] = None
-    device: Annotated[
-        str,
-        typer.Option(
-            envvar="MASKWIRE_DEVICE",
-            help="auto, cpu, cuda or cuda:N; several separated by commas, or 'all' for all CUDA devices, start an "
-            "encoder each, on consecutive ports.",
-        ),
-    ] = "auto"
-    decoders: Annotated[
-        int, typer.Option(min=0, max=64, help="Number of decoder processes; they take consecutive ports.")
-    ] = 1
-    redis_url: Annotated[
-        str | None, typer.Option(envvar="MASKWIRE_REDIS_URL", help="Store to use; by default one is started.")
-    ] = None
-    redis_memory_mb: Annotated[int, typer.Option(min=64, help="Memory of the store that is started, in MiB.")] = 2048
-    store_codec: Annotated[
-        str, typer.Option(envvar="MASKWIRE_STORE_CODEC", help="How embeddings are stored: fp32, fp16, int8 or int4.")
-    ] = "fp16"
-    host: Annotated[
-        str, typer.Option(envvar="MASKWIRE_HOST", help="Address to listen on; 0.0.0.0 for all interfaces.")
-    ] = "127.0.0.1"
-    encoder_port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port of the first encoder; 0 takes free ports.")
-    ] = 50051
-    decoder_port: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            max=65535,
-            help="Port of the first decoder; by default the one after the encoders'; 0 takes free ports.",
-        ),
-    ] = None
-    gateway_port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port of the web page and the HTTP interface; 0 takes a free port.")
-    ] = 9001
-    gateway: Annotated[bool, typer.Option(help="Start the gateway if it is installed.")] = True
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the servers' logs.")] = False
-    as_json: Annotated[bool, typer.Option("--json", help="Print the addresses as one line of JSON when ready.")] = False

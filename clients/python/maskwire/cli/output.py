@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -10,12 +10,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from maskwire.errors import InvalidRequest, MaskwireError
 
 
-def check_stdout(is_text: bool) -> None:
-    """Checks that results can be written to standard output.
+def refuse_server_command() -> NoReturn:
+    """Stands in for the commands of maskwire-server if only the client is installed."""
+    raise MaskwireError("the servers are not installed: pip install 'maskwire-server[all]'", "NOT_INSTALLED")
 
-    Raises:
-        InvalidRequest: They are binary, and standard output is a terminal.
-    """
+
+def check_stdout(is_text: bool) -> None:
+    """Refuses to write binary results to a terminal."""
     if not is_text and sys.stdout.isatty():
         raise InvalidRequest(
             "this format is binary and standard output is a terminal; write '-o - > FILE', or -o FILE",
@@ -25,11 +26,7 @@ def check_stdout(is_text: bool) -> None:
 
 
 def write_stdout(contents: Sequence[bytes]) -> None:
-    """Writes a file's content to standard output, byte for byte.
-
-    Raises:
-        InvalidRequest: There is more than one file.
-    """
+    """Writes a file's content to standard output, byte for byte. Refuses more than one."""
     if len(contents) != 1:
         raise InvalidRequest(
             f"{len(contents)} pictures cannot go to standard output; give a file name, which will be numbered",
@@ -46,13 +43,7 @@ def describe_error(error: MaskwireError) -> dict[str, Any]:
 
 
 def progress_bar(console: Console, label: str, field: str) -> Progress:
-    """Makes a progress bar that counts completed items and ends with a task field.
-
-    Args:
-        console: Where it is shown.
-        label: Text in front of the bar.
-        field: Format of the text behind it, such as "{task.fields[masks]} masks".
-    """
+    """Makes a progress bar between a label and the format of a task's field, such as "{task.fields[masks]} masks"."""
     columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn(field))
     return Progress(*columns, console=console)
 

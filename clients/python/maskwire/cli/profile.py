@@ -4,14 +4,17 @@ import json
 import random
 import statistics
 import time
+from collections.abc import Callable
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from maskwire.cli.options import ProfileOptions
-from maskwire.client import Client
-from maskwire.results import Result
+from maskwire.results import EmbeddedImage, Result
+
+Timed = TypeVar("Timed", EmbeddedImage, Result)
 
 _ENCODE_STAGES = {
     "receive_ms": "receiving the file",
@@ -34,21 +37,21 @@ def profile_stages(options: ProfileOptions) -> None:
     errors, clicks = Console(stderr=True), options.clicks
     with options.servers.client() as client:
         with errors.status(f"embedding {options.image}"):
-            started = time.perf_counter()
-            embedded = client.embed(options.image)
-            encoding = _medians([(_ms_since(started), embedded.timings)], _ENCODE_STAGES)
-        points = [(random.uniform(0, embedded.width), random.uniform(0, embedded.height)) for _ in range(clicks + 1)]
-        first = _medians([_timed_click(client, embedded.image_id, points[0])], _CLICK_STAGES)
-        samples = [
-            _timed_click(client, embedded.image_id, point)
-            for point in track(points[1:], "clicking", console=errors, transient=True)
-        ]
+            embedded, encoding = _timed(lambda: client.embed(options.image), _ENCODE_STAGES)
+
+        def click() -> dict[str, float]:
+            point = (random.uniform(0, embedded.width), random.uniform(0, embedded.height))
+            return _timed(lambda: client.segment(image_id=embedded.image_id, points=[point]), _CLICK_STAGES)[1]
+
+        first = click()
+        warm = [click() for _ in track(range(clicks), "clicking", console=errors, transient=True)]
+    medians = {stage: statistics.median(each[stage] for each in warm) for stage in first}
     profile = {
         "image": {"width": embedded.width, "height": embedded.height, "model": embedded.model},
         "cached": embedded.cached,
         "embed": encoding,
         "first_click": first,
-        "warm_click": _medians(samples, _CLICK_STAGES),
+        "warm_click": medians,
         "clicks": clicks,
     }
     if options.as_json:
@@ -57,43 +60,20 @@ def profile_stages(options: ProfileOptions) -> None:
     stored = "its embedding was stored already" if embedded.cached else "embedded now"
     title = f"{options.image}: {embedded.width}x{embedded.height}, model {embedded.model}, {stored}"
     table = Table("stage", "ms", f"median of {clicks}", title=title, title_justify="left")
-    for name, stages, column in (
-        ("embed", encoding, 1),
-        ("first click", first, 1),
-        ("warm click", profile["warm_click"], 2),
-    ):
+    for name, stages in (("embed", encoding), ("first click", first), ("warm click", medians)):
         table.add_section()
-        for stage, milliseconds in stages.items():  # type: ignore[attr-defined]
-            cells = ["", ""]
-            cells[column - 1] = f"{milliseconds:.2f}"
+        for stage, milliseconds in stages.items():
+            cells = ["", f"{milliseconds:.2f}"] if stages is medians else [f"{milliseconds:.2f}"]
             table.add_row(f"[bold]{name}[/bold]" if stage == "total" else f"  {stage}", *cells)
     Console().print(table)
 
 
-def _timed_click(client: Client, image_id: str, point: tuple[float, float]) -> tuple[float, dict[str, float]]:
-    """Clicks, and returns the time that the call took and the server's own timings, in milliseconds."""
+def _timed(call: Callable[[], Timed], stages: dict[str, str]) -> tuple[Timed, dict[str, float]]:
+    """Makes a call. Returns its result, and the milliseconds that it took and that its stages took."""
     started = time.perf_counter()
-    result: Result = client.segment(image_id=image_id, points=[point])
-    return _ms_since(started), result.timings
-
-
-def _medians(samples: list[tuple[float, dict[str, float]]], stages: dict[str, str]) -> dict[str, float]:
-    """Computes the median milliseconds of whole calls, and of each stage.
-
-    Args:
-        samples: Time of each call as the caller measured it, and the server's timings of it.
-        stages: Name of each timing of the server, and the words for it.
-    """
-    medians = {"total": statistics.median(total for total, _ in samples)}
-    for stage, name in stages.items():
-        medians[name] = statistics.median(timings.get(stage, 0.0) for _, timings in samples)
-    spent = [
-        (total, timings.get("total_ms", 0.0), sum(timings.get(s, 0.0) for s in stages)) for total, timings in samples
-    ]
-    medians["the rest of the server"] = statistics.median(max(0.0, server - known) for _, server, known in spent)
-    medians["network and client"] = statistics.median(total - server for total, server, _ in spent)
-    return medians
-
-
-def _ms_since(started: float) -> float:
-    return (time.perf_counter() - started) * 1e3
+    result = call()
+    total, timings = (time.perf_counter() - started) * 1e3, result.timings
+    known = {name: timings.get(stage, 0.0) for stage, name in stages.items()}
+    server = timings.get("total_ms", 0.0)
+    rest = {"the rest of the server": max(0.0, server - sum(known.values())), "network and client": total - server}
+    return result, {"total": total, **known, **rest}

@@ -40,10 +40,18 @@ def read_prompts(path: Path) -> dict[str, list[ObjectPrompt]]:
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"cannot read {path}: {error}", "BAD_PROMPTS", "--prompts") from error
     is_table = path.suffix.lower() in (".csv", ".tsv")
-    rows = _parse_table(text, path) if is_table else _parse_json_lines(text, path)
     found: dict[str, list[ObjectPrompt]] = {}
-    for image, prompt in rows:
-        found.setdefault(_resolve(image, path), []).append(prompt)
+    for place, row in _parse_table(text, path) if is_table else _parse_json_lines(text, path):
+        image = row.get("image")
+        if not isinstance(image, str) or not image:
+            raise _wrong(place, "names no image")
+        try:
+            prompt = Prompt(
+                row.get("points") or [], row.get("labels"), row.get("box"), prompt_id=str(row.get("id", ""))
+            )
+        except InvalidRequest as error:
+            raise _wrong(place, str(error)) from error
+        found.setdefault(_resolve(image, path), []).append(ObjectPrompt(prompt, str(row.get("class", ""))))
     if not found:
         raise InvalidRequest(f"{path} has no prompts", "BAD_PROMPTS", "--prompts")
     return found
@@ -54,7 +62,8 @@ def _resolve(image: str, path: Path) -> str:
     return str(beside) if str(path) != "-" and "://" not in image and beside.exists() else image
 
 
-def _parse_json_lines(text: str, path: Path) -> Iterator[tuple[str, ObjectPrompt]]:
+def _parse_json_lines(text: str, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields the place and the fields of each object."""
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
@@ -66,53 +75,27 @@ def _parse_json_lines(text: str, path: Path) -> Iterator[tuple[str, ObjectPrompt
         if not isinstance(row, dict):
             raise _wrong(place, 'is not an object such as {"image": "photo.jpg", "box": [75, 275, 1725, 850]}')
         _check_names(row, _FIELDS, "field", place)
-        points = row.get("points") or []
-        prompt = _object_prompt(row, place, points=points, labels=row.get("labels"), box=row.get("box"))
-        yield _image_of(row, place), prompt
+        yield place, row
 
 
-def _parse_table(text: str, path: Path) -> Iterator[tuple[str, ObjectPrompt]]:
-    """Parses CSV. Rows with the same image and id are clicks on one object; a row without an id is one object."""
+def _parse_table(text: str, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields the same of CSV. Rows with the same image and id are one object, and so is a row without an id."""
     rows = csv.DictReader(text.splitlines(), delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
     _check_names(dict.fromkeys(rows.fieldnames or ()), _COLUMNS, "column", f"{path}, line 1")
-    objects: dict[tuple[str, str], list[tuple[str, dict[str, str]]]] = {}
+    objects: dict[tuple[str | None, str], tuple[str, dict[str, Any]]] = {}
     for row in rows:
         place = f"{path}, line {rows.line_num}"
         if None in row:
             raise _wrong(place, "has more cells than the first line has columns")
         cells = {name: value.strip() for name, value in row.items() if value and value.strip()}
-        key = (_image_of(cells, place), cells.get("id") or f" {rows.line_num}")
-        objects.setdefault(key, []).append((place, cells))
-    for (image, _), several in objects.items():
-        points, labels, box, first = [], [], None, several[0][1]
-        for place, cells in several:
-            if "x" in cells or "y" in cells:
-                points.append(_numbers(cells, ("x", "y"), place))
-                labels.append(int(_numbers({"label": "1", **cells}, ("label",), place)[0]))
-            if any(name in cells for name in _COLUMNS[6:]):
-                box = _numbers(cells, _COLUMNS[6:], place)
-        yield image, _object_prompt(first, several[0][0], points=points, labels=labels, box=box)
-
-
-def _image_of(row: Mapping[str, Any], place: str) -> str:
-    image = row.get("image")
-    if not isinstance(image, str) or not image:
-        raise _wrong(place, "names no image")
-    return image
-
-
-def _object_prompt(row: Mapping[str, Any], place: str, **prompt: Any) -> ObjectPrompt:
-    """Makes the prompt of an object.
-
-    Args:
-        row: Row of the file, of which the id and class are used.
-        place: File and line of the row, for error messages.
-        prompt: Arguments of `Prompt`.
-    """
-    try:
-        return ObjectPrompt(Prompt(**prompt, prompt_id=str(row.get("id", ""))), str(row.get("class", "")))
-    except InvalidRequest as error:
-        raise _wrong(place, str(error)) from error
+        key = (cells.get("image"), cells.get("id") or f" {rows.line_num}")
+        _, fields = objects.setdefault(key, (place, {**cells, "points": [], "labels": []}))
+        if "x" in cells or "y" in cells:
+            fields["points"].append(_numbers(cells, ("x", "y"), place))
+            fields["labels"].append(int(_numbers({"label": "1", **cells}, ("label",), place)[0]))
+        if any(name in cells for name in _COLUMNS[6:]):
+            fields["box"] = _numbers(cells, _COLUMNS[6:], place)
+    yield from objects.values()
 
 
 def _numbers(cells: Mapping[str, str], names: tuple[str, ...], place: str) -> tuple[float, ...]:

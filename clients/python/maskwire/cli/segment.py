@@ -3,7 +3,6 @@
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from maskwire.cli.inputs import Input
 from maskwire.cli.options import EmbeddingOptions, MaskFormat, SegmentOptions
 from maskwire.cli.output import check_stdout, describe_error, note_demo, write_stdout
 from maskwire.cli.prompts_file import ObjectPrompt
+from maskwire.cli.work import work_through
 from maskwire.client import Client
 from maskwire.errors import InvalidRequest, MaskwireError
 from maskwire.prompts import Prompt
@@ -39,8 +39,8 @@ def segment_images(options: SegmentOptions) -> None:
     form = formats.choose_format(options.form, output, is_folder)
     to_stdout = str(output) == "-"
     if to_stdout:
-        check_stdout(is_text=form in formats.TEXTS)
-    elif output is not None and len(jobs) > 1 and not is_folder and form != MaskFormat.COCO:
+        check_stdout(is_text=formats.FORMATS[form].is_text)
+    elif output is not None and len(jobs) > 1 and not is_folder and form != "coco":
         raise InvalidRequest(
             f"{len(jobs)} images cannot be written to one file {output}; give a folder, or --format coco",
             "BAD_OUTPUT",
@@ -51,44 +51,35 @@ def segment_images(options: SegmentOptions) -> None:
     writes = not to_stdout and not (options.as_json and output is None and options.form is None)
     names = _file_names([source for source, _ in jobs], form, output, is_folder)
     errors, done, failed = Console(stderr=True), [], 0
-    arguments = {"multimask": not options.single, "every": options.every, "outputs": formats.OUTPUTS[form]}
+    arguments = {"multimask": not options.single, "every": options.every, "outputs": formats.FORMATS[form].outputs}
 
-    with options.servers.client() as client, ThreadPoolExecutor(_IMAGES_AT_ONCE) as threads:
+    title = f"segmenting {jobs[0][0].text if len(jobs) == 1 else f'{len(jobs)} images'}"
+    with options.servers.client() as client, errors.status(title):
 
-        def attempt(job: _Job) -> tuple[Segmented, bool] | MaskwireError:
+        def segment(job: _Job) -> tuple[Segmented, bool]:
+            return _segment_image(client, job, embedding, arguments)
+
+        for ((source, _), outcome), name in zip(work_through(jobs, segment, _IMAGES_AT_ONCE), names, strict=True):
             try:
-                return _segment_image(client, job, embedding, arguments)
+                if isinstance(outcome, MaskwireError):
+                    raise outcome
+                segmented, cached = outcome
+                done.append(segmented)
+                is_written = form != "coco" and (writes or to_stdout)
+                contents = formats.encode_files(segmented, form, classes) if is_written else []
+                if contents and to_stdout:
+                    write_stdout(contents)
+                written = formats.write_files(name, contents) if contents and writes else []
             except MaskwireError as error:
-                return error
-
-        with errors.status(f"segmenting {jobs[0][0].text if len(jobs) == 1 else f'{len(jobs)} images'}"):
-            try:
-                for (source, _), name, outcome in zip(jobs, names, threads.map(attempt, jobs), strict=True):
-                    try:
-                        if isinstance(outcome, MaskwireError):
-                            raise outcome
-                        segmented, cached = outcome
-                        done.append(segmented)
-                        if form == MaskFormat.COCO:
-                            written = []
-                        else:
-                            contents = formats.encode_files(segmented, form, classes) if writes or to_stdout else []
-                            written = formats.write_files(name, contents) if writes else []
-                            if to_stdout:
-                                write_stdout(contents)
-                    except MaskwireError as error:
-                        if len(jobs) == 1:
-                            raise
-                        failed += 1
-                        _print_error(source, error, options.as_json)
-                        continue
-                    _print(segmented, cached, written, options.as_json, quiet=to_stdout or form == MaskFormat.COCO)
-            except BaseException:
-                threads.shutdown(cancel_futures=True)
-                raise
-    if form == MaskFormat.COCO and done:
-        _write_coco(done, classes, output or Path(formats.ENDINGS[form][1:]), writes, to_stdout)
-    if form == MaskFormat.YOLO and writes and classes != [_CLASS]:
+                if len(jobs) == 1:
+                    raise
+                failed += 1
+                _print_error(source, error, options.as_json)
+                continue
+            _print(segmented, cached, written, options.as_json, quiet=to_stdout or form == "coco")
+    if form == "coco" and done:
+        _write_coco(done, classes, output or Path(formats.FORMATS[form].ending[1:]), writes, to_stdout)
+    if form == "yolo" and writes and classes != [_CLASS]:
         formats.write_files(names[0].with_name("classes.txt"), ["".join(f"{name}\n" for name in classes).encode()])
     note_demo(errors, {result.model for segmented in done for result in segmented.results})
     if failed:
@@ -144,7 +135,7 @@ def _file_names(sources: Sequence[Input], form: MaskFormat, output: Path | None,
     for source in sources:
         taken[source.stem] = number = taken.get(source.stem, 0) + 1
         stem = source.stem if number == 1 else f"{source.stem}-{number}"
-        names.append(folder / f"{stem}{formats.ENDINGS[form]}")
+        names.append(folder / f"{stem}{formats.FORMATS[form].ending}")
     return names
 
 

@@ -1,51 +1,30 @@
-"""The command `maskwire status`, and health checks of servers."""
+"""The command `maskwire status`."""
 
 import json
 import sys
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 from rich.console import Console
 from rich.table import Table
 
+from maskwire.cli.health import TIMEOUT_S, health
 from maskwire.cli.options import StatusOptions
 from maskwire.transport.caller import Caller, token_or_default
-from maskwire.transport.channels import DEFAULT_DECODER, DEFAULT_ENCODER, Channels
+from maskwire.transport.channels import Channels
 from maskwire.transport.credentials import Credentials
 from maskwire.v1 import encoder_pb2, encoder_pb2_grpc
 
-_TIMEOUT_S = 3
 _ANSWERS = ("SERVING", "NOT_SERVING")
 _SERVICES = {"encoder": "maskwire.v1.EncoderService", "decoder": "maskwire.v1.DecoderService"}
-
-
-def health(address: str, service: str = "") -> str:
-    """Asks a server for its health, with the TLS settings of the environment.
-
-    Args:
-        address: "host:port".
-        service: Full name of a service; empty for the whole server.
-
-    Returns:
-        SERVING, NOT_SERVING, UNREACHABLE; or NO_SUCH_SERVICE, if the server does not offer the service.
-    """
-    with Credentials().connect_blocking(address) as channel:
-        try:
-            request = health_pb2.HealthCheckRequest(service=service)
-            response = health_pb2_grpc.HealthStub(channel).Check(request, timeout=_TIMEOUT_S)
-        except grpc.RpcError as error:
-            is_unknown = service and error.code() is grpc.StatusCode.NOT_FOUND
-            return "NO_SUCH_SERVICE" if is_unknown else "UNREACHABLE"
-    return str(health_pb2.HealthCheckResponse.ServingStatus.Name(response.status))
 
 
 def show_status(options: StatusOptions) -> None:
     """Prints the health and models of the servers; exits with 1 if one does not serve."""
     servers: list[dict[str, Any]] = []
     credentials = Credentials()
-    encoders = Channels("encoder", options.encoder, DEFAULT_ENCODER, credentials)
-    decoders = Channels("decoder", options.decoder, DEFAULT_DECODER, credentials)
+    encoders = Channels("encoder", options.encoder, credentials)
+    decoders = Channels("decoder", options.decoder, credentials)
     for channels in (encoders, decoders):
         for address in channels.addresses if options.kind in (None, channels.kind) else []:
             server: dict[str, Any] = {"kind": channels.kind, "address": address, "health": health(address)}
@@ -73,7 +52,7 @@ def served_models() -> list[str]:
     """Returns the names of the models that the encoders serve; an empty list if no encoder answers."""
     credentials = Credentials()
     names: dict[str, None] = {}
-    for address in Channels("encoder", None, DEFAULT_ENCODER, credentials).addresses:
+    for address in Channels("encoder", None, credentials).addresses:
         names.update(dict.fromkeys(str(model["name"]) for model in _list_models(address, credentials)["models"]))
     return list(names)
 
@@ -92,7 +71,7 @@ def _list_models(address: str, credentials: Credentials) -> dict[str, Any]:
         stub = encoder_pb2_grpc.EncoderServiceStub(channel)
         metadata = Caller(token_or_default(None)).metadata
         try:
-            models = stub.ListModels(encoder_pb2.ListModelsRequest(), timeout=_TIMEOUT_S, metadata=metadata).models
+            models = stub.ListModels(encoder_pb2.ListModelsRequest(), timeout=TIMEOUT_S, metadata=metadata).models
         except grpc.RpcError as error:  # needs a token, unlike health
             return {"models": [], "models_error": error.code().name}
     names = ("name", "fingerprint", "image_size_px", "is_default", "device", "note")

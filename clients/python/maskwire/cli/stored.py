@@ -15,16 +15,9 @@ def list_images(options: ImagesOptions) -> None:
     with options.servers.client() as client:
         images = sorted(client.images(options.prefix, limit=options.limit), key=lambda image: image.image_id)
     if options.as_json:
+        names = ("image_id", "width", "height", "model", "content_key", "stored_bytes")
         described = [
-            {
-                "image_id": image.image_id,
-                "width": image.width,
-                "height": image.height,
-                "model": image.model,
-                "content_key": image.content_key,
-                "stored_bytes": image.stored_bytes,
-                "expires_at": image.expires_at.isoformat(),
-            }
+            {name: getattr(image, name) for name in names} | {"expires_at": image.expires_at.isoformat()}
             for image in images
         ]
         print(json.dumps({"images": described}))

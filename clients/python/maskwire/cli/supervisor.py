@@ -72,9 +72,6 @@ class Supervisor:
             signal.signal(number, lambda received, _: self._signals.append(received))
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
     def start(self, *children: Child) -> None:
         """Starts a group of children and waits until all of them are ready.
 
@@ -110,7 +107,7 @@ class Supervisor:
                     child.backoff_s = min(2 * child.backoff_s, _MAX_BACKOFF_S)
             time.sleep(_POLL_S)
 
-    def stop(self) -> None:
+    def __exit__(self, *_: object) -> None:
         """Terminates the groups in reverse order and waits until their children have drained.
 
         A child that takes longer than 30 s is killed; a second SIGINT or SIGTERM kills all children at once.

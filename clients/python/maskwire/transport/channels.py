@@ -14,8 +14,7 @@ from maskwire.token_bucket import TokenBucket
 from maskwire.transport.credentials import Credentials
 from maskwire.transport.process import check_process, claim_process
 
-DEFAULT_ENCODER = "localhost:50051"
-DEFAULT_DECODER = "localhost:50052"
+_DEFAULTS = {"encoder": "localhost:50051", "decoder": "localhost:50052"}
 
 _MAX_MESSAGE_BYTES = 64 << 20
 _OPTIONS: list[tuple[str, Any]] = [
@@ -42,8 +41,8 @@ class Channels:
 
     Args:
         kind: "encoder" or "decoder".
-        addresses: "host:port", or several separated by commas; None takes MASKWIRE_ENCODER or MASKWIRE_DECODER.
-        default: Address where neither is set.
+        addresses: "host:port", or several separated by commas; None: MASKWIRE_ENCODER or MASKWIRE_DECODER, else the
+            usual port of this machine.
         credentials: How to encrypt.
         dead_after_s: Seconds after which a server that stopped answering is given up.
 
@@ -52,10 +51,8 @@ class Channels:
         MaskwireError: FORKED, as `check`.
     """
 
-    def __init__(
-        self, kind: str, addresses: str | None, default: str, credentials: Credentials, dead_after_s: float = 3
-    ) -> None:
-        text = addresses or os.environ.get(f"MASKWIRE_{kind.upper()}") or default
+    def __init__(self, kind: str, addresses: str | None, credentials: Credentials, dead_after_s: float = 3) -> None:
+        text = addresses or os.environ.get(f"MASKWIRE_{kind.upper()}") or _DEFAULTS[kind]
         self.kind = kind
         self.addresses = [address.strip() for address in text.split(",") if address.strip()]
         if not self.addresses:
@@ -70,11 +67,7 @@ class Channels:
         claim_process()
 
     def check(self) -> None:
-        """Refuses to go on in a forked process, or after `close`.
-
-        Raises:
-            MaskwireError: FORKED or CLOSED.
-        """
+        """Raises FORKED in a forked process, and CLOSED after `close`."""
         check_process()
         if self._closed:
             raise MaskwireError("the client is closed; make another", "CLOSED")

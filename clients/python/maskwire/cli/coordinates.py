@@ -1,0 +1,27 @@
+"""Coordinates as users type them."""
+
+import typer
+
+
+def parse_point(text: str) -> tuple[float, ...]:
+    """Parses "X,Y".
+
+    Raises:
+        typer.BadParameter: It is something else.
+    """
+    return _numbers(text, 2, "X,Y in pixels, such as 500,375")
+
+
+def parse_box(text: str) -> tuple[float, ...]:
+    """Parses "X0,Y0,X1,Y1" likewise."""
+    return _numbers(text, 4, "X0,Y0,X1,Y1 in pixels, such as 75,275,1725,850")
+
+
+def _numbers(text: str, count: int, form: str) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(part) for part in text.replace(",", " ").split())
+    except ValueError:
+        numbers = ()
+    if len(numbers) != count:
+        raise typer.BadParameter(f"{text!r} is not {form}")
+    return numbers
