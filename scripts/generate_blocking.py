@@ -11,7 +11,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "clients" / "python" / "maskwire"
 _NOTE = "# Written by scripts/generate_blocking.py from {}; change that, and run the script again.\n"
-_OWN = {"__init__", "namespace", "__aenter__", "__aexit__", "__repr__", "close", "acting_as", "masks"}
+_OWN = {"__init__", "namespace", "__aenter__", "__aexit__", "__repr__", "close", "masks"}
 """Members that the templates below define themselves, or that the blocking client does not have."""
 
 _CLIENT = '''"""The blocking client: `AsyncClient` run on a background event loop."""
@@ -50,9 +50,7 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -115,9 +113,7 @@ class Session:
         self.open()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:

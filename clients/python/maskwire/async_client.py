@@ -2,24 +2,29 @@
 
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
 from numpy.typing import NDArray
 
 from maskwire.arguments import check_choice, checked
 from maskwire.automatic_masks import FoundMask, Update
-from maskwire.connection import AskedImage, Connection, ImageArguments, SegmentArguments, in_callers_words
-from maskwire.errors import ImageNotFound, InvalidRequest, MaskwireError
+from maskwire.connection import (
+    AskedImage,
+    Connection,
+    EmbedArguments,
+    ImageArguments,
+    ManyArguments,
+    SegmentArguments,
+    in_callers_words,
+    reading,
+)
+from maskwire.errors import InvalidRequest, MaskwireError
 from maskwire.mask_generation import GenerationArguments, generate_masks
-from maskwire.pictures import Channels, Stretch
 from maskwire.pipelined import pipelined
 from maskwire.prompts import (
     Box,
     Format,
     Labels,
-    Output,
-    OutputArguments,
     Points,
     Prompt,
     check_normalized,
@@ -28,13 +33,11 @@ from maskwire.prompts import (
 )
 from maskwire.results import EmbeddedImage, Result
 from maskwire.session import AsyncSession
-from maskwire.sources import ImageLike, Reading
+from maskwire.sources import ImageLike
 from maskwire.transport import Caller, Credentials, Servers, Tls
 from maskwire.transport.caller import token_or_default
-from maskwire.transport.calls import EMBEDS
 from maskwire.v1 import decoder_pb2, encoder_pb2, types_pb2
 
-T = TypeVar("T")
 AnImage = TypeVar("AnImage", bound=ImageLike | EmbeddedImage)
 Prompts = Prompt | Sequence[Prompt]
 Fetch = Callable[[decoder_pb2.SegmentRequest, int], Callable[[Format], Sequence[types_pb2.Mask]]]
@@ -47,6 +50,8 @@ _PAGE_SIZE = 100
 @checked
 class AsyncClient:
     """Client of Maskwire's encoder and decoders.
+
+    Arguments that do not exist raise `UnknownArgument`, which is also a TypeError.
 
     Args:
         encoder: Address of the encoder, "host:port"; by default MASKWIRE_ENCODER, else localhost:50051.
@@ -93,37 +98,18 @@ class AsyncClient:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def close(self) -> None:
         """Closes the sessions and the connections. Later calls raise MaskwireError (CLOSED)."""
         await self._connection.close()
 
-    def acting_as(self, token: str, *, namespace: str = "") -> Self:
-        """Makes a client that acts for another caller over this client's connections, for gateways.
-
-        It does not share this client's cache of images. It need not be closed, and stops working when this one is.
-
-        Args:
-            token: Bearer token of the other caller, which the servers verify.
-            namespace: Tenant of the other caller; empty for the token's namespace, or "default".
-        """
-        other = type(self).__new__(type(self))  # no connections of its own
-        other._connection = self._connection.acting_as(token, namespace)
-        return other
-
     async def embed(
         self,
         image: ImageLike | EmbeddedImage,
         image_id: str | None = None,
-        *,
-        model: str = "",
-        bulk: bool = False,
-        channels: Channels = "rgb",
-        stretch: Stretch = "auto",
+        **arguments: Unpack[EmbedArguments],
     ) -> EmbeddedImage:
         """Computes and stores the embedding of an image. A stored image is neither sent nor encoded again.
 
@@ -132,36 +118,27 @@ class AsyncClient:
                 an `EmbeddedImage` from this client, to embed its picture again. Arrays are HxW, HxWx3 (RGB) or HxWx4
                 (RGBA) of any real type; docs/pictures.md has the rules.
             image_id: Name to store the image under, replacing any image of that name. None: the server makes one up.
-            model: Name of the model; empty for the server's default.
-            bulk: Low priority: interactive images go first.
-            channels: Order of an array's colour channels. Use "bgr" for what OpenCV's imread returns.
-            stretch: How samples are mapped to 8 bits. "range" maps the lowest sample to black and the highest to white,
-                "percentile" the 1st percentile and the 99th, and "none" the limits of the sample type. "auto" is
-                "range" for pictures of more than 8 bits that stay below a quarter of their type's range, else "none".
+            **arguments: How to embed it: `EmbedArguments` and `ReadingArguments`.
 
         Returns:
             The stored image, which other calls accept as their image.
 
         Raises:
-            UnknownArgument: There is no such argument; also a TypeError.
             InvalidRequest: The image cannot be decoded, no such file exists (NO_SUCH_FILE), or the name is invalid.
             ImageNotFound: No encoder serves the model (MODEL_NOT_FOUND).
             Overloaded: Too many requests are waiting, or the image is too large.
             ServerUnavailable: No encoder answers.
         """
-        source = await self._connection.source_of(image, Reading(channels, stretch))
-        return await self._connection.embed(source, image_id, model, bulk)
+        source = await self._connection.source_of(image, reading(arguments))
+        return await self._connection.embed(source, image_id, arguments.get("model", ""), arguments.get("bulk", False))
 
     @overload
     def embed_many(
         self,
         images: Iterable[AnImage],
         *,
-        model: str = "",
-        bulk: bool = False,
-        channels: Channels = "rgb",
-        stretch: Stretch = "auto",
         errors: Literal["raise"] = "raise",
+        **arguments: Unpack[EmbedArguments],
     ) -> AsyncIterator[tuple[AnImage, EmbeddedImage]]: ...
 
     @overload
@@ -169,44 +146,34 @@ class AsyncClient:
         self,
         images: Iterable[AnImage],
         *,
-        model: str = "",
-        bulk: bool = False,
-        channels: Channels = "rgb",
-        stretch: Stretch = "auto",
         errors: Literal["yield"],
+        **arguments: Unpack[EmbedArguments],
     ) -> AsyncIterator[tuple[AnImage, EmbeddedImage | MaskwireError]]: ...
 
     def embed_many(
         self,
         images: Iterable[AnImage],
         *,
-        model: str = "",
-        bulk: bool = False,
-        channels: Channels = "rgb",
-        stretch: Stretch = "auto",
         errors: Literal["raise", "yield"] = "raise",
+        **arguments: Unpack[EmbedArguments],
     ) -> AsyncIterator[tuple[AnImage, Any]]:
         """Embeds many images, several at a time.
 
         Args:
             images: Images as in `embed`; the iterable is consumed as the work proceeds.
-            model: Name of the model; empty for the server's default.
-            bulk: Low priority: interactive images go first.
-            channels: Order of an array's colour channels. Use "bgr" for what OpenCV's imread returns.
-            stretch: How samples are mapped to 8 bits; see `embed`.
             errors: "raise" stops at the first error; "yield" yields the error instead of the image and continues.
+            **arguments: How to embed them: `EmbedArguments` and `ReadingArguments`.
 
         Yields:
             Each image with its stored image, in order of completion.
 
         Raises:
-            UnknownArgument: There is no such argument; also a TypeError.
             MaskwireError: The errors of `embed`.
         """
         check_choice("errors", errors, ("raise", "yield"))
 
         async def embed(image: AnImage) -> EmbeddedImage:
-            return await self.embed(image, model=model, bulk=bulk, channels=channels, stretch=stretch)
+            return await self.embed(image, **arguments)
 
         return pipelined(images, embed, _EMBEDS_IN_FLIGHT, errors == "yield", self._connection.servers.check)
 
@@ -215,11 +182,8 @@ class AsyncClient:
         self,
         requests: Iterable[tuple[AnImage, Prompts]],
         *,
-        model: str = "",
-        channels: Channels = "rgb",
-        stretch: Stretch = "auto",
         errors: Literal["raise"] = "raise",
-        **output: Unpack[OutputArguments],
+        **arguments: Unpack[ManyArguments],
     ) -> AsyncIterator[tuple[tuple[AnImage, Prompts], list[Result]]]: ...
 
     @overload
@@ -227,51 +191,42 @@ class AsyncClient:
         self,
         requests: Iterable[tuple[AnImage, Prompts]],
         *,
-        model: str = "",
-        channels: Channels = "rgb",
-        stretch: Stretch = "auto",
         errors: Literal["yield"],
-        **output: Unpack[OutputArguments],
+        **arguments: Unpack[ManyArguments],
     ) -> AsyncIterator[tuple[tuple[AnImage, Prompts], list[Result] | MaskwireError]]: ...
 
     def segment_many(
         self,
         requests: Iterable[tuple[AnImage, Prompts]],
         *,
-        model: str = "",
-        channels: Channels = "rgb",
-        stretch: Stretch = "auto",
         errors: Literal["raise", "yield"] = "raise",
-        **output: Unpack[OutputArguments],
+        **arguments: Unpack[ManyArguments],
     ) -> AsyncIterator[tuple[tuple[AnImage, Prompts], Any]]:
         """Segments objects of many images, several at a time: while one image is encoded, others are decoded.
 
         Args:
             requests: Pairs of an image, as in `segment`, and a `Prompt` or a list of them; the iterable is consumed as
                 the work proceeds.
-            model: Name of the model that must have embedded the images; see `segment`.
-            channels: Order of an array's colour channels. Use "bgr" for what OpenCV's imread returns.
-            stretch: How samples are mapped to 8 bits; see `embed`.
             errors: "raise" stops at the first error; "yield" yields the error instead of the results and continues.
-            **output: What to return of each mask, see `OutputArguments`.
+            **arguments: `ManyArguments`, `ReadingArguments` and `OutputArguments`.
 
         Yields:
             Each request with its results, one for each prompt, in order of completion.
 
         Raises:
-            UnknownArgument: There is no such argument; also a TypeError.
             MaskwireError: The errors of `segment`.
         """
         check_choice("errors", errors, ("raise", "yield"))
-        options = output_options(output)
-
-        reading = Reading(channels, stretch)
+        output_options(arguments)  # raises now what is wrong with them
 
         async def segment(request: tuple[AnImage, Prompts]) -> list[Result]:
-            image, prompts = _image_and_prompts(request)
-            several = [prompts] if isinstance(prompts, Prompt) else list(prompts)
-            asked = AskedImage(image, model=model, reading=reading)
-            return await self._segment(asked, several, (False, False), options)
+            try:
+                image, prompts = request
+            except (TypeError, ValueError) as error:
+                raise InvalidRequest(
+                    "a request is (image, prompt) or (image, [prompt, ...])", "BAD_REQUEST", "requests"
+                ) from error
+            return await self.segment_objects(image, prompts, **arguments)
 
         return pipelined(requests, segment, _SEGMENTS_IN_FLIGHT, errors == "yield", self._connection.servers.check)
 
@@ -318,7 +273,6 @@ class AsyncClient:
             The best mask, or all candidates.
 
         Raises:
-            UnknownArgument: There is no such argument; also a TypeError.
             InvalidRequest: An argument is wrong; `field` says which. NO_SUCH_FILE: a str looks like a path, and neither
                 that file nor an image of that name exists. OTHER_MODEL: another model embedded the image.
             ImageNotFound: No such image is stored, or no encoder serves the model. An image that this client embedded
@@ -337,17 +291,18 @@ class AsyncClient:
             point_labels=point_labels,
             mask_input=mask_input,
         )
-        asked, output = AskedImage.of(image, arguments), output_options(arguments)
         try:
-            results = await self._segment(asked, [prompt], (save_logits, load_logits), output)
+            (result,) = await self.segment_objects(
+                image, [prompt], save_logits=save_logits, load_logits=load_logits, **arguments
+            )
         except InvalidRequest as error:
             raise in_callers_words(error) from error
-        return results[0]
+        return result
 
     async def segment_objects(
         self,
         image: ImageLike | EmbeddedImage | None = None,
-        prompts: Iterable[Prompt] | None = None,
+        prompts: Iterable[Prompt] | Prompt | None = None,
         *,
         boxes: Iterable[Box] | NDArray[Any] | None = None,
         save_logits: bool = False,
@@ -368,16 +323,63 @@ class AsyncClient:
             One result for each prompt or box, in the same order.
 
         Raises:
-            UnknownArgument: There is no such argument; also a TypeError.
             MaskwireError: The errors of `segment`.
         """
         if boxes is not None and prompts is not None:
             raise InvalidRequest("give prompts or boxes, not both", "TWO_NAMES", "boxes")
-        if isinstance(prompts, Prompt):
+        if isinstance(prompts, Prompt) or not isinstance(prompts, Iterable | None):
             prompts = [prompts]
         several = prompts_from_boxes(boxes) if boxes is not None else list(prompts or ())
         asked, output = AskedImage.of(image, arguments), output_options(arguments)
-        return await self._segment(asked, several, (save_logits, load_logits), output)
+        if not several:
+            raise InvalidRequest(
+                "there are no prompts; Prompt() without arguments means the most prominent object",
+                "NO_PROMPTS",
+                "prompts",
+            )
+        for index, prompt in enumerate(several):
+            if not isinstance(prompt, Prompt):
+                raise InvalidRequest(
+                    f"{type(prompt).__name__} is not a prompt; give Prompt(points=..., box=...)",
+                    "BAD_PROMPT",
+                    f"prompts[{index}]",
+                )
+        messages = [prompt.message() for prompt in several]
+        wanted = await self._connection.resolve(asked)
+        request = decoder_pb2.SegmentRequest(
+            image_id=wanted.image_id,
+            namespace=self.namespace,
+            prompts=messages,
+            output=output.options,
+            wait_ms=asked.wait_ms,
+            save_logits=save_logits,
+            load_logits=load_logits,
+            model=asked.model,
+        )
+
+        async def send(content_key: str) -> decoder_pb2.SegmentResponse:
+            # A picture or EmbeddedImage means that image even if its name has been reused since.
+            request.content_key = content_key
+            return await self._connection.servers.segment(request, self._connection.caller)
+
+        response = await self._connection.ask(wanted, send)
+        cached = wanted.stored is None or wanted.stored.cached
+        source = wanted.source or self._connection.images.source(wanted.image_id, response.image.content_key)
+        request.save_logits = False
+        request.content_key = response.image.content_key  # forms that are fetched later must be of the same image
+        return [
+            Result(
+                result,
+                response=response,
+                prompt=messages[index],
+                forms=output.forms,
+                cached=cached,
+                source=source,
+                # A form fetched later could be refined from other saved logits.
+                fetch=None if self._fetch is None or result.refined else self._fetch(request, index),
+            )
+            for index, result in enumerate(response.results)
+        ]
 
     def session(
         self,
@@ -394,7 +396,6 @@ class AsyncClient:
             **arguments: Which image, and what to return of each mask: `ImageArguments` and `OutputArguments`.
 
         Raises:
-            UnknownArgument: There is no such argument; also a TypeError.
             InvalidRequest: An argument is wrong; `field` says which. Errors about the image are raised when the session
                 opens, as by `segment`.
         """
@@ -412,7 +413,6 @@ class AsyncClient:
             **arguments: Which image: `ImageArguments`.
 
         Raises:
-            UnknownArgument: There is no such argument; also a TypeError.
             MaskwireError: The errors of `segment`.
         """
         async with self.session(image, **arguments):
@@ -437,7 +437,6 @@ class AsyncClient:
             The masks that the latest clicks have found, and all current masks.
 
         Raises:
-            UnknownArgument: There is no such argument; also a TypeError.
             MaskwireError: The errors of `segment`.
         """
         return generate_masks(self._connection, image, arguments)
@@ -460,7 +459,6 @@ class AsyncClient:
             All masks, in the order of sam2.
 
         Raises:
-            UnknownArgument: There is no such argument; also a TypeError.
             MaskwireError: The errors of `segment`.
         """
         masks: list[FoundMask] = []
@@ -484,7 +482,6 @@ class AsyncClient:
             Each image, once for each of its names.
 
         Raises:
-            UnknownArgument: There is no such argument; also a TypeError.
             InvalidRequest: The limit is negative, or the prefix is invalid.
             NotAllowed: The token does not grant the right to read.
             ServerUnavailable: No encoder answers.
@@ -492,19 +489,16 @@ class AsyncClient:
         if limit is not None and limit < 0:
             raise InvalidRequest(f"limit is {limit}; give 0 or more, or None", "BAD_LIMIT", "limit")
         seen: set[str] = set()
-        token = ""
+        request = encoder_pb2.ListImagesRequest(namespace=self.namespace, prefix=prefix)
         while limit is None or len(seen) < limit:
-            size = _PAGE_SIZE if limit is None else min(_PAGE_SIZE, limit - len(seen))
-            request = encoder_pb2.ListImagesRequest(
-                namespace=self.namespace, prefix=prefix, page_size=size, page_token=token
-            )
+            request.page_size = _PAGE_SIZE if limit is None else min(_PAGE_SIZE, limit - len(seen))
             page = await self._connection.servers.list_images(request, self._connection.caller)
             for info in page.images:
-                if info.image_id not in seen and (limit is None or len(seen) < limit):
+                if info.image_id not in seen:
                     seen.add(info.image_id)
                     yield EmbeddedImage.from_messages(info)
-            token = page.next_page_token
-            if not token:
+            request.page_token = page.next_page_token
+            if not request.page_token:
                 return
 
     async def get(self, image: str | EmbeddedImage) -> EmbeddedImage:
@@ -537,80 +531,6 @@ class AsyncClient:
     async def models(self) -> list[encoder_pb2.ModelInfo]:
         """Lists the models that the encoder serves, the default first."""
         return await self._connection.servers.list_models(self._connection.caller)
-
-    async def _segment(
-        self, asked: AskedImage, prompts: Sequence[Prompt], logits: tuple[bool, bool], output: Output
-    ) -> list[Result]:
-        if not prompts:
-            raise InvalidRequest(
-                "there are no prompts; Prompt() without arguments means the most prominent object",
-                "NO_PROMPTS",
-                "prompts",
-            )
-        for index, prompt in enumerate(prompts):
-            if not isinstance(prompt, Prompt):
-                raise InvalidRequest(
-                    f"{type(prompt).__name__} is not a prompt; give Prompt(points=..., box=...)",
-                    "BAD_PROMPT",
-                    f"prompts[{index}]",
-                )
-        messages = [prompt.message() for prompt in prompts]
-        wanted = await self._connection.resolve(asked)
-        request = decoder_pb2.SegmentRequest(
-            image_id=wanted.image_id,
-            namespace=self.namespace,
-            prompts=messages,
-            output=output.options,
-            wait_ms=asked.wait_ms,
-            # A picture or EmbeddedImage means that image even if its name has been reused since.
-            content_key=wanted.stored.content_key if wanted.stored is not None else "",
-            save_logits=logits[0],
-            load_logits=logits[1],
-            model=asked.model,
-        )
-        cached = wanted.stored is None or wanted.stored.cached
-        embeds = 0
-        while True:
-            try:
-                response = await self._connection.servers.segment(request, self._connection.caller)
-                break
-            except ImageNotFound as error:
-                embeds += 1
-                again = await self._connection.embed_again(wanted) if embeds <= EMBEDS else None
-                if again is None:
-                    raise wanted.not_found(error) from error
-                cached = cached and again.cached
-                request.content_key = again.content_key
-        source = wanted.source or self._connection.images.source(wanted.image_id, response.image.content_key)
-        request.save_logits = False
-        request.content_key = response.image.content_key  # forms that are fetched later must be of the same image
-        return [
-            Result(
-                result,
-                response=response,
-                prompt=messages[index],
-                forms=output.forms,
-                cached=cached,
-                source=source,
-                # A form fetched later could be refined from other saved logits.
-                fetch=None if self._fetch is None or result.refined else self._fetch(request, index),
-            )
-            for index, result in enumerate(response.results)
-        ]
-
-
-def _image_and_prompts(request: Any) -> tuple[Any, Any]:
-    try:
-        image, prompts = request
-    except (TypeError, ValueError) as error:
-        raise InvalidRequest(
-            "a request is (image, prompt) or (image, [prompt, ...])", "BAD_REQUEST", "requests"
-        ) from error
-    if not isinstance(prompts, Prompt | Sequence) or isinstance(prompts, str | bytes):
-        raise InvalidRequest(
-            f"{type(prompts).__name__} is not a prompt; give Prompt(points=..., box=...)", "BAD_PROMPT", "requests"
-        )
-    return image, prompts
 
 
 def _name_of(image: str | EmbeddedImage) -> str:

@@ -12,16 +12,13 @@ from maskwire.transport.process import check_process
 
 T = TypeVar("T")
 
+_END = object()
 _lock = threading.Lock()
 _background: tuple[int, asyncio.AbstractEventLoop] | None = None
 
 
 def _loop() -> asyncio.AbstractEventLoop:
-    """Returns the event loop, which all blocking clients share, since grpc.aio works best with one loop a process.
-
-    Raises:
-        MaskwireError: FORKED: this process was forked from one that had used a client.
-    """
+    """Returns the event loop, which all blocking clients share, since grpc.aio works best with one loop a process."""
     global _background
     check_process()
     with _lock:
@@ -58,18 +55,16 @@ def schedule(make: Callable[[], Coroutine[Any, Any, Any]]) -> None:
 def iterate_in_background(items: AsyncIterator[T]) -> Iterator[T]:
     """Iterates over an asynchronous iterator on the background loop. Closing the iterator cancels the work."""
 
-    async def next_item() -> tuple[T] | None:
-        async for item in items:
-            return (item,)
-        return None
+    async def next_item() -> Any:
+        return await anext(items, _END)
 
     async def close() -> None:
         if isinstance(items, AsyncGenerator):
             await items.aclose()
 
     try:
-        while (item := run_in_background(next_item())) is not None:
-            yield item[0]
+        while (item := run_in_background(next_item())) is not _END:
+            yield item
     finally:
         with contextlib.suppress(MaskwireError):  # a forked process has nothing to close
             run_in_background(close())

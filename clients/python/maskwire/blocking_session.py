@@ -4,7 +4,6 @@
 
 import weakref
 from collections.abc import Awaitable, Callable
-from types import TracebackType
 from typing import Self, TypeVar, Unpack
 
 from maskwire.arguments import checked
@@ -42,9 +41,7 @@ class Session:
         self.open()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:

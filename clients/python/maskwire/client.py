@@ -3,7 +3,6 @@
 # Written by scripts/generate_blocking.py from async_client.py; change that, and run the script again.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from types import TracebackType
 from typing import Any, Literal, Self, Unpack, overload
 
 from numpy.typing import NDArray
@@ -13,11 +12,10 @@ from maskwire.async_client import AnImage, AsyncClient, Prompts
 from maskwire.automatic_masks import FoundMask, Update
 from maskwire.background import iterate_in_background, run_in_background
 from maskwire.blocking_session import Session
-from maskwire.connection import ImageArguments, SegmentArguments
+from maskwire.connection import EmbedArguments, ImageArguments, ManyArguments, SegmentArguments
 from maskwire.errors import MaskwireError
 from maskwire.mask_generation import GenerationArguments
-from maskwire.pictures import Channels, Stretch
-from maskwire.prompts import FORMATS, Box, Format, Labels, OutputArguments, Points, Prompt
+from maskwire.prompts import FORMATS, Box, Format, Labels, Points, Prompt
 from maskwire.results import EmbeddedImage, Result
 from maskwire.session import AsyncSession
 from maskwire.sources import ImageLike
@@ -28,6 +26,8 @@ from maskwire.v1 import decoder_pb2, encoder_pb2, types_pb2
 @checked
 class Client:
     """Client of Maskwire's encoder and decoders.
+
+    Arguments that do not exist raise `UnknownArgument`, which is also a TypeError.
 
     Args:
         encoder: Address of the encoder, "host:port"; by default MASKWIRE_ENCODER, else localhost:50051.
@@ -86,9 +86,7 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -96,14 +94,7 @@ class Client:
         run_in_background(self._client.close())
 
     def embed(
-        self,
-        image: ImageLike | EmbeddedImage,
-        image_id: str | None = None,
-        *,
-        model: str = "",
-        bulk: bool = False,
-        channels: Channels = "rgb",
-        stretch: Stretch = "auto",
+        self, image: ImageLike | EmbeddedImage, image_id: str | None = None, **arguments: Unpack[EmbedArguments]
     ) -> EmbeddedImage:
         """Computes and stores the embedding of an image. A stored image is neither sent nor encoded again.
 
@@ -112,92 +103,58 @@ class Client:
                 an `EmbeddedImage` from this client, to embed its picture again. Arrays are HxW, HxWx3 (RGB) or HxWx4
                 (RGBA) of any real type; docs/pictures.md has the rules.
             image_id: Name to store the image under, replacing any image of that name. None: the server makes one up.
-            model: Name of the model; empty for the server's default.
-            bulk: Low priority: interactive images go first.
-            channels: Order of an array's colour channels. Use "bgr" for what OpenCV's imread returns.
-            stretch: How samples are mapped to 8 bits. "range" maps the lowest sample to black and the highest to white,
-                "percentile" the 1st percentile and the 99th, and "none" the limits of the sample type. "auto" is
-                "range" for pictures of more than 8 bits that stay below a quarter of their type's range, else "none".
+            **arguments: How to embed it: `EmbedArguments` and `ReadingArguments`.
 
         Returns:
             The stored image, which other calls accept as their image.
 
         Raises:
-            UnknownArgument: There is no such argument; also a TypeError.
             InvalidRequest: The image cannot be decoded, no such file exists (NO_SUCH_FILE), or the name is invalid.
             ImageNotFound: No encoder serves the model (MODEL_NOT_FOUND).
             Overloaded: Too many requests are waiting, or the image is too large.
             ServerUnavailable: No encoder answers.
         """
-        return run_in_background(
-            self._client.embed(image, image_id, model=model, bulk=bulk, channels=channels, stretch=stretch)
-        )
+        return run_in_background(self._client.embed(image, image_id, **arguments))
 
     @overload
     def embed_many(
-        self,
-        images: Iterable[AnImage],
-        *,
-        model: str = "",
-        bulk: bool = False,
-        channels: Channels = "rgb",
-        stretch: Stretch = "auto",
-        errors: Literal["raise"] = "raise",
+        self, images: Iterable[AnImage], *, errors: Literal["raise"] = "raise", **arguments: Unpack[EmbedArguments]
     ) -> Iterator[tuple[AnImage, EmbeddedImage]]: ...
 
     @overload
     def embed_many(
-        self,
-        images: Iterable[AnImage],
-        *,
-        model: str = "",
-        bulk: bool = False,
-        channels: Channels = "rgb",
-        stretch: Stretch = "auto",
-        errors: Literal["yield"],
+        self, images: Iterable[AnImage], *, errors: Literal["yield"], **arguments: Unpack[EmbedArguments]
     ) -> Iterator[tuple[AnImage, EmbeddedImage | MaskwireError]]: ...
 
     def embed_many(
         self,
         images: Iterable[AnImage],
         *,
-        model: str = "",
-        bulk: bool = False,
-        channels: Channels = "rgb",
-        stretch: Stretch = "auto",
         errors: Literal["raise", "yield"] = "raise",
+        **arguments: Unpack[EmbedArguments],
     ) -> Iterator[tuple[AnImage, Any]]:
         """Embeds many images, several at a time.
 
         Args:
             images: Images as in `embed`; the iterable is consumed as the work proceeds.
-            model: Name of the model; empty for the server's default.
-            bulk: Low priority: interactive images go first.
-            channels: Order of an array's colour channels. Use "bgr" for what OpenCV's imread returns.
-            stretch: How samples are mapped to 8 bits; see `embed`.
             errors: "raise" stops at the first error; "yield" yields the error instead of the image and continues.
+            **arguments: How to embed them: `EmbedArguments` and `ReadingArguments`.
 
         Yields:
             Each image with its stored image, in order of completion.
 
         Raises:
-            UnknownArgument: There is no such argument; also a TypeError.
             MaskwireError: The errors of `embed`.
         """
-        return iterate_in_background(
-            self._client.embed_many(images, model=model, bulk=bulk, channels=channels, stretch=stretch, errors=errors)
-        )
+        return iterate_in_background(self._client.embed_many(images, errors=errors, **arguments))
 
     @overload
     def segment_many(
         self,
         requests: Iterable[tuple[AnImage, Prompts]],
         *,
-        model: str = "",
-        channels: Channels = "rgb",
-        stretch: Stretch = "auto",
         errors: Literal["raise"] = "raise",
-        **output: Unpack[OutputArguments],
+        **arguments: Unpack[ManyArguments],
     ) -> Iterator[tuple[tuple[AnImage, Prompts], list[Result]]]: ...
 
     @overload
@@ -205,46 +162,32 @@ class Client:
         self,
         requests: Iterable[tuple[AnImage, Prompts]],
         *,
-        model: str = "",
-        channels: Channels = "rgb",
-        stretch: Stretch = "auto",
         errors: Literal["yield"],
-        **output: Unpack[OutputArguments],
+        **arguments: Unpack[ManyArguments],
     ) -> Iterator[tuple[tuple[AnImage, Prompts], list[Result] | MaskwireError]]: ...
 
     def segment_many(
         self,
         requests: Iterable[tuple[AnImage, Prompts]],
         *,
-        model: str = "",
-        channels: Channels = "rgb",
-        stretch: Stretch = "auto",
         errors: Literal["raise", "yield"] = "raise",
-        **output: Unpack[OutputArguments],
+        **arguments: Unpack[ManyArguments],
     ) -> Iterator[tuple[tuple[AnImage, Prompts], Any]]:
         """Segments objects of many images, several at a time: while one image is encoded, others are decoded.
 
         Args:
             requests: Pairs of an image, as in `segment`, and a `Prompt` or a list of them; the iterable is consumed as
                 the work proceeds.
-            model: Name of the model that must have embedded the images; see `segment`.
-            channels: Order of an array's colour channels. Use "bgr" for what OpenCV's imread returns.
-            stretch: How samples are mapped to 8 bits; see `embed`.
             errors: "raise" stops at the first error; "yield" yields the error instead of the results and continues.
-            **output: What to return of each mask, see `OutputArguments`.
+            **arguments: `ManyArguments`, `ReadingArguments` and `OutputArguments`.
 
         Yields:
             Each request with its results, one for each prompt, in order of completion.
 
         Raises:
-            UnknownArgument: There is no such argument; also a TypeError.
             MaskwireError: The errors of `segment`.
         """
-        return iterate_in_background(
-            self._client.segment_many(
-                requests, model=model, channels=channels, stretch=stretch, errors=errors, **output
-            )
-        )
+        return iterate_in_background(self._client.segment_many(requests, errors=errors, **arguments))
 
     def segment(
         self,
@@ -289,7 +232,6 @@ class Client:
             The best mask, or all candidates.
 
         Raises:
-            UnknownArgument: There is no such argument; also a TypeError.
             InvalidRequest: An argument is wrong; `field` says which. NO_SUCH_FILE: a str looks like a path, and neither
                 that file nor an image of that name exists. OTHER_MODEL: another model embedded the image.
             ImageNotFound: No such image is stored, or no encoder serves the model. An image that this client embedded
@@ -318,7 +260,7 @@ class Client:
     def segment_objects(
         self,
         image: ImageLike | EmbeddedImage | None = None,
-        prompts: Iterable[Prompt] | None = None,
+        prompts: Iterable[Prompt] | Prompt | None = None,
         *,
         boxes: Iterable[Box] | NDArray[Any] | None = None,
         save_logits: bool = False,
@@ -339,7 +281,6 @@ class Client:
             One result for each prompt or box, in the same order.
 
         Raises:
-            UnknownArgument: There is no such argument; also a TypeError.
             MaskwireError: The errors of `segment`.
         """
         return run_in_background(
@@ -359,7 +300,6 @@ class Client:
             **arguments: Which image, and what to return of each mask: `ImageArguments` and `OutputArguments`.
 
         Raises:
-            UnknownArgument: There is no such argument; also a TypeError.
             InvalidRequest: An argument is wrong; `field` says which. Errors about the image are raised when the session
                 opens, as by `segment`.
         """
@@ -377,7 +317,6 @@ class Client:
             **arguments: Which image: `ImageArguments`.
 
         Raises:
-            UnknownArgument: There is no such argument; also a TypeError.
             MaskwireError: The errors of `segment`.
         """
         return run_in_background(self._client.prefetch(image, **arguments))
@@ -399,7 +338,6 @@ class Client:
             The masks that the latest clicks have found, and all current masks.
 
         Raises:
-            UnknownArgument: There is no such argument; also a TypeError.
             MaskwireError: The errors of `segment`.
         """
         return iterate_in_background(self._client.generate_masks(image, **arguments))
@@ -420,7 +358,6 @@ class Client:
             All masks, in the order of sam2.
 
         Raises:
-            UnknownArgument: There is no such argument; also a TypeError.
             MaskwireError: The errors of `segment`.
         """
         return run_in_background(self._client.everything(image, **arguments))
@@ -438,7 +375,6 @@ class Client:
             Each image, once for each of its names.
 
         Raises:
-            UnknownArgument: There is no such argument; also a TypeError.
             InvalidRequest: The limit is negative, or the prefix is invalid.
             NotAllowed: The token does not grant the right to read.
             ServerUnavailable: No encoder answers.

@@ -1,13 +1,13 @@
 """What a client and its sessions share: servers, the caller, and the images that were embedded."""
 
 import asyncio
-import hashlib
+import os
 import re
 import weakref
-from collections.abc import Hashable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import PurePath
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict, TypeVar
 
 from PIL import Image
 
@@ -19,12 +19,41 @@ from maskwire.prompts import OutputArguments, wait_ms
 from maskwire.results import EmbeddedImage
 from maskwire.sources import DEFAULT_READING, STRETCHES, ImageLike, Reading, Source
 from maskwire.transport import Caller, Servers, tracing
+from maskwire.transport.calls import EMBEDS
 from maskwire.v1 import encoder_pb2
+
+T = TypeVar("T")
 
 _FILE_ENDINGS = frozenset(Image.registered_extensions()) | {".heic", ".heif", ".avif", ".svg", ".npy", ".pdf"}
 
 
-class ImageArguments(TypedDict, total=False):
+class ReadingArguments(TypedDict, total=False):
+    """Keyword arguments that say how to read a picture.
+
+    Attributes:
+        channels: Order of an array's colour channels: "rgb" unless it is "bgr", as OpenCV's imread returns it.
+        stretch: How samples are mapped to 8 bits. "range" maps the lowest sample to black and the highest to white,
+            "percentile" the 1st percentile and the 99th, and "none" the limits of the sample type. "auto", the default,
+            is "range" for pictures of more than 8 bits that stay below a quarter of their type's range, else "none".
+    """
+
+    channels: Channels
+    stretch: Stretch
+
+
+class EmbedArguments(ReadingArguments, total=False):
+    """Keyword arguments that say how to embed a picture.
+
+    Attributes:
+        model: Name of the model; empty for the server's default.
+        bulk: Low priority: interactive images go first.
+    """
+
+    model: str
+    bulk: bool
+
+
+class ImageArguments(ReadingArguments, total=False):
     """Keyword arguments that say which image is meant, beside the image itself.
 
     Attributes:
@@ -39,12 +68,25 @@ class ImageArguments(TypedDict, total=False):
     image_id: str | None
     model: str
     wait_s: float
-    channels: Channels
-    stretch: Stretch
 
 
 class SegmentArguments(ImageArguments, OutputArguments, total=False):
     """`ImageArguments` and `OutputArguments`."""
+
+
+class ManyArguments(ReadingArguments, OutputArguments, total=False):
+    """Keyword arguments that hold for many images.
+
+    Attributes:
+        model: Name of the model that must have embedded the images; see `segment`.
+    """
+
+    model: str
+
+
+def reading(arguments: ReadingArguments) -> Reading:
+    """How to read a picture, with the defaults of what is not given."""
+    return Reading(arguments.get("channels", "rgb"), arguments.get("stretch", "auto"))
 
 
 class AskedImage(NamedTuple):
@@ -58,17 +100,12 @@ class AskedImage(NamedTuple):
 
     @classmethod
     def of(cls, image: ImageLike | EmbeddedImage | None, arguments: ImageArguments) -> "AskedImage":
-        """Checks and converts the arguments of a call.
-
-        Raises:
-            InvalidRequest: BAD_WAIT.
-        """
-        reading = Reading(arguments.get("channels", "rgb"), arguments.get("stretch", "auto"))
+        """Checks and converts the arguments of a call."""
         waiting_ms = wait_ms(arguments.get("wait_s", 0))
-        return cls(image, arguments.get("image_id"), arguments.get("model", ""), waiting_ms, reading)
+        return cls(image, arguments.get("image_id"), arguments.get("model", ""), waiting_ms, reading(arguments))
 
 
-@dataclass(frozen=True)
+@dataclass
 class Wanted:
     """An image as a call names it."""
 
@@ -77,6 +114,11 @@ class Wanted:
     source: Source | None  # its picture, likewise
     model: str  # the model that must have embedded it; empty for any
     may_be_path: bool = False  # whether the name looks like a file's
+
+    @property
+    def content_key(self) -> str:
+        """Which image it is, whatever its name comes to mean; empty where only the name is known."""
+        return self.stored.content_key if self.stored is not None else ""
 
     def not_found(self, error: ImageNotFound) -> MaskwireError:
         """Makes the error to raise where no such image is stored: for a file's name, that there is no such file."""
@@ -88,49 +130,31 @@ class Wanted:
 
 
 class Connection:
-    """One caller's use of the servers.
+    """One caller's use of the servers."""
 
-    Args:
-        servers: Encoders and decoders.
-        caller: On whose behalf they are called.
-        closes_servers: Whether `close` ends the connections to the servers, rather than this caller's sessions alone.
-    """
-
-    def __init__(self, servers: Servers, caller: Caller, *, closes_servers: bool = True) -> None:
+    def __init__(self, servers: Servers, caller: Caller) -> None:
         self.servers = servers
         self.caller = caller
         self.images = ImageCache()
-        self._closes_servers = closes_servers
         self._sessions: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def __repr__(self) -> str:
         namespace = f", namespace {self.caller.namespace!r}" if self.caller.namespace else ""
         return f"{self.servers!r}{namespace}"
 
-    def acting_as(self, token: str, namespace: str) -> "Connection":
-        """Makes another caller's use of the same servers; see `AsyncClient.acting_as`."""
-        return Connection(self.servers, replace(self.caller, token=token, namespace=namespace), closes_servers=False)
-
     def closes_with(self, session: Any) -> None:
         """Has `close` close a session too, if it is still in use then."""
         self._sessions.add(session)
 
     async def close(self) -> None:
-        """Closes the sessions, and the connections to the servers if they are this connection's own."""
+        """Closes the sessions, and the connections to the servers."""
         for session in list(self._sessions):
             await session.close()
-        if self._closes_servers:
-            await self.servers.close()
+        await self.servers.close()
 
     async def embed(self, source: Source, image_id: str | None, model: str = "", bulk: bool = False) -> EmbeddedImage:
         """Embeds an image, and remembers it; see `AsyncClient.embed`."""
-
-        def prepare() -> tuple[Hashable, bytes, bytes]:
-            identity = source.identify()  # before its bytes: a file that changes meanwhile is embedded again next time
-            data = source.read()
-            return identity, data, hashlib.sha256(data).digest()
-
-        identity, data, digest = await asyncio.to_thread(prepare)
+        identity, data, digest = await asyncio.to_thread(source.load)
         header = encoder_pb2.EncodeImageHeader(
             image_id=image_id or "",
             namespace=self.caller.namespace,
@@ -166,6 +190,8 @@ class Connection:
                     "image",
                 )
             return source
+        if isinstance(image, Source):
+            return image
         if isinstance(image, str) and is_url(image):
             return Source(await asyncio.to_thread(fetch, image), reading)
         return await asyncio.to_thread(Source, image, reading)
@@ -189,31 +215,34 @@ class Connection:
             return Wanted(image.image_id, replace(image, cached=True), source, model)
         if isinstance(image, str) and image_id is None and self.images.knows(image):
             return Wanted(image, None, None, model)
-        if isinstance(image, str) and image_id is None and not _is_file(image) and not is_url(image):
+        if (
+            isinstance(image, str)
+            and image_id is None
+            and not (is_url(image) or await asyncio.to_thread(os.path.exists, image))
+        ):
             return Wanted(image, None, None, model, looks_like_a_file(image))
         source = await self.source_of(image, asked.reading)
         stored = self.images.stored(await asyncio.to_thread(source.identify), image_id, model)
-        if stored is None:
-            stored = await self.embed(source, image_id, model)
-        else:
-            stored = replace(stored, cached=True)
+        stored = replace(stored, cached=True) if stored else await self.embed(source, image_id, model)
         return Wanted(stored.image_id, stored, source, model)
 
-    async def embed_again(self, wanted: Wanted) -> EmbeddedImage | None:
-        """Embeds an image that the store has lost, by the model that embedded it before. Returns None if this client
-        does not have its picture."""
-        source = wanted.source or self.images.source(wanted.image_id)
+    async def embed_again(self, wanted: Wanted, error: ImageNotFound) -> EmbeddedImage:
+        """Embeds an image that the store has lost, by the model that embedded it before. Raises the error, in the
+        caller's words, where this client does not have its picture."""
+        source = wanted.source or self.images.source(wanted.image_id, wanted.content_key or None)
         if source is None:
-            return None
+            raise wanted.not_found(error) from error
         model = wanted.model or (wanted.stored.model if wanted.stored else self.images.model(wanted.image_id))
         return await self.embed(source, wanted.image_id, model)
 
-
-def _is_file(name: str) -> bool:
-    try:
-        return Source(name).identify() is not None
-    except MaskwireError:
-        return False
+    async def ask(self, wanted: Wanted, send: Callable[[str], Awaitable[T]]) -> T:
+        """Calls a server about an image, given its content key; if the store has lost it, embeds it and calls again."""
+        for _ in range(EMBEDS):
+            try:
+                return await send(wanted.content_key)
+            except ImageNotFound as error:
+                wanted.stored = await self.embed_again(wanted, error)
+        return await send(wanted.content_key)
 
 
 def looks_like_a_file(name: str) -> bool:

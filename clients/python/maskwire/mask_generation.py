@@ -26,13 +26,9 @@ async def generate_masks(
     asked = AskedImage.of(image, arguments)
     wanted = await connection.resolve(asked)
     name, source = wanted.image_id, wanted.source
-    try:
-        stored = wanted.stored or await connection.get(name)
-    except ImageNotFound as error:
-        again = await connection.embed_again(wanted)
-        if again is None:
-            raise wanted.not_found(error) from error
-        stored = again
+    stored = wanted.stored
+    if stored is None:
+        stored = await connection.ask(wanted, lambda _: connection.get(name))
     request = make_request(stored.width, stored.height, arguments)
     request.image_id, request.namespace, request.wait_ms = name, connection.caller.namespace, asked.wait_ms
     request.content_key, request.model = stored.content_key, asked.model
@@ -57,11 +53,10 @@ async def generate_masks(
                 async for response in connection.servers.generate_masks(request, connection.caller, crops):
                     yield collector.add(response)
                 return
-            except ImageNotFound:
-                again = await connection.embed_again(wanted) if starts < _MAX_STARTS else None
-                if again is None:
+            except ImageNotFound as error:
+                if starts >= _MAX_STARTS:
                     raise
-                request.content_key = again.content_key
+                request.content_key = (await connection.embed_again(wanted, error)).content_key
             except ServerUnavailable:
                 if starts >= _MAX_STARTS:
                     raise

@@ -2,7 +2,6 @@
 
 import asyncio
 import weakref
-from types import TracebackType
 from typing import Any, Self, Unpack
 
 from google.protobuf.empty_pb2 import Empty
@@ -78,9 +77,7 @@ class AsyncSession:
         await self.open()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def open(self) -> None:
@@ -274,7 +271,7 @@ class AsyncSession:
             image_id=self._wanted.image_id,
             namespace=self._connection.caller.namespace,
             wait_ms=self._asked.wait_ms,
-            content_key=self._wanted.stored.content_key if self._wanted.stored is not None else "",
+            content_key=self._wanted.content_key,
             model=self._wanted.model,
         )
 

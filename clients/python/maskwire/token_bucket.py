@@ -35,9 +35,9 @@ class TokenBucket:
         """Takes an amount, whether it may be taken now or not."""
         self._level -= amount
 
-    def give(self, amount: float = 1) -> None:
-        """Puts an amount back."""
-        self._level = min(self._capacity, self._level + amount)
+    def give(self) -> None:
+        """Puts one unit back."""
+        self._level = min(self._capacity, self._level + 1)
 
     def reserve(self, longest_s: float) -> float:
         """Takes one unit, to be used later.

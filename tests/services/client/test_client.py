@@ -152,6 +152,17 @@ def test_an_image_that_the_store_lost_is_embedded_again(stack: Stack) -> None:
         np.testing.assert_array_equal(before.mask, after.mask)
 
 
+def test_an_image_that_the_store_lost_is_not_taken_for_another_of_its_name(stack: Stack) -> None:
+    first, second = noise(31), noise(32)
+    with stack.client() as client, stack.client() as other:
+        image = client.embed(first, image_id="reused")
+        client.embed(second, image_id="reused")
+        other.embed(first, image_id="the same")
+        other.delete("the same", embedding=True)
+        with pytest.raises(ImageNotFound):
+            client.segment(image, points=[(20, 30)])
+
+
 def test_outputs_and_candidates(stack: Stack, photo: Path) -> None:
     with stack.client() as client:
         result = client.segment(photo, points=[(300, 200), (10, 10)], labels=[1, 0], every=True)
@@ -302,6 +313,33 @@ def test_async_client(stack: Stack, photo: Path) -> None:
             assert len(results) == 2
 
     asyncio.run(scenario())
+
+
+def test_a_deletion_whose_answer_was_lost_is_told(stack: Stack) -> None:
+    class Losing(encoder_pb2_grpc.EncoderServiceServicer):
+        """Passes deletions on to the encoder, and loses the first answer."""
+
+        def __init__(self) -> None:
+            self.calls = 0
+
+        def DeleteImage(self, request: encoder_pb2.DeleteImageRequest, context: Any) -> Any:
+            self.calls += 1
+            with grpc.insecure_channel(stack.encoder) as channel:
+                response = encoder_pb2_grpc.EncoderServiceStub(channel).DeleteImage(request)
+            if self.calls == 1:
+                context.abort(grpc.StatusCode.UNAVAILABLE, "the connection broke")
+            return response
+
+    losing, server = Losing(), grpc.server(ThreadPoolExecutor(2))
+    encoder_pb2_grpc.add_EncoderServiceServicer_to_server(losing, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    with stack.client() as client, Client(f"127.0.0.1:{port}", stack.decoder) as behind:
+        client.embed(noise(33), image_id="deleted once")
+        assert behind.delete("deleted once")
+        assert losing.calls == 2
+        assert not behind.delete("deleted once")  # another call
+    server.stop(0)
 
 
 def test_an_unreachable_server_is_named_with_a_remedy() -> None:

@@ -64,7 +64,7 @@ def stream_to_a_noting_decoder(
         decoder_pb2_grpc.add_DecoderServiceServicer_to_server(decoder, server)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
-        channels = Channels("decoder", f"127.0.0.1:{port}", "", Credentials(False))
+        channels = Channels("decoder", f"127.0.0.1:{port}", Credentials(False))
         stream = Stream(channels, Caller(timeout_s=timeout_s, retry_s=2))
         await scenario(stream, decoder)
         await stream.close()

@@ -1,6 +1,5 @@
 """Who may do what, over real servers."""
 
-import asyncio
 import base64
 import json
 import threading
@@ -15,8 +14,8 @@ import pytest
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from maskwire import AsyncClient, ImageNotFound, NotAllowed, NotAuthenticated, Overloaded
-from maskwire.cli.status import health
+from maskwire import NotAllowed, NotAuthenticated, Overloaded
+from maskwire.cli.health import health
 from maskwire.v1 import decoder_pb2, decoder_pb2_grpc, encoder_pb2, encoder_pb2_grpc, types_pb2
 from maskwire_core.tenancy import cli, tokens
 from maskwire_core.tenancy.tokens import RIGHTS
@@ -334,22 +333,6 @@ def test_the_client_sends_its_token_with_every_call(guarded: Guarded, monkeypatc
         assert client.get("eight").image_id == "eight"
         assert client.models()
         assert client.delete("eight")
-
-    async def gateway() -> None:
-        """One client for two callers, whose images are apart."""
-        one, two = guarded.token("one"), guarded.token("two")
-        async with AsyncClient(guarded.encoder, guarded.decoder, token="") as shared:
-            first, second = shared.acting_as(one), shared.acting_as(two)
-            await first.embed(picture(9), "nine")
-            await first.segment("nine", points=[(3, 3)])
-            with pytest.raises(ImageNotFound):
-                await second.segment("nine", points=[(3, 3)])
-            with pytest.raises(NotAuthenticated):
-                await shared.get("nine")
-            await first.close()
-            assert (await first.get("nine")).image_id == "nine"
-
-    asyncio.run(gateway())
 
 
 def test_the_gateway_passes_tokens_on(guarded: Guarded) -> None:

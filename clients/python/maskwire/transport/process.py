@@ -8,11 +8,7 @@ _first: int | None = None  # process id; a forked child inherits the value
 
 
 def claim_process() -> None:
-    """Marks this process as the one that uses gRPC.
-
-    Raises:
-        MaskwireError: FORKED, as `check_process`.
-    """
+    """Marks this process as the one that uses gRPC. Raises as `check_process`."""
     global _first
     check_process()
     _first = os.getpid()

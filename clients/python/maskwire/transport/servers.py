@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,7 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from maskwire.errors import DeadlineExceeded, MaskwireError, from_rpc
 from maskwire.transport.caller import Caller
 from maskwire.transport.calls import Attempt, call_with_retries
-from maskwire.transport.channels import DEFAULT_DECODER, DEFAULT_ENCODER, Channels
+from maskwire.transport.channels import Channels
 from maskwire.transport.credentials import Credentials
 from maskwire.v1 import decoder_pb2, decoder_pb2_grpc, encoder_pb2, encoder_pb2_grpc
 
@@ -38,8 +39,8 @@ class Servers:
     def __init__(
         self, encoder: str | None, decoder: str | None, credentials: Credentials, dead_after_s: float = 3
     ) -> None:
-        self.encoders = Channels("encoder", encoder, DEFAULT_ENCODER, credentials, dead_after_s)
-        self.decoders = Channels("decoder", decoder, DEFAULT_DECODER, credentials, dead_after_s)
+        self.encoders = Channels("encoder", encoder, credentials, dead_after_s)
+        self.decoders = Channels("decoder", decoder, credentials, dead_after_s)
         # Files of several images at once would only slow each other down.
         self._uploading = asyncio.Semaphore(len(self.encoders.addresses))
 
@@ -47,11 +48,7 @@ class Servers:
         return " and ".join(f"{each.kind} at {', '.join(each.addresses)}" for each in (self.encoders, self.decoders))
 
     def check(self) -> None:
-        """Refuses to go on in a forked process, or after `close`.
-
-        Raises:
-            MaskwireError: FORKED or CLOSED.
-        """
+        """Raises FORKED in a forked process, and CLOSED after `close`."""
         self.encoders.check()
 
     async def close(self) -> None:
@@ -99,6 +96,7 @@ class Servers:
         self, request: encoder_pb2.DeleteImageRequest, caller: Caller
     ) -> encoder_pb2.DeleteImageResponse:
         """Forgets an image's name, and its embedding too when asked."""
+        request.call_id = request.call_id or uuid.uuid4().hex  # tells attempts from other calls
         return await self._ask_encoder(caller, lambda stub: stub.DeleteImage, request)
 
     async def list_models(self, caller: Caller) -> list[encoder_pb2.ModelInfo]:
