@@ -106,6 +106,24 @@ def test_service_is_fair_in_work(works: dict[tuple[str, int], list[int]]) -> Non
     assert got == waiting
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_service_is_fair_in_work_while_entries_come_and_leave(seed: int) -> None:
+    """An entry that comes later may be served before a larger one of the same tenant; it alone is charged then."""
+    chance = random.Random(seed)
+    queue: FairQueue[Entry] = FairQueue(Limits())
+    works = {"small": (1, 2), "large": (20, 30), "mixed": (1, 30)}
+    got = Counter(works.keys())
+    for _ in range(1000):
+        for tenant, choice in works.items():
+            for _ in range(5 - sum(each.requester.tenant == tenant for each in queue)):
+                new = entry(tenant, chance.randrange(3), kind=chance.randrange(2), work=chance.choice(choice))
+                assert queue.add(new) == []
+        if chance.random() < 0.2:
+            assert queue.discard(chance.choice(list(queue)))
+        got += served(queue.take())
+        assert max(got.values()) - min(got.values()) <= 2 * 30
+
+
 def test_bulk_work_gets_its_share_and_no_more() -> None:
     queue = filled([*(entry(bulk=True, work=3) for _ in range(5)), *(entry() for _ in range(200))])
     order = drained(queue)

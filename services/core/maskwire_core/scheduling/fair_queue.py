@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 BULK_SHARE = 8
 """While interactive entries wait too, bulk entries get one unit of work in this many."""
 
-_sequence = itertools.count()
+_sequence = itertools.count(1)
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,11 @@ class _Flow(Generic[E]):
     Self-clocked fair queueing (S. J. Golestani, "A self-clocked fair queueing scheme for broadband applications",
     INFOCOM 1994), at each level. A flow's tag is the virtual time at which its next entry would be completed; the
     smallest tag is served first, and virtual time is the tag that was served last. A flow that was idle starts from
-    the present virtual time, so neither pausing nor a new connection brings an advantage.
+    the present virtual time, so neither pausing nor a new connection brings an advantage. What a flow has used counts
+    from its start, apart from its tag: which entry is next may change while it waits.
     """
 
-    __slots__ = ("_heap", "entries", "flows", "key", "nbytes", "parent", "tag", "virtual", "work")
+    __slots__ = ("_heap", "entries", "flows", "key", "nbytes", "parent", "start", "tag", "turn", "virtual", "work")
 
     def __init__(self, key: Hashable, parent: "_Flow[E] | None" = None) -> None:
         self.key = key
@@ -67,9 +68,11 @@ class _Flow(Generic[E]):
         self.entries: dict[E, None] = {}
         self.work = 0
         self.nbytes = 0
+        self.start = 0 if parent is None else parent.virtual
         self.tag = 0
+        self.turn = 0  # breaks ties; 0 while nothing waits here
         self.virtual = 0
-        self._heap: list[tuple[int, int, _Flow[E]]] = []  # entries whose flow has another tag by now are stale
+        self._heap: list[tuple[int, int, _Flow[E]]] = []  # places whose flow has another turn by now are stale
 
     def head(self) -> E:
         """The entry that is served next."""
@@ -81,29 +84,31 @@ class _Flow(Generic[E]):
     def first(self) -> "_Flow[E]":
         """The flow that is served next."""
         heap = self._heap
-        while heap[0][0] != heap[0][2].tag:
+        while heap[0][1] != heap[0][2].turn:
             heapq.heappop(heap)
         return heap[0][2]
 
-    def open(self, key: Hashable, work: int) -> "_Flow[E]":
-        """Adds a flow whose first entry costs this much work."""
-        flow = self.flows[key] = _Flow(key, self)
-        self.set_tag(flow, self.virtual + work)
+    def open(self, key: Hashable) -> "_Flow[E]":
+        """The flow with a key, which is added if there is none."""
+        flow = self.flows.get(key)
+        if flow is None:
+            flow = self.flows[key] = _Flow(key, self)
         return flow
 
     def close(self, flow: "_Flow[E]") -> None:
         """Removes a flow in which nothing waits."""
         del self.flows[flow.key]
-        flow.tag = 0
+        flow.turn = 0
 
-    def set_tag(self, flow: "_Flow[E]", tag: int) -> None:
-        """Changes when a flow is served."""
+    def place(self, flow: "_Flow[E]") -> None:
+        """Places a flow by its next entry, which may be another one now."""
+        tag = flow.start + flow.head().work
         if tag == flow.tag:
             return
-        flow.tag = tag
-        heapq.heappush(self._heap, (tag, next(_sequence), flow))
+        flow.tag, flow.turn = tag, next(_sequence)
+        heapq.heappush(self._heap, (tag, flow.turn, flow))
         if len(self._heap) > 2 * len(self.flows) + 32:
-            self._heap = [place for place in self._heap if place[0] == place[2].tag]
+            self._heap = [place for place in self._heap if place[1] == place[2].turn]
             heapq.heapify(self._heap)
 
 
@@ -205,23 +210,26 @@ class FairQueue(Generic[E]):
     def _head_of(self, kind: Hashable) -> E:
         """The entry of a kind that is served next; there must be one."""
         lines = [
-            [(tenant.tag, tenant.flows[kind]) for tenant in lane.flows.values() if kind in tenant.flows]
+            [(tenant.start, tenant.flows[kind].head()) for tenant in lane.flows.values() if kind in tenant.flows]
             for lane in self._lanes.values()
         ]
         bulk = self._is_bulk_turn() if all(lines) else bool(lines[True])
-        return min(lines[bulk], key=lambda line: line[0])[1].head()
+        return min(lines[bulk], key=lambda line: line[0] + line[1].work)[1]
 
     def _insert(self, entry: E) -> None:
         self._entries[entry] = None
         self._kinds[entry.kind] = self._kinds.get(entry.kind, 0) + 1
         flow = self._lanes[entry.bulk]
         for key in (entry.requester.tenant, entry.kind, entry.requester.connection):
+            flow = flow.open(key)
+        flow.entries[entry] = None
+        while True:
             flow.work += entry.work
             flow.nbytes += entry.nbytes
-            flow = flow.flows.get(key) or flow.open(key, entry.work)
-        flow.work += entry.work
-        flow.nbytes += entry.nbytes
-        flow.entries[entry] = None
+            if flow.parent is None:
+                break
+            flow.parent.place(flow)
+            flow = flow.parent
 
     def _remove(self, entry: E, served: bool) -> None:
         del self._entries[entry]
@@ -229,7 +237,6 @@ class FairQueue(Generic[E]):
         if not self._kinds[entry.kind]:
             del self._kinds[entry.kind]
         flow = self._lanes[entry.bulk].flows[entry.requester.tenant].flows[entry.kind].flows[entry.requester.connection]
-        was_head = next(iter(flow.entries)) is entry
         del flow.entries[entry]
         while True:
             flow.work -= entry.work
@@ -237,14 +244,13 @@ class FairQueue(Generic[E]):
             parent = flow.parent
             if parent is None:
                 break
-            first = parent.first()
             if served:  # not always from the first flow: a batch takes entries of one kind from any
-                parent.virtual = max(parent.virtual, first.tag)
-            if not flow.work:
+                parent.virtual = max(parent.virtual, parent.first().tag)
+                flow.start += entry.work
+            if flow.work:
+                parent.place(flow)
+            else:
                 parent.close(flow)
-            elif was_head:
-                parent.set_tag(flow, flow.tag + flow.head().work - (0 if served else entry.work))
-            was_head = was_head and (served or first is flow)
             flow = parent
         interactive, bulk = self._lanes[False].work, self._lanes[True].work
         if served:
