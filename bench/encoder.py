@@ -27,9 +27,11 @@ from typing import Any
 import numpy as np
 import torch
 from maskwire.cli.local_store import store_program
+from maskwire_core import call_context
 from maskwire_core.config import EncoderSettings
 from maskwire_core.models.registry import DEMO, PUBLISHED
 from maskwire_core.storage.store import Store
+from maskwire_core.tenancy.tenant import EVERYBODY
 from maskwire_encoder.backends.model import Model
 from maskwire_encoder.checkpoints import loading
 from maskwire_encoder.encoder import ImageEncoder
@@ -133,6 +135,7 @@ class Ways:
 
 async def serve(model: Model, settings: EncoderSettings, store: Store, files: Sequence[bytes], callers: int) -> Any:
     """Encodes image files into the store for callers who each wait for their reply. Returns rates and latencies."""
+    call_context.begin("").caller = EVERYBODY
     encoder = ImageEncoder(settings, store, [model])
     await encoder.publish_decoders()
     headers = [header(data, namespace=f"run{time.monotonic_ns()}") for data in files]

@@ -1,12 +1,15 @@
 """Files of tokens, and rates."""
 
+import asyncio
 import threading
 from pathlib import Path
 
 import pytest
 from maskwire.token_bucket import TokenBucket
+from maskwire_core.call_context import begin, current
+from maskwire_core.rpc.authorization import Authorizer
 from maskwire_core.tenancy import tokens
-from maskwire_core.tenancy.tenant import Caller
+from maskwire_core.tenancy.tenant import EVERYBODY, Caller
 from maskwire_core.tenancy.tokens import Token, TokenError, Tokens
 
 
@@ -52,3 +55,17 @@ def test_a_bucket_keeps_its_rate() -> None:
         caller.charge(requests=1)
     with pytest.raises(Exception, match="rate is used up"):
         caller.charge(requests=1)
+
+
+def test_a_caller_exists_only_within_an_authorized_call() -> None:
+    with pytest.raises(RuntimeError, match="no call is being answered"):
+        current()
+
+    async def answer() -> None:
+        call = begin("")
+        with pytest.raises(RuntimeError, match="not authorized"):
+            _ = current().caller
+        with Authorizer(None, {}).authorized(call, "Segment", {}):
+            assert current().caller is EVERYBODY
+
+    asyncio.run(answer())

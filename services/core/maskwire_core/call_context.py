@@ -11,7 +11,7 @@ import secrets
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from maskwire_core.tenancy.tenant import EVERYBODY, Caller
+from maskwire_core.tenancy.tenant import Caller
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
@@ -21,20 +21,30 @@ class CallContext:
     """A call that is being answered.
 
     Attributes:
-        request_id: Identifies the call in logs; empty outside of any call.
-        caller: Who makes the call: namespaces, rights and limits. Everybody, if the server requires no tokens.
+        request_id: Identifies the call in logs.
+        task: The task that answers the call.
         namespace: Tenant whose image the call is about; empty until known.
         image_id: The image that the call is about; empty until known.
-        task: The task that answers the call.
         revoked: Whether the call was cancelled because its token is not valid any more.
     """
 
-    request_id: str = ""
-    caller: Caller = EVERYBODY
+    request_id: str
+    task: "asyncio.Task[object] | None" = None
     namespace: str = ""
     image_id: str = ""
-    task: "asyncio.Task[object] | None" = None
     revoked: bool = False
+    _caller: Caller | None = None
+
+    @property
+    def caller(self) -> Caller:
+        """Who makes the call: namespaces, rights and limits. Raises `RuntimeError` before the call was authorized."""
+        if self._caller is None:
+            raise RuntimeError("the call is not authorized; its caller has no rights yet")
+        return self._caller
+
+    @caller.setter
+    def caller(self, caller: Caller) -> None:
+        self._caller = caller
 
     def revoke(self) -> None:
         """Cancels the call because its token is not valid any more."""
@@ -54,11 +64,19 @@ def begin(request_id: str) -> CallContext:
     """
     if not _REQUEST_ID.fullmatch(request_id):
         request_id = secrets.token_hex(8)
-    call = CallContext(request_id, task=asyncio.current_task())
+    call = CallContext(request_id, asyncio.current_task())
     _current.set(call)
     return call
 
 
 def current() -> CallContext:
-    """The call that is being answered; outside of any call, a new context without a request ID."""
-    return _current.get() or CallContext()
+    """The call that is being answered. Raises `RuntimeError` outside of any call: a server's own work has no caller."""
+    call = _current.get()
+    if call is None:
+        raise RuntimeError("no call is being answered here; work outside of calls must say on whose behalf it is done")
+    return call
+
+
+def current_if_any() -> CallContext | None:
+    """The call that is being answered; None outside of any call."""
+    return _current.get()

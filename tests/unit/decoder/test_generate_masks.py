@@ -10,6 +10,7 @@ from maskwire.v1 import types_pb2
 from maskwire_core import call_context
 from maskwire_core.errors import InvalidArgument
 from maskwire_core.storage.store import Store
+from maskwire_core.tenancy.tenant import EVERYBODY
 from maskwire_decoder.masks.rle import rle
 from numpy.typing import NDArray
 from pycocotools import mask as coco
@@ -22,7 +23,7 @@ LOOSE: dict[str, Any] = {"pred_iou_thresh": 0.85, "stability_score_thresh": 0.3,
 
 def generate(decoder: PlainDecoder, **fields: Any) -> list[pb.GenerateMasksResponse]:
     async def call() -> list[pb.GenerateMasksResponse]:
-        call_context.begin("")
+        call_context.begin("").caller = EVERYBODY
         return [each async for each in decoder.generate(pb.GenerateMasksRequest(image_id="cup", **fields))]
 
     return asyncio.run(call())
@@ -126,7 +127,7 @@ def test_a_crop_is_an_image_of_its_own_and_its_masks_lie_in_the_whole_one(
 @pytest.mark.usefixtures("steep")
 def test_who_leaves_ends_the_work(decoder: PlainDecoder) -> None:
     async def call() -> int:
-        call_context.begin("")
+        call_context.begin("").caller = EVERYBODY
         answers = decoder.generate(
             pb.GenerateMasksRequest(image_id="cup", grid=pb.PointGrid(points_per_side=40), points_per_batch=4)
         )

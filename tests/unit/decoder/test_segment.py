@@ -11,6 +11,7 @@ from maskwire.v1 import types_pb2
 from maskwire_core import call_context
 from maskwire_core.errors import InvalidArgument, NotFound, ResourceExhausted, ServiceError
 from maskwire_core.storage.store import Store
+from maskwire_core.tenancy.tenant import EVERYBODY
 from maskwire_decoder.masks.rle import rle
 from numpy.typing import NDArray
 
@@ -23,7 +24,7 @@ A, B, C = (30, 40, 1), (80, 40, 1), (60, 20, 0)
 
 def run(work: Coroutine[Any, Any, Any]) -> Any:
     async def call() -> Any:
-        call_context.begin("")
+        call_context.begin("").caller = EVERYBODY
         return await work
 
     return asyncio.run(call())

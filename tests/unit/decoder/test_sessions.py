@@ -14,6 +14,7 @@ from maskwire_core.errors import Unavailable
 from maskwire_core.scheduling.fair_queue import Requester
 from maskwire_core.scheduling.scheduler import Demand
 from maskwire_core.storage.store import Store
+from maskwire_core.tenancy.tenant import EVERYBODY
 from numpy.typing import NDArray
 
 from testing.plain_decoder import INPUT_SIZE, MASK_SIZE, PlainDecoder, logits_of, put_image
@@ -76,7 +77,7 @@ def run(work: Callable[[Stream], Awaitable[Any]], decoder: PlainDecoder, image_i
     """Runs a scenario on a stream whose image is set."""
 
     async def scenario() -> Any:
-        call_context.begin("")
+        call_context.begin("").caller = EVERYBODY
         stream = Stream(decoder)
         if image_id:
             stream.send("image", set_image=pb.SetImage(image_id=image_id))
@@ -283,7 +284,7 @@ def test_what_was_asked_before_the_end_is_answered(decoder: PlainDecoder) -> Non
 @pytest.mark.usefixtures("image")
 def test_a_caller_that_leaves_ends_its_work(decoder: PlainDecoder) -> None:
     async def scenario() -> None:
-        call_context.begin("")
+        call_context.begin("").caller = EVERYBODY
         async with busy(decoder):
             task: asyncio.Task[Any] = asyncio.create_task(_leave(decoder))
             await asyncio.sleep(0.1)

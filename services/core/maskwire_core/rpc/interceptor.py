@@ -34,10 +34,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     """Surrounds all calls but health checks: servicers' methods just raise `ServiceError`.
 
     Args:
-        authorizer: Finds out who calls; None if the server requires no tokens.
+        authorizer: Finds out who calls.
     """
 
-    def __init__(self, authorizer: Authorizer | None = None) -> None:
+    def __init__(self, authorizer: Authorizer) -> None:
         self._authorizer = authorizer
 
     async def intercept_service(
@@ -84,9 +84,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         context: Context,
     ) -> Any:
         """Authorizes a call, runs its method, and translates its errors."""
-        authorizer, admitted = self._authorizer, False
+        admitted = False
         try:
-            with authorizer.authorized(call, method, metadata) if authorizer else contextlib.nullcontext():
+            with self._authorizer.authorized(call, method, metadata):
                 call.caller.charge(requests=1, received_bytes=0 if handler.request_streaming else request.ByteSize())
                 admitted = True
                 checked = _each_readable(request) if handler.request_streaming else _readable(request)

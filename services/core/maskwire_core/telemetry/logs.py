@@ -28,13 +28,9 @@ class JsonLines(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        call = call_context.current()
-        about = {
-            "request_id": call.request_id,
-            "namespace": call.namespace,
-            "image_id": call.image_id,
-            "trace_id": tracing.trace_id(),
-        }
+        call = call_context.current_if_any()
+        about = {name: getattr(call, name, None) for name in ("request_id", "namespace", "image_id")}
+        about["trace_id"] = tracing.trace_id()
         fields |= {name: value for name, value in about.items() if value}
         if record.exc_info:
             fields["error"] = self.formatException(record.exc_info)
