@@ -1,6 +1,6 @@
 """Injects random faults under a mixed load: python -m tests.faults.crasher --minutes 10 --seed 1
 
-Encoders, decoders and the store are killed, stopped and asked to end, connections cut, values damaged, claims dropped.
+Encoders, decoders and the store are killed, stopped and asked to end, connections cut, values damaged, leases dropped.
 Meanwhile people embed, click and hold sessions; every mask is compared with the right one. One encoder and one decoder
 at least are left alone at a time. Prints a report; the exit code is 1 if an answer was wrong or lost.
 """
@@ -92,7 +92,7 @@ class Crasher:
             (0.5, self._kill_store),
             (1, self._stop_store),
             (1, self._damage),
-            (1, self._drop_claims),
+            (1, self._drop_leases),
             (1, self._forget),
             (1, self._slow),
         ]
@@ -175,10 +175,10 @@ class Crasher:
                 server.start()
         return "bit flipped in the store"
 
-    def _drop_claims(self) -> str:
-        for name in self._world.raw.keys("maskwire:claim:*"):
+    def _drop_leases(self) -> str:
+        for name in self._world.raw.keys("maskwire:lease:*"):
             self._world.raw.delete(name)
-        return "claims dropped"
+        return "leases dropped"
 
     def _forget(self) -> str | None:
         names = sorted(self._world.raw.keys("maskwire:*"))

@@ -20,7 +20,7 @@ from .world import Doing, World
 @pytest.mark.fault(1)
 @pytest.mark.time_bound
 def test_an_encoder_is_killed_in_a_batch(world: World, note: Observation) -> None:
-    note.injected = "SIGKILL while its model held the image and its claim"
+    note.injected = "SIGKILL while its model held the image and its lease"
     with world.client() as client:
         with world.switched("hold"):
             embedding = Doing(lambda: client.embed(picture(10)))
@@ -37,12 +37,12 @@ def test_an_encoder_is_killed_in_a_batch(world: World, note: Observation) -> Non
 @pytest.mark.fault(2)
 @pytest.mark.time_bound
 def test_an_encoder_is_killed_between_storing_and_telling(world: World, note: Observation) -> None:
-    note.injected = "SIGKILL after SET, before the claim was given up; the other encoder had been asked meanwhile"
+    note.injected = "SIGKILL after SET, before the lease was given up; the other encoder had been asked meanwhile"
     first, second = world.encoders
     data = picture(11)
     with world.stub(first) as one, world.stub(second) as other, world.switched("stored", first):
         held = one.EncodeImage.future(frames(data))
-        wait_until(lambda: bool(world.raw.keys("maskwire:claim:*")), 20)
+        wait_until(lambda: bool(world.raw.keys("maskwire:lease:*")), 20)
         waiter = other.EncodeImage.future(frames(data))
         wait_until(lambda: bool(world.raw.keys("maskwire:embedding:*")), 20)
         note.fault()
@@ -57,7 +57,7 @@ def test_an_encoder_is_killed_between_storing_and_telling(world: World, note: Ob
 @pytest.mark.fault(3)
 @pytest.mark.time_bound
 def test_an_encoder_stands_still(world: World, note: Observation) -> None:
-    note.injected = "SIGSTOP while its model held the image and its claim"
+    note.injected = "SIGSTOP while its model held the image and its lease"
     with world.client() as client:
         with world.switched("hold"):
             embedding = Doing(lambda: client.embed(picture(12)))
@@ -69,13 +69,13 @@ def test_an_encoder_stands_still(world: World, note: Observation) -> None:
         world.check(client, 12)
     assert_within(took_s, 10)
     note.observed = (
-        f"keepalive gave the connection up, the claim ended, the other encoder answered: {took_s:.1f} s in all"
+        f"keepalive gave the connection up, the lease ended, the other encoder answered: {took_s:.1f} s in all"
     )
 
 
 @pytest.mark.fault(4)
-def test_an_encoder_stands_still_for_longer_than_its_claim(world: World, note: Observation) -> None:
-    note.injected = "SIGSTOP for longer than the claim's 3 s, another encode meanwhile, SIGCONT"
+def test_an_encoder_stands_still_for_longer_than_its_lease(world: World, note: Observation) -> None:
+    note.injected = "SIGSTOP for longer than the lease's 3 s, another encode meanwhile, SIGCONT"
     first, second = world.encoders
     data = picture(13)
     with world.stub(first) as one, world.stub(second) as other:
@@ -131,8 +131,8 @@ def test_an_encoder_is_asked_to_stop_under_load(world: World, note: Observation)
 
 
 @pytest.mark.fault(15)
-def test_claims_vanish(world: World, note: Observation) -> None:
-    note.injected = "DEL of the claim while its encoder was at work"
+def test_leases_vanish(world: World, note: Observation) -> None:
+    note.injected = "DEL of the lease while its encoder was at work"
     first, second = world.encoders
     data = picture(15)
     before = sum(world.load(server).encoded for server in world.encoders)
@@ -140,8 +140,8 @@ def test_claims_vanish(world: World, note: Observation) -> None:
         with world.switched("hold"):
             calls = [one.EncodeImage.future(frames(data))]
             world.busy(first)
-            (claim,) = world.raw.keys("maskwire:claim:*")
-            world.raw.delete(claim)
+            (lease,) = world.raw.keys("maskwire:lease:*")
+            world.raw.delete(lease)
             calls += [stub.EncodeImage.future(frames(data)) for stub in (one, other) for _ in range(5)]
             world.busy(second)
         keys = {call.result(30).image.content_key for call in calls}

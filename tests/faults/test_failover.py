@@ -46,10 +46,10 @@ def use(store: Store, key: str) -> None:
     assert (embedding.tensors["t"] == int(key, 16)).all()
     assert store.find_embedding("default", key) is not None
     store.touch_embedding("default", key, 100)
-    assert store.claim("default", key, "me", 1000)
-    assert not store.claim("default", key, "you", 1000)
-    assert store.renew_claim("default", key, "me", 1000)
-    store.release_claim("default", key, "me")
+    assert store.take_lease("default", key, "me", 1000)
+    assert not store.take_lease("default", key, "you", 1000)
+    assert store.renew_lease("default", key, "me", 1000)
+    store.release_lease("default", key, "me")
     store.set_alias("default", "a name {with} braces", key, 100)
     assert store.get_alias("default", "a name {with} braces") == key
     assert store.alias_ttl_ms("default", "a name {with} braces") > 0
@@ -244,7 +244,7 @@ def read_all(store: Store) -> None:
 
 
 def test_keys_of_one_image_share_a_slot() -> None:
-    names = [key("default", KEYS[3]) for key in (keys.embedding, keys.claim, keys.prompts, keys.logits)]
+    names = [key("default", KEYS[3]) for key in (keys.embedding, keys.lease, keys.prompts, keys.logits)]
     assert len({key_slot(name.encode()) for name in names}) == 1
 
 

@@ -85,7 +85,7 @@ def test_imports_point_one_way(package: str) -> None:
 @pytest.mark.parametrize(
     ("pattern", "module"),
     [
-        ("maskwire:(embedding|claim|alias|prompts|logits|decoder|usage|sizes|writing)", "storage/keys.py"),
+        ("maskwire:(embedding|lease|alias|prompts|logits|decoder|usage|sizes|writing)", "storage/keys.py"),
         (r"ContextVar\(", "call_context.py"),
         (r"\bcontext\.abort\(", "rpc/error_status.py"),
     ],

@@ -12,22 +12,22 @@ from maskwire_core.storage.store import Store
 
 log = logging.getLogger(__name__)
 
-CLAIM_MS = 3_000
+LEASE_MS = 3_000
 """Milliseconds after which another encoder takes over from one that died or hangs."""
-_RENEWALS = 3  # per CLAIM_MS
+_RENEWALS = 3  # per LEASE_MS
 _FIRST_POLL_S, _LAST_POLL_S, _POLL_GROWTH = 0.01, 0.25, 1.5
 
 
 @contextlib.asynccontextmanager
-async def found_or_claimed(store: Store, namespace: str, key: str) -> AsyncIterator[StoredEmbedding | None]:
-    """Waits until an embedding is in the store, or until this caller holds the claim to encode it.
+async def found_or_leased(store: Store, namespace: str, key: str) -> AsyncIterator[StoredEmbedding | None]:
+    """Waits until an embedding is in the store, or until this caller holds the lease on encoding it.
 
-    The claim is renewed while the body runs. It can be lost all the same, if the store evicts it or this process is
-    suspended for longer than `CLAIM_MS`. Then another encoder makes the embedding too, and the later write replaces
+    The lease is renewed while the body runs. It can be lost all the same, if the store evicts it or this process is
+    suspended for longer than `LEASE_MS`. Then another encoder makes the embedding too, and the later write replaces
     equal bytes.
 
     Args:
-        store: Where embeddings and claims are.
+        store: Where embeddings and leases are.
         namespace: The tenant's namespace.
         key: Content key of the embedding.
 
@@ -41,22 +41,22 @@ async def found_or_claimed(store: Store, namespace: str, key: str) -> AsyncItera
     token = secrets.token_hex(16)
     pause_s = _FIRST_POLL_S
     while True:
-        # Claim before looking up: an encoder stores its embedding before it releases the claim.
-        claiming = asyncio.create_task(asyncio.to_thread(store.claim, namespace, key, token, CLAIM_MS))
+        # The lease is taken before looking up: an encoder stores its embedding before it releases the lease.
+        leasing = asyncio.create_task(asyncio.to_thread(store.take_lease, namespace, key, token, LEASE_MS))
         try:
-            claimed = await asyncio.shield(claiming)
+            leased = await asyncio.shield(leasing)
             found = await asyncio.to_thread(store.find_embedding, namespace, key)
             if found is not None:
                 yield found
                 return
-            if claimed:
+            if leased:
                 async with _renewed(store, namespace, key, token):
                     yield None
                 return
         finally:
-            with contextlib.suppress(ServiceError):  # the claim expires by itself
-                if await claiming:  # the store may still grant it to a caller that was cancelled
-                    await asyncio.to_thread(store.release_claim, namespace, key, token)
+            with contextlib.suppress(ServiceError):  # the lease expires by itself
+                if await leasing:  # the store may still grant it to a caller that was cancelled
+                    await asyncio.to_thread(store.release_lease, namespace, key, token)
         # Pauses grow with the time waited, so that the delay they add stays proportionate to it.
         await asyncio.sleep(pause_s)
         pause_s = min(pause_s * _POLL_GROWTH, _LAST_POLL_S)
@@ -66,13 +66,13 @@ async def found_or_claimed(store: Store, namespace: str, key: str) -> AsyncItera
 async def _renewed(store: Store, namespace: str, key: str, token: str) -> AsyncIterator[None]:
     async def renew() -> None:
         while True:
-            await asyncio.sleep(CLAIM_MS / 1e3 / _RENEWALS)
+            await asyncio.sleep(LEASE_MS / 1e3 / _RENEWALS)
             try:
-                if not await asyncio.to_thread(store.renew_claim, namespace, key, token, CLAIM_MS):
-                    log.warning("lost the claim on %s; another encoder may encode it too", key)
+                if not await asyncio.to_thread(store.renew_lease, namespace, key, token, LEASE_MS):
+                    log.warning("lost the lease on %s; another encoder may encode it too", key)
                     return
             except ServiceError as error:
-                log.warning("could not renew a claim: %s", error)
+                log.warning("could not renew a lease: %s", error)
 
     task = asyncio.create_task(renew())
     try:

@@ -27,7 +27,7 @@ from maskwire_core.telemetry.metrics import IMAGES, STAGES
 
 from maskwire_encoder.backends.device import Tensors
 from maskwire_encoder.backends.model import Model
-from maskwire_encoder.encode_lease import found_or_claimed
+from maskwire_encoder.encode_lease import found_or_leased
 from maskwire_encoder.pipeline import File, Pipeline
 from maskwire_encoder.upload import STRETCHES, Upload, describe
 
@@ -188,7 +188,7 @@ class ImageEncoder:
 
     async def _find_or_make(self, upload: Upload, data: bytes) -> Encoded:
         try:
-            async with found_or_claimed(self._store, upload.namespace, upload.key) as found:
+            async with found_or_leased(self._store, upload.namespace, upload.key) as found:
                 return (found, None) if found is not None else await self._make(upload, data)
         finally:
             if self._demands.get(upload.flight) is upload.demand:  # not a later flight's

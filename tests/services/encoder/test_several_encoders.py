@@ -70,35 +70,35 @@ def encoders(pair: Stack) -> Iterator[Encoders]:
 
 
 @pytest.fixture
-def claims(pair: Stack) -> Iterator[Any]:
+def leases(pair: Stack) -> Iterator[Any]:
     with redis.Redis.from_url(pair.redis_url) as connection:
         yield connection
 
 
-def test_one_encode_for_all_callers_of_all_encoders(encoders: Encoders, claims: Any) -> None:
+def test_one_encode_for_all_callers_of_all_encoders(encoders: Encoders, leases: Any) -> None:
     data = picture(1, 700, 500)
     calls = [encoders.stubs[index % 2].EncodeImage.future(frames(data, 100_000)) for index in range(100)]
     outcomes = Counter(call.result().cached for call in calls)
     assert sum(encoders.encoded()) == 1
     assert outcomes == {False: 1, True: 99}
-    assert claims.keys("maskwire:claim:*") == []
+    assert leases.keys("maskwire:lease:*") == []
 
 
-def claim_of(encoders: Encoders, data: bytes) -> str:
-    """The claim on an image in the default namespace; its content key is the same in another."""
+def lease_of(encoders: Encoders, data: bytes) -> str:
+    """The lease on an image in the default namespace; its content key is the same in another."""
     key = encoders.stubs[1].EncodeImage(frames(data, namespace="other")).image.content_key
-    return f"maskwire:claim:{{default/{key}}}"
+    return f"maskwire:lease:{{default/{key}}}"
 
 
-def test_a_lost_claim_costs_one_more_encode(encoders: Encoders, claims: Any) -> None:
-    """The store drops the claim of an encoder that has other images to encode first."""
+def test_a_lost_lease_costs_one_more_encode(encoders: Encoders, leases: Any) -> None:
+    """The store drops the lease of an encoder that has other images to encode first."""
     data = picture(2)
-    claim = claim_of(encoders, data)
+    lease = lease_of(encoders, data)
     busy = [encoders.stubs[0].EncodeImage.future(frames(picture(100 + index))) for index in range(60)]
     wait_until(lambda: encoders.load(0).waiting > 5)
     held = encoders.stubs[0].EncodeImage.future(frames(data))
-    wait_until(lambda: bool(claims.exists(claim)))
-    claims.delete(claim)
+    wait_until(lambda: bool(leases.exists(lease)))
+    leases.delete(lease)
     second = encoders.stubs[1].EncodeImage(frames(data))
     assert not second.cached
     assert not held.result().cached
@@ -151,14 +151,14 @@ def test_a_client_uses_all_its_encoders(pair: Stack, encoders: Encoders) -> None
     assert encoders.encoded() == [10, 10]
 
 
-def test_a_killed_encoders_work_is_taken_over(pair: Stack, encoders: Encoders, claims: Any) -> None:
-    """Its claim outlives it by three seconds. Last of the pair's tests: the supervisor starts it again meanwhile."""
+def test_a_killed_encoders_work_is_taken_over(pair: Stack, encoders: Encoders, leases: Any) -> None:
+    """Its lease outlives it by three seconds. Last of the pair's tests: the supervisor starts it again meanwhile."""
     data = picture(3)
-    claim = claim_of(encoders, data)
+    lease = lease_of(encoders, data)
     busy = [encoders.stubs[0].EncodeImage.future(frames(picture(900 + index))) for index in range(60)]
     wait_until(lambda: encoders.load(0).waiting > 5)
     held = encoders.stubs[0].EncodeImage.future(frames(data))
-    wait_until(lambda: bool(claims.exists(claim)))
+    wait_until(lambda: bool(leases.exists(lease)))
     os.kill(encoders.pids[0], signal.SIGKILL)
     assert held.exception() is not None
     assert not encoders.stubs[1].EncodeImage(frames(data), timeout=60).cached

@@ -14,7 +14,7 @@ from maskwire_core.config import EncoderSettings
 from maskwire_core.scheduling.fair_queue import Requester
 from maskwire_core.scheduling.scheduler import Demand
 from maskwire_core.storage.store import Store
-from maskwire_encoder.encode_lease import found_or_claimed
+from maskwire_encoder.encode_lease import found_or_leased
 from maskwire_encoder.encoder import ImageEncoder
 from maskwire_encoder.upload import Upload
 
@@ -30,21 +30,21 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 class _Store:
-    """Grants every claim; releasing one takes until `may_release` is set."""
+    """Grants every lease; releasing one takes until `may_release` is set."""
 
     def __init__(self) -> None:
         self.may_release = threading.Event()
 
-    def claim(self, *_: object) -> bool:
+    def take_lease(self, *_: object) -> bool:
         return True
 
-    def renew_claim(self, *_: object) -> bool:
+    def renew_lease(self, *_: object) -> bool:
         return True
 
     def find_embedding(self, *_: object) -> None:
         return None
 
-    def release_claim(self, *_: object) -> None:
+    def release_lease(self, *_: object) -> None:
         self.may_release.wait(10)
 
 
@@ -147,18 +147,18 @@ class _AnswersLate(Store):
         super().__init__(url)
         self.granted, self.may_answer = threading.Event(), threading.Event()
 
-    def claim(self, namespace: str, key: str, token: str, ttl_ms: int) -> bool:
-        claimed = super().claim(namespace, key, token, ttl_ms)
+    def take_lease(self, namespace: str, key: str, token: str, ttl_ms: int) -> bool:
+        leased = super().take_lease(namespace, key, token, ttl_ms)
         self.granted.set()
         assert self.may_answer.wait(10)
-        return claimed
+        return leased
 
 
 def test_a_lease_is_released_if_its_caller_leaves_while_it_is_granted(valkey: str) -> None:
     store, key = _AnswersLate(valkey), hashlib.sha256(b"lease").hexdigest()
 
     async def take() -> None:
-        async with found_or_claimed(store, "default", key):
+        async with found_or_leased(store, "default", key):
             raise AssertionError
 
     async def scenario() -> None:
@@ -170,5 +170,5 @@ def test_a_lease_is_released_if_its_caller_leaves_while_it_is_granted(valkey: st
         await asyncio.wait({taking})
 
     asyncio.run(scenario())
-    assert Store.claim(store, "default", key, "another", 1)
+    assert Store.take_lease(store, "default", key, "another", 1)
     store.close()

@@ -1,7 +1,7 @@
 """Every key that Maskwire keeps in Redis or Valkey. No other module builds or takes apart a key.
 
     maskwire:embedding:{NAMESPACE/CONTENT_KEY}   string written by `embedding.pack`; expires
-    maskwire:claim:{NAMESPACE/CONTENT_KEY}       string: token of the encoder that is encoding the image; expires
+    maskwire:lease:{NAMESPACE/CONTENT_KEY}       string: token of the encoder that is encoding the image; expires
     maskwire:alias:{NAMESPACE/IMAGE_ID}          string: content key that the image ID stands for; expires
     maskwire:deleted:{NAMESPACE/IMAGE_ID}        string: call that deleted the image ID last; expires
     maskwire:prompts:{NAMESPACE/CONTENT_KEY}     sorted set: prompts whose logits are saved, by time of use; expires
@@ -29,8 +29,8 @@ def embedding(namespace: str, content_key: str) -> str:
     return f"maskwire:embedding:{{{namespace}/{content_key}}}"
 
 
-def claim(namespace: str, content_key: str) -> str:
-    return f"maskwire:claim:{{{namespace}/{content_key}}}"
+def lease(namespace: str, content_key: str) -> str:
+    return f"maskwire:lease:{{{namespace}/{content_key}}}"
 
 
 def alias(namespace: str, image_id: str) -> str:

@@ -32,7 +32,7 @@ _SCAN_COUNT = 1000  # keys examined by one SCAN step: about a millisecond of the
 
 # Redis 6 has no PEXPIRE GT.
 _EXTEND = 'return redis.call("pttl", KEYS[1]) < tonumber(ARGV[1]) and redis.call("pexpire", KEYS[1], ARGV[1])'
-# Only the owner of a claim may renew or release it.
+# Only the owner of a lease may renew or release it.
 _RENEW = 'return redis.call("get", KEYS[1]) == ARGV[1] and redis.call("pexpire", KEYS[1], ARGV[2])'
 _RELEASE = 'return redis.call("get", KEYS[1]) == ARGV[1] and redis.call("del", KEYS[1])'
 
@@ -123,23 +123,23 @@ class Store:
         with self.connections.commands() as client:
             client.delete(keys.embedding(namespace, key))
 
-    # Claims: leases on encoding an image. They only save work: a store that is short of memory may evict one, and then
+    # Leases on encoding an image. They only save work: a store that is short of memory may evict one, and then
     # two encoders store the same bytes.
 
-    def claim(self, namespace: str, key: str, token: str, ttl_ms: int) -> bool:
-        """Claims the encoding of an image unless somebody else has. Returns whether `token` owns the claim now."""
+    def take_lease(self, namespace: str, key: str, token: str, ttl_ms: int) -> bool:
+        """Takes the lease on an image unless somebody else has it. Returns whether `token` owns it now."""
         with self.connections.commands() as client:
-            return bool(client.set(keys.claim(namespace, key), token, nx=True, px=ttl_ms))
+            return bool(client.set(keys.lease(namespace, key), token, nx=True, px=ttl_ms))
 
-    def renew_claim(self, namespace: str, key: str, token: str, ttl_ms: int) -> bool:
-        """Extends a claim. Returns whether `token` still owned it."""
+    def renew_lease(self, namespace: str, key: str, token: str, ttl_ms: int) -> bool:
+        """Extends a lease. Returns whether `token` still owned it."""
         with self.connections.commands() as client:
-            return bool(client.eval(_RENEW, 1, keys.claim(namespace, key), token, str(ttl_ms)))
+            return bool(client.eval(_RENEW, 1, keys.lease(namespace, key), token, str(ttl_ms)))
 
-    def release_claim(self, namespace: str, key: str, token: str) -> None:
-        """Releases a claim if `token` owns it."""
+    def release_lease(self, namespace: str, key: str, token: str) -> None:
+        """Releases a lease if `token` owns it."""
         with self.connections.commands() as client:
-            client.eval(_RELEASE, 1, keys.claim(namespace, key), token)
+            client.eval(_RELEASE, 1, keys.lease(namespace, key), token)
 
     # Image IDs
 
