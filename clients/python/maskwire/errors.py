@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 import grpc
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
@@ -108,17 +108,20 @@ def from_status(status: Status) -> MaskwireError:
 def to_status(error: MaskwireError) -> Status:
     """The google.rpc.Status that `from_status` reads as this error: what the servers would have sent."""
     code = next((code for code, kind in _KINDS.items() if isinstance(error, kind)), grpc.StatusCode.INTERNAL.value[0])
-    details: list[Message] = [ErrorInfo(reason=error.reason or "INTERNAL", domain=_DOMAIN)]
-    if error.field:
-        violation = BadRequest.FieldViolation(field=error.field, description=error.message, reason=error.reason)
-        details.append(BadRequest(field_violations=[violation]))
-    if error.retry_after_s is not None:
+    return make_status(code, error.message, error.reason or "INTERNAL", error.field, error.retry_after_s)
+
+
+def make_status(code: int, message: str, reason: str, field: str, retry_after_s: float | None) -> Status:
+    """A google.rpc.Status with ErrorInfo, and with BadRequest and RetryInfo if a field or a time to retry is given."""
+    status = Status(code=code, message=message)
+    status.details.add().Pack(ErrorInfo(reason=reason, domain=_DOMAIN))
+    if field:
+        violation = BadRequest.FieldViolation(field=field, description=message, reason=reason)
+        status.details.add().Pack(BadRequest(field_violations=[violation]))
+    if retry_after_s is not None:
         retry = RetryInfo()
-        retry.retry_delay.FromNanoseconds(int(error.retry_after_s * 1e9))
-        details.append(retry)
-    status = Status(code=code, message=error.message)
-    for detail in details:
-        status.details.add().Pack(detail)
+        retry.retry_delay.FromNanoseconds(int(retry_after_s * 1e9))
+        status.details.add().Pack(retry)
     return status
 
 

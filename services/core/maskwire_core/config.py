@@ -9,10 +9,19 @@ import sys
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, CliApp, NoDecode, SettingsConfigDict
 
 MIB = 1 << 20
+
+
+def _listed(value: object) -> list[str]:
+    parts = value if isinstance(value, list) else [value]
+    return [name for part in parts for word in str(part).split(",") if (name := word.strip())]
+
+
+Listed = Annotated[list[str], NoDecode, BeforeValidator(_listed)]
+"""Values separated by commas, or given by repeating the option."""
 
 
 class Settings(BaseSettings):
@@ -90,7 +99,7 @@ class EncoderSettings(ServiceSettings):
     """Maskwire encoder: turns images into SAM 2 embeddings and stores them."""
 
     port: int = Field(50051, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
-    model: Annotated[list[str], NoDecode] = ["demo"]
+    model: Listed = Field(["demo"], min_length=1)
     """demo, a published SAM 2 name such as sam2.1_hiera_tiny, a model registered with 'maskwire models add', or any
     name together with --config. Several are separated by commas, or the option is repeated; the first is the
     default."""
@@ -143,11 +152,6 @@ class EncoderSettings(ServiceSettings):
             )
         return value
 
-    @field_validator("model", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        return _listed(value)
-
 
 class DecoderSettings(ServiceSettings):
     """Maskwire decoder: turns prompts on stored embeddings into masks."""
@@ -189,14 +193,14 @@ class GatewaySettings(Settings):
     """Longest time for one call of a server, including retries, in seconds."""
     retry_s: float = Field(5, ge=0)
     """How long a call is retried while a server is unavailable or overloaded, in seconds."""
-    origins: Annotated[list[str], NoDecode] = []
+    origins: Listed = []
     """Web pages of other origins that may use this gateway, such as https://labels.example, separated by commas; * for
     all. The gateway's own page always may."""
     other_model: Literal["default", "refuse"] = "default"
     """Whether /sam2 requests for a SAM 2 version that is not served are answered by the default model, which the header
     X-Maskwire-Model then names, or refused with 404."""
     urls: bool = Field(False, description="Fetch images by URL for /sam2 requests; from public addresses only.")
-    url_hosts: Annotated[list[str], NoDecode] = []
+    url_hosts: Listed = []
     """Hosts (name or name:port, separated by commas) that URLs may name although they are private."""
     url_timeout_s: float = Field(10, gt=0, description="Longest time for fetching one URL, in seconds.")
     max_image_bytes: int = Field(64 * MIB, ge=1, description="Largest image file accepted, in bytes.")
@@ -205,16 +209,6 @@ class GatewaySettings(Settings):
     body_memory_bytes: int = Field(512 * MIB, ge=1)
     """Memory for the bodies of requests in progress, in bytes; requests beyond it are refused."""
     body_timeout_s: float = Field(30, gt=0, description="Longest time for receiving the body of a request, in seconds.")
-
-    @field_validator("origins", "url_hosts", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        return [name for name in _listed(value) if name]
-
-
-def _listed(value: object) -> list[str]:
-    parts = value if isinstance(value, list) else [value]
-    return [name.strip() for part in parts for name in str(part).split(",")]
 
 
 def _cores() -> int:

@@ -16,12 +16,8 @@ an error, send what `rpc.error_status.status_of` makes of it.
 """
 
 import grpc
-from google.protobuf.any_pb2 import Any
-from google.protobuf.duration_pb2 import Duration
-from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
-
-DOMAIN = "maskwire"
+from maskwire.errors import make_status
 
 
 class CorruptValue(Exception):
@@ -49,20 +45,7 @@ class ServiceError(Exception):
 
     def status(self) -> Status:
         """The error as a google.rpc.Status with ErrorInfo, and BadRequest and RetryInfo if they apply."""
-        details: list[ErrorInfo | BadRequest | RetryInfo] = [ErrorInfo(reason=self.reason, domain=DOMAIN)]
-        if self.field:
-            violation = BadRequest.FieldViolation(field=self.field, description=self.message, reason=self.reason)
-            details.append(BadRequest(field_violations=[violation]))
-        if self.retry_after_s is not None:
-            delay = Duration()
-            delay.FromNanoseconds(int(self.retry_after_s * 1e9))
-            details.append(RetryInfo(retry_delay=delay))
-        status = Status(code=self.code.value[0], message=self.message)
-        for detail in details:
-            packed = Any()
-            packed.Pack(detail)
-            status.details.append(packed)
-        return status
+        return make_status(self.code.value[0], self.message, self.reason, self.field, self.retry_after_s)
 
 
 class InvalidArgument(ServiceError):

@@ -71,7 +71,7 @@ class _Flow(Generic[E]):
         self.start = 0 if parent is None else parent.virtual
         self.tag = 0
         self.turn = 0  # breaks ties; 0 while nothing waits here
-        self.virtual = 0
+        self.virtual: int = 0
         self._heap: list[tuple[int, int, _Flow[E]]] = []  # places whose flow has another turn by now are stale
 
     def head(self) -> E:

@@ -118,7 +118,7 @@ class Connections:
             value = cast(bytes | None, client.get(name))
             return None if value is None else np.frombuffer(value, np.uint8)
 
-    def for_each(self, names: Iterable[str], *commands: tuple[str | int, ...]) -> list[tuple[Any, ...]]:
+    def for_each(self, names: Iterable[str | bytes], *commands: tuple[str | int, ...]) -> list[tuple[Any, ...]]:
         """Runs the same commands on many keys in one round trip, without a transaction.
 
         Args:

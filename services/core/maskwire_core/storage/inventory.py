@@ -65,17 +65,15 @@ class Inventory:
     def summaries(self) -> dict[str, Summary]:
         """What each namespace holds, by namespace."""
         found = summarize(self.embeddings())
-        for namespace, _ in self._scan(keys.ALIASES):
+        for (namespace, _), _ in self._aliases():
             found[namespace].images += 1
         return dict(sorted(found.items()))
 
     def embeddings(self) -> Iterator[InventoryItem]:
         """Yields all embeddings, damaged ones too."""
-        for batch in _batches(self._scan(keys.EMBEDDINGS)):
-            names = [keys.embedding(*each) for each in batch]
-            replies = self._for_each(names, ("STRLEN",), ("GETRANGE", 0, MAX_HEADER_BYTES - 1))
-            for (namespace, key), (nbytes, start) in zip(batch, replies, strict=True):
-                yield InventoryItem(namespace, key, nbytes or 0, _created_at(start or b""))
+        commands = ("STRLEN",), ("GETRANGE", 0, MAX_HEADER_BYTES - 1)
+        for (namespace, key), (nbytes, start) in self._read(keys.EMBEDDINGS, *commands):
+            yield InventoryItem(namespace, key, nbytes or 0, _created_at(start or b""))
 
     def select(
         self, namespace: str | None = None, older_than_s: float | None = None, unreferenced: bool = False
@@ -102,8 +100,8 @@ class Inventory:
         """Deletes embeddings and the logits saved for them. Yields each when it is deleted."""
         for item in chosen:
             self._quotas.delete_embedding(item.namespace, item.key)
-            saved = [keys.prompts(item.namespace, item.key), keys.logits(item.namespace, item.key)]
-            self._for_each(saved, ("DEL",))
+            with self._store.connections.commands() as client:
+                client.delete(keys.prompts(item.namespace, item.key), keys.logits(item.namespace, item.key))
             yield item
 
     def delete_dangling_aliases(self, namespace: str | None = None) -> int:
@@ -118,28 +116,17 @@ class Inventory:
 
     def _aliases(self) -> Iterator[tuple[Id, str]]:
         """Yields all image IDs and the content keys that they stand for."""
-        for batch in _batches(self._scan(keys.ALIASES)):
-            replies = self._for_each([keys.alias(*each) for each in batch], ("GET",))
-            yield from (
-                (each, (key or b"").decode("ascii", "replace")) for each, (key,) in zip(batch, replies, strict=True)
-            )
+        for alias, (key,) in self._read(keys.ALIASES, ("GET",)):
+            yield alias, (key or b"").decode("ascii", "replace")
 
-    def _scan(self, pattern: str) -> Iterator[Id]:
-        """Yields what the keys that match a pattern of `keys` are of."""
-        connections = self._store.connections
-        with connections.commands():
-            nodes = connections.primaries()
-        seen: set[bytes] = set()  # SCAN may return a key twice
-        for node in nodes:
-            cursor: int | None = None
-            while cursor != 0:
-                with connections.commands():
-                    cursor, names = connections.scan(node, cursor or 0, pattern, _SCAN_COUNT)
-                fresh = set(names) - seen
-                seen |= fresh
-                yield from map(keys.parse, fresh)
+    def _read(self, pattern: str, *commands: tuple[str | int, ...]) -> Iterator[tuple[Id, tuple[Any, ...]]]:
+        """Yields what the keys that match a pattern of `keys` are of, and the replies to commands on each."""
+        with self._store.connections.commands() as client:
+            names = set(client.scan_iter(pattern, _SCAN_COUNT))  # SCAN may return a key twice
+        for batch in _batches(names):
+            yield from zip(map(keys.parse, batch), self._for_each(batch, *commands), strict=True)
 
-    def _for_each(self, names: Sequence[str], *commands: tuple[str | int, ...]) -> list[tuple[Any, ...]]:
+    def _for_each(self, names: Sequence[str | bytes], *commands: tuple[str | int, ...]) -> list[tuple[Any, ...]]:
         with self._store.connections.commands():
             return self._store.connections.for_each(names, *commands)
 

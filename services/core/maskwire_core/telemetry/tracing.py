@@ -1,12 +1,12 @@
 """OpenTelemetry spans, if the setting `trace_to` asks for them. Otherwise OpenTelemetry is not imported, and a span
 costs a comparison."""
 
-import contextlib
 import logging
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
 
 log = logging.getLogger(__name__)
 
@@ -38,18 +38,14 @@ def configure_tracing(service: str, address: str | None) -> None:
     log.info("traces go to %s", address)
 
 
-@contextlib.contextmanager
-def span(name: str) -> Iterator[None]:
+def span(name: str) -> AbstractContextManager[Any]:
     """Makes the body a span within the current one."""
     if _tracer is None:
-        yield
-        return
-    with _tracer.start_as_current_span(name):
-        yield
+        return nullcontext()
+    return cast(AbstractContextManager[Any], _tracer.start_as_current_span(name))
 
 
-@contextlib.contextmanager
-def serving(name: str, carrier: Mapping[str, str | bytes]) -> Iterator[None]:
+def serving(name: str, carrier: Mapping[str, str | bytes]) -> AbstractContextManager[Any]:
     """Makes the body the span of a call that this server answers, within the caller's trace.
 
     Args:
@@ -57,13 +53,11 @@ def serving(name: str, carrier: Mapping[str, str | bytes]) -> Iterator[None]:
         carrier: Headers or metadata, with the caller's `traceparent` (W3C Trace Context) if the caller is traced.
     """
     if _tracer is None:
-        yield
-        return
+        return nullcontext()
     from opentelemetry.propagate import extract
     from opentelemetry.trace import SpanKind
 
-    with _tracer.start_as_current_span(name, extract(carrier), SpanKind.SERVER):
-        yield
+    return cast(AbstractContextManager[Any], _tracer.start_as_current_span(name, extract(carrier), SpanKind.SERVER))
 
 
 def here() -> Any:
