@@ -52,7 +52,7 @@ def use(store: Store, key: str) -> None:
     store.release_lease("default", key, "me")
     store.set_alias("default", "a name {with} braces", key, 100)
     assert store.get_alias("default", "a name {with} braces") == key
-    assert store.alias_ttl_ms("default", "a name {with} braces") > 0
+    assert store.find_aliases("default", ["a name {with} braces"])["a name {with} braces"].ttl_ms > 0
     assert store.save_logits("default", key, b"p", b"l", 100) == [b"p"]
     assert store.get_logits("default", key, b"p") == b"l"
     store.drop_logits("default", key, [b"p"])

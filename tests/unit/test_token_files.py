@@ -9,8 +9,8 @@ from maskwire.token_bucket import TokenBucket
 from maskwire_core.call_context import begin, current
 from maskwire_core.rpc.authorization import Authorizer
 from maskwire_core.tenancy import tokens
-from maskwire_core.tenancy.tenant import EVERYBODY, Caller
-from maskwire_core.tenancy.tokens import Token, TokenError, Tokens
+from maskwire_core.tenancy.tenant import EVERYBODY, Caller, Callers
+from maskwire_core.tenancy.tokens import Token, TokenError
 
 
 def test_many_write_the_file_at_once(tmp_path: Path) -> None:
@@ -35,7 +35,7 @@ def test_a_server_does_not_start_without_its_tokens(tmp_path: Path, content: str
     if content is not None:
         file.write_text(content)
     with pytest.raises(TokenError, match=r"tokens\.json"):
-        Tokens(file)
+        Callers(file)
 
 
 def test_a_bucket_keeps_its_rate() -> None:

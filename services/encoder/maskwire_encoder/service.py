@@ -73,14 +73,11 @@ class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
 
     async def GetImage(self, request: pb.GetImageRequest, context: Context) -> pb.GetImageResponse:
         namespace, image_id = current().caller.reading(request.namespace), names.image_id(request.image_id)
-        key = await asyncio.to_thread(self._store.get_alias, namespace, image_id)
-        if key is None:
-            raise image_not_found(image_id)
-        found = await asyncio.to_thread(self._store.find_embedding, namespace, key)
+        found = (await asyncio.to_thread(self._store.find_aliases, namespace, [image_id])).get(image_id)
         if found is None:
-            raise embedding_expired(image_id)
-        ttl_ms = min(found.ttl_ms, await asyncio.to_thread(self._store.alias_ttl_ms, namespace, image_id))
-        return pb.GetImageResponse(image=describe(found.header, image_id, found.nbytes, ttl_ms / 1e3))
+            named = await asyncio.to_thread(self._store.get_alias, namespace, image_id)
+            raise image_not_found(image_id) if named is None else embedding_expired(image_id)
+        return pb.GetImageResponse(image=describe(found.header, image_id, found.nbytes, found.ttl_ms / 1e3))
 
     async def ListImages(self, request: pb.ListImagesRequest, context: Context) -> pb.ListImagesResponse:
         namespace, prefix = current().caller.reading(request.namespace), names.prefix(request.prefix)

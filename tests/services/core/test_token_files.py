@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from maskwire_core.tenancy import cli
-from maskwire_core.tenancy.tokens import Tokens
+from maskwire_core.tenancy.tenant import Callers
 from typer.testing import CliRunner
 
 
@@ -20,12 +20,13 @@ def test_the_command(tmp_path: Path) -> None:
     assert text not in file.read_text()
     assert text not in made.stderr
     assert file.stat().st_mode & 0o777 == 0o600
-    entry = Tokens(file).find(text)
-    assert entry is not None
+    caller = Callers(file).find(text)
+    assert caller is not None
+    entry = caller.token
     assert (entry.namespaces, set(entry.rights), entry.requests_per_s) == (("acme", "labs"), {"read"}, 5)
     assert entry.expires_at is not None
     assert 29 < (entry.expires_at - datetime.now(UTC)).days + 1 <= 31
-    assert Tokens(file).find(text + "x") is None
+    assert Callers(file).find(text + "x") is None
 
     def run(*more: str) -> tuple[int, str]:
         outcome = CliRunner().invoke(cli.app, [*more, "--tokens", str(file)])

@@ -7,6 +7,7 @@ from typing import Any, cast
 import grpc
 
 from maskwire_core.config import ServiceSettings
+from maskwire_core.runtime.file_watch import FileWatch
 
 log = logging.getLogger(__name__)
 
@@ -16,26 +17,21 @@ class _Certificates:
 
     def __init__(self, certificate: Path, key: Path, client_ca: Path | None) -> None:
         self._files = [path for path in (certificate, key, client_ca) if path is not None]
-        self._seen = self._stamps()
+        self._watch = FileWatch(*self._files)
+        self._watch.changed()
         self.first = self._read()
 
     def changed(self) -> grpc.ServerCertificateConfiguration | None:
         """Returns the files' content if they have changed, otherwise None. gRPC calls it on a thread of its own."""
+        if not self._watch.changed():
+            return None
         try:
-            stamps = self._stamps()
-            if stamps == self._seen:
-                return None
-            self._seen = stamps
             fresh = self._read()
         except OSError as error:
             log.error("cannot read the certificate: %s; the previous one stays in use", error)
             return None
         log.info("the certificate has changed")
         return fresh
-
-    def _stamps(self) -> list[tuple[int, int, int]]:
-        found = [path.stat() for path in self._files]
-        return [(each.st_mtime_ns, each.st_size, each.st_ino) for each in found]
 
     def _read(self) -> grpc.ServerCertificateConfiguration:
         certificate, key, *client_ca = [path.read_bytes() for path in self._files]

@@ -156,11 +156,6 @@ class Store:
             return value.decode("ascii", "replace") if value is not None else None
         return None
 
-    def alias_ttl_ms(self, namespace: str, image_id: str) -> int:
-        """Milliseconds until an image ID expires; negative if it is unknown."""
-        with self.connections.commands() as client:
-            return client.pttl(keys.alias(namespace, image_id))
-
     def delete_alias(self, namespace: str, image_id: str, call_id: str = "") -> bool:
         """Deletes an image ID. Returns whether it existed, before this or an earlier attempt of the same call."""
         names = keys.alias(namespace, image_id), keys.deleted(namespace, image_id)

@@ -1,11 +1,20 @@
 """Who makes a call: the namespaces that they may use, and their rate limits."""
 
+import hmac
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
 from maskwire.token_bucket import TokenBucket
 
 from maskwire_core import names
 from maskwire_core.errors import PermissionDenied, ResourceExhausted
-from maskwire_core.tenancy.tokens import ANY_NAMESPACE, RIGHTS, Token
+from maskwire_core.runtime.file_watch import FileWatch
+from maskwire_core.tenancy.tokens import ANY_NAMESPACE, RIGHTS, Token, TokenError, digest, read_tokens
 
+log = logging.getLogger(__name__)
+
+_NO_DIGEST = "0" * 64  # compared if a token has no entry, so that the comparison takes as long
 _NOWHERE = "~"
 """A namespace that no request can name, and in which nothing is ever stored. Foreign images are looked up in it: in the
 same steps, and with the same answer, as images that do not exist."""
@@ -81,5 +90,50 @@ class Caller:
         return name if name in self.token.namespaces else None
 
 
-EVERYBODY = Caller(Token(id="everybody", sha256="0" * 64, namespaces=(ANY_NAMESPACE,), rights=frozenset(RIGHTS)))
+EVERYBODY = Caller(Token(id="everybody", sha256=_NO_DIGEST, namespaces=(ANY_NAMESPACE,), rights=frozenset(RIGHTS)))
 """The caller of all calls, if the server requires no tokens."""
+
+
+class Callers:
+    """The holders of a file's tokens.
+
+    Args:
+        path: Path of the tokens file.
+
+    Raises:
+        TokenError: The file cannot be read now.
+
+    Attributes:
+        by_id: The callers by the ID of their token: the same ones until the token's entry changes.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._watch = FileWatch(path)
+        self.by_id: Mapping[str, Caller] = {}
+        self._read()
+
+    def refresh(self) -> None:
+        """Reads the file again if it has changed. If it cannot be read, the tokens that were read before stay valid.
+        Blocks."""
+        try:
+            self._read()
+        except TokenError as error:
+            log.error("%s; the tokens that were read before stay valid", error)
+
+    def find(self, text: str) -> Caller | None:
+        """Returns a token's holder; None if it is invalid or expired. Unknown IDs take as long as wrong secrets."""
+        parts = text.split("_", 2)
+        caller = self.by_id.get(parts[1]) if len(parts) == 3 else None
+        equal = hmac.compare_digest(digest(text), caller.token.sha256 if caller is not None else _NO_DIGEST)
+        return caller if caller is not None and equal and not caller.token.expired else None
+
+    def _read(self) -> None:
+        if not self._watch.changed():
+            return
+        before, after = self.by_id, {}
+        for token in read_tokens(self._path):
+            caller = before.get(token.id)
+            after[token.id] = caller if caller is not None and caller.token == token else Caller(token)
+        self.by_id = after
+        log.info("%s: %d tokens", self._path, len(after))

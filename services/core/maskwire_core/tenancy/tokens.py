@@ -8,14 +8,12 @@ which protects passwords that people choose, would only slow down every call.
 import contextlib
 import fcntl
 import hashlib
-import hmac
 import json
-import logging
 import os
 import secrets
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -24,8 +22,6 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from maskwire_core import names
 from maskwire_core.errors import InvalidArgument
 
-log = logging.getLogger(__name__)
-
 Right = Literal["encode", "segment", "read", "delete", "stats"]
 """What a token can allow: embedding images, segmenting them (and saving logits), looking them up, deleting them, and
 asking for an encoder's load."""
@@ -33,7 +29,6 @@ RIGHTS: tuple[Right, ...] = get_args(Right)
 ANY_NAMESPACE = "*"
 
 _SECRET_BYTES = 32
-_NO_DIGEST = "0" * 64  # compared if a token has no entry, so that the comparison takes as long
 
 
 class TokenError(Exception):
@@ -102,45 +97,6 @@ class _File(BaseModel):
     tokens: list[Token] = []
 
 
-class Tokens:
-    """The tokens of a file, which `refresh` reads again if it has changed. If it becomes unreadable, the tokens that
-    were read before stay valid.
-
-    Args:
-        path: Path of the tokens file.
-
-    Raises:
-        TokenError: The file cannot be read now.
-
-    Attributes:
-        by_id: The entries by ID.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._seen = _stamp(path)
-        self.by_id: Mapping[str, Token] = _by_id(read_tokens(path))
-
-    def refresh(self) -> None:
-        """Reads the file again if it has changed. Blocks."""
-        try:
-            stamp = _stamp(self._path)
-            if stamp == self._seen:
-                return
-            self._seen = stamp
-            self.by_id = _by_id(read_tokens(self._path))
-            log.info("%s: %d tokens", self._path, len(self.by_id))
-        except TokenError as error:
-            log.error("%s; the tokens that were read before stay valid", error)
-
-    def find(self, text: str) -> Token | None:
-        """Returns a token's entry; None if it is invalid or expired. Unknown IDs take as long as wrong secrets."""
-        parts = text.split("_", 2)
-        entry = self.by_id.get(parts[1]) if len(parts) == 3 else None
-        equal = hmac.compare_digest(_digest(text), entry.sha256 if entry is not None else _NO_DIGEST)
-        return entry if entry is not None and equal and not entry.expired else None
-
-
 def issue(**fields: object) -> tuple[str, Token]:
     """Makes a new token. Returns the token and its entry.
 
@@ -153,7 +109,7 @@ def issue(**fields: object) -> tuple[str, Token]:
     name = secrets.token_hex(6)
     text = f"mw_{name}_{secrets.token_urlsafe(_SECRET_BYTES)}"
     try:
-        return text, Token.model_validate({**fields, "id": name, "sha256": _digest(text)})
+        return text, Token.model_validate({**fields, "id": name, "sha256": digest(text)})
     except ValidationError as error:
         raise TokenError(_described(error)) from error
 
@@ -167,7 +123,10 @@ def read_tokens(path: Path) -> list[Token]:
     try:
         return _File.model_validate_json(path.read_bytes()).tokens
     except OSError as error:
-        raise _not_readable(path, error) from error
+        raise TokenError(
+            f"cannot read the tokens in {path}: {error.strerror}; 'maskwire token new' makes one, and --tokens or "
+            "MASKWIRE_TOKENS names another one"
+        ) from error
     except ValidationError as error:
         raise TokenError(f"{path} is not a tokens file: {_described(error)}") from error
 
@@ -210,26 +169,8 @@ def _write(path: Path, content: _File) -> None:
     os.replace(file.name, path)
 
 
-def _stamp(path: Path) -> tuple[int, int, int]:
-    try:
-        found = path.stat()  # follows links: Kubernetes replaces links
-    except OSError as error:
-        raise _not_readable(path, error) from error
-    return found.st_mtime_ns, found.st_size, found.st_ino
-
-
-def _not_readable(path: Path, error: OSError) -> TokenError:
-    return TokenError(
-        f"cannot read the tokens in {path}: {error.strerror}; 'maskwire token new' makes one, and --tokens or "
-        "MASKWIRE_TOKENS names another one"
-    )
-
-
-def _by_id(tokens: list[Token]) -> dict[str, Token]:
-    return {token.id: token for token in tokens}
-
-
-def _digest(text: str) -> str:
+def digest(text: str) -> str:
+    """SHA-256 of a token, in hex."""
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
 
 
