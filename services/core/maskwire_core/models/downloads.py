@@ -4,16 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
 from maskwire_core.models.registry import ModelError, PublishedModel, verify
 
 _TIMEOUT_S = 30
 _ATTEMPTS = 4
-
-
-class _Interrupted(Exception):
-    """An attempt failed, and another one may succeed."""
 
 
 def download(
@@ -48,18 +44,18 @@ def download(
         return target
     folder.mkdir(parents=True, exist_ok=True)
     address = url or model.url
+    attempts = Retrying(
+        retry=retry_if_exception(_is_passing),
+        stop=stop_after_attempt(_ATTEMPTS),
+        wait=wait_exponential_jitter(multiplier=pause_s, max=10),
+        reraise=True,
+    )
     try:
-        for attempt in Retrying(
-            retry=retry_if_exception_type(_Interrupted),
-            stop=stop_after_attempt(_ATTEMPTS),
-            wait=wait_exponential_jitter(multiplier=pause_s, max=10),
-            reraise=True,
-        ):
-            with attempt:
-                _fetch(address, partial, model, progress)
-    except (_Interrupted, httpx.HTTPError, httpx.InvalidURL) as error:
+        attempts(_fetch, address, partial, model, progress)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise ModelError(
-            f"cannot get {address}: {error}. What has arrived is kept, and the same command goes on from there. "
+            f"cannot get {address}: {str(error) or type(error).__name__}. What has arrived is kept, and the same "
+            "command goes on from there. "
             f"Without a network, put the file at {target}, or name a mirror's address of it with --url"
         ) from error
     try:
@@ -71,26 +67,30 @@ def download(
     return target
 
 
+def _is_passing(error: BaseException) -> bool:
+    """Whether another attempt may succeed."""
+    if isinstance(error, httpx.HTTPStatusError):
+        return error.response.is_server_error
+    return isinstance(error, httpx.TransportError)
+
+
 def _fetch(address: str, partial: Path, model: PublishedModel, progress: Callable[[int, int | None], None]) -> None:
     done = partial.stat().st_size if partial.exists() else 0
     if model.size_bytes is not None and done >= model.size_bytes:
         return
-    headers = {"Range": f"bytes={done}-", "Accept-Encoding": "identity"} if done else {"Accept-Encoding": "identity"}
-    try:
-        with httpx.stream("GET", address, headers=headers, timeout=_TIMEOUT_S, follow_redirects=True) as response:
-            if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
-                return  # the file is complete already; its digest is verified later
-            if response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
-                raise _Interrupted(f"the server answered {response.status_code}")
-            response.raise_for_status()
-            resumed = response.status_code == httpx.codes.PARTIAL_CONTENT
-            done = done if resumed else 0
-            length = int(response.headers.get("Content-Length", 0))
-            total = model.size_bytes or (done + length if length else None)
-            with partial.open("ab" if resumed else "wb") as file:
-                for block in response.iter_raw():  # unbuffered, so that nothing is lost if the connection breaks
-                    file.write(block)
-                    done += len(block)
-                    progress(done, total)
-    except httpx.TransportError as error:
-        raise _Interrupted(str(error) or type(error).__name__) from error
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={done}-"} if done else {})
+    with httpx.stream("GET", address, headers=headers, timeout=_TIMEOUT_S, follow_redirects=True) as response:
+        if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+            return  # the file is complete already; its digest is verified later
+        if response.is_error:
+            answered = f"the server answered {response.status_code} {response.reason_phrase}"
+            raise httpx.HTTPStatusError(answered, request=response.request, response=response)
+        resumed = response.status_code == httpx.codes.PARTIAL_CONTENT
+        done = done if resumed else 0
+        length = int(response.headers.get("Content-Length", 0))
+        total = model.size_bytes or (done + length if length else None)
+        with partial.open("ab" if resumed else "wb") as file:
+            for block in response.iter_raw():  # unbuffered, so that nothing is lost if the connection breaks
+                file.write(block)
+                done += len(block)
+                progress(done, total)
