@@ -130,14 +130,11 @@ def _with_method(handler: Any, method: Callable[[Any, Context], Awaitable[Any]])
     return changed
 
 
-class _Unreadable:
-    """Stands for a message that cannot be parsed: gRPC itself would answer INTERNAL.
-
-    Args:
-        size: Size of the message in bytes.
-    """
+class _Unreadable(InvalidArgument):
+    """Stands for a message that cannot be parsed: gRPC itself would answer INTERNAL."""
 
     def __init__(self, size: int) -> None:
+        super().__init__("UNREADABLE_MESSAGE", "the bytes are not the message that this call takes")
         self._size = size
 
     def ByteSize(self) -> int:
@@ -146,13 +143,9 @@ class _Unreadable:
 
 
 def _readable(message: Any) -> Any:
-    """Returns a message.
-
-    Raises:
-        InvalidArgument: UNREADABLE_MESSAGE if it could not be parsed.
-    """
+    """Returns a message. Raises `_Unreadable` if it could not be parsed."""
     if isinstance(message, _Unreadable):
-        raise InvalidArgument("UNREADABLE_MESSAGE", "the bytes are not the message that this call takes")
+        raise message
     return message
 
 

@@ -91,7 +91,9 @@ async def serve(settings: ServiceSettings, service: Service) -> None:
         if settings.metrics_port is not None:
             running.enter_context(metrics_server(settings.host, settings.metrics_port, service.readings))
         _prepare_process(settings)
-        stopping = _stop_signals()
+        stopping = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stopping.set)
         await server.start()
         for name in ("", service.name):
             await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
@@ -152,14 +154,6 @@ def _prepare_process(settings: ServiceSettings) -> None:
         raise SystemExit(
             f"error: --recycle-mib is {settings.recycle_mib}, but {needed >> 20} MiB are needed to begin with"
         )
-
-
-def _stop_signals() -> asyncio.Event:
-    """An event that SIGTERM and SIGINT set."""
-    stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    return stopping
 
 
 async def _until_stopped(

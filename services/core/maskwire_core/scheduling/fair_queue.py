@@ -135,9 +135,6 @@ class FairQueue(Generic[E]):
     def __iter__(self) -> Iterator[E]:
         return iter(self._entries)
 
-    def __contains__(self, entry: E) -> bool:
-        return entry in self._entries
-
     def add(self, entry: E) -> list[E]:
         """Adds an entry. Returns the entries that give way, which are no longer in the queue; it may be among them.
 

@@ -13,7 +13,7 @@ import redis
 from numpy.typing import NDArray
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.cluster import ClusterNode, RedisCluster
-from redis.exceptions import RedisClusterException
+from redis.exceptions import ClusterError, RedisClusterException, TryAgainError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
@@ -90,7 +90,7 @@ class Connections:
             if not isinstance(client, RedisCluster):
                 client.connection_pool.disconnect()
             raise _unavailable(error) from error
-        except (redis.ConnectionError, RedisClusterException, *_FAILING_OVER) as error:
+        except (redis.ConnectionError, RedisClusterException, ClusterError, TryAgainError) as error:
             self._silent = False  # it fails at once, so nobody waits
             raise _unavailable(error) from error
         except redis.RedisError as error:  # no permission, disk full, ...
@@ -168,14 +168,6 @@ class Connections:
             if self._silent and now < self._probe_at:
                 raise Unavailable("STORE_UNAVAILABLE", "the store does not answer; try again", retry_after_s=0.5)
             self._probe_at = now + self._timeout_s
-
-
-_FAILING_OVER = (
-    redis.exceptions.ClusterDownError,
-    redis.exceptions.ClusterError,
-    redis.exceptions.MasterDownError,
-    redis.exceptions.TryAgainError,
-)
 
 
 def _unless_wrong_type(reply: Any) -> Any:

@@ -1,7 +1,6 @@
 """Lists a namespace's images, page by page."""
 
 import base64
-import binascii
 import hashlib
 from dataclasses import dataclass
 
@@ -34,10 +33,14 @@ class _Position:
         try:
             node, cursor, mark = base64.urlsafe_b64decode(token.encode()).decode("ascii").split(".")
             position = cls(int(node), int(cursor), mark)
-        except (ValueError, binascii.Error) as error:
-            raise _bad_token() from error
-        if not (0 <= position.node < 1 << 14 and 0 <= position.cursor < 1 << 64):
-            raise _bad_token()
+            if not (0 <= position.node < 1 << 14 and 0 <= position.cursor < 1 << 64):
+                raise ValueError("out of range")
+        except ValueError as error:
+            raise InvalidArgument(
+                "BAD_PAGE_TOKEN",
+                "page_token is not one that a page returned; leave it out to begin",
+                field="page_token",
+            ) from error
         return position
 
 
@@ -78,9 +81,3 @@ def list_page(
         if len(images) >= (size or _PAGE_SIZE):
             break
     return images, position.token if position.node < len(nodes) else ""
-
-
-def _bad_token() -> InvalidArgument:
-    return InvalidArgument(
-        "BAD_PAGE_TOKEN", "page_token is not one that a page returned; leave it out to begin", field="page_token"
-    )

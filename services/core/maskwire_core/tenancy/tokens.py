@@ -13,7 +13,7 @@ import os
 import secrets
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -142,18 +142,12 @@ def change_tokens(path: Path, action: Callable[[list[Token]], list[Token]]) -> N
         TokenError: The file cannot be read or written.
     """
     try:
-        with _locked(path):
+        with open(path.with_name(f".{path.name}.lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
             tokens = action(read_tokens(path) if path.exists() else [])
             _write(path, _File(tokens=tokens))
     except OSError as error:
         raise TokenError(f"cannot write {path}: {error.strerror}") from error
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with open(path.with_name(f".{path.name}.lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _write(path: Path, content: _File) -> None:
