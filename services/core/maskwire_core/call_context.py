@@ -18,21 +18,13 @@ _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 @dataclass(eq=False)
 class CallContext:
-    """A call that is being answered.
+    """A call that is being answered."""
 
-    Attributes:
-        request_id: Identifies the call in logs.
-        task: The task that answers the call.
-        namespace: Tenant whose image the call is about; empty until known.
-        image_id: The image that the call is about; empty until known.
-        revoked: Whether the call was cancelled because its token is not valid any more.
-    """
-
-    request_id: str
-    task: "asyncio.Task[object] | None" = None
-    namespace: str = ""
-    image_id: str = ""
-    revoked: bool = False
+    request_id: str  # identifies the call in logs
+    task: "asyncio.Task[object] | None" = None  # the task that answers the call
+    namespace: str = ""  # tenant whose image the call is about; empty until known
+    image_id: str = ""  # the image that the call is about; empty until known
+    revoked: bool = False  # whether the call was cancelled because its token is not valid any more
     _caller: Caller | None = None
 
     @property

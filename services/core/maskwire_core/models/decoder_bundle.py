@@ -24,46 +24,27 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 @dataclass(frozen=True)
 class MaskDefaults:
-    """Defaults of automatic mask generation, with the names and values of sam2's SAM2AutomaticMaskGenerator.
+    """Defaults of automatic mask generation, with the names and values of sam2's SAM2AutomaticMaskGenerator."""
 
-    Attributes:
-        pred_iou_thresh: Masks with a predicted IoU up to this are dropped.
-        stability_score_thresh: Masks with a stability score below this are dropped.
-        stability_score_offset: By how much the mask threshold is raised and lowered for that score, in logits.
-        box_nms_thresh: IoU of boxes above which two masks of one crop count as duplicates.
-        crop_nms_thresh: The same for masks of different crops.
-    """
-
-    pred_iou_thresh: float = 0.8
-    stability_score_thresh: float = 0.95
-    stability_score_offset: float = 1.0
-    box_nms_thresh: float = 0.7
-    crop_nms_thresh: float = 0.7
+    pred_iou_thresh: float = 0.8  # masks with a predicted IoU up to this are dropped
+    stability_score_thresh: float = 0.95  # masks with a stability score below this are dropped
+    stability_score_offset: float = 1.0  # how far the mask threshold is raised and lowered for that score, in logits
+    box_nms_thresh: float = 0.7  # IoU of boxes above which two masks of one crop count as duplicates
+    crop_nms_thresh: float = 0.7  # the same for masks of different crops
 
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """What a decoder must know about a model besides its graphs.
+    """What a decoder must know about a model besides its graphs."""
 
-    Attributes:
-        model: Name under which the encoder serves the model.
-        fingerprint: Digest of its weights and configuration.
-        image_size: Side of the model's square input in pixels.
-        mask_size: Side of its low-resolution masks in pixels.
-        dynamic_multimask: Whether the best candidate replaces an unstable single mask.
-        stability_delta: Offset of the stability score, in logits.
-        stability_threshold: Stability score below which a single mask is unstable.
-        everything: Defaults of automatic mask generation, for models whose scores differ from those of SAM 2's own.
-    """
-
-    model: str
-    fingerprint: str
-    image_size: int
-    mask_size: int
-    dynamic_multimask: bool
-    stability_delta: float
-    stability_threshold: float
-    everything: MaskDefaults = field(default_factory=MaskDefaults)
+    model: str  # name under which the encoder serves the model
+    fingerprint: str  # digest of its weights and configuration
+    image_size: int  # side of the model's square input in pixels
+    mask_size: int  # side of its low-resolution masks in pixels
+    dynamic_multimask: bool  # whether the best candidate replaces an unstable single mask
+    stability_delta: float  # offset of the stability score, in logits
+    stability_threshold: float  # stability score below which a single mask is unstable
+    everything: MaskDefaults = field(default_factory=MaskDefaults)  # other models' scores differ from SAM 2's own
 
     @classmethod
     def from_dict(cls, described: Mapping[str, Any]) -> "DecoderConfig":

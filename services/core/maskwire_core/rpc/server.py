@@ -45,26 +45,18 @@ _STORE_THREADS = 32
 
 @dataclass(frozen=True)
 class Service:
-    """A gRPC service, and what its server needs to know about it.
+    """A gRPC service, and what its server needs to know about it."""
 
-    Attributes:
-        name: Full name, such as "maskwire.v1.DecoderService".
-        register: Adds the servicer to a server.
-        rights: By method name, the right that a token needs; None if it needs none.
-        readings: Metrics that are read when Prometheus asks.
-        self_test: Checks that the service can do its work; see `readiness.watch`. While it fails, the health of `name`
-            is NOT_SERVING; the health of the process ("") does not depend on it.
-        drain: Called when no more calls are accepted; calls in progress have `settings.drain_s` to finish.
-        broken: Set when the service cannot do its work any more: the process then exits with an error, so that it is
-            started again.
-    """
-
-    name: str
-    register: Callable[[grpc.aio.Server], None]
-    rights: Mapping[str, Right | None]
-    readings: Sequence[Reading] = ()
+    name: str  # full name, such as "maskwire.v1.DecoderService"
+    register: Callable[[grpc.aio.Server], None]  # adds the servicer to a server
+    rights: Mapping[str, Right | None]  # by method name, the right that a token needs; None if it needs none
+    readings: Sequence[Reading] = ()  # metrics that are read when Prometheus asks
+    # Checks that the service can do its work; see `readiness.watch`. While it fails, the health of `name` is
+    # NOT_SERVING; the health of the process ("") does not depend on it.
     self_test: Callable[[], Awaitable[None]] | None = None
+    # Called when no more calls are accepted; calls in progress have `settings.drain_s` to finish.
     drain: Callable[[], None] = lambda: None
+    # Set when the service cannot do its work any more: the process then exits with an error, to be started again.
     broken: asyncio.Event = field(default_factory=asyncio.Event)
 
 

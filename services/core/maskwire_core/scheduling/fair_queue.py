@@ -3,6 +3,7 @@
 import heapq
 import itertools
 import math
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -15,16 +16,10 @@ _sequence = itertools.count(1)
 
 @dataclass(frozen=True)
 class Requester:
-    """Who asks for work.
+    """Who asks for work. Tenants have equal shares, and the connections of a tenant equal parts of its share."""
 
-    Attributes:
-        tenant: The namespace that the work is for. Tenants have equal shares.
-        connection: Identifies one source of requests of the tenant, such as a connection or a session. The connections
-            of a tenant have equal parts of its share.
-    """
-
-    tenant: str
-    connection: Hashable
+    tenant: str  # the namespace that the work is for
+    connection: Hashable  # identifies one source of requests of the tenant, such as a connection or a session
 
 
 @dataclass(eq=False)
@@ -125,7 +120,7 @@ class FairQueue(Generic[E]):
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._entries: dict[E, None] = {}
-        self._kinds: dict[Hashable, int] = {}
+        self._kinds: Counter[Hashable] = Counter()
         self._lanes: dict[bool, _Flow[E]] = {False: _Flow(False), True: _Flow(True)}
         self._overtaken = 0  # units of interactive work served while bulk work has been waiting for its turn
 
@@ -172,7 +167,7 @@ class FairQueue(Generic[E]):
 
     def count(self, kind: Hashable) -> int:
         """Entries of a kind."""
-        return self._kinds.get(kind, 0)
+        return self._kinds[kind]
 
     def take(self, largest: Callable[[Hashable], int] = lambda _: 1) -> list[E]:
         """Takes the next entry and others of its kind, in the order in which they should be served.
@@ -183,7 +178,7 @@ class FairQueue(Generic[E]):
         taken = [self.head()]
         kind = taken[0].kind
         self._remove(taken[0], served=True)
-        while kind in self._kinds and len(taken) < largest(kind):
+        while self._kinds[kind] and len(taken) < largest(kind):
             taken.append(self._head_of(kind))
             self._remove(taken[-1], served=True)
         return taken
@@ -215,7 +210,7 @@ class FairQueue(Generic[E]):
 
     def _insert(self, entry: E) -> None:
         self._entries[entry] = None
-        self._kinds[entry.kind] = self._kinds.get(entry.kind, 0) + 1
+        self._kinds[entry.kind] += 1
         flow = self._lanes[entry.bulk]
         for key in (entry.requester.tenant, entry.kind, entry.requester.connection):
             flow = flow.open(key)
@@ -231,8 +226,6 @@ class FairQueue(Generic[E]):
     def _remove(self, entry: E, served: bool) -> None:
         del self._entries[entry]
         self._kinds[entry.kind] -= 1
-        if not self._kinds[entry.kind]:
-            del self._kinds[entry.kind]
         flow = self._lanes[entry.bulk].flows[entry.requester.tenant].flows[entry.kind].flows[entry.requester.connection]
         del flow.entries[entry]
         while True:

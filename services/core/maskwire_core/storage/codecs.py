@@ -22,16 +22,12 @@ _BLOCK = 128
 
 @dataclass(frozen=True)
 class Codec:
-    """A codec of tensors.
+    """A codec of tensors."""
 
-    Attributes:
-        encode: From a tensor's name and its values (fp32, any shape, channels last) to the parts to store, by names of
-            the codec's own.
-        decode: From the name, the stored parts and the shape to the values: a view of the stored part if that holds
-            plain values (fp32, fp16), otherwise fp32.
-    """
-
+    # From a tensor's name and its values (fp32, any shape, channels last) to the parts to store, by the codec's names.
     encode: Callable[[str, NDArray[np.float32]], Parts]
+    # From the name, the stored parts and the shape to the values: a view of the stored part if that holds plain values
+    # (fp32, fp16), otherwise fp32.
     decode: Callable[[str, Parts, tuple[int, ...]], NDArray[np.floating[Any]]]
 
 

@@ -50,39 +50,23 @@ def content_key(image_sha256: bytes, fingerprint: str, decoder: str, arithmetic:
 
 @dataclass(frozen=True)
 class Header:
-    """What is known of an embedding without reading its tensors.
+    """What is known of an embedding without reading its tensors."""
 
-    Attributes:
-        namespace: Tenant that it belongs to.
-        content_key: See `content_key`.
-        model: Name of the model.
-        fingerprint: Digest of the model's weights and configuration.
-        decoder: SHA-256 of the exported decoder that reads it, in hex.
-        height: Height of the image in pixels, after EXIF orientation.
-        width: Width of the image in pixels, after EXIF orientation.
-        codec: How tensors are stored, a key of `codecs.CODECS`.
-        created_at: When it was encoded, in seconds since 1970.
-        stretch: How the image's samples were mapped to 8 bits: "none", "range" or "percentile".
-        layout: Order of the tensors' axes; see `LAYOUT`.
-        tensors: By tensor, `{"shape": [...], "parts": {name: [dtype, offset in the payload, bytes]}}`.
-        payload_bytes: Size of all tensors in bytes.
-        checksum: xxh3_128 of the payload, in hex.
-    """
-
-    namespace: str
-    content_key: str
-    model: str
-    fingerprint: str
-    decoder: str
-    height: int
-    width: int
-    codec: str
-    created_at: float
-    stretch: str = "none"
-    layout: str = LAYOUT
+    namespace: str  # tenant that it belongs to
+    content_key: str  # see `content_key`
+    model: str  # name of the model
+    fingerprint: str  # digest of the model's weights and configuration
+    decoder: str  # SHA-256 of the exported decoder that reads it, in hex
+    height: int  # height of the image in pixels, after EXIF orientation
+    width: int  # width of the image in pixels, after EXIF orientation
+    codec: str  # how tensors are stored, a key of `codecs.CODECS`
+    created_at: float  # when it was encoded, in seconds since 1970
+    stretch: str = "none"  # how the image's samples were mapped to 8 bits: "none", "range" or "percentile"
+    layout: str = LAYOUT  # order of the tensors' axes
+    # By tensor, {"shape": [...], "parts": {name: [dtype, offset in the payload, bytes]}}.
     tensors: dict[str, Any] = field(default_factory=dict)
-    payload_bytes: int = 0
-    checksum: str = ""
+    payload_bytes: int = 0  # size of all tensors in bytes
+    checksum: str = ""  # xxh3_128 of the payload, in hex
 
 
 @dataclass(frozen=True)

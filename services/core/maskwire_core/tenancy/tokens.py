@@ -43,42 +43,28 @@ def _namespace(value: str) -> str:
 
 
 class Token(BaseModel):
-    """A token's entry in the file.
-
-    Attributes:
-        id: Identifies the token.
-        sha256: SHA-256 of the whole token, in hex.
-        namespaces: Namespaces in which the token is valid; the first is used if a request names none. "*" stands for
-            all namespaces, with "default" as the first.
-        rights: What the token allows in these namespaces.
-        note: Comment for people.
-        created_at: When the token was issued.
-        expires_at: When the token expires; None if it never does.
-        requests_per_s: Calls and prompts per second, in each server process; None for no limit.
-        encodes_per_s: Images to encode per second, in each server process; None for no limit.
-        bytes_per_s: Bytes of image files and requests per second, in each server process; None for no limit.
-        burst_s: Seconds' worth of each rate that may be used at once.
-        max_image_bytes: Largest image file in bytes; None for the encoder's setting.
-        quota_bytes: Bytes of embeddings that its namespace may store; 0 for no quota, None for the encoder's setting.
-        ttl_s: Seconds for which embeddings are kept; None for the encoder's setting.
-    """
+    """A token's entry in the file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    id: str = Field(pattern=r"^[A-Za-z0-9]{1,32}$")
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    id: str = Field(pattern=r"^[A-Za-z0-9]{1,32}$")  # identifies the token
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")  # SHA-256 of the whole token, in hex
+    # Namespaces in which the token is valid; the first is used if a request names none. "*" stands for all namespaces,
+    # with "default" as the first.
     namespaces: tuple[Annotated[str, AfterValidator(_namespace)], ...] = Field(min_length=1)
-    rights: frozenset[Right]
-    note: str = ""
-    created_at: AwareDatetime | None = None
-    expires_at: AwareDatetime | None = None
-    requests_per_s: float | None = Field(default=None, gt=0)
-    encodes_per_s: float | None = Field(default=None, gt=0)
-    bytes_per_s: float | None = Field(default=None, gt=0)
-    burst_s: float = Field(default=5, gt=0)
-    max_image_bytes: int | None = Field(default=None, ge=1)
-    quota_bytes: int | None = Field(default=None, ge=0)
-    ttl_s: int | None = Field(default=None, ge=1)
+    rights: frozenset[Right]  # what the token allows in these namespaces
+    note: str = ""  # comment for people
+    created_at: AwareDatetime | None = None  # when the token was issued
+    expires_at: AwareDatetime | None = None  # when the token expires; None if it never does
+    # Rates in each server process; None for no limit.
+    requests_per_s: float | None = Field(default=None, gt=0)  # calls and prompts per second
+    encodes_per_s: float | None = Field(default=None, gt=0)  # images to encode per second
+    bytes_per_s: float | None = Field(default=None, gt=0)  # bytes of image files and requests per second
+    burst_s: float = Field(default=5, gt=0)  # seconds' worth of each rate that may be used at once
+    # Where these are None, the encoder's settings apply.
+    max_image_bytes: int | None = Field(default=None, ge=1)  # largest image file in bytes
+    quota_bytes: int | None = Field(default=None, ge=0)  # bytes of embeddings that its namespace may store; 0: no quota
+    ttl_s: int | None = Field(default=None, ge=1)  # seconds for which embeddings are kept
 
     @property
     def expired(self) -> bool:
