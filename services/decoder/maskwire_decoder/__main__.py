@@ -1,13 +1,9 @@
 """Starts a decoder: python -m maskwire_decoder --help"""
 
-import asyncio
-
 from maskwire.v1 import decoder_pb2_grpc
-from maskwire_core.config import DecoderSettings, from_command_line
-from maskwire_core.rpc.server import Service, serve
+from maskwire_core.config import DecoderSettings
+from maskwire_core.rpc.server import Service, serve, start
 from maskwire_core.storage.store import open_store
-from maskwire_core.telemetry.logs import configure_logging
-from maskwire_core.telemetry.tracing import configure_tracing, flush
 
 from maskwire_decoder.images import Images
 from maskwire_decoder.segmenter import Segmenter
@@ -34,15 +30,5 @@ async def run(settings: DecoderSettings) -> None:
         store.close()
 
 
-def main() -> None:
-    settings = from_command_line(DecoderSettings)
-    configure_logging(settings)
-    configure_tracing("decoder", settings.trace_to)
-    try:
-        asyncio.run(run(settings))
-    finally:
-        flush()
-
-
 if __name__ == "__main__":
-    main()
+    start(DecoderSettings, "decoder", run)

@@ -1,19 +1,16 @@
 """Starts an encoder: python -m maskwire_encoder --help"""
 
-import asyncio
 import sys
 from collections.abc import Callable
 
 import torch
 from maskwire.v1 import encoder_pb2_grpc
-from maskwire_core.config import EncoderSettings, from_command_line
+from maskwire_core.config import EncoderSettings
 from maskwire_core.errors import ServiceError
 from maskwire_core.models.registry import ModelError
-from maskwire_core.rpc.server import Service, serve
+from maskwire_core.rpc.server import Service, serve, start
 from maskwire_core.runtime.periodic import repeating
 from maskwire_core.storage.store import open_store
-from maskwire_core.telemetry.logs import configure_logging
-from maskwire_core.telemetry.tracing import configure_tracing, flush
 
 from maskwire_encoder.backends.model import Model
 from maskwire_encoder.checkpoints.loading import ModelSource, find
@@ -60,15 +57,5 @@ async def run(settings: EncoderSettings, load: Callable[[ModelSource, EncoderSet
         store.close()
 
 
-def main() -> None:
-    settings = from_command_line(EncoderSettings)
-    configure_logging(settings)
-    configure_tracing("encoder", settings.trace_to)
-    try:
-        asyncio.run(run(settings))
-    finally:
-        flush()
-
-
 if __name__ == "__main__":
-    main()
+    start(EncoderSettings, "encoder", run)

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,13 +13,15 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from maskwire_core.config import MIB, ServiceSettings
+from maskwire_core.config import MIB, AnySettings, ServiceSettings, from_command_line
 from maskwire_core.rpc.authorization import authorizing
 from maskwire_core.rpc.interceptor import CallInterceptor
 from maskwire_core.rpc.readiness import watch
 from maskwire_core.rpc.tls import server_credentials
 from maskwire_core.runtime.process_memory import outgrown, resident, settle
+from maskwire_core.telemetry.logs import configure_logging
 from maskwire_core.telemetry.metrics import Reading, metrics_server
+from maskwire_core.telemetry.tracing import configure_tracing, flush
 from maskwire_core.tenancy.tokens import Right
 
 log = logging.getLogger(__name__)
@@ -58,6 +60,23 @@ class Service:
     drain: Callable[[], None] = lambda: None
     # Set when the service cannot do its work any more: the process then exits with an error, to be started again.
     broken: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+def start(kind: type[AnySettings], name: str, run: Callable[[AnySettings], Coroutine[Any, Any, None]]) -> None:
+    """Runs a server with the settings of its command line and environment.
+
+    Args:
+        kind: Its settings.
+        name: Its name in traces.
+        run: Serves until SIGTERM or SIGINT.
+    """
+    settings = from_command_line(kind)
+    configure_logging(settings)
+    configure_tracing(name, settings.trace_to)
+    try:
+        asyncio.run(run(settings))
+    finally:
+        flush()
 
 
 async def serve(settings: ServiceSettings, service: Service) -> None:
