@@ -83,18 +83,6 @@ class _Flow(Generic[E]):
             heapq.heappop(heap)
         return heap[0][2]
 
-    def open(self, key: Hashable) -> "_Flow[E]":
-        """The flow with a key, which is added if there is none."""
-        flow = self.flows.get(key)
-        if flow is None:
-            flow = self.flows[key] = _Flow(key, self)
-        return flow
-
-    def close(self, flow: "_Flow[E]") -> None:
-        """Removes a flow in which nothing waits."""
-        del self.flows[flow.key]
-        flow.turn = 0
-
     def place(self, flow: "_Flow[E]") -> None:
         """Places a flow by its next entry, which may be another one now."""
         tag = flow.start + flow.head().work
@@ -213,7 +201,7 @@ class FairQueue(Generic[E]):
         self._kinds[entry.kind] += 1
         flow = self._lanes[entry.bulk]
         for key in (entry.requester.tenant, entry.kind, entry.requester.connection):
-            flow = flow.open(key)
+            flow = flow.flows.get(key) or flow.flows.setdefault(key, _Flow(key, flow))
         flow.entries[entry] = None
         while True:
             flow.work += entry.work
@@ -240,7 +228,8 @@ class FairQueue(Generic[E]):
             if flow.work:
                 parent.place(flow)
             else:
-                parent.close(flow)
+                del parent.flows[flow.key]
+                flow.turn = 0
             flow = parent
         interactive, bulk = self._lanes[False].work, self._lanes[True].work
         if served:
