@@ -60,6 +60,8 @@ class Edits:
         future = asyncio.ensure_future(self._settle(edit, previous, assumed, answer))
         future.add_done_callback(lambda _: self._waiting.pop(edit, None))
         future.add_done_callback(retrieved)
+        if answer is not None:
+            future.add_done_callback(lambda _: answer.cancel())  # does nothing if it has come
         self._waiting[edit] = future
         return future
 
