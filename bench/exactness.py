@@ -1,6 +1,6 @@
-"""Measures how far Maskwire's masks are from sam2's own, and writes docs/exactness.md.
+"""Measures how far Maskwire's masks are from sam2's own, and writes docs/explanation/exactness.md.
 
-    python -m bench.exactness [--models demo,sam2.1_hiera_tiny] [--prompts 10] [--out docs/exactness.md]
+    python -m bench.exactness [--models demo,sam2.1_hiera_tiny] [--prompts 10] [--out docs/explanation/exactness.md]
 
 The production path in one process: preprocessing and encoder, the stored form with each codec, the exported decoder in
 ONNX Runtime, against SAM2ImagePredictor. Published configurations get seeded random weights.
@@ -103,7 +103,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default=",".join((DEMO, *PUBLISHED)), help="names, separated by commas")
     parser.add_argument("--prompts", type=int, default=10, help="prompts of each kind; a fifth for base_plus and large")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "exactness.md")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "explanation" / "exactness.md")
     arguments = parser.parse_args()
     intro = INTRO.format(torch=torch.__version__, image=IMAGE.name, prompts=arguments.prompts)
     lines = [

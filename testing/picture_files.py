@@ -1,4 +1,4 @@
-"""A corpus of image files, each with the pixels that it shows by the rules of docs/pictures.md.
+"""A corpus of image files, each with the pixels that it shows by the rules of docs/reference/pictures.md.
 
 Where the reader decodes a format with Pillow, the files are made with tifffile or OpenCV, or byte by byte.
 """

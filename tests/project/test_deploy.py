@@ -96,11 +96,11 @@ def test_the_cluster_has_the_same_alerts() -> None:
 
 
 def test_runbooks_that_alerts_name_exist() -> None:
-    text = (ROOT / "docs/operations.md").read_text()
+    text = (ROOT / "docs/how-to/deploy.md").read_text()
     headings = {re.sub(r"[^a-z0-9 -]", "", line.strip("# ").lower()).replace(" ", "-") for line in text.splitlines()}
     for rule in documents(DEPLOY / "observe/alerts.yaml")[0]["groups"][0]["rules"]:
         page, _, heading = rule["annotations"]["runbook"].partition("#")
-        assert page == "docs/operations.md"
+        assert page == "docs/how-to/deploy.md"
         assert heading in headings
 
 
@@ -208,8 +208,8 @@ def test_locks_name_a_hash_for_each_package_and_fit_the_project(service: str) ->
 
 
 def test_references_are_current() -> None:
-    """After a change of settings or protos: python docs/reference.py"""
-    run = subprocess.run([sys.executable, "docs/reference.py", "--check"], cwd=ROOT, capture_output=True, text=True)
+    """After a change of settings or protos: python docs/generate.py"""
+    run = subprocess.run([sys.executable, "docs/generate.py", "--check"], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
 
 

@@ -1,4 +1,4 @@
-"""Pictures: the rules of docs/pictures.md, for the client and the encoder alike."""
+"""Pictures: the rules of docs/reference/pictures.md, for the client and the encoder alike."""
 
 import io
 from pathlib import Path

@@ -101,7 +101,7 @@ class Client:
         Args:
             image: Path, http or https URL, bytes of a file, open binary file, PIL image, NumPy array, torch tensor, or
                 an `EmbeddedImage` from this client, to embed its picture again. Arrays are HxW, HxWx3 (RGB) or HxWx4
-                (RGBA) of any real type; docs/pictures.md has the rules.
+                (RGBA) of any real type; docs/reference/pictures.md has the rules.
             image_id: Name to store the image under, replacing any image of that name. None: the server makes one up.
             **arguments: How to embed it: `EmbedArguments` and `ReadingArguments`.
 

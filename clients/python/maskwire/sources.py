@@ -45,7 +45,7 @@ class Source:
     """An image that can be read as the bytes of an image file.
 
     A file given by its path is read each time its bytes are needed, rather than kept in memory. A PIL image or an array
-    is encoded without loss; see docs/pictures.md.
+    is encoded without loss; see docs/reference/pictures.md.
 
     Args:
         image: The image.

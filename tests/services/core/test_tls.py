@@ -180,8 +180,8 @@ def test_wrong_settings_end_the_program(valkey: str, options: list[str], told: s
 
 
 def rules() -> dict[str, str]:
-    """The users as docs/security.md has them, by name."""
-    lines = [line.strip() for line in (ROOT / "docs" / "security.md").read_text().splitlines()]
+    """The users as docs/how-to/secure.md has them, by name."""
+    lines = [line.strip() for line in (ROOT / "docs" / "how-to" / "secure.md").read_text().splitlines()]
     return {line.split()[1]: line for line in lines if line.startswith("user maskwire-")}
 
 

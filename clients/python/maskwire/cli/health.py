@@ -2,7 +2,9 @@
 
 import contextlib
 import http.client
+import os
 import socket
+import ssl
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -33,9 +35,16 @@ def health(address: str, service: str = "") -> str:
     return str(health_pb2.HealthCheckResponse.ServingStatus.Name(response.status))
 
 
-def answers_http(host: str, port: int) -> bool:
-    """Whether a gateway answers that it is alive."""
+def answers_http(host: str, port: int, *, tls: bool = False) -> bool:
+    """Whether a gateway answers that it is alive; its certificate is not verified."""
     connection = http.client.HTTPConnection(host, port, timeout=1)
+    if tls:
+        context = ssl.create_default_context()
+        # The gateway is a child of the caller, and its certificate may be for the machine's public name only.
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        if certificate := os.environ.get("MASKWIRE_TLS_CLIENT_CERT"):
+            context.load_cert_chain(certificate, os.environ.get("MASKWIRE_TLS_CLIENT_KEY"))
+        connection = http.client.HTTPSConnection(host, port, timeout=1, context=context)
     with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
         connection.request("GET", "/healthz")
         return connection.getresponse().status == 200

@@ -75,7 +75,7 @@ class EmbeddingOptions:
     ] = ""
     stretch: Annotated[
         Literal["auto", "none", "range", "percentile"],
-        typer.Option(help="How samples of more than 8 bits are mapped to 8; see docs/pictures.md."),
+        typer.Option(help="How samples of more than 8 bits are mapped to 8; see docs/reference/pictures.md."),
     ] = "auto"
 
 
@@ -132,7 +132,7 @@ class SegmentOptions:
     prompts: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Prompts for many images: JSON Lines (below) or CSV; docs/cli.md describes both."
+            metavar="FILE", help="Prompts for many images: JSON Lines (below) or CSV; docs/reference/command-line.md describes both."
         ),
     ] = None
     embedding: EmbeddingOptions

@@ -1,4 +1,4 @@
-"""Reads prompts for many images from a JSON Lines or CSV file; docs/cli.md describes both."""
+"""Reads prompts for many images from a JSON Lines or CSV file; docs/reference/command-line.md describes both."""
 
 import csv
 import json

@@ -78,10 +78,12 @@ def start_servers(options: UpOptions) -> None:
             decoders = ",".join(f"{host}:{port}" for port in decoder_ports)
             page = None
             for port in gateway_ports if decoder_ports else []:
-                page = f"http://{host}:{port}/"
+                tls = bool(os.environ.get("MASKWIRE_TLS_CERT"))
+                page = f"{'https' if tls else 'http'}://{host}:{port}/"
                 command = [sys.executable, "-m", "maskwire_gateway", "--port", str(port)]
                 command += ["--encoder", encoders, "--decoder", decoders]
-                supervisor.start(Child("gateway", command, functools.partial(answers_http, host, port), environment))
+                answers = functools.partial(answers_http, host, port, tls=tls)
+                supervisor.start(Child("gateway", command, answers, environment))
         running = RunningServers(encoders, decoders, page, redis_url)
         others = local_servers.find_running()
         with local_servers.registered(running):

@@ -1,4 +1,4 @@
-"""Decodes image files, PIL images and arrays by one set of rules (docs/pictures.md).
+"""Decodes image files, PIL images and arrays by one set of rules (docs/reference/pictures.md).
 
 Shared by the client and the encoder; needs only NumPy and Pillow. `decode_picture` turns the bytes of an image file
 into pixels. `from_pil` and `from_array` encode what a program holds as a file that `decode_picture` shows the same way.

@@ -10,7 +10,7 @@ from maskwire.pictures.errors import PictureError, unreadable
 from maskwire.suggest import no_such
 
 Stretch = Literal["auto", "none", "range", "percentile"]
-"""How samples are mapped to 8 bits; see docs/pictures.md."""
+"""How samples are mapped to 8 bits; see docs/reference/pictures.md."""
 
 
 _AUTO_FRACTION = 4  # `auto` stretches pictures that stay below 1 / _AUTO_FRACTION of their type's range

@@ -1,4 +1,4 @@
-"""Decodes image files for the encoder and the client, by the rules of docs/pictures.md."""
+"""Decodes image files for the encoder and the client, by the rules of docs/reference/pictures.md."""
 
 from dataclasses import dataclass
 

@@ -41,7 +41,7 @@ class _StretchEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Stretch.Value
     """From the picture's first percentile (black) to its 99th (white)."""
 
 class Stretch(_Stretch, metaclass=_StretchEnumTypeWrapper):
-    """How samples are mapped to the 8 bits that the model takes; docs/pictures.md has the rules."""
+    """How samples are mapped to the 8 bits that the model takes; docs/reference/pictures.md has the rules."""
 
 STRETCH_UNSPECIFIED: Stretch.ValueType  # 0
 """Same as STRETCH_AUTO."""

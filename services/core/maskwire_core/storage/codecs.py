@@ -6,7 +6,7 @@
     int4   4 bits per value, but 6 for the image tokens, which masks depend on most; a minimum and a step per channel
            and block of 128 rows; 2.4 MiB
 
-docs/exactness.md says what each costs in accuracy.
+docs/explanation/exactness.md says what each costs in accuracy.
 """
 
 from collections.abc import Callable

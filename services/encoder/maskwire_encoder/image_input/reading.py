@@ -1,4 +1,4 @@
-"""Decodes image files, by the rules of docs/pictures.md."""
+"""Decodes image files, by the rules of docs/reference/pictures.md."""
 
 import logging
 import warnings

@@ -1,4 +1,4 @@
-"""/sam2: the HTTP interface that clients of Roboflow's inference server speak; docs/http.md describes it."""
+"""/sam2: the HTTP interface that clients of Roboflow's inference server speak; docs/reference/http.md describes it."""
 
 import asyncio
 import hashlib

@@ -1,7 +1,7 @@
 """Generates documents and tables; with --check, only compares.
 
-docs/configuration.md from the settings, docs/api.md from protos/, and from bench/results/ the tables of figures in
-README.md and docs/scaling.md.
+docs/reference/settings.md from the settings, docs/reference/grpc.md from protos/, and from bench/results/ the tables of
+figures in README.md, docs/explanation/performance.md and docs/explanation/scaling.md.
 """
 
 import json
@@ -27,6 +27,8 @@ from pydantic.fields import FieldInfo
 DOCS = Path(__file__).parent
 PROTOS = DOCS.parent / "protos"
 RESULTS = DOCS.parent / "bench" / "results"
+_IN_README = ("decode one click, fp32", "warm click over gRPC, prompt to RLE")
+"""Names of the rows of `python -m bench` that README.md shows, each against the first alternative."""
 _TITLES: tuple[tuple[str, type[Settings]], ...] = (
     ("Encoder", EncoderSettings),
     ("Decoder", DecoderSettings),
@@ -34,20 +36,20 @@ _TITLES: tuple[tuple[str, type[Settings]], ...] = (
 )
 
 
-def configuration() -> str:
-    """Makes docs/configuration.md: one table for each server."""
+def settings() -> str:
+    """Makes docs/reference/settings.md: one table for each server."""
     lines = [
-        "# Configuration",
+        "# Settings",
         "",
         "Every setting is an option of its server and an environment variable; options take precedence. Generated from"
-        " `maskwire_core/config.py` by `python docs/reference.py`.",
+        " `maskwire_core/config.py` by `python docs/generate.py`.",
         "",
         "The client reads `MASKWIRE_ENCODER`, `MASKWIRE_DECODER` (addresses), `MASKWIRE_TOKEN`, `MASKWIRE_TLS`,"
         " `MASKWIRE_TLS_CA`, `MASKWIRE_TLS_CLIENT_CERT` and `MASKWIRE_TLS_CLIENT_KEY`.",
     ]
-    for title, settings in _TITLES:
+    for title, kind in _TITLES:
         lines += ["", f"## {title}", "", "| option | environment | values | default | |", "|---|---|---|---|---|"]
-        for name, field in settings.model_fields.items():
+        for name, field in kind.model_fields.items():
             option, variable = f"`--{name.replace('_', '-')}`", f"`MASKWIRE_{name.upper()}`"
             row = (
                 option,
@@ -85,8 +87,8 @@ def _default(value: Any) -> str:
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
-def api() -> str:
-    """Makes docs/api.md: services, then messages, with the comments of the protos."""
+def grpc() -> str:
+    """Makes docs/reference/grpc.md: services, then messages, with the comments of the protos."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "all"
         well_known = resources.files("grpc_tools") / "_proto"
@@ -96,7 +98,7 @@ def api() -> str:
         if protoc.main([*arguments, "--include_source_info", *files]):
             raise SystemExit("error: protoc failed")
         found = FileDescriptorSet.FromString(out.read_bytes())
-    lines = ["# API", "", "Package `maskwire.v1`. Generated from `protos/` by `python docs/reference.py`."]
+    lines = ["# gRPC", "", "Package `maskwire.v1`. Generated from `protos/` by `python docs/generate.py`."]
     for file in found.file:
         lines += _services(file)
     for file in found.file:
@@ -175,11 +177,17 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def performance() -> str:
-    """The last run of `python -m bench`, shortened."""
+def performance(*only: str) -> str:
+    """The last run of `python -m bench`, shortened; only the rows with these names, if some are given."""
     run = json.loads((RESULTS / "cpu.json").read_text())
+    if missing := set(only) - {row["name"] for row in run["rows"]}:
+        raise SystemExit(f"error: bench/results/cpu.json has no row {' or '.join(sorted(missing))}")
     lines = ["| what | Maskwire | against | | time, of the latter |", "|---|---|---|---|---|"]
+    seen = set()
     for row in run["rows"]:
+        if only and (row["name"] not in only or row["name"] in seen):
+            continue
+        seen.add(row["name"])
         ours, other = (f"{row[key]:,.{0 if row[key] >= 100 else 1}f} ms" for key in ("ours_ms", "other_ms"))
         lines.append(f"| {row['name']} | {ours} | {row['against']} | {other} | {row['ratio']:.0%} |")
     return "\n".join(lines)
@@ -196,7 +204,7 @@ def filled(path: Path, **tables: str) -> str:
     text = path.read_text()
     for name, table in tables.items():
         before, start, rest = text.partition(f"<!-- {name} -->\n")
-        _, end, after = rest.partition("\n<!-- end -->")
+        _, end, after = ("\n" + rest).partition("\n<!-- end -->")
         if not (start and end):
             raise SystemExit(f"error: {path.name} has no place for {name}")
         text = before + start + table + end + after
@@ -206,19 +214,21 @@ def filled(path: Path, **tables: str) -> str:
 def main() -> None:
     stale = []
     readme = DOCS.parent / "README.md"
+    performance_page, scaling_page = DOCS / "explanation/performance.md", DOCS / "explanation/scaling.md"
     clusters, processes = scaling("cluster"), scaling("processes")
     for path, text in (
-        (DOCS / "configuration.md", configuration()),
-        (DOCS / "api.md", api()),
-        (readme, filled(readme, performance=performance())),
-        (DOCS / "scaling.md", filled(DOCS / "scaling.md", clusters=clusters, processes=processes)),
+        (DOCS / "reference/settings.md", settings()),
+        (DOCS / "reference/grpc.md", grpc()),
+        (readme, filled(readme, performance=performance(*_IN_README))),
+        (performance_page, filled(performance_page, performance=performance())),
+        (scaling_page, filled(scaling_page, clusters=clusters, processes=processes)),
     ):
         if not path.exists() or path.read_text() != text:
             stale.append(path.name)
             if "--check" not in sys.argv:
                 path.write_text(text)
     if stale and "--check" in sys.argv:
-        raise SystemExit(f"error: {' and '.join(stale)} are not current; run: python docs/reference.py")
+        raise SystemExit(f"error: {' and '.join(stale)} are not current; run: python docs/generate.py")
 
 
 if __name__ == "__main__":
