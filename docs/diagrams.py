@@ -1,7 +1,7 @@
-"""Draws docs/assets/*.mmd as SVG: python docs/diagrams.py. With --check, only says which drawings are not of their source.
+"""Draws docs/assets/*.mmd as SVG: python docs/diagrams.py. With --check, only says which drawings are out of date.
 
-Drawing needs npm, whose registry has Mermaid, and Chromium. The drawings are in the repository, so that neither building nor
-reading the documentation needs either.
+Drawing needs npm, whose registry has Mermaid, and Chromium. The drawings are in the repository, so that neither
+building nor reading the documentation needs either.
 """
 
 import hashlib

@@ -96,11 +96,11 @@ def test_the_cluster_has_the_same_alerts() -> None:
 
 
 def test_runbooks_that_alerts_name_exist() -> None:
-    text = (ROOT / "docs/how-to/deploy.md").read_text()
+    text = (ROOT / "docs/how-to/alerts.md").read_text()
     headings = {re.sub(r"[^a-z0-9 -]", "", line.strip("# ").lower()).replace(" ", "-") for line in text.splitlines()}
     for rule in documents(DEPLOY / "observe/alerts.yaml")[0]["groups"][0]["rules"]:
         page, _, heading = rule["annotations"]["runbook"].partition("#")
-        assert page == "docs/how-to/deploy.md"
+        assert page == "docs/how-to/alerts.md"
         assert heading in headings
 
 

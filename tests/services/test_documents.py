@@ -216,7 +216,9 @@ def test_every_page_is_run_and_every_exception_used() -> None:
     for page in TUTORIALS:
         assert f"test_{page.stem.replace('-', '_')}" in ran
         for snippet in snippets(page):
-            assert snippet.language in {"bash", "python"} or (snippet.language in PLAIN and snippet.title), snippet.place
+            assert snippet.language in {"bash", "python"} or (snippet.language in PLAIN and snippet.title), (
+                snippet.place
+            )
     used = {not_run(command) for command in commands()} - {None}
     assert used == set(NOT_RUN)
 

@@ -132,7 +132,8 @@ class SegmentOptions:
     prompts: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Prompts for many images: JSON Lines (below) or CSV; docs/reference/command-line.md describes both."
+            metavar="FILE",
+            help="Prompts for many images: JSON Lines (below) or CSV; docs/reference/command-line.md describes both.",
         ),
     ] = None
     embedding: EmbeddingOptions

@@ -1,9 +1,9 @@
 """Reads a large value from Redis straight into one buffer.
 
 redis-py copies a reply from the socket to hiredis' buffer, and from there to bytes. Reading the socket directly takes
-half the time or less for an 8 MiB embedding (docs/explanation/performance.md), and one copy in memory instead of two. redis-py has
-no public way to the socket; hence the upper bound of its version in pyproject.toml, and a test that fails if this stops
-working.
+half the time or less for an 8 MiB embedding (docs/explanation/performance.md), and one copy in memory instead of two.
+redis-py has no public way to the socket; hence the upper bound of its version in pyproject.toml, and a test that fails
+if this stops working.
 """
 
 import socket

@@ -2,7 +2,8 @@
 
 The arithmetic is that of `sam2.modeling.backbones` (Hiera, FpnNeck) and `SAM2Base.forward_image`, with channels last
 throughout. The position embedding, and products of weights with nothing between them, are computed when the graph is
-built. `openvino.convert_model` of the torch module is slower, and in bf16 too inaccurate (docs/explanation/performance.md).
+built. `openvino.convert_model` of the torch module is slower, and in bf16 too inaccurate: see
+docs/explanation/performance.md.
 """
 
 from collections.abc import Sequence
