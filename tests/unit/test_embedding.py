@@ -112,7 +112,7 @@ def test_arbitrary_bytes_are_no_embedding(value: bytes) -> None:
 
 
 def test_readers_know_what_older_writers_left_out_and_not_what_newer_ones_add() -> None:
-    """The order of an upgrade (docs/operations.md) follows from this: readers first."""
+    """The order of an upgrade (docs/how-to/deploy.md) follows from this: readers first."""
     value = pack(header(), TENSORS)
     prefix = struct.Struct("<8sIIQ")
     magic, version, length, _ = prefix.unpack_from(value)
