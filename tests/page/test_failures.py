@@ -82,6 +82,24 @@ def test_undo_of_a_click_that_then_fails_leaves_the_one_before(tab: Tab) -> None
     tab.until("!it.prompt.points.length")
 
 
+def test_an_undo_that_fails_can_be_tried_again(tab: Tab) -> None:
+    tab.click(*OUTSIDE, button="right")
+    tab.until("it.prompt.points.length === 2")
+    tab.page.evaluate(
+        """() => {
+            const { session, timeline } = app.editor;
+            session.segment = async () => { delete session.segment; throw new Error('out of order') };
+            return timeline.undo();
+        }"""
+    )
+    expect(tab.page.locator(".notice")).to_contain_text("out of order")
+    assert len(tab.prompt["points"]) == 2
+    assert not tab.page.evaluate("() => app.editor.timeline.canRedo")
+    for left in (1, 0):
+        tab.page.keyboard.press("Control+z")
+        tab.until(f"it.prompt.points.length === {left}")
+
+
 def test_an_image_that_is_lost_again_and_again_is_given_up(open_tab: OpenTab) -> None:
     """The server stores it each time, and each time denies to have it: the page does not upload it for ever."""
     tab = open_tab()

@@ -1,6 +1,6 @@
 // Undo and redo over all objects.
 
-/** Entries are {undo, redo}: functions, which may be asynchronous. Fires "change". */
+/** Entries are {undo, redo}: functions, which may be asynchronous, and resolve to false if they failed. Fires "change". */
 export class Timeline extends EventTarget {
   constructor() {
     super();
@@ -36,20 +36,28 @@ export class Timeline extends EventTarget {
   }
 
   undo() {
-    return this._move(this._done, this._undone, "undo");
+    return this._move("_done", "_undone", "undo");
   }
 
   redo() {
-    return this._move(this._undone, this._done, "redo");
+    return this._move("_undone", "_done", "redo");
   }
 
   /** Runs one action at a time, however fast the key is pressed. */
   _move(from, to, action) {
-    const entry = from.pop();
+    const entry = this[from].pop();
     if (!entry) return this._last;
-    to.push(entry);
+    const at = this[from].length;
+    this[to].push(entry);
     this._changed();
-    this._last = this._last.then(() => entry[action]());
+    this._last = this._last
+      .then(() => entry[action]())
+      .then((result) => {
+        if (result !== false || !this[to].includes(entry)) return; // it was dropped, or a new action came meanwhile
+        this[to] = this[to].filter((other) => other !== entry);
+        this[from].splice(at, 0, entry);
+        this._changed();
+      });
     return this._last;
   }
 
