@@ -1,1 +1,1 @@
-"""Memory, thread priorities and background work of a long-running process."""
+"""Memory, thread priorities, background work and watched files of a long-running process."""
