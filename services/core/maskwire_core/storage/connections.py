@@ -73,15 +73,15 @@ class Connections:
             ResourceExhausted: STORE_FULL if it has no memory left for a write.
         """
         self._admit()
+        silent = False
         try:
             yield self._connected()
         except redis.OutOfMemoryError as error:
-            self._silent = False
             raise ResourceExhausted(
                 "STORE_FULL", "the store has no memory left; try again later", retry_after_s=5
             ) from error
         except redis.TimeoutError as error:
-            self._silent, self._probe_at = not isinstance(self._client, RedisCluster), time.monotonic() + _PROBE_AFTER_S
+            silent, self._probe_at = not isinstance(self._client, RedisCluster), time.monotonic() + _PROBE_AFTER_S
             raise _unavailable(error) from error
         except redis.ReadOnlyError as error:
             # Another server is the primary now. If the address is a name that follows it, new connections reach it. A
@@ -91,16 +91,14 @@ class Connections:
                 client.connection_pool.disconnect()
             raise _unavailable(error) from error
         except (redis.ConnectionError, RedisClusterException, ClusterError, TryAgainError) as error:
-            self._silent = False  # it fails at once, so nobody waits
             raise _unavailable(error) from error
         except redis.RedisError as error:  # no permission, disk full, ...
-            self._silent = False
             log.error("the store refuses: %s", error)
             raise Unavailable(
                 "STORE_REFUSES", "the store refuses a command; its log tells why", retry_after_s=5
             ) from error
-        else:
-            self._silent = False
+        finally:
+            self._silent = silent  # anything but silence comes at once, so that nobody waits for it
 
     # The methods below raise redis-py's errors: call them within `commands`.
 
