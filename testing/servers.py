@@ -62,6 +62,35 @@ def running_server(package: str, redis_url: str, *options: str) -> Iterator[tupl
         yield f"127.0.0.1:{port}", process.pid
 
 
+@dataclass
+class Pair:
+    """The addresses of an encoder and a decoder, and the URL of their store."""
+
+    encoder: str
+    decoder: str
+    redis_url: str
+
+
+@contextlib.contextmanager
+def encoder_and_decoder(redis_url: str, *options: str) -> Iterator[Pair]:
+    """Runs an encoder and a decoder, which start beside each other.
+
+    Args:
+        redis_url: URL of the store.
+        options: Further arguments of the encoder.
+    """
+    with contextlib.ExitStack() as running_both:
+        servers = {}
+        for package, more in (("maskwire_encoder", options), ("maskwire_decoder", ())):
+            address = f"127.0.0.1:{free_port()}"
+            command = [sys.executable, "-m", package, "--port", address.split(":")[1], "--redis-url", redis_url, *more]
+            servers[address] = running_both.enter_context(running(command))
+        for address, process in servers.items():
+            wait_until(lambda address=address: health(address) == "SERVING", process=process)  # type: ignore[misc]
+        encoder, decoder = servers
+        yield Pair(encoder, decoder, redis_url)
+
+
 class Servers(Protocol):
     """The addresses of an encoder and a decoder."""
 

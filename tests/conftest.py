@@ -19,7 +19,7 @@ from maskwire_core.storage.store import Store
 from PIL import Image
 
 from testing.paths import COFFEE
-from testing.servers import Stack, running_gateway, store_server, up
+from testing.servers import EXACT, Pair, Stack, encoder_and_decoder, running_gateway, store_server, up
 from testing.time_bounds import SecondTries
 from testing.web_server import Web, serving
 from testing.wire import as_base64
@@ -61,6 +61,13 @@ def stack() -> Iterator[Stack]:
     """A store, an encoder with the demo model and a decoder, for the tests that leave them running."""
     with up() as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def exact() -> Iterator[Pair]:
+    """An encoder with the demo model whose masks can be compared with sam2's, a decoder, and a store of their own."""
+    with store_server(store_program()) as url, encoder_and_decoder(url, *EXACT) as servers:
+        yield servers
 
 
 @pytest.fixture(scope="session")

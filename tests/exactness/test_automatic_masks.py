@@ -14,20 +14,16 @@ from sam2.utils.amg import coco_encode_rle
 
 from testing.reference.predictor import build_demo, everything, over_white
 from testing.reference.torchvision_operators import nms
-from testing.servers import EXACT, server
+from testing.servers import Pair
 
 # Low, so that the demonstration model has much to offer.
 LOW: Any = {"pred_iou_thresh": 0.05, "stability_score_thresh": 0.3, "stability_score_offset": 0.2}
 
 
-@pytest.fixture(scope="module")
-def exact(valkey: str) -> Iterator[Client]:
-    with (
-        server("maskwire_encoder", valkey, *EXACT) as encoder,
-        server("maskwire_decoder", valkey) as decoder,
-        Client(encoder, decoder) as client,
-    ):
-        yield client
+@pytest.fixture
+def client(exact: Pair) -> Iterator[Client]:
+    with Client(exact.encoder, exact.decoder) as opened:
+        yield opened
 
 
 @pytest.mark.parametrize(
@@ -41,10 +37,10 @@ def exact(valkey: str) -> Iterator[Client]:
     ],
     ids=["grid", "crops", "m2m", "single", "points"],
 )
-def test_the_masks_are_those_of_the_reference_generator(exact: Client, photo: Path, arguments: dict[str, Any]) -> None:
+def test_the_masks_are_those_of_the_reference_generator(client: Client, photo: Path, arguments: dict[str, Any]) -> None:
     """The same masks in the same order; a pixel may differ whose logit is next to nothing."""
     expected = everything(build_demo(), over_white(photo), **LOW, **arguments)
-    found = exact.everything(photo, **LOW, **arguments)
+    found = client.everything(photo, **LOW, **arguments)
     assert len(found) == len(expected) >= 5
     for mask, reference in zip(found, expected, strict=True):
         ours = mask.annotation()
@@ -56,9 +52,9 @@ def test_the_masks_are_those_of_the_reference_generator(exact: Client, photo: Pa
         assert (ours["point_coords"], ours["crop_box"]) == (reference["point_coords"], reference["crop_box"])
 
 
-def test_output_modes_are_those_of_the_reference_generator(exact: Client, photo: Path) -> None:
+def test_output_modes_are_those_of_the_reference_generator(client: Client, photo: Path) -> None:
     arguments: Any = {"points_per_side": 2, **LOW}
-    found = exact.everything(photo, **arguments)
+    found = client.everything(photo, **arguments)
     expected = everything(build_demo(), over_white(photo), output_mode="uncompressed_rle", **arguments)
     for mask, reference in zip(found, expected, strict=True):
         assert mask.annotation("uncompressed_rle")["segmentation"] == reference["segmentation"]
@@ -81,10 +77,10 @@ def test_boxes_are_suppressed_as_torchvision_does() -> None:
         np.testing.assert_array_equal(distinct(boxes, scores, threshold), expected.numpy())
 
 
-def test_thresholds_left_unsaid_are_the_models(exact: Client, photo: Path) -> None:
+def test_thresholds_left_unsaid_are_the_models(client: Client, photo: Path) -> None:
     """The demo model's scores are low: by sam2's thresholds nothing stays, which its own know."""
-    unsaid = exact.everything(photo, points_per_side=8)
-    said = exact.everything(photo, points_per_side=8, pred_iou_thresh=0.35, stability_score_thresh=0.4)
+    unsaid = client.everything(photo, points_per_side=8)
+    said = client.everything(photo, points_per_side=8, pred_iou_thresh=0.35, stability_score_thresh=0.4)
     assert [mask.rle for mask in unsaid] == [mask.rle for mask in said]
     assert len(unsaid) >= 5
     assert MaskDefaults() == MaskDefaults(0.8, 0.95, 1.0, 0.7, 0.7)  # sam2's, for its own checkpoints

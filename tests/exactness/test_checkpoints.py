@@ -1,6 +1,5 @@
 """All published configurations, with seeded random weights in real checkpoint files, through running services."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +13,11 @@ from safetensors.torch import save_file
 from sam2.build_sam import build_sam2
 
 from testing.reference.predictor import TINY, Answer, Reference, build_random, over_white, random_prompt
-from testing.servers import EXACT, server
+from testing.servers import EXACT, Pair, server
 
 EVERY_RUN = {"sam2_hiera_small", "sam2.1_hiera_large"}  # test_prompts.py has sam2.1_hiera_tiny
 ALL_KINDS = ("tiny", "small")
 FP16_LOGITS = 0.05  # measured: at most 0.012, on logits up to 25
-
-
-@pytest.fixture(scope="module")
-def decoder_address(valkey: str) -> Iterator[str]:
-    with server("maskwire_decoder", valkey) as address:
-        yield address
 
 
 def prompts_of(name: str, width: int, height: int, mask: Any) -> list[tuple[dict[str, Any], bool]]:
@@ -57,7 +50,7 @@ def check(client: Client, image_id: str, prompt: dict[str, Any], multimask: bool
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[] if name in EVERY_RUN else [pytest.mark.slow]) for name in PUBLISHED]
 )
-def test_masks_are_those_of_sam2(name: str, valkey: str, decoder_address: str, photo: Path, tmp_path: Path) -> None:
+def test_masks_are_those_of_sam2(name: str, exact: Pair, photo: Path, tmp_path: Path) -> None:
     model = build_random(PUBLISHED[name].config, seed=3)
     checkpoint = tmp_path / f"{name}.pt"
     torch.save({"model": model.state_dict()}, checkpoint)
@@ -74,8 +67,8 @@ def test_masks_are_those_of_sam2(name: str, valkey: str, decoder_address: str, p
     for codec, bound in (("fp32", 1e-3), ("fp16", FP16_LOGITS)):
         if codec == "fp16" and not name.endswith(ALL_KINDS):
             break
-        started = server("maskwire_encoder", valkey, "--backend", "torch", "--store-codec", codec, *options)
-        with started as encoder, Client(encoder, decoder_address, timeout_s=600) as client:
+        started = server("maskwire_encoder", exact.redis_url, "--backend", "torch", "--store-codec", codec, *options)
+        with started as encoder, Client(encoder, exact.decoder, timeout_s=600) as client:
             image_id = client.embed(photo).image_id
             for (prompt, multimask), answer in zip(prompts, answers, strict=True):
                 check(client, image_id, prompt, multimask, answer, bound)
@@ -92,9 +85,7 @@ def test_masks_are_those_of_sam2(name: str, valkey: str, decoder_address: str, p
     checkpoint.unlink()
 
 
-def test_a_model_of_another_size_from_a_configuration_of_ones_own(
-    valkey: str, decoder_address: str, photo: Path, tmp_path: Path
-) -> None:
+def test_a_model_of_another_size_from_a_configuration_of_ones_own(exact: Pair, photo: Path, tmp_path: Path) -> None:
     """A YAML file with image_size 512, and weights as safetensors."""
     published = Path(sam2.__file__).parent / "configs/sam2.1/sam2.1_hiera_t.yaml"
     own = tmp_path / "own.yaml"
@@ -105,6 +96,6 @@ def test_a_model_of_another_size_from_a_configuration_of_ones_own(
     prompt = {"points": [(300, 200), (20, 20)], "labels": [1, 0]}
     answer = Reference(model, over_white(photo)).predict(prompt, multimask=True)
     options = ("--model", "own", "--config", str(own), "--checkpoint", str(tmp_path / "own.safetensors"))
-    started = server("maskwire_encoder", valkey, *EXACT, *options)
-    with started as encoder, Client(encoder, decoder_address) as client:
+    started = server("maskwire_encoder", exact.redis_url, *EXACT, *options)
+    with started as encoder, Client(encoder, exact.decoder) as client:
         check(client, client.embed(photo).image_id, prompt, True, answer, 1e-3)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
 from testing.reference.predictor import Reference, build_demo
-from testing.servers import EXACT, server
+from testing.servers import Pair
 
 Pixels = NDArray[np.uint8]
 
@@ -135,12 +135,9 @@ def model() -> Any:
 
 
 @pytest.fixture(scope="module")
-def client(valkey: str) -> Iterator[Client]:
-    with (
-        server("maskwire_decoder", valkey) as decoder,
-        server("maskwire_encoder", valkey, *EXACT) as encoder,
-        Client(encoder, decoder, namespace="odd") as connected,  # nothing that another test has stored
-    ):
+def client(exact: Pair) -> Iterator[Client]:
+    # Its own namespace: nothing that another test has stored.
+    with Client(exact.encoder, exact.decoder, namespace="odd") as connected:
         yield connected
 
 

@@ -11,7 +11,7 @@ import pytest
 from maskwire import Client, Prompt
 
 from testing.reference.predictor import Answer, Reference, build_demo, build_tiny, over_white, random_prompt
-from testing.servers import EXACT, server
+from testing.servers import Pair, server
 
 KINDS = ("points", "box", "both", "none", "points")
 PROMPTS = int(os.environ.get("MASKWIRE_TEST_PROMPTS", "80"))
@@ -54,13 +54,6 @@ def cases(model: Any, paths: list[Path], seed: int) -> list[Case]:
 
 
 @pytest.fixture(scope="module")
-def decoder_address(valkey: str) -> Iterator[str]:
-    """One decoder for all models: it learns from the embedding's header which decoder to fetch."""
-    with server("maskwire_decoder", valkey) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
 def images(photo: Path, cutout: Path) -> list[Path]:
     folder = os.environ.get("MASKWIRE_TEST_IMAGES")
     return sorted(Path(folder).iterdir()) if folder else [photo, cutout]
@@ -81,7 +74,7 @@ def options_of(name: str, tiny_checkpoint: Path) -> list[str]:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("codec", "backend"), [("fp32", "torch"), ("fp32", "openvino"), ("fp16", "openvino")])
 def test_random_prompts_equal_sam2(
-    model: tuple[str, list[Case]], codec: str, backend: str, valkey: str, decoder_address: str, tiny_checkpoint: Path
+    model: tuple[str, list[Case]], codec: str, backend: str, exact: Pair, tiny_checkpoint: Path
 ) -> None:
     name, made = model
     options = [*options_of(name, tiny_checkpoint), "--backend", backend, "--precision", "fp32"]
@@ -90,11 +83,14 @@ def test_random_prompts_equal_sam2(
     worst = worst_score = 0.0
     flipped = pixels = tipped = 0
     with (
-        server("maskwire_encoder", valkey, "--store-codec", codec, *options) as encoder,
-        Client(encoder, decoder_address) as client,
+        server("maskwire_encoder", exact.redis_url, "--store-codec", codec, *options) as encoder,
+        # A namespace for each backend: those that agree to rounding share embeddings.
+        Client(encoder, exact.decoder, namespace=f"prompts-{backend}-{codec}") as client,
     ):
         for case in made:
-            image_id = client.embed(case.path).image_id
+            embedded = client.embed(case.path)
+            assert not embedded.cached
+            image_id = embedded.image_id
             for (prompt, multimask), answer in case.some(share):
                 result = client.segment(
                     image_id=image_id,
@@ -132,14 +128,14 @@ def test_random_prompts_equal_sam2(
 
 @pytest.mark.timeout(900)
 def test_the_fastest_arithmetic_gives_the_masks_of_sam2(
-    model: tuple[str, list[Case]], valkey: str, decoder_address: str, tiny_checkpoint: Path
+    model: tuple[str, list[Case]], exact: Pair, tiny_checkpoint: Path
 ) -> None:
     """bf16 where the CPU has it: what the encoder takes by itself."""
     name, made = model
     ious = []
     with (
-        server("maskwire_encoder", valkey, *options_of(name, tiny_checkpoint)) as encoder,
-        Client(encoder, decoder_address) as client,
+        server("maskwire_encoder", exact.redis_url, *options_of(name, tiny_checkpoint)) as encoder,
+        Client(encoder, exact.decoder, namespace="prompts-fastest") as client,
     ):
         for case in made:
             image_id = client.embed(case.path).image_id
@@ -155,15 +151,12 @@ def test_the_fastest_arithmetic_gives_the_masks_of_sam2(
     assert np.mean(ious) >= BF16_IOU
 
 
-def test_several_objects_in_one_request_equal_sam2(valkey: str, decoder_address: str, photo: Path) -> None:
+def test_several_objects_in_one_request_equal_sam2(exact: Pair, photo: Path) -> None:
     rgb = over_white(photo)
     boxes = np.array([(150, 60, 480, 330), (10, 20, 200, 300), (300, 100, 590, 390)], np.float32)
     predictor = Reference(build_demo(), rgb).predictor
     _, scores, logits = predictor.predict(box=boxes, multimask_output=True)
-    with (
-        server("maskwire_encoder", valkey, *EXACT) as encoder,
-        Client(encoder, decoder_address) as client,
-    ):
+    with Client(exact.encoder, exact.decoder) as client:
         results = client.segment_objects(
             photo,
             [Prompt(box=box, prompt_id=str(index)) for index, box in enumerate(boxes)],
@@ -177,12 +170,9 @@ def test_several_objects_in_one_request_equal_sam2(valkey: str, decoder_address:
         np.testing.assert_allclose([mask.score for mask in result.candidates], scores[index], atol=1e-4)
 
 
-def test_refining_with_a_mask_equals_sam2(valkey: str, decoder_address: str, photo: Path) -> None:
+def test_refining_with_a_mask_equals_sam2(exact: Pair, photo: Path) -> None:
     reference = Reference(build_demo(), over_white(photo))
-    with (
-        server("maskwire_encoder", valkey, *EXACT) as encoder,
-        Client(encoder, decoder_address) as client,
-    ):
+    with Client(exact.encoder, exact.decoder) as client:
         outputs: Any = {"outputs": ("logits",), "logits_dtype": "float32"}
         first = client.segment(photo, points=[(300, 200)], **outputs)
         for prompt in ({"points": [(300, 200), (100, 350)], "labels": [1, 0]}, {}):

@@ -1,7 +1,6 @@
 """Interactive sessions against sam2's own predictor, and undo and redo to the last digit."""
 
 import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +10,12 @@ from maskwire import Client, InvalidRequest, Result
 from numpy.typing import NDArray
 
 from testing.reference.predictor import Reference, build_demo, over_white
-from testing.servers import EXACT, server
+from testing.servers import Pair, server
 
 LOGITS: Any = {"outputs": ("rle", "logits"), "logits_dtype": "float32"}
 
 
 CLICKS = [(260, 130, 1), (300, 330, 0), (400, 150, 1), (180, 120, 1), (90, 90, 0)]
-
-
-@pytest.fixture(scope="module")
-def exact(valkey: str) -> Iterator[tuple[str, str]]:
-    """Addresses of an encoder that stores fp32, and of a decoder."""
-    with (
-        server("maskwire_encoder", valkey, *EXACT) as encoder,
-        server("maskwire_decoder", valkey) as decoder,
-    ):
-        yield encoder, decoder
 
 
 def click(session: Any, clicked: tuple[int, int, int]) -> Result:
@@ -54,9 +43,9 @@ class ByHand:
         return self._logits, float(answer.scores[best])
 
 
-def test_corrective_clicks_equal_sam2_with_logits_fed_back(exact: tuple[str, str], photo: Path) -> None:
+def test_corrective_clicks_equal_sam2_with_logits_fed_back(exact: Pair, photo: Path) -> None:
     by_hand = ByHand(photo)
-    with Client(*exact) as client, client.session(photo, **LOGITS) as session:
+    with Client(exact.encoder, exact.decoder) as client, client.session(photo, **LOGITS) as session:
         for clicked in CLICKS:
             logits, score = by_hand.click(clicked)
             result = click(session, clicked)
@@ -65,28 +54,31 @@ def test_corrective_clicks_equal_sam2_with_logits_fed_back(exact: tuple[str, str
         assert session.counters == {"decodes": 5, "superseded": 0}
 
 
-def test_a_box_and_a_click_on_it_equal_sam2(exact: tuple[str, str], photo: Path) -> None:
+def test_a_box_and_a_click_on_it_equal_sam2(exact: Pair, photo: Path) -> None:
     reference, box = Reference(build_demo(), over_white(photo)), (135, 40, 500, 345)
     first = reference.predict({"box": box}, multimask=False)
     clicks = {"points": [(300, 330)], "labels": [0]}
     fed = reference.predict({"box": box, **clicks, "mask": first.logits[0]}, multimask=False)
     fresh = reference.predict({"box": box, **clicks}, multimask=True)
-    with Client(*exact) as client, client.session(photo, **LOGITS) as session:
+    with Client(exact.encoder, exact.decoder) as client, client.session(photo, **LOGITS) as session:
         np.testing.assert_allclose(session.box(*box).logits, first.logits[0], atol=1e-3)
         np.testing.assert_allclose(session.click(300, 330, positive=False).logits, fed.logits[0], atol=1e-3)
-    with Client(*exact) as client, client.session(photo, multimask=True, every=True, **LOGITS) as session:
+    with (
+        Client(exact.encoder, exact.decoder) as client,
+        client.session(photo, multimask=True, every=True, **LOGITS) as session,
+    ):
         session.box(*box)
         result = session.click(300, 330, positive=False, refine=False)
         np.testing.assert_allclose([mask.logits for mask in result.candidates], fresh.logits, atol=1e-3)
 
 
 @pytest.mark.parametrize("kept", ["all", "one"])
-def test_undo_and_redo_restore_prompts_and_logits(valkey: str, exact: tuple[str, str], photo: Path, kept: str) -> None:
+def test_undo_and_redo_restore_prompts_and_logits(exact: Pair, photo: Path, kept: str) -> None:
     """Also where the logits were dropped for want of memory, and are decoded again."""
     with contextlib.ExitStack() as stack:
         options = () if kept == "all" else ("--logits-cache-bytes", "0")
-        address = stack.enter_context(server("maskwire_decoder", valkey, *options))
-        client = stack.enter_context(Client(exact[0], address))
+        address = stack.enter_context(server("maskwire_decoder", exact.redis_url, *options))
+        client = stack.enter_context(Client(exact.encoder, address))
         session = stack.enter_context(client.session(photo, **LOGITS))
         states = [click(session, clicked) for clicked in CLICKS]
         states.append(session.box(135, 40, 500, 345))

@@ -17,7 +17,8 @@ from testing.guarded import Guarded, bearer, guarded_servers
 from testing.wire import details, frames, picture
 
 LIMIT = 8
-SECONDS = 8
+ENOUGH = 10  # answers of the modest tenant, and refusals of the flood
+MOST_S = 30
 
 
 @dataclass
@@ -52,7 +53,10 @@ async def contend(
     """
     numbers = itertools.count()
     outcomes = {flood: Outcomes(), modest: Outcomes()}
-    end = time.monotonic() + SECONDS
+    end = time.monotonic() + MOST_S
+
+    def enough() -> bool:
+        return outcomes[flood].counts["QUEUE_FULL"] > ENOUGH and outcomes[modest].counts["answered"] >= ENOUGH
 
     async def outcome(call: Call, stub: Any) -> str:
         try:
@@ -62,7 +66,7 @@ async def contend(
         return "answered"
 
     async def keep_calling(call: Call, stub: Any, pause_s: float) -> None:
-        while time.monotonic() < end:
+        while time.monotonic() < end and not enough():
             started = time.monotonic()
             result = await outcome(call, stub)
             outcomes[call].counts[result] += 1
@@ -103,9 +107,9 @@ def test_another_tenant_can_encode(guarded: Guarded, connections: int) -> None:
             20 // connections,
         )
     )
-    assert flood.counts["QUEUE_FULL"] > 10  # the queue was full
+    assert flood.counts["QUEUE_FULL"] > ENOUGH  # the queue was full
     assert set(modest.counts) == {"answered"}
-    assert modest.counts["answered"] >= 3
+    assert modest.counts["answered"] >= ENOUGH
     assert modest.median_s < flood.median_s
 
 
@@ -134,6 +138,6 @@ def test_another_tenant_can_decode(guarded: Guarded, prompts: int) -> None:
             at_once=10,
         )
     )
-    assert flood.counts["QUEUE_FULL"] > 10  # the queue was full
+    assert flood.counts["QUEUE_FULL"] > ENOUGH  # the queue was full
     assert set(modest.counts) == {"answered"}
-    assert modest.counts["answered"] >= 10
+    assert modest.counts["answered"] >= ENOUGH

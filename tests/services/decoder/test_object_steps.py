@@ -2,7 +2,6 @@
 
 import itertools
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from testing.processes import resident_bytes
 from testing.reference.predictor import Reference, build_demo, over_white
-from testing.servers import EXACT, running_server, server
+from testing.servers import Pair, running_server, server
 from testing.wire import frames
 
 CLICKS = [(260, 130, 1), (300, 330, 0), (400, 150, 1), (180, 120, 1), (90, 90, 0)]
@@ -28,12 +27,10 @@ def added(x: float, y: float, label: int = 1, **fields: Any) -> pb.Step:
 # The cache
 
 
-@pytest.fixture(scope="module")
-def exact(valkey: str, photo: Path) -> Iterator[tuple[str, str]]:
-    """Addresses of an encoder that stores fp32 and has embedded the photograph as "cup", and of a decoder."""
-    with server("maskwire_encoder", valkey, *EXACT) as encoder, server("maskwire_decoder", valkey) as decoder:
-        embed(encoder, photo)
-        yield encoder, decoder
+@pytest.fixture(scope="module", autouse=True)
+def cup(exact: Pair, photo: Path) -> None:
+    """The photograph is stored as "cup"."""
+    embed(exact.encoder, photo)
 
 
 def embed(encoder: str, photo: Path, image_id: str = "cup") -> None:
@@ -54,13 +51,11 @@ def logits_of(result: pb.PromptResult) -> list[NDArray[np.float32]]:
 
 
 @pytest.mark.parametrize("way", ["one by one", "at once", "without memory"])
-def test_corrective_clicks_of_unary_calls_equal_sam2(
-    exact: tuple[str, str], photo: Path, valkey: str, way: str
-) -> None:
+def test_corrective_clicks_of_unary_calls_equal_sam2(exact: Pair, photo: Path, way: str) -> None:
     """Also where the decoder has seen none of the steps before, or keeps none of them."""
     reference, logits = Reference(build_demo(), over_white(photo)), None
     options = ("--logits-cache-bytes", "0") if way == "without memory" else ()
-    with server("maskwire_decoder", valkey, *options) as address, grpc.insecure_channel(address) as channel:
+    with server("maskwire_decoder", exact.redis_url, *options) as address, grpc.insecure_channel(address) as channel:
         decoder = decoder_pb2_grpc.DecoderServiceStub(channel)
         for count in range(1, 6):
             points, labels = [click[:2] for click in CLICKS[:count]], [click[2] for click in CLICKS[:count]]
@@ -74,8 +69,8 @@ def test_corrective_clicks_of_unary_calls_equal_sam2(
             assert result.masks[0].score == pytest.approx(float(answer.scores[best]), abs=1e-3)
 
 
-def test_known_steps_are_not_decoded_again_and_all_candidates_are_to_be_had(exact: tuple[str, str]) -> None:
-    with grpc.insecure_channel(exact[1]) as channel:
+def test_known_steps_are_not_decoded_again_and_all_candidates_are_to_be_had(exact: Pair) -> None:
+    with grpc.insecure_channel(exact.decoder) as channel:
         decoder = decoder_pb2_grpc.DecoderServiceStub(channel)
         steps = [added(200, 200), added(210, 210, 0)]
         first, undone = decoder.Segment(asked(steps)), decoder.Segment(asked(steps[:1]))
@@ -98,14 +93,14 @@ def streamed(address: str, image_id: str, requests: list[decoder_pb2.StreamPromp
         return list(decoder_pb2_grpc.DecoderServiceStub(channel).SegmentStream(iter(messages)))[1:]
 
 
-def test_requests_at_the_same_time_decode_what_they_share_once(exact: tuple[str, str]) -> None:
+def test_requests_at_the_same_time_decode_what_they_share_once(exact: Pair) -> None:
     steps = [added(300 + index, 200) for index in range(30)]
     ends = [added(10, 10 * index) for index in range(8)]
     decodes: list[int] = []
 
     def ask(end: pb.Step) -> None:
         prompts = decoder_pb2.StreamPrompts(prompts=[pb.Prompt(steps=[*steps, end])])
-        decodes.append(streamed(exact[1], "cup", [prompts])[0].counters.decodes)
+        decodes.append(streamed(exact.decoder, "cup", [prompts])[0].counters.decodes)
 
     threads = [threading.Thread(target=ask, args=(end,)) for end in ends]
     for thread in threads:
@@ -115,9 +110,9 @@ def test_requests_at_the_same_time_decode_what_they_share_once(exact: tuple[str,
     assert sum(decodes) == len(steps) + len(ends)
 
 
-def test_decoders_share_logits_of_steps_where_they_are_asked_to(exact: tuple[str, str], valkey: str) -> None:
+def test_decoders_share_logits_of_steps_where_they_are_asked_to(exact: Pair) -> None:
     steps = [added(x, y, label) for x, y, label in [(250, 140, 1), (310, 320, 0), (390, 160, 1)]]
-    with server("maskwire_decoder", valkey) as other:
+    with server("maskwire_decoder", exact.redis_url) as other:
         decodes = []
         for shares in (True, False):
             one, two = [
@@ -126,19 +121,19 @@ def test_decoders_share_logits_of_steps_where_they_are_asked_to(exact: tuple[str
                 )
                 for count in (3, 4)
             ]
-            streamed(exact[1], "cup", [one])
+            streamed(exact.decoder, "cup", [one])
             (answer,) = streamed(other, "cup", [two])
             decodes.append(answer.counters.decodes)
-            (here,) = streamed(exact[1], "cup", [two])
+            (here,) = streamed(exact.decoder, "cup", [two])
             assert here.result.results[0].masks == answer.result.results[0].masks
         assert decodes == [1, 4]
 
 
-def test_long_lists_of_many_objects_stay_within_the_memory(exact: tuple[str, str], valkey: str, photo: Path) -> None:
+def test_long_lists_of_many_objects_stay_within_the_memory(exact: Pair, photo: Path) -> None:
     """A caller sends lists of 1000 steps for many objects, on one stream and on several at once. What the decoder keeps
     of them is in its cache, and what waits to be read stays with the transport."""
     budget = 16 << 20
-    with running_server("maskwire_decoder", valkey, "--logits-cache-bytes", str(budget)) as (address, pid):
+    with running_server("maskwire_decoder", exact.redis_url, "--logits-cache-bytes", str(budget)) as (address, pid):
 
         def attack(seed: int, objects: int) -> None:
             requests = []
@@ -167,10 +162,10 @@ def test_long_lists_of_many_objects_stay_within_the_memory(exact: tuple[str, str
     assert after_all - before < budget + 64e6
 
 
-def test_predictions_of_deep_objects_stay_within_the_memory(exact: tuple[str, str], valkey: str) -> None:
+def test_predictions_of_deep_objects_stay_within_the_memory(exact: Pair) -> None:
     """Every step of these lists is decoded and kept: about five times the cache's bytes."""
     budget, count = 4 << 20, 300  # steps of 64 KiB of logits each
-    with running_server("maskwire_decoder", valkey, "--logits-cache-bytes", str(budget)) as (address, pid):
+    with running_server("maskwire_decoder", exact.redis_url, "--logits-cache-bytes", str(budget)) as (address, pid):
         streamed(address, "cup", [decoder_pb2.StreamPrompts(prompts=[pb.Prompt(steps=[added(5, 5)])])])
         before = resident_bytes(pid)
         places = itertools.cycle([(x, y) for x in range(10, 60, 5) for y in range(10, 60, 5)])
