@@ -9,6 +9,7 @@ from _pytest.runner import runtestprotocol
 TRIES = pytest.StashKey[int]()
 """Which try of a test runs, from 1."""
 _MISSED = pytest.StashKey[str]()
+_FIRST = "missed at the first try"
 
 
 class TooSlow(AssertionError):
@@ -34,7 +35,7 @@ class SecondTries:
     """The mark `time_bound`, as a plugin of pytest."""
 
     def __init__(self) -> None:
-        self._seconds: list[tuple[str, str, str]] = []
+        self._seconds: list[str] = []
 
     def pytest_runtest_protocol(self, item: Any, nextitem: pytest.Item | None) -> bool | None:
         """Runs a marked test, and runs it anew, with its fixtures, if it missed a bound."""
@@ -47,9 +48,8 @@ class SecondTries:
         if missed:
             item.stash[TRIES] = 2
             item._initrequest()  # as pytest-rerunfailures does
+            item.user_properties.append((_FIRST, missed))  # which reports carry, also from another process
             reports = runtestprotocol(item, log=False, nextitem=nextitem)
-            outcome = "failed" if any(report.failed for report in reports) else "passed"
-            self._seconds.append((item.nodeid, missed, outcome))
         for report in reports:
             item.ihook.pytest_runtest_logreport(report=report)
         item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
@@ -63,9 +63,14 @@ class SecondTries:
             item.stash[_MISSED] = str(call.excinfo.value)
         return (yield)
 
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        missed = dict(report.user_properties).get(_FIRST)
+        if report.when == "call" and missed is not None:
+            self._seconds.append(f"{report.nodeid}: first {missed}; then it {report.outcome}")
+
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Says of each second try what it was for."""
         if self._seconds:
             terminalreporter.section("second tries of tests of time bounds")
-        for name, missed, outcome in self._seconds:
-            terminalreporter.line(f"{name}: first {missed}; then it {outcome}")
+        for line in self._seconds:
+            terminalreporter.line(line)
