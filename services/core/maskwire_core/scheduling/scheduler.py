@@ -193,6 +193,8 @@ class Scheduler(ABC, Generic[Item, Result]):
 
     def poke(self) -> None:
         """Starts what can be started."""
+        if self._batches >= self.at_once:  # the next one that ends takes what waits
+            return
         now = asyncio.get_running_loop().time()
         while batch := self._take(now):
             self._launch(batch)
