@@ -10,18 +10,9 @@ from typing import Any
 
 from maskwire.suggest import no_such
 from maskwire_core.config import EncoderSettings
+from maskwire_core.models import registry
 from maskwire_core.models.decoder_bundle import MaskDefaults
-from maskwire_core.models.registry import (
-    DEMO,
-    PUBLISHED,
-    AddedModel,
-    ModelError,
-    added,
-    all_added,
-    canonical,
-    check_file,
-    verify,
-)
+from maskwire_core.models.registry import ModelError
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
@@ -77,23 +68,23 @@ def find(settings: EncoderSettings) -> list[ModelSource]:
         raise ModelError("--config needs --checkpoint, the weights that belong to it")
     if settings.checkpoint is not None and len(settings.model) > 1:
         raise ModelError("--checkpoint belongs to a single --model; make others known with 'maskwire models add'")
-    return [_find(name, settings) for name in dict.fromkeys(map(canonical, settings.model))]
+    return [_find(name, settings) for name in dict.fromkeys(map(registry.canonical, settings.model))]
 
 
 def _find(name: str, settings: EncoderSettings) -> ModelSource:
     folder, checkpoint = settings.models.expanduser(), settings.checkpoint
     if checkpoint is not None:
-        check_file(checkpoint)
+        registry.check_file(checkpoint)
         if settings.config is not None:
             return ModelSource(name, settings.config, checkpoint)
-    if name == DEMO:
+    if name == registry.DEMO:
         return _demo(checkpoint or _DEMO_WEIGHTS)
-    if (known := PUBLISHED.get(name) or added(folder, name)) is not None:
+    if (known := registry.PUBLISHED.get(name) or registry.added(folder, name)) is not None:
         if checkpoint is None:
-            checkpoint = Path(known.checkpoint) if isinstance(known, AddedModel) else folder / f"{name}.pt"
-            verify(checkpoint, known)
+            checkpoint = Path(known.checkpoint) if isinstance(known, registry.AddedModel) else folder / f"{name}.pt"
+            registry.verify(checkpoint, known)
         return ModelSource(name, known.config, checkpoint)
-    names = (DEMO, *PUBLISHED, *(model.name for model in all_added(folder)))
+    names = (registry.DEMO, *registry.PUBLISHED, *(model.name for model in registry.all_added(folder)))
     raise ModelError(
         f"{no_such('model', name, names)} (known are {', '.join(names)}; for a model of "
         "your own give --config and --checkpoint, or make it known with 'maskwire models add')"
@@ -101,7 +92,7 @@ def _find(name: str, settings: EncoderSettings) -> ModelSource:
 
 
 def _demo(weights: Path) -> ModelSource:
-    return ModelSource(DEMO, _DEMO_CONFIG, weights, DEMO_NOTE, _DEMO_CHANGES, _DEMO_EVERYTHING)
+    return ModelSource(registry.DEMO, _DEMO_CONFIG, weights, DEMO_NOTE, _DEMO_CHANGES, _DEMO_EVERYTHING)
 
 
 def build(source: ModelSource, notify: Callable[[str], None] = log.warning) -> tuple[Any, str]:
@@ -121,20 +112,20 @@ def build(source: ModelSource, notify: Callable[[str], None] = log.warning) -> t
     config = configuration(source)
     model = model_config.build(config, source.config)
     wanted = model.state_dict()
-    found = state_dicts.read(source.checkpoint, wanted)
-    if misfit := _misfit(found.tensors, wanted):
-        taken = f" ({found.told})" if found.told else ""
+    found, told = state_dicts.read(source.checkpoint, wanted)
+    if misfit := _misfit(found, wanted):
+        taken = f" ({told})" if told else ""
         raise ModelError(
-            f"{source.checkpoint}{taken} does not fit {source.config}: {misfit}; {_fitting(found.tensors, source)}"
+            f"{source.checkpoint}{taken} does not fit {source.config}: {misfit}; {_fitting(found, source)}"
         )
-    weights = {name: tensor.to(wanted[name].dtype) for name, tensor in found.tensors.items()}
+    weights = {name: tensor.to(wanted[name].dtype) for name, tensor in found.items()}
     if broken := _not_finite(weights):
         raise ModelError(
             f"{source.checkpoint} has weights that are NaN or infinite, as after a training that diverged: {broken}; "
             "take an earlier checkpoint"
         )
-    if found.told:
-        notify(f"{source.checkpoint}: {found.told}")
+    if told:
+        notify(f"{source.checkpoint}: {told}")
     model.load_state_dict(weights, strict=False)
     return model.eval().requires_grad_(False), _fingerprint(model, config)
 
@@ -178,7 +169,9 @@ def _shape(tensor: Tensor) -> str:
 def _fitting(weights: Mapping[str, Tensor], source: ModelSource) -> str:
     """Advice that names the known models whose configurations fit the weights."""
     sources = [_demo(_DEMO_WEIGHTS)]
-    sources += [ModelSource(published.name, published.config, source.checkpoint) for published in PUBLISHED.values()]
+    sources += [
+        ModelSource(published.name, published.config, source.checkpoint) for published in registry.PUBLISHED.values()
+    ]
     width = weights.get("image_encoder.trunk.patch_embed.proj.bias")
     fitting = []
     for known in sources:
@@ -189,7 +182,7 @@ def _fitting(weights: Mapping[str, Tensor], source: ModelSource) -> str:
             fitting.append(known)
     if not fitting:
         return "choose the configuration that this checkpoint was trained with"
-    told = [known.name if known.name == DEMO else f"{known.name} ({known.config})" for known in fitting]
+    told = [known.name if known.name == registry.DEMO else f"{known.name} ({known.config})" for known in fitting]
     return f"these tensors fit {' and '.join(told)}"
 
 

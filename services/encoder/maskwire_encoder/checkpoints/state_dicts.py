@@ -23,16 +23,6 @@ _OTHER_FORMATS = {
 }
 
 
-@dataclass(frozen=True)
-class StateDict:
-    """The tensors of a checkpoint."""
-
-    tensors: Mapping[str, Tensor]  # by the model's own names, including any beside them that no SAM 2 model has
-    told: (
-        str  # how it was unwrapped: "unwrapped state_dict, removed prefix module."; empty if as the published ones are
-    )
-
-
 @dataclass
 class _Group:
     """Tensors whose names share a prefix."""
@@ -42,19 +32,23 @@ class _Group:
     inner: list[str] = field(default_factory=list)  # wrappers that were removed from within names
 
 
-def read(path: Path, wanted: Collection[str]) -> StateDict:
+def read(path: Path, wanted: Collection[str]) -> tuple[Mapping[str, Tensor], str]:
     """Reads a .pt or .safetensors file, whose format is recognised by content. Pickled code is not run.
 
     Args:
         path: Path to the file.
         wanted: Names of the model's tensors.
 
+    Returns:
+        Tensors by the model's own names, including any beside them that no SAM 2 model has; and how they were found,
+        such as "unwrapped state_dict, removed prefix module.", empty if as in a bare or a published checkpoint.
+
     Raises:
         ModelError: The file cannot be read, or holds no tensor of a SAM 2 model.
     """
     check_file(path)
     loaded = _load(path)
-    found = unwrap(loaded, wanted)
+    found = _unwrap(loaded, wanted)
     if found is None:
         names = [".".join(keys) for keys, _ in _tensors(loaded)]
         for start, told in _OTHER_FORMATS.items():
@@ -65,17 +59,10 @@ def read(path: Path, wanted: Collection[str]) -> StateDict:
     return found
 
 
-def unwrap(loaded: object, wanted: Collection[str]) -> StateDict | None:
-    """Finds a model's tensors in nested mappings and lists, also under names with prefixes.
+def _unwrap(loaded: object, wanted: Collection[str]) -> tuple[Mapping[str, Tensor], str] | None:
+    """Finds a model's tensors in nested mappings and lists, also under names with prefixes; None if none is there.
 
     If there are several sets of weights, the most complete one is taken; of equals, plain before averaged ones.
-
-    Args:
-        loaded: The content of a checkpoint file.
-        wanted: Names of the model's tensors.
-
-    Returns:
-        The tensors; None if none has one of the names.
     """
     parts = {name.split(".")[0] for name in wanted}
     groups: dict[tuple[str, ...], _Group] = {}
@@ -118,7 +105,7 @@ def unwrap(loaded: object, wanted: Collection[str]) -> StateDict | None:
         told = []
     if averaged := next((each for each in complete if each != prefix and _is_averaged(each)), None):
         told.append(f"took the plain weights and not the averaged ones in {'.'.join(averaged)}")
-    return StateDict(tensors, ", ".join(told))
+    return tensors, ", ".join(told)
 
 
 def _is_averaged(prefix: tuple[str, ...]) -> bool:
