@@ -244,7 +244,7 @@ class ImageEncoder:
         await asyncio.to_thread(self._store.set_alias, upload.namespace, upload.image_id, upload.key, upload.ttl_s)
         (_CACHED if cached else _ENCODED).inc()
         timings.total_ms = _ms_since(upload.received_at)
-        image = describe(stored.header, upload.image_id, stored.nbytes, upload.ttl_s)
+        image = describe(stored, upload.image_id, upload.ttl_s * 1000)
         return pb.EncodeImageResponse(image=image, cached=cached, timings=timings)
 
 

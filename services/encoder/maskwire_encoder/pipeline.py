@@ -10,14 +10,13 @@ from typing import TypeVar, cast
 import numpy as np
 from maskwire.pictures import Stretch
 from maskwire_core.config import EncoderSettings
-from maskwire_core.errors import ServiceError, Unavailable
+from maskwire_core.errors import Unavailable
 from maskwire_core.models.registry import ModelError
 from maskwire_core.runtime.thread_priority import give_way
 from maskwire_core.scheduling.executors import BatchScheduler
 from maskwire_core.scheduling.fair_queue import Limits
 from maskwire_core.scheduling.scheduler import Demand, Served
 from maskwire_core.telemetry.metrics import BATCH_SIZE
-from numpy.typing import NDArray
 from torch import Tensor
 
 from maskwire_encoder.backends import device
@@ -146,27 +145,27 @@ class Pipeline:
         if self.model.tally.done != done >= 0:
             return
         for model in self._models:
-            picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
             if model not in self._expected:
-                self._expected[model] = await self._first(model, picture)
+                self._expected[model] = await self._first(model)
                 continue
-            (outcome,) = await self._encode(model, [model.prepare(picture)])
-            if isinstance(outcome, Exception):
-                raise outcome
+            outcome = await self._encode_noise(model)
             for name, expected in self._expected[model].items():
                 # Other batches sum in another order.
                 if not np.allclose(outcome[name], expected, atol=_SELF_TEST_TOLERANCE * float(np.abs(expected).max())):
                     raise RuntimeError(f"{model.source.name} gives another {name} for the same picture than before")
 
-    async def _first(self, model: Model, picture: NDArray[np.uint8]) -> Tensors:
+    async def _encode_noise(self, model: Model) -> Tensors:
+        noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+        (outcome,) = await self._encode(model, [model.prepare(noise)])
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    async def _first(self, model: Model) -> Tensors:
         """Encodes a model's first picture, and checks what it gives."""
         try:
-            (outcome,) = await self._encode(model, [model.prepare(picture)])
-            if isinstance(outcome, Exception):
-                raise outcome
+            outcome = await self._encode_noise(model)
             await asyncio.get_running_loop().run_in_executor(self._encoding, model.verify, outcome)
-        except (ModelError, ServiceError):
-            raise
         except (RuntimeError, ValueError) as error:  # sizes that no constructor has checked
             first = (str(error).splitlines() or [type(error).__name__])[0]
             raise ModelError(

@@ -77,14 +77,14 @@ class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
         if found is None:
             named = await asyncio.to_thread(self._store.get_alias, namespace, image_id)
             raise image_not_found(image_id) if named is None else embedding_expired(image_id)
-        return pb.GetImageResponse(image=describe(found.header, image_id, found.nbytes, found.ttl_ms / 1e3))
+        return pb.GetImageResponse(image=describe(found, image_id, found.ttl_ms))
 
     async def ListImages(self, request: pb.ListImagesRequest, context: Context) -> pb.ListImagesResponse:
         namespace, prefix = current().caller.reading(request.namespace), names.prefix(request.prefix)
         images, token = await asyncio.to_thread(
             list_page, self._store, namespace, prefix, request.page_size, request.page_token
         )
-        described = [describe(each.header, name, each.nbytes, each.ttl_ms / 1e3) for name, each in images.items()]
+        described = [describe(each, name, each.ttl_ms) for name, each in images.items()]
         return pb.ListImagesResponse(images=described, next_page_token=token)
 
     async def DeleteImage(self, request: pb.DeleteImageRequest, context: Context) -> pb.DeleteImageResponse:

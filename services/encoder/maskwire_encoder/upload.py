@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from maskwire.pictures import Stretch
 from maskwire.v1 import types_pb2
 from maskwire_core.scheduling.scheduler import Demand
-from maskwire_core.storage.embedding import Header
+from maskwire_core.storage.embedding import StoredEmbedding
 
 from maskwire_encoder.backends.model import Model
 
@@ -42,8 +42,9 @@ class Upload:
         return self.namespace, self.key
 
 
-def describe(header: Header, image_id: str, nbytes: int, ttl_s: float) -> types_pb2.ImageInfo:
-    """Describes a stored embedding of `nbytes` bytes that expires in `ttl_s` seconds."""
+def describe(stored: StoredEmbedding, image_id: str, ttl_ms: int) -> types_pb2.ImageInfo:
+    """Describes an image whose name or embedding expires in `ttl_ms` milliseconds, whichever is first."""
+    header = stored.header
     info = types_pb2.ImageInfo(
         image_id=image_id,
         namespace=header.namespace,
@@ -52,8 +53,8 @@ def describe(header: Header, image_id: str, nbytes: int, ttl_s: float) -> types_
         model=header.model,
         model_fingerprint=header.fingerprint,
         content_key=header.content_key,
-        stored_bytes=nbytes,
+        stored_bytes=stored.nbytes,
         stretch=_STRETCH_VALUES.get(header.stretch, types_pb2.STRETCH_NONE),
     )
-    info.expires_at.FromMilliseconds(int((time.time() + ttl_s) * 1000))
+    info.expires_at.FromMilliseconds(int(time.time() * 1000) + ttl_ms)
     return info
