@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from maskwire.results import Mask
+from maskwire.mask import Mask
 from maskwire.v1 import types_pb2 as pb
 from maskwire_decoder.masks.rendering import render
 from maskwire_decoder.predictor import Prediction

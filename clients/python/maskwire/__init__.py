@@ -35,8 +35,9 @@ if TYPE_CHECKING:
         ServerUnavailable,
         UnknownArgument,
     )
+    from maskwire.mask import Mask
     from maskwire.prompts import Prompt
-    from maskwire.results import EmbeddedImage, Mask, Result
+    from maskwire.results import EmbeddedImage, Result
     from maskwire.session import AsyncSession
     from maskwire.transport.credentials import Tls
 
@@ -49,7 +50,7 @@ _HOMES = {
     "FoundMask": "automatic_masks",
     "ImageNotFound": "errors",
     "InvalidRequest": "errors",
-    "Mask": "results",
+    "Mask": "mask",
     "MaskwireError": "errors",
     "NotAllowed": "errors",
     "NotAuthenticated": "errors",

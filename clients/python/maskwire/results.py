@@ -1,8 +1,7 @@
-"""Results of calls: embedded images, and masks in several forms."""
+"""Results of calls: embedded images, and the masks of a prompt."""
 
 import base64
 import html
-import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pycocotools import mask as coco
 
 from maskwire import exports, overlay
 from maskwire.arguments import checked
 from maskwire.errors import OutputMissing
-from maskwire.outlines import exact_polygons
+from maskwire.mask import Mask
 from maskwire.pickling import Picklable
 from maskwire.pictures import Stretch
 from maskwire.prompts import Format
@@ -29,8 +27,6 @@ if TYPE_CHECKING:
     import supervision
 
 _NOTEBOOK_PX = 800  # longer side of the picture that notebooks show
-_PIXEL_FORMS = {"rle", "png", "packed_bits"}
-_DTYPES = {types_pb2.DATA_TYPE_FP16: "<f2", types_pb2.DATA_TYPE_FP32: "<f4"}
 
 
 @dataclass(frozen=True)
@@ -78,135 +74,6 @@ class EmbeddedImage:
             timings=milliseconds(timings) if timings is not None else {},
             stretch=stretch_of(info.stretch),
         )
-
-
-@checked
-class Mask(Picklable):
-    """One candidate mask. Forms that were not requested are fetched on first access if a blocking client made the mask.
-
-    Masks can be pickled; a pickled one holds the forms that were requested or accessed, and cannot fetch others. Masks
-    are equal if their scores and their pixels, or else their logits, are equal.
-
-    Attributes:
-        score: IoU with the object, as predicted by the model.
-    """
-
-    def __init__(
-        self,
-        message: types_pb2.Mask,
-        shape: tuple[int, int],
-        forms: Iterable[Format],
-        fetch: Callable[[Format], types_pb2.Mask] | None,
-    ) -> None:
-        self._message = message
-        self._shape = shape
-        self._forms = set(forms)
-        self._fetch = fetch
-        self.score = message.score
-
-    def __repr__(self) -> str:
-        height, width = self._shape
-        inside = f", {self.area} px inside" if self._forms & _PIXEL_FORMS else ""
-        return f"<Mask {width}x{height}, score {self.score:.3f}{inside}>"
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Mask):
-            return NotImplemented
-        if (self.score, self._shape) != (other.score, other._shape):
-            return False
-        if self._forms & _PIXEL_FORMS and other._forms & _PIXEL_FORMS:
-            return bool(np.array_equal(self.array, other.array))
-        return "logits" in self._forms & other._forms and bool(np.array_equal(self.logits, other.logits))
-
-    def __hash__(self) -> int:
-        return hash((self.score, self._shape))
-
-    @property
-    def area(self) -> int:
-        """Number of pixels inside."""
-        return int(np.count_nonzero(self.array))
-
-    @property
-    def box(self) -> tuple[int, int, int, int]:
-        """Bounding box as (x_min, y_min, x_max, y_max) in pixels, such that array[y_min:y_max, x_min:x_max] contains
-        the mask; all 0 if the mask is empty."""
-        return exports.bounding_box(self.array)
-
-    def _with(self, form: Format) -> types_pb2.Mask:
-        if form not in self._forms:
-            if self._fetch is None:
-                raise OutputMissing(
-                    f"this result holds no {form} and cannot fetch it, because it was pickled, or comes from a session "
-                    f"or an AsyncClient; pass outputs=({form!r}, ...) to the call that makes it",
-                    "OUTPUT_MISSING",
-                )
-            self._message.MergeFrom(self._fetch(form))
-            self._forms.add(form)
-        return self._message
-
-    @cached_property
-    def rle(self) -> dict[str, Any]:
-        """COCO RLE as pycocotools accepts it: {"size": [height, width], "counts": str}."""
-        rle = self._with("rle").rle
-        return {"size": list(rle.size), "counts": rle.counts}
-
-    @cached_property
-    def array(self) -> NDArray[np.bool_]:
-        """The mask at the image's size, HxW."""
-        if "rle" not in self._forms and "packed_bits" in self._forms:
-            packed = np.frombuffer(self._message.packed_bits, np.uint8).reshape(self._shape[0], -1)
-            return np.unpackbits(packed, axis=1, count=self._shape[1]).astype(bool)
-        if "rle" not in self._forms and "png" in self._forms:
-            return np.asarray(Image.open(io.BytesIO(self._message.png))) > 0
-        rle = self.rle
-        return np.asarray(coco.decode({"size": rle["size"], "counts": rle["counts"].encode()})).astype(bool)
-
-    @cached_property
-    def png(self) -> bytes:
-        """The mask as a grey PNG of the image's size: 255 inside, 0 outside."""
-        return self._with("png").png
-
-    @cached_property
-    def contours(self) -> list[tuple[NDArray[np.int32], bool]]:
-        """Contours as (Nx2 x, y in pixels, is_hole); a hole follows the contour that surrounds it."""
-        polygons = self._with("polygons").polygons
-        return [(np.array(polygon.coordinates_px, np.int32).reshape(-1, 2), polygon.is_hole) for polygon in polygons]
-
-    def polygons(self, simplify_px: float = 0) -> list[NDArray[np.int32]]:
-        """Returns the outer contours, through the centres of border pixels. Holes are filled; `contours` has them, and
-        `coco_polygons` covers the mask exactly.
-
-        Every polygon has at least three vertices and a positive area: single pixels and lines one pixel wide, whose
-        contours have no area, are outlined along the edges of their pixels.
-
-        Args:
-            simplify_px: Largest distance of removed vertices from the simplified polygon, in pixels; 0 keeps all.
-
-        Returns:
-            The vertices of each polygon, Nx2 x, y in pixels.
-
-        Raises:
-            InvalidRequest: `simplify_px` is negative.
-            OutputMissing: The result has no polygons and cannot fetch them.
-        """
-        outer = [ring for contour, is_hole in self.contours if not is_hole for ring in exports.with_area(contour)]
-        return [exports.simplified(polygon, simplify_px) for polygon in outer]
-
-    def coco_polygons(self) -> list[NDArray[np.float64]]:
-        """Returns polygons along the edges of pixels whose union, as filled by pycocotools, is exactly the mask. Each
-        4-connected component is a polygon, with a cut to each hole.
-
-        Returns:
-            The vertices of each polygon, Nx2 x, y in pixels with N at least 4; pixel (x, y) covers x to x + 1.
-        """
-        return exact_polygons(self.array)
-
-    @cached_property
-    def logits(self) -> NDArray[np.float32]:
-        """Logits at the model's resolution, SxS, clamped to -32..32; pass them as `mask` to refine the mask."""
-        logits = self._with("logits").logits
-        values = np.frombuffer(logits.data, _DTYPES[logits.data_type])
-        return values.reshape(logits.height, logits.width).astype(np.float32)
 
 
 @checked
@@ -265,12 +132,10 @@ class Result(Picklable):
         self.candidates = [Mask(mask, shape, forms, fetch_of(index)) for index, mask in enumerate(message.masks)]
 
     def __repr__(self) -> str:
-        best = self.best
-        inside = f", {best.area} px inside" if best._forms & _PIXEL_FORMS else ""
         several = f", best of {len(self.candidates)}" if len(self.candidates) > 1 else ""
         preview = ", preview" if self.is_preview else ""
         return (
-            f"<Result on {self.image_id!r}, {self.width}x{self.height}, {self.model}: score {self.score:.3f}{inside}"
+            f"<Result on {self.image_id!r}, {self.width}x{self.height}, {self.model}: {self.best._summary()}"
             f"{several}{preview}>"
         )
 

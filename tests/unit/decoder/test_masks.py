@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from maskwire.results import Mask
+from maskwire.mask import Mask
 from maskwire.v1 import types_pb2 as pb
 from maskwire_core.bilinear import enlarge
 from maskwire_decoder.masks.rendering import polygons, render, without_specks

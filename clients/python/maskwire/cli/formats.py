@@ -13,8 +13,9 @@ from maskwire import exports, overlay
 from maskwire.cli.inputs import Input
 from maskwire.cli.options import MaskFormat
 from maskwire.errors import InvalidRequest
+from maskwire.mask import Mask
 from maskwire.prompts import Format
-from maskwire.results import Mask, Result
+from maskwire.results import Result
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.ExifTags import Base as Tag
 
 from maskwire.pictures.errors import PictureError, decoder_message
-from maskwire.pictures.tiff_tags import Tag, write_tiff
+from maskwire.pictures.tiff_writer import write_tiff
 from maskwire.suggest import no_such
 
 Channels = Literal["rgb", "bgr"]
@@ -69,20 +70,20 @@ def as_tiff(samples: NDArray[Any]) -> bytes:
     height, width, count = samples.shape if samples.ndim == 3 else (*samples.shape, 1)
     stored = np.ascontiguousarray(samples).astype(samples.dtype.newbyteorder("<"), copy=False)
     body = zlib.compress(stored.data, 1)
-    alpha: dict[Tag, int | Sequence[int]] = {Tag.EXTRA_SAMPLES: 2} if count in (2, 4) else {}
+    alpha: dict[Tag, int | Sequence[int]] = {Tag.ExtraSamples: 2} if count in (2, 4) else {}
     return write_tiff(
         bytes(8) + body,
         {
-            Tag.WIDTH: width,
-            Tag.HEIGHT: height,
-            Tag.BITS: [8 * samples.dtype.itemsize] * count,
-            Tag.COMPRESSION: _DEFLATE,
-            Tag.PHOTOMETRIC: 1 if count < 3 else 2,
-            Tag.STRIP_OFFSETS: 8,
-            Tag.SAMPLES: count,
-            Tag.ROWS_PER_STRIP: height,
-            Tag.STRIP_SIZES: len(body),
-            Tag.SAMPLE_FORMAT: [_SAMPLE_FORMATS[samples.dtype.kind]] * count,
+            Tag.ImageWidth: width,
+            Tag.ImageLength: height,
+            Tag.BitsPerSample: [8 * samples.dtype.itemsize] * count,
+            Tag.Compression: _DEFLATE,
+            Tag.PhotometricInterpretation: 1 if count < 3 else 2,
+            Tag.StripOffsets: 8,
+            Tag.SamplesPerPixel: count,
+            Tag.RowsPerStrip: height,
+            Tag.StripByteCounts: len(body),
+            Tag.SampleFormat: [_SAMPLE_FORMATS[samples.dtype.kind]] * count,
             **alpha,
         },
     )

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
+from PIL import Image, ImageFile, TiffImagePlugin
+from PIL.ExifTags import Base as Tag
 
 from maskwire.pictures.decoded import Decoded
 from maskwire.pictures.errors import unreadable
@@ -20,7 +21,7 @@ from maskwire.pictures.libtiff import silence_libtiff
 from maskwire.pictures.limits import Limits
 from maskwire.pictures.orientation import valid_or_1
 from maskwire.pictures.predictors import undo_predictor
-from maskwire.pictures.tiff_tags import Tag, write_tiff
+from maskwire.pictures.tiff_writer import write_tiff
 
 _UINT, _INT, _FLOAT = 1, 2, 3
 _TYPES = {
@@ -80,13 +81,13 @@ def decode_tiff(data: bytes, limits: Limits) -> Decoded:
     _refuse_raw(tags)
     layout = _layout_of(tags)
     limits.check(layout.width, layout.height)
-    orientation = valid_or_1(tags.get(Tag.ORIENTATION))
-    profile = tags.get(Tag.ICC_PROFILE)
+    orientation = valid_or_1(tags.get(Tag.Orientation))
+    profile = tags.get(Tag.InterColorProfile)
     profile = profile if isinstance(profile, bytes) else None
     if layout.bits <= 8 and layout.form == _UINT:
         image = _File(io.BytesIO(data), "")
         # Otherwise Pillow would apply the orientation itself, including that of XMP.
-        image.getexif().pop(ExifTags.Base.Orientation, None)
+        image.getexif().pop(Tag.Orientation, None)
         _load(image)
         return Decoded(image=image, orientation=orientation, profile=profile)
     decoded = _decode_deep(data, tags, layout, limits)
@@ -106,9 +107,9 @@ def _parse_tags(data: bytes) -> dict[int, Any]:
 
 def _refuse_raw(tags: dict[int, Any]) -> None:
     """Refuses cameras' raw files, many of which are TIFF files whose first picture is a small preview."""
-    if Tag.DNG_VERSION in tags:
+    if Tag.DNGVersion in tags:
         raise unreadable("the file is a camera's raw file (DNG); develop it, and send a JPEG, PNG or TIFF")
-    if int(tags.get(Tag.SUBFILE_TYPE, 0)) & 1 and Tag.SUB_IFDS in tags:
+    if int(tags.get(Tag.NewSubfileType, 0)) & 1 and Tag.SubIFDs in tags:
         raise unreadable(
             "the file begins with a preview, as a camera's raw file (NEF, ARW) does; develop it, and send a JPEG, PNG "
             "or TIFF"
@@ -116,14 +117,14 @@ def _refuse_raw(tags: dict[int, Any]) -> None:
 
 
 def _layout_of(tags: dict[int, Any]) -> _Layout:
-    width, height = tags.get(Tag.WIDTH), tags.get(Tag.HEIGHT)
+    width, height = tags.get(Tag.ImageWidth), tags.get(Tag.ImageLength)
     if not isinstance(width, int) or not isinstance(height, int):
         raise unreadable("the TIFF file is damaged: it states no size")
-    compression = int(tags.get(Tag.COMPRESSION, 1))
-    bits = tuple(tags.get(Tag.BITS, (1,)))
-    forms = tuple(tags.get(Tag.SAMPLE_FORMAT, (_UINT,)))
-    photometric = int(tags.get(Tag.PHOTOMETRIC, _WHITE_IS_ZERO))
-    samples = int(tags.get(Tag.SAMPLES, 3 if compression in (6, 7) and photometric in (_RGB, 6) else 1))
+    compression = int(tags.get(Tag.Compression, 1))
+    bits = tuple(tags.get(Tag.BitsPerSample, (1,)))
+    forms = tuple(tags.get(Tag.SampleFormat, (_UINT,)))
+    photometric = int(tags.get(Tag.PhotometricInterpretation, _WHITE_IS_ZERO))
+    samples = int(tags.get(Tag.SamplesPerPixel, 3 if compression in (6, 7) and photometric in (_RGB, 6) else 1))
     if not 1 <= samples <= _MAX_SAMPLES or not bits or not forms:
         raise unreadable(f"the TIFF file states {samples} samples a pixel of {bits} bits")
     bits, forms = bits[:samples], forms[:samples]
@@ -140,8 +141,8 @@ def _layout_of(tags: dict[int, Any]) -> _Layout:
         bits=bits[0],
         form=_UINT if forms[0] == 4 else forms[0],
         photometric=photometric,
-        extra=tuple(tags.get(Tag.EXTRA_SAMPLES, ())),
-        is_planar=int(tags.get(Tag.PLANAR, 1)) == 2 and samples > 1,
+        extra=tuple(tags.get(Tag.ExtraSamples, ())),
+        is_planar=int(tags.get(Tag.PlanarConfiguration, 1)) == 2 and samples > 1,
         compression=compression,
     )
 
@@ -197,7 +198,7 @@ def _decode_samples(
     planes = []
     for plane in range(min(4, layout.samples) if layout.is_planar else 1):  # further channels are not used
         rows, block = _decompress(data, tags, layout, plane)
-        predictor = int(tags.get(Tag.PREDICTOR, 1))
+        predictor = int(tags.get(Tag.Predictor, 1))
         if layout.compression in (1, 32773):
             predictor = 1  # libtiff, too, ignores the tag for these compressions
         if layout.bits in _PACKED_BITS:
@@ -216,14 +217,14 @@ def _decompress(data: bytes, tags: dict[int, Any], layout: _Layout, plane: int) 
     Returns:
         HxB, the bytes of each row, and the width of a strip or tile in pixels, at which prediction starts again.
     """
-    is_tiled = Tag.TILE_OFFSETS in tags
-    block = int(tags.get(Tag.TILE_WIDTH, 0)) if is_tiled else layout.width
-    block_height = int(tags.get(Tag.TILE_HEIGHT, 0)) if is_tiled else int(tags.get(Tag.ROWS_PER_STRIP, 2**32 - 1))
+    is_tiled = Tag.TileOffsets in tags
+    block = int(tags.get(Tag.TileWidth, 0)) if is_tiled else layout.width
+    block_height = int(tags.get(Tag.TileLength, 0)) if is_tiled else int(tags.get(Tag.RowsPerStrip, 2**32 - 1))
     if block <= 0 or block_height <= 0:
         raise unreadable("the TIFF file is damaged: its tiles have no size")
     across, down = -(-layout.width // block), -(-layout.height // block_height)
-    places = tuple(tags.get(Tag.TILE_OFFSETS if is_tiled else Tag.STRIP_OFFSETS, ()))
-    sizes = tuple(tags.get(Tag.TILE_SIZES if is_tiled else Tag.STRIP_SIZES, ()))
+    places = tuple(tags.get(Tag.TileOffsets if is_tiled else Tag.StripOffsets, ()))
+    sizes = tuple(tags.get(Tag.TileByteCounts if is_tiled else Tag.StripByteCounts, ()))
     first, last = plane * across * down, (plane + 1) * across * down
     if len(places) < last or len(sizes) < last:
         raise unreadable("the TIFF file is damaged or incomplete: strips or tiles are missing")
@@ -232,20 +233,20 @@ def _decompress(data: bytes, tags: dict[int, Any], layout: _Layout, plane: int) 
     row_bits = block * (1 if layout.is_planar else layout.samples) * layout.bits
     row_bytes = -(-row_bits // 8)
     declared: dict[Tag, int | Sequence[int]] = {
-        Tag.WIDTH: row_bytes * across,
-        Tag.HEIGHT: layout.height,
-        Tag.BITS: 8,
-        Tag.COMPRESSION: layout.compression,
-        Tag.PHOTOMETRIC: _BLACK_IS_ZERO,
-        Tag.FILL_ORDER: int(tags.get(Tag.FILL_ORDER, 1)),
-        Tag.SAMPLES: 1,
-        Tag.TILE_OFFSETS if is_tiled else Tag.STRIP_OFFSETS: places[first:last],
-        Tag.TILE_SIZES if is_tiled else Tag.STRIP_SIZES: sizes[first:last],
+        Tag.ImageWidth: row_bytes * across,
+        Tag.ImageLength: layout.height,
+        Tag.BitsPerSample: 8,
+        Tag.Compression: layout.compression,
+        Tag.PhotometricInterpretation: _BLACK_IS_ZERO,
+        Tag.FillOrder: int(tags.get(Tag.FillOrder, 1)),
+        Tag.SamplesPerPixel: 1,
+        Tag.TileOffsets if is_tiled else Tag.StripOffsets: places[first:last],
+        Tag.TileByteCounts if is_tiled else Tag.StripByteCounts: sizes[first:last],
     }
     if is_tiled:
-        declared |= {Tag.TILE_WIDTH: row_bytes, Tag.TILE_HEIGHT: block_height}
+        declared |= {Tag.TileWidth: row_bytes, Tag.TileLength: block_height}
     else:
-        declared |= {Tag.ROWS_PER_STRIP: min(block_height, layout.height)}
+        declared |= {Tag.RowsPerStrip: min(block_height, layout.height)}
     image = _File(io.BytesIO(write_tiff(data, declared)), "")
     _load(image)
     return np.asarray(image), block

@@ -1,37 +1,9 @@
-"""TIFF tags, and a writer of TIFF files."""
+"""Writes TIFF files."""
 
 import struct
 from collections.abc import Mapping, Sequence
-from enum import IntEnum
 
-
-class Tag(IntEnum):
-    """Numbers of the TIFF tags that are used here."""
-
-    SUBFILE_TYPE = 254
-    WIDTH = 256
-    HEIGHT = 257
-    BITS = 258
-    COMPRESSION = 259
-    PHOTOMETRIC = 262
-    FILL_ORDER = 266
-    STRIP_OFFSETS = 273
-    ORIENTATION = 274
-    SAMPLES = 277
-    ROWS_PER_STRIP = 278
-    STRIP_SIZES = 279
-    PLANAR = 284
-    PREDICTOR = 317
-    TILE_WIDTH = 322
-    TILE_HEIGHT = 323
-    TILE_OFFSETS = 324
-    TILE_SIZES = 325
-    SUB_IFDS = 330
-    EXTRA_SAMPLES = 338
-    SAMPLE_FORMAT = 339
-    ICC_PROFILE = 34675
-    DNG_VERSION = 50706
-
+from PIL.ExifTags import Base as Tag
 
 _LONG = 4
 
