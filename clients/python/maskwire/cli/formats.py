@@ -25,6 +25,7 @@ class Segmented:
     source: Input  # the image
     results: Sequence[Result]  # one result for each object
     classes: Sequence[str]  # name of each object's class; "object" if none was given
+    cached: bool  # whether the image's embedding was stored already
 
     @property
     def masks(self) -> list[tuple[int, Mask]]:

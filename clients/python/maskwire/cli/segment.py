@@ -56,14 +56,13 @@ def segment_images(options: SegmentOptions) -> None:
     title = f"segmenting {jobs[0][0].text if len(jobs) == 1 else f'{len(jobs)} images'}"
     with options.servers.client() as client, errors.status(title):
 
-        def segment(job: _Job) -> tuple[Segmented, bool]:
+        def segment(job: _Job) -> Segmented:
             return _segment_image(client, job, embedding, arguments)
 
-        for ((source, _), outcome), name in zip(work_through(jobs, segment, _IMAGES_AT_ONCE), names, strict=True):
+        for ((source, _), segmented), name in zip(work_through(jobs, segment, _IMAGES_AT_ONCE), names, strict=True):
             try:
-                if isinstance(outcome, MaskwireError):
-                    raise outcome
-                segmented, cached = outcome
+                if isinstance(segmented, MaskwireError):
+                    raise segmented
                 done.append(segmented)
                 is_written = form != "coco" and (writes or to_stdout)
                 contents = formats.encode_files(segmented, form, classes) if is_written else []
@@ -76,7 +75,7 @@ def segment_images(options: SegmentOptions) -> None:
                 failed += 1
                 _print_error(source, error, options.as_json)
                 continue
-            _print(segmented, cached, written, options.as_json, quiet=to_stdout or form == "coco")
+            _print(segmented, written, options.as_json, quiet=to_stdout or form == "coco")
     if form == "coco" and done:
         _write_coco(done, classes, output or Path(formats.FORMATS[form].ending[1:]), writes, to_stdout)
     if form == "yolo" and writes and classes != [_CLASS]:
@@ -139,10 +138,7 @@ def _file_names(sources: Sequence[Input], form: MaskFormat, output: Path | None,
     return names
 
 
-def _segment_image(
-    client: Client, job: _Job, embedding: EmbeddingOptions, arguments: dict[str, Any]
-) -> tuple[Segmented, bool]:
-    """Segments the objects of an image; also returns whether its embedding was stored already."""
+def _segment_image(client: Client, job: _Job, embedding: EmbeddingOptions, arguments: dict[str, Any]) -> Segmented:
     source, objects = job
     image, cached = inputs.embed_input(client, source, embedding)
     results = [
@@ -152,7 +148,7 @@ def _segment_image(
             image, [each.prompt for each in objects[start : start + _PROMPTS_AT_ONCE]], **arguments
         )
     ]
-    return Segmented(source, results, [each.class_name or _CLASS for each in objects]), cached
+    return Segmented(source, results, [each.class_name or _CLASS for each in objects], cached)
 
 
 def _write_coco(done: Sequence[Segmented], classes: Sequence[str], output: Path, writes: bool, to_stdout: bool) -> None:
@@ -165,13 +161,13 @@ def _write_coco(done: Sequence[Segmented], classes: Sequence[str], output: Path,
         print(f"{path}: {sum(len(each.results) for each in done)} objects of {len(done)} images", file=sys.stderr)
 
 
-def _print(segmented: Segmented, cached: bool, written: Sequence[Path], as_json: bool, quiet: bool) -> None:
+def _print(segmented: Segmented, written: Sequence[Path], as_json: bool, quiet: bool) -> None:
     first = segmented.results[0]
     if as_json:
-        summary = {"cached": cached, "timings": first.timings, "files": [str(file) for file in written]}
+        summary = {"cached": segmented.cached, "timings": first.timings, "files": [str(file) for file in written]}
         print(json.dumps({**formats.describe(segmented), **summary}), flush=True)
     elif not quiet:
-        origin = "cached" if cached else "encoded"
+        origin = "cached" if segmented.cached else "encoded"
         scores = ", ".join(f"{mask.score:.2f}" for _, mask in segmented.masks)
         files = ", ".join(map(str, written))
         print(f"{files}: score {scores}, {origin}, {first.timings['total_ms']:.0f} ms in the decoder", flush=True)
