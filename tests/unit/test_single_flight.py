@@ -3,7 +3,11 @@
 import asyncio
 
 import pytest
+from maskwire_core.scheduling.fair_queue import Requester
+from maskwire_core.scheduling.scheduler import Demand
 from maskwire_core.scheduling.single_flight import Flights
+
+BULK = Demand(Requester("tenant", "connection"), bulk=True)
 
 
 def test_one_run_for_all_who_ask() -> None:
@@ -20,7 +24,7 @@ def test_one_run_for_all_who_ask() -> None:
         answers = await asyncio.gather(*(flights.share("key", work) for _ in range(50)))
         assert [answer for answer, _ in answers] == [1] * 50
         assert sum(joined for _, joined in answers) == 49
-        assert await flights.join("key") is None
+        assert await flights.join("key", BULK) is None
         assert await flights.share("key", work) == (2, False)
 
     asyncio.run(scenario())
@@ -71,6 +75,6 @@ def test_work_goes_on_while_anyone_waits_and_ends_when_nobody_does() -> None:
             await alone
         await asyncio.sleep(0)
         assert state == "cancelled"
-        assert await flights.join("key") is None
+        assert await flights.join("key", BULK) is None
 
     asyncio.run(scenario())

@@ -44,11 +44,11 @@ async def parse_query_aside(
     return parse_query(message, image, limits, load_logits)
 
 
-def image_message(image: Image, image_id: str) -> pb.SegmentedImage:
+def image_message(found: FoundImage) -> pb.SegmentedImage:
     """Describes an image under the name that the caller used."""
-    header = image.header
+    header = found.image.header
     return pb.SegmentedImage(
-        image_id=image_id,
+        image_id=found.image_id,
         height_px=header.height,
         width_px=header.width,
         model=header.model,
@@ -61,18 +61,11 @@ def timings_message(timings: Timings, total_ms: float, in_memory: bool) -> pb.Se
     return pb.SegmentTimings(**asdict(timings), total_ms=total_ms, in_memory=in_memory)
 
 
-def answer_message(answer: Answer, found: FoundImage, image_id: str, total_ms: float) -> pb.SegmentResponse:
-    """Returns the response to a request with prompts.
-
-    Args:
-        answer: The masks.
-        found: The image that they are on.
-        image_id: The image's name as the caller used it.
-        total_ms: Time from the request to its answer, in milliseconds.
-    """
+def answer_message(answer: Answer, found: FoundImage, total_ms: float) -> pb.SegmentResponse:
+    """Returns the response to a request with prompts; `total_ms` is the time from the request to its answer."""
     return pb.SegmentResponse(
         results=answer.results,
-        image=image_message(found.image, image_id),
+        image=image_message(found),
         timings=timings_message(found.timings + answer.timings, total_ms, found.in_memory),
     )
 

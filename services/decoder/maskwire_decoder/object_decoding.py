@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from maskwire_decoder.images import Image
 from maskwire_decoder.masks.rendering import clamp
 from maskwire_decoder.prefix_cache import PrefixCache, PrefixKey
-from maskwire_decoder.prompts.earlier_prompts import find_earlier, name_prompts
+from maskwire_decoder.prompts.earlier_prompts import find_earlier
 from maskwire_decoder.prompts.encoding import CANDIDATES, Prediction
 from maskwire_decoder.prompts.parsing import Output, Prompt
-from maskwire_decoder.saved_logits import SavedLogits
+from maskwire_decoder.saved_logits import SavedLogits, name_steps
 from maskwire_decoder.stages import Answer, Timings, decode, render
 
 
@@ -53,7 +53,7 @@ class ObjectDecoder:
         self._scheduler = scheduler
         self._cache = cache
         self._saved = saved
-        self._in_flight: Flights[Answer] = Flights()
+        self._in_flight: Flights[Answer] = Flights(scheduler.hurry)
 
     def plan(self, image: Image, prompt: Prompt, output: Output) -> Plan:
         """Looks up in memory what a prompt needs."""
@@ -71,42 +71,32 @@ class ObjectDecoder:
             first = index
         return Plan(prompt, missing=range(first, last))
 
-    def find_saved(self, image: Image, plan: Plan) -> Plan:
-        """Shortens what is missing by logits that another decoder has saved. Blocks."""
-        history = plan.prompt.history
-        if history is None or not plan.missing:
-            return plan
-        saved = set(self._saved.names(image.header, "steps"))
+    def find_saved(self, image: Image, plans: Sequence[Plan]) -> list[Plan]:
+        """Shortens what is missing by logits that other decoders have saved. Blocks."""
+        if not any(plan.missing for plan in plans):
+            return list(plans)
+        saved = set(self._saved.names(image, "steps"))
+        return [self._shorten(image, plan, saved) for plan in plans]
+
+    def _shorten(self, image: Image, plan: Plan, saved: set[bytes]) -> Plan:
         for index in reversed(plan.missing):
-            name = history.steps[index].digest.hex().encode()
-            if name in saved:
-                logits = self._saved.load(image.header, "steps", name, 1, image.predictor.config.mask_size)
-                if logits is not None:
-                    return replace(plan, feedback=logits[0], missing=range(index + 1, plan.missing.stop))
+            assert plan.prompt.history is not None
+            name = name_steps(plan.prompt.history.steps[index])
+            logits = self._saved.load(image, "steps", name) if name in saved else None
+            if logits is not None:
+                return replace(plan, feedback=logits[0], missing=range(index + 1, plan.missing.stop))
         return plan
 
     def find_earlier(self, image: Image, plans: Sequence[Plan]) -> list[Plan]:
         """Gives prompts the logits of an earlier request, where they have no mask and are not steps. Blocks."""
         plain, found = [index for index, plan in enumerate(plans) if plan.prompt.history is None], list(plans)
-        earlier = find_earlier(self._saved.names(image.header, "prompts"), [plans[index].prompt for index in plain])
+        earlier = find_earlier(self._saved.names(image, "prompts"), [plans[index].prompt for index in plain])
         if earlier is not None:
-            size = image.predictor.config.mask_size
-            logits = self._saved.load(image.header, "prompts", earlier.name, len(earlier.places), size)
+            logits = self._saved.load(image, "prompts", earlier.name, len(earlier.places))
             for place, mask in zip(earlier.places, () if logits is None else logits, strict=False):
                 if found[plain[place]].feedback is None:
                     found[plain[place]] = replace(found[plain[place]], feedback=mask, refined=True)
         return found
-
-    def save(self, image: Image, prompts: Sequence[Prompt], predictions: Sequence[Prediction]) -> None:
-        """Shares the logits of the best masks with all decoders. Blocks."""
-        best = [clamp(prediction.best) for prediction in predictions]
-        plain = [index for index, prompt in enumerate(prompts) if prompt.history is None]
-        if plain:
-            name = name_prompts([prompts[index] for index in plain])
-            self._saved.save(image.header, "prompts", name, np.stack([best[index] for index in plain]))
-        for prompt, mask in zip(prompts, best, strict=True):
-            if prompt.history is not None:
-                self._saved.save(image.header, "steps", prompt.history.last.digest.hex().encode(), mask[None])
 
     async def complete(self, demand: Demand, image: Image, plan: Plan) -> Plan:
         """Decodes the missing steps, a turn for each; one that another request is decoding at the moment is waited for.
@@ -117,12 +107,12 @@ class ObjectDecoder:
         if plan.prompt.history is None:
             return plan
         feedback, spent = plan.feedback, Answer()
-        shared = Demand(demand.requester, demand.bulk)  # others who wait for a step may have more time
         for step, shape in plan.prompt.history.shapes(plan.missing):
             prompt = Prompt("", shape.points, shape.labels, shape.box_array, feedback, step.multimask)
             key = _key(image, step.digest)
+            shared = Demand(demand.requester, demand.bulk)  # others who wait for the step may have more time
 
-            async def decode_step(prompt: Prompt = prompt, key: PrefixKey = key) -> Answer:
+            async def decode_step(prompt: Prompt = prompt, key: PrefixKey = key, shared: Demand = shared) -> Answer:
                 known = self._cache.get(key)  # decoded for another request since the plan was made
                 if known is not None:
                     return Answer((known,))
@@ -130,7 +120,7 @@ class ObjectDecoder:
                 self._cache.put(key, answer.predictions[0])
                 return replace(answer, timings=answer.timings + Timings(queue_ms))
 
-            answer, is_others = await self._in_flight.share(key, decode_step)
+            answer, is_others = await self._in_flight.share(key, decode_step, shared)
             feedback = clamp(answer.predictions[0].best)
             spent += Answer() if is_others else replace(answer, predictions=())
         return replace(plan, feedback=feedback, missing=range(0), spent=spent)

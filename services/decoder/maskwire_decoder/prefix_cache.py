@@ -37,6 +37,8 @@ class PrefixCache:
 
     def put(self, key: PrefixKey, prediction: Prediction) -> None:
         """Keeps a prediction, unless one with as many candidates is there already, or it is larger than the cache."""
+        if _nbytes(key, prediction) > self.max_bytes:  # nothing would be left of the others, nor of it
+            return
         # Copied, since a view would keep the whole array that it is a part of.
         kept = replace(prediction, logits=prediction.logits.copy(), iou=prediction.iou.copy())
         with self._lock:

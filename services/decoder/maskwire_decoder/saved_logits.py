@@ -1,22 +1,27 @@
 """Logits of masks that decoders share through the store."""
 
 import logging
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 import xxhash
 from maskwire_core.config import DecoderSettings
 from maskwire_core.errors import InvalidArgument
-from maskwire_core.storage.embedding import Header
 from maskwire_core.storage.store import Store
 from numpy.typing import NDArray
+
+from maskwire_decoder.images import Image
+from maskwire_decoder.prompts.earlier_prompts import name_prompts
+from maskwire_decoder.prompts.parsing import Prompt
+from maskwire_decoder.prompts.steps import Step
 
 log = logging.getLogger(__name__)
 
 Kind = Literal["prompts", "steps"]
 """What logits are saved under: the prompts of a request, or the steps of one object."""
 
-_MAX_NAME_BYTES = 1 << 16
+_MAX_FIELD_BYTES = 1 << 16
 _CHECKSUM_BYTES = 8
 
 
@@ -37,45 +42,56 @@ class SavedLogits:
         self._max_bytes = settings.saved_logits_bytes
         self._store = store
 
-    def check_size(self, masks: int, mask_size: int) -> None:
-        """Raises an error where more is to be saved than may be kept for one embedding.
-
-        Args:
-            masks: Number of masks.
-            mask_size: Side of the model's low-resolution masks.
+    def fields(self, image: Image, prompts: Sequence[Prompt]) -> dict[bytes, list[int]]:
+        """Returns what the logits of a request are saved under, each with the indices of its prompts: objects by their
+        steps, and the other prompts together.
 
         Raises:
             InvalidArgument: TOO_MUCH_TO_SAVE.
         """
-        if masks * mask_size**2 * 4 > self._max_bytes:
-            raise _too_much(masks)
+        plain = [index for index, prompt in enumerate(prompts) if prompt.history is None]
+        fields = {}
+        if plain:
+            fields[_field(len(plain), "prompts", name_prompts([prompts[index] for index in plain]))] = plain
+        for index, prompt in enumerate(prompts):
+            if prompt.history is not None:
+                fields[_field(1, "steps", name_steps(prompt.history.last))] = [index]
+        too_long = any(len(field) > _MAX_FIELD_BYTES for field in fields)
+        if too_long or len(prompts) * image.predictor.config.mask_size**2 * 4 > self._max_bytes:
+            raise InvalidArgument(
+                "TOO_MUCH_TO_SAVE",
+                f"the logits of {len(prompts)} prompts, or the list of their points, are too much; send fewer at once",
+                field="save_logits",
+            )
+        return fields
 
-    def save(self, image: Header, kind: Kind, name: bytes, logits: NDArray[np.float32]) -> None:
-        """Saves CxSxS logits, and drops what exceeds the space for the embedding.
+    def save(self, image: Image, fields: Mapping[bytes, Sequence[int]], logits: Sequence[NDArray[np.float32]]) -> None:
+        """Saves the SxS logits of a request's prompts, and drops what exceeds the space for the embedding.
 
-        Raises:
-            InvalidArgument: TOO_MUCH_TO_SAVE: the name is too long.
+        Args:
+            image: The image that they belong to.
+            fields: From `fields`.
+            logits: For each prompt.
         """
-        if len(name) > _MAX_NAME_BYTES:
-            raise _too_much(len(logits))
-        data = logits.astype("<f4").tobytes()
-        value = xxhash.xxh3_64_digest(data) + data
-        field = _field(len(logits), kind, name)
-        fields = self._store.save_logits(image.namespace, image.content_key, field, value, self._ttl_s)
-        total, surplus = 0, []
-        for other in reversed(fields):
-            total += int(other.split(b" ", 1)[0]) * len(data) // len(logits)
-            if total > self._max_bytes:
-                surplus.append(other)
-        if surplus:
-            self._store.drop_logits(image.namespace, image.content_key, surplus)
+        where = image.header.namespace, image.header.content_key
+        for field, indices in fields.items():
+            data = b"".join(logits[index].astype("<f4").tobytes() for index in indices)
+            value = xxhash.xxh3_64_digest(data) + data
+            total, surplus = 0, []
+            for other in reversed(self._store.save_logits(*where, field, value, self._ttl_s)):
+                total += int(other.split(b" ", 1)[0]) * len(data) // len(indices)
+                if total > self._max_bytes:
+                    surplus.append(other)
+            if surplus:
+                self._store.drop_logits(*where, surplus)
 
-    def names(self, image: Header, kind: Kind) -> list[bytes]:
+    def names(self, image: Image, kind: Kind) -> list[bytes]:
         """Lists the names of a kind under which logits are saved for an embedding, the most recently used first."""
-        fields = [field.split(b" ", 2) for field in self._store.saved_prompts(image.namespace, image.content_key)]
-        return [name for _, other, name in reversed(fields) if other.decode() == kind]
+        saved = self._store.saved_prompts(image.header.namespace, image.header.content_key)
+        fields = [field.split(b" ", 2) for field in reversed(saved)]
+        return [name for _, other, name in fields if other.decode() == kind]
 
-    def load(self, image: Header, kind: Kind, name: bytes, count: int, mask_size: int) -> NDArray[np.float32] | None:
+    def load(self, image: Image, kind: Kind, name: bytes, count: int = 1) -> NDArray[np.float32] | None:
         """Returns the logits, CxSxS, which count as used; None if they have left the store or are damaged.
 
         Args:
@@ -83,24 +99,23 @@ class SavedLogits:
             kind: What the name is.
             name: What they were saved under.
             count: C, how many masks were saved.
-            mask_size: S, the side of the model's low-resolution masks.
         """
-        field = _field(count, kind, name)
-        value = self._store.get_logits(image.namespace, image.content_key, field)
+        where, field = (image.header.namespace, image.header.content_key), _field(count, kind, name)
+        value = self._store.get_logits(*where, field)
         data = value[_CHECKSUM_BYTES:] if value else b""
         if value is None or value[:_CHECKSUM_BYTES] != xxhash.xxh3_64_digest(data):
             if value is not None:
-                log.warning("dropping damaged logits of %s", image.content_key)
-            self._store.drop_logits(image.namespace, image.content_key, [field])
+                log.warning("dropping damaged logits of %s", image.header.content_key)
+            self._store.drop_logits(*where, [field])
             return None
-        return np.frombuffer(data, "<f4").reshape(count, mask_size, mask_size).astype(np.float32)
+        size = image.predictor.config.mask_size
+        return np.frombuffer(data, "<f4").reshape(count, size, size).astype(np.float32)
+
+
+def name_steps(last: Step) -> bytes:
+    """Returns a name for the steps of an object up to a step."""
+    return last.digest.hex().encode()
 
 
 def _field(count: int, kind: Kind, name: bytes) -> bytes:
     return f"{count} {kind} ".encode() + name
-
-
-def _too_much(masks: int) -> InvalidArgument:
-    return InvalidArgument(
-        "TOO_MUCH_TO_SAVE", f"logits of {masks} prompts are too much; save fewer", field="save_logits"
-    )

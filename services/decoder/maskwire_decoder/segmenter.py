@@ -22,6 +22,7 @@ from maskwire_core.telemetry import logs, tracing
 from maskwire_core.telemetry.metrics import IMAGES, Reading
 
 from maskwire_decoder.images import Image, Images
+from maskwire_decoder.masks.rendering import clamp
 from maskwire_decoder.object_decoding import ObjectDecoder, Plan, decode_and_render
 from maskwire_decoder.prefix_cache import PrefixCache
 from maskwire_decoder.prompts.encoding import CANDIDATES
@@ -49,11 +50,12 @@ class ImageReference:
 
 @dataclass(frozen=True)
 class FoundImage:
-    """An image, how long it took to find it, and whether it was in memory."""
+    """An image, and how it was found."""
 
     image: Image
-    timings: Timings
-    in_memory: bool
+    image_id: str  # its name as the caller gave it
+    timings: Timings  # how long it took
+    in_memory: bool  # whether it was in memory
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ class Segmenter:
         seconds = time.perf_counter() - started
         FETCH.observe(seconds)
         (_IN_MEMORY if in_memory else _IN_STORE).inc()
-        return FoundImage(image, Timings(fetch_ms=seconds * 1e3), in_memory)
+        return FoundImage(image, image_id, Timings(fetch_ms=seconds * 1e3), in_memory)
 
     async def segment(self, connection: Hashable, image: Image, query: Query, deadline: float = math.inf) -> Answer:
         """Answers prompts.
@@ -158,8 +160,8 @@ class Segmenter:
         check_size(prompts, output, image)
         plans = [self._decoder.plan(image, prompt, output) for prompt in prompts]
         if query.save_logits:
-            self._saved.check_size(len(prompts), image.predictor.config.mask_size)
-            plans = [await asyncio.to_thread(self._decoder.find_saved, image, plan) for plan in plans]
+            fields = await asyncio.to_thread(self._saved.fields, image, prompts)
+            plans = await asyncio.to_thread(self._decoder.find_saved, image, plans)
         if query.load_logits:
             plans = await asyncio.to_thread(self._decoder.find_earlier, image, plans)
         decodes = sum(len(plan.missing) + 1 for plan in plans)
@@ -174,14 +176,15 @@ class Segmenter:
             for job in jobs:
                 job.cancel()
         if query.save_logits:
-            await asyncio.to_thread(self._decoder.save, image, prompts, answer.predictions)
+            best = [clamp(prediction.best) for prediction in answer.predictions]
+            await asyncio.to_thread(self._saved.save, image, fields, best)
         return answer
 
     async def prepare(self, connection: Hashable, image: Image, query: Query) -> Plan:
         """Decodes what has led to the only prompt of a query, so that `preview` need not."""
         plan = self._decoder.plan(image, query.prompts[0], query.output)
         if query.save_logits:
-            plan = await asyncio.to_thread(self._decoder.find_saved, image, plan)
+            (plan,) = await asyncio.to_thread(self._decoder.find_saved, image, [plan])
         current().caller.charge(requests=len(plan.missing))
         return await self._decoder.complete(Demand(requester(image, connection)), image, plan)
 

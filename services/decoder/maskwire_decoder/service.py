@@ -44,7 +44,7 @@ class DecoderService(decoder_pb2_grpc.DecoderServiceServicer):
         answer = await self._segmenter.segment(connection, image, query, deadline)
         total_ms = (time.perf_counter() - started) * 1e3
         tracing.ended(trace_stages(answer, found, total_ms))
-        return answer_message(answer, found, request.image_id, total_ms)
+        return answer_message(answer, found, total_ms)
 
     async def SegmentStream(
         self, requests: AsyncIterator[pb.SegmentStreamRequest], context: Context

@@ -4,8 +4,7 @@ import asyncio
 import hashlib
 import math
 import time
-from collections.abc import Coroutine, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from maskwire.pictures.formats import EMPTY
 from maskwire.suggest import model_not_served
@@ -57,8 +56,7 @@ class ImageEncoder:
         self.pipeline = Pipeline(settings, models)
         self._store = store
         self._quotas = Quotas(store)
-        self._flights: Flights[Encoded] = Flights()
-        self._demands: dict[tuple[str, str], Demand] = {}  # by flight
+        self._flights: Flights[Encoded] = Flights(self.pipeline.hurry)
 
     def accept(self, header: pb.EncodeImageHeader, caller: str, time_left_s: float | None) -> Upload:
         """Checks the header of an upload.
@@ -134,8 +132,7 @@ class ImageEncoder:
         found = await asyncio.to_thread(self._store.find_embedding, upload.namespace, upload.key)
         timings = pb.EncodeTimings(lookup_ms=_ms_since(started))
         if found is None:
-            self._hurry(upload)
-            shared = await self._flights.join(upload.flight)
+            shared = await self._flights.join(upload.flight, upload.demand)
             if shared is None:
                 current().caller.charge(encodes=1, received_bytes=upload.size_bytes)
                 return None
@@ -163,13 +160,9 @@ class ImageEncoder:
                 "the bytes received are not those whose size and SHA-256 the header gave",
                 field="chunk",
             )
-        self._hurry(upload)
-
-        def start() -> Coroutine[Any, Any, Encoded]:
-            self._demands[upload.flight] = upload.demand
-            return self._find_or_make(upload, data)
-
-        (stored, stages), joined = await self._flights.share(upload.flight, start)
+        (stored, stages), joined = await self._flights.share(
+            upload.flight, lambda: self._find_or_make(upload, data), upload.demand
+        )
         timings = pb.EncodeTimings(lookup_ms=(asked_at - upload.received_at) * 1e3, receive_ms=receive_ms)
         if stages is not None and not joined:
             timings.MergeFrom(stages)
@@ -180,19 +173,9 @@ class ImageEncoder:
         for model in self.models.values():
             await asyncio.to_thread(self._store.publish_decoder, model.decoder)
 
-    def _hurry(self, upload: Upload) -> None:
-        """Raises the urgency of an encode in flight to that of another upload of the same image."""
-        if (demand := self._demands.get(upload.flight)) is not None:
-            demand.join(upload.demand)
-            self.pipeline.hurry(demand)
-
     async def _find_or_make(self, upload: Upload, data: bytes) -> Encoded:
-        try:
-            async with found_or_leased(self._store, upload.namespace, upload.key) as found:
-                return (found, None) if found is not None else await self._make(upload, data)
-        finally:
-            if self._demands.get(upload.flight) is upload.demand:  # not a later flight's
-                del self._demands[upload.flight]
+        async with found_or_leased(self._store, upload.namespace, upload.key) as found:
+            return (found, None) if found is not None else await self._make(upload, data)
 
     async def _make(self, upload: Upload, data: bytes) -> Encoded:
         """Encodes and stores an image."""

@@ -1,5 +1,7 @@
 """Logits saved by one call and refined by a later one."""
 
+import contextlib
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ import pytest
 import redis
 from maskwire import Client, InvalidRequest, Prompt, Result
 
+from testing.processes import free_port
 from testing.servers import Stack, server
 
 LOGITS: Any = {"outputs": ("rle", "logits"), "logits_dtype": "float32"}
@@ -130,3 +133,19 @@ def test_damaged_logits_are_not_used(client: Client, stack: Stack) -> None:
     store.hset(key, field, value[:-1] + bytes([value[-1] ^ 1]))
     assert not client.segment("cup", points=TWO, load_logits=True).refined
     assert not store.exists(key)
+
+
+def test_names_that_are_too_long_to_save_are_refused_before_decoding(client: Client, stack: Stack) -> None:
+    port = free_port()
+    options = ("--metrics-port", str(port), "--max-points", "10000")
+    points = [(1 + index % 500, 1 + index // 500) for index in range(5000)]
+    with (
+        server("maskwire_decoder", stack.redis_url, *options) as address,
+        Client(stack.encoder, address, namespace=client._client.namespace) as other,
+    ):
+        for saved in (False, True):
+            with pytest.raises(InvalidRequest) if saved else contextlib.nullcontext() as caught:
+                other.segment("cup", points=points[:: 1 if saved else 5000], save_logits=saved)
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as response:
+                assert b'maskwire_stage_seconds_count{stage="decode"} 1.0' in response.read()
+        assert (caught.value.reason, caught.value.field) == ("TOO_MUCH_TO_SAVE", "save_logits")

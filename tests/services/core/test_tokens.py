@@ -2,6 +2,7 @@
 
 import base64
 import json
+import queue
 import threading
 import time
 from collections.abc import Iterator
@@ -301,6 +302,45 @@ def test_limits(guarded: Guarded, encoder: Any, decoder: Any) -> None:
     with guarded.client(text, retry_s=0) as client, pytest.raises(Overloaded, match="rate is used up") as caught:
         client.embed(picture(24))
     assert caught.value.retry_after_s
+
+
+def test_every_decode_of_automatic_masks_counts(guarded: Guarded, encoder: Any, decoder: Any) -> None:
+    encoder.EncodeImage(frames(picture(8), image_id="eight"), metadata=bearer(guarded.token()))
+    grid = decoder_pb2.PointGrid(points=[0.5, 0.5])
+    generate = decoder_pb2.GenerateMasksRequest(image_id="eight", grid=grid, use_m2m=True)
+    text = guarded.token(requests_per_s=0.1, burst_s=100)  # 10, of which `token` used one
+    list(decoder.GenerateMasks(generate, metadata=bearer(text)))  # a call, a click, and its three masks again
+    limited = ("RESOURCE_EXHAUSTED", "RATE_LIMITED", "")
+    assert failing(lambda: list(decoder.GenerateMasks(generate, metadata=bearer(text)))) == limited
+
+
+def test_acknowledging_masks_is_free_and_anything_else_counts(guarded: Guarded, encoder: Any, decoder: Any) -> None:
+    encoder.EncodeImage(frames(picture(8), image_id="eight"), metadata=bearer(guarded.token()))
+    set_image = decoder_pb2.SegmentStreamRequest(set_image=decoder_pb2.SetImage(image_id="eight"))
+    click = decoder_pb2.SegmentStreamRequest(request_id="click", segment={"prompts": [POINT]})
+
+    def seen(masks: int) -> decoder_pb2.SegmentStreamRequest:
+        return decoder_pb2.SegmentStreamRequest(masks_seen=masks)
+
+    def outcomes(*requests: decoder_pb2.SegmentStreamRequest) -> list[str]:
+        """Sends each after a click's mask has been read, with as many requests a second as next to none."""
+        text = guarded.token(requests_per_s=0.1, burst_s=100)  # 10, of which `token` used one
+        waiting: queue.Queue[decoder_pb2.SegmentStreamRequest | None] = queue.Queue()
+        stream = decoder.SegmentStream(iter(waiting.get, None), metadata=bearer(text))
+        told = []
+        for request in (set_image, click, *requests):
+            waiting.put(request)
+            if request.HasField("set_image") or request.HasField("segment"):
+                told.append(next(stream).WhichOneof("outcome"))
+        waiting.put(None)
+        return told + [answer.WhichOneof("outcome") for answer in stream]
+
+    # The call, set_image and seven clicks use up what there is.
+    acknowledged = [message for masks in range(1, 7) for message in (seen(masks), click)]
+    assert outcomes(*acknowledged, click) == ["image_ready", *["result"] * 7, "error"]
+    for flood in ([seen(1)] * 20, [seen(0), seen(1)] * 10, [seen(100)] * 20):
+        told = outcomes(*flood)
+        assert told.count("error") in range(12, 16)
 
 
 def test_a_quota_and_a_time_to_live_of_a_token(guarded: Guarded, encoder: Any) -> None:

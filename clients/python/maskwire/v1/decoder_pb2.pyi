@@ -300,7 +300,8 @@ class SegmentStreamRequest(_message.Message):
     masks_seen: _builtins.int
     """How many answers with masks ("result") the caller has read on this stream. Once given, at most two speculative masks
     are under way to the caller, so that a slow reader gets the newest mask and no backlog. A message with this field
-    alone only says so, and is not answered.
+    alone only says so, and is not answered, unless it is refused (RATE_LIMITED): where it says nothing new, it counts as
+    a request.
     """
     @_builtins.property
     def set_image(self) -> Global___SetImage:

@@ -4,18 +4,35 @@ import asyncio
 from collections.abc import Callable, Coroutine, Hashable
 from typing import Any, Generic, TypeVar
 
+from maskwire_core.scheduling.scheduler import Demand
+
 T = TypeVar("T")
 
 
 class Flights(Generic[T]):
-    """Shares work in flight among callers in one event loop. Work that nobody waits for any more is cancelled."""
+    """Shares work in flight among callers in one event loop. Work that nobody waits for any more is cancelled.
 
-    def __init__(self) -> None:
+    Args:
+        hurry: Called with the demand of work in flight when another caller's demand has joined it; see
+            `Scheduler.hurry`.
+    """
+
+    def __init__(self, hurry: Callable[[Demand], None] = lambda _: None) -> None:
+        self._hurry = hurry
+        self._demands: dict[Hashable, Demand] = {}
         self._tasks: dict[Hashable, asyncio.Task[T]] = {}
         self._waiters: dict[asyncio.Task[T], int] = {}
 
-    async def share(self, key: Hashable, start: Callable[[], Coroutine[Any, Any, T]]) -> tuple[T, bool]:
+    async def share(
+        self, key: Hashable, start: Callable[[], Coroutine[Any, Any, T]], demand: Demand | None = None
+    ) -> tuple[T, bool]:
         """Awaits the work in flight for `key`, starting it if there is none.
+
+        Args:
+            key: Identifies the work.
+            start: Begins the work.
+            demand: Who wants the work, and how soon, if it is scheduled: what `start` schedules it with. The demands of
+                callers who join later are merged into it.
 
         Returns:
             Its result, and whether another caller had started it.
@@ -26,15 +43,25 @@ class Flights(Generic[T]):
         task = self._tasks.get(key)
         joined = task is not None
         if task is None:
-            task = asyncio.create_task(start())
-            self._tasks[key] = task
+            task = self._tasks[key] = asyncio.create_task(start())
+            if demand is not None:
+                self._demands[key] = demand
             task.add_done_callback(lambda done: self._land(key, done))
+        elif demand is not None:
+            self._merge(key, demand)
         return await self._wait(key, task), joined
 
-    async def join(self, key: Hashable) -> T | None:
+    async def join(self, key: Hashable, demand: Demand) -> T | None:
         """As `share`, but None if nothing is in flight."""
         task = self._tasks.get(key)
-        return await self._wait(key, task) if task is not None else None
+        if task is None:
+            return None
+        self._merge(key, demand)
+        return await self._wait(key, task)
+
+    def _merge(self, key: Hashable, demand: Demand) -> None:
+        self._demands[key].join(demand)
+        self._hurry(self._demands[key])
 
     async def _wait(self, key: Hashable, task: asyncio.Task[T]) -> T:
         self._waiters[task] = self._waiters.get(task, 0) + 1
@@ -50,4 +77,5 @@ class Flights(Generic[T]):
     def _land(self, key: Hashable, task: asyncio.Task[T]) -> None:
         if self._tasks.get(key) is task:
             del self._tasks[key]
+            self._demands.pop(key, None)
         self._waiters.pop(task, None)

@@ -26,6 +26,7 @@ from maskwire_decoder.images import Image
 from maskwire_decoder.masks.rendering import clamp, without_specks
 from maskwire_decoder.masks.rle import rle
 from maskwire_decoder.messages import image_message, timings_message
+from maskwire_decoder.prompts.encoding import CANDIDATES
 from maskwire_decoder.prompts.geometry import ImageSize, parse_box
 from maskwire_decoder.prompts.parsing import Prompt
 from maskwire_decoder.segmenter import Segmenter, requester
@@ -120,13 +121,14 @@ class Generator:
         started = time.perf_counter()
         whole: pb.SegmentedImage | None = None
         done, total = 0, sum(len(part.grid) for part in self._parts)
-        current().caller.charge(requests=total)
+        decodes_per_click = 1 + self._params.use_m2m * (CANDIDATES if self._params.multimask else 1)
+        current().caller.charge(requests=total * decodes_per_click)
         for index, part in enumerate(self._parts):
             found = await self._segmenter.find(part.source)
             image = found.image
             self._timings += found.timings
             if whole is None:
-                whole = image_message(image, part.source.image_id)
+                whole = image_message(found)
                 self._params = Params.parse(self._request, image.predictor.config.everything)
             self._crops.append(_begin(part, f"crops[{index - 1}]", image, whole))
             order = np.random.default_rng(0).permutation(len(part.grid))
