@@ -54,15 +54,13 @@ class Predictor:
         names = [output.name for output in session.get_outputs()]
         return dict(zip(names, session.run(names, dict(tensors)), strict=True))
 
-    def predict(
-        self, image: Prepared, prompt: Prompt, width: int, height: int, *, multimask: bool = True, every: bool = True
-    ) -> Prediction:
+    def predict(self, image: Prepared, prompt: Prompt, width: int, height: int, *, every: bool = True) -> Prediction:
         """Decodes one prompt on an image from `prepare`; `EncodedPrompt.of` describes the other arguments.
 
         Raises:
             Internal: MODEL_OUTPUT_NOT_FINITE.
         """
-        encoded = EncodedPrompt.of(self.config, prompt, width, height, multimask, every)
+        encoded = EncodedPrompt.of(self.config, prompt, width, height, every)
         with self._lock:
             self._running += 1
             # Concurrent decodes use the cores better with a thread each.

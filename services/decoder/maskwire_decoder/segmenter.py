@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -31,8 +31,8 @@ from maskwire_decoder.prompts.parsing import Limits, Output, Prompt
 from maskwire_decoder.saved_logits import SavedLogits
 from maskwire_decoder.stages import FETCH, Answer, Timings, decode
 
-MAX_WAIT_MS = 60_000
-MAX_ANSWER_BYTES = MAX_MESSAGE_BYTES * 3 // 4
+_MAX_WAIT_MS = 60_000
+_MAX_ANSWER_BYTES = MAX_MESSAGE_BYTES * 3 // 4
 
 _IN_MEMORY, _IN_STORE = (IMAGES.labels(where) for where in ("memory", "store"))
 
@@ -96,19 +96,19 @@ class Segmenter:
             await self.scheduler.run(demand, lambda: None)  # shows that the threads live
             return
         centre = np.array([[image.header.width / 2, image.header.height / 2]], np.float32)
-        await self.scheduler.run(demand, decode, image, Prompt("", centre, np.ones(1, np.int64), None, None), False)
+        await self.scheduler.run(demand, decode, image, Prompt("", centre, np.ones(1, np.int64)), False)
         self._done = self.scheduler.tally.done
 
     def readings(self) -> list[Reading]:
         """Returns the gauges of a decoder."""
-        scheduler, waiting = self.scheduler, "Prompts that wait for a turn."
+        scheduler = self.scheduler
 
-        def interactive() -> int:
-            return scheduler.waiting - scheduler.waiting_bulk
+        def waiting(urgency: str, count: Callable[[], int]) -> Reading:
+            return Reading("maskwire_queue_waiting", "Prompts that wait for a turn.", count, (("urgency", urgency),))
 
         return [
-            Reading("maskwire_queue_waiting", waiting, interactive, (("urgency", "interactive"),)),
-            Reading("maskwire_queue_waiting", waiting, lambda: scheduler.waiting_bulk, (("urgency", "bulk"),)),
+            waiting("interactive", lambda: scheduler.waiting - scheduler.waiting_bulk),
+            waiting("bulk", lambda: scheduler.waiting_bulk),
             Reading("maskwire_workers", "Prompts that are decoded at the same time.", lambda: scheduler.at_once),
             Reading("maskwire_workers_busy", "Prompts that are being decoded.", lambda: scheduler.running),
             Reading("maskwire_logits_cache_bytes", "Memory of kept logits.", lambda: self._cache.nbytes),
@@ -123,8 +123,8 @@ class Segmenter:
             ServiceError: See `Images.find`; or the image's name is not allowed, or another model embedded the image.
         """
         wait_ms = reference.wait_ms
-        if wait_ms > MAX_WAIT_MS:
-            raise InvalidArgument("BAD_WAIT", f"wait_ms is {wait_ms}; at most {MAX_WAIT_MS}", field="wait_ms")
+        if wait_ms > _MAX_WAIT_MS:
+            raise InvalidArgument("BAD_WAIT", f"wait_ms is {wait_ms}; at most {_MAX_WAIT_MS}", field="wait_ms")
         started = time.perf_counter()
         namespace, image_id = current().caller.reading(reference.namespace), names.image_id(reference.image_id)
         content_key = names.content_key(reference.content_key)
@@ -157,7 +157,7 @@ class Segmenter:
                 waiting.
         """
         prompts, output = query.prompts, query.output
-        check_size(prompts, output, image)
+        _check_size(query, image)
         plans = [self._decoder.plan(image, prompt, output) for prompt in prompts]
         if query.save_logits:
             fields = await asyncio.to_thread(self._saved.fields, image, prompts)
@@ -166,8 +166,8 @@ class Segmenter:
             plans = await asyncio.to_thread(self._decoder.find_earlier, image, plans)
         decodes = sum(len(plan.missing) + 1 for plan in plans)
         current().caller.charge(requests=decodes - 1)  # the call itself is one
-        bulk = len(prompts) > 1  # one prompt is somebody's click; several are a program's
-        demand = Demand(requester(image, connection), bulk, deadline)
+        # One prompt is somebody's click; several are a program's.
+        demand = demand_for(image, connection, bulk=len(prompts) > 1, deadline=deadline)
         self.scheduler.admit(demand, decodes)
         jobs = [asyncio.ensure_future(self._decoder.answer(demand, image, plan, output)) for plan in plans]
         try:
@@ -186,7 +186,7 @@ class Segmenter:
         if query.save_logits:
             (plan,) = await asyncio.to_thread(self._decoder.find_saved, image, [plan])
         current().caller.charge(requests=len(plan.missing))
-        return await self._decoder.complete(Demand(requester(image, connection)), image, plan)
+        return await self._decoder.complete(demand_for(image, connection), image, plan)
 
     def preview(self, image: Image, query: Query, prepared: Plan, is_wanted: Callable[[], bool]) -> Answer | None:
         """Answers the only prompt of a query, and keeps nothing. Runs on a worker thread.
@@ -200,38 +200,32 @@ class Segmenter:
         Returns:
             The masks; None if what has led to the object is not in memory, so that the query must be prepared.
         """
-        (prompt,), before = query.prompts, prepared.prompt.history
-        check_size(query.prompts, query.output, image)
-        plan = self._decoder.plan(image, prompt, query.output)
-        is_prepared = (
-            prepared.feedback is not None and before and prompt.history and before.fed_by == prompt.history.fed_by
-        )
-        if plan.missing and is_prepared:
+        _check_size(query, image)
+        plan = self._decoder.plan(image, query.prompts[0], query.output)
+        before, now = prepared.prompt.history, plan.prompt.history
+        if plan.missing and prepared.feedback is not None and before and now and before.fed_by == now.fed_by:
             plan = replace(plan, feedback=prepared.feedback, missing=range(0))
         return None if plan.missing else decode_and_render(image, plan, query.output, is_wanted)
 
 
-def requester(image: Image, connection: Hashable) -> fair_queue.Requester:
-    """Returns who asks for work on an image: a connection of the tenant that the image belongs to."""
-    return fair_queue.Requester(image.header.namespace, connection)
+def demand_for(image: Image, connection: Hashable, *, bulk: bool = False, deadline: float = math.inf) -> Demand:
+    """Returns the demand for work on an image of a connection of the tenant that the image belongs to; see `Demand`."""
+    return Demand(fair_queue.Requester(image.header.namespace, connection), bulk, deadline)
 
 
-def check_size(prompts: Sequence[Prompt], output: Output, image: Image) -> None:
-    """Raises an error, before any work, where masks would not fit into one answer. Forms other than bits and logits are
-    small.
-
-    Raises:
-        ResourceExhausted: ANSWER_TOO_LARGE.
-    """
+def _check_size(query: Query, image: Image) -> None:
+    """Refuses before any work what would not fit into one answer (ANSWER_TOO_LARGE). Forms other than bits and logits
+    are small."""
+    prompts, output = query.prompts, query.output
     mask_bytes = 0
     if types_pb2.MASK_FORMAT_PACKED_BITS in output.formats:
         mask_bytes += image.header.height * -(-image.header.width // 8)
     if types_pb2.MASK_FORMAT_LOGITS in output.formats:
         mask_bytes += image.predictor.config.mask_size**2 * LOGITS_DTYPES[output.logits_type].itemsize
     masks = sum(CANDIDATES if output.every and prompt.multimask else 1 for prompt in prompts)
-    if masks * mask_bytes > MAX_ANSWER_BYTES:
+    if masks * mask_bytes > _MAX_ANSWER_BYTES:
         raise ResourceExhausted(
             "ANSWER_TOO_LARGE",
-            f"{masks} masks of {mask_bytes} bytes exceed an answer's {MAX_ANSWER_BYTES}; ask for RLE or fewer prompts",
+            f"{masks} masks of {mask_bytes} bytes exceed an answer's {_MAX_ANSWER_BYTES}; ask for RLE or fewer prompts",
             field="output.formats",
         )

@@ -1,9 +1,9 @@
 """The stages of answering a prompt, timed, and observed in `maskwire_stage_seconds`. They run on worker threads."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from typing import ParamSpec, TypeVar
 
 from maskwire.v1 import types_pb2
 from maskwire_core.telemetry.metrics import STAGES
@@ -13,6 +13,9 @@ from maskwire_decoder.images import Image
 from maskwire_decoder.masks import rendering
 from maskwire_decoder.prompts.encoding import Prediction
 from maskwire_decoder.prompts.parsing import Output, Prompt
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 FETCH, DECODE, MASK = (STAGES.labels(stage) for stage in ("fetch", "decode", "mask"))
 
@@ -30,60 +33,38 @@ class Timings:
         return Timings(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
 
 
-class Stopwatch:
-    """Measures a stage; `ms` is set when the stage has ended."""
-
-    ms = 0.0
-
-
-@contextmanager
-def timed(stage: Histogram) -> Iterator[Stopwatch]:
-    """Times its body, and observes it in a stage's histogram unless it raises."""
-    stopwatch, started = Stopwatch(), time.perf_counter()
-    yield stopwatch
+def timed(stage: Histogram, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> tuple[T, float]:
+    """Calls a function, and observes its time in a stage's histogram unless it raises. Returns its result and the
+    milliseconds that it took."""
+    started = time.perf_counter()
+    result = function(*args, **kwargs)
     seconds = time.perf_counter() - started
     stage.observe(seconds)
-    stopwatch.ms = seconds * 1e3
+    return result, seconds * 1e3
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The masks of prompts, and what they took; answers add up.
+    """The masks of prompts, and what they took; answers add up."""
 
-    Attributes:
-        predictions: What the model gave for each prompt.
-        results: Its masks in the forms that were asked for; empty where they were not made.
-        timings: Where the time went.
-        decodes: How many prompts were decoded.
-    """
-
-    predictions: tuple[Prediction, ...] = ()
-    results: tuple[types_pb2.PromptResult, ...] = ()
+    predictions: tuple[Prediction, ...] = ()  # what the model gave for each prompt
+    results: tuple[types_pb2.PromptResult, ...] = ()  # its masks in the forms asked for; empty where they were not made
     timings: Timings = Timings()
-    decodes: int = 0
+    decodes: int = 0  # how many prompts were decoded
 
     def __add__(self, other: "Answer") -> "Answer":
         return Answer(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
 
 
 def decode(image: Image, prompt: Prompt, every: bool) -> Answer:
-    """Decodes a prompt.
-
-    Args:
-        image: The image.
-        prompt: The prompt, in pixels of the image.
-        every: All candidates, or the one with the highest predicted IoU.
-    """
+    """Decodes a prompt; see `Predictor.predict`."""
     width, height = image.header.width, image.header.height
-    with timed(DECODE) as stopwatch:
-        prediction = image.predictor.predict(
-            image.prepared, prompt, width, height, multimask=prompt.multimask, every=every
-        )
-    return Answer((prediction,), timings=Timings(decode_ms=stopwatch.ms), decodes=1)
+    prediction, ms = timed(DECODE, image.predictor.predict, image.prepared, prompt, width, height, every=every)
+    return Answer((prediction,), timings=Timings(decode_ms=ms), decodes=1)
 
 
 def render(image: Image, prompt: Prompt, prediction: Prediction, output: Output, refined: bool) -> Answer:
     """Turns logits into masks of the image's size; see `rendering.render`."""
-    with timed(MASK) as stopwatch:
-        result = rendering.render(prompt, prediction, output, image.header.width, image.header.height, refined)
-    return Answer(results=(result,), timings=Timings(mask_ms=stopwatch.ms))
+    width, height = image.header.width, image.header.height
+    result, ms = timed(MASK, rendering.render, prompt, prediction, output, width, height, refined)
+    return Answer(results=(result,), timings=Timings(mask_ms=ms))

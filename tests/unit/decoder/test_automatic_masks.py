@@ -1,5 +1,6 @@
 """Automatic masks without a model: grids, duplicates, and what the summary says."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from maskwire.v1 import decoder_pb2 as pb
 from maskwire_core.errors import InvalidArgument
 from maskwire_core.models.decoder_bundle import MaskDefaults
 from maskwire_decoder.automatic_masks import nms
-from maskwire_decoder.automatic_masks.params import Params, parse_parts
+from maskwire_decoder.automatic_masks.params import parse_parts, parse_thresholds
 from maskwire_decoder.automatic_masks.summary import Removed, Tally
 
 
@@ -79,27 +80,25 @@ def test_a_wrong_grid_is_named(grid: dict[str, Any], field: str) -> None:
 
 def test_parameters_are_the_models_unless_given() -> None:
     defaults = MaskDefaults()
-    params = Params.parse(pb.GenerateMasksRequest(pred_iou_thresh=0), defaults)
-    assert params.pred_iou_thresh == 0
-    assert params.stability_score_thresh == pytest.approx(defaults.stability_score_thresh)
-    assert params.multimask
+    thresholds = parse_thresholds(pb.GenerateMasksRequest(pred_iou_thresh=0), defaults)
+    assert thresholds == replace(defaults, pred_iou_thresh=0)
     for name in ("pred_iou_thresh", "box_nms_thresh", "mask_threshold"):
         with pytest.raises(InvalidArgument) as caught:
-            Params.parse(pb.GenerateMasksRequest(**{name: float("nan")}), defaults)  # type: ignore[arg-type]
+            parse_thresholds(pb.GenerateMasksRequest(**{name: float("nan")}), defaults)  # type: ignore[arg-type]
         assert (caught.value.reason, caught.value.field) == ("NOT_FINITE", name)
 
 
 def test_the_summary_counts_each_mask_once_and_says_what_would_keep_more() -> None:
-    params = Params.parse(pb.GenerateMasksRequest(pred_iou_thresh=0.8, stability_score_thresh=0.9), MaskDefaults())
+    thresholds = MaskDefaults(pred_iou_thresh=0.8, stability_score_thresh=0.9)
     tally = Tally()
     tally.add(3, [Removed("low_predicted_iou", 0.5), Removed("low_stability", 0.85)])
     tally.add(3, [Removed("low_predicted_iou", 0.7), Removed("at_crop_edge")])
-    summary = tally.summary(params, clicks=2, kept=1)
+    summary = tally.summary(thresholds, clicks=2, kept=1)
     counts = (summary.low_predicted_iou, summary.low_stability, summary.at_crop_edge, summary.duplicates, summary.kept)
     assert counts == (2, 1, 1, 1, 1)
     assert sum(counts) == summary.candidates == 6
     assert "2 clicks gave 6 masks, of which 1 stay" in summary.explanation
     assert "pred_iou_thresh to 0.68" in summary.explanation  # nine tenths of the way from 0.5 to 0.7
     assert "stability_score_thresh to 0.85" in summary.explanation
-    nothing = Tally().summary(params, clicks=1, kept=0)
+    nothing = Tally().summary(thresholds, clicks=1, kept=0)
     assert nothing.explanation.endswith("To find more, click more densely (points_per_side).")

@@ -1,5 +1,6 @@
 """Prompts: checked, read from messages, and encoded as the mask decoder takes them."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -168,7 +169,7 @@ def made(points: Any = (), labels: Any = (), corners: Any = None, mask: Any = No
 
 
 def encoded(prompt: Prompt, *, multimask: bool = True, every: bool = True, config: DecoderConfig = CONFIG) -> Any:
-    return EncodedPrompt.of(config, prompt, 1024, 256, multimask, every)
+    return EncodedPrompt.of(config, replace(prompt, multimask=multimask), 1024, 256, every)
 
 
 @pytest.mark.parametrize(

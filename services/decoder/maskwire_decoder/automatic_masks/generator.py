@@ -15,12 +15,11 @@ from maskwire.v1 import types_pb2
 from maskwire_core.call_context import current
 from maskwire_core.errors import InvalidArgument
 from maskwire_core.models.decoder_bundle import MaskDefaults
-from maskwire_core.scheduling.scheduler import Demand
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
 from maskwire_decoder.automatic_masks import nms
-from maskwire_decoder.automatic_masks.params import Params, Part, parse_parts
+from maskwire_decoder.automatic_masks.params import Part, parse_parts, parse_thresholds
 from maskwire_decoder.automatic_masks.summary import Removed, Tally
 from maskwire_decoder.images import Image
 from maskwire_decoder.masks.rendering import clamp, without_specks
@@ -29,7 +28,7 @@ from maskwire_decoder.messages import image_message, timings_message
 from maskwire_decoder.prompts.encoding import CANDIDATES
 from maskwire_decoder.prompts.geometry import ImageSize, parse_box
 from maskwire_decoder.prompts.parsing import Prompt
-from maskwire_decoder.segmenter import Segmenter, requester
+from maskwire_decoder.segmenter import Segmenter, demand_for
 from maskwire_decoder.stages import MASK, Answer, Timings, decode, timed
 
 
@@ -79,15 +78,6 @@ class Candidate:
         )
 
 
-@dataclass(frozen=True)
-class _Clicked:
-    """The masks of one click: candidates and removed ones, and the time that they took."""
-
-    candidates: list[Candidate]
-    removed: list[Removed]
-    timings: Timings
-
-
 class Generator:
     """Answers one call of GenerateMasks.
 
@@ -107,7 +97,8 @@ class Generator:
         self._segmenter = segmenter
         self._connection = connection
         self._request = request
-        self._params = Params.parse(request, MaskDefaults())  # those of the image's model once it is known
+        self._multimask = request.multimask if request.HasField("multimask") else True
+        self._thresholds = parse_thresholds(request, MaskDefaults())  # the model's own once it is known
         self._tally = Tally()
         self._batch = request.points_per_batch or 64
         self._parts = list(parse_parts(request))
@@ -121,7 +112,7 @@ class Generator:
         started = time.perf_counter()
         whole: pb.SegmentedImage | None = None
         done, total = 0, sum(len(part.grid) for part in self._parts)
-        decodes_per_click = 1 + self._params.use_m2m * (CANDIDATES if self._params.multimask else 1)
+        decodes_per_click = 1 + self._request.use_m2m * (CANDIDATES if self._multimask else 1)
         current().caller.charge(requests=total * decodes_per_click)
         for index, part in enumerate(self._parts):
             found = await self._segmenter.find(part.source)
@@ -129,7 +120,7 @@ class Generator:
             self._timings += found.timings
             if whole is None:
                 whole = image_message(found)
-                self._params = Params.parse(self._request, image.predictor.config.everything)
+                self._thresholds = parse_thresholds(self._request, image.predictor.config.everything)
             self._crops.append(_begin(part, f"crops[{index - 1}]", image, whole))
             order = np.random.default_rng(0).permutation(len(part.grid))
             for start in range(0, len(order), self._batch):
@@ -141,7 +132,7 @@ class Generator:
                 if done == total:
                     response.is_last = True
                     response.kept.extend(candidate.number for candidate in kept)
-                    response.summary.CopyFrom(self._tally.summary(self._params, total, len(kept)))
+                    response.summary.CopyFrom(self._tally.summary(self._thresholds, total, len(kept)))
                 response.points_done, response.points_total = done, total
                 response.image.CopyFrom(whole)
                 response.timings.CopyFrom(
@@ -151,15 +142,16 @@ class Generator:
 
     async def _click(self, image: Image, points: NDArray[np.float64], places: NDArray[np.int64]) -> None:
         """Decodes some clicks and adds their candidates. No more of them wait than keep the worker threads busy."""
-        demand = Demand(requester(image, self._connection), bulk=True)
+        demand = demand_for(image, self._connection, bulk=True)
         free = asyncio.Semaphore(self._segmenter.scheduler.at_once + 1)
 
         async def click(point: NDArray[np.float64], place: int) -> None:
             async with free:
-                clicked, queue_ms = await self._segmenter.scheduler.run(demand, self._candidates, image, point, place)
-            self._crops[-1].found += clicked.candidates
-            self._tally.add(len(clicked.candidates) + len(clicked.removed), clicked.removed)
-            self._timings += clicked.timings + Timings(queue_ms)
+                served = await self._segmenter.scheduler.run(demand, self._candidates, image, point, place)
+            masks, timings = served.result
+            self._crops[-1].found += [mask for mask in masks if isinstance(mask, Candidate)]
+            self._tally.add(len(masks), [mask for mask in masks if isinstance(mask, Removed)])
+            self._timings += timings + Timings(served.waited_ms)
 
         tasks = [asyncio.create_task(click(*each)) for each in zip(points, places.tolist(), strict=True)]
         try:
@@ -168,52 +160,49 @@ class Generator:
             for task in tasks:
                 task.cancel()
 
-    def _candidates(self, image: Image, fractions: NDArray[np.float64], place: int) -> _Clicked:
+    def _candidates(
+        self, image: Image, fractions: NDArray[np.float64], place: int
+    ) -> tuple[list[Candidate | Removed], Timings]:
         """Decodes a click and filters its masks. Runs on a worker thread."""
-        width, height = image.header.width, image.header.height
-        point = (fractions * np.array([width, height])).astype(np.float32)
-        prompt = Prompt("", point[None], np.ones(1, np.int64), None, None, self._params.multimask)
+        size = image.header.width, image.header.height
+        point = (fractions * np.array(size)).astype(np.float32)
+        prompt = Prompt("", point[None], np.ones(1, np.int64), multimask=self._multimask)
         decoded = decode(image, prompt, every=True)
         (prediction,), timings = decoded.predictions, decoded.timings
         masks = list(zip(prediction.logits, prediction.iou, strict=True))
-        if self._params.use_m2m:
+        if self._request.use_m2m:
             again = [replace(prompt, mask=clamp(logits), multimask=False) for logits, _ in masks]
             refined = sum((decode(image, each, every=True) for each in again), Answer())
             masks, timings = [(each.logits[0], each.iou[0]) for each in refined.predictions], timings + refined.timings
-        with timed(MASK) as stopwatch:
-            filtered = [
-                self._filter(width, height, point, (place, number), logits, iou)
-                for number, (logits, iou) in enumerate(masks)
-            ]
-        return _Clicked(
-            [mask for mask in filtered if isinstance(mask, Candidate)],
-            [mask for mask in filtered if isinstance(mask, Removed)],
-            timings + Timings(mask_ms=stopwatch.ms),
-        )
+
+        def filtered() -> list[Candidate | Removed]:
+            return [self._filter(size, point, (place, number), *mask) for number, mask in enumerate(masks)]
+
+        found, mask_ms = timed(MASK, filtered)
+        return found, timings + Timings(mask_ms=mask_ms)
 
     def _filter(
         self,
-        width: int,
-        height: int,
+        size: tuple[int, int],
         point: NDArray[np.float32],
         place: tuple[int, int],
         logits: NDArray[np.float32],
         iou: np.float32,
     ) -> Candidate | Removed:
-        params, crop = self._params, self._crops[-1]
-        if params.pred_iou_thresh > 0 and not iou > np.float32(params.pred_iou_thresh):
+        request, thresholds, crop = self._request, self._thresholds, self._crops[-1]
+        if thresholds.pred_iou_thresh > 0 and not iou > np.float32(thresholds.pred_iou_thresh):
             return Removed("low_predicted_iou", float(iou))
-        logits = without_specks(logits, 0, params.min_mask_region_area, params.min_mask_region_area)
+        logits = without_specks(logits, 0, request.min_mask_region_area, request.min_mask_region_area)
 
         def above(threshold: float) -> Any:
-            return rle(logits - np.float32(threshold), width, height)
+            return rle(logits - np.float32(threshold), *size)
 
-        inner = coco.area(above(params.mask_threshold + params.stability_score_offset))
-        outer = coco.area(above(params.mask_threshold - params.stability_score_offset))
+        inner = coco.area(above(request.mask_threshold + thresholds.stability_score_offset))
+        outer = coco.area(above(request.mask_threshold - thresholds.stability_score_offset))
         stability = np.float32(inner) / np.float32(outer) if outer else np.float32(0)
-        if params.stability_score_thresh > 0 and not stability >= np.float32(params.stability_score_thresh):
+        if thresholds.stability_score_thresh > 0 and not stability >= np.float32(thresholds.stability_score_thresh):
             return Removed("low_stability", float(stability) if outer else 0)
-        runs = above(params.mask_threshold)
+        runs = above(request.mask_threshold)
         x, y = crop.box[:2]
         box = _box(runs) + np.array([x, y, x, y], np.float32)
         if nms.near_crop_edge(box, crop.box, crop.width, crop.height):
@@ -226,13 +215,13 @@ class Generator:
         latest = self._crops[-1]
         candidates = sorted(latest.found, key=lambda candidate: candidate.place)
         ious = np.array([candidate.iou for candidate in candidates], np.float32)
-        kept = nms.distinct(_boxes(candidates), ious, self._params.box_nms_thresh)
+        kept = nms.distinct(_boxes(candidates), ious, self._thresholds.box_nms_thresh)
         latest.distinct = [candidates[index] for index in kept]
         together = [candidate for crop in self._crops for candidate in crop.distinct]
         if len(self._parts) == 1:
             return together
         areas = nms.area(np.array([candidate.crop.box for candidate in together], np.float32).reshape(-1, 4))
-        kept = nms.distinct(_boxes(together), np.float32(1) / areas, self._params.crop_nms_thresh)
+        kept = nms.distinct(_boxes(together), np.float32(1) / areas, self._thresholds.crop_nms_thresh)
         return [together[index] for index in kept]
 
     def _response(self, kept: list[Candidate]) -> pb.GenerateMasksResponse:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields, replace
 
 import numpy as np
 from maskwire.v1 import decoder_pb2 as pb
@@ -17,51 +17,18 @@ _MAX_SIDE = 512
 _MAX_POINTS = _MAX_SIDE**2
 
 
-@dataclass(frozen=True)
-class Params:
-    """Parameters of automatic masks, named as in `SAM2AutomaticMaskGenerator` of sam2."""
+def parse_thresholds(request: pb.GenerateMasksRequest, defaults: MaskDefaults) -> MaskDefaults:
+    """Returns the thresholds of a request; those that it leaves out are the model's own.
 
-    pred_iou_thresh: float
-    stability_score_thresh: float
-    stability_score_offset: float
-    mask_threshold: float
-    box_nms_thresh: float
-    crop_nms_thresh: float
-    min_mask_region_area: int
-    use_m2m: bool
-    multimask: bool
-
-    @classmethod
-    def parse(cls, request: pb.GenerateMasksRequest, defaults: MaskDefaults) -> "Params":
-        """Checks the parameters of a request.
-
-        Args:
-            request: The request.
-            defaults: The model's values of parameters that the request leaves out.
-
-        Raises:
-            InvalidArgument: NOT_FINITE: a parameter is NaN or infinite.
-        """
-
-        def number(name: str) -> float:
-            value: float = getattr(request if request.HasField(name) else defaults, name)  # type: ignore[arg-type]
-            if not math.isfinite(value):
-                raise InvalidArgument("NOT_FINITE", f"{name} is NaN or infinite", field=name)
-            return value
-
-        if not math.isfinite(request.mask_threshold):
-            raise InvalidArgument("NOT_FINITE", "mask_threshold is NaN or infinite", field="mask_threshold")
-        return cls(
-            pred_iou_thresh=number("pred_iou_thresh"),
-            stability_score_thresh=number("stability_score_thresh"),
-            stability_score_offset=number("stability_score_offset"),
-            mask_threshold=request.mask_threshold,
-            box_nms_thresh=number("box_nms_thresh"),
-            crop_nms_thresh=number("crop_nms_thresh"),
-            min_mask_region_area=request.min_mask_region_area,
-            use_m2m=request.use_m2m,
-            multimask=request.multimask if request.HasField("multimask") else True,
-        )
+    Raises:
+        InvalidArgument: NOT_FINITE: one of them, or mask_threshold, is NaN or infinite.
+    """
+    given = {each.name: getattr(request, each.name) for each in fields(defaults) if request.HasField(each.name)}  # type: ignore[arg-type]
+    thresholds = replace(defaults, **given)
+    for name, value in {**asdict(thresholds), "mask_threshold": request.mask_threshold}.items():
+        if not math.isfinite(value):
+            raise InvalidArgument("NOT_FINITE", f"{name} is NaN or infinite", field=name)
+    return thresholds
 
 
 @dataclass(frozen=True)
@@ -77,7 +44,7 @@ def parse_parts(request: pb.GenerateMasksRequest) -> Iterator[Part]:
     """Yields the whole image and its crops.
 
     Raises:
-        InvalidArgument: BAD_GRID.
+        InvalidArgument: BAD_GRID: there are too many clicks, or some lie outside of the image.
     """
 
     def source(image: pb.GenerateMasksRequest | pb.ImageCrop) -> ImageReference:
@@ -89,11 +56,7 @@ def parse_parts(request: pb.GenerateMasksRequest) -> Iterator[Part]:
 
 
 def _parse_grid(grid: pb.PointGrid, path: str) -> NDArray[np.float64]:
-    """Returns clicks, Nx2, as fractions of width and height, row by row.
-
-    Raises:
-        InvalidArgument: BAD_GRID: there are too many clicks, or some lie outside of the image.
-    """
+    """Returns clicks, Nx2, as fractions of width and height, row by row."""
     if grid.points:
         if grid.points_per_side:
             raise InvalidArgument("BAD_GRID", "give points_per_side or points, not both", field=path)

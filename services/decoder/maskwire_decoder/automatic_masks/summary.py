@@ -1,22 +1,22 @@
 """Counts the masks that the filters of automatic masks removed, and explains them in words."""
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 import numpy as np
 from maskwire.v1 import decoder_pb2 as pb
-
-from maskwire_decoder.automatic_masks.params import Params
+from maskwire_core.models.decoder_bundle import MaskDefaults
 
 Filter = Literal["low_predicted_iou", "low_stability", "at_crop_edge"]
 
 _FEW = 5  # with fewer masks than this, the summary says what would keep more
 _SUGGESTED_PERCENTILE = 90
 _WORDS = {
-    "low_predicted_iou": "had a predicted IoU not above {threshold:g} (pred_iou_thresh; highest {highest:.2f})",
-    "low_stability": "had a stability score below {threshold:g} (stability_score_thresh; highest {highest:.2f})",
+    "low_predicted_iou": "had a predicted IoU not above {thresholds.pred_iou_thresh:g} (pred_iou_thresh; highest "
+    "{highest:.2f})",
+    "low_stability": "had a stability score below {thresholds.stability_score_thresh:g} (stability_score_thresh; "
+    "highest {highest:.2f})",
     "at_crop_edge": "ended at the edge of a crop",
 }
 
@@ -49,11 +49,11 @@ class Tally:
         for each in removed:
             self.removed[each.by].append(each.score)
 
-    def summary(self, params: Params, clicks: int, kept: int) -> pb.GenerationSummary:
-        """Returns counts, thresholds, and an explanation for people.
+    def summary(self, thresholds: MaskDefaults, clicks: int, kept: int) -> pb.GenerationSummary:
+        """Returns counts, the thresholds by which masks were removed, and an explanation for people.
 
         Args:
-            params: The thresholds by which masks were removed.
+            thresholds: By which masks were removed.
             clicks: Number of clicks that were made.
             kept: Number of masks that stay.
         """
@@ -61,21 +61,19 @@ class Tally:
         duplicates = self.candidates - sum(counts.values()) - kept
         return pb.GenerationSummary(
             candidates=self.candidates,
-            low_predicted_iou=counts["low_predicted_iou"],
-            low_stability=counts["low_stability"],
-            at_crop_edge=counts["at_crop_edge"],
+            **counts,
             duplicates=duplicates,
             kept=kept,
-            pred_iou_thresh=params.pred_iou_thresh,
-            stability_score_thresh=params.stability_score_thresh,
-            stability_score_offset=params.stability_score_offset,
-            box_nms_thresh=params.box_nms_thresh,
-            crop_nms_thresh=params.crop_nms_thresh,
-            explanation=self._explanation(params, clicks, kept, duplicates),
+            **asdict(thresholds),
+            explanation=self._explanation(thresholds, clicks, kept, duplicates),
         )
 
-    def _explanation(self, params: Params, clicks: int, kept: int, duplicates: int) -> str:
-        reasons = [*self._reasons(params)]
+    def _explanation(self, thresholds: MaskDefaults, clicks: int, kept: int, duplicates: int) -> str:
+        reasons = [
+            f"{len(scores)} {_WORDS[name].format(thresholds=thresholds, highest=max(scores))}"
+            for name, scores in self.removed.items()
+            if scores
+        ]
         if duplicates:
             reasons.append(f"{duplicates} covered the same place as a better one (box_nms_thresh)")
         text = f"{_count(clicks, 'click')} gave {_count(self.candidates, 'mask')}, of which {kept} stay"
@@ -93,17 +91,6 @@ class Tally:
         if lower:
             return f"{text} To keep more, lower {' and '.join(lower)}, or click more densely (points_per_side)."
         return f"{text} To find more, click more densely (points_per_side)."
-
-    def _reasons(self, params: Params) -> Iterator[str]:
-        thresholds = {
-            "low_predicted_iou": params.pred_iou_thresh,
-            "low_stability": params.stability_score_thresh,
-            "at_crop_edge": 0,
-        }
-        for name, scores in self.removed.items():
-            if scores:
-                highest = max(scores)
-                yield f"{len(scores)} {_WORDS[name].format(threshold=thresholds[name], highest=highest)}"
 
 
 def _count(number: int, noun: str) -> str:

@@ -64,25 +64,23 @@ class EncodedPrompt:
     _multimask: bool
 
     @classmethod
-    def of(
-        cls, config: DecoderConfig, prompt: Prompt, width: int, height: int, multimask: bool, every: bool
-    ) -> "EncodedPrompt":
+    def of(cls, config: DecoderConfig, prompt: Prompt, width: int, height: int, every: bool) -> "EncodedPrompt":
         """Encodes a prompt as `SAM2ImagePredictor.predict` does.
 
         Args:
             config: The model's configuration.
-            prompt: The prompt, in pixels of the image.
+            prompt: The prompt, in pixels of the image. With `multimask` it gives the three candidates; otherwise the
+                single mask, or the best of three where that is unstable.
             width: Width of the image in pixels.
             height: Height of the image in pixels.
-            multimask: The three candidates; otherwise the single mask, or the best of three where that is unstable.
             every: All of these instead of the one with the highest predicted IoU.
         """
-        if multimask:
+        if prompt.multimask:
             wanted = [*range(1, BEST)] if every else [BEST]
         else:
             wanted = [0, BEST] if config.dynamic_multimask else [0]
         points, labels = _encode_points(prompt, width, height, config.image_size)
-        return cls(points, labels, prompt.mask, tuple(wanted), config, multimask)
+        return cls(points, labels, prompt.mask, tuple(wanted), config, prompt.multimask)
 
     def select(
         self, logits: NDArray[np.float32], iou: NDArray[np.float32], object_score: NDArray[np.float32]
@@ -111,7 +109,6 @@ class EncodedPrompt:
 def _encode_points(
     prompt: Prompt, width: int, height: int, image_size: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Returns points and labels for the prompt encoder: a box's corners, then points, then a padding point."""
     points, labels = prompt.points, prompt.labels
     if prompt.box is not None:
         points = np.concatenate([prompt.box.reshape(2, 2), points])

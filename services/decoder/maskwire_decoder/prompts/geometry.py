@@ -15,8 +15,8 @@ class ImageSize(NamedTuple):
     height: int
 
 
-def check_point(point: pb.Point, path: str, size: ImageSize) -> None:
-    """Raises an error for a click outside of the image, or with an unknown label.
+def parse_point(point: pb.Point, path: str, size: ImageSize) -> tuple[float, float, int]:
+    """Checks a click and returns x and y in pixels of the image, and the label: 1 unless the message says otherwise.
 
     Args:
         point: The click.
@@ -28,15 +28,12 @@ def check_point(point: pb.Point, path: str, size: ImageSize) -> None:
     """
     _check_within(point.x_px, size.width, "wide", f"{path}.x_px")
     _check_within(point.y_px, size.height, "high", f"{path}.y_px")
-    if point.HasField("label") and point.label not in (0, 1):
+    label = point.label if point.HasField("label") else 1
+    if label not in (0, 1):
         raise InvalidArgument(
-            "BAD_LABEL", f"label {point.label}; use 1 (inside the object) or 0 (outside)", field=f"{path}.label"
+            "BAD_LABEL", f"label {label}; use 1 (inside the object) or 0 (outside)", field=f"{path}.label"
         )
-
-
-def point_values(point: pb.Point) -> tuple[float, float, int]:
-    """Returns x and y in pixels of the image, and the label: 1 unless the message says otherwise."""
-    return point.x_px, point.y_px, point.label if point.HasField("label") else 1
+    return point.x_px, point.y_px, label
 
 
 def parse_box(box: pb.Box, path: str, size: ImageSize) -> NDArray[np.float32]:

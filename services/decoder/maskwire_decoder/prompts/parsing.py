@@ -9,7 +9,7 @@ from maskwire.v1 import types_pb2 as pb
 from maskwire_core.errors import InvalidArgument
 from numpy.typing import NDArray
 
-from maskwire_decoder.prompts.geometry import ImageSize, check_point, parse_box, point_values
+from maskwire_decoder.prompts.geometry import ImageSize, parse_box, parse_point
 from maskwire_decoder.prompts.mask_input import parse_mask
 from maskwire_decoder.prompts.steps import Shape, StepList, parse_steps
 
@@ -33,8 +33,8 @@ class Prompt:
     prompt_id: str
     points: NDArray[np.float32]
     labels: NDArray[np.int64]
-    box: NDArray[np.float32] | None
-    mask: NDArray[np.float32] | None
+    box: NDArray[np.float32] | None = None
+    mask: NDArray[np.float32] | None = None
     multimask: bool = True
     history: StepList | None = None
 
@@ -132,9 +132,7 @@ def _parse_prompt(
             f"{len(prompt.points)} points; at most {limits.points} fit in one prompt",
             field=f"{path}.points",
         )
-    for index, point in enumerate(prompt.points):
-        check_point(point, f"{path}.points[{index}]", size)
-    shape = Shape([point_values(point) for point in prompt.points])
+    shape = Shape([parse_point(point, f"{path}.points[{index}]", size) for index, point in enumerate(prompt.points)])
     box = parse_box(prompt.box, f"{path}.box", size) if prompt.HasField("box") else None
     mask = parse_mask(prompt, path, size, mask_size)
     return Prompt(prompt.prompt_id, shape.points, shape.labels, box, mask, multimask)

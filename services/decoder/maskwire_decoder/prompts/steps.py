@@ -11,7 +11,7 @@ from maskwire.v1 import types_pb2 as pb
 from maskwire_core.errors import InvalidArgument
 from numpy.typing import NDArray
 
-from maskwire_decoder.prompts.geometry import ImageSize, check_point, parse_box, point_values
+from maskwire_decoder.prompts.geometry import ImageSize, parse_box, parse_point
 
 MAX_STEPS = 1000
 
@@ -166,8 +166,7 @@ def _parse_change(step: pb.Step, shape: Shape, path: str, size: ImageSize, max_p
                 raise InvalidArgument(
                     "TOO_MANY_POINTS", f"an object has at most {max_points} points", field=f"{path}.add_point"
                 )
-            check_point(step.add_point, f"{path}.add_point", size)
-            return Change("add_point", point_values(step.add_point))
+            return Change("add_point", parse_point(step.add_point, f"{path}.add_point", size))
         case "remove_point":
             if step.remove_point >= len(shape.clicks):
                 raise InvalidArgument(
@@ -177,8 +176,7 @@ def _parse_change(step: pb.Step, shape: Shape, path: str, size: ImageSize, max_p
                 )
             return Change("remove_point", (step.remove_point,))
         case "set_box":
-            box = parse_box(step.set_box, f"{path}.set_box", size)
-            return Change("set_box", tuple(box.tolist()))
+            return Change("set_box", tuple(parse_box(step.set_box, f"{path}.set_box", size).tolist()))
         case "clear":
             return Change("clear")
         case _:

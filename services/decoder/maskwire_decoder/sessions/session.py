@@ -13,7 +13,6 @@ from maskwire.v1 import decoder_pb2 as pb
 from maskwire_core.call_context import current
 from maskwire_core.errors import InvalidArgument, ServiceError
 from maskwire_core.rpc.error_status import status_of
-from maskwire_core.scheduling.scheduler import Demand
 from maskwire_core.telemetry import tracing
 from maskwire_core.telemetry.metrics import STREAM_ANSWERS
 
@@ -28,7 +27,7 @@ from maskwire_decoder.messages import (
     trace_stages,
 )
 from maskwire_decoder.object_decoding import Plan
-from maskwire_decoder.segmenter import FoundImage, ImageReference, Query, Segmenter, requester
+from maskwire_decoder.segmenter import FoundImage, ImageReference, Query, Segmenter, demand_for
 from maskwire_decoder.stages import Answer, Timings
 
 _MAX_WAITING = 256  # requests that are read ahead, and answers that wait to be sent
@@ -241,7 +240,7 @@ class Session:
             found, query = await self._parse(request)
             prepared = await self._segmenter.prepare(self, found.image, query)
             self._decodes += prepared.spent.decodes
-            demand = Demand(requester(found.image, self), bulk=True)
+            demand = demand_for(found.image, self, bulk=True)
             answer, _ = await self._segmenter.scheduler.run(
                 demand, self._preview, found.image, prepared, self._turns_ended
             )
