@@ -1,11 +1,9 @@
 """Turns the messages of decoder.proto into values, and values into messages."""
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import asdict
 
 from maskwire.v1 import decoder_pb2 as pb
-from maskwire.v1 import types_pb2
 
 from maskwire_decoder.images import Image
 from maskwire_decoder.prompts.geometry import ImageSize
@@ -21,9 +19,7 @@ def parse_reference(message: pb.SegmentRequest | pb.SetImage) -> ImageReference:
     return ImageReference(message.namespace, message.image_id, message.content_key, message.wait_ms, message.model)
 
 
-def parse_query(
-    message: pb.SegmentRequest | pb.StreamPrompts, image: Image, limits: Limits, load_logits: bool = False
-) -> Query:
+def parse_query(message: pb.SegmentRequest | pb.StreamPrompts, image: Image, limits: Limits) -> Query:
     """Checks the prompts of a message against the image that they are for.
 
     Raises:
@@ -32,16 +28,16 @@ def parse_query(
     output, size = parse_output(message.output), ImageSize(image.header.width, image.header.height)
     mask_size = image.predictor.config.mask_size
     prompts = parse_prompts(message.prompts, message.output, size, mask_size, limits)
+    load_logits = isinstance(message, pb.SegmentRequest) and message.load_logits  # streams have no such field
     return Query(prompts, output, message.save_logits, load_logits)
 
 
-async def parse_query_aside(
-    message: pb.SegmentRequest | pb.StreamPrompts, image: Image, limits: Limits, load_logits: bool = False
-) -> Query:
+async def parse_query_aside(message: pb.SegmentRequest | pb.StreamPrompts, image: Image, limits: Limits) -> Query:
     """As `parse_query`, on another thread where that takes long: masks may be as large as the image."""
-    if _is_large(message.prompts):
-        return await asyncio.to_thread(parse_query, message, image, limits, load_logits)
-    return parse_query(message, image, limits, load_logits)
+    prompts = message.prompts
+    if any(prompt.HasField("mask_rle") for prompt in prompts) or sum(len(p.steps) for p in prompts) > _MANY_STEPS:
+        return await asyncio.to_thread(parse_query, message, image, limits)
+    return parse_query(message, image, limits)
 
 
 def image_message(found: FoundImage) -> pb.SegmentedImage:
@@ -77,7 +73,3 @@ def trace_stages(answer: Answer, found: FoundImage, total_ms: float) -> list[tup
         return [("prompts", (total_ms - found.timings.fetch_ms) / 1e3)]
     stages = {"queue": answer.timings.queue_ms, "decode": answer.timings.decode_ms, "mask": answer.timings.mask_ms}
     return [(name, ms / 1e3) for name, ms in stages.items()]
-
-
-def _is_large(prompts: Sequence[types_pb2.Prompt]) -> bool:
-    return any(prompt.HasField("mask_rle") for prompt in prompts) or sum(len(p.steps) for p in prompts) > _MANY_STEPS

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from maskwire_core.scheduling.executors import ThreadScheduler
@@ -21,23 +22,14 @@ from maskwire_decoder.stages import Answer, Timings, decode, render
 
 @dataclass(frozen=True)
 class Plan:
-    """How a prompt is going to be answered.
-
-    Attributes:
-        prompt: The prompt.
-        known: Its prediction, if that is in memory.
-        feedback: SxS logits that the first missing step takes, or that the prompt takes; None if it takes none.
-        missing: Indices of the steps before the last one that must be decoded.
-        refined: Whether the logits are those of an earlier request (load_logits).
-        spent: What decoding steps has taken so far.
-    """
+    """How a prompt is going to be answered."""
 
     prompt: Prompt
-    known: Prediction | None = None
-    feedback: NDArray[np.float32] | None = None
-    missing: range = range(0)
-    refined: bool = False
-    spent: Answer = Answer()  # noqa: RUF009 - frozen
+    known: Prediction | None = None  # its prediction, if that is in memory
+    feedback: NDArray[np.float32] | None = None  # SxS logits that the first missing step takes, or the prompt
+    missing: range = range(0)  # indices of the steps before the last one that must be decoded
+    refined: bool = False  # whether the logits are those of an earlier request (load_logits)
+    spent: Answer = Answer()  # noqa: RUF009 - frozen; what decoding steps has taken so far
 
 
 class ObjectDecoder:
@@ -112,18 +104,20 @@ class ObjectDecoder:
             key = _key(image, step.digest)
             shared = Demand(demand.requester, demand.bulk)  # others who wait for the step may have more time
 
-            async def decode_step(prompt: Prompt = prompt, key: PrefixKey = key, shared: Demand = shared) -> Answer:
-                known = self._cache.get(key)  # decoded for another request since the plan was made
-                if known is not None:
-                    return Answer((known,))
-                answer, queue_ms = await self._scheduler.run(shared, decode, image, prompt, False)
-                self._cache.put(key, answer.predictions[0])
-                return replace(answer, timings=answer.timings + Timings(queue_ms))
-
-            answer, is_others = await self._in_flight.share(key, decode_step, shared)
+            answer, is_others = await self._in_flight.share(
+                key, partial(self._decode_step, shared, image, prompt, key), shared
+            )
             feedback = clamp(answer.predictions[0].best)
             spent += Answer() if is_others else replace(answer, predictions=())
         return replace(plan, feedback=feedback, missing=range(0), spent=spent)
+
+    async def _decode_step(self, demand: Demand, image: Image, prompt: Prompt, key: PrefixKey) -> Answer:
+        known = self._cache.get(key)  # decoded for another request since the plan was made
+        if known is not None:
+            return Answer((known,))
+        answer, queue_ms = await self._scheduler.run(demand, decode, image, prompt, False)
+        self._cache.put(key, answer.predictions[0])
+        return replace(answer, timings=answer.timings + Timings(queue_ms))
 
     async def answer(self, demand: Demand, image: Image, plan: Plan, output: Output) -> Answer:
         """Makes the masks of a prompt."""

@@ -34,21 +34,13 @@ from maskwire_decoder.stages import MASK, Answer, Timings, decode, timed
 
 @dataclass(eq=False)
 class _Crop:
-    """A part of the image that is being segmented, or has been.
+    """A part of the image that is being segmented, or has been."""
 
-    Attributes:
-        box: 4 fp32, where it lies in the whole image.
-        width: Width of the whole image in pixels.
-        height: Height of the whole image in pixels.
-        found: The candidates so far.
-        distinct: The candidates that stay after duplicates within the part are dropped.
-    """
-
-    box: NDArray[np.float32]
-    width: int
-    height: int
-    found: "list[Candidate]" = field(default_factory=list)
-    distinct: "list[Candidate]" = field(default_factory=list)
+    box: NDArray[np.float32]  # 4 fp32, where it lies in the whole image
+    width: int  # of the whole image in pixels
+    height: int  # of the whole image in pixels
+    found: "list[Candidate]" = field(default_factory=list)  # the candidates so far
+    distinct: "list[Candidate]" = field(default_factory=list)  # those that stay without duplicates within the part
 
 
 @dataclass(eq=False)
@@ -61,7 +53,7 @@ class Candidate:
     area: int  # number of pixels inside
     box: NDArray[np.float32]  # 4 fp32, x and y of the outermost pixels inside, in pixels of the whole image
     iou: np.float32  # the IoU that the model predicts
-    stability: np.float32  # ioU of the masks at a raised and a lowered threshold
+    stability: np.float32  # IoU of the masks at a raised and a lowered threshold
     point: NDArray[np.float32]  # x and y of the click in pixels of the whole image
     number: int = -1  # number under which it was sent; negative before
 

@@ -31,15 +31,10 @@ class Removed:
 
 @dataclass
 class Tally:
-    """Counts masks that were removed one by one, before duplicates were looked for.
+    """Counts masks that were removed one by one, before duplicates were looked for."""
 
-    Attributes:
-        candidates: Masks that the model gave.
-        removed: Scores of the removed masks, by filter.
-    """
-
-    candidates: int = 0
-    removed: dict[Filter, list[float]] = field(
+    candidates: int = 0  # masks that the model gave
+    removed: dict[Filter, list[float]] = field(  # scores of the removed masks, by filter
         default_factory=lambda: {"low_predicted_iou": [], "low_stability": [], "at_crop_edge": []}
     )
 

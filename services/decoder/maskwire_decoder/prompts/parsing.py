@@ -18,25 +18,15 @@ _MAX_STEPS_OF_REQUEST = 10_000
 
 @dataclass(frozen=True)
 class Prompt:
-    """One object to segment.
+    """One object to segment."""
 
-    Attributes:
-        prompt_id: The caller's name for it.
-        points: Nx2 fp32, x and y in pixels of the image.
-        labels: N int64, 1 positive, 0 negative.
-        box: x_min, y_min, x_max, y_max fp32 in pixels of the image, or None.
-        mask: SxS fp32 logits that are refined, S being the model's mask size, or None.
-        multimask: Whether the model gives its three candidates, or its single mask.
-        history: The steps that have led to these points and this box, for an object that was sent as steps.
-    """
-
-    prompt_id: str
-    points: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    box: NDArray[np.float32] | None = None
-    mask: NDArray[np.float32] | None = None
-    multimask: bool = True
-    history: StepList | None = None
+    prompt_id: str  # the caller's name for it
+    points: NDArray[np.float32]  # Nx2 fp32, x and y in pixels of the image
+    labels: NDArray[np.int64]  # N int64, 1 positive, 0 negative
+    box: NDArray[np.float32] | None = None  # x_min, y_min, x_max, y_max fp32 in pixels of the image, or None
+    mask: NDArray[np.float32] | None = None  # SxS fp32 logits that are refined, S being the model's mask size, or None
+    multimask: bool = True  # whether the model gives its three candidates, or its single mask
+    history: StepList | None = None  # the steps that have led to these points and this box, where it was sent as steps
 
 
 @dataclass(frozen=True)

@@ -20,33 +20,19 @@ _EMPTY = b""  # the digest of an object without clicks and box, whatever has led
 
 
 class Change(NamedTuple):
-    """One change of an object's clicks and box.
+    """One change of an object's clicks and box."""
 
-    Attributes:
-        kind: The name of the field in `Step.change`.
-        values: x, y and label of the added click; the index of the removed one; the box's x_min, y_min, x_max, y_max;
-            nothing for "clear".
-    """
-
-    kind: Literal["add_point", "remove_point", "set_box", "clear"]
-    values: tuple[float, ...] = ()
+    kind: Literal["add_point", "remove_point", "set_box", "clear"]  # name of the field in `Step.change`
+    values: tuple[float, ...] = ()  # x, y, label of the click; index of the removed one; x_min, y_min, x_max, y_max
 
 
 class Step(NamedTuple):
-    """A checked step.
+    """A checked step."""
 
-    Attributes:
-        change: What it changes.
-        refine: Whether the logits of the mask before it are fed back to the model.
-        multimask: Whether the model gives three candidates, of which the best counts, instead of its single mask.
-        digest: Identifies the list of steps up to this one: all that determines the logits of its mask, beside the
-            image.
-    """
-
-    change: Change
-    refine: bool
-    multimask: bool
-    digest: bytes
+    change: Change  # what it changes
+    refine: bool  # whether the logits of the mask before it are fed back to the model
+    multimask: bool  # whether the model gives three candidates, of which the best counts, instead of its single mask
+    digest: bytes  # identifies the steps up to this one: all that determines its mask's logits, beside the image
 
 
 @dataclass
