@@ -21,7 +21,7 @@ async def run(settings: DecoderSettings) -> None:
                 NAME,
                 lambda server: decoder_pb2_grpc.add_DecoderServiceServicer_to_server(service, server),
                 RIGHTS,
-                segmenter.readings(),
+                segmenter.live_metrics(),
                 segmenter.self_test,
                 service.drain,
             ),

@@ -10,7 +10,7 @@ from maskwire_core.errors import ServiceError, Unavailable, embedding_expired, i
 from maskwire_core.scheduling.single_flight import Flights
 from maskwire_core.storage.embedding import Header
 from maskwire_core.storage.store import Store
-from maskwire_core.telemetry.metrics import Reading
+from maskwire_core.telemetry.metrics import LiveMetric
 
 from maskwire_decoder.predictor import Predictor, Prepared
 
@@ -56,12 +56,12 @@ class Images:
         """Returns the most recently used image in memory."""
         return next(reversed(self._hot.values()), None)
 
-    def readings(self) -> list[Reading]:
+    def live_metrics(self) -> list[LiveMetric]:
         """Returns the gauges of the cache."""
         return [
-            Reading("maskwire_cache_bytes", "Memory of hot embeddings.", lambda: self._hot_bytes),
-            Reading("maskwire_cache_limit_bytes", "What it may be.", lambda: self._settings.cache_bytes),
-            Reading("maskwire_cache_images", "Hot embeddings.", lambda: len(self._hot)),
+            LiveMetric("maskwire_cache_bytes", "Memory of hot embeddings.", lambda: self._hot_bytes),
+            LiveMetric("maskwire_cache_limit_bytes", "What it may be.", lambda: self._settings.cache_bytes),
+            LiveMetric("maskwire_cache_images", "Hot embeddings.", lambda: len(self._hot)),
         ]
 
     async def find(self, namespace: str, image_id: str, content_key: str, wait_ms: int) -> tuple[Image, bool]:

@@ -19,7 +19,7 @@ from maskwire_core.scheduling.executors import ThreadScheduler
 from maskwire_core.scheduling.scheduler import Demand
 from maskwire_core.storage.store import Store
 from maskwire_core.telemetry import logs, tracing
-from maskwire_core.telemetry.metrics import IMAGES, Reading
+from maskwire_core.telemetry.metrics import IMAGES, LiveMetric
 
 from maskwire_decoder.images import Image, Images
 from maskwire_decoder.masks.rendering import clamp
@@ -99,21 +99,21 @@ class Segmenter:
         await self.scheduler.run(demand, decode, image, Prompt("", centre, np.ones(1, np.int64)), False)
         self._done = self.scheduler.tally.done
 
-    def readings(self) -> list[Reading]:
+    def live_metrics(self) -> list[LiveMetric]:
         """Returns the gauges of a decoder."""
         scheduler = self.scheduler
 
-        def waiting(urgency: str, count: Callable[[], int]) -> Reading:
-            return Reading("maskwire_queue_waiting", "Prompts that wait for a turn.", count, (("urgency", urgency),))
+        def waiting(urgency: str, count: Callable[[], int]) -> LiveMetric:
+            return LiveMetric("maskwire_queue_waiting", "Prompts that wait for a turn.", count, (("urgency", urgency),))
 
         return [
             waiting("interactive", lambda: scheduler.waiting - scheduler.waiting_bulk),
             waiting("bulk", lambda: scheduler.waiting_bulk),
-            Reading("maskwire_workers", "Prompts that are decoded at the same time.", lambda: scheduler.at_once),
-            Reading("maskwire_workers_busy", "Prompts that are being decoded.", lambda: scheduler.running),
-            Reading("maskwire_logits_cache_bytes", "Memory of kept logits.", lambda: self._cache.nbytes),
-            Reading("maskwire_logits_cache_limit_bytes", "What it may be.", lambda: self._cache.max_bytes),
-            *self._images.readings(),
+            LiveMetric("maskwire_workers", "Prompts that are decoded at the same time.", lambda: scheduler.at_once),
+            LiveMetric("maskwire_workers_busy", "Prompts that are being decoded.", lambda: scheduler.running),
+            LiveMetric("maskwire_logits_cache_bytes", "Memory of kept logits.", lambda: self._cache.nbytes),
+            LiveMetric("maskwire_logits_cache_limit_bytes", "What it may be.", lambda: self._cache.max_bytes),
+            *self._images.live_metrics(),
         ]
 
     async def find(self, reference: ImageReference) -> FoundImage:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from maskwire_core.telemetry.metrics import Reading
+from maskwire_core.telemetry.metrics import LiveMetric
 
 from maskwire_encoder.pipeline import Pipeline
 
@@ -12,28 +12,28 @@ _LEFT = "maskwire_queue_left_total", "Images that left the queue without being e
 _MEMORY = "maskwire_device_memory_bytes", "Memory of the device; used by all processes."
 
 
-def readings(pipeline: Pipeline, queue_limit: int) -> Sequence[Reading]:
+def live_metrics(pipeline: Pipeline, queue_limit: int) -> Sequence[LiveMetric]:
     """The gauges and counters of a pipeline; `GetLoad` returns the same figures."""
     readers, model, device = pipeline.readers, pipeline.model, pipeline.device
     of_device = ("device", str(device))
     found = [
-        Reading(*_WAITING, lambda: pipeline.waiting - pipeline.waiting_bulk, (("urgency", "interactive"),)),
-        Reading(*_WAITING, lambda: pipeline.waiting_bulk, (("urgency", "bulk"),)),
-        Reading("maskwire_queue_limit", "Most images that may wait.", lambda: queue_limit),
-        Reading(
+        LiveMetric(*_WAITING, lambda: pipeline.waiting - pipeline.waiting_bulk, (("urgency", "interactive"),)),
+        LiveMetric(*_WAITING, lambda: pipeline.waiting_bulk, (("urgency", "bulk"),)),
+        LiveMetric("maskwire_queue_limit", "Most images that may wait.", lambda: queue_limit),
+        LiveMetric(
             "maskwire_queue_oldest_seconds",
             "How long the oldest image has waited.",
             lambda: max(readers.oldest_wait_s, model.oldest_wait_s),
         ),
-        Reading(
+        LiveMetric(
             "maskwire_backlog_seconds",
             "Time that the waiting images will take at the present rate.",
             lambda: pipeline.backlog_s,
         ),
-        Reading(*_LEFT, lambda: readers.tally.refused, (("how", "refused"),)),
-        Reading(*_LEFT, lambda: readers.tally.expired + model.tally.expired, (("how", "expired"),)),
-        Reading(*_LEFT, lambda: readers.tally.cancelled + model.tally.cancelled, (("how", "cancelled"),)),
-        Reading(
+        LiveMetric(*_LEFT, lambda: readers.tally.refused, (("how", "refused"),)),
+        LiveMetric(*_LEFT, lambda: readers.tally.expired + model.tally.expired, (("how", "expired"),)),
+        LiveMetric(*_LEFT, lambda: readers.tally.cancelled + model.tally.cancelled, (("how", "cancelled"),)),
+        LiveMetric(
             "maskwire_device_busy_seconds_total",
             "Summed duration of all batches; its rate is the utilisation, up to 2 on CUDA, where two batches overlap.",
             lambda: model.tally.busy_s,
@@ -45,6 +45,6 @@ def readings(pipeline: Pipeline, queue_limit: int) -> Sequence[Reading]:
         def memory() -> tuple[int, int]:
             return torch.cuda.mem_get_info(device)  # free and total
 
-        found.append(Reading(*_MEMORY, lambda: memory()[1] - memory()[0], (of_device, ("kind", "used"))))
-        found.append(Reading(*_MEMORY, lambda: memory()[1], (of_device, ("kind", "total"))))
+        found.append(LiveMetric(*_MEMORY, lambda: memory()[1] - memory()[0], (of_device, ("kind", "used"))))
+        found.append(LiveMetric(*_MEMORY, lambda: memory()[1], (of_device, ("kind", "total"))))
     return found

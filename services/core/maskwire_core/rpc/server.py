@@ -20,7 +20,7 @@ from maskwire_core.rpc.readiness import watch
 from maskwire_core.rpc.tls import server_credentials
 from maskwire_core.runtime.process_memory import outgrown, resident, settle
 from maskwire_core.telemetry.logs import configure_logging
-from maskwire_core.telemetry.metrics import Reading, metrics_server
+from maskwire_core.telemetry.metrics import LiveMetric, metrics_server
 from maskwire_core.telemetry.tracing import configure_tracing, flush
 from maskwire_core.tenancy.tokens import Right
 
@@ -52,7 +52,7 @@ class Service:
     name: str  # full name, such as "maskwire.v1.DecoderService"
     register: Callable[[grpc.aio.Server], None]  # adds the servicer to a server
     rights: Mapping[str, Right | None]  # by method name, the right that a token needs; None if it needs none
-    readings: Sequence[Reading] = ()  # metrics that are read when Prometheus asks
+    live_metrics: Sequence[LiveMetric] = ()  # metrics that are read when Prometheus asks
     # Checks that the service can do its work; see `readiness.watch`. While it fails, the health of `name` is
     # NOT_SERVING; the health of the process ("") does not depend on it.
     self_test: Callable[[], Awaitable[None]] | None = None
@@ -100,7 +100,7 @@ async def serve(settings: ServiceSettings, service: Service) -> None:
         if settings.health_port is not None:
             await running.enter_async_context(_health_server(settings.host, settings.health_port, checks))
         if settings.metrics_port is not None:
-            running.enter_context(metrics_server(settings.host, settings.metrics_port, service.readings))
+            running.enter_context(metrics_server(settings.host, settings.metrics_port, service.live_metrics))
         _prepare_process(settings)
         stopping = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):

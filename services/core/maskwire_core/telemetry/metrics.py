@@ -62,7 +62,7 @@ STORE_DAMAGED = Counter("maskwire_store_damaged_total", "Damaged values found in
 
 
 @dataclass(frozen=True)
-class Reading:
+class LiveMetric:
     """A metric whose value is looked up when Prometheus asks for it."""
 
     name: str  # name of the metric: a counter if it ends in "_total", otherwise a gauge
@@ -71,16 +71,16 @@ class Reading:
     labels: tuple[tuple[str, str], ...] = ()  # names and values of its labels
 
 
-class Readings(Collector):
-    """Collects a server's readings; one that fails is left out.
+class LiveMetrics(Collector):
+    """Collects a server's live metrics; one that fails is left out.
 
     Args:
-        readings: The readings.
+        metrics: The metrics.
         loop: Event loop on which values are looked up.
     """
 
-    def __init__(self, readings: Sequence[Reading], loop: asyncio.AbstractEventLoop) -> None:
-        self._readings = readings
+    def __init__(self, metrics: Sequence[LiveMetric], loop: asyncio.AbstractEventLoop) -> None:
+        self._metrics = metrics
         self._loop = loop
 
     def collect(self) -> Iterable[Metric]:
@@ -89,25 +89,25 @@ class Readings(Collector):
 
     async def _read(self) -> list[Metric]:
         families: dict[str, GaugeMetricFamily | CounterMetricFamily] = {}
-        for reading in self._readings:
-            kind = CounterMetricFamily if reading.name.endswith("_total") else GaugeMetricFamily
-            family = families.get(reading.name) or kind(
-                reading.name, reading.help, labels=[name for name, _ in reading.labels]
+        for metric in self._metrics:
+            kind = CounterMetricFamily if metric.name.endswith("_total") else GaugeMetricFamily
+            family = families.get(metric.name) or kind(
+                metric.name, metric.help, labels=[name for name, _ in metric.labels]
             )
             try:
-                family.add_metric([value for _, value in reading.labels], reading.value())
+                family.add_metric([value for _, value in metric.labels], metric.value())
             except Exception as error:
-                log.warning("no %s: %s", reading.name, error)
+                log.warning("no %s: %s", metric.name, error)
             else:
-                families[reading.name] = family
+                families[metric.name] = family
         return list(families.values())
 
 
 @contextlib.contextmanager
-def metrics_server(host: str, port: int, readings: Sequence[Reading]) -> Iterator[None]:
-    """Serves all metrics at /metrics while the body runs; `readings` are looked up on the running event loop. Exits if
-    the port is in use."""
-    REGISTRY.register(Readings(readings, asyncio.get_running_loop()))
+def metrics_server(host: str, port: int, live_metrics: Sequence[LiveMetric]) -> Iterator[None]:
+    """Serves all metrics at /metrics while the body runs; `live_metrics` are looked up on the running event loop.
+    Exits if the port is in use."""
+    REGISTRY.register(LiveMetrics(live_metrics, asyncio.get_running_loop()))
     try:
         server, _ = start_http_server(port, host, REGISTRY)
     except OSError as error:
