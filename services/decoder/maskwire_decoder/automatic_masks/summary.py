@@ -76,12 +76,12 @@ class Tally:
         if kept >= _FEW:
             return text
         lower = [
-            f"{name} to {value:g}"
-            for name, value in (
-                ("pred_iou_thresh", _lower(self.removed["low_predicted_iou"])),
-                ("stability_score_thresh", _lower(self.removed["low_stability"])),
+            f"{name} to {_lower(scores):g}"
+            for name, scores in (
+                ("pred_iou_thresh", self.removed["low_predicted_iou"]),
+                ("stability_score_thresh", self.removed["low_stability"]),
             )
-            if value is not None
+            if scores
         ]
         if lower:
             return f"{text} To keep more, lower {' and '.join(lower)}, or click more densely (points_per_side)."
@@ -92,8 +92,6 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _lower(scores: list[float]) -> float | None:
-    """Returns a threshold that a tenth of the removed masks would have passed; None where none was removed."""
-    if not scores:
-        return None
+def _lower(scores: list[float]) -> float:
+    """Returns a threshold that a tenth of the removed masks would have passed."""
     return max(0.0, math.floor(float(np.percentile(scores, _SUGGESTED_PERCENTILE)) * 100) / 100)
