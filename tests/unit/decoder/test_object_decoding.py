@@ -27,7 +27,9 @@ class _Predictor:
 
 def test_a_click_hurries_the_steps_that_it_shares_with_bulk_work() -> None:
     image: Any = SimpleNamespace(
-        header=SimpleNamespace(namespace="a", content_key="b", width=600, height=400), predictor=_Predictor()
+        header=SimpleNamespace(namespace="a", content_key="b", width=600, height=400),
+        predictor=_Predictor(),
+        prepared=None,
     )
     prompt = parse_prompts(
         [pb.Prompt(steps=[pb.Step(add_point=pb.Point(x_px=place, y_px=place)) for place in (1, 2)])],
