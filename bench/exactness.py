@@ -45,6 +45,10 @@ large; one of nothing), three candidates each. The demo model has its trained we
 random weights, whose masks have long, thin borders: the cost of a lossy codec there says little about trained
 models. Trained checkpoints of the published models were not available where this was measured.
 
+The tests (`scripts/test exactness`) compare masks through running services in the same way. With `--all`, over 200
+random prompts on two photographs, full-size masks differed only in pixels whose logit was within 1e-3 of the
+threshold (fp32): 865 of 1.4 billion.
+
 Size of an embedding of a 1024 px model: fp32 16 MiB, fp16 8 MiB (default), int8 4 MiB, int4 2.4 MiB.
 
 """
