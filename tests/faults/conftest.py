@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from testing.processes import wait_until
 from testing.time_bounds import TRIES
 
 from .results import Observation, save
@@ -50,7 +51,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 @pytest.fixture
 def world(cluster: World) -> World:
-    """The cluster with all its parts working and an empty store."""
+    """The cluster with all its parts working, idle encoders and an empty store."""
     cluster.mend()
+    # One that stood still has an image of the test before, which this test would take for its own.
+    wait_until(lambda: not any(load.waiting or load.encoding for load in map(cluster.load, cluster.encoders)), 60)
     cluster.raw.flushall()
     return cluster
