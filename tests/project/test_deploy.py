@@ -40,7 +40,7 @@ def known_metrics() -> set[str]:
     from maskwire_gateway.metrics import Telemetry
 
     telemetry = Telemetry()
-    telemetry.answered("GET", "/", 200, 0.1)
+    telemetry.seconds.labels("GET", "/", 200).observe(0.1)
     names = set()
     for registry in (metrics.REGISTRY, telemetry._registry):
         for family in registry.collect():
