@@ -48,7 +48,7 @@ def known_metrics() -> set[str]:
             if family.type == "histogram":
                 names |= {f"{family.name}_{part}" for part in ("bucket", "sum", "count")}
     for path in (ROOT / "services").rglob("*.py"):
-        names |= set(re.findall(r'LiveMetric\(\s*"(\w+)"', path.read_text()))
+        names |= set(re.findall(r'(?:LiveMetric\(\s*|= )"(maskwire_\w+)"', path.read_text()))
     return names | {"up", "envoy_cluster_upstream_cx_none_healthy"}
 
 
