@@ -6,7 +6,7 @@ ROWS: dict[int, tuple[str, str]] = {
     3: ("SIGSTOP encoder", "noticed in 3 s, another encoder takes over"),
     4: ("SIGSTOP past the lock TTL, then CONT", "duplicate encode, same bytes"),
     5: ("SIGTERM encoder under load", "accepted work finishes, 0 failures"),
-    6: ("kill -9 decoder with open streams", "SDK reopens and replays in 2 s"),
+    6: ("kill -9 decoder with open streams", "the client goes on at another decoder in 2 s"),
     7: ("SIGTERM decoder", "streams told to reconnect, 0 lost prompts"),
     8: ("kill -9 gateway", "page reconnects and goes on"),
     9: ("rolling restart of everything under load", "0 user-visible errors"),

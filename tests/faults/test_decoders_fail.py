@@ -58,7 +58,12 @@ def test_a_decoder_dies_under_open_streams(world: World, note: Observation, faul
             assert counts(session.click(*CLICKS[3])) == right[3]
             session.close()
     assert_within(took_s, 10)
-    note.observed = f"all four were answered {took_s:.2f} s later by the other decoder, with the right masks"
+    late = (
+        ""
+        if took_s <= 2
+        else "; more than the expected 2 s: one that stands still is noticed after 3 s without an answer"
+    )
+    note.observed = f"all four were answered {took_s:.2f} s later by the other decoder, with the right masks{late}"
 
 
 @pytest.mark.fault(6, variant="unary")

@@ -4,16 +4,18 @@ import io
 import struct
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
 from maskwire import ImageNotFound, MaskwireError
-from maskwire.v1 import decoder_pb2, encoder_pb2, types_pb2
+from maskwire.v1 import decoder_pb2, decoder_pb2_grpc, encoder_pb2, encoder_pb2_grpc, types_pb2
 from maskwire_core.config import EncoderSettings
 from PIL import Image, ImageOps
 
+from testing.guarded import bearer, guarded_servers
 from testing.wire import described, details, failing, frames, header, picture
 
 from .results import Observation
@@ -227,3 +229,45 @@ def test_names_of_others_and_forged_ones(world: World, note: Observation) -> Non
         with pytest.raises(MaskwireError):
             thief.segment(image_id="../owner/secret")
     note.observed = "NOT_FOUND, in the same words for what exists elsewhere and for what does not; the owner's stayed"
+
+
+@pytest.mark.fault(35, variant="tokens")
+def test_a_token_opens_no_image_of_others(tmp_path: Path, note: Observation) -> None:
+    note.injected = "another tenant's name, content key and namespace, with a valid token of one's own"
+    point = types_pb2.Prompt(points=[types_pb2.Point(x_px=30, y_px=20)])
+    with (
+        guarded_servers(tmp_path) as guarded,
+        grpc.insecure_channel(guarded.encoder) as to_encoder,
+        grpc.insecure_channel(guarded.decoder) as to_decoder,
+    ):
+        encoder = encoder_pb2_grpc.EncoderServiceStub(to_encoder)
+        decoder = decoder_pb2_grpc.DecoderServiceStub(to_decoder)
+        owner, thief = bearer(guarded.token("owner")), bearer(guarded.token("thief"))
+        sent = frames(picture(351), image_id="secret")
+        stored = encoder.EncodeImage(sent, metadata=owner).image
+        for namespace in ("", "owner"):
+            answers = set()
+            for name in ("secret", "no such name"):
+                segment = decoder_pb2.SegmentRequest(image_id=name, namespace=namespace, prompts=[point])
+                generate = decoder_pb2.GenerateMasksRequest(image_id=name, namespace=namespace)
+                get = encoder_pb2.GetImageRequest(image_id=name, namespace=namespace)
+                answers |= {
+                    failing(lambda segment=segment: decoder.Segment(segment, metadata=thief)),
+                    failing(lambda generate=generate: next(decoder.GenerateMasks(generate, metadata=thief))),
+                    failing(lambda get=get: encoder.GetImage(get, metadata=thief)),
+                }
+            assert answers == {("NOT_FOUND", "IMAGE_NOT_FOUND", "image_id")}
+            keys = set()
+            for key in (stored.content_key, "0" * 64):
+                by_key = decoder_pb2.SegmentRequest(
+                    image_id="secret", namespace=namespace, content_key=key, prompts=[point]
+                )
+                keys.add(failing(lambda by_key=by_key: decoder.Segment(by_key, metadata=thief)))
+            assert keys == {("NOT_FOUND", "EMBEDDING_EXPIRED", "image_id")}
+        assert not encoder.DeleteImage(encoder_pb2.DeleteImageRequest(image_id="secret"), metadata=thief).deleted
+        delete = encoder_pb2.DeleteImageRequest(image_id="secret", namespace="owner", delete_embedding=True)
+        assert failing(lambda: encoder.DeleteImage(delete, metadata=thief))[0] == "PERMISSION_DENIED"
+        assert not encoder.ListImages(encoder_pb2.ListImagesRequest(), metadata=thief).images
+        request = decoder_pb2.SegmentRequest(image_id="secret", prompts=[point])
+        assert decoder.Segment(request, metadata=owner).results
+    note.observed = "NOT_FOUND, alike for what exists and what does not; writing PERMISSION_DENIED; the owner's stayed"

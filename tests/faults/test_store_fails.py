@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 import redis
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
-from maskwire import Client, DeadlineExceeded, MaskwireError, Overloaded, ServerUnavailable
+from maskwire import Client, DeadlineExceeded, ImageNotFound, MaskwireError, Overloaded, ServerUnavailable
 from maskwire_core.errors import Unavailable
 from maskwire_core.storage.embedding import Header, pack
 from maskwire_core.storage.store import Store
@@ -109,22 +110,29 @@ def test_the_store_stands_still(world: World, note: Observation) -> None:
         named = counts(client.segment(image_id="still", points=[(30, 20)]))
         named_s = time.monotonic() - asked
         assert cached == named == world.right(120)
-        with contextlib.suppress(MaskwireError):
-            for _ in range(200):  # a crowd that the store does not answer
-                Doing(lambda: hasty.segment(image_id="another"))
+        # A crowd that the store does not answer.
+        crowd = [Doing(lambda: hasty.segment(image_id="another")) for _ in range(200)]
         time.sleep(max(0, stopped + 5 - time.monotonic()))
         world.store.send(signal.SIGCONT)
         note.fault()
         world.check(client, 121)
         took_s = note.recovered()
         assert stored.content_key == client.get("still").content_key
+        for each in crowd:
+            each.join(10)
+        outcomes = Counter(type(each.outcome) for each in crowd)
+        # Each has failed, or asked when the store was back, and learnt that there is no such image.
+        assert set(outcomes) <= {DeadlineExceeded, ServerUnavailable, Overloaded, ImageNotFound}, outcomes
+        failed = outcomes.total() - outcomes[ImageNotFound]
+        assert failed >= 150
         more = len(world.raw.client_list()) - before
     assert more <= 2 * 32
     assert_within(failed_s, 3)
     assert_within(took_s, 5)
     note.observed = (
         f"failed after {failed_s:.2f} s with a deadline of 1 s; images in memory answered (by name in {named_s:.2f} s)"
-        f"; {more} more connections after a crowd of 200; right {took_s:.1f} s after it went on"
+        f"; of a crowd of 200, {failed} failed and {outcomes[ImageNotFound]} were answered when it went on, {more} "
+        f"more connections; right {took_s:.1f} s after it went on"
     )
 
 
