@@ -494,7 +494,8 @@ class AsyncClient:
             request.page_size = _PAGE_SIZE if limit is None else min(_PAGE_SIZE, limit - len(seen))
             page = await self._connection.servers.list_images(request, self._connection.caller)
             for info in page.images:
-                if info.image_id not in seen:
+                # A page may be larger than asked for.
+                if info.image_id not in seen and (limit is None or len(seen) < limit):
                     seen.add(info.image_id)
                     yield EmbeddedImage.from_messages(info)
             request.page_token = page.next_page_token
