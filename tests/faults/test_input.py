@@ -264,10 +264,17 @@ def test_a_token_opens_no_image_of_others(tmp_path: Path, note: Observation) -> 
                 )
                 keys.add(failing(lambda by_key=by_key: decoder.Segment(by_key, metadata=thief)))
             assert keys == {("NOT_FOUND", "EMBEDDING_EXPIRED", "image_id")}
-        assert not encoder.DeleteImage(encoder_pb2.DeleteImageRequest(image_id="secret"), metadata=thief).deleted
-        delete = encoder_pb2.DeleteImageRequest(image_id="secret", namespace="owner", delete_embedding=True)
-        assert failing(lambda: encoder.DeleteImage(delete, metadata=thief))[0] == "PERMISSION_DENIED"
-        assert not encoder.ListImages(encoder_pb2.ListImagesRequest(), metadata=thief).images
+            delete = encoder_pb2.DeleteImageRequest(image_id="secret", namespace=namespace, delete_embedding=True)
+            assert not encoder.DeleteImage(delete, metadata=thief).deleted
+            listed = encoder_pb2.ListImagesRequest(namespace=namespace)
+            assert not encoder.ListImages(listed, metadata=thief).images
+        upload = frames(picture(352), image_id="secret", namespace="owner")
+        assert failing(lambda: encoder.EncodeImage(upload, metadata=thief))[:2] == (
+            "PERMISSION_DENIED",
+            "NAMESPACE_DENIED",
+        )
         request = decoder_pb2.SegmentRequest(image_id="secret", prompts=[point])
         assert decoder.Segment(request, metadata=owner).results
-    note.observed = "NOT_FOUND, alike for what exists and what does not; writing PERMISSION_DENIED; the owner's stayed"
+    note.observed = (
+        "NOT_FOUND, alike for what exists and what does not; an upload PERMISSION_DENIED; the owner's stayed"
+    )
