@@ -16,6 +16,7 @@ from maskwire.v1 import encoder_pb2, types_pb2
 from maskwire_core import call_context
 from maskwire_core.rpc.error_status import status_of
 from maskwire_core.storage.store import Store
+from maskwire_core.tenancy.tenant import EVERYBODY
 from numpy.typing import NDArray
 
 from testing.plain_decoder import MASK_SIZE, Context, PlainDecoder, put_image
@@ -206,7 +207,7 @@ def connect_locally(monkeypatch: pytest.MonkeyPatch, servers: dict[str, Any]) ->
 
 
 async def _in_a_call(work: Any) -> Any:
-    call_context.begin("")
+    call_context.begin("").caller = EVERYBODY
     try:
         return await work
     except (asyncio.CancelledError, grpc.aio.AioRpcError):
