@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -78,6 +79,11 @@ class Edits:
                     history = edit.change(history)
         return history
 
+    def _is_superseded(self, preview: _Edit) -> bool:
+        """Whether a later preview waits: asked again now, this one would take its place on the stream."""
+        later = itertools.dropwhile(lambda edit: edit is not preview, self._waiting)
+        return any(edit.is_preview for edit in later if edit is not preview)
+
     async def _settle(
         self, edit: _Edit, previous: "asyncio.Future[Any] | None", assumed: History, answer: Answer | None
     ) -> Result | None:
@@ -89,6 +95,9 @@ class Edits:
             if answer is not None:
                 await asyncio.wait({answer})
             if answer is None or (history.steps != assumed.steps and _depends_on_steps(answer)):
+                if edit.is_preview and self._is_superseded(edit):
+                    del self._waiting[edit]
+                    return None
                 if edit.objects is not self.objects:
                     raise InvalidRequest("another image was set before this was answered", "IMAGE_CHANGED")
                 answer = self._ask(edit.object_id, history, edit.is_preview)

@@ -149,6 +149,26 @@ def test_of_previews_at_once_only_the_newest_has_a_mask(monkeypatch: pytest.Monk
     run(monkeypatch, scenario)
 
 
+def test_after_a_wrong_click_only_the_newest_preview_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(world: World, session: AsyncSession) -> None:
+        await session.click(*A[:2])
+        wrong, older, newer = session.click(1000, 5), session.hover(*C[:2]), session.hover(*B[:2])
+        with pytest.raises(InvalidRequest):
+            await wrong
+        assert await older is None
+        answer = await newer
+        assert answer is not None
+        assert counts(answer) == world.expected([A, B])
+        shown = [
+            [step.add_point.x_px for step in message.segment.prompts[0].steps]
+            for message in world.in_use().sent
+            if message.speculative
+        ]
+        assert [A[0], C[0]] not in shown
+
+    run(monkeypatch, scenario)
+
+
 def test_masks_are_followed(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(world: World, session: AsyncSession) -> None:
         masks = session.masks()
