@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco
 
+from testing.contours import filled
 from testing.reference.predictor import SAM2Transforms
 
 PROMPT = Prompt("p", np.zeros((0, 2), np.float32), np.zeros(0, np.int64), None, None)
@@ -28,19 +29,6 @@ def logits_of(seed: int, side: int, roughness: int) -> NDArray[np.float32]:
     random = np.random.default_rng(seed)
     noise = random.standard_normal((roughness, roughness)).astype(np.float32) + random.choice([-9, 0, 0, 0, 9])
     return np.asarray(cv2.resize(noise * 8, (side, side), interpolation=cv2.INTER_CUBIC), np.float32)
-
-
-def filled(contours: list[tuple[NDArray[np.int32], bool]], height: int, width: int) -> NDArray[np.bool_]:
-    """Contours back to a mask as the contract says: each filled, its own pixels too, less what its holes enclose."""
-    mask, piece = np.zeros((height, width), bool), np.zeros((height, width), np.uint8)
-    for points, is_hole in contours:
-        if not is_hole:
-            mask |= piece > 0
-            piece[:] = 0
-        cv2.fillPoly(piece, [points], 0 if is_hole else 1)
-        if is_hole:
-            cv2.polylines(piece, [points], isClosed=True, color=1)
-    return mask | (piece > 0)
 
 
 @given(
@@ -71,14 +59,6 @@ def test_all_forms_are_the_same_mask(seed: int, side: int, roughness: int, width
     np.testing.assert_array_equal(Mask(message, (height, width), ["png"], None).array, mask)
     np.testing.assert_array_equal(filled(read.contours, height, width), mask)
     np.testing.assert_array_equal(read.logits, logits.clip(-32, 32))
-
-
-def test_every_mask_of_a_prediction_is_returned() -> None:
-    candidates = np.stack([np.full((8, 8), value, np.float32) for value in (-1, 1, 2)])
-    prediction = Prediction(candidates, np.array([0.2, 0.7, 0.3], np.float32), 0.5)
-    result = render(PROMPT, prediction, parse_output(pb.OutputOptions()), 8, 8)
-    assert [round(mask.score, 3) for mask in result.masks] == [0.2, 0.7, 0.3]
-    assert [mask.rle.counts for mask in result.masks] == ["P2", "0P2", "0P2"]
 
 
 def components(masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -2,27 +2,15 @@
 
 import contextlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from maskwire import Client, InvalidRequest, Result
+from maskwire import Client, InvalidRequest
 from numpy.typing import NDArray
 
+from testing.clicks import CLICKS, LOGITS, click
 from testing.reference.predictor import Reference, build_demo, over_white
 from testing.servers import Pair, server
-
-LOGITS: Any = {"outputs": ("rle", "logits"), "logits_dtype": "float32"}
-
-
-CLICKS = [(260, 130, 1), (300, 330, 0), (400, 150, 1), (180, 120, 1), (90, 90, 0)]
-
-
-def click(session: Any, clicked: tuple[int, int, int]) -> Result:
-    x, y, label = clicked
-    result = session.click(x, y, positive=bool(label))
-    assert result is not None
-    return result
 
 
 class ByHand:

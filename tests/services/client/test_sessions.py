@@ -16,19 +16,10 @@ import pytest
 from maskwire import AsyncClient, Client, DeadlineExceeded, ImageNotFound, InvalidRequest, MaskwireError, Result
 from maskwire.cli.health import health
 
+from testing.clicks import CLICKS, LOGITS, click
 from testing.processes import free_port, running, wait_until
 from testing.servers import Stack, running_server, server
 from testing.wire import frames, picture
-
-LOGITS: Any = {"outputs": ("rle", "logits"), "logits_dtype": "float32"}
-CLICKS = [(260, 130, 1), (300, 330, 0), (400, 150, 1), (180, 120, 1), (90, 90, 0)]
-
-
-def click(session: Any, clicked: tuple[int, int, int]) -> Result:
-    x, y, label = clicked
-    result = session.click(x, y, positive=bool(label))
-    assert result is not None
-    return result
 
 
 def test_objects_do_not_mix(stack: Stack, photo: Path) -> None:

@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco
 
+from testing.contours import filled
+
 PROMPT = Prompt("p", np.zeros((0, 2), np.float32), np.zeros(0, np.int64), None, None)
 FORMATS = {
     "rle": pb.MASK_FORMAT_RLE,
@@ -55,19 +57,6 @@ def test_run_lengths_are_those_of_the_upsampled_mask(seed: int, side: int, width
     logits = rough(seed, side)
     expected = coco.encode(np.asfortranarray((enlarge(logits, width, height) > 0).view(np.uint8)))
     assert rle(logits, width, height) == expected
-
-
-def filled(contours: list[tuple[NDArray[np.int32], bool]], height: int, width: int) -> NDArray[np.bool_]:
-    """Contours back to a mask as the contract says: each filled, its own pixels too, less what its holes enclose."""
-    mask, piece = np.zeros((height, width), bool), np.zeros((height, width), np.uint8)
-    for points, is_hole in contours:
-        if not is_hole:
-            mask |= piece > 0
-            piece[:] = 0
-        cv2.fillPoly(piece, [points], 0 if is_hole else 1)
-        if is_hole:
-            cv2.polylines(piece, [points], isClosed=True, color=1)
-    return mask | (piece > 0)
 
 
 @given(st.integers(0, 2**32), st.sampled_from([32, 128]), st.integers(1, 300), st.integers(1, 300))
