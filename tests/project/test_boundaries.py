@@ -31,9 +31,16 @@ ERRORS = {f"maskwire.{name}" for name in maskwire.__all__ if name in vars(maskwi
 # What each package may import of the others. Of the client, servers take the stubs, and the encoder the picture reader.
 ALLOWED = {
     "maskwire": set[str](),
-    # Of the client, maskwire.suggest has the words for names that do not exist, and there is one token bucket
-    # and one form of errors on the wire. Its package for HTTP answers with the client's errors.
-    "maskwire_core": {"maskwire.v1", "maskwire.suggest", "maskwire.token_bucket", "maskwire.errors", *ERRORS},
+    # Of the client, maskwire.suggest has the words for names that do not exist, and there is one token bucket, one
+    # judgement of addresses and one form of errors on the wire. Its package for HTTP answers with the client's errors.
+    "maskwire_core": {
+        "maskwire.v1",
+        "maskwire.suggest",
+        "maskwire.token_bucket",
+        "maskwire.addresses",
+        "maskwire.errors",
+        *ERRORS,
+    },
     "maskwire_encoder": {"maskwire.v1", "maskwire.pictures", "maskwire.suggest", "maskwire_core"},
     "maskwire_decoder": {"maskwire.v1", "maskwire_core"},
     # It is a client of the servers, and shares settings, names of models and errors with them.

@@ -13,6 +13,7 @@ from maskwire import (
 )
 from maskwire.errors import from_status
 from maskwire.transport import Caller, is_loopback, to_status
+from maskwire.transport.credentials import is_local
 
 
 @pytest.mark.parametrize(
@@ -54,6 +55,10 @@ def test_who_calls_is_sent_with_each_call() -> None:
         ("127.0.0.1", True),
         ("127.9.9.9", True),
         ("::1", True),
+        ("[::1]", True),
+        ("::ffff:127.0.0.1", True),
+        ("app.localhost", True),
+        ("notlocalhost", False),
         ("127.0.0.1.example.org", False),  # a name, whatever it begins with
         ("localhost.example.org", False),
         ("10.0.0.1", False),
@@ -62,3 +67,27 @@ def test_who_calls_is_sent_with_each_call() -> None:
 )
 def test_loopback(host: str, expected: bool) -> None:
     assert is_loopback(host) is expected
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("localhost:50051", True),
+        ("127.0.0.1:50051", True),
+        ("[::1]:50051", True),
+        ("::1", True),
+        ("0.0.0.0:50051", True),
+        ("[::]:50051", True),
+        ("dns:///localhost:50051", True),
+        ("dns:localhost", True),
+        ("ipv4:127.0.0.1:50051", True),
+        ("ipv6:[::1]:50051", True),
+        ("unix:/run/maskwire.sock", True),
+        ("unix:50051", False),  # a host of that name
+        ("dns:///encoder.example:50051", False),
+        ("encoder:50051", False),
+        ("10.0.0.1:50051", False),
+    ],
+)
+def test_servers_on_this_machine(address: str, expected: bool) -> None:
+    assert is_local(address) is expected

@@ -4,8 +4,8 @@ import urllib.error
 import urllib.request
 from urllib.parse import urlsplit
 
+from maskwire.addresses import is_loopback
 from maskwire.errors import InvalidRequest
-from maskwire.transport.addresses import is_loopback
 
 _TIMEOUT_S = 30
 _MAX_BYTES = 256 << 20

@@ -75,6 +75,18 @@ def stream_to_a_noting_decoder(
     return asyncio.run(run())
 
 
+def test_no_proxy_leads_to_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("grpc_proxy", "http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nothing listens there
+    for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
+
+    async def scenario(stream: Stream, decoder: NotingDecoder) -> None:
+        await stream.send(set_image("photo"))
+
+    assert stream_to_a_noting_decoder(scenario).sent == [["photo"]]
+
+
 def test_an_idle_stream_does_not_call_a_server_that_ends_it_again_and_again() -> None:
     async def scenario(stream: Stream, decoder: NotingDecoder) -> None:
         await stream.send(set_image("ends"))

@@ -12,8 +12,8 @@ The client is built on this package, and so is the gateway. What it offers:
 Calls raise `maskwire.MaskwireError` and nothing of gRPC's.
 """
 
+from maskwire.addresses import is_loopback, is_public
 from maskwire.errors import to_status
-from maskwire.transport.addresses import is_loopback, is_public
 from maskwire.transport.caller import Caller
 from maskwire.transport.credentials import Credentials, Tls
 from maskwire.transport.servers import Servers

@@ -1,5 +1,6 @@
 """How connections to the servers are encrypted."""
 
+import ipaddress
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import grpc
 
+from maskwire.addresses import is_loopback
 from maskwire.errors import InvalidRequest
 
 
@@ -43,15 +45,40 @@ class Credentials:
 
     def connect(self, address: str, options: list[tuple[str, Any]]) -> grpc.aio.Channel:
         """Makes an asyncio channel to the server at "host:port"."""
+        options = [*options, *_proxy(address)]
         if self._channel is None:
             return grpc.aio.insecure_channel(address, options=options)
         return grpc.aio.secure_channel(address, self._channel, options=options)
 
     def connect_blocking(self, address: str) -> grpc.Channel:
         """Makes a channel to the server at "host:port" that is used without asyncio."""
+        options = _proxy(address)
         if self._channel is None:
-            return grpc.insecure_channel(address)
-        return grpc.secure_channel(address, self._channel)
+            return grpc.insecure_channel(address, options=options)
+        return grpc.secure_channel(address, self._channel, options=options)
+
+
+def _proxy(address: str) -> list[tuple[str, Any]]:
+    """Options that keep connections within this machine from proxies. gRPC would send them to the one that grpc_proxy,
+    https_proxy or http_proxy names, unless no_grpc_proxy or no_proxy lists the host, which few people think of."""
+    return [("grpc.enable_http_proxy", 0)] if is_local(address) else []
+
+
+def is_local(address: str) -> bool:
+    """Whether a server's address, "host:port" or with one of gRPC's schemes, is on this machine. Nothing is
+    resolved."""
+    scheme, _, rest = address.partition(":")
+    if scheme in ("unix", "unix-abstract", "dns", "ipv4", "ipv6") and not rest.isdecimal():
+        if scheme.startswith("unix"):
+            return True
+        address = rest.rpartition("/")[2]
+    host = address if address.count(":") > 1 and "]" not in address else address.rpartition(":")[0] or address
+    try:
+        if ipaddress.ip_address(host.strip("[]")).is_unspecified:
+            return True  # connecting to it leads to this machine
+    except ValueError:
+        pass
+    return is_loopback(host)
 
 
 def _from_environment() -> Tls | None:

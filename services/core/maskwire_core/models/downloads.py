@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+from maskwire.addresses import is_loopback
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
 from maskwire_core.models.registry import ModelError, PublishedModel, verify
@@ -79,7 +80,11 @@ def _fetch(address: str, partial: Path, model: PublishedModel, progress: Callabl
     if model.size_bytes is not None and done >= model.size_bytes:
         return
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={done}-"} if done else {})
-    with httpx.stream("GET", address, headers=headers, timeout=_TIMEOUT_S, follow_redirects=True) as response:
+    direct = is_loopback(httpx.URL(address).host)  # no proxy leads to this machine
+    with (
+        httpx.Client(timeout=_TIMEOUT_S, follow_redirects=True, trust_env=not direct) as client,
+        client.stream("GET", address, headers=headers) as response,
+    ):
         if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
             return  # the file is complete already; its digest is verified later
         if response.is_error:

@@ -7,6 +7,9 @@ import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
+from urllib.parse import urlsplit
+
+from maskwire.addresses import is_loopback
 
 log = logging.getLogger(__name__)
 
@@ -29,10 +32,14 @@ def configure_tracing(service: str, address: str | None) -> None:
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        from requests import Session
     except ImportError as error:
         sys.exit(f"error: --trace-to needs OpenTelemetry ({error}); pip install 'maskwire-server[observe]'")
     provider = TracerProvider(resource=Resource.create({"service.name": f"maskwire-{service}"}))
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(f"{address.rstrip('/')}/v1/traces")))
+    session = Session()
+    session.trust_env = not is_loopback(urlsplit(address).hostname or "")  # no proxy leads to this machine
+    exporter = OTLPSpanExporter(f"{address.rstrip('/')}/v1/traces", session=session)
+    provider.add_span_processor(BatchSpanProcessor(exporter))
     trace.set_tracer_provider(provider)  # so that the client in a gateway finds it
     _tracer = trace.get_tracer("maskwire")
     log.info("traces go to %s", address)
