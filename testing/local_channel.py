@@ -47,6 +47,9 @@ class LocalServer:
 
     async def run(self, work: Any) -> Any:
         """Awaits work of the service, as a call of its own. What it raises becomes an error of gRPC's."""
+        if self._broken.is_set():
+            work.close()
+            raise _error(grpc.StatusCode.UNAVAILABLE, "failed to connect to all addresses")
         task = asyncio.create_task(_in_a_call(work))
         broken = asyncio.create_task(self._broken.wait())
         try:

@@ -8,6 +8,7 @@ from maskwire.connection import AskedImage, Connection, ImageArguments
 from maskwire.errors import ImageNotFound, OutputMissing, ServerUnavailable
 from maskwire.results import EmbeddedImage
 from maskwire.sources import ImageLike, Source
+from maskwire.transport.losses import Losses
 from maskwire.v1 import decoder_pb2 as pb
 
 _MAX_STARTS = 3
@@ -44,13 +45,13 @@ async def generate_masks(
             place = f"{box.x_min_px:.0f}-{box.y_min_px:.0f}-{box.x_max_px:.0f}-{box.y_max_px:.0f}"
             crop.image_id = f"crop-{stored.content_key}-{place}"  # not named after the image, whose name can be reused
     crops = asyncio.ensure_future(_embed_crops(connection, request, source, stored.model))
-    starts = 0
+    starts, losses = 0, Losses()
     try:
         while True:
             starts += 1
             try:
                 collector = MaskCollector()
-                async for response in connection.servers.generate_masks(request, connection.caller, crops):
+                async for response in connection.servers.generate_masks(request, connection.caller, crops, losses):
                     yield collector.add(response)
                 return
             except ImageNotFound as error:
@@ -58,7 +59,7 @@ async def generate_masks(
                     raise
                 request.content_key = (await connection.embed_again(wanted, error)).content_key
             except ServerUnavailable:
-                if starts >= _MAX_STARTS:
+                if starts >= _MAX_STARTS or losses.too_many:
                     raise
     finally:
         crops.cancel()

@@ -29,7 +29,8 @@ export class ApiError extends Error {
   /** From a google.rpc.Status on the stream. */
   static ofStatus(status) {
     const info = (status.details ?? []).find((detail) => detail.reason) ?? {};
-    const http = { 5: 404, 8: 429, 14: 503, 4: 504, 16: 401, 7: 403 }[status.code] ?? 400;
+    const final = (status.details ?? []).some((detail) => detail.retryDelay?.startsWith("-")); // not to be tried again
+    const http = final ? 500 : ({ 5: 404, 8: 429, 14: 503, 4: 504, 16: 401, 7: 403 }[status.code] ?? 400);
     return new ApiError(status.message || "The server refused the request.", { status: http, reason: info.reason });
   }
 }

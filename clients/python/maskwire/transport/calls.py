@@ -16,6 +16,7 @@ from maskwire.token_bucket import TokenBucket
 from maskwire.transport import tracing
 from maskwire.transport.caller import Caller, Metadata
 from maskwire.transport.channels import Channels
+from maskwire.transport.losses import Losses
 
 T = TypeVar("T")
 
@@ -26,13 +27,14 @@ IMAGE_HEADER = "maskwire-image"
 """Metadata of decoder calls: the image's name, percent-encoded. Load balancers keep an image to one decoder by it."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Attempt:
     """One attempt of a call."""
 
     channel: grpc.aio.Channel  # the channel to the server that is asked
     metadata: Metadata  # what to send with the call: the caller's token, the trace, and the image's name
     left_s: float  # seconds within which the answer must come
+    is_sent: bool = True  # whether the server has been sent all of the request; uploads say when
 
 
 async def call_with_retries(
@@ -41,8 +43,10 @@ async def call_with_retries(
     image_id: str | None,
     send: Callable[[Attempt], Awaitable[T]],
     hedge_s: float = math.inf,
+    losses: Losses | None = None,
 ) -> T:
-    """Calls a server; while it is away or busy, calls again or calls the next.
+    """Calls a server; while it is away or busy, calls again or calls the next. A request under which two servers were
+    lost is sent to no third.
 
     Args:
         channels: The servers.
@@ -50,6 +54,7 @@ async def call_with_retries(
         image_id: Name of the image that the call is about; None where any server will do.
         send: Makes one attempt.
         hedge_s: Seconds without an answer after which another server is asked too; the first answer counts.
+        losses: The servers that were lost under this request before, and that will be.
 
     Raises:
         MaskwireError: What the last attempt failed with.
@@ -57,6 +62,7 @@ async def call_with_retries(
     loop = asyncio.get_running_loop()
     deadline = loop.time() + caller.timeout_s
     longest_s = min(caller.timeout_s, caller.retry_s)
+    lost = losses if losses is not None else Losses()
 
     async def attempt(number: int) -> T:
         with tracing.span(f"{channels.kind} call"):
@@ -68,9 +74,12 @@ async def call_with_retries(
             metadata = (*caller.metadata, *tracing.context())
             if image_id:
                 metadata = (*metadata, (IMAGE_HEADER, quote(image_id)))
+            this = Attempt(channel, metadata, left_s)
             try:
-                answer = await send(Attempt(channel, metadata, left_s))
+                answer = await send(this)
             except grpc.aio.AioRpcError as raised:
+                if this.is_sent:
+                    lost.note(raised)
                 error = from_rpc(raised, server)
                 if isinstance(error, ServerUnavailable) and not error.reason:
                     channels.mark_unreachable(address)
@@ -86,13 +95,21 @@ async def call_with_retries(
         return wanted_s if wanted_s >= left_s else max(wanted_s, channels.budget.reserve(left_s))
 
     async for retry in AsyncRetrying(
-        retry=retry_if_exception(_retryable), wait=pause, stop=stop_before_delay(longest_s), reraise=True
+        retry=retry_if_exception(lambda error: _retryable(error) and not lost.too_many),
+        wait=pause,
+        stop=stop_before_delay(longest_s),
+        reraise=True,
     ):
         with retry:
             number = retry.retry_state.attempt_number - 1
-            if hedge_s == math.inf or len(channels.addresses) == 1:
-                return await attempt(number)
-            return await _hedged(attempt, number, hedge_s, channels.budget)
+            try:
+                if hedge_s == math.inf or len(channels.addresses) == 1 or lost:
+                    return await attempt(number)
+                return await _hedged(attempt, number, hedge_s, channels.budget)
+            except ServerUnavailable as error:
+                if lost.too_many:
+                    raise lost.error(channels.kind) from error
+                raise
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 

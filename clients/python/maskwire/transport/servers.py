@@ -14,6 +14,7 @@ from maskwire.transport.caller import Caller
 from maskwire.transport.calls import Attempt, call_with_retries
 from maskwire.transport.channels import Channels
 from maskwire.transport.credentials import Credentials
+from maskwire.transport.losses import Losses
 from maskwire.v1 import decoder_pb2, decoder_pb2_grpc, encoder_pb2, encoder_pb2_grpc
 
 if TYPE_CHECKING:
@@ -68,10 +69,12 @@ class Servers:
             try:
                 await call.write(encoder_pb2.EncodeImageRequest(header=header))
                 if ("maskwire-content", "needed") in (tuple(pair) for pair in await call.initial_metadata()):
+                    attempt.is_sent = False  # until then, a connection that breaks says nothing of the image
                     async with self._uploading:
                         for start in range(0, len(data), _CHUNK_BYTES):
                             await call.write(encoder_pb2.EncodeImageRequest(chunk=data[start : start + _CHUNK_BYTES]))
                     await call.done_writing()
+                    attempt.is_sent = True
             except (asyncio.InvalidStateError, grpc.aio.AioRpcError):
                 pass  # the call has ended before the upload; its answer tells why, better than the failed write does
             except asyncio.CancelledError:
@@ -121,6 +124,7 @@ class Servers:
         request: decoder_pb2.GenerateMasksRequest,
         caller: Caller,
         crops: "asyncio.Future[None] | None" = None,
+        losses: Losses | None = None,
     ) -> AsyncIterator[decoder_pb2.GenerateMasksResponse]:
         """Segments everything in an image. The call is retried until its first response has come; closing the iterator
         cancels it.
@@ -129,6 +133,7 @@ class Servers:
             request: The image, the grid of points and the filters.
             caller: On whose behalf; its `timeout_s` holds for each response.
             crops: Embeds the crops that the request names meanwhile; if it fails, the call ends with its error.
+            losses: The servers that were lost under this request before, and that will be.
         """
 
         async def send(attempt: Attempt) -> tuple[Any, Any]:
@@ -141,7 +146,8 @@ class Servers:
                 call.cancel()
                 raise
 
-        call, response = await call_with_retries(self.decoders, caller, request.image_id, send)
+        lost = losses if losses is not None else Losses()
+        call, response = await call_with_retries(self.decoders, caller, request.image_id, send, losses=lost)
         try:
             while response is not grpc.aio.EOF:
                 yield response
@@ -156,7 +162,8 @@ class Servers:
         except TimeoutError as error:
             raise DeadlineExceeded(f"the decoder sent nothing for {caller.timeout_s:g} s") from error
         except grpc.aio.AioRpcError as error:
-            raise from_rpc(error, "decoder") from error
+            lost.note(error)
+            raise (lost.error("decoder") if lost.too_many else from_rpc(error, "decoder")) from error
         finally:
             call.cancel()
 

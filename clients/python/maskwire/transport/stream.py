@@ -199,7 +199,7 @@ class Stream:
             return call, ready
 
         image_id = opening.message.set_image.image_id
-        call, ready = await call_with_retries(self._channels, self._caller, image_id, begin)
+        call, ready = await call_with_retries(self._channels, self._caller, image_id, begin, losses=opening.losses)
         self._masks_before = self._masks
         self._receive(ready, opening)
         return call
@@ -209,8 +209,12 @@ class Stream:
         requests = list(self._pending.values())
         newest = next((request for request in reversed(requests) if request.message.speculative), None)
         for request in requests:
+            if request.stream == self._streams:
+                request.losses.note(lost)
             if request.message.speculative and request is not newest:
                 self._supersede(request)
+            elif request.losses.too_many and not request.sets_image:
+                self._end(request, request.losses.error("decoder"))
             elif request.sends >= _MAX_SENDS and not request.sets_image:
                 error = from_rpc(lost, "decoder") if isinstance(lost, grpc.aio.AioRpcError) else None
                 self._end(request, error or ServerUnavailable("decoders keep ending the stream under this request"))

@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 from maskwire.errors import DeadlineExceeded, MaskwireError
+from maskwire.transport.losses import Losses
 from maskwire.v1 import decoder_pb2 as pb
 
 Answer = asyncio.Future[pb.SegmentStreamResponse]
@@ -17,6 +18,7 @@ class StreamRequest:
         answer: What the caller waits for, or has given up by cancelling it.
         sends: How many streams it was sent on.
         stream: Number of the stream on which it was sent last.
+        losses: The servers that were lost while they had it.
     """
 
     def __init__(self, message: pb.SegmentStreamRequest) -> None:
@@ -25,6 +27,7 @@ class StreamRequest:
         self.answer.add_done_callback(retrieved)
         self.sends = 0
         self.stream = -1
+        self.losses = Losses()
 
     @property
     def sets_image(self) -> bool:

@@ -87,6 +87,8 @@ def problem_of(error: Exception) -> Problem:
     retry_after_s = error.retry_after_s
     if status == _TOO_MANY and retry_after_s is None:
         status = _TOO_LARGE  # it stays so; too much at once passes
+    elif status == 503 and (retry_after_s or 0) < 0:
+        status, retry_after_s = 500, None  # it must not be tried again
     elif status == 503 and retry_after_s is None:
         retry_after_s = RETRY_S
     return Problem(status, error.message, error.reason, error.field, retry_after_s)
