@@ -10,10 +10,12 @@ import typer
 import uvicorn
 from maskwire import AsyncClient, MaskwireError
 from maskwire_core.http.problems import Problem
+from maskwire_core.http.visitors import Visitors
 from starlette.applications import Starlette
 
 from maskwire_adapters.anylabeling import AnyLabeling
 from maskwire_adapters.cvat import Cvat
+from maskwire_adapters.front import Front
 from maskwire_adapters.label_studio import LabelStudio
 from maskwire_adapters.references import References
 from maskwire_adapters.segmenter import Segmenter
@@ -46,6 +48,22 @@ Decoder = Annotated[
 Namespace = Annotated[str, typer.Option(envvar="MASKWIRE_NAMESPACE", help="Tenant; empty: the token's own.")]
 Model = Annotated[str, typer.Option(help="Name of the model; empty: the servers' default. maskwire models list")]
 Host = Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 for other machines and containers.")]
+Hosts = Annotated[
+    str,
+    typer.Option(
+        envvar="MASKWIRE_HOSTS",
+        help="Names by which the tool calls the adapter, separated by commas; * for any. IP addresses, localhost, "
+        "host.docker.internal and this machine's name need none.",
+    ),
+]
+Origins = Annotated[
+    str,
+    typer.Option(
+        envvar="MASKWIRE_ORIGINS",
+        help="Web pages that may call the adapter, such as https://labels.example, separated by commas; * for all. "
+        "Tools call it from their servers, which needs none.",
+    ),
+]
 
 
 @app.command("label-studio")
@@ -56,6 +74,8 @@ def label_studio(
     decoder: Decoder = "localhost:50052",
     namespace: Namespace = "",
     model: Model = "",
+    hosts: Hosts = "",
+    origins: Origins = "",
     host_url: Annotated[
         str | None,
         typer.Option(
@@ -83,7 +103,7 @@ def label_studio(
     """
     references = References(host_url, api_token, files)
     segmenter = Segmenter(AsyncClient(encoder, decoder, namespace=namespace), model)
-    _serve(LabelStudio(segmenter, references, simplify_px).application(), segmenter, host, port)
+    _serve(LabelStudio(segmenter, references, simplify_px).application(), segmenter, host, port, hosts, origins)
 
 
 @app.command("cvat")
@@ -94,6 +114,8 @@ def cvat(
     decoder: Decoder = "localhost:50052",
     namespace: Namespace = "",
     model: Model = "",
+    hosts: Hosts = "",
+    origins: Origins = "",
 ) -> None:
     """CVAT's interactor: AI Tools > Interactors > Maskwire.
 
@@ -103,7 +125,7 @@ def cvat(
     """
 
     segmenter = Segmenter(AsyncClient(encoder, decoder, namespace=namespace), model)
-    _serve(Cvat(segmenter, port).application(), segmenter, host, port)
+    _serve(Cvat(segmenter, port).application(), segmenter, host, port, hosts, origins)
 
 
 @app.command("anylabeling")
@@ -114,6 +136,8 @@ def anylabeling(
     decoder: Decoder = "localhost:50052",
     namespace: Namespace = "",
     model: Model = "",
+    hosts: Hosts = "",
+    origins: Origins = "",
 ) -> None:
     """X-AnyLabeling's remote server.
 
@@ -121,14 +145,19 @@ def anylabeling(
     """
 
     segmenter = Segmenter(AsyncClient(encoder, decoder, namespace=namespace), model)
-    _serve(AnyLabeling(segmenter).application(), segmenter, host, port)
+    _serve(AnyLabeling(segmenter).application(), segmenter, host, port, hosts, origins)
 
 
-def _serve(application: Starlette, segmenter: Segmenter, host: str, port: int) -> None:
+def _serve(application: Starlette, segmenter: Segmenter, host: str, port: int, hosts: str, origins: str) -> None:
     """Serves an adapter until it is stopped; it then closes the segmenter's client."""
     logging.basicConfig(format="%(asctime)s %(message)s")  # of refused requests: not every tool shows the reason
     config = uvicorn.Config(
-        application, host=host, port=port, http=MessageInStatusLine, log_level="warning", server_header=False
+        Front(application, Visitors(_listed(hosts), _listed(origins), host, "adapter")),
+        host=host,
+        port=port,
+        http=MessageInStatusLine,
+        log_level="warning",
+        server_header=False,
     )
 
     async def serve() -> None:
@@ -138,6 +167,10 @@ def _serve(application: Starlette, segmenter: Segmenter, host: str, port: int) -
 
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(serve())
+
+
+def _listed(text: str) -> list[str]:
+    return [part for each in text.split(",") if (part := each.strip())]
 
 
 async def _check_model(segmenter: Segmenter) -> None:

@@ -90,13 +90,17 @@ def application(
             error = Problem(
                 error.status_code, f"{request.method} {request.url.path}: {error.detail.lower()}", "NO_ROUTE"
             )
-        problem = problem_of(error)
-        log.warning("%s %s: %d %s", request.method, request.url.path, problem.status, problem)
-        one_line = " ".join(str(problem).encode("ascii", "replace").decode().split())[:_HEADER_CHARACTERS]
-        return JSONResponse(error_content(problem), problem.status, {**problem.headers, MESSAGE_HEADER: one_line})
+        return refused(request, problem_of(error), error_content)
 
     kinds: tuple[Any, ...] = (Problem, MaskwireError, HTTPException, Exception)
     return Starlette(routes=routes, lifespan=lifespan, exception_handlers=dict.fromkeys(kinds, answer_error))
+
+
+def refused(request: Request, problem: Problem, error_content: Callable[[Problem], Any] = Problem.content) -> Response:
+    """Logs and makes the answer to a request that failed."""
+    log.warning("%s %s: %d %s", request.method, request.url.path, problem.status, problem)
+    one_line = " ".join(str(problem).encode("ascii", "replace").decode().split())[:_HEADER_CHARACTERS]
+    return JSONResponse(error_content(problem), problem.status, {**problem.headers, MESSAGE_HEADER: one_line})
 
 
 def misfit(error: ValidationError, within: str = "") -> Problem:

@@ -193,6 +193,9 @@ class GatewaySettings(Settings):
     """Longest time for one call of a server, including retries, in seconds."""
     retry_s: float = Field(5, ge=0)
     """How long a call is retried while a server is unavailable or overloaded, in seconds."""
+    hosts: Listed = []
+    """Names by which this gateway is called, such as masks.example or *.masks.example, separated by commas; * for any.
+    IP addresses, localhost, the name of this machine and that of --host need none."""
     origins: Listed = []
     """Web pages of other origins that may use this gateway, such as https://labels.example, separated by commas; * for
     all. The gateway's own page always may."""

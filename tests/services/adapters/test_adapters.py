@@ -35,3 +35,19 @@ def test_an_adapter_may_be_started_before_the_servers(stack: Stack) -> None:
     nobody = f"127.0.0.1:{free_port()}"
     with adapter(stack, "cvat", "--encoder", nobody) as http:
         assert http.get("/api/functions").is_success
+
+
+def test_web_pages_may_not_use_an_adapter(stack: Stack) -> None:
+    """Neither of another origin nor by a name that was made to lead here."""
+    with adapter(stack, "cvat", "--hosts", "tools.example", "--origins", "https://cvat.example") as http:
+        for headers, expected in (
+            ({"Host": "evil.example:8070", "Origin": "http://evil.example:8070"}, "BAD_HOST"),
+            ({"Origin": "https://evil.example"}, "BAD_ORIGIN"),
+            ({"Host": "tools.example"}, ""),
+            ({"Host": "host.docker.internal:8070"}, ""),
+            ({"Origin": "https://cvat.example"}, ""),
+        ):
+            answer = http.get("/api/functions", headers=headers)
+            assert (answer.status_code, answer.json().get("reason", "")) == (403 if expected else 200, expected)
+            if expected:
+                assert "MASKWIRE_" in answer.reason_phrase  # which is all that tools show

@@ -41,7 +41,8 @@ def test_bodies_have_limits(stack: Stack, photo: Path) -> None:
         slow = [socket.create_connection(("127.0.0.1", httpx.URL(address).port)) for _ in range(2)]
         for one in slow:
             one.sendall(
-                b"POST /v1/images/x/segment HTTP/1.1\r\nHost: x\r\nContent-Length: 4000000\r\n\r\n" + bytes(3_900_000)
+                b"POST /v1/images/x/segment HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4000000\r\n\r\n"
+                + bytes(3_900_000)
             )
         said = sorted(one.makefile("rb").readline().split()[1] for one in slow)
         assert said == [b"408", b"429"]  # one was too slow, the other too much beside it

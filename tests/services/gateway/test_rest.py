@@ -15,7 +15,7 @@ from pycocotools import mask as coco
 
 from testing.chromium import PICTURES
 from testing.servers import Stack, running_gateway
-from testing.wire import as_base64
+from testing.wire import as_base64, picture
 
 CLICK = {"points": [{"x_px": 260, "y_px": 130}]}
 
@@ -304,6 +304,25 @@ def test_origins(stack: Stack, gateway: str) -> None:
         assert get(address, "/", Origin="https://other.example").status_code == 403
         for path in ("/", "/healthz", "/docs", "/openapi.json", "/metrics"):
             assert get(address, path).status_code == 200
+
+
+def test_a_name_that_is_not_the_gateways(stack: Stack, gateway: str) -> None:
+    """A page of evil.example, whose name was made to lead here, does nothing; probes may use any name."""
+    evil = {"Host": "evil.example:9001", "Origin": "http://evil.example:9001"}
+    with httpx.Client(base_url=gateway, headers=evil) as page:
+        answers = [
+            page.post("/v1/images?image_id=theirs", content=picture(3, 40, 30)),
+            page.get("/v1/images/theirs"),
+            page.post("/v1/images/theirs/segment", json={"points": [[3, 3]]}),
+            page.delete("/v1/images/theirs"),
+            page.get("/"),
+        ]
+        assert [(answer.status_code, answer.json()["reason"]) for answer in answers] == [(403, "BAD_HOST")] * 5
+        assert "MASKWIRE_HOSTS" in answers[0].json()["message"]
+    for path in ("/healthz", "/readyz"):
+        assert httpx.get(f"{gateway}{path}", headers={"Host": "evil.example"}).status_code == 200
+    with running_gateway(stack, "--hosts", "masks.example") as (address, _):
+        assert httpx.get(f"{address}/v1/models", headers={"Host": "masks.example"}).status_code == 200
 
 
 # Models

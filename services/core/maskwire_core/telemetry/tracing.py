@@ -9,8 +9,6 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-from maskwire.addresses import is_loopback
-
 log = logging.getLogger(__name__)
 
 _tracer: Any = None
@@ -26,6 +24,8 @@ def configure_tracing(service: str, address: str | None) -> None:
     global _tracer
     if address is None:
         return
+    from maskwire.addresses import is_loopback
+
     try:
         from opentelemetry import trace
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter

@@ -3,12 +3,11 @@
 import contextlib
 import logging
 import time
-from collections.abc import Sequence
-from urllib.parse import urlsplit
 
 from maskwire_core import call_context
 from maskwire_core.config import GatewaySettings
 from maskwire_core.http.problems import Problem, busy
+from maskwire_core.http.visitors import Visitors
 from maskwire_core.telemetry import tracing
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection
@@ -26,7 +25,6 @@ BEARER = "maskwire.bearer."
 SOCKET_PATH = "/v1/stream"
 
 _PROBES = ("/healthz", "/readyz", "/metrics")  # neither refused nor counted as load
-_PORTS = {"http": 80, "https": 443}
 
 
 class GatewayMiddleware:
@@ -42,6 +40,7 @@ class GatewayMiddleware:
         self._app = app
         self._settings = settings
         self._telemetry = telemetry
+        self._visitors = Visitors(settings.hosts, settings.origins, settings.host, "gateway")
         self._requests = self._sockets = 0
         telemetry.requests.set_function(lambda: self._requests)
         telemetry.sockets.set_function(lambda: self._sockets)
@@ -70,7 +69,7 @@ class GatewayMiddleware:
         guarded = scope["path"] not in _PROBES
         self._requests += guarded
         try:
-            problem = self._refusal(scope, headers)
+            problem = self._visitors.refusal(headers, any_host=scope["path"] in _PROBES)
             if guarded and self._requests > self._settings.max_requests:
                 problem = problem or busy("too many requests at once; try again", "TOO_MANY_REQUESTS")
             app = error_response(problem, scope["path"]) if problem is not None else self._app
@@ -94,7 +93,7 @@ class GatewayMiddleware:
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
-        problem = self._refusal(scope, headers)
+        problem = self._visitors.refusal(headers)
         if self._sockets >= self._settings.max_sockets:
             problem = problem or busy("too many WebSockets at once; try again", "TOO_MANY_SOCKETS")
         if scope["path"] != SOCKET_PATH:
@@ -111,15 +110,6 @@ class GatewayMiddleware:
         finally:
             self._sockets -= 1
 
-    def _refusal(self, scope: Scope, headers: Headers) -> Problem | None:
-        """The answer to a request of a web page that may not use this gateway; None if it may."""
-        origin = headers.get("origin")
-        if origin is not None and not _allowed(origin, headers.get("host", ""), self._settings.origins):
-            return Problem(
-                403, f"pages of {origin} may not use this gateway; MASKWIRE_ORIGINS lists those that may", "BAD_ORIGIN"
-            )
-        return None
-
 
 def bearer(connection: HTTPConnection) -> str:
     """The caller's token, from the Authorization header or the subprotocols that a WebSocket offers; empty if none."""
@@ -128,16 +118,3 @@ def bearer(connection: HTTPConnection) -> str:
         return token.strip()
     offered = connection.scope.get("subprotocols", ())
     return next((name.removeprefix(BEARER) for name in offered if name.startswith(BEARER)), "")
-
-
-def _allowed(origin: str, host: str, listed: Sequence[str]) -> bool:
-    if "*" in listed or origin in listed:
-        return True
-    # Schemes may differ behind a proxy that terminates TLS; host and port must be this gateway's own.
-    theirs = urlsplit(origin)
-    ours = urlsplit(f"//{host}")
-    try:
-        ports = theirs.port or _PORTS.get(theirs.scheme), ours.port or _PORTS.get(theirs.scheme)
-    except ValueError:
-        return False
-    return theirs.hostname is not None and theirs.hostname == ours.hostname and ports[0] == ports[1]

@@ -1,0 +1,29 @@
+"""What every request of an adapter passes first: web pages that may not use it are refused."""
+
+from maskwire_core.http.visitors import Visitors
+from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from maskwire_adapters.serving import refused
+
+
+class Front:
+    """Refuses requests of foreign web pages, and those under names that the adapter does not have.
+
+    Args:
+        app: The adapter's application.
+        visitors: Judges names and origins.
+    """
+
+    def __init__(self, app: ASGIApp, visitors: Visitors) -> None:
+        self._app = app
+        self._visitors = visitors
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            request = Request(scope)
+            problem = self._visitors.refusal(request.headers)
+            if problem is not None:
+                await refused(request, problem)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
