@@ -19,9 +19,7 @@ from maskwire_core.storage.store import Store
 from maskwire_core.tenancy.tenant import EVERYBODY
 from numpy.typing import NDArray
 
-from testing.plain_decoder import MASK_SIZE, Context, PlainDecoder, put_image
-
-WIDTH, HEIGHT = 120, 80
+from testing.plain_decoder import HEIGHT, MASK_SIZE, WIDTH, Context, PlainDecoder, put_image
 
 
 class LocalServer:

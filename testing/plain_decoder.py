@@ -1,14 +1,16 @@
 """A mask decoder small enough to check by hand, and a decoder service around it, in this process.
 
-Its graphs run in ONNX Runtime like those of a real model. The formula is in `logits_of`.
+Its graphs run in ONNX Runtime like those of a real model. The formula is in `logits_of`; `refined` says what it comes
+to after several clicks.
 """
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
+from maskwire.v1 import types_pb2
 from maskwire_core.config import DecoderSettings
 from maskwire_core.models.decoder_bundle import BEST, GRAPHS, DecoderBundle, DecoderConfig, DecoderGraph
 from maskwire_core.storage.embedding import Header, pack
@@ -19,6 +21,11 @@ from maskwire_decoder.service import DecoderService
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+Clicks = Sequence[tuple[float, float, int]]
+"""x and y in pixels of the image, and the label: 1 inside, 0 outside."""
+
+WIDTH, HEIGHT = 120, 80
+"""Size of the image that clicks are on, in pixels."""
 INPUT_SIZE, MASK_SIZE = 64, 16
 IOU = np.array([0.95, 0.8, 0.97, 0.9], np.float32)  # of the single mask and the three candidates
 _BEST = 2
@@ -52,6 +59,29 @@ def logits_of(
             distance = (_CENTRES[None] - x) ** 2 + (_CENTRES[:, None] - y) ** 2
             total = total + (2 * label - 1) * _LIFT * np.exp(-distance / _SPREAD)
     return (total if mask is None else total + _FED_BACK * mask).astype(np.float32)
+
+
+def logits_of_clicks(
+    image: NDArray[np.float32], clicks: Clicks, candidate: int, mask: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """As `logits_of`, for clicks on an image of WIDTH x HEIGHT."""
+    scale = np.array([INPUT_SIZE / WIDTH, INPUT_SIZE / HEIGHT], np.float32)
+    places = np.array([click[:2] for click in clicks], np.float32).reshape(-1, 2) * scale
+    return logits_of(image, places, np.array([click[2] for click in clicks], np.int64), candidate, mask)
+
+
+def refined(image: NDArray[np.float32], clicks: Clicks) -> NDArray[np.float32]:
+    """Computes the logits after clicks made one after another: the first gives the best of three candidates, each
+    further one the single mask, given the logits before it."""
+    logits = logits_of_clicks(image, clicks[:1], _BEST)
+    for count in range(2, len(clicks) + 1):
+        logits = logits_of_clicks(image, clicks[:count], 0, logits.clip(-32, 32))
+    return logits
+
+
+def logits_in(mask: types_pb2.Mask) -> NDArray[np.float32]:
+    """Returns the fp32 logits of an answer, SxS."""
+    return np.frombuffer(mask.logits.data, "<f4").reshape(MASK_SIZE, MASK_SIZE)
 
 
 def bundle() -> DecoderBundle:

@@ -1,6 +1,6 @@
 """Holds the tests of this folder to logic alone: one that starts a process, opens a socket or imports torch fails.
 
-So this tier stays quick, and runs where nothing else does.
+So this tier stays quick, and runs where nothing else does. The store that its tests use is a twin in memory.
 """
 
 import contextlib
@@ -10,6 +10,9 @@ from typing import Any
 
 import grpc
 import pytest
+from maskwire_core.storage.store import Store
+
+from testing.store_twin import twin_store
 
 _ELSEWHERE = "A test that needs it belongs into tests/services, or tests/exactness if it compares with sam2."
 _FORBIDDEN = {
@@ -100,3 +103,10 @@ def pytest_runtest_setup() -> Generator[None, object, object]:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call() -> Generator[None, object, object]:
     return (yield from _watched_phase())
+
+
+@pytest.fixture
+def store() -> Iterator[Store]:
+    """The store's twin in memory."""
+    with contextlib.closing(twin_store()) as opened:
+        yield opened

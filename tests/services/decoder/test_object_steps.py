@@ -12,12 +12,11 @@ from maskwire.v1 import decoder_pb2, decoder_pb2_grpc, encoder_pb2_grpc
 from maskwire.v1 import types_pb2 as pb
 from numpy.typing import NDArray
 
+from testing.clicks import CLICKS
 from testing.processes import resident_bytes
 from testing.reference.predictor import Reference, build_demo, over_white
 from testing.servers import Pair, running_server, server
 from testing.wire import frames
-
-CLICKS = [(260, 130, 1), (300, 330, 0), (400, 150, 1), (180, 120, 1), (90, 90, 0)]
 
 
 def added(x: float, y: float, label: int = 1, **fields: Any) -> pb.Step:

@@ -15,11 +15,10 @@ from maskwire_decoder.masks.rle import rle
 from numpy.typing import NDArray
 from PIL import Image
 
-from testing.local_channel import HEIGHT, WIDTH, LocalServer, PlainEncoder, connect_locally, embedding
-from testing.plain_decoder import INPUT_SIZE, MASK_SIZE, PlainDecoder, logits_of, put_image
+from testing.local_channel import LocalServer, PlainEncoder, connect_locally, embedding
+from testing.plain_decoder import HEIGHT, MASK_SIZE, WIDTH, Clicks, PlainDecoder, put_image, refined
 from testing.store_twin import twin_store
 
-Click = tuple[float, float, int]
 A, B, C = (30.0, 40.0, 1), (80.0, 40.0, 1), (60.0, 20.0, 0)
 
 
@@ -42,16 +41,9 @@ class World:
         """The decoder that has the newest stream."""
         return next(each for each in self.decoders if "SegmentStream" in each.calls)
 
-    def expected(self, clicks: list[Click], image: NDArray[np.float32] | None = None) -> str:
+    def expected(self, clicks: Clicks, image: NDArray[np.float32] | None = None) -> str:
         """The counts of the mask after clicks, each refining the mask before it."""
-        scale = np.array([INPUT_SIZE / WIDTH, INPUT_SIZE / HEIGHT], np.float32)
-        logits: NDArray[np.float32] | None = None
-        for count in range(1, len(clicks) + 1):
-            places = np.array([click[:2] for click in clicks[:count]], np.float32) * scale
-            labels = np.array([click[2] for click in clicks[:count]], np.int64)
-            before = None if logits is None else logits.clip(-32, 32)
-            logits = logits_of(self.image if image is None else image, places, labels, 0 if count > 1 else 2, before)
-        assert logits is not None
+        logits = refined(self.image if image is None else image, clicks)
         return bytes(rle(logits, WIDTH, HEIGHT)["counts"]).decode()
 
 
@@ -341,9 +333,7 @@ def test_embeddings_follow_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
         one, two = picture(1), picture(2)
         for data in (one, two, one):
             result = await world.client.segment(data, points=[A[:2]])
-            places = np.array([A[:2]], np.float32) * np.array([INPUT_SIZE / WIDTH, INPUT_SIZE / HEIGHT], np.float32)
-            logits = logits_of(embedding(hashlib.sha256(data).digest()), places, np.ones(1, np.int64), 2)
-            assert counts(result) == rle(logits, WIDTH, HEIGHT)["counts"].decode()
+            assert counts(result) == world.expected([A], embedding(hashlib.sha256(data).digest()))
         assert world.servers["e:1"].calls.count("EncodeImage") == 2
 
     run(monkeypatch, scenario)

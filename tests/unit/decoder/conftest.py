@@ -1,23 +1,13 @@
 """Fixtures: a decoder service in this process, on a store in memory, with a model that can be checked by hand."""
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from maskwire_core.storage.store import Store
 from numpy.typing import NDArray
 
-from testing.plain_decoder import MASK_SIZE, PlainDecoder, put_image
-from testing.store_twin import twin_store
-
-WIDTH, HEIGHT = 120, 80
-
-
-@pytest.fixture
-def store() -> Iterator[Store]:
-    with contextlib.closing(twin_store()) as opened:
-        yield opened
+from testing.plain_decoder import HEIGHT, MASK_SIZE, WIDTH, PlainDecoder, put_image
 
 
 @pytest.fixture

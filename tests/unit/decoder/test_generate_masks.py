@@ -15,9 +15,8 @@ from maskwire_decoder.masks.rle import rle
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
-from testing.plain_decoder import INPUT_SIZE, IOU, MASK_SIZE, PlainDecoder, logits_of, put_image
+from testing.plain_decoder import HEIGHT, INPUT_SIZE, IOU, MASK_SIZE, WIDTH, PlainDecoder, logits_of, put_image
 
-WIDTH, HEIGHT = 120, 80
 LOOSE: dict[str, Any] = {"pred_iou_thresh": 0.85, "stability_score_thresh": 0.3, "box_nms_thresh": 0.5}
 
 

@@ -15,10 +15,19 @@ from maskwire_core.tenancy.tenant import EVERYBODY
 from maskwire_decoder.masks.rle import rle
 from numpy.typing import NDArray
 
-from testing.plain_decoder import INPUT_SIZE, IOU, MASK_SIZE, PlainDecoder, logits_of, put_image
+from testing.plain_decoder import (
+    HEIGHT,
+    IOU,
+    MASK_SIZE,
+    WIDTH,
+    Clicks,
+    PlainDecoder,
+    logits_in,
+    logits_of_clicks,
+    put_image,
+    refined,
+)
 
-WIDTH, HEIGHT = 120, 80
-Clicks = Sequence[tuple[float, float, int]]
 A, B, C = (30, 40, 1), (80, 40, 1), (60, 20, 0)
 
 
@@ -45,29 +54,9 @@ def steps(clicks: Clicks, **fields: Any) -> types_pb2.Prompt:
     return types_pb2.Prompt(steps=[types_pb2.Step(add_point=point, **fields) for point in points(clicks)])
 
 
-def expected(image: NDArray[np.float32], clicks: Clicks, candidate: int, mask: Any = None) -> NDArray[np.float32]:
-    """The logits of clicks, given in pixels of the image."""
-    scale = np.array([INPUT_SIZE / WIDTH, INPUT_SIZE / HEIGHT], np.float32)
-    places = np.array([click[:2] for click in clicks], np.float32).reshape(-1, 2) * scale
-    return logits_of(image, places, np.array([click[2] for click in clicks], np.int64), candidate, mask)
-
-
-def refined(image: NDArray[np.float32], clicks: Clicks) -> NDArray[np.float32]:
-    """The logits after clicks made one after another: the first gives the best of three candidates, each further one
-    the single mask, given the logits before it."""
-    logits = expected(image, clicks[:1], 2)
-    for count in range(2, len(clicks) + 1):
-        logits = expected(image, clicks[:count], 0, logits.clip(-32, 32))
-    return logits
-
-
-def logits(mask: types_pb2.Mask) -> NDArray[np.float32]:
-    return np.frombuffer(mask.logits.data, "<f4").reshape(MASK_SIZE, MASK_SIZE)
-
-
 def check(mask: types_pb2.Mask, wanted: NDArray[np.float32]) -> None:
-    np.testing.assert_allclose(logits(mask), wanted, atol=1e-4)
-    assert mask.rle.counts.encode() == rle(logits(mask), WIDTH, HEIGHT)["counts"]
+    np.testing.assert_allclose(logits_in(mask), wanted, atol=1e-4)
+    assert mask.rle.counts.encode() == rle(logits_in(mask), WIDTH, HEIGHT)["counts"]
 
 
 def decodes(decoder: PlainDecoder) -> int:
@@ -79,7 +68,7 @@ def test_masks_are_those_of_the_model(decoder: PlainDecoder, image: NDArray[np.f
     response = run(decoder.segment(request))
     for result, clicks in zip(response.results, ([A, C], [B]), strict=True):
         (mask,) = result.masks
-        check(mask, expected(image, clicks, 2))
+        check(mask, logits_of_clicks(image, clicks, 2))
         assert mask.score == pytest.approx(0.97)
         assert result.object_score == 5
     assert [result.prompt_id for result in response.results] == ["", "b"]
@@ -94,24 +83,24 @@ def test_all_candidates_come_in_the_models_order(decoder: PlainDecoder, image: N
     (result,) = run(decoder.segment(request)).results
     assert [mask.score for mask in result.masks] == pytest.approx(IOU[1:].tolist())
     for number, mask in enumerate(result.masks, 1):
-        check(mask, expected(image, [A], number))
+        check(mask, logits_of_clicks(image, [A], number))
 
 
 def test_a_mask_is_refined_and_the_single_mask_is_to_be_had(decoder: PlainDecoder, image: NDArray[np.float32]) -> None:
-    before = expected(image, [A], 2)
+    before = logits_of_clicks(image, [A], 2)
     fed = types_pb2.Logits(
         height=MASK_SIZE, width=MASK_SIZE, data_type=types_pb2.DATA_TYPE_FP32, data=before.astype("<f4").tobytes()
     )
     request = asking([types_pb2.Prompt(points=points([A, B]), mask=fed)])
     request.output.multimask = False
     (result,) = run(decoder.segment(request)).results
-    check(result.masks[0], expected(image, [A, B], 0, before))
+    check(result.masks[0], logits_of_clicks(image, [A, B], 0, before))
 
 
 def test_many_points_are_answered_alike(decoder: PlainDecoder, image: NDArray[np.float32]) -> None:
     many = [(float(x), 40.0, x % 2) for x in range(10, 110, 7)]
     (result,) = run(decoder.segment(asking([types_pb2.Prompt(points=points(many))]))).results
-    check(result.masks[0], expected(image, many, 2))
+    check(result.masks[0], logits_of_clicks(image, many, 2))
 
 
 def test_steps_refine_and_only_the_last_is_decoded_again(decoder: PlainDecoder, image: NDArray[np.float32]) -> None:
@@ -144,7 +133,7 @@ def test_saved_logits_of_steps_spare_another_decoder_the_work(
 
 def test_steps_that_refine_nothing_need_nothing_before_them(decoder: PlainDecoder, image: NDArray[np.float32]) -> None:
     (result,) = run(decoder.segment(asking([steps([A, B, C], refine=False)]))).results
-    check(result.masks[0], expected(image, [A, B, C], 0))
+    check(result.masks[0], logits_of_clicks(image, [A, B, C], 0))
     assert decodes(decoder) == 1
 
 
@@ -166,10 +155,10 @@ def test_an_earlier_request_is_refined_if_that_is_asked_for(
     for asked in (decoder, another()):
         (result,) = run(asked.segment(asking(later, load_logits=True))).results
         assert result.refined
-        check(result.masks[0], expected(image, [A, B], 2, expected(image, [A], 2)))
+        check(result.masks[0], logits_of_clicks(image, [A, B], 2, logits_of_clicks(image, [A], 2)))
         (result,) = run(asked.segment(asking(later))).results
         assert not result.refined
-        check(result.masks[0], expected(image, [A, B], 2))
+        check(result.masks[0], logits_of_clicks(image, [A, B], 2))
 
 
 def test_a_name_means_its_newest_image_and_a_content_key_its_own(
@@ -180,8 +169,8 @@ def test_a_name_means_its_newest_image_and_a_content_key_its_own(
     run(decoder.segment(asking(prompts)))
     other = image + 1
     put_image(store, "cup", other, WIDTH, HEIGHT)
-    check(run(decoder.segment(asking(prompts))).results[0].masks[0], expected(other, [A], 2))
-    check(run(decoder.segment(asking(prompts, content_key=key))).results[0].masks[0], expected(image, [A], 2))
+    check(run(decoder.segment(asking(prompts))).results[0].masks[0], logits_of_clicks(other, [A], 2))
+    check(run(decoder.segment(asking(prompts, content_key=key))).results[0].masks[0], logits_of_clicks(image, [A], 2))
 
 
 def test_images_of_another_namespace_are_not_found(decoder: PlainDecoder, store: Store) -> None:
@@ -204,7 +193,7 @@ def test_an_image_that_comes_is_waited_for(decoder: PlainDecoder, store: Store) 
         put_image(store, "late", values, WIDTH, HEIGHT)
         return await asked
 
-    check(run(waiting()).results[0].masks[0], expected(values, [], 2))
+    check(run(waiting()).results[0].masks[0], logits_of_clicks(values, [], 2))
 
 
 def refused(decoder: PlainDecoder, request: pb.SegmentRequest) -> ServiceError:

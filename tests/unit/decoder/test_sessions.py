@@ -17,9 +17,7 @@ from maskwire_core.storage.store import Store
 from maskwire_core.tenancy.tenant import EVERYBODY
 from numpy.typing import NDArray
 
-from testing.plain_decoder import INPUT_SIZE, MASK_SIZE, PlainDecoder, logits_of, put_image
-
-WIDTH, HEIGHT = 120, 80
+from testing.plain_decoder import HEIGHT, WIDTH, PlainDecoder, logits_in, logits_of_clicks, put_image
 
 
 class Stream:
@@ -109,13 +107,10 @@ async def busy(decoder: PlainDecoder) -> AsyncIterator[None]:
 
 
 def check(answer: pb.SegmentStreamResponse, image: NDArray[np.float32], *clicks: tuple[float, float, int]) -> None:
-    scale = np.array([INPUT_SIZE / WIDTH, INPUT_SIZE / HEIGHT], np.float32)
-    places = np.array([click[:2] for click in clicks], np.float32) * scale
-    labels = np.array([click[2] for click in clicks], np.int64)
     (result,) = answer.result.results
     assert result.prompt_id == "o"
-    got = np.frombuffer(result.masks[0].logits.data, "<f4").reshape(MASK_SIZE, MASK_SIZE)
-    np.testing.assert_allclose(got, logits_of(image, places, labels, 2 if len(clicks) == 1 else 0), atol=1e-4)
+    wanted = logits_of_clicks(image, clicks, 2 if len(clicks) == 1 else 0)
+    np.testing.assert_allclose(logits_in(result.masks[0]), wanted, atol=1e-4)
 
 
 def test_requests_are_answered_in_order_by_name(decoder: PlainDecoder, image: NDArray[np.float32]) -> None:

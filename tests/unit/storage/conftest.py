@@ -1,19 +1,12 @@
 """Fixtures: the store's twin in memory. The same tests run over Valkey and Redis in tests/services/core."""
 
-import contextlib
 from collections.abc import Iterator
 
 import pytest
 import redis
 from maskwire_core.storage.store import Store
 
-from testing.store_twin import TwinConnections, twin_store
-
-
-@pytest.fixture
-def store() -> Iterator[Store]:
-    with contextlib.closing(twin_store()) as opened:
-        yield opened
+from testing.store_twin import TwinConnections
 
 
 @pytest.fixture
