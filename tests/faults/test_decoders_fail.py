@@ -79,11 +79,12 @@ def test_a_decoder_stands_still_under_a_unary_click(world: World, note: Observat
         victim.send(signal.SIGSTOP)
         assert counts(client.segment(image_id=stored.image_id, points=[(30, 20)])) == world.right(61)
         took_s = note.recovered()
-    assert_within(took_s, 3)
+    assert_within(took_s, 2.5)  # less than dead peers take
     note.observed = f"answered after {took_s:.2f} s: the other decoder is asked too after 1 s"
 
 
 @pytest.mark.fault(7)
+@pytest.mark.time_bound
 def test_a_decoder_is_asked_to_stop_under_load(world: World, note: Observation) -> None:
     note.injected = "SIGTERM to the decoder of eight sessions that were clicking all the time"
     right = clicked(world, 70)
@@ -103,13 +104,14 @@ def test_a_decoder_is_asked_to_stop_under_load(world: World, note: Observation) 
         wait_until(lambda: prompts["right"] > 40, 30)
         note.fault()
         assert serving(world, client, "seven").end() == 0
-        note.recovered()
+        took_s = note.recovered()
         after = prompts["right"] + 40
         wait_until(lambda: prompts["right"] > after, 30)
         stop.set()
         for worker in workers:
             worker.result()
-    note.observed = f"{prompts['right']} prompts, 0 lost, 0 wrong; exit code 0"
+    assert_within(took_s, 5)  # since its streams are told; it would wait for them for 20 s
+    note.observed = f"{prompts['right']} prompts, 0 lost, 0 wrong; it had ended {took_s:.2f} s later, exit code 0"
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from testing.processes import wait_until
 from testing.time_bounds import assert_within
 from testing.wire import frames, picture
 
+from . import processes
 from .results import Observation
 from .world import Doing, World
 
@@ -50,7 +51,7 @@ def test_an_encoder_is_killed_between_storing_and_telling(world: World, note: Ob
         assert waiter.result(20).cached
         took_s = note.recovered()
         assert held.exception() is not None
-    assert_within(took_s, 2)
+    assert_within(took_s, 1.5)  # less than what was left of the lease
     note.observed = f"the waiter had it {took_s:.2f} s later, without a second encode"
 
 
@@ -105,7 +106,7 @@ def stored(world: World, key: str) -> str:
 
 @pytest.mark.fault(5)
 def test_an_encoder_is_asked_to_stop_under_load(world: World, note: Observation) -> None:
-    note.injected = "SIGTERM to one of two while eight threads embedded"
+    note.injected = "SIGTERM to one of two while eight threads embedded, and while its model held what it had accepted"
     stop, numbers, lock = threading.Event(), iter(range(2000, 9000)), threading.Lock()
     done = Counter[str]()
 
@@ -121,29 +122,47 @@ def test_an_encoder_is_asked_to_stop_under_load(world: World, note: Observation)
 
         threads = [Doing(work) for _ in range(8)]
         wait_until(lambda: done["images"] > 20, 30)
-        assert world.encoders[0].end() == 0
+        server = world.encoders[0]
+        with world.stub(server) as stub, world.switched("hold", server):
+            accepted = [stub.EncodeImage.future(frames(picture(1900 + index))) for index in range(4)]
+            for call in accepted:  # by a client that tries nothing again
+                assert ("maskwire-content", "needed") in call.initial_metadata()
+            drains = server.log.read_text().count("draining")
+            server.send(signal.SIGTERM)
+            wait_until(lambda: server.log.read_text().count("draining") > drains, 10)
+            (processes.switches(server) / "hold").unlink()
+            assert not any(call.result(30).cached for call in accepted)
+        assert server.end() == 0
         after = done["images"] + 20
         wait_until(lambda: done["images"] > after, 30)
         stop.set()
         for thread in threads:
             thread.result()
-    note.observed = f"{done['images']} images, 0 failures; exit code 0"
+    note.observed = f"{done['images']} images and the {len(accepted)} that were held, 0 failures; exit code 0"
 
 
 @pytest.mark.fault(15)
 def test_leases_vanish(world: World, note: Observation) -> None:
-    note.injected = "DEL of the lease while its encoder was at work"
+    note.injected = "DEL of the lease while its encoder was at work, and again while two were"
     first, second = world.encoders
     data = picture(15)
     before = sum(world.load(server).encoded for server in world.encoders)
+
+    def evict() -> None:
+        (lease,) = world.raw.keys("maskwire:lease:*")
+        world.raw.delete(lease)
+
     with world.stub(first) as one, world.stub(second) as other:
         with world.switched("hold"):
             calls = [one.EncodeImage.future(frames(data))]
             world.busy(first)
-            (lease,) = world.raw.keys("maskwire:lease:*")
-            world.raw.delete(lease)
-            calls += [stub.EncodeImage.future(frames(data)) for stub in (one, other) for _ in range(5)]
+            evict()
+            calls += [other.EncodeImage.future(frames(data)) for _ in range(5)]
             world.busy(second)
+            calls += [one.EncodeImage.future(frames(data)) for _ in range(5)]
+            evict()
+            time.sleep(0.5)  # in which nobody else takes it: all wait for an encode of their own encoder
+            assert not world.raw.keys("maskwire:lease:*")
         keys = {call.result(30).image.content_key for call in calls}
     encodes = sum(world.load(server).encoded for server in world.encoders) - before
     assert len(keys) == 1

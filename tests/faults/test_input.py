@@ -206,7 +206,9 @@ def test_names_of_others_and_forged_ones(world: World, note: Observation) -> Non
     note.injected = "another namespace's name, its content key, and made-up ones, to both servers"
     with world.client(namespace="owner") as owner, world.client(namespace="thief", retry_s=0) as thief:
         stored = owner.embed(picture(350), image_id="secret")
-        owner.segment(image_id="secret", points=[(30, 20)])
+        for server in world.decoders:  # both have it in memory
+            with world.client(namespace="owner", decoder=[server]) as person:
+                person.segment(image_id="secret", points=[(30, 20)])
         messages = set()
         for name in ("secret", "no such name"):
             with pytest.raises(ImageNotFound) as caught:
