@@ -31,13 +31,15 @@ ERRORS = {f"maskwire.{name}" for name in maskwire.__all__ if name in vars(maskwi
 # What each package may import of the others. Of the client, servers take the stubs, and the encoder the picture reader.
 ALLOWED = {
     "maskwire": set[str](),
-    # Of the client, maskwire.suggest has the words for names that do not exist, and there is one token bucket, one
-    # judgement of addresses and one form of errors on the wire. Its package for HTTP answers with the client's errors.
+    # Of the client, maskwire.suggest has the words for names that do not exist, and there is one token bucket, one way
+    # to write and to judge addresses and one form of errors on the wire. Its package for HTTP answers with the client's
+    # errors.
     "maskwire_core": {
         "maskwire.v1",
         "maskwire.suggest",
         "maskwire.token_bucket",
         "maskwire.addresses",
+        "maskwire.host_port",
         "maskwire.errors",
         *ERRORS,
     },

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from maskwire.host_port import bare_host
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, CliApp, NoDecode, SettingsConfigDict
 
 MIB = 1 << 20
@@ -36,7 +37,8 @@ class Settings(BaseSettings):
         use_attribute_docstrings=True,
     )
 
-    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all interfaces.")
+    host: Annotated[str, AfterValidator(bare_host)] = "127.0.0.1"
+    """Address to listen on, such as 127.0.0.1 or ::1; 0.0.0.0 for all interfaces, or :: for those of IPv6 as well."""
     port: int = Field(0, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
     tls_cert: Path | None = Field(None, description="Certificate chain of this server (PEM); without it, no TLS.")
     tls_key: Path | None = Field(None, description="Private key of that certificate (PEM).")
@@ -169,6 +171,9 @@ class DecoderSettings(ServiceSettings):
     """CPU threads of a decode while it is the only one; 0 for the number of cores, at most 8."""
     queue_limit: int = Field(256, ge=1)
     """Prompts of each priority that may wait; beyond it, the tenant with most waiting is refused."""
+    max_waiting: int = Field(1024, ge=1)
+    """Calls that may wait (wait_ms) for images which are not embedded yet; each tenant may have as many as are still
+    free."""
     max_prompts: int = Field(128, ge=1, description="Largest number of prompts in one request.")
     max_points: int = Field(256, ge=1, description="Largest number of points in one prompt.")
 

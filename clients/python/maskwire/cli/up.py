@@ -16,6 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from rich.console import Console
 
+from maskwire import host_port
 from maskwire.cli import local_servers
 from maskwire.cli.health import answers_http, health
 from maskwire.cli.local_servers import RunningServers
@@ -36,15 +37,16 @@ def start_servers(options: UpOptions) -> None:
         if importlib.util.find_spec(package) is None or importlib.util.find_spec(extra) is None:
             refuse_server_command()
     _check_models(models, is_own=options.config is not None, has_weights=options.checkpoint is not None)
+    listening = _listening_host(options.host)
     devices = encoder_devices(options.device)
-    encoder_ports = _choose_ports("--encoder-port", options.host, options.encoder_port, len(devices))
+    encoder_ports = _choose_ports("--encoder-port", listening, options.encoder_port, len(devices))
     decoder_port = options.decoder_port
     if decoder_port is None:
         decoder_port = (options.encoder_port or _FIRST_PORT) + len(devices)
-    decoder_ports = _choose_ports("--decoder-port", options.host, decoder_port, options.decoders)
+    decoder_ports = _choose_ports("--decoder-port", listening, decoder_port, options.decoders)
     gateways = 1 if options.gateway and _has_gateway() else 0
-    gateway_ports = _choose_ports("--gateway-port", options.host, options.gateway_port, gateways)
-    host = "127.0.0.1" if options.host == "0.0.0.0" else options.host
+    gateway_ports = _choose_ports("--gateway-port", listening, options.gateway_port, gateways)
+    host = host_port.reachable(listening)
     with tempfile.TemporaryDirectory(prefix="maskwire-") as folder, Supervisor(console.print) as supervisor:
         with console.status("starting the store") as progress:
             redis_url = options.redis_url
@@ -54,7 +56,7 @@ def start_servers(options: UpOptions) -> None:
                 supervisor.start(make_store(redis_port, options.redis_memory_mb, folder))
             environment = {
                 "MASKWIRE_REDIS_URL": redis_url,
-                "MASKWIRE_HOST": options.host,
+                "MASKWIRE_HOST": listening,
                 "MASKWIRE_LOG_LEVEL": "INFO" if options.verbose else os.environ.get("MASKWIRE_LOG_LEVEL", "WARNING"),
             }
             names = ", ".join(models)
@@ -69,17 +71,17 @@ def start_servers(options: UpOptions) -> None:
                 command += ["--checkpoint", str(options.checkpoint)] if options.checkpoint is not None else []
                 command += ["--config", options.config] if options.config is not None else []
                 label = "encoder" if len(devices) == 1 else f"encoder at {port} on {device}"
-                children.append(_server(label, command, f"{host}:{port}", environment))
+                children.append(_server(label, command, host_port.join(host, port), environment))
             for port in decoder_ports:
                 command = [sys.executable, "-m", "maskwire_decoder", "--port", str(port)]
-                children.append(_server(f"decoder at {port}", command, f"{host}:{port}", environment))
+                children.append(_server(f"decoder at {port}", command, host_port.join(host, port), environment))
             supervisor.start(*children)
-            encoders = ",".join(f"{host}:{port}" for port in encoder_ports)
-            decoders = ",".join(f"{host}:{port}" for port in decoder_ports)
+            encoders = ",".join(host_port.join(host, port) for port in encoder_ports)
+            decoders = ",".join(host_port.join(host, port) for port in decoder_ports)
             page = None
             for port in gateway_ports if decoder_ports else []:
                 tls = bool(os.environ.get("MASKWIRE_TLS_CERT"))
-                page = f"{'https' if tls else 'http'}://{host}:{port}/"
+                page = f"{'https' if tls else 'http'}://{host_port.join(host, port)}/"
                 command = [sys.executable, "-m", "maskwire_gateway", "--port", str(port)]
                 command += ["--encoder", encoders, "--decoder", decoders]
                 answers = functools.partial(answers_http, host, port, tls=tls)
@@ -147,20 +149,37 @@ def encoder_devices(device: str) -> list[str]:
 
 def _choose_ports(option: str, host: str, first: int, count: int) -> list[int]:
     """Chooses consecutive ports, or free ones if the first is 0, and checks that nobody listens there."""
-    ports = [first + index if first else _free_port() for index in range(count)]
+    ports = [first + index if first else _free_port(host) for index in range(count)]
     for port in ports:
         _check_free(host, port, option)
     return ports
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as bound:
+def _listening_host(text: str) -> str:
+    try:
+        return host_port.bare_host(text)
+    except ValueError as error:
+        raise MaskwireError(str(error), "BAD_ADDRESS", "--host") from error
+
+
+def _free_port(host: str = "127.0.0.1") -> int:
+    try:
+        bound = _listen(host, 0)
+    except OSError:  # which `_check_free` reports
+        bound = _listen("127.0.0.1", 0)
+    with bound:
         return int(bound.getsockname()[1])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    if not host_port.is_ipv6(host):
+        return socket.create_server((host, port))
+    return socket.create_server((host, port), family=socket.AF_INET6, dualstack_ipv6=host == "::")
 
 
 def _check_free(host: str, port: int, option: str) -> None:
     try:
-        socket.create_server((host, port)).close()
+        _listen(host, port).close()
     except OSError as error:
         remedy = f"choose another port with {option} (0 takes a free one)"
         if option == "--gateway-port":
@@ -171,7 +190,9 @@ def _check_free(host: str, port: int, option: str) -> None:
         users = [up.pid for up in ups if f":{port}" in f"{up.encoder},{up.decoder},{up.gateway}"]
         by = f" by the 'maskwire up' with process id {users[0]}" if users else ""
         what = f"port {port} is in use{by}" if error.errno == errno.EADDRINUSE else f"{error.strerror}"
-        raise MaskwireError(f"cannot listen on {host}:{port}: {what}; {remedy}", "CANNOT_LISTEN", option) from error
+        raise MaskwireError(
+            f"cannot listen on {host_port.join(host, port)}: {what}; {remedy}", "CANNOT_LISTEN", option
+        ) from error
 
 
 def _check_models(names: Sequence[str], *, is_own: bool, has_weights: bool) -> None:

@@ -44,7 +44,12 @@ class UpOptions:
         str, typer.Option(envvar="MASKWIRE_STORE_CODEC", help="How embeddings are stored: fp32, fp16, int8 or int4.")
     ] = "fp16"
     host: Annotated[
-        str, typer.Option(envvar="MASKWIRE_HOST", help="Address to listen on; 0.0.0.0 for all interfaces.")
+        str,
+        typer.Option(
+            envvar="MASKWIRE_HOST",
+            help="Address to listen on, such as 127.0.0.1 or ::1; 0.0.0.0 for all interfaces, or :: for those of IPv6 "
+            "as well.",
+        ),
     ] = "127.0.0.1"
     encoder_port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port of the first encoder; 0 takes free ports.")

@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 
 from maskwire.errors import InvalidRequest, MaskwireError
+from maskwire.host_port import check_address
 from maskwire.token_bucket import TokenBucket
 from maskwire.transport.credentials import Credentials
 from maskwire.transport.process import check_process, claim_process
@@ -41,20 +42,20 @@ class Channels:
 
     Args:
         kind: "encoder" or "decoder".
-        addresses: "host:port", or several separated by commas; None: MASKWIRE_ENCODER or MASKWIRE_DECODER, else the
-            usual port of this machine.
+        addresses: "host:port" or "[::1]:port", or several separated by commas; None: MASKWIRE_ENCODER or
+            MASKWIRE_DECODER, else the usual port of this machine.
         credentials: How to encrypt.
         dead_after_s: Seconds after which a server that stopped answering is given up.
 
     Raises:
-        InvalidRequest: BAD_ADDRESS: there is no address in `addresses`.
+        InvalidRequest: BAD_ADDRESS: there is no address in `addresses`, or an IPv6 address lacks its brackets.
         MaskwireError: FORKED, as `check`.
     """
 
     def __init__(self, kind: str, addresses: str | None, credentials: Credentials, dead_after_s: float = 3) -> None:
         text = addresses or os.environ.get(f"MASKWIRE_{kind.upper()}") or _DEFAULTS[kind]
         self.kind = kind
-        self.addresses = [address.strip() for address in text.split(",") if address.strip()]
+        self.addresses = [check_address(address.strip(), kind) for address in text.split(",") if address.strip()]
         if not self.addresses:
             raise InvalidRequest(f"{text!r} has no address; give host:port", "BAD_ADDRESS", kind)
         self._options = [*_OPTIONS, *_pings(dead_after_s), *([_BALANCED] if kind == "encoder" else [])]

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from maskwire.host_port import join
 from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.platform_collector import PlatformCollector
@@ -112,9 +113,9 @@ def metrics_server(host: str, port: int, live_metrics: Sequence[LiveMetric]) -> 
         server, _ = start_http_server(port, host, REGISTRY)
     except OSError as error:
         raise SystemExit(
-            f"error: cannot listen on {host}:{port}; is it in use? Choose another --metrics-port"
+            f"error: cannot listen on {join(host, port)}; is it in use? Choose another --metrics-port"
         ) from error
-    log.info("metrics on http://%s:%d/metrics", host, server.server_port)
+    log.info("metrics on http://%s/metrics", join(host, server.server_port))
     try:
         yield
     finally:
