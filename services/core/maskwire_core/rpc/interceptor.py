@@ -39,6 +39,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def __init__(self, authorizer: Authorizer) -> None:
         self._authorizer = authorizer
+        self._calls = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def idle(self) -> None:
+        """Waits until no call is being answered; health checks are none."""
+        await self._idle.wait()
 
     async def intercept_service(
         self,
@@ -57,6 +64,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         async def observed(request: Any, context: Context) -> Any:
             call = call_context.begin(str(metadata.get("x-request-id", "")))
             STARTED.labels(*labels).inc()
+            self._calls += 1
+            self._idle.clear()
             started, cancelled = time.perf_counter(), False
             try:
                 with tracing.serving(f"{service}/{method}", metadata):
@@ -65,6 +74,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 cancelled = True
                 raise
             finally:
+                self._calls -= 1
+                if not self._calls:
+                    self._idle.set()
                 took_s = time.perf_counter() - started
                 number = _number(context.code())
                 code = "CANCELLED" if cancelled and number == 0 else _CODES.get(number, "UNKNOWN")

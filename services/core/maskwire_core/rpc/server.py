@@ -10,14 +10,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from maskwire.host_port import join
 
 from maskwire_core.config import MIB, AnySettings, ServiceSettings, from_command_line
 from maskwire_core.rpc.authorization import authorizing
+from maskwire_core.rpc.health import Health
 from maskwire_core.rpc.interceptor import CallInterceptor
 from maskwire_core.rpc.readiness import watch
 from maskwire_core.rpc.tls import server_credentials
+from maskwire_core.runtime.last_resort import ending_within
 from maskwire_core.runtime.process_memory import outgrown, resident, settle
 from maskwire_core.telemetry.logs import configure_logging
 from maskwire_core.telemetry.metrics import LiveMetric, metrics_server
@@ -42,6 +45,8 @@ _OPTIONS = [
 ]
 
 _BROKEN_DRAIN_S = 1
+_LAST_ANSWERS_S = 3  # after the last call has been answered, for those who read slowly
+_END_S = 10  # after the drain, for the process to end by itself
 _STORE_THREADS = 32
 
 
@@ -87,7 +92,7 @@ async def serve(settings: ServiceSettings, service: Service) -> None:
         settings: Settings of the server.
         service: What is served.
     """
-    checks = health.aio.HealthServicer()
+    checks = Health()
     async with contextlib.AsyncExitStack() as running:
         interceptor = CallInterceptor(await running.enter_async_context(authorizing(settings, service.rights)))
         server = grpc.aio.server(interceptors=[interceptor], options=_options(settings))
@@ -107,16 +112,30 @@ async def serve(settings: ServiceSettings, service: Service) -> None:
             asyncio.get_running_loop().add_signal_handler(number, stopping.set)
         await server.start()
         for name in ("", service.name):
-            await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
-        log.info("%s serves on %s:%d", service.name, settings.host, port)
+            checks.set(name, serving=True)
+        log.info("%s serves on %s", service.name, join(settings.host, port))
         await _until_stopped(settings, service, checks, stopping)
-        log.info("draining: accepted work has %g s to finish", settings.drain_s)
-        await checks.enter_graceful_shutdown()
+        drain_s = _BROKEN_DRAIN_S if service.broken.is_set() else settings.drain_s
+        log.info("draining: accepted work has %g s to finish", drain_s)
+        ending_within(drain_s + _END_S)
+        checks.shut_down()
         service.drain()
-        await server.stop(_BROKEN_DRAIN_S if service.broken.is_set() else settings.drain_s)
+        await _drain(server, interceptor, drain_s)
     log.info("stopped")
     if service.broken.is_set():
         raise SystemExit("error: the server cannot do its work any more; its log tells why")
+
+
+async def _drain(server: grpc.aio.Server, interceptor: CallInterceptor, drain_s: float) -> None:
+    """Stops a server when its calls have been answered, and after `drain_s` in any case. Health checks count as no
+    calls: nobody keeps a server waiting by watching it."""
+    stopping = asyncio.create_task(server.stop(drain_s))
+    answered = asyncio.create_task(interceptor.idle())
+    await asyncio.wait({stopping, answered}, return_when=asyncio.FIRST_COMPLETED)
+    if answered.cancel():
+        await stopping
+    else:
+        await asyncio.gather(stopping, server.stop(min(_LAST_ANSWERS_S, drain_s)))
 
 
 def _options(settings: ServiceSettings) -> list[tuple[str, int]]:
@@ -134,7 +153,7 @@ def _options(settings: ServiceSettings) -> list[tuple[str, int]]:
 
 def _listen(server: grpc.aio.Server, host: str, port: int, credentials: grpc.ServerCredentials | None = None) -> int:
     """Returns the port, which is a free one if 0 was asked for."""
-    address = f"{host}:{port}"
+    address = join(host, port)
     try:
         if credentials is not None:
             return server.add_secure_port(address, credentials)
@@ -144,7 +163,7 @@ def _listen(server: grpc.aio.Server, host: str, port: int, credentials: grpc.Ser
 
 
 @contextlib.asynccontextmanager
-async def _health_server(host: str, port: int, checks: health.aio.HealthServicer) -> AsyncIterator[None]:
+async def _health_server(host: str, port: int, checks: Health) -> AsyncIterator[None]:
     """Serves health checks alone on a port of their own while the body runs."""
     server = grpc.aio.server(options=_OPTIONS)
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
@@ -167,14 +186,11 @@ def _prepare_process(settings: ServiceSettings) -> None:
         )
 
 
-async def _until_stopped(
-    settings: ServiceSettings, service: Service, checks: health.aio.HealthServicer, stopping: asyncio.Event
-) -> None:
+async def _until_stopped(settings: ServiceSettings, service: Service, checks: Health, stopping: asyncio.Event) -> None:
     """Runs self-tests until `stopping` or `service.broken` is set or the process has outgrown its memory."""
 
     async def tell(ready: bool) -> None:
-        status = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
-        await checks.set(service.name, status)
+        checks.set(service.name, serving=ready)
 
     ends: list[asyncio.Task[Any]] = [asyncio.create_task(event.wait()) for event in (stopping, service.broken)]
     if settings.recycle_mib:

@@ -45,6 +45,10 @@ return true
 _ATTEMPTS_MS = 120_000  # how long after the first attempt of a call others may follow
 
 
+Wanted = tuple[str, str, str]
+"""An image that somebody looks for: its namespace, its name, and its content key, or "" for that of its name."""
+
+
 class Store:
     """Typed commands on one store. Methods block and are safe to call from many threads.
 
@@ -197,6 +201,15 @@ class Store:
                 if (stored := describe(namespace, key, *replies)) is not None:
                     found[image_id] = stored._replace(ttl_ms=min(ttl_ms, stored.ttl_ms))
         return found
+
+    def are_stored(self, images: Sequence[Wanted]) -> list[bool]:
+        """Tells of each image whether its embedding is stored, in two round trips for all of them."""
+        with self.connections.commands():
+            names = [keys.alias(namespace, image_id) for namespace, image_id, key in images if not key]
+            found = iter(self.connections.for_each(names, ("GET",)))
+            named = [key or (next(found)[0] or b"").decode("ascii", "replace") for _, _, key in images]
+            owned = [keys.embedding(image[0], key) for image, key in zip(images, named, strict=True)]
+            return [bool(exists) for (exists,) in self.connections.for_each(owned, ("EXISTS",))]
 
     # Saved logits
 
