@@ -6,17 +6,17 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from maskwire_core.config import DecoderSettings
-from maskwire_core.errors import ServiceError, Unavailable, embedding_expired, image_not_found
+from maskwire_core.errors import NotFound, Unavailable, embedding_expired, image_not_found
 from maskwire_core.scheduling.single_flight import Flights
 from maskwire_core.storage.embedding import Header
 from maskwire_core.storage.store import Store
 from maskwire_core.telemetry.metrics import LiveMetric
 
+from maskwire_decoder.arrivals import Arrivals
 from maskwire_decoder.predictor import Predictor, Prepared
 
 _MAX_PREDICTORS = 8
 _MAX_ALIASES = 10_000
-_FIRST_POLL_S, _LAST_POLL_S = 0.02, 0.25
 _ALIAS_SERVES_S = 30  # seconds that a looked-up name is trusted while the store cannot be asked
 
 
@@ -51,6 +51,7 @@ class Images:
         self._aliases: OrderedDict[tuple[str, str], tuple[str, float]] = OrderedDict()
         self._loads: Flights[Image | None] = Flights()
         self._decoder_loads: Flights[Predictor] = Flights()
+        self._arrivals = Arrivals(store, settings.max_waiting)
 
     def latest(self) -> Image | None:
         """Returns the most recently used image in memory."""
@@ -62,9 +63,16 @@ class Images:
             LiveMetric("maskwire_cache_bytes", "Memory of hot embeddings.", lambda: self._hot_bytes),
             LiveMetric("maskwire_cache_limit_bytes", "What it may be.", lambda: self._settings.cache_bytes),
             LiveMetric("maskwire_cache_images", "Hot embeddings.", lambda: len(self._hot)),
+            LiveMetric(
+                "maskwire_calls_awaiting_images",
+                "Calls that wait for an image to be embedded.",
+                lambda: self._arrivals.waiting,
+            ),
         ]
 
-    async def find(self, namespace: str, image_id: str, content_key: str, wait_ms: int) -> tuple[Image, bool]:
+    async def find(
+        self, namespace: str, image_id: str, content_key: str, wait_ms: int = 0, tenant: str = ""
+    ) -> tuple[Image, bool]:
         """Finds an image by its name or its content key.
 
         Args:
@@ -72,25 +80,24 @@ class Images:
             image_id: Name of the image.
             content_key: Identity of the embedding; empty to take what the name stands for now.
             wait_ms: How long to wait for a missing image, in milliseconds.
+            tenant: Who waits.
 
         Returns:
             The image, and whether it was in memory.
 
         Raises:
             NotFound: IMAGE_NOT_FOUND or EMBEDDING_EXPIRED.
+            ResourceExhausted: TOO_MANY_WAITING: the tenant has too many calls that wait.
             Unavailable: The store does not answer, or no encoder has published the image's decoder yet.
         """
         give_up = time.monotonic() + wait_ms / 1e3
-        pause = _FIRST_POLL_S
         while True:
             try:
                 return await self._find(namespace, image_id, content_key)
-            except ServiceError as error:
-                left = give_up - time.monotonic()
-                if left <= 0 or error.reason not in ("IMAGE_NOT_FOUND", "EMBEDDING_EXPIRED"):
+            except NotFound:
+                left_s = give_up - time.monotonic()
+                if not await self._arrivals.wait((namespace, image_id, content_key), left_s, tenant):
                     raise
-                await asyncio.sleep(min(pause, left))
-                pause = min(2 * pause, _LAST_POLL_S)
 
     async def _find(self, namespace: str, image_id: str, content_key: str) -> tuple[Image, bool]:
         key = content_key or await self._key(namespace, image_id)

@@ -126,11 +126,12 @@ class Segmenter:
         if wait_ms > _MAX_WAIT_MS:
             raise InvalidArgument("BAD_WAIT", f"wait_ms is {wait_ms}; at most {_MAX_WAIT_MS}", field="wait_ms")
         started = time.perf_counter()
-        namespace, image_id = current().caller.reading(reference.namespace), names.image_id(reference.image_id)
+        caller = current().caller
+        namespace, image_id = caller.reading(reference.namespace), names.image_id(reference.image_id)
         content_key = names.content_key(reference.content_key)
         logs.bind(namespace, image_id)
         with tracing.span("fetch"):
-            image, in_memory = await self._images.find(namespace, image_id, content_key, wait_ms)
+            image, in_memory = await self._images.find(namespace, image_id, content_key, wait_ms, caller.token.id)
         if reference.model and canonical(reference.model) != image.header.model:
             raise InvalidArgument(
                 "OTHER_MODEL",

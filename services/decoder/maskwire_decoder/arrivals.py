@@ -1,0 +1,139 @@
+"""Waiting for images that are not in the store yet."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import Context
+from dataclasses import dataclass, field
+
+from maskwire_core.errors import ResourceExhausted
+from maskwire_core.storage.store import Store, Wanted
+
+_FIRST_PAUSE_S, _LAST_PAUSE_S = 0.02, 0.25
+_LOOKS_PER_S = 1000  # of all images together; pauses grow beyond it
+_BATCH = 128  # images in one round trip, so that other callers of the store get their turn
+_RETRY_S = 1.0
+
+
+@dataclass(eq=False)
+class _Watched:
+    """An image that calls wait for."""
+
+    due: float  # when to look next, in the loop's time
+    pause_s: float = _FIRST_PAUSE_S
+    calls: int = 0
+    came: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class Arrivals:
+    """Tells calls when the images that they wait for have come.
+
+    One task looks for all images, each once, however many calls wait for it.
+
+    Args:
+        store: Where images come.
+        most: Calls that may wait at the same time. A tenant may have as many as are still free, so that nobody's calls
+            keep all others from waiting.
+    """
+
+    def __init__(self, store: Store, most: int) -> None:
+        self._store = store
+        self._most = most
+        self._calls: Counter[str] = Counter()  # by tenant
+        self._watched: dict[Wanted, _Watched] = {}
+        self._looking: asyncio.Task[None] | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Number of calls that wait."""
+        return self._calls.total()
+
+    async def wait(self, wanted: Wanted, seconds: float, tenant: str) -> bool:
+        """Waits until an image is stored.
+
+        Args:
+            wanted: The image.
+            seconds: How long to wait.
+            tenant: Who waits.
+
+        Returns:
+            Whether it came in time.
+
+        Raises:
+            ResourceExhausted: TOO_MANY_WAITING: the tenant has too many calls that wait.
+            Unavailable: The store does not answer.
+        """
+        if seconds <= 0:
+            return False
+        with self._place(tenant), self._watching(wanted) as watched:
+            try:
+                async with asyncio.timeout(seconds):
+                    await asyncio.shield(watched.came)
+            except TimeoutError:
+                return False
+            return True
+
+    @contextmanager
+    def _place(self, tenant: str) -> Iterator[None]:
+        if self._calls[tenant] >= self._most - self.waiting:
+            raise ResourceExhausted(
+                "TOO_MANY_WAITING",
+                f"{self._calls[tenant]} calls wait for images already; embed the images first, or ask again later",
+                field="wait_ms",
+                retry_after_s=_RETRY_S,
+            )
+        self._calls[tenant] += 1
+        try:
+            yield
+        finally:
+            self._calls[tenant] -= 1
+            self._calls += Counter()  # forgets tenants without a call
+
+    @contextmanager
+    def _watching(self, wanted: Wanted) -> Iterator[_Watched]:
+        watched = self._watched.get(wanted)
+        if watched is None:
+            now = asyncio.get_running_loop().time()
+            watched = self._watched[wanted] = _Watched(now + _FIRST_PAUSE_S)
+            if self._looking is None or self._looking.done():
+                self._looking = asyncio.create_task(self._look(), context=Context())  # of no call
+        watched.calls += 1
+        try:
+            yield watched
+        finally:
+            watched.calls -= 1
+            if not watched.calls and self._watched.get(wanted) is watched:
+                del self._watched[wanted]
+
+    async def _look(self) -> None:
+        """Looks for the images that are due, as long as there are any that calls wait for."""
+        loop = asyncio.get_running_loop()
+        while self._watched:
+            now = loop.time()
+            due = [(wanted, watched) for wanted, watched in self._watched.items() if watched.due <= now][:_BATCH]
+            if not due:
+                await asyncio.sleep(min(_FIRST_PAUSE_S, min(each.due for each in self._watched.values()) - now))
+                continue
+            try:
+                stored = await asyncio.to_thread(self._store.are_stored, [wanted for wanted, _ in due])
+            except Exception as error:
+                for wanted, watched in due:
+                    self._settle(wanted, watched, error)
+                continue
+            longest_s = max(_LAST_PAUSE_S, len(self._watched) / _LOOKS_PER_S)
+            for (wanted, watched), is_stored in zip(due, stored, strict=True):
+                if is_stored:
+                    self._settle(wanted, watched)
+                watched.pause_s = min(2 * watched.pause_s, longest_s)
+                watched.due = loop.time() + watched.pause_s
+
+    def _settle(self, wanted: Wanted, watched: _Watched, error: Exception | None = None) -> None:
+        if self._watched.get(wanted) is watched:
+            del self._watched[wanted]  # who waits from now on waits anew
+        if watched.came.done() or not watched.calls:
+            return
+        if error is None:
+            watched.came.set_result(None)
+        else:
+            watched.came.set_exception(error)
