@@ -36,6 +36,7 @@ from maskwire_encoder.backends.model import Model
 from maskwire_encoder.checkpoints import loading
 from maskwire_encoder.encoder import ImageEncoder
 from maskwire_encoder.image_input.reading import read_image
+from maskwire_encoder.spool import ImageFile
 from PIL import Image
 from rich.console import Console
 
@@ -146,7 +147,7 @@ async def serve(model: Model, settings: EncoderSettings, store: Store, files: Se
             started = time.perf_counter()
             upload = encoder.accept(headers[index], f"caller {number}", None)
             if await encoder.find(upload) is None:
-                await encoder.encode(upload, files[index], time.perf_counter())
+                await encoder.encode(upload, ImageFile.of(files[index]), time.perf_counter())
             taken.append(time.perf_counter() - started)
 
     started = time.perf_counter()

@@ -141,6 +141,16 @@ class EncoderSettings(ServiceSettings):
     readers: int = Field(0, ge=0)
     """Threads that decode image files; 0 for one a core on CUDA and 2 on a CPU."""
     writers: int = Field(8, ge=1, description="Threads that write embeddings to the store.")
+    upload_pause_s: float = Field(20, gt=0)
+    """Seconds after which an upload of which nothing comes is ended; so is one of which less than 16 KiB a second
+    come."""
+    spool_above_bytes: int = Field(8 * MIB, ge=0)
+    """Files above this size are kept on disk while they arrive and wait, in bytes."""
+    spool_bytes: int = Field(2048 * MIB, ge=0)
+    """Disk for such files, in bytes; each tenant may have as much as is still free."""
+    spool: Path | None = None
+    """Folder for such files; the system's folder for temporary files by default. They have no names and are gone when
+    the process is."""
     max_image_bytes: int = Field(64 * MIB, ge=1, description="Largest image file accepted, in bytes.")
     max_image_pixels: int = Field(120_000_000, ge=1, description="Largest image accepted, in pixels.")
 

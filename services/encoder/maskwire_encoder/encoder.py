@@ -1,7 +1,6 @@
 """Encodes images and stores their embeddings; callers of the same image share one encode."""
 
 import asyncio
-import hashlib
 import math
 import time
 from collections.abc import Sequence
@@ -28,7 +27,8 @@ from maskwire_encoder.backends.device import Tensors
 from maskwire_encoder.backends.model import Model
 from maskwire_encoder.encode_lease import found_or_leased
 from maskwire_encoder.pipeline import File, Pipeline
-from maskwire_encoder.upload import STRETCHES, Upload, describe
+from maskwire_encoder.spool import ImageFile, Spool
+from maskwire_encoder.upload import STRETCHES, Upload, describe, digest_mismatch
 
 Encoded = tuple[StoredEmbedding, pb.EncodeTimings | None]
 """An embedding in the store, and how long its stages took; None if another process made it."""
@@ -48,12 +48,14 @@ class ImageEncoder:
         settings: As given.
         models: The models by name.
         pipeline: The stages that an image passes through.
+        spool: Where files are kept while they arrive and wait.
     """
 
     def __init__(self, settings: EncoderSettings, store: Store, models: Sequence[Model]) -> None:
         self.settings = settings
         self.models = {model.source.name: model for model in models}
         self.pipeline = Pipeline(settings, models)
+        self.spool = Spool(settings)
         self._store = store
         self._quotas = Quotas(store)
         self._flights: Flights[Encoded] = Flights(self.pipeline.hurry)
@@ -134,34 +136,29 @@ class ImageEncoder:
         if found is None:
             shared = await self._flights.join(upload.flight, upload.demand)
             if shared is None:
-                current().caller.charge(encodes=1, received_bytes=upload.size_bytes)
+                current().caller.charge(encodes=1, announced_bytes=upload.size_bytes)
                 return None
             found, _ = shared
         return await self._respond(upload, found, True, timings)
 
-    async def encode(self, upload: Upload, data: bytes, asked_at: float) -> pb.EncodeImageResponse:
+    async def encode(self, upload: Upload, file: ImageFile, asked_at: float) -> pb.EncodeImageResponse:
         """Encodes, stores and names an image.
 
         Args:
             upload: Its checked header.
-            data: The image file.
+            file: The image file.
             asked_at: `time.perf_counter()` when the caller was asked for the file.
 
         Raises:
-            InvalidArgument: `data` does not match the header, or is not a readable image.
+            InvalidArgument: The file does not match the header, or is not a readable image.
             Internal: MODEL_OUTPUT_NOT_FINITE: the embedding has NaN or infinity; nothing is stored.
         """
         receive_ms = _ms_since(asked_at)
         # Checked before the flight is joined: a caller who sends other bytes than announced must not fail the others.
-        digest = await asyncio.to_thread(lambda: hashlib.sha256(data).digest())
-        if len(data) != upload.size_bytes or digest != upload.sha256:
-            raise InvalidArgument(
-                "DIGEST_MISMATCH",
-                "the bytes received are not those whose size and SHA-256 the header gave",
-                field="chunk",
-            )
+        if file.received != upload.size_bytes or await asyncio.to_thread(file.sha256) != upload.sha256:
+            raise digest_mismatch()
         (stored, stages), joined = await self._flights.share(
-            upload.flight, lambda: self._find_or_make(upload, data), upload.demand
+            upload.flight, lambda: self._find_or_make(upload, file), upload.demand
         )
         timings = pb.EncodeTimings(lookup_ms=(asked_at - upload.received_at) * 1e3, receive_ms=receive_ms)
         if stages is not None and not joined:
@@ -173,14 +170,15 @@ class ImageEncoder:
         for model in self.models.values():
             await asyncio.to_thread(self._store.publish_decoder, model.decoder)
 
-    async def _find_or_make(self, upload: Upload, data: bytes) -> Encoded:
-        async with found_or_leased(self._store, upload.namespace, upload.key) as found:
-            return (found, None) if found is not None else await self._make(upload, data)
+    async def _find_or_make(self, upload: Upload, file: ImageFile) -> Encoded:
+        with file.held():  # also when its sender leaves, while others wait for the image
+            async with found_or_leased(self._store, upload.namespace, upload.key) as found:
+                return (found, None) if found is not None else await self._make(upload, file)
 
-    async def _make(self, upload: Upload, data: bytes) -> Encoded:
+    async def _make(self, upload: Upload, file: ImageFile) -> Encoded:
         """Encodes and stores an image."""
         started = time.perf_counter()
-        pixels, read_queue_ms = await self.pipeline.read(upload.model, File(data, upload.stretch), upload.demand)
+        pixels, read_queue_ms = await self.pipeline.read(upload.model, File(file, upload.stretch), upload.demand)
         read_ms = _ms_since(started) - read_queue_ms
         _record_stages(queue=read_queue_ms, read=read_ms)
         started = time.perf_counter()

@@ -23,6 +23,7 @@ from maskwire_encoder.backends import device
 from maskwire_encoder.backends.device import DeviceLost, Tensors
 from maskwire_encoder.backends.model import Model
 from maskwire_encoder.image_input.reading import read_image
+from maskwire_encoder.spool import ImageFile
 
 T = TypeVar("T")
 
@@ -43,7 +44,7 @@ class Pixels:
 class File:
     """An image file that waits to be decoded."""
 
-    data: bytes  # content of the file
+    content: ImageFile  # the file itself, which is complete
     stretch: Stretch  # how samples of more than 8 bits are mapped to 8 bits
 
 
@@ -113,7 +114,7 @@ class Pipeline:
     async def read(self, model: Model, file: File, demand: Demand) -> Served[Pixels]:
         """Decodes an image file (see `read_image`) and prepares it for a model, when its turn comes."""
         self.readers.admit(demand)
-        return await self.readers.submit(file, demand, kind=model, nbytes=len(file.data))
+        return await self.readers.submit(file, demand, kind=model, nbytes=file.content.size_bytes)
 
     async def encode(self, model: Model, pixels: Pixels, demand: Demand) -> Served[Tensors]:
         """Encodes an image, in a batch with others, when its turn comes. See `device.encode_batch` for errors."""
@@ -184,12 +185,15 @@ class Pipeline:
         return ahead < self._ahead and self._writing < self._most_writing
 
     async def _read(self, model: Hashable, files: Sequence[File]) -> list[Pixels]:
+        (file,) = files
+
         def read() -> Pixels:
-            picture = read_image(files[0].data, self._max_pixels, files[0].stretch)
+            picture = read_image(file.content.read(), self._max_pixels, file.stretch)
             height, width, _ = picture.pixels.shape
             return Pixels(height, width, cast(Model, model).prepare(picture.pixels), picture.stretch)
 
-        return [await asyncio.get_running_loop().run_in_executor(self._reading, read)]
+        with file.content.held():  # by the thread, which nobody's leaving stops
+            return [await asyncio.get_running_loop().run_in_executor(self._reading, read)]
 
     async def _encode(self, model: Hashable, prepared: Sequence[Tensor]) -> list[Tensors | Exception]:
         self.readers.poke()  # the model's queue has room again

@@ -1,14 +1,14 @@
 """The gRPC service of an encoder."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
+from contextlib import closing
 
 from maskwire.v1 import encoder_pb2 as pb
 from maskwire.v1 import encoder_pb2_grpc
 from maskwire_core import names
 from maskwire_core.call_context import current
-from maskwire_core.errors import InvalidArgument, embedding_expired, image_not_found
+from maskwire_core.errors import DeadlineExceeded, InvalidArgument, embedding_expired, image_not_found
 from maskwire_core.rpc.interceptor import Context
 from maskwire_core.rpc.server import CONTENT_NEEDED
 from maskwire_core.storage.listing import list_page
@@ -17,7 +17,8 @@ from maskwire_core.storage.store import Store
 from maskwire_core.tenancy.tokens import Right
 
 from maskwire_encoder.encoder import ImageEncoder
-from maskwire_encoder.upload import describe
+from maskwire_encoder.receiving import Receiving
+from maskwire_encoder.upload import describe, digest_mismatch
 from maskwire_encoder.upload_stream import UploadStream
 
 NAME = pb.DESCRIPTOR.services_by_name["EncoderService"].full_name
@@ -49,7 +50,8 @@ class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
         self, requests: AsyncIterator[pb.EncodeImageRequest], context: Context
     ) -> pb.EncodeImageResponse:
         frames = aiter(requests)
-        first = await anext(frames, None)
+        longest_pause_s = self._encoder.settings.upload_pause_s
+        first = await _first(frames, longest_pause_s)
         if first is None or first.WhichOneof("frame") != "header":
             raise InvalidArgument("HEADER_MISSING", "the first frame must be the header", field="header")
         upload = self._encoder.accept(first.header, context.peer(), context.time_remaining())
@@ -57,13 +59,12 @@ class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
         if found is not None:
             return found
         await context.send_initial_metadata(CONTENT_NEEDED)
-        asked_at = time.perf_counter()
-        data = bytearray()
-        async for frame in frames:
-            data += frame.chunk
-            if len(data) > upload.size_bytes:
-                raise InvalidArgument("TOO_MANY_BYTES", "more bytes came than the header's size_bytes", field="chunk")
-        return await self._encoder.encode(upload, bytes(data), asked_at)
+        with closing(Receiving(upload, self._encoder.spool, longest_pause_s)) as receiving:
+            while receiving.missing and (frame := await receiving.wait(anext(frames, None))) is not None:
+                await receiving.add(frame.chunk)
+            if receiving.file is None:
+                raise digest_mismatch()
+            return await self._encoder.encode(upload, receiving.file, receiving.asked_at)
 
     async def EncodeImages(
         self, requests: AsyncIterator[pb.EncodeImagesRequest], context: Context
@@ -129,3 +130,11 @@ class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
             waited_ms=(readers.tally.waited_s + model.tally.waited_s) * 1e3,
             busy_ms=model.tally.busy_s * 1e3,
         )
+
+
+async def _first(frames: AsyncIterator[pb.EncodeImageRequest], seconds: float) -> pb.EncodeImageRequest | None:
+    try:
+        async with asyncio.timeout(seconds):
+            return await anext(frames, None)
+    except TimeoutError as error:
+        raise DeadlineExceeded("UPLOAD_STALLED", "the header did not come; send it first", field="header") from error

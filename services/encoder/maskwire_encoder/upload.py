@@ -2,13 +2,16 @@
 
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from maskwire.pictures import Stretch
 from maskwire.v1 import types_pb2
+from maskwire_core.errors import InvalidArgument
 from maskwire_core.scheduling.scheduler import Demand
 from maskwire_core.storage.embedding import StoredEmbedding
 
-from maskwire_encoder.backends.model import Model
+if TYPE_CHECKING:
+    from maskwire_encoder.backends.model import Model  # which takes torch along
 
 STRETCHES: dict[types_pb2.Stretch.ValueType, Stretch] = {
     types_pb2.STRETCH_UNSPECIFIED: "auto",
@@ -28,7 +31,7 @@ class Upload:
     image_id: str  # image ID; issued here if the caller gave none
     sha256: bytes  # SHA-256 of the image file
     size_bytes: int  # size of the image file
-    model: Model  # the model that encodes the image
+    model: "Model"  # the model that encodes the image
     key: str  # content key of the embedding
     stretch: Stretch  # how samples of more than 8 bits are mapped to 8 bits
     demand: Demand  # who wants the image encoded, and how soon
@@ -40,6 +43,13 @@ class Upload:
     def flight(self) -> tuple[str, str]:
         """Key under which concurrent uploads share one encode."""
         return self.namespace, self.key
+
+
+def digest_mismatch() -> InvalidArgument:
+    """The error of an upload whose bytes are not those of its header."""
+    return InvalidArgument(
+        "DIGEST_MISMATCH", "the bytes received are not those whose size and SHA-256 the header gave", field="chunk"
+    )
 
 
 def describe(stored: StoredEmbedding, image_id: str, ttl_ms: int) -> types_pb2.ImageInfo:

@@ -142,6 +142,19 @@ def test_what_cannot_start_says_why() -> None:
     assert "the store does not answer" in result.stderr
 
 
+@pytest.mark.skipif(not Path("/proc/net/if_inet6").exists(), reason="this machine has no IPv6")
+def test_ipv6(photo: Path) -> None:
+    with up("--host", "::1", gateway=True) as stack:
+        assert [address.rpartition(":")[0] for address in (stack.encoder, stack.decoder)] == ["[::1]"] * 2
+        assert stack.gateway is not None
+        assert httpx.get(f"{stack.gateway}readyz").status_code == 200
+        with stack.client() as client:
+            assert client.segment(photo, points=[(300, 200)]).width == 600
+    result = run_up("--host", "[::1]:50051")
+    assert result.returncode == 1
+    assert "the port is given by itself" in result.stderr
+
+
 def test_other_commands_find_what_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, photo: Path) -> None:
     """By word that `up` leaves: the one that was ready last, and none that was killed."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

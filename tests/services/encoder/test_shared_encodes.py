@@ -16,6 +16,7 @@ from maskwire_core.scheduling.scheduler import Demand
 from maskwire_core.storage.store import Store
 from maskwire_encoder.encode_lease import found_or_leased
 from maskwire_encoder.encoder import ImageEncoder
+from maskwire_encoder.spool import ImageFile
 from maskwire_encoder.upload import Upload
 
 from testing.wire import picture
@@ -51,7 +52,7 @@ class _Store:
 class _NeverDone(ImageEncoder):
     made = 0
 
-    async def _make(self, upload: Upload, data: bytes) -> Any:
+    async def _make(self, upload: Upload, file: ImageFile) -> Any:
         self.made += 1
         await asyncio.Event().wait()
         raise AssertionError
@@ -69,17 +70,17 @@ def test_an_encode_that_follows_a_cancelled_one_can_be_hurried() -> None:
 
     async def scenario() -> None:
         before = asyncio.all_tasks()
-        first = asyncio.create_task(encoder.encode(upload("first", True), DATA, 0))
+        first = asyncio.create_task(encoder.encode(upload("first", True), ImageFile.of(DATA), 0))
         await until(lambda: encoder.made == 1)
         (flight,) = asyncio.all_tasks() - before - {first} - _renewals()
         first.cancel()
         await asyncio.wait({first})
         bulk = upload("second", True)
-        second = asyncio.create_task(encoder.encode(bulk, DATA, 0))
+        second = asyncio.create_task(encoder.encode(bulk, ImageFile.of(DATA), 0))
         await until(lambda: encoder.made == 2)
         store.may_release.set()
         await asyncio.wait({flight})  # it ends only now, long after the second began
-        third = asyncio.create_task(encoder.encode(upload("third", False), DATA, 0))
+        third = asyncio.create_task(encoder.encode(upload("third", False), ImageFile.of(DATA), 0))
         await until(lambda: not bulk.demand.bulk)
         second.cancel()
         third.cancel()
@@ -122,9 +123,9 @@ def test_an_embedding_is_kept_for_the_longest_time_told_to_anybody(valkey: str) 
         return Upload("default", name, sha256, len(data), cast(Any, model), key, "auto", demand, ttl_s, 0, 0)
 
     async def scenario() -> list[Any]:
-        first = asyncio.create_task(encoder.encode(upload("short", 60), data, 0))
+        first = asyncio.create_task(encoder.encode(upload("short", 60), ImageFile.of(data), 0))
         assert await asyncio.to_thread(model.begun.wait, 10)
-        others = [asyncio.create_task(encoder.encode(upload("long", 600), data, 0))]
+        others = [asyncio.create_task(encoder.encode(upload("long", 600), ImageFile.of(data), 0))]
         others.append(asyncio.create_task(cast(Any, encoder.find(upload("longer", 900)))))
         await until(lambda: list(encoder._flights._waiters.values()) == [3])
         model.may_end.set()

@@ -45,7 +45,7 @@ _OPTIONS = [
 ]
 
 _BROKEN_DRAIN_S = 1
-_LAST_ANSWERS_S = 3  # after the last call has been answered, for those who read slowly
+_LAST_ANSWERS_S = 2  # after the last call has been answered, for those who read slowly
 _END_S = 10  # after the drain, for the process to end by itself
 _STORE_THREADS = 32
 

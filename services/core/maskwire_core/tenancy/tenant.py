@@ -15,6 +15,7 @@ from maskwire_core.tenancy.tokens import ANY_NAMESPACE, RIGHTS, Token, TokenErro
 log = logging.getLogger(__name__)
 
 _NO_DIGEST = "0" * 64  # compared if a token has no entry, so that the comparison takes as long
+_WINDOW_BYTES = 65_535  # HTTP/2's initial window of a stream
 _NOWHERE = "~"
 """A namespace that no request can name, and in which nothing is ever stored. Foreign images are looked up in it: in the
 same steps, and with the same answer, as images that do not exist."""
@@ -56,29 +57,42 @@ class Caller:
             )
         return found
 
-    def charge(self, requests: int = 0, encodes: int = 0, received_bytes: int = 0) -> None:
-        """Takes from the token's rate limits: all of what is given, or nothing.
+    def charge(self, requests: int = 0, encodes: int = 0, received_bytes: int = 0, announced_bytes: int = 0) -> None:
+        """Takes from the token's rate limits: all of what is given, or nothing. But a refusal of what was received
+        already does not make it free: only what flow control lets through before anybody can refuse it is.
 
         Args:
             requests: Number of calls and prompts.
             encodes: Number of images to encode.
-            received_bytes: Bytes of image files and requests.
+            received_bytes: Bytes of requests that were received.
+            announced_bytes: Bytes of image files that will be received.
 
         Raises:
             ResourceExhausted: RATE_LIMITED.
         """
+        nbytes = received_bytes + announced_bytes
         wanted = [
             (bucket, amount)
-            for bucket, amount in ((self._requests, requests), (self._encodes, encodes), (self._bytes, received_bytes))
+            for bucket, amount in ((self._requests, requests), (self._encodes, encodes), (self._bytes, nbytes))
             if bucket is not None and amount
         ]
         wait_s = max((bucket.wait_s(amount) for bucket, amount in wanted), default=0.0)
         if wait_s:
-            raise ResourceExhausted(
-                "RATE_LIMITED", f"the token's rate is used up; try again in {wait_s:.3g} s", retry_after_s=wait_s
-            )
+            self.owe(max(0, received_bytes - _WINDOW_BYTES))
+            raise rate_limited(wait_s)
         for bucket, amount in wanted:
             bucket.take(amount)
+
+    def owe(self, received_bytes: int) -> float:
+        """Takes bytes that came unasked from the token's rate, whether it has them or not.
+
+        Returns:
+            Seconds until the rate has made up for them; 0 if it had them.
+        """
+        if self._bytes is None or not received_bytes:
+            return 0.0
+        self._bytes.take(received_bytes)
+        return self._bytes.wait_s(0)
 
     def _find(self, namespace: str) -> str | None:
         """Returns a namespace's full name; None if the token is not for it."""
@@ -88,6 +102,12 @@ class Caller:
         if not namespace:
             return self.token.namespaces[0]
         return name if name in self.token.namespaces else None
+
+
+def rate_limited(wait_s: float) -> ResourceExhausted:
+    return ResourceExhausted(
+        "RATE_LIMITED", f"the token's rate is used up; try again in {wait_s:.3g} s", retry_after_s=wait_s
+    )
 
 
 EVERYBODY = Caller(Token(id="everybody", sha256=_NO_DIGEST, namespaces=(ANY_NAMESPACE,), rights=frozenset(RIGHTS)))
