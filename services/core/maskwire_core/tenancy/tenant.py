@@ -35,6 +35,12 @@ class Caller:
             for rate in (token.requests_per_s, token.encodes_per_s, token.bytes_per_s)
         )
 
+    @property
+    def tenant(self) -> str:
+        """On whose account the caller uses what tenants share: the first of the token's namespaces, as several tokens
+        may be one tenant's. Without tokens everybody is the same, whatever namespace they name."""
+        return self.token.namespaces[0]
+
     def reading(self, namespace: str) -> str:
         """Returns the namespace in which a request reads, given the one that it names (or "").
 

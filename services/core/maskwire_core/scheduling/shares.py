@@ -1,0 +1,58 @@
+"""Something limited that callers share: bytes of memory or disk, or calls."""
+
+import contextlib
+from collections.abc import Iterator
+
+
+class Shares:
+    """Shares a total by dynamic thresholds (Choudhury and Hahne, IEEE/ACM Trans. Networking, 1998).
+
+    A holder may have at most twice as much as is free. One alone gets two thirds, and a newcomer always finds
+    something: nobody takes everything, whatever they do, and nothing is set aside for those who are not there. Not safe
+    for use by several threads.
+
+    Args:
+        total: How much there is.
+
+    Attributes:
+        total: As given.
+        held: How much all holders have.
+    """
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.held = 0
+        self._by_holder: dict[str, int] = {}
+
+    def fits(self, holder: str, amount: int) -> bool:
+        """Whether a holder may take an amount now."""
+        free = self.total - self.held
+        return amount <= free and self._by_holder.get(holder, 0) + amount <= 2 * free
+
+    def take(self, holder: str, amount: int = 1) -> bool:
+        """Takes an amount, if the holder may have it. Returns whether it does."""
+        if not self.fits(holder, amount):
+            return False
+        self.add(holder, amount)
+        return True
+
+    def add(self, holder: str, amount: int) -> None:
+        """Counts an amount that a holder has already; a negative one is given back."""
+        self.held += amount
+        self._by_holder[holder] = self._by_holder.get(holder, 0) + amount
+        if not self._by_holder[holder]:
+            del self._by_holder[holder]
+
+    def of(self, holder: str) -> int:
+        """How much a holder has."""
+        return self._by_holder.get(holder, 0)
+
+    @contextlib.contextmanager
+    def holding(self, holder: str, amount: int, refusal: Exception) -> Iterator[None]:
+        """Takes an amount until the body ends. Raises the refusal if the holder may not have it."""
+        if not self.take(holder, amount):
+            raise refusal
+        try:
+            yield
+        finally:
+            self.add(holder, -amount)
