@@ -20,9 +20,9 @@ RUN rm -rf services/encoder/maskwire_encoder/* services/decoder/maskwire_decoder
 FROM ${PYTHON_IMAGE}
 COPY --from=build /opt/venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
-    MASKWIRE_HOST=0.0.0.0 MASKWIRE_PORT=9001
+    MASKWIRE_HOST=0.0.0.0 MASKWIRE_PORT=9001 MASKWIRE_METRICS_PORT=9464
 USER 10001:10001
-EXPOSE 9001
+EXPOSE 9001 9464
 HEALTHCHECK --interval=5s --timeout=5s --start-period=20s --retries=3 \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:9001/readyz', timeout=4)"]
 ENTRYPOINT ["python", "-m", "maskwire_gateway"]

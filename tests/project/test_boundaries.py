@@ -56,6 +56,7 @@ ALLOWED = {
         "maskwire_core.call_context",
         "maskwire_core.config",
         "maskwire_core.http",
+        "maskwire_core.telemetry.exposition",
         "maskwire_core.telemetry.logs",
         "maskwire_core.runtime.process_memory",
         "maskwire_core.models.registry",

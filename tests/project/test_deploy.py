@@ -42,7 +42,7 @@ def known_metrics() -> set[str]:
     telemetry = Telemetry()
     telemetry.seconds.labels("GET", "/", 200).observe(0.1)
     names = set()
-    for registry in (metrics.REGISTRY, telemetry._registry):
+    for registry in (metrics.REGISTRY, telemetry.registry):
         for family in registry.collect():
             names |= {family.name, f"{family.name}_total"} if family.type == "counter" else {family.name}
             if family.type == "histogram":

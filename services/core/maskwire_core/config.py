@@ -45,6 +45,8 @@ class Settings(BaseSettings):
     tls_client_ca: Path | None = None
     """Authorities (PEM), one of which must have signed callers' certificates (mutual TLS)."""
     drain_s: float = Field(20, ge=0, description="Seconds in which accepted work may finish after SIGTERM or Ctrl-C.")
+    metrics_port: int | None = Field(None, ge=0, le=65535)
+    """Port that offers metrics for Prometheus at /metrics, without TLS and tokens; none by default."""
     trace_to: str | None = Field(None, pattern="^https?://")
     """Collector that receives OpenTelemetry traces by OTLP over HTTP, such as http://localhost:4318; none by
     default."""
@@ -61,8 +63,6 @@ class ServiceSettings(Settings):
     """File of bearer tokens, made by 'maskwire token'; without it, every caller has all rights."""
     health_port: int | None = Field(None, ge=0, le=65535)
     """Port for health checks only, without TLS and tokens; none by default."""
-    metrics_port: int | None = Field(None, ge=0, le=65535)
-    """Port that offers metrics for Prometheus at /metrics, without TLS and tokens; none by default."""
     connection_age_s: float = Field(300, ge=0)
     """Seconds after which clients are asked to reconnect, so that they find servers that were added; calls in progress
     continue. 0: never."""

@@ -1,5 +1,6 @@
 """Starts a gateway: python -m maskwire_gateway --help"""
 
+import contextlib
 import importlib.util
 import logging
 import signal
@@ -9,10 +10,12 @@ from pathlib import Path
 import uvicorn
 from maskwire_core.config import GatewaySettings, from_command_line
 from maskwire_core.runtime.process_memory import settle
+from maskwire_core.telemetry.exposition import exposed
 from maskwire_core.telemetry.logs import configure_logging
 from maskwire_core.telemetry.tracing import configure_tracing, flush
 
 from maskwire_gateway.app import application
+from maskwire_gateway.metrics import Telemetry
 
 _MAX_FRAME_BYTES = 16 << 20
 _BACKLOG = 2048
@@ -33,8 +36,9 @@ def main() -> None:
     configure_logging(settings)
     configure_tracing("gateway", settings.trace_to)
     logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.getLevelName(settings.log_level)))
+    telemetry = Telemetry()
     config = uvicorn.Config(
-        application(settings, _page()),
+        application(settings, _page(), telemetry),
         host=settings.host,
         port=settings.port,
         log_config=None,
@@ -54,10 +58,11 @@ def main() -> None:
         signal.signal(number, lambda *_: None)
     config.load()
     settle()
-    try:
+    with contextlib.ExitStack() as running:
+        running.callback(flush)
+        if settings.metrics_port is not None:
+            running.enter_context(exposed(settings.host, settings.metrics_port, telemetry.registry))
         uvicorn.Server(config).run()
-    finally:
-        flush()
 
 
 if __name__ == "__main__":

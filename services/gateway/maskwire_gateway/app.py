@@ -34,14 +34,14 @@ from maskwire_gateway.websocket.stream import PROTOCOL, Relay
 _EXPOSED_HEADERS = ("X-Request-ID", "X-Processing-Time", "X-Maskwire-Model", "Retry-After")
 
 
-def application(settings: GatewaySettings, page: Path | None) -> ASGIApp:
+def application(settings: GatewaySettings, page: Path | None, telemetry: Telemetry) -> ASGIApp:
     """Makes the gateway.
 
     Args:
         settings: The gateway's settings.
         page: Folder with the page's index.html and assets; None without a page.
+        telemetry: The gateway's metrics.
     """
-    telemetry = Telemetry()
     bodies = Bodies(settings.body_memory_bytes, settings.body_timeout_s)
     upstream = Upstream(settings, telemetry)
     fetcher = Fetcher(settings.url_hosts, settings.url_timeout_s) if settings.urls else None
@@ -58,7 +58,7 @@ def application(settings: GatewaySettings, page: Path | None) -> ASGIApp:
     described = [
         *resources(RestV1(upstream, bodies, settings.max_image_bytes), "Images"),
         *resources(Roboflow(settings, upstream, bodies, fetcher), "For clients of Roboflow"),
-        *resources(Probes(upstream.servers, telemetry), "Server"),
+        *resources(Probes(upstream.servers, telemetry, settings.metrics_port is None), "Server"),
     ]
     routes: list[BaseRoute] = [
         WebSocketRoute(SOCKET_PATH, stream),

@@ -11,6 +11,7 @@ class Telemetry:
     """Metrics of one gateway.
 
     Attributes:
+        registry: All of them.
         seconds: Time until a request was answered. `route` is the pattern of its path, so that names of images do not
             become labels.
         requests: Number of HTTP requests in progress.
@@ -20,30 +21,30 @@ class Telemetry:
     """
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry()
-        ProcessCollector(registry=self._registry)
-        PlatformCollector(registry=self._registry)
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
         self.seconds = Histogram(
             "maskwire_gateway_request_seconds",
             "Time until a request was answered; of event streams, until their end.",
             ("method", "route", "status"),
             buckets=_SECONDS,
-            registry=self._registry,
+            registry=self.registry,
         )
         self.requests = Gauge(
-            "maskwire_gateway_requests_in_progress", "HTTP requests in progress.", registry=self._registry
+            "maskwire_gateway_requests_in_progress", "HTTP requests in progress.", registry=self.registry
         )
-        self.sockets = Gauge("maskwire_gateway_websockets", "Open WebSockets.", registry=self._registry)
+        self.sockets = Gauge("maskwire_gateway_websockets", "Open WebSockets.", registry=self.registry)
         self.images = Counter(
             "maskwire_gateway_images_total",
             "Images that callers sent; cached where no encode was needed.",
             ("cached",),
-            registry=self._registry,
+            registry=self.registry,
         )
         self.frames = Counter(
-            "maskwire_gateway_stream_requests_total", "Requests on WebSockets.", registry=self._registry
+            "maskwire_gateway_stream_requests_total", "Requests on WebSockets.", registry=self.registry
         )
 
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format."""
-        return generate_latest(self._registry)
+        return generate_latest(self.registry)

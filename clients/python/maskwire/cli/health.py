@@ -5,6 +5,7 @@ import http.client
 import os
 import socket
 import ssl
+from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -51,9 +52,17 @@ def answers_http(host: str, port: int, *, tls: bool = False) -> bool:
     return False
 
 
-def answers_ping(port: int) -> bool:
-    """Whether a store on this machine answers, be it that it wants a password."""
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+def answers_ping(place: int | Path) -> bool:
+    """Whether a store on this machine answers, be it that it wants a password.
+
+    Args:
+        place: Its port, or the path of its socket.
+    """
+    address = ("127.0.0.1", place) if isinstance(place, int) else str(place)
+    family = socket.AF_INET if isinstance(place, int) else socket.AF_UNIX
+    with contextlib.suppress(OSError), socket.socket(family) as connection:
+        connection.settimeout(1)
+        connection.connect(address)
         connection.sendall(b"PING\r\n")
         return connection.recv(16).startswith((b"+PONG", b"-NOAUTH"))
     return False

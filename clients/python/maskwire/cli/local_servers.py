@@ -42,9 +42,10 @@ def registered(running: RunningServers) -> Iterator[None]:
     """Registers this process's servers until the end of the block; does nothing if no file can be written."""
     path = _folder() / f"{running.host}-{running.pid}.json"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(0o600)  # the URL of the store may contain a password
-        file = path.open("w")
+        path.parent.mkdir(0o700, parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        # The URL of the store may contain a password.
+        file = os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w")
     except OSError:
         yield
         return
@@ -63,6 +64,8 @@ def find_running() -> list[RunningServers]:
     found: list[tuple[float, RunningServers]] = []
     for path in _folder().glob("*.json"):
         with contextlib.suppress(OSError, TypeError, ValueError), path.open("r+") as file:
+            if os.fstat(file.fileno()).st_uid != os.geteuid():
+                continue  # in a folder that several users write to; its servers would get this user's images
             is_left_over = _is_unlocked(file)
             running = RunningServers(**json.load(file))
             if running.host != socket.gethostname():

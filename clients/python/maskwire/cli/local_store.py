@@ -1,31 +1,58 @@
 """The store that `maskwire up` starts."""
 
+import contextlib
 import importlib.util
 import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 from maskwire.cli.health import answers_ping
 from maskwire.cli.supervisor import Child
 from maskwire.errors import MaskwireError
 
 _PROGRAMS = ("valkey-server", "redis-server")
+_SOCKET = "store.sock"
+_MAX_FOLDER = 90  # characters; the path of a socket may have about a hundred
 
 
-def make_store(port: int, memory_mb: int, folder: str) -> Child:
-    """Makes a store at a port of 127.0.0.1 that keeps nothing on disk but its log, store.log in the folder."""
+@contextlib.contextmanager
+def private_folder() -> Iterator[Path]:
+    """Makes a temporary folder for a store's socket and log, which no other user can enter, and removes it."""
+    with tempfile.TemporaryDirectory(prefix="maskwire-") as folder:
+        if len(folder) <= _MAX_FOLDER:
+            yield Path(folder)
+            return
+    with tempfile.TemporaryDirectory(prefix="maskwire-", dir="/tmp") as folder:
+        yield Path(folder)
+
+
+def store_url(folder: Path) -> str:
+    """The address of the store that has its socket in the folder."""
+    return f"unix://{quote(str(folder / _SOCKET))}?db=0"
+
+
+def make_store(memory_mb: int, folder: Path) -> Child:
+    """Makes a store that only this user can reach: by a socket in the folder, not by a port.
+
+    It keeps nothing on disk but its log, store.log in the folder.
+    """
+    path = folder / _SOCKET
     options = {
-        "--port": str(port),
-        "--bind": "127.0.0.1",
-        "--dir": folder,
+        "--port": "0",
+        "--unixsocket": str(path),
+        "--unixsocketperm": "600",
+        "--dir": str(folder),
         "--save": "",
         "--appendonly": "no",
-        "--logfile": f"{folder}/store.log",
+        "--logfile": str(folder / "store.log"),
         "--maxmemory": f"{memory_mb}mb",
         # Only keys that expire are evicted: embeddings and names, never an exported decoder.
         "--maxmemory-policy": "volatile-lru",
     }
     command = [store_program(), *(word for pair in options.items() for word in pair)]
-    return Child("store", command, lambda: answers_ping(port), log=Path(folder) / "store.log")
+    return Child("store", command, lambda: answers_ping(path), log=folder / "store.log")
 
 
 def store_program() -> str:

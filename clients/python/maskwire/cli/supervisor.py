@@ -44,6 +44,7 @@ class Child:
             env={**os.environ, **self.environment},
             stdin=subprocess.DEVNULL,
             stdout=sys.stderr.fileno(),
+            umask=0o077 if self.log is not None else -1,
             start_new_session=True,  # Ctrl-C is sent to this process only, which then stops its children in order
         )
         self.started_at = time.monotonic()

@@ -9,7 +9,6 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -20,7 +19,7 @@ from maskwire import host_port
 from maskwire.cli import local_servers
 from maskwire.cli.health import answers_http, health
 from maskwire.cli.local_servers import RunningServers
-from maskwire.cli.local_store import make_store
+from maskwire.cli.local_store import make_store, private_folder, store_url
 from maskwire.cli.output import refuse_server_command
 from maskwire.cli.supervisor import Child, Supervisor
 from maskwire.cli.up_options import UpOptions
@@ -47,13 +46,12 @@ def start_servers(options: UpOptions) -> None:
     gateways = 1 if options.gateway and _has_gateway() else 0
     gateway_ports = _choose_ports("--gateway-port", listening, options.gateway_port, gateways)
     host = host_port.reachable(listening)
-    with tempfile.TemporaryDirectory(prefix="maskwire-") as folder, Supervisor(console.print) as supervisor:
+    with private_folder() as folder, Supervisor(console.print) as supervisor:
         with console.status("starting the store") as progress:
             redis_url = options.redis_url
             if redis_url is None:
-                redis_port = _free_port()
-                redis_url = f"redis://127.0.0.1:{redis_port}/0"
-                supervisor.start(make_store(redis_port, options.redis_memory_mb, folder))
+                redis_url = store_url(folder)
+                supervisor.start(make_store(options.redis_memory_mb, folder))
             environment = {
                 "MASKWIRE_REDIS_URL": redis_url,
                 "MASKWIRE_HOST": listening,

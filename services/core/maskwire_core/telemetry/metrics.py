@@ -10,12 +10,13 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from maskwire.host_port import join
-from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
+
+from maskwire_core.telemetry.exposition import exposed
 
 log = logging.getLogger(__name__)
 
@@ -109,15 +110,5 @@ def metrics_server(host: str, port: int, live_metrics: Sequence[LiveMetric]) -> 
     """Serves all metrics at /metrics while the body runs; `live_metrics` are looked up on the running event loop.
     Exits if the port is in use."""
     REGISTRY.register(LiveMetrics(live_metrics, asyncio.get_running_loop()))
-    try:
-        server, _ = start_http_server(port, host, REGISTRY)
-    except OSError as error:
-        raise SystemExit(
-            f"error: cannot listen on {join(host, port)}; is it in use? Choose another --metrics-port"
-        ) from error
-    log.info("metrics on http://%s/metrics", join(host, server.server_port))
-    try:
+    with exposed(host, port, REGISTRY):
         yield
-    finally:
-        server.shutdown()
-        server.server_close()

@@ -1,5 +1,7 @@
 """Probes of orchestrators, and metrics for Prometheus."""
 
+import ipaddress
+
 from maskwire.transport import Servers
 from maskwire_core.http.problems import RETRY_S, Problem
 from starlette.requests import Request
@@ -17,11 +19,13 @@ class Probes:
     Args:
         servers: Encoders and decoders.
         telemetry: What /metrics shows.
+        shows_metrics: Whether /metrics is here, and not at a port of its own.
     """
 
-    def __init__(self, servers: Servers, telemetry: Telemetry) -> None:
+    def __init__(self, servers: Servers, telemetry: Telemetry, shows_metrics: bool) -> None:
         self._servers = servers
         self._telemetry = telemetry
+        self._shows_metrics = shows_metrics
 
     @Operation("GET", "/healthz", answer=_TEXT, errors=())
     async def healthz(self, request: Request) -> Response:
@@ -36,7 +40,20 @@ class Probes:
             raise Problem(503, f"no {' and no '.join(unavailable)} answers", "NOT_READY", retry_after_s=RETRY_S)
         return PlainTextResponse("ok\n")
 
-    @Operation("GET", "/metrics", answer=_TEXT, errors=())
+    @Operation("GET", "/metrics", answer=_TEXT, errors=(404,))
     async def metrics(self, request: Request) -> Response:
-        """Counters for Prometheus."""
+        """Counters for Prometheus; for callers on the gateway's own machine, unless the metrics have a port of their
+        own."""
+        if not self._shows_metrics or not _is_local(request):
+            raise Problem(404, "metrics are at the gateway's --metrics-port", "NO_ROUTE")
         return Response(self._telemetry.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _is_local(request: Request) -> bool:
+    """Whether a request comes from this machine and through no proxy."""
+    if request.client is None or "x-forwarded-for" in request.headers or "forwarded" in request.headers:
+        return False
+    try:
+        return ipaddress.ip_address(request.client.host).is_loopback
+    except ValueError:
+        return False
