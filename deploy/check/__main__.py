@@ -116,7 +116,7 @@ def main() -> None:
     if not arguments.built and (code := subprocess.run(["deploy/check/build.sh"]).returncode):
         sys.exit(f"error: the images were not built: deploy/check/build.sh gave {code}")
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        names = [f"docker.io/maskwire/{image}" for image in _IMAGES] + ["docker.io/prom/prometheus:v3.5.0"]
+        names = [f"docker.io/maskwire/{image}" for image in _IMAGES] + [f"docker.io/{engine.PROMETHEUS}"]
         with engine.private(Path(folder), names) as found:
             containers(found, arguments.picture)
     print("all promises kept")

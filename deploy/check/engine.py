@@ -12,6 +12,9 @@ from pathlib import Path
 
 _START_S = 60
 
+PROMETHEUS = "prom/prometheus:v3.5.0"
+"""Tag of the image that docker-compose.yml names by its digest, too."""
+
 
 def call(*command: str, quiet: bool = False, check: bool = True, **environment: str) -> str:
     """Runs a command and returns what it printed; what failed is shown."""
@@ -44,7 +47,8 @@ class Engine:
     @property
     def environment(self) -> dict[str, str]:
         """What docker's programs need to find it."""
-        return {"DOCKER_HOST": self.host} if self.host else {}
+        # Images that were loaded from a file have no digest.
+        return {"DOCKER_HOST": self.host, "PROMETHEUS_IMAGE": PROMETHEUS} if self.host else {}
 
 
 def _compose() -> list[str]:

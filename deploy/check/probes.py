@@ -220,8 +220,8 @@ class Probes:
         return self._engine.compose("ps", "--quiet", service).split()
 
     def _addresses(self, service: str) -> list[str]:
-        form = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
-        return [self._engine.docker("inspect", "--format", form, name) for name in self._containers(service)]
+        form = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}"
+        return [self._engine.docker("inspect", "--format", form, name).split()[0] for name in self._containers(service)]
 
     def _exit_code(self, container: str) -> int:
         return int(self._engine.docker("inspect", "--format", "{{.State.ExitCode}}", container))

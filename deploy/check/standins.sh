@@ -39,7 +39,7 @@ chmod +x valkey-server valkey-cli envoy
 printf 'FROM docker.io/library/debian:bookworm-slim\nCOPY valkey-server valkey-cli /usr/bin/\n' >Valkey
 bud docker.io/valkey/valkey:8-alpine Valkey
 printf 'FROM docker.io/library/debian:bookworm-slim\nCOPY envoy /usr/bin/\n' >Envoy
-bud docker.io/envoyproxy/envoy:v1.35-latest Envoy
+bud docker.io/envoyproxy/envoy:v1.38.3 Envoy
 cp "$(command -v prometheus)" prometheus
 printf 'FROM docker.io/library/debian:bookworm-slim\nCOPY prometheus /usr/bin/\nRUN install -d -o 65534 -g 65534 /prometheus\nENTRYPOINT ["prometheus"]\n' >Prometheus
 bud docker.io/prom/prometheus:v3.5.0 Prometheus

@@ -1,7 +1,7 @@
 # The encoder: torch, sam2, the demo model. Build from the repository's root.
 #   TORCH_ARGS   arguments for installing torch, such as "--index-url https://download.pytorch.org/whl/cpu" for a CPU;
 #                the default build is the CUDA one
-ARG PYTHON_IMAGE=python:3.11-slim
+ARG PYTHON_IMAGE=python:3.11-slim@sha256:9c900dea9e8fb7e16277c179b555cc72d29a352dbc33cff48ad5a0412fd5bfc7
 
 FROM ${PYTHON_IMAGE} AS build
 ARG TORCH_ARGS=""

@@ -1,5 +1,5 @@
 # Envoy with the routes to encoders, decoders and gateway. Build from the repository's root.
-ARG ENVOY_IMAGE=envoyproxy/envoy:v1.35-latest
+ARG ENVOY_IMAGE=envoyproxy/envoy:v1.38.3@sha256:5f7c43e1147412fdb3af578c651c67478a3df818eae89d2261e707e06c209cdb
 FROM ${ENVOY_IMAGE}
 COPY deploy/kubernetes/base/envoy.yaml /etc/maskwire/envoy.yaml
 USER 10001:10001

@@ -113,7 +113,7 @@ def named_settings() -> list[tuple[str, str]]:
         found += [(service.split("-")[0], name) for name in environment]
     for name, pod in pods():
         found += [(name, entry["name"]) for container in pod["containers"] for entry in container.get("env", ())]
-    tokens = documents(DEPLOY / "kubernetes/overlays/gpu-tenants/tokens.yaml")[0]
+    tokens = documents(DEPLOY / "kubernetes/overlays/gpu/tokens.yaml")[0]
     found += [
         (name, part["value"]["name"]) for name in ("encoder", "decoder") for part in tokens if "env" in part["path"]
     ]
@@ -185,7 +185,7 @@ def test_pods_are_restricted_and_end_in_time(name: str, pod: dict[str, Any]) -> 
     assert pod["securityContext"]["runAsNonRoot"]
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     assert pod["automountServiceAccountToken"] is False
-    for container in pod["containers"]:
+    for container in [*pod.get("initContainers", ()), *pod["containers"]]:
         context = container["securityContext"]
         assert context["readOnlyRootFilesystem"]
         assert not context["allowPrivilegeEscalation"]

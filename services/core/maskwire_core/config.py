@@ -77,6 +77,8 @@ class ServiceSettings(Settings):
     redis_url: str = "redis://localhost:6379/0"
     """Store: redis://, rediss:// (TLS) or unix:// address of Redis or Valkey, redis+sentinel://HOST:PORT,.../SERVICE,
     or redis+cluster://HOST:PORT,..."""
+    redis_password_file: Path | None = None
+    """File with the password of the user that redis_url names, such as a Docker secret; read at the start."""
     redis_timeout_s: float = Field(2, gt=0, description="Seconds without a response after which a store command fails.")
 
 

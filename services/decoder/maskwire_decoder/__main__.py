@@ -11,7 +11,7 @@ from maskwire_decoder.service import NAME, RIGHTS, DecoderService
 
 
 async def run(settings: DecoderSettings) -> None:
-    store = open_store(settings.redis_url, settings.redis_timeout_s)
+    store = open_store(settings.redis_url, settings.redis_timeout_s, settings.redis_password_file)
     try:
         segmenter = Segmenter(settings, Images(settings, store), store)
         service = DecoderService(segmenter)

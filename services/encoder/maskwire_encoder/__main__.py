@@ -28,7 +28,7 @@ async def run(settings: EncoderSettings, load: Callable[[ModelSource, EncoderSet
         settings: The encoder's settings.
         load: Loads a model.
     """
-    store = open_store(settings.redis_url, settings.redis_timeout_s)
+    store = open_store(settings.redis_url, settings.redis_timeout_s, settings.redis_password_file)
     try:
         try:
             store.ping()

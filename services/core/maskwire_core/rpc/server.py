@@ -44,6 +44,7 @@ _OPTIONS = [
     ("grpc.http2.bdp_probe", 0),  # keeps the flow-control window small, so that pings pass slow links in time
 ]
 
+_OWN_HOSTS = ("127.0.0.1", "localhost", "::1", "[::1]")
 _BROKEN_DRAIN_S = 1
 _LAST_ANSWERS_S = 2  # after the last call has been answered, for those who read slowly
 _END_S = 10  # after the drain, for the process to end by itself
@@ -114,6 +115,8 @@ async def serve(settings: ServiceSettings, service: Service) -> None:
         for name in ("", service.name):
             checks.set(name, serving=True)
         log.info("%s serves on %s", service.name, join(settings.host, port))
+        if settings.tokens is None and settings.host not in _OWN_HOSTS:
+            log.warning("no --tokens: whoever reaches %s may use everything", join(settings.host, port))
         await _until_stopped(settings, service, checks, stopping)
         drain_s = _BROKEN_DRAIN_S if service.broken.is_set() else settings.drain_s
         log.info("draining: accepted work has %g s to finish", drain_s)

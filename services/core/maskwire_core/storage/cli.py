@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,14 +19,18 @@ if TYPE_CHECKING:
 app = typer.Typer(help="The store: what each namespace holds in it, and purging it.", no_args_is_help=True)
 
 RedisUrl = Annotated[str, typer.Option(envvar="MASKWIRE_REDIS_URL", help="Address of the store.")]
+PasswordFile = Annotated[
+    Path | None,
+    typer.Option(envvar="MASKWIRE_REDIS_PASSWORD_FILE", help="File with the password of the user in that address."),
+]
 _URL = "redis://localhost:6379/0"
 _TIMEOUT_S = 10
 
 
 @app.command()
-def stats(redis_url: RedisUrl = _URL, as_json: AsJson = False) -> None:
+def stats(redis_url: RedisUrl = _URL, redis_password_file: PasswordFile = None, as_json: AsJson = False) -> None:
     """Show how many images, embeddings and bytes each namespace holds, and how old they are."""
-    with _inventory(redis_url) as inventory:
+    with _inventory(redis_url, redis_password_file) as inventory:
         found = inventory.summaries()
     if as_json:
         print(json.dumps({"namespaces": {name: asdict(summary) for name, summary in found.items()}}))
@@ -43,6 +48,7 @@ def purge(
     everything: Annotated[bool, typer.Option("--all", help="All embeddings of all tenants.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Delete; without it, only show what would be deleted.")] = False,
     redis_url: RedisUrl = _URL,
+    redis_password_file: PasswordFile = None,
 ) -> None:
     """Delete the embeddings that fulfil all conditions given, and the image IDs whose embedding is gone then."""
     from rich.console import Console
@@ -57,7 +63,7 @@ def purge(
         age_s = durations.seconds(older_than) if older_than else None
     except ValueError as error:
         fail(error)
-    with _inventory(redis_url) as inventory:
+    with _inventory(redis_url, redis_password_file) as inventory:
         chosen = inventory.select(namespace, age_s, unreferenced)
         if not yes:
             _show(summarize(chosen))
@@ -70,13 +76,13 @@ def purge(
 
 
 @contextmanager
-def _inventory(redis_url: str) -> "Iterator[Inventory]":
+def _inventory(redis_url: str, password_file: Path | None) -> "Iterator[Inventory]":
     """Opens the store's inventory. Errors of the store, in the body too, end the command."""
     from maskwire_core.errors import ServiceError
     from maskwire_core.storage.inventory import Inventory
     from maskwire_core.storage.store import open_store
 
-    store = open_store(redis_url, _TIMEOUT_S)
+    store = open_store(redis_url, _TIMEOUT_S, password_file)
     try:
         yield Inventory(store)
     except ServiceError as error:

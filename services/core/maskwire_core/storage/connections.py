@@ -5,8 +5,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 import numpy as np
 import redis
@@ -166,6 +167,23 @@ class Connections:
             if self._silent and now < self._probe_at:
                 raise Unavailable("STORE_UNAVAILABLE", "the store does not answer; try again", retry_after_s=0.5)
             self._probe_at = now + self._timeout_s
+
+
+def with_password(url: str, file: Path) -> str:
+    """Puts the password that a file has into a store's URL.
+
+    Raises:
+        InvalidArgument: The URL has a password already.
+        OSError: The file cannot be read.
+    """
+    parts = urlsplit(url)
+    login, _, host = parts.netloc.rpartition("@")
+    if ":" in login:
+        raise InvalidArgument(
+            "BAD_URL", "the URL has a password, and there is a file with one, too; leave one out", field="redis_url"
+        )
+    password = quote(file.read_text().strip(), safe="")
+    return urlunsplit(parts._replace(netloc=f"{login}:{password}@{host}"))
 
 
 def _unless_wrong_type(reply: Any) -> Any:

@@ -5,6 +5,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import redis
@@ -12,7 +13,7 @@ import redis
 from maskwire_core.errors import CorruptValue, InvalidArgument
 from maskwire_core.models.decoder_bundle import DecoderBundle
 from maskwire_core.storage import keys
-from maskwire_core.storage.connections import Connections
+from maskwire_core.storage.connections import Connections, with_password
 from maskwire_core.storage.embedding import (
     MAX_HEADER_BYTES,
     Embedding,
@@ -289,9 +290,11 @@ class Store:
                     client.delete(name)
 
 
-def open_store(url: str, timeout_s: float) -> Store:
-    """Opens a store as `Store` does. Exits if the URL is invalid."""
+def open_store(url: str, timeout_s: float, password_file: Path | None = None) -> Store:
+    """Opens a store as `Store` does, with the password that a file has, if any. Exits if URL or file is invalid."""
     try:
-        return Store(url, timeout_s)
+        return Store(url if password_file is None else with_password(url, password_file), timeout_s)
+    except OSError as error:
+        sys.exit(f"error: {password_file}: {error.strerror}; set --redis-password-file to the store's password")
     except InvalidArgument as error:
         sys.exit(f"error: {error}; set --redis-url or MASKWIRE_REDIS_URL, such as redis://localhost:6379/0")
