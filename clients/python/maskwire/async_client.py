@@ -96,6 +96,7 @@ class AsyncClient:
         return f"<{type(self).__name__} of {self._connection!r}>"
 
     async def __aenter__(self) -> Self:
+        self._connection.servers.check()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -399,6 +400,7 @@ class AsyncClient:
             InvalidRequest: An argument is wrong; `field` says which. Errors about the image are raised when the session
                 opens, as by `segment`.
         """
+        self._connection.servers.check()
         return AsyncSession(self._connection, AskedImage.of(image, arguments), output_options(arguments))
 
     async def prefetch(

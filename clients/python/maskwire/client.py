@@ -84,6 +84,7 @@ class Client:
         return repr(self._client).replace("AsyncClient", "Client")
 
     def __enter__(self) -> Self:
+        self._client._connection.servers.check()
         return self
 
     def __exit__(self, *_: object) -> None:

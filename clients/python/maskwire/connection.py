@@ -181,6 +181,7 @@ class Connection:
         Raises:
             InvalidRequest: There is none, or it cannot be read.
         """
+        self.servers.check()
         if isinstance(image, EmbeddedImage):
             source = self.images.source(image.image_id, image.content_key)
             if source is None:

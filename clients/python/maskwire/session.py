@@ -121,6 +121,7 @@ class AsyncSession:
             MaskwireError: What `AsyncClient.segment` raises. If there is no such image, the session has none until
                 another one is set: clicks raise NO_IMAGE.
         """
+        self._stream.check()
         asked = AskedImage.of(image, arguments)
         self._wanted = await self._connection.resolve(asked)
         self._asked, self._edits.objects = asked, {}
@@ -129,6 +130,7 @@ class AsyncSession:
 
     def new_object(self, object_id: str | None = None) -> str:
         """Begins an object and selects it. Returns its name: the given one, or object-1, object-2, ..."""
+        self._stream.check()
         taken, number = self._edits.names() | {self.object_id}, len(self.objects) + 1
         while object_id is None:
             name = f"object-{number}"
