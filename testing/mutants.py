@@ -2,12 +2,15 @@
 
     python -m testing.mutants tests/unit/mutants [NAME ...]
 
-A patch is a file NAME.patch whose first lines, before the diff, say in one sentence what is wrong with the product,
-and after `Caught by:` the tests that must fail, as arguments of pytest. Ends with 1 if any mutant survives.
+A patch is a file NAME.patch whose first lines, before the diff, say in one sentence what is wrong with the product;
+after `Caught by:` which tests must fail, as arguments of pytest (quoted where they have spaces); and after
+`Fails with:`, if anything, a text that pytest then shows: a test that fails for another reason does not count. Ends
+with 1 if any mutant survives.
 """
 
 import argparse
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -36,6 +39,7 @@ class Mutant:
     path: Path
     fault: str  # what is wrong then
     tests: tuple[str, ...]  # arguments of pytest
+    shown: str = ""  # a text that pytest shows when they fail
 
     @classmethod
     def read(cls, path: Path) -> "Mutant":
@@ -45,9 +49,10 @@ class Mutant:
             ValueError: They do not say what is wrong, or which tests notice.
         """
         fault, _, rest = path.read_text().partition("\ndiff ")[0].partition("Caught by:")
-        if not fault.strip() or not rest.strip():
+        tests, _, shown = rest.partition("Fails with:")
+        if not fault.strip() or not tests.strip():
             raise ValueError(f"{path} must begin with a sentence and a line 'Caught by: TESTS'")
-        return cls(path, " ".join(fault.split()), tuple(rest.split()))
+        return cls(path, " ".join(fault.split()), tuple(shlex.split(tests)), shown.strip())
 
 
 def outcome(mutant: Mutant) -> str:
@@ -67,16 +72,17 @@ def outcome(mutant: Mutant) -> str:
             capture_output=True,
             text=True,
         )
+    said = f"{ran.stdout[-4000:]}{ran.stderr[-500:]}"
     if ran.returncode == _FAILED_TESTS:
-        return "caught"
-    return "survived" if ran.returncode == 0 else f"the tests did not run:\n{ran.stdout[-2000:]}{ran.stderr[-500:]}"
+        return "caught" if mutant.shown in ran.stdout else f"the tests failed for another reason:\n{said}"
+    return "survived" if ran.returncode == 0 else f"the tests did not run:\n{said}"
 
 
 def _copy_tree(target: Path) -> None:
     """Copies what git tracks, and makes it a repository of its own, so that patches apply there."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
     for name in filter(None, listed.decode().split("\0")):
-        if name.startswith(("services/", "clients/", "testing/", "tests/", "protos/")) or "/" not in name:
+        if name.startswith(("services/", "clients/", "examples/", "testing/", "tests/", "protos/")) or "/" not in name:
             source, copy = ROOT / name, target / name
             if source.is_file():
                 copy.parent.mkdir(parents=True, exist_ok=True)
