@@ -1,7 +1,8 @@
 """Generates documents and tables; with --check, only compares.
 
 docs/reference/settings.md from the settings, docs/reference/grpc.md from protos/, and from bench/results/ the tables of
-figures in README.md, docs/explanation/performance.md and docs/explanation/scaling.md.
+figures in README.md, docs/explanation/performance.md and docs/explanation/scaling.md. docs/explanation/security.md gets
+what the servers' memory is made of.
 """
 
 import json
@@ -21,7 +22,8 @@ from google.protobuf.descriptor_pb2 import (
     FileDescriptorSet,
 )
 from grpc_tools import protoc
-from maskwire_core.config import DecoderSettings, EncoderSettings, GatewaySettings, Settings
+from maskwire_core.config import MIB, DecoderSettings, EncoderSettings, GatewaySettings, Settings
+from maskwire_core.runtime.memory_sum import stated_sum, terms_of
 from pydantic.fields import FieldInfo
 
 DOCS = Path(__file__).parent
@@ -199,6 +201,20 @@ def scaling(heading: str) -> str:
     return "".join(table[1:]).partition("\n\n")[0]
 
 
+def memory() -> str:
+    """What each server's memory is made of, with the settings of docker-compose.yml and deploy/kubernetes."""
+    lines = ["| Server | term | MiB |", "|---|---|---|"]
+    for title, used in (
+        ("encoder", EncoderSettings.model_construct()),
+        ("decoder, `workers` 4", DecoderSettings.model_construct(workers=4)),
+        ("gateway", GatewaySettings.model_construct()),
+    ):
+        for index, term in enumerate(terms_of(used)):
+            lines.append(f"| {'' if index else title} | {term.what} | {term.nbytes / MIB:,.0f} |")
+        lines.append(f"| | **sum, rounded up to a quarter of a GiB** | **{stated_sum(used) // MIB:,}** |")
+    return "\n".join(lines)
+
+
 def filled(path: Path, **tables: str) -> str:
     """A file with what is between `<!-- name -->` and `<!-- end -->` replaced."""
     text = path.read_text()
@@ -215,12 +231,14 @@ def main() -> None:
     stale = []
     readme = DOCS.parent / "README.md"
     performance_page, scaling_page = DOCS / "explanation/performance.md", DOCS / "explanation/scaling.md"
+    security_page = DOCS / "explanation/security.md"
     clusters, processes = scaling("cluster"), scaling("processes")
     for path, text in (
         (DOCS / "reference/settings.md", settings()),
         (DOCS / "reference/grpc.md", grpc()),
         (readme, filled(readme, performance=performance(*_IN_README))),
         (performance_page, filled(performance_page, performance=performance())),
+        (security_page, filled(security_page, memory=memory())),
         (scaling_page, filled(scaling_page, clusters=clusters, processes=processes)),
     ):
         if not path.exists() or path.read_text() != text:

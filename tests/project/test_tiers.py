@@ -1,5 +1,6 @@
 """The tiers of tests are what they say: a test in tests/unit cannot reach for a process, a socket or torch."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -40,7 +41,8 @@ def run(folder: Path, test: str) -> str:
     shutil.copy(ROOT / "tests/unit/conftest.py", folder)
     (folder / "test_it.py").write_text(test)
     command = [sys.executable, "-m", "pytest", "-q", "-rf", "-p", "no:cacheprovider", str(folder)]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True).stdout
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}  # the tier's conftest uses testing/
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment).stdout
 
 
 def test_what_a_unit_test_must_not_do_fails_it_with_a_sentence(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ NOT_RUN: dict[str, tuple[str, Callable[[str, Reader], None]]] = {
     r"docker build ": ("needs a Docker engine; scripts/deploy-check builds the images", dockerfile_exists),
     r"docker push ": ("needs a registry", no_check),
     r"kubectl (apply|diff|kustomize) ": ("needs a cluster", overlay_builds),
-    r"kubectl .*(wait|port-forward) ": ("needs a cluster", no_check),
+    r"kubectl (.* )?(wait|port-forward|label) ": ("needs a cluster", no_check),
     r"kubectl .*create secret ": ("needs a cluster", secret_is_made),
 }
 """Commands that do not run here, by pattern: why not, and how they are checked instead."""

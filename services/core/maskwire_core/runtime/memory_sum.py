@@ -1,0 +1,80 @@
+"""How much memory each server takes at most: a sum of terms, each of which a setting or a constant bounds.
+
+docs/explanation/security.md lists the terms. The limits of docker-compose.yml and deploy/kubernetes/base are the sums,
+which tests/project/test_memory_sums.py holds. What a caller can make larger needs a bound, and a term here.
+"""
+
+import math
+from dataclasses import dataclass
+
+from maskwire_core.config import MIB, DecoderSettings, EncoderSettings, GatewaySettings, Settings
+
+_STEP = 256 * MIB
+_ENCODER, _DECODER, _GATEWAY = 768 * MIB, 256 * MIB, 128 * MIB  # measured at rest, and rounded up
+_DECODING = 128 * MIB
+_PIXELS = EncoderSettings.model_fields["max_image_pixels"].default
+
+
+@dataclass(frozen=True)
+class Term:
+    """A part of a server's memory.
+
+    Attributes:
+        what: What it is, in Markdown.
+        nbytes: Its largest size, in bytes.
+    """
+
+    what: str
+    nbytes: int
+
+
+def encoder_terms(settings: EncoderSettings) -> list[Term]:
+    """What an encoder's memory is made of, on a CPU with the demo model; a larger model's weights come on top."""
+    readers = settings.readers or 2
+    in_memory = min(settings.queue_bytes, settings.queue_limit * settings.spool_above_bytes)
+    return [
+        Term("the process with the demo model", _ENCODER),
+        Term("files that wait, in two priorities: `queue_limit` of at most `spool_above_bytes`", 2 * in_memory),
+        Term("pixels of decoded files: 8 bytes each, for `readers` files", readers * 8 * settings.max_image_pixels),
+    ]
+
+
+def decoder_terms(settings: DecoderSettings) -> list[Term]:
+    """What a decoder's memory is made of."""
+    workers = settings.decode_workers
+    return [
+        Term("the process with one model", _DECODER),
+        Term("cached embeddings: `cache_bytes`", settings.cache_bytes),
+        Term("logits of objects: `logits_cache_bytes`", settings.logits_cache_bytes),
+        Term("decoding: 128 MiB for each of `workers`", workers * _DECODING),
+        Term(
+            f"a mask as pixels, twice, in the largest size that encoders accept ({_PIXELS // 10**6} megapixels), for "
+            "each of `workers`",
+            workers * 2 * _PIXELS,
+        ),
+    ]
+
+
+def gateway_terms(settings: GatewaySettings) -> list[Term]:
+    """What a gateway's memory is made of."""
+    return [
+        Term("the process", _GATEWAY),
+        Term("bodies of requests: `body_memory_bytes`", settings.body_memory_bytes),
+    ]
+
+
+def terms_of(settings: Settings) -> list[Term]:
+    """What a server's memory is made of."""
+    match settings:
+        case EncoderSettings():
+            return encoder_terms(settings)
+        case DecoderSettings():
+            return decoder_terms(settings)
+        case GatewaySettings():
+            return gateway_terms(settings)
+    raise TypeError(type(settings).__name__)
+
+
+def stated_sum(settings: Settings) -> int:
+    """The most memory that a server takes, in bytes: the sum of its terms, rounded up to a quarter of a GiB."""
+    return math.ceil(sum(term.nbytes for term in terms_of(settings)) / _STEP) * _STEP
