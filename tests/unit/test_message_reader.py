@@ -1,6 +1,7 @@
 """JSON read as messages: shorthands, and errors in the words of who wrote it."""
 
 import json
+import re
 import time
 import tracemalloc
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from google.protobuf.json_format import ParseDict
 from maskwire.v1 import decoder_pb2, encoder_pb2, types_pb2
 from maskwire_core.http.problems import Problem
-from maskwire_gateway.rest.json_codec import text
+from maskwire_gateway.rest.json_codec import load, text
 from maskwire_gateway.rest.message_reader import read_message, read_parameters
 
 POINT = {"x_px": 260, "y_px": 130}
@@ -208,3 +209,19 @@ def test_answers_never_hold_what_json_has_no_word_for() -> None:
     answer.results[0].masks.add(score=float("nan")).polygons.add(coordinates_px=[1, 2])
     (result,) = json.loads(text(answer), parse_constant=pytest.fail)["results"]
     assert (result["prompt_id"], result["object_score"], result["masks"][0]["score"]) == ("NaN", None, None)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"[" * 200_000, "nested too deeply"),
+        (b'{"a": "\xff"}', "not UTF-8"),
+        ('{"a": ' + "9" * 5000 + "}", "a number that is too long"),
+        ("[1, {", "at line 1, column 6"),
+        ('{"a": [1, {"b": 2, "b": 3}]}', "a[1].b: it is given twice"),
+    ],
+)
+def test_what_is_no_json_is_said(body: str | bytes, said: str) -> None:
+    with pytest.raises(Problem, match=re.escape(said)) as caught:
+        load(body)
+    assert caught.value.reason == "BAD_JSON"

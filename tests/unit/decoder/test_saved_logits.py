@@ -1,0 +1,56 @@
+"""Logits that decoders share through the store: what is damaged is dropped, and so is what exceeds the space."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from maskwire_core.config import DecoderSettings
+from maskwire_core.errors import InvalidArgument
+from maskwire_core.storage.store import Store
+from maskwire_decoder.prompts.parsing import Prompt
+from maskwire_decoder.saved_logits import SavedLogits
+
+SIZE = 4
+ONE = np.arange(SIZE * SIZE, dtype=np.float32).reshape(SIZE, SIZE)
+IMAGE: Any = SimpleNamespace(
+    header=SimpleNamespace(namespace="default", content_key="a" * 64),
+    predictor=SimpleNamespace(config=SimpleNamespace(mask_size=SIZE)),
+)
+
+
+def saved(store: Store, masks: int) -> SavedLogits:
+    """With space for a number of masks."""
+    return SavedLogits(DecoderSettings(saved_logits_bytes=masks * SIZE * SIZE * 4, _cli_parse_args=False), store)
+
+
+def test_what_exceeds_the_space_is_dropped_oldest_first(store: Store) -> None:
+    logits = saved(store, 2)
+    for index, name in enumerate((b"first", b"second", b"third")):
+        logits.save(IMAGE, {b"1 steps " + name: [0]}, [ONE + index])
+    assert logits.load(IMAGE, "steps", b"first") is None
+    found = logits.load(IMAGE, "steps", b"third")
+    assert found is not None
+    np.testing.assert_array_equal(found, [ONE + 2])
+    assert logits.names(IMAGE, "steps")[0] == b"third"  # reading it made it the newest
+
+
+def test_damaged_logits_are_dropped(store: Store) -> None:
+    logits = saved(store, 9)
+    logits.save(IMAGE, {b"1 steps name": [0]}, [ONE])
+    field = ("default", "a" * 64, b"1 steps name")
+    value = store.get_logits(*field)
+    assert value is not None
+    store.save_logits(*field, value[:-1] + b"?", 100)
+    assert logits.load(IMAGE, "steps", b"name") is None
+    assert store.get_logits(*field) is None
+    assert logits.names(IMAGE, "steps") == []
+
+
+def test_more_than_the_space_at_once_is_refused(store: Store) -> None:
+    prompt = Prompt("", np.zeros((1, 2), np.float32), np.ones(1, np.int64))
+    logits = saved(store, 2)
+    assert list(logits.fields(IMAGE, [prompt] * 2).values()) == [[0, 1]]
+    with pytest.raises(InvalidArgument, match="of 3 prompts") as caught:
+        logits.fields(IMAGE, [prompt] * 3)
+    assert caught.value.reason == "TOO_MUCH_TO_SAVE"
