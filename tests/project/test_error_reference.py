@@ -21,7 +21,7 @@ NO_REASONS = {
     "PERFORMANCE_HINT",  # OpenVINO's
     "GRPC_ENABLE_FORK_SUPPORT", "LABEL_STUDIO_API_KEY", "LABEL_STUDIO_URL", "XDG_CACHE_HOME",  # of the environment
     "NOT_SERVING", "NO_SUCH_SERVICE", "WRONG_KIND",  # healths
-    "SC_PAGE_SIZE",
+    "MADV_REMOVE", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "SC_PAGE_SIZE",
 }  # fmt: skip
 """Texts in capitals with underscores that are no reasons."""
 

@@ -9,14 +9,16 @@ from maskwire.pictures.decoders import DecodeJpeg
 from maskwire.pictures.errors import PictureError
 from maskwire.pictures.images import from_pil
 from maskwire.pictures.levels import Stretch, check_stretch
-from maskwire.pictures.picture import Picture, decode_picture
+from maskwire.pictures.picture import Picture, Room, allocated, decode_picture
 
 __all__ = [
     "Channels",
     "DecodeJpeg",
     "Picture",
     "PictureError",
+    "Room",
     "Stretch",
+    "allocated",
     "check_channels",
     "check_stretch",
     "decode_picture",

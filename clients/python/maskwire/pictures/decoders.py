@@ -1,6 +1,7 @@
 """Decoders of the formats that Pillow reads well. PNG and TIFF have modules of their own."""
 
 import io
+import re
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -20,13 +21,18 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from maskwire.pictures.bmp import use_own_rle
 from maskwire.pictures.colour import transform_of
 from maskwire.pictures.decoded import Decoded
-from maskwire.pictures.errors import unreadable
+from maskwire.pictures.errors import too_costly, unreadable
+from maskwire.pictures.jpeg_header import check_jpeg
 from maskwire.pictures.levels import Levels
 from maskwire.pictures.limits import Limits
 from maskwire.pictures.png import decode_png
 from maskwire.pictures.tiff import decode_tiff
+
+_PPM_SIZE = re.compile(rb"P[1-6f](?:\s+|#[^\r\n]*[\r\n])+\d+(?:\s+|#[^\r\n]*[\r\n])+\d")
+_MAX_PPM_HEADER = 1 << 16  # Pillow reads it byte by byte
 
 DecodeJpeg = Callable[[bytes, int, int], "NDArray[np.uint8] | None"]
 """A faster decoder of ordinary JPEGs whose pixels equal Pillow's. Takes the file, its width and its height; returns
@@ -53,6 +59,7 @@ def decode_file(data: bytes, kind: str, limits: Limits, fast_jpeg: DecodeJpeg | 
 
 def _decode_jpeg(data: bytes, limits: Limits, fast_jpeg: DecodeJpeg | None) -> Decoded:
     """Decodes a JPEG, or the first picture of an MPO."""
+    check_jpeg(data)
     image: Any = JpegImagePlugin.jpeg_factory(io.BytesIO(data), "")
     limits.check(*image.size)
     exif, profile = image.info.get("exif"), image.info.get("icc_profile")
@@ -66,7 +73,10 @@ def _decode_jpeg(data: bytes, limits: Limits, fast_jpeg: DecodeJpeg | None) -> D
 
 def _decode_bmp(data: bytes, limits: Limits) -> Decoded:
     plugin = BmpImagePlugin.BmpImageFile if data[:2] == b"BM" else BmpImagePlugin.DibImageFile
-    return _load(plugin(io.BytesIO(data), ""), limits)
+    image = plugin(io.BytesIO(data), "")
+    limits.check(*image.size)
+    use_own_rle(image, data)
+    return _load(image, limits)
 
 
 def _decode_jpeg_2000(data: bytes, limits: Limits) -> Decoded:
@@ -79,6 +89,8 @@ def _decode_jpeg_2000(data: bytes, limits: Limits) -> Decoded:
 
 
 def _decode_ppm(data: bytes, limits: Limits) -> Decoded:
+    if not _PPM_SIZE.match(data[:_MAX_PPM_HEADER]) and len(data) > _MAX_PPM_HEADER:
+        raise too_costly(f"the PPM file does not state its size in its first {_MAX_PPM_HEADER} bytes")
     image = PpmImagePlugin.PpmImageFile(io.BytesIO(data), "")
     limits.check(*image.size)
     tile: Any = image.tile[0]

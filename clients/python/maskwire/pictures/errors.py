@@ -9,8 +9,8 @@ class PictureError(Exception):
     """A picture cannot be decoded, or is refused.
 
     Args:
-        reason: Stable name in UPPER_SNAKE_CASE: EMPTY_IMAGE, IMAGE_UNREADABLE, IMAGE_TOO_LARGE, BAD_STRETCH,
-            BAD_CHANNELS or BAD_IMAGE.
+        reason: Stable name in UPPER_SNAKE_CASE: EMPTY_IMAGE, IMAGE_UNREADABLE, IMAGE_TOO_LARGE,
+            IMAGE_TOO_COSTLY, BAD_STRETCH, BAD_CHANNELS or BAD_IMAGE.
         message: What is wrong and how to fix it, as a clause without a capital letter.
     """
 
@@ -23,6 +23,15 @@ class PictureError(Exception):
 def unreadable(message: str) -> PictureError:
     """Makes the error for a damaged file or an unsupported format."""
     return PictureError("IMAGE_UNREADABLE", message)
+
+
+def too_costly(message: str) -> PictureError:
+    """Makes the error for a file that takes work or memory out of proportion to its picture.
+
+    Args:
+        message: What takes it.
+    """
+    return PictureError("IMAGE_TOO_COSTLY", f"{message}; save it again as an ordinary JPEG or PNG, or scale it down")
 
 
 def decoder_message(error: BaseException) -> str:

@@ -4,6 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
+from maskwire.pictures.tiff_header import read_directory
+
 _TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -27,6 +29,7 @@ def from_exif(exif: object) -> int:
         return 1
     tags = Image.Exif()
     try:
+        read_directory(exif.removeprefix(b"Exif\0\0"))  # its bounds
         tags.load(exif)
         return valid_or_1(tags.get(ExifTags.Base.Orientation))
     except Exception:  # a damaged EXIF block is no reason to refuse the picture

@@ -1,5 +1,6 @@
 """Decodes image files for the encoder and the client, by the rules of docs/reference/pictures.md."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,9 +10,19 @@ from PIL import Image
 from maskwire.pictures import colour, formats, orientation
 from maskwire.pictures.decoded import Decoded
 from maskwire.pictures.decoders import DecodeJpeg, decode_file
-from maskwire.pictures.errors import PictureError, decoder_message, unreadable
+from maskwire.pictures.errors import PictureError, decoder_message, too_costly, unreadable
 from maskwire.pictures.levels import Levels, Stretch, alpha_to_8_bits, check_stretch, to_8_bits
 from maskwire.pictures.limits import Limits
+
+_PIXELS_AT_ONCE = 1 << 20
+
+Room = Callable[[int], NDArray[np.uint8]]
+"""Gives room for a number of bytes, once."""
+
+
+def allocated(size: int) -> NDArray[np.uint8]:
+    """Allocates memory."""
+    return np.empty(size, np.uint8)  # large arrays in huge pages, where the system offers them
 
 
 @dataclass(frozen=True)
@@ -35,6 +46,7 @@ def decode_picture(
     max_pixels: int | None = None,
     stretch: Stretch = "auto",
     fast_jpeg: DecodeJpeg | None = None,
+    room: Room = allocated,
 ) -> Picture:
     """Decodes an image file.
 
@@ -43,6 +55,7 @@ def decode_picture(
         max_pixels: Largest width x height that is decoded; None for no limit.
         stretch: How samples are mapped to 8 bits.
         fast_jpeg: Decoder to try first for JPEGs; its pixels must equal Pillow's.
+        room: Gives memory for a number of bytes, where most pictures' pixels are put.
 
     Raises:
         PictureError: The file cannot be decoded or exceeds the limit, or the stretch is unknown.
@@ -51,9 +64,13 @@ def decode_picture(
     kind = formats.identify(data)
     try:
         decoded = decode_file(data, kind, Limits(max_pixels), fast_jpeg)
-        pixels, applied = _to_srgb(decoded, stretch)
+        pixels, applied = _to_srgb(decoded, stretch, room)
     except PictureError:
         raise
+    except MemoryError as error:
+        raise too_costly(
+            f"decoding the {kind} file takes more memory than there is for a picture of its size"
+        ) from error
     except Exception as error:  # decoders raise all kinds of exceptions for damaged files
         message = decoder_message(error)
         raise unreadable(f"the {kind} file is damaged, incomplete or of an unusual kind: {message}") from error
@@ -61,10 +78,12 @@ def decode_picture(
     return Picture(orientation.upright(pixels, turn), kind, applied)
 
 
-def _to_srgb(decoded: Decoded, stretch: Stretch) -> tuple[NDArray[np.uint8], Stretch]:
+def _to_srgb(decoded: Decoded, stretch: Stretch, room: Room) -> tuple[NDArray[np.uint8], Stretch]:
     """Stretches to 8 bits, converts to sRGB, and blends transparency over white. Returns the stretch applied, too."""
     if decoded.pixels is not None:
         return _stretched(decoded.pixels, None, stretch)
+    if decoded.image is not None and stretch in ("auto", "none"):
+        return _in_bands(decoded.image, decoded.profile, room), "none"
     if decoded.image is not None:
         image, alpha = _split_alpha(decoded.image)
         pixels, applied = _stretched(np.asarray(colour.to_srgb(image, decoded.profile)), alpha, stretch)
@@ -77,6 +96,18 @@ def _to_srgb(decoded: Decoded, stretch: Stretch) -> tuple[NDArray[np.uint8], Str
     mapped, applied = to_8_bits(decoded.levels, stretch)
     picture = colour.to_srgb(Image.fromarray(np.ascontiguousarray(mapped)), decoded.profile)
     return _over_white(np.asarray(picture), alpha), applied
+
+
+def _in_bands(image: Image.Image, profile: bytes | None, room: Room) -> NDArray[np.uint8]:
+    """Converts to sRGB and blends over white, some rows at a time: each step would else copy the whole picture."""
+    width, height = image.im.size  # of a TIFF's image, `size` may be as its orientation turns it
+    pixels = room(height * width * 3).reshape(height, width, 3)
+    rows = max(1, _PIXELS_AT_ONCE // width)
+    for top in range(0, height, rows):
+        bottom = min(height, top + rows)
+        colours, alpha = _split_alpha(image.crop((0, top, width, bottom)))
+        pixels[top:bottom] = _over_white(np.asarray(colour.to_srgb(colours, profile)), alpha)
+    return pixels
 
 
 def _stretched(

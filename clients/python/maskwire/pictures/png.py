@@ -12,13 +12,14 @@ from PIL import PngImagePlugin
 
 from maskwire.pictures.colour import MAX_PROFILE_BYTES
 from maskwire.pictures.decoded import Decoded
-from maskwire.pictures.errors import unreadable
+from maskwire.pictures.errors import too_costly, unreadable
 from maskwire.pictures.levels import Levels
 from maskwire.pictures.limits import Limits
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY, _RGB, _PALETTE, _GREY_ALPHA, _RGB_ALPHA = 0, 2, 3, 4, 6
 _DEPTHS = {_GREY: (1, 2, 4, 8, 16), _RGB: (8, 16), _PALETTE: (1, 2, 4, 8), _GREY_ALPHA: (8, 16), _RGB_ALPHA: (8, 16)}
+_MAX_CHUNKS = 100_000  # of 64 MiB, chunks of 670 bytes; usual ones have 8 KiB or more
 _USED_CHUNKS = (b"PLTE", b"tRNS", b"iCCP", b"eXIf")
 
 
@@ -64,8 +65,11 @@ def decode_png(data: bytes, limits: Limits) -> Decoded:
 
 def _parse_chunks(data: bytes) -> _Chunks:
     view, place, chunks = memoryview(data), len(_SIGNATURE), _Chunks()
-    ended = False
+    ended, count = False, 0
     while place + 8 <= len(data):
+        count += 1
+        if count > _MAX_CHUNKS:
+            raise too_costly(f"the PNG file has more than {_MAX_CHUNKS} chunks")
         length, kind = struct.unpack_from(">I4s", data, place)
         body = view[place + 8 : place + 8 + length]
         checksum = view[place + 8 + length : place + 12 + length]

@@ -5,6 +5,7 @@ them. So a deep picture is declared to Pillow as an 8-bit grey one whose pixels 
 """
 
 import io
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,12 +16,13 @@ from PIL import Image, ImageFile, TiffImagePlugin
 from PIL.ExifTags import Base as Tag
 
 from maskwire.pictures.decoded import Decoded
-from maskwire.pictures.errors import unreadable
+from maskwire.pictures.errors import too_costly, unreadable
 from maskwire.pictures.levels import Levels
 from maskwire.pictures.libtiff import silence_libtiff
 from maskwire.pictures.limits import Limits
 from maskwire.pictures.orientation import valid_or_1
 from maskwire.pictures.predictors import undo_predictor
+from maskwire.pictures.tiff_header import read_directory
 from maskwire.pictures.tiff_writer import write_tiff
 
 _UINT, _INT, _FLOAT = 1, 2, 3
@@ -43,6 +45,9 @@ _BYTE_COMPRESSIONS = (1, 5, 8, 32773, 32946, 34925, 50000)
 _OTHER_COMPRESSIONS = {6: "JPEG", 7: "JPEG", 33003: "JPEG 2000", 33005: "JPEG 2000", 34712: "JPEG 2000", 34887: "LERC"}
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 _MAX_SAMPLES = 1024
+_SIZE_TAGS = Tag.ImageWidth, Tag.ImageLength, Tag.TileWidth, Tag.TileLength
+_TILE_TIMES = 4  # a tile is decoded whole; this many times the picture is more than rounding up takes
+_MIN_TILE_LIMIT = 4096 * 4096
 
 
 class _File(TiffImagePlugin.TiffImageFile):
@@ -77,6 +82,7 @@ def decode_tiff(data: bytes, limits: Limits) -> Decoded:
         PictureError: The file is damaged, of an unsupported kind, or larger than the limits.
     """
     silence_libtiff()
+    _check_bounds(data)
     tags = _parse_tags(data)
     _refuse_raw(tags)
     layout = _layout_of(tags)
@@ -93,6 +99,25 @@ def decode_tiff(data: bytes, limits: Limits) -> Decoded:
     decoded = _decode_deep(data, tags, layout, limits)
     decoded.orientation, decoded.profile = orientation, profile
     return decoded
+
+
+def _check_bounds(data: bytes) -> None:
+    """Refuses tags and tiles that take memory out of proportion to the picture.
+
+    Raises:
+        PictureError: IMAGE_TOO_COSTLY.
+    """
+    if data[:4] == b"MM\0+":
+        return  # refused by `_parse_tags`
+    try:
+        tags = read_directory(data)
+        width, height, tile_width, tile_height = (tags.first(tag, 0) for tag in _SIZE_TAGS)
+    except struct.error:
+        return  # damaged; its decoder says how
+    if tile_width * tile_height > max(_MIN_TILE_LIMIT, _TILE_TIMES * width * height):
+        raise too_costly(
+            f"the TIFF file has tiles of {tile_width}x{tile_height} pixels for a picture of {width}x{height}"
+        )
 
 
 def _parse_tags(data: bytes) -> dict[int, Any]:
