@@ -17,7 +17,7 @@ from bench import worker
 from bench.harness import Outcome, as_json, machine, measure, table
 from testing.paths import ROOT
 
-ROWS = ("decode", "click", "websocket", "masks", "store", "jpeg", "encode")
+ROWS = ("decode", "click", "websocket", "masks", "store", "jpeg", "reading", "encode")
 
 
 def main() -> None:

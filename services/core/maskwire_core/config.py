@@ -141,7 +141,11 @@ class EncoderSettings(ServiceSettings):
     device_memory: float = Field(0.9, gt=0, le=1)
     """Share of the CUDA device's memory that this encoder may use; batches adapt."""
     readers: int = Field(0, ge=0)
-    """Threads that decode image files; 0 for one a core on CUDA and 2 on a CPU."""
+    """Processes that decode image files; 0 for one a core on CUDA and 2 on a CPU. Half as many more decode large files,
+    so that others do not wait for them."""
+    decode_bytes: int = Field(2048 * MIB, ge=256 * MIB)
+    """Memory for decoding large image files, in bytes, all together; those that may take more are refused. Others may
+    take 512 MiB for each of --readers."""
     writers: int = Field(8, ge=1, description="Threads that write embeddings to the store.")
     upload_pause_s: float = Field(20, gt=0)
     """Seconds after which an upload of which nothing comes is ended; so is one of which less than 16 KiB a second

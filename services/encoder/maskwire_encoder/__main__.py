@@ -38,7 +38,7 @@ async def run(settings: EncoderSettings, load: Callable[[ModelSource, EncoderSet
             torch.set_num_threads(settings.threads)
         encoder = ImageEncoder(settings, store, [load(source, settings) for source in find(settings)])
         await encoder.publish_decoders()
-        await encoder.pipeline.self_test()
+        await encoder.pipeline.start()
         service = Service(
             NAME,
             lambda server: encoder_pb2_grpc.add_EncoderServiceServicer_to_server(
@@ -49,8 +49,11 @@ async def run(settings: EncoderSettings, load: Callable[[ModelSource, EncoderSet
             encoder.pipeline.self_test,
             broken=encoder.pipeline.lost,
         )
-        async with repeating(_PUBLISH_PERIOD_S, encoder.publish_decoders):
-            await serve(settings, service)
+        try:
+            async with repeating(_PUBLISH_PERIOD_S, encoder.publish_decoders):
+                await serve(settings, service)
+        finally:
+            encoder.pipeline.close()
     except ModelError as error:
         sys.exit(f"error: {error}")
     finally:

@@ -1,6 +1,7 @@
 """Encodes images and stores their embeddings; callers of the same image share one encode."""
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import Sequence
@@ -26,9 +27,11 @@ from maskwire_core.telemetry.metrics import IMAGES, STAGES
 from maskwire_encoder.backends.device import Tensors
 from maskwire_encoder.backends.model import Model
 from maskwire_encoder.encode_lease import found_or_leased
-from maskwire_encoder.pipeline import File, Pipeline
+from maskwire_encoder.pipeline import Pipeline
 from maskwire_encoder.spool import ImageFile, Spool
 from maskwire_encoder.upload import STRETCHES, Upload, describe, digest_mismatch
+
+log = logging.getLogger(__name__)
 
 Encoded = tuple[StoredEmbedding, pb.EncodeTimings | None]
 """An embedding in the store, and how long its stages took; None if another process made it."""
@@ -178,7 +181,9 @@ class ImageEncoder:
     async def _make(self, upload: Upload, file: ImageFile) -> Encoded:
         """Encodes and stores an image."""
         started = time.perf_counter()
-        pixels, read_queue_ms = await self.pipeline.read(upload.model, File(file, upload.stretch), upload.demand)
+        pixels, read_queue_ms = await self.pipeline.read(upload.model, file, upload.stretch, upload.demand)
+        for warning in pixels.warnings:
+            log.info("the image file: %s", warning)
         read_ms = _ms_since(started) - read_queue_ms
         _record_stages(queue=read_queue_ms, read=read_ms)
         started = time.perf_counter()

@@ -14,25 +14,23 @@ _MEMORY = "maskwire_device_memory_bytes", "Memory of the device; used by all pro
 
 def live_metrics(pipeline: Pipeline, queue_limit: int) -> Sequence[LiveMetric]:
     """The gauges and counters of a pipeline; `GetLoad` returns the same figures."""
-    readers, model, device = pipeline.readers, pipeline.model, pipeline.device
+    model, device = pipeline.model, pipeline.device
     of_device = ("device", str(device))
     found = [
         LiveMetric(*_WAITING, lambda: pipeline.waiting - pipeline.waiting_bulk, (("urgency", "interactive"),)),
         LiveMetric(*_WAITING, lambda: pipeline.waiting_bulk, (("urgency", "bulk"),)),
         LiveMetric("maskwire_queue_limit", "Most images that may wait.", lambda: queue_limit),
         LiveMetric(
-            "maskwire_queue_oldest_seconds",
-            "How long the oldest image has waited.",
-            lambda: max(readers.oldest_wait_s, model.oldest_wait_s),
+            "maskwire_queue_oldest_seconds", "How long the oldest image has waited.", lambda: pipeline.oldest_wait_s
         ),
         LiveMetric(
             "maskwire_backlog_seconds",
             "Time that the waiting images will take at the present rate.",
             lambda: pipeline.backlog_s,
         ),
-        LiveMetric(*_LEFT, lambda: readers.tally.refused, (("how", "refused"),)),
-        LiveMetric(*_LEFT, lambda: readers.tally.expired + model.tally.expired, (("how", "expired"),)),
-        LiveMetric(*_LEFT, lambda: readers.tally.cancelled + model.tally.cancelled, (("how", "cancelled"),)),
+        LiveMetric(*_LEFT, lambda: pipeline.left.refused, (("how", "refused"),)),
+        LiveMetric(*_LEFT, lambda: pipeline.left.expired, (("how", "expired"),)),
+        LiveMetric(*_LEFT, lambda: pipeline.left.cancelled, (("how", "cancelled"),)),
         LiveMetric(
             "maskwire_device_busy_seconds_total",
             "Summed duration of all batches; its rate is the utilisation, up to 2 on CUDA, where two batches overlap.",

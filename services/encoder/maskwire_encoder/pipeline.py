@@ -8,25 +8,32 @@ from dataclasses import dataclass
 from typing import TypeVar, cast
 
 import numpy as np
-from maskwire.pictures import Stretch
-from maskwire_core.config import EncoderSettings
+from maskwire.pictures import Picture, PictureError, Stretch
+from maskwire.pictures.cost import Cost, estimate
+from maskwire.pictures.limits import Limits as PictureLimits
+from maskwire_core.config import MIB, EncoderSettings
 from maskwire_core.errors import Unavailable
 from maskwire_core.models.registry import ModelError
 from maskwire_core.runtime.thread_priority import give_way
 from maskwire_core.scheduling.executors import BatchScheduler
 from maskwire_core.scheduling.fair_queue import Limits
-from maskwire_core.scheduling.scheduler import Demand, Served
+from maskwire_core.scheduling.scheduler import Demand, Served, Tally
 from maskwire_core.telemetry.metrics import BATCH_SIZE
 from torch import Tensor
 
 from maskwire_encoder.backends import device
 from maskwire_encoder.backends.device import DeviceLost, Tensors
 from maskwire_encoder.backends.model import Model
-from maskwire_encoder.image_input.reading import read_image
+from maskwire_encoder.image_input.decode_memory import DecodeMemory
+from maskwire_encoder.image_input.reader_pool import Handle, ReaderPool
+from maskwire_encoder.image_input.reader_process import Job
+from maskwire_encoder.image_input.reading import refused, too_large
 from maskwire_encoder.spool import ImageFile
 
 T = TypeVar("T")
 
+# A file that may take more processor time or memory counts as large, such as a JPEG of 30 megapixels.
+_LARGE_S, _LARGE_BYTES = 12, 512 * MIB
 _SELF_TEST_TOLERANCE = 0.02  # largest deviation, relative to a tensor's largest value
 
 
@@ -38,6 +45,7 @@ class Pixels:
     width: int  # width of the image in pixels
     prepared: Tensor  # the model's input, made by `Model.prepare`
     stretch: Stretch = "none"  # how samples of more than 8 bits were mapped to 8 bits
+    warnings: tuple[str, ...] = ()  # what the libraries that decoded the file had to say
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,8 @@ class File:
 
     content: ImageFile  # the file itself, which is complete
     stretch: Stretch  # how samples of more than 8 bits are mapped to 8 bits
+    cost: Cost  # what decoding may take
+    handle: Handle  # ends the decoding if nobody wants it any more
 
 
 class Pipeline:
@@ -57,6 +67,7 @@ class Pipeline:
 
     Attributes:
         readers: Reads image files; images wait here.
+        large_readers: Reads those that may take long, so that others do not wait for them.
         model: Encodes images in batches.
         lost: Set when the device does not work any more.
         device: The models' device.
@@ -71,7 +82,10 @@ class Pipeline:
         self._ahead = max(readers, 2 * most)
         self._writing = 0
         self._most_writing = settings.writers + 2 * most
-        self._reading = ThreadPoolExecutor(readers, "image reader", initializer=give_way)
+        large_readers = max(1, readers // 2)
+        self.pool = ReaderPool(readers + large_readers, max(3 * settings.max_image_pixels, settings.max_image_bytes))
+        self._large_memory = DecodeMemory(settings.decode_bytes)
+        self._reading = ThreadPoolExecutor(readers + large_readers, "image reader", initializer=give_way)
         self._encoding = ThreadPoolExecutor(at_once, "model", initializer=give_way)
         self._storing = ThreadPoolExecutor(settings.writers, "store writer", initializer=give_way)
         self.model: BatchScheduler[Tensor, Tensors] = BatchScheduler(
@@ -82,12 +96,21 @@ class Pipeline:
             most=lambda model: cast(Model, model).largest,
             max_wait_s=settings.max_wait_ms / 1e3,
         )
+        waiting = Limits(settings.queue_limit, max(settings.queue_bytes, settings.max_image_bytes))
         self.readers: BatchScheduler[File, Pixels] = BatchScheduler(
             "encoder",
             self._read,
-            limits=Limits(settings.queue_limit, max(settings.queue_bytes, settings.max_image_bytes)),
+            limits=waiting,
             at_once=readers,
-            may_start=self._has_room,
+            may_start=lambda: self._has_room(self.readers),
+            downstream=self.model,
+        )
+        self.large_readers: BatchScheduler[File, Pixels] = BatchScheduler(
+            "encoder",
+            self._read,
+            limits=waiting,
+            at_once=large_readers,
+            may_start=lambda: self._has_room(self.large_readers),
             downstream=self.model,
         )
         self.lost = asyncio.Event()
@@ -99,29 +122,71 @@ class Pipeline:
     @property
     def waiting(self) -> int:
         """Number of images that the model has not begun to encode."""
-        return self.readers.waiting + self.readers.running + self.model.waiting
+        return sum(lane.waiting + lane.running for lane in self._lanes) + self.model.waiting
 
     @property
     def waiting_bulk(self) -> int:
         """Number of these images that are waiting with PRIORITY_BULK."""
-        return self.readers.waiting_bulk + self.model.waiting_bulk
+        return sum(lane.waiting_bulk for lane in self._lanes) + self.model.waiting_bulk
+
+    @property
+    def oldest_wait_s(self) -> float:
+        """How long the oldest image has waited, in seconds."""
+        return max(self.model.oldest_wait_s, *(lane.oldest_wait_s for lane in self._lanes))
+
+    @property
+    def left(self) -> Tally:
+        """How many images left the queues without being encoded, and how long all have waited."""
+        tallies = [self.model.tally, *(lane.tally for lane in self._lanes)]
+        return Tally(
+            refused=sum(tally.refused for tally in tallies),
+            expired=sum(tally.expired for tally in tallies),
+            cancelled=sum(tally.cancelled for tally in tallies),
+            waited_s=sum(tally.waited_s for tally in tallies),
+        )
 
     @property
     def backlog_s(self) -> float:
         """How long all waiting images will take at the present pace, in seconds."""
         return self.waiting * self.model.pace_s
 
-    async def read(self, model: Model, file: File, demand: Demand) -> Served[Pixels]:
-        """Decodes an image file (see `read_image`) and prepares it for a model, when its turn comes."""
-        self.readers.admit(demand)
-        return await self.readers.submit(file, demand, kind=model, nbytes=file.content.size_bytes)
+    async def read(self, model: Model, content: ImageFile, stretch: Stretch, demand: Demand) -> Served[Pixels]:
+        """Decodes an image file in a process of its own and prepares it for a model, when its turn comes.
+
+        If this is cancelled, the decoding ends at once.
+
+        Args:
+            model: The model.
+            content: The file, which is complete.
+            stretch: How samples of more than 8 bits are mapped to 8 bits.
+            demand: Who wants it, and how soon.
+
+        Raises:
+            InvalidArgument: The file cannot be decoded, or not within its limits.
+        """
+        try:
+            with content.mapped() as data:
+                cost = estimate(data, PictureLimits(self._max_pixels))
+        except PictureError as error:
+            raise refused(error) from error
+        if cost.bytes > self._large_memory.total:
+            raise refused(too_large(cost.bytes, self._large_memory.total))
+        lane = self.large_readers if cost.cpu_s > _LARGE_S or cost.bytes > _LARGE_BYTES else self.readers
+        handle = Handle()
+        lane.admit(demand)
+        file = File(content, stretch, cost, handle)
+        try:
+            return await lane.submit(file, demand, kind=model, nbytes=content.size_bytes)
+        except asyncio.CancelledError:
+            handle.leave()
+            raise
 
     async def encode(self, model: Model, pixels: Pixels, demand: Demand) -> Served[Tensors]:
         """Encodes an image, in a batch with others, when its turn comes. See `device.encode_batch` for errors."""
         try:
             return await self.model.submit(pixels.prepared, demand, kind=model)
         finally:
-            self.readers.poke()
+            self._poke()
 
     async def store(self, write: Callable[[], T]) -> T:
         """Runs a write to the store on a thread, and returns its result."""
@@ -130,7 +195,17 @@ class Pipeline:
             return await asyncio.get_running_loop().run_in_executor(self._storing, write)
         finally:
             self._writing -= 1
-            self.readers.poke()
+            self._poke()
+
+    async def start(self) -> None:
+        """Waits until the processes that read images are ready, and tests the models.
+
+        Raises:
+            RuntimeError: A process cannot be started.
+            ModelError, Unavailable: See `self_test`.
+        """
+        await asyncio.get_running_loop().run_in_executor(self._reading, self.pool.wait_until_ready)
+        await self.self_test()
 
     async def self_test(self) -> None:
         """Encodes a synthetic image with each model and compares the result with the first one.
@@ -177,26 +252,49 @@ class Pipeline:
 
     def hurry(self, demand: Demand) -> None:
         """Applies a demand that was joined by another to the image that waits for it."""
-        self.readers.hurry(demand)
-        self.model.hurry(demand)
+        for queue in (*self._lanes, self.model):
+            queue.hurry(demand)
 
-    def _has_room(self) -> bool:
-        ahead = self.readers.running + self.model.waiting
-        return ahead < self._ahead and self._writing < self._most_writing
+    def close(self) -> None:
+        """Ends the processes that read images."""
+        self.pool.close()
+
+    @property
+    def _lanes(self) -> tuple[BatchScheduler[File, Pixels], BatchScheduler[File, Pixels]]:
+        return self.readers, self.large_readers
+
+    def _poke(self) -> None:
+        for lane in self._lanes:
+            lane.poke()
+
+    def _has_room(self, lane: BatchScheduler[File, Pixels]) -> bool:
+        return lane.running + self.model.waiting < self._ahead and self._writing < self._most_writing
 
     async def _read(self, model: Hashable, files: Sequence[File]) -> list[Pixels]:
         (file,) = files
 
-        def read() -> Pixels:
-            picture = read_image(file.content.read(), self._max_pixels, file.stretch)
+        def use(picture: Picture, warnings: Sequence[str]) -> Pixels:
             height, width, _ = picture.pixels.shape
-            return Pixels(height, width, cast(Model, model).prepare(picture.pixels), picture.stretch)
+            return Pixels(height, width, cast(Model, model).prepare(picture.pixels), picture.stretch, tuple(warnings))
+
+        def read() -> Pixels:
+            if file.cost.bytes <= _LARGE_BYTES:
+                return decode()
+            with self._large_memory.taken(file.cost.bytes, file.handle):
+                return decode()
+
+        def decode() -> Pixels:
+            job = Job(file.content.read(), file.stretch, self._max_pixels, file.cost)
+            try:
+                return self.pool.read(job, file.handle, use)
+            except PictureError as error:
+                raise refused(error) from error
 
         with file.content.held():  # by the thread, which nobody's leaving stops
             return [await asyncio.get_running_loop().run_in_executor(self._reading, read)]
 
     async def _encode(self, model: Hashable, prepared: Sequence[Tensor]) -> list[Tensors | Exception]:
-        self.readers.poke()  # the model's queue has room again
+        self._poke()  # the model's queue has room again
         BATCH_SIZE.observe(len(prepared))
         loop = asyncio.get_running_loop()
         try:

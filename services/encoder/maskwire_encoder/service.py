@@ -114,20 +114,20 @@ class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
 
     async def GetLoad(self, request: pb.GetLoadRequest, context: Context) -> pb.GetLoadResponse:
         pipeline = self._encoder.pipeline
-        readers, model = pipeline.readers, pipeline.model
+        left, model = pipeline.left, pipeline.model
         return pb.GetLoadResponse(
             waiting=pipeline.waiting,
             waiting_bulk=pipeline.waiting_bulk,
             encoding=model.running,
             queue_limit=self._encoder.settings.queue_limit,
-            oldest_wait_ms=max(readers.oldest_wait_s, model.oldest_wait_s) * 1e3,
+            oldest_wait_ms=pipeline.oldest_wait_s * 1e3,
             backlog_ms=pipeline.backlog_s * 1e3,
             encoded=model.tally.done,
             batches=model.tally.batches,
-            refused=readers.tally.refused,
-            expired=readers.tally.expired + model.tally.expired,
-            cancelled=readers.tally.cancelled + model.tally.cancelled,
-            waited_ms=(readers.tally.waited_s + model.tally.waited_s) * 1e3,
+            refused=left.refused,
+            expired=left.expired,
+            cancelled=left.cancelled,
+            waited_ms=left.waited_s * 1e3,
             busy_ms=model.tally.busy_s * 1e3,
         )
 

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+import mmap
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -96,6 +97,16 @@ class ImageFile:
             return bytes(self._gathered)
         self._on_disk.seek(0)
         return self._on_disk.read()
+
+    @contextlib.contextmanager
+    def mapped(self) -> Iterator[bytearray | mmap.mmap]:
+        """Gives what has come without reading all of it into memory."""
+        if self._on_disk is None:
+            yield self._gathered
+            return
+        self._on_disk.flush()
+        with mmap.mmap(self._on_disk.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+            yield mapped
 
     def sha256(self) -> bytes:
         """SHA-256 of what has come. Blocks."""

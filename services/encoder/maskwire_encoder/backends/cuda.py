@@ -149,7 +149,7 @@ class CudaBackend:
     def prepare(self, rgb: NDArray[np.uint8]) -> Tensor:
         """Copies pixels (HxWx3, RGB) to pinned memory, from which the device can read."""
         pixels = torch.from_numpy(np.ascontiguousarray(rgb))
-        return pixels.pin_memory() if self._device.type == "cuda" else pixels
+        return pixels.pin_memory() if self._device.type == "cuda" else pixels.clone()
 
     @torch.inference_mode()
     def encode(self, images: Sequence[Tensor]) -> list[Tensors]:

@@ -1,13 +1,12 @@
-"""Decodes image files, by the rules of docs/reference/pictures.md."""
+"""Decodes image files in this process, by the rules of docs/reference/pictures.md."""
 
 import logging
 import warnings
 
-import numpy as np
-import simplejpeg
-from maskwire.pictures import Picture, PictureError, Stretch, decode_picture
+from maskwire.pictures import Picture, PictureError, Stretch
 from maskwire_core.errors import InvalidArgument
-from numpy.typing import NDArray
+
+from maskwire_encoder.image_input.decoding import decode
 
 # Pillow's complaints about a file are sent to its sender; in the log they would name no request.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -15,7 +14,7 @@ logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 
 def read_image(data: bytes, max_pixels: int, stretch: Stretch = "auto") -> Picture:
-    """Decodes an image file.
+    """Decodes an image file. For files of strangers, see `reader_pool`.
 
     Args:
         data: The content of the file.
@@ -23,27 +22,23 @@ def read_image(data: bytes, max_pixels: int, stretch: Stretch = "auto") -> Pictu
         stretch: How samples of more than 8 bits are mapped to 8 bits.
 
     Raises:
-        InvalidArgument: IMAGE_UNREADABLE, IMAGE_TOO_LARGE or EMPTY_IMAGE, for the field "image".
+        InvalidArgument: IMAGE_UNREADABLE, IMAGE_TOO_LARGE, IMAGE_TOO_COSTLY or EMPTY_IMAGE, for the field "image".
     """
     try:
-        return decode_picture(data, max_pixels=max_pixels, stretch=stretch, fast_jpeg=_ordinary_jpeg)
+        return decode(data, max_pixels, stretch)
     except PictureError as error:
-        raise InvalidArgument(error.reason, error.message, field="image") from error
+        raise refused(error) from error
 
 
-def _ordinary_jpeg(data: bytes, width: int, height: int) -> NDArray[np.uint8] | None:
-    """Decodes an ordinary JPEG with libjpeg-turbo, as Pillow does, but without Pillow's copies.
+def refused(error: PictureError) -> InvalidArgument:
+    """The error of an image file that is not decoded."""
+    return InvalidArgument(error.reason, error.message, field="image")
 
-    Returns:
-        HxWx3, equal to Pillow's; None if libjpeg reports a warning or an error, which are left to Pillow.
-    """
-    try:
-        stored_height, stored_width, *_ = simplejpeg.decode_jpeg_header(data)
-        if (stored_width, stored_height) != (width, height):
-            return None
-        # NumPy allocates large arrays in huge pages where the system offers them.
-        room = np.empty(height * width * 3, np.uint8)
-        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB", buffer=room.data)
-        return pixels
-    except ValueError:
-        return None
+
+def too_large(may_take: int, most: int) -> PictureError:
+    """The reason for which a file is not decoded that may take more bytes than there are for it."""
+    return PictureError(
+        "IMAGE_TOO_LARGE",
+        f"decoding the file may take {may_take >> 20} MiB of memory, and {most >> 20} are accepted (--decode-bytes); "
+        "scale it down, or save it as JPEG",
+    )
