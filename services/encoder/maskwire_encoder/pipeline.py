@@ -12,9 +12,10 @@ from maskwire.pictures import Picture, PictureError, Stretch
 from maskwire.pictures.cost import Cost, estimate
 from maskwire.pictures.limits import Limits as PictureLimits
 from maskwire_core.config import MIB, EncoderSettings
-from maskwire_core.errors import Unavailable
+from maskwire_core.errors import ResourceExhausted, Unavailable
 from maskwire_core.models.registry import ModelError
 from maskwire_core.runtime.thread_priority import give_way
+from maskwire_core.scheduling.byte_budget import Account, ByteBudget
 from maskwire_core.scheduling.executors import BatchScheduler
 from maskwire_core.scheduling.fair_queue import Limits
 from maskwire_core.scheduling.scheduler import Demand, Served, Tally
@@ -24,8 +25,7 @@ from torch import Tensor
 from maskwire_encoder.backends import device
 from maskwire_encoder.backends.device import DeviceLost, Tensors
 from maskwire_encoder.backends.model import Model
-from maskwire_encoder.image_input.decode_memory import DecodeMemory
-from maskwire_encoder.image_input.reader_pool import Handle, ReaderPool
+from maskwire_encoder.image_input.reader_pool import Abandoned, Handle, ReaderPool
 from maskwire_encoder.image_input.reader_process import Job
 from maskwire_encoder.image_input.reading import refused, too_large
 from maskwire_encoder.spool import ImageFile
@@ -34,6 +34,7 @@ T = TypeVar("T")
 
 # A file that may take more processor time or memory counts as large, such as a JPEG of 30 megapixels.
 _LARGE_S, _LARGE_BYTES = 12, 512 * MIB
+_LOOK_S = 1  # how often a file that waits for memory looks whether it is still wanted
 _SELF_TEST_TOLERANCE = 0.02  # largest deviation, relative to a tensor's largest value
 
 
@@ -55,6 +56,7 @@ class File:
     content: ImageFile  # the file itself, which is complete
     stretch: Stretch  # how samples of more than 8 bits are mapped to 8 bits
     cost: Cost  # what decoding may take
+    tenant: str  # on whose account its memory is
     handle: Handle  # ends the decoding if nobody wants it any more
 
 
@@ -84,7 +86,8 @@ class Pipeline:
         self._most_writing = settings.writers + 2 * most
         large_readers = max(1, readers // 2)
         self.pool = ReaderPool(readers + large_readers, max(3 * settings.max_image_pixels, settings.max_image_bytes))
-        self._large_memory = DecodeMemory(settings.decode_bytes)
+        self._most_bytes = settings.decode_bytes
+        self._memory = ByteBudget(2 * settings.decode_bytes)
         self._reading = ThreadPoolExecutor(readers + large_readers, "image reader", initializer=give_way)
         self._encoding = ThreadPoolExecutor(at_once, "model", initializer=give_way)
         self._storing = ThreadPoolExecutor(settings.writers, "store writer", initializer=give_way)
@@ -169,12 +172,12 @@ class Pipeline:
                 cost = estimate(data, PictureLimits(self._max_pixels))
         except PictureError as error:
             raise refused(error) from error
-        if cost.bytes > self._large_memory.total:
-            raise refused(too_large(cost.bytes, self._large_memory.total))
+        if cost.bytes > self._most_bytes:
+            raise refused(too_large(cost.bytes, self._most_bytes))
         lane = self.large_readers if cost.cpu_s > _LARGE_S or cost.bytes > _LARGE_BYTES else self.readers
         handle = Handle()
         lane.admit(demand)
-        file = File(content, stretch, cost, handle)
+        file = File(content, stretch, cost, demand.requester.tenant, handle)
         try:
             return await lane.submit(file, demand, kind=model, nbytes=content.size_bytes)
         except asyncio.CancelledError:
@@ -278,19 +281,14 @@ class Pipeline:
             return Pixels(height, width, cast(Model, model).prepare(picture.pixels), picture.stretch, tuple(warnings))
 
         def read() -> Pixels:
-            if file.cost.bytes <= _LARGE_BYTES:
-                return decode()
-            with self._large_memory.taken(file.cost.bytes, file.handle):
-                return decode()
-
-        def decode() -> Pixels:
             job = Job(file.content.read(), file.stretch, self._max_pixels, file.cost)
             try:
                 return self.pool.read(job, file.handle, use)
             except PictureError as error:
                 raise refused(error) from error
 
-        with file.content.held():  # by the thread, which nobody's leaving stops
+        with file.content.held(), self._memory.account(file.tenant) as account:  # by the thread, which goes on
+            await _take_memory(account, file)
             return [await asyncio.get_running_loop().run_in_executor(self._reading, read)]
 
     async def _encode(self, model: Hashable, prepared: Sequence[Tensor]) -> list[Tensors | Exception]:
@@ -302,3 +300,18 @@ class Pipeline:
         except DeviceLost as error:
             self.lost.set()
             raise Unavailable("DEVICE_LOST", f"{error}; this encoder ends, try again", retry_after_s=0.5) from error
+
+
+async def _take_memory(account: Account, file: File) -> None:
+    """Waits until a large file may be decoded.
+
+    Raises:
+        Abandoned: Nobody wants the file any more.
+    """
+    while file.cost.bytes > _LARGE_BYTES:
+        try:
+            await account.wait(file.cost.bytes, _LOOK_S)
+            return
+        except ResourceExhausted as error:
+            if file.handle.left:
+                raise Abandoned from error
