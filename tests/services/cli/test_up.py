@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -174,6 +175,11 @@ def test_other_commands_find_what_runs(tmp_path: Path, monkeypatch: pytest.Monke
     with up() as first:
         assert encoder() == first.encoder
         assert json.loads(maskwire("segment", photo, "--json"))["width"] == 600
+        # Other users of the machine can neither open the store nor read where it is.
+        place = Path(first.redis_url.removeprefix("unix://").partition("?")[0])
+        (entry,) = (tmp_path / "cache/maskwire/up").iterdir()
+        private = (place.parent, 0o700), (place, 0o600), (place.with_name("store.log"), 0o600), (entry, 0o600)
+        assert [stat.S_IMODE(path.stat().st_mode) for path, _ in private] == [mode for _, mode in private]
         stored = json.loads(maskwire("store", "stats", "--json"))["namespaces"]
         assert stored["default"]["images"] == 1
         models = json.loads(maskwire("models", "list", "--json"))["models"]

@@ -14,6 +14,7 @@ from maskwire.v1 import decoder_pb2, encoder_pb2
 from pycocotools import mask as coco
 
 from testing.chromium import PICTURES
+from testing.processes import free_port
 from testing.servers import Stack, running_gateway
 from testing.wire import as_base64, picture
 
@@ -272,7 +273,12 @@ def test_probes_metrics_and_request_ids(http: httpx.Client, stack: Stack) -> Non
     assert 'maskwire_gateway_request_seconds_count{method="GET",route="/v1/models",status="200"}' in metrics
     assert "never-heard-of" not in metrics
     assert "process_resident_memory_bytes" in metrics
-    with running_gateway(stack, "--retry-s", "0", decoder="127.0.0.1:1") as (lonely, _):
+    assert http.get("/metrics", headers={"X-Forwarded-For": "203.0.113.7"}).status_code == 404  # by a proxy
+    port = free_port()
+    options = ("--retry-s", "0", "--metrics-port", str(port))
+    with running_gateway(stack, *options, decoder="127.0.0.1:1") as (lonely, _):
+        assert httpx.get(f"{lonely}/metrics").status_code == 404
+        assert "maskwire_gateway_websockets 0.0" in httpx.get(f"http://127.0.0.1:{port}/metrics").text
         ready = httpx.get(f"{lonely}/readyz")
         assert (ready.status_code, ready.json()["message"]) == (503, "no decoder answers")
         assert httpx.get(f"{lonely}/healthz").status_code == 200
