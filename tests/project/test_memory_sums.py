@@ -70,6 +70,18 @@ def test_limits_are_the_stated_sums(service: str, read: Any) -> None:
         assert settings.recycle_mib == stated_sum(settings) // MIB
 
 
+def test_encoders_on_gpus_have_room_for_their_model() -> None:
+    """4 GiB beside the sum: the weights, and what CUDA keeps in main memory."""
+    (patch,) = yaml.safe_load_all((ROOT / "deploy/kubernetes/overlays/gpu/encoder.yaml").read_text())
+    (container,) = patch["spec"]["template"]["spec"]["containers"]
+    environment = {entry["name"]: entry["value"] for entry in container["env"]}
+    assert size(container["resources"]["limits"]["memory"]) >= stated_sum(settings_of("encoder", environment)) + (
+        4 << 30
+    )
+    environment, limit = of_compose("encoder-gpu")
+    assert limit >= stated_sum(settings_of("encoder", environment)) + (4 << 30)
+
+
 @pytest.mark.parametrize("service", KINDS)
 def test_terms_name_their_settings(service: str) -> None:
     kind = KINDS[service]

@@ -11,6 +11,7 @@ from maskwire_core.config import MIB, DecoderSettings, EncoderSettings, GatewayS
 
 _STEP = 256 * MIB
 _ENCODER, _DECODER, _GATEWAY = 768 * MIB, 256 * MIB, 128 * MIB  # measured at rest, and rounded up
+_READER, _DECODED, _BETWEEN = 64 * MIB, 512 * MIB, 28 * MIB
 _DECODING = 128 * MIB
 _PIXELS = EncoderSettings.model_fields["max_image_pixels"].default
 
@@ -31,11 +32,23 @@ class Term:
 def encoder_terms(settings: EncoderSettings) -> list[Term]:
     """What an encoder's memory is made of, on a CPU with the demo model; a larger model's weights come on top."""
     readers = settings.readers or 2
+    processes = readers + max(1, readers // 2)
     in_memory = min(settings.queue_bytes, settings.queue_limit * settings.spool_above_bytes)
+    buffer = max(3 * settings.max_image_pixels, settings.max_image_bytes)
     return [
         Term("the process with the demo model", _ENCODER),
+        Term("processes that read files: half as many again as `readers`, 64 MiB each", processes * _READER),
         Term("files that wait, in two priorities: `queue_limit` of at most `spool_above_bytes`", 2 * in_memory),
-        Term("pixels of decoded files: 8 bytes each, for `readers` files", readers * 8 * settings.max_image_pixels),
+        Term("decoding large files: twice `decode_bytes`", 2 * settings.decode_bytes),
+        Term("decoding others: 512 MiB for each of `readers`", readers * _DECODED),
+        Term(
+            "memory shared with each of these processes: 3 bytes for each of `max_image_pixels`, or `max_image_bytes`",
+            processes * buffer,
+        ),
+        Term(
+            "images between the stages: 28 MiB for each of `readers` and `writers`",
+            (readers + settings.writers) * _BETWEEN,
+        ),
     ]
 
 
