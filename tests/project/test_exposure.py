@@ -189,6 +189,10 @@ def test_envoy_shows_its_admin_interface_to_its_own_host_only() -> None:
             assert "admin" not in {route["route"]["cluster"] for route in routes}
 
 
+def test_envoy_says_who_called_and_callers_do_not() -> None:
+    assert listeners()["gateway"]["http"]["use_remote_address"] is True
+
+
 @pytest.mark.parametrize("name", listeners())
 def test_envoy_waits_for_nobody_forever(name: str) -> None:
     listener = listeners()[name]
