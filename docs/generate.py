@@ -2,9 +2,10 @@
 
 docs/reference/settings.md from the settings, docs/reference/grpc.md from protos/, and from bench/results/ the tables of
 figures in README.md, docs/explanation/performance.md and docs/explanation/scaling.md. docs/explanation/security.md gets
-what the servers' memory is made of.
+what the servers' memory is made of, and from tests/faults/attacks/ the table of attacks.
 """
 
+import importlib.util
 import json
 import sys
 import tempfile
@@ -215,6 +216,19 @@ def memory() -> str:
     return "\n".join(lines)
 
 
+def attacks() -> str:
+    """The table of attacks. `tests` is no installed package, so that its module is loaded by its path."""
+    path = DOCS.parent / "tests" / "faults" / "attacks" / "table.py"
+    spec = importlib.util.spec_from_file_location("attacks_table", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    table: str = module.table()
+    return table
+
+
 def filled(path: Path, **tables: str) -> str:
     """A file with what is between `<!-- name -->` and `<!-- end -->` replaced."""
     text = path.read_text()
@@ -238,8 +252,8 @@ def main() -> None:
         (DOCS / "reference/grpc.md", grpc()),
         (readme, filled(readme, performance=performance(*_IN_README))),
         (performance_page, filled(performance_page, performance=performance())),
-        (security_page, filled(security_page, memory=memory())),
         (scaling_page, filled(scaling_page, clusters=clusters, processes=processes)),
+        (security_page, filled(security_page, memory=memory(), attacks=attacks())),
     ):
         if not path.exists() or path.read_text() != text:
             stale.append(path.name)

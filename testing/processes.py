@@ -71,3 +71,14 @@ def running(
 def resident_bytes(pid: int | str) -> int:
     """Returns the resident memory of a process, given its id or "self"."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def forget_peak(pid: int | str) -> None:
+    """Lets `peak_bytes` of a process begin anew (Linux)."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def peak_bytes(pid: int | str) -> int:
+    """Returns the most resident memory that a process had, given its id or "self"."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))

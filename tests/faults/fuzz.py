@@ -2,19 +2,21 @@
 
 Image files, stored embeddings and exported decoders go to their parsers; protobuf messages, HTTP requests and frames of
 a WebSocket to running servers. Each must result in a value or in the error that is documented for it, else the exit
-code is 1. Prints a report.
+code is 1; so it is if memory grows beyond a bound at any time. Prints a report.
 """
 
 import argparse
 import asyncio
+import contextlib
 import io
 import json
+import os
 import random
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,7 +29,7 @@ from maskwire_core.storage.embedding import Header, pack, unpack
 from maskwire_encoder.image_input.reading import read_image
 from PIL import Image
 
-from testing.processes import resident_bytes
+from testing.processes import forget_peak, peak_bytes, resident_bytes
 from testing.servers import running_gateway
 from testing.wire import picture
 
@@ -37,6 +39,10 @@ from .mutations import mutated
 from .world import World, counts
 
 MAX_PIXELS = 100_000
+PARSERS_MIB = 64
+"""By how much this process may grow at any time while it parses, of which a picture of `MAX_PIXELS` takes 0.4."""
+SERVERS_MIB = 192
+"""By how much a server may grow at any time: its threads, what it caches, and the requests in progress."""
 
 
 def image_files(pick: random.Random) -> list[bytes]:
@@ -133,14 +139,16 @@ def run(inputs: int, seed: int) -> tuple[list[str], list[str]]:
     told: dict[str, Counter[str]] = {}
     wrong: list[str] = []
     started = time.monotonic()
+    growth = Growth()
     for name, (share, parse) in parsers.items():
         outcomes = told.setdefault(name, Counter())
-        for index in range(int(inputs * share)):
-            try:
-                outcomes[parse()] += 1
-            except Exception as error:  # whatever it is, it was not meant
-                outcomes[type(error).__name__] += 1
-                wrong.append(f"{name} {index} (seed {seed}): {type(error).__name__}: {error}"[:300])
+        with growth.during(name, PARSERS_MIB, python=os.getpid()):
+            for index in range(int(inputs * share)):
+                try:
+                    outcomes[parse()] += 1
+                except Exception as error:  # whatever it is, it was not meant
+                    outcomes[type(error).__name__] += 1
+                    wrong.append(f"{name} {index} (seed {seed}): {type(error).__name__}: {error}"[:300])
 
     def left() -> int:
         return inputs - sum(outcomes.total() for outcomes in told.values())
@@ -151,38 +159,66 @@ def run(inputs: int, seed: int) -> tuple[list[str], list[str]]:
         with world.client() as client:
             client.embed(picture(400), image_id="fuzz")
         right = world.right(400)
-        before = {server.address: server.rss for server in world.servers}
-        servers = SimpleNamespace(encoder=world.encoders[0].address, decoder=world.decoders[0].address)
+        encoder, decoder = world.encoders[0], world.decoders[0]
+        servers = SimpleNamespace(encoder=encoder.address, decoder=decoder.address)
         with running_gateway(servers, "--timeout-s", "2") as (address, gateway):
-            at_first = resident_bytes(gateway)
-            told["HTTP by the schema"], more = fuzz_http.by_schema(address, share, seed)
-            wrong += more
-            told["HTTP requests, damaged"], more = asyncio.run(fuzz_http.send_requests(address, pick, share))
-            wrong += more
-            told["WebSocket"], more = asyncio.run(fuzz_http.send_frames(address, pick, share))
-            wrong += more
-            of_gateway = (resident_bytes(gateway) - at_first) >> 20
-        told["messages"], more = asyncio.run(send_messages(world, pick, left()))
-        wrong += more
+            pids = {"encoder": encoder.pid, "decoder": decoder.pid, "gateway": gateway}
+            ways: dict[str, Callable[[], fuzz_http.Told]] = {
+                "HTTP by the schema": lambda: fuzz_http.by_schema(address, share, seed),
+                "HTTP requests, damaged": lambda: asyncio.run(fuzz_http.send_requests(address, pick, share)),
+                "WebSocket": lambda: asyncio.run(fuzz_http.send_frames(address, pick, share)),
+                "messages": lambda: asyncio.run(send_messages(world, pick, left())),
+            }
+            for name, send in ways.items():
+                with growth.during(name, SERVERS_MIB, **pids):
+                    told[name], more = send()
+                wrong += more
         with world.client() as client:
             client.embed(picture(400), image_id="fuzz")  # some of the input was right, and deleted it
             if counts(client.segment(picture(400), points=[(30, 20)])) != right:
                 wrong.append("the mask after all of it is another one")
-        grown = {server.address: (server.rss - before[server.address]) >> 20 for server in world.servers}
         if not all(server.ready() for server in world.servers):
             wrong.append("a server does not serve any more")
         for server in world.servers:
             if b"unexpected error" in (text := server.log.read_bytes()):
                 wrong.append(f"{server.log.name}: {text[text.index(b'unexpected error') :][:1500].decode()}")
+    wrong += growth.wrong
     took_s = time.monotonic() - started
     total = sum(outcomes.total() for outcomes in told.values())
     lines = [f"{total} inputs, seed {seed}, {took_s:.0f} s: {len(wrong)} went wrong"]
     for name, outcomes in told.items():
-        ways = ", ".join(f"{way} {count}" for way, count in outcomes.most_common())
-        lines.append(f"{name} {outcomes.total()}: {ways}")
-    more_mib = ", ".join(map(str, (*grown.values(), of_gateway)))
-    lines.append(f"memory of encoder, decoder and gateway grew by {more_mib} MiB; all serve")
+        counted = ", ".join(f"{way} {count}" for way, count in outcomes.most_common())
+        lines.append(f"{name} {outcomes.total()}: {counted}; memory at most {growth.seen[name]} MiB")
     return lines, wrong
+
+
+class Growth:
+    """By how much processes grow, at their most, while they get damaged input.
+
+    Attributes:
+        seen: For each surface, the processes and the MiB that each grew by.
+        wrong: Descriptions of those that grew by too much.
+    """
+
+    def __init__(self) -> None:
+        self.seen: dict[str, str] = {}
+        self.wrong: list[str] = []
+
+    @contextlib.contextmanager
+    def during(self, surface: str, most_mib: int, **pids: int) -> Iterator[None]:
+        """Measures processes, given by name, while the body runs."""
+        before = {}
+        for name, pid in pids.items():
+            forget_peak(pid)
+            before[name] = resident_bytes(pid)
+        yield
+        grown = {name: (peak_bytes(pid) - before[name]) >> 20 for name, pid in pids.items()}
+        self.seen[surface] = ", ".join(f"{name} +{mib}" for name, mib in grown.items())
+        self.wrong += [
+            f"{surface}: {name} grew by {mib} MiB, of at most {most_mib}"
+            for name, mib in grown.items()
+            if mib > most_mib
+        ]
 
 
 def main() -> None:

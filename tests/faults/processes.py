@@ -41,7 +41,7 @@ class Server:
         self.address = f"127.0.0.1:{port}"
         self.log = log
         self._ready = ready
-        self._environment = environment or {}
+        self.environment = environment or {}
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -67,7 +67,7 @@ class Server:
             self.process = subprocess.Popen(
                 with_parent_death_signal(self.command),
                 cwd=ROOT,
-                env={**os.environ, **self._environment},
+                env={**os.environ, **self.environment},
                 stdout=log,
                 stderr=log,
             )
