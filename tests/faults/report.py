@@ -3,6 +3,7 @@
 MASKWIRE_FAULT_RESULTS=tests/faults/results.json python -m pytest tests/faults
 python -m tests.faults.crasher --minutes 10 --json tests/faults/crasher.json
 python -m tests.faults.fuzz --inputs 100000 --json tests/faults/fuzz.json
+python -m tests.faults.soak --minutes 10 --json tests/faults/soak.json
 python -m tests.faults.streams --streams 100000 > tests/faults/streams.txt
 python -m tests.faults.report
 """
@@ -77,6 +78,7 @@ def document(observations: list[Observation]) -> str:
     for name, lines in {
         "ROWS": table(observations),
         "CRASHER": quoted(_HERE / "crasher.json"),
+        "SOAK": quoted(_HERE / "soak.json"),
         "FUZZ": quoted(_HERE / "fuzz.json"),
         "STREAMS": quoted(_HERE / "streams.txt"),
     }.items():

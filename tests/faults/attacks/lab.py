@@ -48,7 +48,7 @@ class Lab:
         tokens.change_tokens(self._file, lambda entries: entries)
         self.tokens = {name: self._issue(name) for name in TENANTS}
         self.slow_token = self._issue("attacks", bytes_per_s=1000)
-        guarded = {"MASKWIRE_TOKENS": str(self._file), "MASKWIRE_CACHE": str(ROOT / "out" / "lab-cache")}
+        guarded = {"MASKWIRE_TOKENS": str(self._file)}
         self.store = processes.store(folder)
         url = f"redis://{self.store.address}/0"
         self.decoder = processes.decoder(folder, url)
