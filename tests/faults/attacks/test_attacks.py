@@ -38,6 +38,7 @@ def _who(attack: Attack) -> str:
     return "a tenant" if attack.needs_token else "nobody"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", groups())
 @pytest.mark.time_bound
 def test_others_go_on_under_attacks_together(field: Field, group: str) -> None:
