@@ -276,3 +276,11 @@ def profile(space: str) -> bytes:
 def all_files() -> dict[str, File]:
     """Returns the corpus by name."""
     return {**ordinary(), **deep_tiffs(), **pngs(), **turned()}
+
+
+def slow_bmp(rows: int) -> bytes:
+    """Returns a BMP of runs of one pixel, for whose megabytes the decoder takes seconds."""
+    width = 1000
+    body = (b"\1\7" * width + b"\0\0") * rows
+    header = struct.pack("<IiiHHIIiiII", 40, width, rows, 1, 8, 1, len(body), 0, 0, 256, 0)
+    return b"BM" + struct.pack("<IHHI", 14 + 40 + 1024 + len(body), 0, 0, 1078) + header + bytes(1024) + body

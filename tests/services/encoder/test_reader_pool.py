@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from testing.paths import ROOT
-from testing.picture_files import by_pillow, deep_tiffs, pngs
+from testing.picture_files import by_pillow, deep_tiffs, pngs, slow_bmp
 
 MOST = 20_000_000
 
@@ -91,14 +90,6 @@ def test_errors_are_the_same(pool: ReaderPool) -> None:
         assert errors[0] == errors[1]
 
 
-def slow_file() -> bytes:
-    """A BMP of runs of one pixel, for whose megabytes the decoder takes seconds."""
-    width, rows = 1000, 800
-    body = (b"\1\7" * width + b"\0\0") * rows
-    header = struct.pack("<IiiHHIIiiII", 40, width, rows, 1, 8, 1, len(body), 0, 0, 256, 0)
-    return b"BM" + struct.pack("<IHHI", 14 + 40 + 1024 + len(body), 0, 0, 1078) + header + bytes(1024) + body
-
-
 def refused(pool: ReaderPool, data: bytes, cost: Cost) -> PictureError:
     with pytest.raises(PictureError) as caught:
         read(pool, data, cost=cost)
@@ -106,7 +97,7 @@ def refused(pool: ReaderPool, data: bytes, cost: Cost) -> PictureError:
 
 
 def test_limits_end_the_process_and_nothing_else(pool: ReaderPool) -> None:
-    slow = refused(pool, slow_file(), Cost(1, 1 << 28, 0))
+    slow = refused(pool, slow_bmp(800), Cost(1, 1 << 28, 0))
     assert slow.reason == "IMAGE_TOO_COSTLY"
     assert "longer than" in slow.message
     assert "JPEG or PNG" in slow.message
@@ -133,7 +124,7 @@ class Reading(threading.Thread):
         self._pool = pool
 
     def run(self) -> None:
-        job = Job(slow_file(), "auto", MOST, Cost(1, 1 << 28, 60))
+        job = Job(slow_bmp(800), "auto", MOST, Cost(1, 1 << 28, 60))
         try:
             self._pool.read(job, self.handle, lambda picture, warnings: None)
         except Exception as error:
