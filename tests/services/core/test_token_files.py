@@ -6,12 +6,13 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
 from maskwire_core.tenancy import cli
 from maskwire_core.tenancy.tenant import Callers
 from typer.testing import CliRunner
 
 
-def test_the_command(tmp_path: Path) -> None:
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "tokens.json"
     words = ["-n", "acme", "-n", "labs", "-r", "read", "--expires", "30d", "--requests-per-s", "5", "--note", "Ann's"]
     command = [sys.executable, "-m", "maskwire.cli", "token", "new", *words, "--tokens", str(file)]
@@ -32,7 +33,8 @@ def test_the_command(tmp_path: Path) -> None:
         outcome = CliRunner().invoke(cli.app, [*more, "--tokens", str(file)])
         return outcome.exit_code, outcome.output
 
-    assert entry.id in run("list")[1]
+    monkeypatch.setenv("COLUMNS", "60")
+    assert entry.id in run("list")[1]  # whole, to be copied into `revoke`
     (listed,) = json.loads(run("list", "--json")[1])["tokens"]
     assert listed["note"] == "Ann's"
     assert "sha256" not in listed

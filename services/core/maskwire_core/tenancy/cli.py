@@ -83,7 +83,7 @@ def new(
 def list_tokens(file: File = _FILE, as_json: AsJson = False) -> None:
     """Show the tokens' IDs, namespaces, rights and limits. The tokens themselves are not known."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from maskwire_core.tenancy import tokens
 
@@ -94,7 +94,8 @@ def list_tokens(file: File = _FILE, as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps({"tokens": [entry.model_dump(mode="json", exclude={"sha256"}) for entry in entries]}))
         return
-    table = Table("id", "namespaces", "rights", "expires", "limits", "note")
+    # An id is copied into 'revoke', so a narrow terminal must not shorten it.
+    table = Table(Column("id", min_width=12, no_wrap=True), "namespaces", "rights", "expires", "limits", "note")
     for entry in entries:
         rights = ", ".join(right for right in tokens.RIGHTS if right in entry.rights)
         table.add_row(entry.id, ", ".join(entry.namespaces), rights, _expiry(entry), _limits(entry), entry.note)
