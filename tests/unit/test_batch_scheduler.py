@@ -337,3 +337,36 @@ def test_a_full_queue_says_when_to_come_back() -> None:
         assert batcher.tally.refused == 1
 
     virtual_time.run(scenario())
+
+
+def test_what_waits_behind_counts_for_admission() -> None:
+    """Files are read faster than they are encoded: who cannot have a result in time is told before reading."""
+
+    async def scenario() -> None:
+        device, readers = Device(), Device()
+        model = BatchScheduler("model", device.run, limits=Limits(100))
+        reading = BatchScheduler("reader", readers.run, limits=Limits(100), downstream=model)
+        tasks = await _flood(model, {str(index): by(index) for index in range(9)})
+        await asyncio.sleep(2.5)  # the model takes a second for each
+        reading.admit(by("late", deadline=3))  # nothing waits to be read
+        tasks += await _flood(reading, {"a": by("a")})
+        reading.admit(by("in time", deadline=60))
+        with pytest.raises(ResourceExhausted, match="the deadline would pass"):
+            reading.admit(by("late", deadline=9))
+        await asyncio.gather(*tasks)
+        assert reading.tally.refused == 1
+
+    virtual_time.run(scenario())
+
+
+def test_a_batch_without_an_outcome_for_each_fails_for_all() -> None:
+    async def scenario() -> None:
+        async def run(kind: Hashable, items: Sequence[str]) -> list[str]:
+            return list(items)[:-1]
+
+        batcher = BatchScheduler("device", run, limits=Limits(100))
+        with pytest.raises(RuntimeError, match="0 outcomes of 1 items"):
+            await batcher.submit("a", by("a"))
+        assert batcher.running == 0
+
+    virtual_time.run(scenario())
