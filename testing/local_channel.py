@@ -31,12 +31,14 @@ class LocalServer:
     Attributes:
         calls: The names of the methods that were called.
         sent: The messages that streams brought.
+        stands_still: Whether nothing comes of messages on streams, although they arrive.
     """
 
     def __init__(self, service: Any) -> None:
         self.service = service
         self.calls: list[str] = []
         self.sent: list[Any] = []
+        self.stands_still = False
         self._broken = asyncio.Event()
 
     def kill(self) -> None:
@@ -134,7 +136,8 @@ class _StreamCall:
     async def _sent(self) -> AsyncIterator[Any]:
         while (request := await self._requests.get()) is not None:
             self._server.sent.append(request)
-            yield request
+            if not self._server.stands_still:
+                yield request
 
     async def write(self, message: Any) -> None:
         self._requests.put_nowait(type(message).FromString(message.SerializeToString()))

@@ -212,6 +212,28 @@ def test_clicks_in_flight_survive_and_each_is_answered_once(monkeypatch: pytest.
     run(monkeypatch, scenario)
 
 
+def test_of_previews_that_a_dead_decoder_had_only_the_newest_is_asked_for_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scenario(world: World, session: AsyncSession) -> None:
+        await session.click(*A[:2])
+        dead = world.in_use()
+        dead.stands_still = True
+        previews = []
+        for place in (C, B):
+            previews.append(session.hover(*place[:2]))
+            while sum(message.speculative for message in dead.sent) < len(previews):  # noqa: ASYNC110 - each is on its way
+                await asyncio.sleep(0)
+        dead.kill()
+        older, newer = await asyncio.gather(*previews)
+        assert older is None
+        assert counts(newer) == world.expected([A, B])
+        (other,) = (each for each in world.decoders if each is not dead)
+        assert [message.speculative for message in other.sent] == [False, True]  # the image, and one preview
+
+    run(monkeypatch, scenario)
+
+
 def test_a_decoder_that_drains_is_left_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(world: World, session: AsyncSession) -> None:
         await session.click(*A[:2])
