@@ -145,7 +145,8 @@ class EncoderSettings(ServiceSettings):
     so that others do not wait for them."""
     decode_bytes: int = Field(2048 * MIB, ge=256 * MIB)
     """Most memory that decoding an image file may take, in bytes; a file that may take more is refused. All large files
-    together may take twice as much, which tenants share; others at most 512 MiB for each of --readers."""
+    together may take as much, and from 4 --readers on twice as much, which tenants share; others at most 512 MiB for
+    each of --readers."""
     writers: int = Field(8, ge=1, description="Threads that write embeddings to the store.")
     upload_pause_s: float = Field(20, gt=0)
     """Seconds after which an upload of which nothing comes is ended; so is one of which less than 16 KiB a second

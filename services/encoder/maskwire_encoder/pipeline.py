@@ -87,7 +87,7 @@ class Pipeline:
         large_readers = max(1, readers // 2)
         self.pool = ReaderPool(readers + large_readers, max(3 * settings.max_image_pixels, settings.max_image_bytes))
         self._most_bytes = settings.decode_bytes
-        self._memory = ByteBudget(2 * settings.decode_bytes)
+        self._memory = ByteBudget(min(2, large_readers) * settings.decode_bytes)
         self._reading = ThreadPoolExecutor(readers + large_readers, "image reader", initializer=give_way)
         self._encoding = ThreadPoolExecutor(at_once, "model", initializer=give_way)
         self._storing = ThreadPoolExecutor(settings.writers, "store writer", initializer=give_way)

@@ -39,7 +39,10 @@ def encoder_terms(settings: EncoderSettings) -> list[Term]:
         Term("the process with the demo model", _ENCODER),
         Term("processes that read files: half as many again as `readers`, 64 MiB each", processes * _READER),
         Term("files that wait, in two priorities: `queue_limit` of at most `spool_above_bytes`", 2 * in_memory),
-        Term("decoding large files: twice `decode_bytes`", 2 * settings.decode_bytes),
+        Term(
+            "decoding large files: `decode_bytes`, and twice that from 4 `readers` on",
+            min(2, processes - readers) * settings.decode_bytes,
+        ),
         Term("decoding others: 512 MiB for each of `readers`", readers * _DECODED),
         Term(
             "memory shared with each of these processes: 3 bytes for each of `max_image_pixels`, or `max_image_bytes`",
