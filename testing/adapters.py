@@ -2,7 +2,6 @@
 
 import base64
 import contextlib
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,9 @@ from typing import Any
 import httpx
 import numpy as np
 
-from testing.processes import free_port, running, wait_until
+from testing.processes import free_port, wait_until
 from testing.servers import Stack
+from testing.warm import running_module
 
 
 @contextlib.contextmanager
@@ -25,8 +25,8 @@ def adapter(stack: Stack, *arguments: str) -> Iterator[httpx.Client]:
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     servers = ["--encoder", stack.encoder, "--decoder", stack.decoder]
-    command = [sys.executable, "-m", "maskwire_adapters", arguments[0], "--port", str(port), *servers, *arguments[1:]]
-    with running(command) as process:
+    words = (arguments[0], "--port", str(port), *servers, *arguments[1:])
+    with running_module("maskwire_adapters", *words) as process:
 
         def answers() -> bool:
             with contextlib.suppress(httpx.TransportError):

@@ -1,7 +1,6 @@
 """Servers that require tokens."""
 
 import contextlib
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +15,9 @@ from maskwire_core.tenancy import tokens
 from maskwire_core.tenancy.tokens import RIGHTS
 
 from testing import small_model
-from testing.processes import free_port, running, wait_until
+from testing.processes import free_port, wait_until
 from testing.servers import store_server
+from testing.warm import running_module
 
 PASSWORD = "a-password-of-the-store"
 
@@ -93,13 +93,12 @@ def guarded_servers(folder: Path, **settings: str) -> Iterator[Guarded]:
         environment |= {"MASKWIRE_REDIS_URL": url, "MASKWIRE_TOKENS": str(file), "MASKWIRE_LOG_LEVEL": "DEBUG"}
         encoder = [word for name, value in chosen.items() for word in (f"--{name}", value)]
         commands = [("maskwire_encoder", [*encoder, "--cache", str(folder)]), ("maskwire_decoder", [])]
-        with open(logs[0], "wb") as first, open(logs[1], "wb") as second:
-            processes = [
-                running([sys.executable, "-m", package, "--port", str(port), *words], environment, stderr=log)
-                for (package, words), port, log in zip(commands, ports, (first, second), strict=True)
-            ]
-            encoder_address, decoder_address = (f"127.0.0.1:{port}" for port in ports)
-            with processes[0] as one, processes[1] as two:
-                for address, process in ((encoder_address, one), (decoder_address, two)):
-                    wait_until(lambda address=address: health(address) == "SERVING", process=process)  # type: ignore[misc]
-                yield Guarded(encoder_address, decoder_address, file, logs, url)
+        processes = [
+            running_module(package, "--port", str(port), *words, environment=environment, stderr=log)
+            for (package, words), port, log in zip(commands, ports, logs, strict=True)
+        ]
+        encoder_address, decoder_address = (f"127.0.0.1:{port}" for port in ports)
+        with processes[0] as one, processes[1] as two:
+            for address, process in ((encoder_address, one), (decoder_address, two)):
+                wait_until(lambda address=address: health(address) == "SERVING", process=process)  # type: ignore[misc]
+            yield Guarded(encoder_address, decoder_address, file, logs, url)

@@ -7,11 +7,20 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 from maskwire.cli.supervisor import with_parent_death_signal
 
 from testing.paths import ROOT
+
+
+class Process(Protocol):
+    """What ends, with a code."""
+
+    @property
+    def returncode(self) -> int | None: ...
+
+    def poll(self) -> int | None: ...
 
 
 def free_port() -> int:
@@ -21,9 +30,7 @@ def free_port() -> int:
         return int(held.getsockname()[1])
 
 
-def wait_until(
-    condition: Callable[[], bool], seconds: float = 200, process: subprocess.Popen[bytes] | None = None
-) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 200, process: Process | None = None) -> None:
     """Polls a condition until it holds.
 
     Args:

@@ -14,6 +14,7 @@ from maskwire.cli.health import answers_http, answers_ping, health
 from maskwire.cli.supervisor import with_parent_death_signal
 
 from testing.processes import free_port, running, wait_until
+from testing.warm import running_module
 
 EXACT = ("--store-codec", "fp32", "--backend", "torch")
 """Options of an encoder whose masks are compared with sam2's to the last digits."""
@@ -56,8 +57,7 @@ def server(package: str, redis_url: str, *options: str) -> Iterator[str]:
 def running_server(package: str, redis_url: str, *options: str) -> Iterator[tuple[str, int]]:
     """Runs an encoder or a decoder as `server` does. Yields its address and process id."""
     port = free_port()
-    command = [sys.executable, "-m", package, "--port", str(port), "--redis-url", redis_url, *options]
-    with running(command) as process:
+    with running_module(package, "--port", str(port), "--redis-url", redis_url, *options) as process:
         wait_until(lambda: health(f"127.0.0.1:{port}") == "SERVING", process=process)
         yield f"127.0.0.1:{port}", process.pid
 
@@ -83,8 +83,8 @@ def encoder_and_decoder(redis_url: str, *options: str) -> Iterator[Pair]:
         servers = {}
         for package, more in (("maskwire_encoder", options), ("maskwire_decoder", ())):
             address = f"127.0.0.1:{free_port()}"
-            command = [sys.executable, "-m", package, "--port", address.split(":")[1], "--redis-url", redis_url, *more]
-            servers[address] = running_both.enter_context(running(command))
+            words = ("--port", address.split(":")[1], "--redis-url", redis_url, *more)
+            servers[address] = running_both.enter_context(running_module(package, *words))
         for address, process in servers.items():
             wait_until(lambda address=address: health(address) == "SERVING", process=process)  # type: ignore[misc]
         encoder, decoder = servers
@@ -176,7 +176,7 @@ def running_gateway(stack: Servers, *options: str, decoder: str = "", port: int 
         port: Where it listens; 0 chooses a free port.
     """
     port = port or free_port()
-    command = [sys.executable, "-m", "maskwire_gateway", "--port", str(port), "--encoder", stack.encoder]
-    with running([*command, "--decoder", decoder or stack.decoder, *options]) as process:
+    servers = ("--encoder", stack.encoder, "--decoder", decoder or stack.decoder)
+    with running_module("maskwire_gateway", "--port", str(port), *servers, *options) as process:
         wait_until(lambda: answers_http("127.0.0.1", port), process=process)
         yield f"http://127.0.0.1:{port}", process.pid

@@ -1,20 +1,16 @@
 """What the adapters for labelling tools share."""
 
-import subprocess
-import sys
-
 import pytest
 
 from testing.adapters import adapter
 from testing.processes import free_port
 from testing.servers import Stack
+from testing.warm import run_module
 
 
 @pytest.mark.parametrize("command", ["label-studio", "cvat", "anylabeling"])
 def test_help_teaches(command: str) -> None:
-    shown = subprocess.run(
-        [sys.executable, "-m", "maskwire_adapters", command, "--help"], capture_output=True, text=True, check=True
-    ).stdout
+    shown = run_module("maskwire_adapters", command, "--help").stdout
     assert "--port" in shown
     assert "MASKWIRE_DECODER" in shown
 
@@ -22,9 +18,7 @@ def test_help_teaches(command: str) -> None:
 @pytest.mark.parametrize("command", ["label-studio", "cvat", "anylabeling"])
 def test_a_model_that_is_not_served_is_refused_at_the_start(stack: Stack, command: str) -> None:
     arguments = [command, "--port", str(free_port()), "--encoder", stack.encoder, "--decoder", stack.decoder]
-    ended = subprocess.run(
-        [sys.executable, "-m", "maskwire_adapters", *arguments, "--model", "dmeo"], capture_output=True, text=True
-    )
+    ended = run_module("maskwire_adapters", *arguments, "--model", "dmeo")
     assert ended.returncode == 1
     assert ended.stderr == (
         "error: no model 'dmeo'; did you mean 'demo'? (the adapter was started with --model dmeo)\n"

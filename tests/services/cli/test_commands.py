@@ -23,6 +23,7 @@ from pycocotools import mask as coco
 
 from testing.processes import free_port
 from testing.servers import Stack
+from testing.warm import run_module
 
 
 class Terminal:
@@ -33,10 +34,8 @@ class Terminal:
         self.environment = {**os.environ, **stack.environment}
 
     def run(self, *arguments: str | Path, code: int = 0, typed: str = "") -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "maskwire.cli", *map(str, arguments)]
-        result = subprocess.run(
-            command, capture_output=True, text=True, cwd=self.folder, env=self.environment, timeout=120, input=typed
-        )
+        words = map(str, arguments)
+        result = run_module("maskwire.cli", *words, environment=self.environment, folder=self.folder, typed=typed)
         assert result.returncode == code, result.stderr + result.stdout
         assert "Traceback" not in result.stderr
         return result

@@ -6,7 +6,6 @@ import signal
 import socket
 import stat
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -18,6 +17,7 @@ from maskwire.cli import local_servers
 
 from testing.processes import free_port, wait_until
 from testing.servers import ready, up
+from testing.warm import run_module
 
 
 def alive(pid: int) -> bool:
@@ -113,9 +113,7 @@ def test_children_do_not_outlive_a_killed_parent() -> None:
 
 
 def run_up(*options: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "maskwire.cli", "up", *options]
-    environment = {**os.environ, **(environment or {})}
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    return run_module("maskwire.cli", "up", *options, environment=environment)
 
 
 def test_what_cannot_start_says_why() -> None:
@@ -163,8 +161,7 @@ def test_other_commands_find_what_runs(tmp_path: Path, monkeypatch: pytest.Monke
         monkeypatch.delenv(name, raising=False)
 
     def maskwire(*arguments: str | Path) -> str:
-        command = [sys.executable, "-m", "maskwire.cli", *map(str, arguments)]
-        run = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+        run = run_module("maskwire.cli", *map(str, arguments), folder=tmp_path)
         assert run.returncode == 0, run.stderr
         return run.stdout
 

@@ -26,6 +26,7 @@ from typer.testing import CliRunner
 from testing import small_model
 from testing.paths import COFFEE, ROOT
 from testing.processes import free_port, running, wait_until
+from testing.warm import run_module, running_module
 from testing.wire import picture
 
 
@@ -62,8 +63,8 @@ def papers(tmp_path_factory: pytest.TempPathFactory) -> Papers:
 def service(package: str, redis_url: str, *options: str) -> Iterator[tuple[str, str]]:
     """A service with a port for health. Yields both addresses."""
     port, health_port = free_port(), free_port()
-    command = [sys.executable, "-m", package, "--port", str(port), "--health-port", str(health_port)]
-    with running([*command, *options], {"MASKWIRE_REDIS_URL": redis_url}) as process:
+    ports = ("--port", str(port), "--health-port", str(health_port))
+    with running_module(package, *ports, *options, environment={"MASKWIRE_REDIS_URL": redis_url}) as process:
         wait_until(lambda: health(f"127.0.0.1:{health_port}") == "SERVING", process=process)
         yield f"127.0.0.1:{port}", f"127.0.0.1:{health_port}"
 
@@ -117,12 +118,9 @@ def test_tls_and_mtls(papers: Papers, secured: tuple[str, str, str], tmp_path: P
 
 def test_the_environment_and_the_command_line(papers: Papers, secured: tuple[str, str, str]) -> None:
     encoder, _, _ = secured
-    command = [sys.executable, "-m", "maskwire.cli"]
 
     def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*command, *words], capture_output=True, text=True, check=False, env={**os.environ, **environment}
-        )
+        return run_module("maskwire.cli", *words, environment=environment)
 
     shown = run("--tls-ca", str(papers.ca), "embed", str(COFFEE), "--encoder", encoder)
     assert "1 encoded" in shown.stdout or "1 stored already" in shown.stdout, shown

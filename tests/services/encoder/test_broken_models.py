@@ -27,6 +27,7 @@ from typer.testing import CliRunner
 from testing import small_model
 from testing.processes import free_port, running, wait_until
 from testing.servers import ready, server
+from testing.warm import run_module
 
 Weights = dict[str, torch.Tensor]
 
@@ -41,8 +42,7 @@ def _poison(name: str, value: float) -> Callable[[Weights], Weights]:
 
 
 def start(valkey: str, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "maskwire_encoder", "--port", "0", "--device", "cpu", "--redis-url", valkey]
-    return subprocess.run([*command, *options], capture_output=True, text=True, timeout=200)
+    return run_module("maskwire_encoder", "--port", "0", "--device", "cpu", "--redis-url", valkey, *options)
 
 
 def refused(ended: subprocess.CompletedProcess[str]) -> str:
