@@ -18,6 +18,7 @@ from maskwire.v1 import decoder_pb2_grpc, encoder_pb2_grpc
 from maskwire_core.storage.store import Store
 from PIL import Image
 
+from testing.parallel import Parallel
 from testing.paths import COFFEE
 from testing.servers import EXACT, Pair, Stack, encoder_and_decoder, running_gateway, store_server, up
 from testing.time_bounds import SecondTries
@@ -39,6 +40,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(SecondTries())
+    config.pluginmanager.register(Parallel())
 
 
 @pytest.fixture(scope="session")
