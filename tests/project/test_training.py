@@ -201,22 +201,22 @@ def test_steps_lower_the_loss(batches: Batches) -> None:
 
     state.average = state.weights  # what is compared is the last weights
     before = loss()
-    steps(state, same, 40)
+    steps(state, same, 10)
     assert loss() < 0.8 * before
 
 
 def test_resumed_training_is_the_same_training(batches: Batches, tmp_path: Path) -> None:
     whole, first = (State.of(Network.fresh(SIZE, 0), "full", CPU) for _ in range(2))
-    steps(whole, batches, 6)
-    steps(first, batches, 3)
+    steps(whole, batches, 4)
+    steps(first, batches, 2)
     first.save(tmp_path / "checkpoint.pt")
     second = State.load(tmp_path / "checkpoint.pt", CPU)
-    assert second.updates == 3
-    steps(second, batches, 6)
+    assert second.updates == 2
+    steps(second, batches, 4)
     for name, value in vars(whole).items():
         if isinstance(value, torch.Tensor):
             if name == "counters":
-                assert int(value[0]) == second.updates == 6
+                assert int(value[0]) == second.updates == 4
             else:
                 assert torch.equal(value, vars(second)[name]), name
 
