@@ -4,8 +4,12 @@ They are not run, since most of them start what runs until Ctrl-C; tutorials are
 """
 
 import itertools
+import os
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +22,7 @@ from maskwire_core.models.cli import app as models
 from maskwire_core.storage.cli import app as store
 from maskwire_core.tenancy.cli import app as token
 
+from testing.documents import snippets
 from testing.paths import ROOT
 
 PAGES = sorted((ROOT / "docs/how-to").glob("*.md"))
@@ -96,6 +101,21 @@ def check(command: str) -> None:
             text = (ROOT / program).read_text()
             parser = ROOT / "deploy/check/__main__.py"  # of scripts/deploy-check
             assert all(word in text + parser.read_text() for word in rest if word.startswith("--"))
+
+
+def test_the_override_of_compose_fits(tmp_path: Path) -> None:
+    (override,) = (part for part in snippets(ROOT / "docs/how-to/deploy.md") if part.title.startswith("docker-compose"))
+    (tmp_path / override.title).write_text(override.text)
+    program = shutil.which("docker-compose", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    assert program is not None, "scripts/setup installs docker-compose"
+    files = [word for file in (ROOT / "docker-compose.yml", tmp_path / override.title) for word in ("-f", str(file))]
+    made = subprocess.run([program, *files, "config"], capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    merged = yaml.safe_load(made.stdout)["services"]
+    for service in ("encoder", "decoder"):
+        assert merged[service]["environment"]["MASKWIRE_TOKENS"] == "/tokens/tokens.json"
+        assert {volume["target"] for volume in merged[service]["volumes"]} >= {"/tokens", "/secrets"}
+        assert merged[service]["environment"]["MASKWIRE_REDIS_PASSWORD_FILE"]
 
 
 def test_pages_have_commands() -> None:
