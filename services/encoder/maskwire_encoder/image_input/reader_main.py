@@ -20,13 +20,14 @@ import numpy as np
 import PIL.ImageCms  # colour profiles are read with it; loaded before the first file comes
 from maskwire.pictures import PictureError
 from maskwire.pictures.libtiff import silence_libtiff
-from PIL import Image
+from PIL import AvifImagePlugin, Image
 
 from maskwire_encoder.image_input.decoding import decode
 from maskwire_encoder.image_input.shared_buffer import SharedBuffer
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _MOST_WARNINGS = 3
+_MOST_THREADS = 4  # of a decoder; HEIC's takes as many
 
 
 def limit(memory_bytes: int, cpu_s: float) -> None:
@@ -71,6 +72,8 @@ if __name__ == "__main__":
     np.seterr(all="ignore")
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints is no answer
+    # Each thread's stack counts as memory; several processes share the cores anyway.
+    AvifImagePlugin.DEFAULT_MAX_THREADS = min(_MOST_THREADS, os.cpu_count() or 1)
     silence_libtiff()
     Image.preinit()
     assert PIL.ImageCms
