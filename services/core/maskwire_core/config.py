@@ -141,8 +141,8 @@ class EncoderSettings(ServiceSettings):
     device_memory: float = Field(0.9, gt=0, le=1)
     """Share of the CUDA device's memory that this encoder may use; batches adapt."""
     readers: int = Field(0, ge=0)
-    """Processes that decode image files; 0 for one a core on CUDA and 2 on a CPU. Half as many more decode large files,
-    so that others do not wait for them."""
+    """Processes that decode image files; 0 for one a core on CUDA and 2 on a CPU. Half as many more, at most 4,
+    decode large files, so that others do not wait for them."""
     decode_bytes: int = Field(2048 * MIB, ge=256 * MIB)
     """Most memory that decoding an image file may take, in bytes; a file that may take more is refused. All large files
     together may take as much, and from 4 --readers on twice as much, which tenants share; others at most 512 MiB for
@@ -160,6 +160,11 @@ class EncoderSettings(ServiceSettings):
     the process is."""
     max_image_bytes: int = Field(64 * MIB, ge=1, description="Largest image file accepted, in bytes.")
     max_image_pixels: int = Field(120_000_000, ge=1, description="Largest image accepted, in pixels.")
+
+    @staticmethod
+    def large_readers(readers: int) -> int:
+        """Number of processes that decode large image files, beside `readers` for the others."""
+        return min(4, max(1, readers // 2))
 
     @field_validator("device")
     @classmethod

@@ -84,7 +84,7 @@ class Pipeline:
         self._ahead = max(readers, 2 * most)
         self._writing = 0
         self._most_writing = settings.writers + 2 * most
-        large_readers = max(1, readers // 2)
+        large_readers = settings.large_readers(readers)
         self.pool = ReaderPool(readers + large_readers, max(3 * settings.max_image_pixels, settings.max_image_bytes))
         self._most_bytes = settings.decode_bytes
         self._memory = ByteBudget(min(2, large_readers) * settings.decode_bytes)

@@ -32,12 +32,15 @@ class Term:
 def encoder_terms(settings: EncoderSettings) -> list[Term]:
     """What an encoder's memory is made of, on a CPU with the demo model; a larger model's weights come on top."""
     readers = settings.readers or 2
-    processes = readers + max(1, readers // 2)
+    processes = readers + settings.large_readers(readers)
     in_memory = min(settings.queue_bytes, settings.queue_limit * settings.spool_above_bytes)
     buffer = max(3 * settings.max_image_pixels, settings.max_image_bytes)
     return [
         Term("the process with the demo model", _ENCODER),
-        Term("processes that read files: half as many again as `readers`, 64 MiB each", processes * _READER),
+        Term(
+            "processes that read files: half as many again as `readers`, at most 4 more, 64 MiB each",
+            processes * _READER,
+        ),
         Term("files that wait, in two priorities: `queue_limit` of at most `spool_above_bytes`", 2 * in_memory),
         Term(
             "decoding large files: `decode_bytes`, and twice that from 4 `readers` on",
