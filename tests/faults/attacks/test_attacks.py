@@ -88,6 +88,8 @@ class Noticed:
 def attacked(field: Field, attacks: list[Attack], seconds: float) -> Noticed:
     """Attacks for so long, and waits until all servers answer."""
     lab = field.lab
+    for name in lab.dead():  # of an attack before, whose test has failed
+        lab.servers[name].start().wait()
     field.rest(0.5)
     before = field.memory.restart()
     tenant = "attacks" if attacks[0].needs_token else ""
