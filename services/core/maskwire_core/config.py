@@ -198,6 +198,14 @@ class DecoderSettings(ServiceSettings):
     free."""
     max_prompts: int = Field(128, ge=1, description="Largest number of prompts in one request.")
     max_points: int = Field(256, ge=1, description="Largest number of points in one prompt.")
+    max_crops: int = Field(128, ge=0, description="Largest number of crops in one call of GenerateMasks.")
+    max_clicks: int = Field(262_144, ge=1)
+    """Largest number of clicks in one call of GenerateMasks, in the image and all of its crops."""
+    max_clicks_per_batch: int = Field(4096, ge=1)
+    """Largest number of clicks between two responses of GenerateMasks."""
+    max_generated_masks: int = Field(16_384, ge=1)
+    """Largest number of masks that one call of GenerateMasks may find, before duplicates are removed."""
+    generated_mask_bytes: int = Field(64 * MIB, ge=1, description="Memory for these masks of one call, in bytes.")
 
     @property
     def decode_workers(self) -> int:

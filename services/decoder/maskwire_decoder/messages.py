@@ -1,17 +1,18 @@
 """Turns the messages of decoder.proto into values, and values into messages."""
 
-import asyncio
+from collections.abc import Hashable
 from dataclasses import asdict
 
 from maskwire.v1 import decoder_pb2 as pb
+from maskwire.v1 import types_pb2
 
 from maskwire_decoder.images import Image
 from maskwire_decoder.prompts.geometry import ImageSize
 from maskwire_decoder.prompts.parsing import Limits, parse_output, parse_prompts
-from maskwire_decoder.segmenter import FoundImage, ImageReference, Query
+from maskwire_decoder.segmenter import FoundImage, ImageReference, Query, Segmenter, demand_for
 from maskwire_decoder.stages import Answer, Timings
 
-_MANY_STEPS = 200  # whose parsing would hold up the event loop for a millisecond
+_MANY = 200  # points and steps whose parsing would hold up the event loop for a millisecond
 
 
 def parse_reference(message: pb.SegmentRequest | pb.SetImage) -> ImageReference:
@@ -32,12 +33,28 @@ def parse_query(message: pb.SegmentRequest | pb.StreamPrompts, image: Image, lim
     return Query(prompts, output, message.save_logits, load_logits)
 
 
-async def parse_query_aside(message: pb.SegmentRequest | pb.StreamPrompts, image: Image, limits: Limits) -> Query:
-    """As `parse_query`, on another thread where that takes long: masks may be as large as the image."""
+async def parse_query_aside(
+    message: pb.SegmentRequest | pb.StreamPrompts, image: Image, segmenter: Segmenter, connection: Hashable
+) -> Query:
+    """As `parse_query`, on a worker thread in its turn where that takes long: prompts may have thousands of points, and
+    masks may be as large as the image.
+
+    Args:
+        message: The request.
+        image: The image that it is for.
+        segmenter: Has the limits and the worker threads.
+        connection: Where the request came from; see `Requester`.
+    """
     prompts = message.prompts
-    if any(prompt.HasField("mask_rle") for prompt in prompts) or sum(len(p.steps) for p in prompts) > _MANY_STEPS:
-        return await asyncio.to_thread(parse_query, message, image, limits)
-    return parse_query(message, image, limits)
+    few = len(prompts) <= segmenter.limits.prompts  # more of them are refused without a look at any
+    if few and (any(map(_has_mask, prompts)) or sum(len(p.steps) + len(p.points) for p in prompts) > _MANY):
+        demand = demand_for(image, connection, bulk=len(prompts) > 1)
+        return (await segmenter.scheduler.run(demand, parse_query, message, image, segmenter.limits)).result
+    return parse_query(message, image, segmenter.limits)
+
+
+def _has_mask(prompt: types_pb2.Prompt) -> bool:
+    return prompt.HasField("mask_rle") or prompt.HasField("mask")
 
 
 def image_message(found: FoundImage) -> pb.SegmentedImage:

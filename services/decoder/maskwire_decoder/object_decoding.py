@@ -11,6 +11,7 @@ from maskwire_core.scheduling.single_flight import Flights
 from numpy.typing import NDArray
 
 from maskwire_decoder.images import Image
+from maskwire_decoder.masks.answer_room import AnswerRoom
 from maskwire_decoder.masks.rendering import clamp
 from maskwire_decoder.prefix_cache import PrefixCache, PrefixKey
 from maskwire_decoder.prompts.earlier_prompts import find_earlier
@@ -119,28 +120,31 @@ class ObjectDecoder:
         self._cache.put(key, answer.predictions[0])
         return replace(answer, timings=answer.timings + Timings(queue_ms))
 
-    async def answer(self, demand: Demand, image: Image, plan: Plan, output: Output) -> Answer:
-        """Makes the masks of a prompt."""
+    async def answer(self, demand: Demand, image: Image, plan: Plan, output: Output, room: AnswerRoom) -> Answer:
+        """Makes the masks of a prompt, as far as there is room in the answer that they belong to."""
         plan = await self.complete(demand, image, plan)
-        answer, queue_ms = await self._scheduler.run(demand, decode_and_render, image, plan, output)
+        answer, queue_ms = await self._scheduler.run(demand, decode_and_render, image, plan, output, room)
         if plan.prompt.history is not None and plan.known is None:
             self._cache.put(_key(image, plan.prompt.history.last.digest), answer.predictions[0])
         return replace(answer, timings=answer.timings + Timings(queue_ms))
 
 
-def decode_and_render(image: Image, plan: Plan, output: Output, is_wanted: Callable[[], bool] = lambda: True) -> Answer:
+def decode_and_render(
+    image: Image, plan: Plan, output: Output, room: AnswerRoom, is_wanted: Callable[[], bool] = lambda: True
+) -> Answer:
     """Makes the masks of a prompt for which nothing is missing. Runs on a worker thread.
 
     Args:
         image: The image.
         plan: With no missing steps.
         output: The forms of the masks.
+        room: What is left of the answer that they belong to.
         is_wanted: Asked after decoding; if it says no, the masks are not made.
     """
     prompt, known = replace(plan.prompt, mask=plan.feedback), plan.known
     answer = Answer((known,)) if known is not None else decode(image, prompt, output.every)
     if is_wanted():
-        answer += render(image, prompt, answer.predictions[0], output, plan.refined)
+        answer += render(image, prompt, answer.predictions[0], output, plan.refined, room)
     return plan.spent + answer
 
 

@@ -13,7 +13,6 @@ from maskwire_core.call_context import current
 from maskwire_core.config import DecoderSettings
 from maskwire_core.errors import InvalidArgument, ResourceExhausted
 from maskwire_core.models.registry import canonical
-from maskwire_core.rpc.server import MAX_MESSAGE_BYTES
 from maskwire_core.scheduling import fair_queue
 from maskwire_core.scheduling.executors import ThreadScheduler
 from maskwire_core.scheduling.scheduler import Demand
@@ -21,7 +20,9 @@ from maskwire_core.storage.store import Store
 from maskwire_core.telemetry import logs, tracing
 from maskwire_core.telemetry.metrics import IMAGES, LiveMetric
 
+from maskwire_decoder.automatic_masks.limits import GenerationLimits
 from maskwire_decoder.images import Image, Images
+from maskwire_decoder.masks.answer_room import MAX_ANSWER_BYTES, AnswerRoom
 from maskwire_decoder.masks.rendering import clamp
 from maskwire_decoder.object_decoding import ObjectDecoder, Plan, decode_and_render
 from maskwire_decoder.prefix_cache import PrefixCache
@@ -32,7 +33,6 @@ from maskwire_decoder.saved_logits import SavedLogits
 from maskwire_decoder.stages import FETCH, Answer, Timings, decode
 
 _MAX_WAIT_MS = 60_000
-_MAX_ANSWER_BYTES = MAX_MESSAGE_BYTES * 3 // 4
 
 _IN_MEMORY, _IN_STORE = (IMAGES.labels(where) for where in ("memory", "store"))
 
@@ -73,6 +73,7 @@ class Segmenter:
 
     def __init__(self, settings: DecoderSettings, images: Images, store: Store) -> None:
         self.limits = Limits(settings.max_prompts, settings.max_points)
+        self.generation_limits = GenerationLimits.of(settings)
         self.scheduler = ThreadScheduler(
             "mask decoder", settings.decode_workers, fair_queue.Limits(settings.queue_limit)
         )
@@ -170,7 +171,8 @@ class Segmenter:
         # One prompt is somebody's click; several are a program's.
         demand = demand_for(image, connection, bulk=len(prompts) > 1, deadline=deadline)
         self.scheduler.admit(demand, decodes)
-        jobs = [asyncio.ensure_future(self._decoder.answer(demand, image, plan, output)) for plan in plans]
+        room = AnswerRoom()
+        jobs = [asyncio.ensure_future(self._decoder.answer(demand, image, plan, output, room)) for plan in plans]
         try:
             answer = sum(await asyncio.gather(*jobs), Answer())
         finally:  # after an error or a cancel, what still waits is not decoded
@@ -206,7 +208,7 @@ class Segmenter:
         before, now = prepared.prompt.history, plan.prompt.history
         if plan.missing and prepared.feedback is not None and before and now and before.fed_by == now.fed_by:
             plan = replace(plan, feedback=prepared.feedback, missing=range(0))
-        return None if plan.missing else decode_and_render(image, plan, query.output, is_wanted)
+        return None if plan.missing else decode_and_render(image, plan, query.output, AnswerRoom(), is_wanted)
 
 
 def demand_for(image: Image, connection: Hashable, *, bulk: bool = False, deadline: float = math.inf) -> Demand:
@@ -215,8 +217,8 @@ def demand_for(image: Image, connection: Hashable, *, bulk: bool = False, deadli
 
 
 def _check_size(query: Query, image: Image) -> None:
-    """Refuses before any work what would not fit into one answer (ANSWER_TOO_LARGE). Forms other than bits and logits
-    are small."""
+    """Refuses before any work what would not fit into one answer (ANSWER_TOO_LARGE), as far as its size is known then:
+    that of bits and logits. `AnswerRoom` counts the other forms while they are made."""
     prompts, output = query.prompts, query.output
     mask_bytes = 0
     if types_pb2.MASK_FORMAT_PACKED_BITS in output.formats:
@@ -224,9 +226,9 @@ def _check_size(query: Query, image: Image) -> None:
     if types_pb2.MASK_FORMAT_LOGITS in output.formats:
         mask_bytes += image.predictor.config.mask_size**2 * LOGITS_DTYPES[output.logits_type].itemsize
     masks = sum(CANDIDATES if output.every and prompt.multimask else 1 for prompt in prompts)
-    if masks * mask_bytes > _MAX_ANSWER_BYTES:
+    if masks * mask_bytes > MAX_ANSWER_BYTES:
         raise ResourceExhausted(
             "ANSWER_TOO_LARGE",
-            f"{masks} masks of {mask_bytes} bytes exceed an answer's {_MAX_ANSWER_BYTES}; ask for RLE or fewer prompts",
+            f"{masks} masks of {mask_bytes} bytes exceed an answer's {MAX_ANSWER_BYTES}; ask for RLE or fewer prompts",
             field="output.formats",
         )

@@ -37,9 +37,9 @@ class DecoderService(decoder_pb2_grpc.DecoderServiceServicer):
         started = time.perf_counter()
         found = await self._segmenter.find(parse_reference(request))
         image, header = found.image, found.image.header
-        query = await parse_query_aside(request, image, self._segmenter.limits)
         # A caller's requests on different images are probably different people's: gateways share a connection.
         connection, left_s = (context.peer(), header.content_key), context.time_remaining()
+        query = await parse_query_aside(request, image, self._segmenter, connection)
         deadline = math.inf if left_s is None else asyncio.get_running_loop().time() + left_s
         answer = await self._segmenter.segment(connection, image, query, deadline)
         total_ms = (time.perf_counter() - started) * 1e3

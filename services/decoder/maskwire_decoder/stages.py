@@ -11,6 +11,7 @@ from prometheus_client import Histogram
 
 from maskwire_decoder.images import Image
 from maskwire_decoder.masks import rendering
+from maskwire_decoder.masks.answer_room import AnswerRoom
 from maskwire_decoder.prompts.encoding import Prediction
 from maskwire_decoder.prompts.parsing import Output, Prompt
 
@@ -63,8 +64,10 @@ def decode(image: Image, prompt: Prompt, every: bool) -> Answer:
     return Answer((prediction,), timings=Timings(decode_ms=ms), decodes=1)
 
 
-def render(image: Image, prompt: Prompt, prediction: Prediction, output: Output, refined: bool) -> Answer:
+def render(
+    image: Image, prompt: Prompt, prediction: Prediction, output: Output, refined: bool, room: AnswerRoom
+) -> Answer:
     """Turns logits into masks of the image's size; see `rendering.render`."""
     width, height = image.header.width, image.header.height
-    result, ms = timed(MASK, rendering.render, prompt, prediction, output, width, height, refined)
+    result, ms = timed(MASK, rendering.render, prompt, prediction, output, width, height, refined, room)
     return Answer(results=(result,), timings=Timings(mask_ms=ms))

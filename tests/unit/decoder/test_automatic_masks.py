@@ -1,5 +1,6 @@
 """Automatic masks without a model: grids, duplicates, and what the summary says."""
 
+import tracemalloc
 from dataclasses import replace
 from typing import Any
 
@@ -8,11 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from maskwire.v1 import decoder_pb2 as pb
+from maskwire_core.config import DecoderSettings
 from maskwire_core.errors import InvalidArgument
 from maskwire_core.models.decoder_bundle import MaskDefaults
 from maskwire_decoder.automatic_masks import nms
-from maskwire_decoder.automatic_masks.params import parse_parts, parse_thresholds
+from maskwire_decoder.automatic_masks.limits import GenerationLimits
+from maskwire_decoder.automatic_masks.params import Part, count_points, parse_parts, parse_thresholds
 from maskwire_decoder.automatic_masks.summary import Removed, Tally
+
+LIMITS = GenerationLimits(crops=3, points=2400, batch=100, masks=1000, nbytes=1 << 20)
 
 
 def plain_nms(boxes: Any, scores: Any, threshold: float) -> list[int]:
@@ -58,7 +63,12 @@ def test_a_grid_has_its_clicks_in_the_middle_of_equal_cells() -> None:
     (part,) = parse_parts(pb.GenerateMasksRequest())
     assert part.grid.shape == (1024, 2)
     own = pb.GenerateMasksRequest(grid=pb.PointGrid(points=[0, 1, 0.5, 0.5]))
-    assert next(iter(parse_parts(own))).grid.tolist() == [[0, 1], [0.5, 0.5]]
+    assert parse_parts(own)[0].grid.tolist() == [[0, 1], [0.5, 0.5]]
+
+
+def checked(request: pb.GenerateMasksRequest) -> list[Part]:
+    count_points(request, LIMITS)
+    return parse_parts(request)
 
 
 @pytest.mark.parametrize(
@@ -74,8 +84,45 @@ def test_a_grid_has_its_clicks_in_the_middle_of_equal_cells() -> None:
 def test_a_wrong_grid_is_named(grid: dict[str, Any], field: str) -> None:
     request = pb.GenerateMasksRequest(crops=[pb.ImageCrop(grid=pb.PointGrid(**grid))])
     with pytest.raises(InvalidArgument) as caught:
-        list(parse_parts(request))
+        checked(request)
     assert (caught.value.reason, caught.value.field) == ("BAD_GRID", field)
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason", "field"),
+    [
+        ({"crops": 4 * [pb.ImageCrop()]}, "TOO_MANY_CROPS", "crops"),
+        ({"crops": 2 * [pb.ImageCrop()]}, "TOO_MANY_POINTS", "crops"),
+        ({"grid": pb.PointGrid(points_per_side=50)}, "TOO_MANY_POINTS", "grid"),
+        ({"grid": pb.PointGrid(points=5000 * [0.5])}, "TOO_MANY_POINTS", "grid"),
+        ({"points_per_batch": 101}, "BAD_BATCH", "points_per_batch"),
+    ],
+)
+def test_what_a_call_may_ask_for_is_limited(fields: dict[str, Any], reason: str, field: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        count_points(pb.GenerateMasksRequest(**fields), LIMITS)
+    assert (caught.value.reason, caught.value.field) == (reason, field)
+
+
+def test_a_small_request_for_many_crops_is_refused_before_any_grid_is_made() -> None:
+    request = pb.GenerateMasksRequest(crops=300 * [pb.ImageCrop(grid=pb.PointGrid(points_per_side=512))])
+    assert request.ByteSize() < 3000
+    tracemalloc.start()
+    try:
+        for limits in (LIMITS, GenerationLimits.of(DecoderSettings()), replace(LIMITS, crops=1000)):
+            with pytest.raises(InvalidArgument):
+                count_points(request, limits)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20  # each grid has 4 MiB
+    finally:
+        tracemalloc.stop()
+
+
+def test_many_clicks_are_not_answered_one_by_one() -> None:
+    dense, limits = pb.PointGrid(points_per_side=512), GenerationLimits.of(DecoderSettings())
+    assert count_points(pb.GenerateMasksRequest(grid=dense), limits) == 512**2
+    with pytest.raises(InvalidArgument, match="at least 64") as caught:
+        count_points(pb.GenerateMasksRequest(grid=dense, points_per_batch=63), limits)
+    assert (caught.value.reason, caught.value.field) == ("BAD_BATCH", "points_per_batch")
 
 
 def test_parameters_are_the_models_unless_given() -> None:

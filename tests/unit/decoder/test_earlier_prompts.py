@@ -1,6 +1,7 @@
 """The rule by which a request finds the earlier one that it refines."""
 
 import itertools
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -91,3 +92,14 @@ def test_each_prompt_is_refined_by_one_of_its_own_if_that_is_possible(
     assert (found is not None) == (bool(ways) and not same)
     if found is not None:
         assert found.places in ways
+
+
+def test_many_prompts_of_many_points_are_compared_quickly() -> None:
+    """128 of 256 points each, of which any earlier one fits any later one: 1.5 s when points were counted each time."""
+    common = [(n, n, 1) for n in range(253)]
+    earlier = [prompt([*common[n:], (500, n, 0)]) for n in range(128)]
+    later = [prompt([*common, *((500, m, 0) for m in (n, n + 1, n + 2))]) for n in range(128)]
+    name = name_prompts(earlier)
+    started = time.process_time()
+    assert find_earlier([name], later) is not None
+    assert time.process_time() - started < 1

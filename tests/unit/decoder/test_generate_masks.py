@@ -8,7 +8,7 @@ import pytest
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import types_pb2
 from maskwire_core import call_context
-from maskwire_core.errors import InvalidArgument
+from maskwire_core.errors import InvalidArgument, ResourceExhausted
 from maskwire_core.storage.store import Store
 from maskwire_core.tenancy.tenant import EVERYBODY
 from maskwire_decoder.masks.rle import rle
@@ -101,7 +101,7 @@ def test_the_masks_that_stay_are_those_of_the_definition(
 def test_masks_of_a_mask_feed_each_mask_back(decoder: PlainDecoder) -> None:
     before = decoder.segmenter.scheduler.tally.done
     responses = generate(decoder, grid=pb.PointGrid(points=[0.5, 0.5]), use_m2m=True, **LOOSE)
-    assert decoder.segmenter.scheduler.tally.done - before == 1
+    assert decoder.segmenter.scheduler.tally.done - before == 2  # the click, and the comparison of its masks
     assert {round(mask.predicted_iou, 2) for mask in kept(responses)} <= {round(float(IOU[0]), 2)}
 
 
@@ -135,3 +135,11 @@ def test_who_leaves_ends_the_work(decoder: PlainDecoder) -> None:
         return decoder.segmenter.scheduler.tally.done
 
     assert asyncio.run(call()) <= 8
+
+
+@pytest.mark.usefixtures("steep")
+@pytest.mark.parametrize("limit", [{"max_generated_masks": 5}, {"generated_mask_bytes": 4000}])
+def test_what_a_call_may_find_is_limited(store: Store, limit: dict[str, int]) -> None:
+    with pytest.raises(ResourceExhausted, match="Raise pred_iou_thresh") as caught:
+        generate(PlainDecoder(store, **limit), grid=pb.PointGrid(points_per_side=5), **LOOSE)
+    assert (caught.value.reason, caught.value.field) == ("TOO_MANY_MASKS", "pred_iou_thresh")

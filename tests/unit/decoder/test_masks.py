@@ -4,6 +4,7 @@
 """
 
 import io
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 from maskwire.mask import Mask
 from maskwire.v1 import types_pb2 as pb
 from maskwire_core.bilinear import enlarge
+from maskwire_core.errors import ResourceExhausted
+from maskwire_decoder.masks.answer_room import AnswerRoom
 from maskwire_decoder.masks.rendering import polygons, render, without_specks
 from maskwire_decoder.masks.rle import rle
 from maskwire_decoder.prompts.encoding import Prediction
@@ -127,7 +130,7 @@ def test_holes_follow_the_contour_that_they_are_in() -> None:
     mask = np.zeros((30, 60), bool)
     mask[2:20, 2:20] = mask[2:20, 30:50] = True
     mask[5:9, 5:9] = mask[5:9, 35:39] = mask[12:15, 12:15] = False
-    found = polygons(mask)
+    found = polygons(mask, AnswerRoom())
     assert [each.is_hole for each in found] in ([False, True, True, False, True], [False, True, False, True, True])
     outer: list[int] = []
     for each in found:
@@ -137,3 +140,23 @@ def test_holes_follow_the_contour_that_they_are_in() -> None:
             assert max(xs) <= outer[1]
         else:
             outer = [min(xs), max(xs)]
+
+
+@pytest.mark.parametrize("form", ["rle", "png", "polygons", "packed_bits", "logits"])
+def test_what_is_made_is_counted_and_refused_where_it_does_not_fit(form: str) -> None:
+    noise = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
+    prediction = Prediction(noise[None], np.ones(1, np.float32), 1.0)
+    output = parse_output(pb.OutputOptions(formats=[FORMATS[form]]))
+    size = render(PROMPT, prediction, output, 640, 480).ByteSize()
+    room = AnswerRoom(2 * size + 100)
+    render(PROMPT, prediction, output, 640, 480, room=room)
+    many = replace(prediction, logits=np.repeat(noise[None], 3, axis=0), iou=np.ones(3, np.float32))
+    with pytest.raises(ResourceExhausted, match="Ask for RLE, or for fewer prompts") as caught:
+        render(PROMPT, many, output, 640, 480, room=room)
+    assert (caught.value.reason, caught.value.field) == ("ANSWER_TOO_LARGE", "output.formats")
+
+
+def test_coordinates_of_polygons_are_limited_by_number() -> None:
+    checks = np.indices((40, 40)).sum(0) % 2 == 0
+    with pytest.raises(ResourceExhausted, match="coordinates; an answer has at most 100"):
+        polygons(checks, AnswerRoom(coordinates=100))

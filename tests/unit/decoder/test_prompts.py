@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from maskwire.v1 import types_pb2 as pb
 from maskwire_core.errors import Internal, InvalidArgument
 from maskwire_core.models.decoder_bundle import BEST, DecoderConfig
+from maskwire_decoder.prompts import mask_input
 from maskwire_decoder.prompts.encoding import EncodedPrompt, Prediction
 from maskwire_decoder.prompts.geometry import ImageSize
 from maskwire_decoder.prompts.mask_input import mask_to_logits
@@ -232,3 +233,19 @@ def test_the_best_mask_has_the_highest_predicted_iou() -> None:
         with pytest.raises(Internal) as caught:
             wrong.checked("demo")
         assert caught.value.reason == "MODEL_OUTPUT_NOT_FINITE"
+
+
+@pytest.mark.parametrize(("height", "width"), [(700, 640), (672, 640), (333, 1111), (900, 12)])
+def test_a_large_mask_is_averaged_in_bands_to_the_same(
+    monkeypatch: pytest.MonkeyPatch, height: int, width: int
+) -> None:
+    mask = np.random.default_rng(height).integers(0, 2, (height, width), np.uint8)
+    whole = mask_to_logits(mask, 32)
+    monkeypatch.setattr(mask_input, "_BAND_PIXELS", 3000)
+    np.testing.assert_allclose(mask_to_logits(mask, 32), whole, rtol=0, atol=1e-5)
+
+
+def test_more_formats_than_there_are_forms_are_refused() -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        parse_output(pb.OutputOptions(formats=1000 * [pb.MASK_FORMAT_RLE]))
+    assert (caught.value.reason, caught.value.field) == ("BAD_OUTPUT", "output.formats")

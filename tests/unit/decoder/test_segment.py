@@ -227,6 +227,9 @@ def test_an_answer_that_would_be_too_large_is_refused(decoder: PlainDecoder, sto
     put_image(store, "large", np.zeros((MASK_SIZE, MASK_SIZE), np.float32), 20_000, 20_000)
     request = asking([types_pb2.Prompt(points=points([A]))] * 4, "large")
     request.output.formats.append(types_pb2.MASK_FORMAT_PACKED_BITS)
-    error = refused(decoder, request)
-    assert isinstance(error, ResourceExhausted)
-    assert (error.reason, error.field) == ("ANSWER_TOO_LARGE", "output.formats")
+    named = asking([types_pb2.Prompt(prompt_id="x" * (1 << 20), points=points([A]))] * 50)
+    for too_large in (request, named):
+        error = refused(decoder, too_large)
+        assert isinstance(error, ResourceExhausted)
+        assert (error.reason, error.field) == ("ANSWER_TOO_LARGE", "output.formats")
+        assert decodes(decoder) < 50

@@ -13,15 +13,16 @@ import numpy as np
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import types_pb2
 from maskwire_core.call_context import current
-from maskwire_core.errors import InvalidArgument
+from maskwire_core.errors import InvalidArgument, ResourceExhausted
 from maskwire_core.models.decoder_bundle import MaskDefaults
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
 from maskwire_decoder.automatic_masks import nms
-from maskwire_decoder.automatic_masks.params import Part, parse_parts, parse_thresholds
+from maskwire_decoder.automatic_masks.params import DEFAULT_BATCH, Part, count_points, parse_parts, parse_thresholds
 from maskwire_decoder.automatic_masks.summary import Removed, Tally
 from maskwire_decoder.images import Image
+from maskwire_decoder.masks.answer_room import MAX_ANSWER_BYTES
 from maskwire_decoder.masks.rendering import clamp, without_specks
 from maskwire_decoder.masks.rle import rle
 from maskwire_decoder.messages import image_message, timings_message
@@ -30,6 +31,8 @@ from maskwire_decoder.prompts.geometry import ImageSize, parse_box
 from maskwire_decoder.prompts.parsing import Prompt
 from maskwire_decoder.segmenter import Segmenter, demand_for
 from maskwire_decoder.stages import MASK, Answer, Timings, decode, timed
+
+_CANDIDATE_BYTES = 1024  # memory of a candidate's objects, beside its counts
 
 
 @dataclass(eq=False)
@@ -92,10 +95,13 @@ class Generator:
         self._multimask = request.multimask if request.HasField("multimask") else True
         self._thresholds = parse_thresholds(request, MaskDefaults())  # the model's own once it is known
         self._tally = Tally()
-        self._batch = request.points_per_batch or 64
-        self._parts = list(parse_parts(request))
+        self._batch = request.points_per_batch or DEFAULT_BATCH
+        self._total = count_points(request, segmenter.generation_limits)
+        self._parts: list[Part] = []
         self._timings = Timings()
         self._crops: list[_Crop] = []
+        self._masks = 0  # candidates in all crops
+        self._mask_bytes = 0  # their memory
         self._sent = 0
         self._counting: dict[Candidate, None] = {}
 
@@ -103,9 +109,11 @@ class Generator:
         """Yields the changes after each batch of clicks, and with the last one the masks that stay."""
         started = time.perf_counter()
         whole: pb.SegmentedImage | None = None
-        done, total = 0, sum(len(part.grid) for part in self._parts)
+        done, scheduler = 0, self._segmenter.scheduler
         decodes_per_click = 1 + self._request.use_m2m * (CANDIDATES if self._multimask else 1)
-        current().caller.charge(requests=total * decodes_per_click)
+        current().caller.charge(requests=self._total * decodes_per_click)
+        # What takes longer for more clicks or more masks runs on threads: the event loop is everybody's.
+        self._parts = await asyncio.to_thread(parse_parts, self._request)
         for index, part in enumerate(self._parts):
             found = await self._segmenter.find(part.source)
             image = found.image
@@ -114,18 +122,14 @@ class Generator:
                 whole = image_message(found)
                 self._thresholds = parse_thresholds(self._request, image.predictor.config.everything)
             self._crops.append(_begin(part, f"crops[{index - 1}]", image, whole))
-            order = np.random.default_rng(0).permutation(len(part.grid))
+            grid, order = await asyncio.to_thread(_grid_and_order, part)
+            demand = demand_for(image, self._connection, bulk=True)
             for start in range(0, len(order), self._batch):
                 clicks = order[start : start + self._batch]
-                await self._click(image, part.grid[clicks], clicks)
+                await self._click(image, grid[clicks], clicks)
                 done += len(clicks)
-                kept = await asyncio.to_thread(self._keep)
-                response = self._response(kept)
-                if done == total:
-                    response.is_last = True
-                    response.kept.extend(candidate.number for candidate in kept)
-                    response.summary.CopyFrom(self._tally.summary(self._thresholds, total, len(kept)))
-                response.points_done, response.points_total = done, total
+                served = await scheduler.run(demand, self._respond, done)
+                response = served.result
                 response.image.CopyFrom(whole)
                 response.timings.CopyFrom(
                     timings_message(self._timings, (time.perf_counter() - started) * 1e3, found.in_memory)
@@ -135,22 +139,37 @@ class Generator:
     async def _click(self, image: Image, points: NDArray[np.float64], places: NDArray[np.int64]) -> None:
         """Decodes some clicks and adds their candidates. No more of them wait than keep the worker threads busy."""
         demand = demand_for(image, self._connection, bulk=True)
-        free = asyncio.Semaphore(self._segmenter.scheduler.at_once + 1)
+        scheduler = self._segmenter.scheduler
+        clicks = iter(zip(points, places.tolist(), strict=True))
 
-        async def click(point: NDArray[np.float64], place: int) -> None:
-            async with free:
-                served = await self._segmenter.scheduler.run(demand, self._candidates, image, point, place)
-            masks, timings = served.result
-            self._crops[-1].found += [mask for mask in masks if isinstance(mask, Candidate)]
-            self._tally.add(len(masks), [mask for mask in masks if isinstance(mask, Removed)])
-            self._timings += timings + Timings(served.waited_ms)
+        async def work() -> None:
+            for point, place in clicks:
+                served = await scheduler.run(demand, self._candidates, image, point, place)
+                masks, timings = served.result
+                self._add([mask for mask in masks if isinstance(mask, Candidate)])
+                self._tally.add(len(masks), [mask for mask in masks if isinstance(mask, Removed)])
+                self._timings += timings + Timings(served.waited_ms)
 
-        tasks = [asyncio.create_task(click(*each)) for each in zip(points, places.tolist(), strict=True)]
+        tasks = [asyncio.create_task(work()) for _ in range(min(scheduler.at_once + 1, len(points)))]
         try:
             await asyncio.gather(*tasks)
         finally:  # after an error or a cancel, what still waits is not decoded
             for task in tasks:
                 task.cancel()
+
+    def _add(self, found: list[Candidate]) -> None:
+        limits = self._segmenter.generation_limits
+        self._masks += len(found)
+        self._mask_bytes += sum(len(mask.counts) + _CANDIDATE_BYTES for mask in found)
+        if self._masks > limits.masks or self._mask_bytes > limits.nbytes:
+            raise ResourceExhausted(
+                "TOO_MANY_MASKS",
+                f"{self._masks} masks of {self._mask_bytes >> 20} MiB were found so far; at most {limits.masks} of "
+                f"{limits.nbytes >> 20} MiB fit in one call. Raise pred_iou_thresh or stability_score_thresh, or click "
+                "less densely",
+                field="pred_iou_thresh",
+            )
+        self._crops[-1].found += found
 
     def _candidates(
         self, image: Image, fractions: NDArray[np.float64], place: int
@@ -216,20 +235,46 @@ class Generator:
         kept = nms.distinct(_boxes(together), np.float32(1) / areas, self._thresholds.crop_nms_thresh)
         return [together[index] for index in kept]
 
-    def _response(self, kept: list[Candidate]) -> pb.GenerateMasksResponse:
-        """Returns how the masks that count differ from those of the response before."""
-        response = pb.GenerateMasksResponse()
+    def _respond(self, done: int) -> pb.GenerateMasksResponse:
+        """Returns how the masks that count differ from those of the response before, and at the end which masks stay.
+        Runs on a worker thread.
+
+        Args:
+            done: Clicks made so far.
+
+        Raises:
+            ResourceExhausted: ANSWER_TOO_LARGE.
+        """
+        kept = self._keep()
+        response = pb.GenerateMasksResponse(points_done=done, points_total=self._total)
         now = dict.fromkeys(kept)
         response.dropped.extend(candidate.number for candidate in self._counting if candidate not in now)
-        for candidate in kept:
-            if candidate.number < 0:
-                candidate.number = self._sent
-                self._sent += 1
-                response.found.append(candidate.message())
-            elif candidate not in self._counting:
-                response.revived.append(candidate.number)
+        new = [candidate for candidate in kept if candidate.number < 0]
+        nbytes = sum(len(candidate.counts) for candidate in new)
+        if nbytes > MAX_ANSWER_BYTES:
+            raise ResourceExhausted(
+                "ANSWER_TOO_LARGE",
+                f"{len(new)} masks of {nbytes} bytes exceed a response's {MAX_ANSWER_BYTES}; ask for responses more "
+                "often",
+                field="points_per_batch",
+            )
+        response.revived.extend(mask.number for mask in kept if mask.number >= 0 and mask not in self._counting)
+        for candidate in new:
+            candidate.number = self._sent
+            self._sent += 1
+            response.found.append(candidate.message())
         self._counting = now
+        if done == self._total:
+            response.is_last = True
+            response.kept.extend(candidate.number for candidate in kept)
+            response.summary.CopyFrom(self._tally.summary(self._thresholds, self._total, len(kept)))
         return response
+
+
+def _grid_and_order(part: Part) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Returns the clicks of a part, and the order in which they are made."""
+    grid = part.grid
+    return grid, np.random.default_rng(0).permutation(len(grid))
 
 
 def _begin(part: Part, path: str, image: Image, whole: pb.SegmentedImage) -> _Crop:

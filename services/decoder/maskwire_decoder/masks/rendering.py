@@ -8,12 +8,14 @@ from maskwire.v1 import types_pb2 as pb
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
+from maskwire_decoder.masks.answer_room import AnswerRoom
 from maskwire_decoder.masks.rle import rle
 from maskwire_decoder.prompts.encoding import Prediction
 from maskwire_decoder.prompts.mask_input import LOGITS_DTYPES
 from maskwire_decoder.prompts.parsing import Output, Prompt
 
 _CLAMP = 32.0  # as SAM2ImagePredictor does to the logits it returns
+_POLYGON_BYTES = 8  # on the wire, beside the coordinates
 
 
 def clamp(logits: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -40,9 +42,12 @@ def without_specks(
     return cleaned
 
 
-def polygons(mask: NDArray[np.bool_]) -> list[pb.Polygon]:
-    """Returns outer contours, each followed by its holes (cv2.findContours, RETR_CCOMP)."""
+def polygons(mask: NDArray[np.bool_], room: AnswerRoom) -> list[pb.Polygon]:
+    """Returns outer contours, each followed by its holes (cv2.findContours, RETR_CCOMP), if there is room for them."""
     contours, hierarchy = cv2.findContours(mask.view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    coordinates = sum(contour.size for contour in contours)
+    widest = 2 if max(mask.shape) < 1 << 14 else 3  # bytes of a coordinate on the wire, seven bits in each
+    room.take(coordinates * widest + len(contours) * _POLYGON_BYTES, coordinates)
     found = []
     for index, contour in enumerate(contours):
         _, _, hole, parent = hierarchy[0][index]
@@ -56,7 +61,13 @@ def polygons(mask: NDArray[np.bool_]) -> list[pb.Polygon]:
 
 
 def render(
-    prompt: Prompt, prediction: Prediction, output: Output, width: int, height: int, refined: bool = False
+    prompt: Prompt,
+    prediction: Prediction,
+    output: Output,
+    width: int,
+    height: int,
+    refined: bool = False,
+    room: AnswerRoom | None = None,
 ) -> pb.PromptResult:
     """Makes the answer to one prompt.
 
@@ -67,9 +78,15 @@ def render(
         width: Width of the image in pixels.
         height: Height of the image in pixels.
         refined: Whether saved logits were refined.
+        room: What is left of the answer; None: this is all of it.
+
+    Raises:
+        ResourceExhausted: ANSWER_TOO_LARGE.
     """
+    room = room or AnswerRoom()
+    room.take(len(prompt.prompt_id.encode()))
     masks = [
-        _render(logits, float(iou), output, width, height)
+        _render(logits, float(iou), output, width, height, room)
         for logits, iou in zip(prediction.logits, prediction.iou, strict=True)
     ]
     return pb.PromptResult(
@@ -77,10 +94,13 @@ def render(
     )
 
 
-def _render(logits: NDArray[np.float32], score: float, output: Output, width: int, height: int) -> pb.Mask:
+def _render(
+    logits: NDArray[np.float32], score: float, output: Output, width: int, height: int, room: AnswerRoom
+) -> pb.Mask:
     result = pb.Mask(score=score)
     if pb.MASK_FORMAT_LOGITS in output.formats:
         dtype = LOGITS_DTYPES[output.logits_type]
+        room.take(logits.size * dtype.itemsize)
         result.logits.height, result.logits.width = logits.shape
         result.logits.data_type = output.logits_type
         result.logits.data = (logits if output.unclamped else clamp(logits)).astype(dtype).tobytes()
@@ -90,6 +110,7 @@ def _render(logits: NDArray[np.float32], score: float, output: Output, width: in
     # Subtracting the threshold before upsampling is the same but for rounding; the usual one, 0, has none.
     runs: Any = rle(cleaned - np.float32(output.threshold) if output.threshold else cleaned, width, height)
     if pb.MASK_FORMAT_RLE in output.formats:
+        room.take(len(runs["counts"]))
         result.rle.CopyFrom(pb.Rle(size=(height, width), counts=runs["counts"].decode()))
     if output.formats <= {pb.MASK_FORMAT_LOGITS, pb.MASK_FORMAT_RLE}:
         return result  # no pixels are needed
@@ -98,9 +119,11 @@ def _render(logits: NDArray[np.float32], score: float, output: Output, width: in
         encoded, png = cv2.imencode(".png", mask.view(np.uint8) * 255, [cv2.IMWRITE_PNG_COMPRESSION, 1])
         if not encoded:
             raise RuntimeError("the PNG encoder failed")
+        room.take(png.nbytes)
         result.png = png.tobytes()
     if pb.MASK_FORMAT_POLYGONS in output.formats:
-        result.polygons.extend(polygons(mask))
+        result.polygons.extend(polygons(mask, room))
     if pb.MASK_FORMAT_PACKED_BITS in output.formats:
+        room.take(height * -(-width // 8))
         result.packed_bits = np.packbits(mask, axis=1).tobytes()
     return result

@@ -14,6 +14,7 @@ from maskwire_decoder.prompts.mask_input import parse_mask
 from maskwire_decoder.prompts.steps import Shape, StepList, parse_steps
 
 _MAX_STEPS_OF_REQUEST = 10_000
+_MAX_FORMATS = 32
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,12 @@ def parse_output(options: pb.OutputOptions) -> Output:
     """Checks what a request asks for.
 
     Raises:
-        InvalidArgument: UNKNOWN_VALUE for an enum's value that this version does not know, or NOT_FINITE.
+        InvalidArgument: UNKNOWN_VALUE for an enum's value that this version does not know, BAD_OUTPUT, or NOT_FINITE.
     """
+    if len(options.formats) > _MAX_FORMATS:
+        raise InvalidArgument(
+            "BAD_OUTPUT", f"{len(options.formats)} formats; name each form of a mask once", field="output.formats"
+        )
     for index, mask_format in enumerate(options.formats):
         _check_known(pb.MaskFormat, mask_format, f"output.formats[{index}]")
     _check_known(pb.Candidates, options.candidates, "output.candidates")

@@ -232,7 +232,7 @@ class Session:
         if self._image is None:
             raise InvalidArgument("NO_IMAGE", "no image is set; send set_image first", field="segment")
         found = await self._segmenter.find(self._image)
-        return found, await parse_query_aside(request.message.segment, found.image, self._segmenter.limits)
+        return found, await parse_query_aside(request.message.segment, found.image, self._segmenter, self)
 
     async def _answer_newest(self, request: _Request) -> None:
         """Answers what is in the slot when this stream's turn comes; `request` is in it now."""

@@ -1,0 +1,49 @@
+"""How much fits into one answer."""
+
+import threading
+
+from maskwire_core.errors import ResourceExhausted
+from maskwire_core.rpc.server import MAX_MESSAGE_BYTES
+
+MAX_ANSWER_BYTES = MAX_MESSAGE_BYTES * 3 // 4
+"""Bytes of masks in one answer; the rest of the largest message is for what surrounds them."""
+
+MAX_COORDINATES = 1 << 21
+"""Coordinates of polygons in one answer. On the wire they are small; as numbers in Python or in JSON they are not."""
+
+
+class AnswerRoom:
+    """Counts what is made for one answer, before it is kept. The worker threads of a request share one.
+
+    Args:
+        nbytes: Bytes that fit.
+        coordinates: Coordinates of polygons that fit.
+    """
+
+    def __init__(self, nbytes: int = MAX_ANSWER_BYTES, coordinates: int = MAX_COORDINATES) -> None:
+        self._limits = nbytes, coordinates
+        self._nbytes = self._coordinates = 0
+        self._lock = threading.Lock()
+
+    def take(self, nbytes: int, coordinates: int = 0) -> None:
+        """Takes room for a part of the answer.
+
+        Raises:
+            ResourceExhausted: ANSWER_TOO_LARGE: the answer would not fit.
+        """
+        with self._lock:
+            self._nbytes += nbytes
+            self._coordinates += coordinates
+            taken = self._nbytes, self._coordinates
+        if taken[0] > self._limits[0]:
+            raise _too_large(f"the masks so far have {taken[0]} bytes; an answer has at most {self._limits[0]}")
+        if taken[1] > self._limits[1]:
+            raise _too_large(
+                f"the polygons so far have {taken[1]} coordinates; an answer has at most {self._limits[1]}"
+            )
+
+
+def _too_large(found: str) -> ResourceExhausted:
+    return ResourceExhausted(
+        "ANSWER_TOO_LARGE", f"{found}. Ask for RLE, or for fewer prompts at once", field="output.formats"
+    )
