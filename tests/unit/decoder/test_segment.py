@@ -223,6 +223,7 @@ def test_what_cannot_be_answered_is_refused_before_it_is_decoded(decoder: PlainD
     assert refused(PlainDecoder(store), asking(prompts)).reason == "EMBEDDING_EXPIRED"
 
 
+@pytest.mark.usefixtures("image")
 def test_an_answer_that_would_be_too_large_is_refused(decoder: PlainDecoder, store: Store) -> None:
     put_image(store, "large", np.zeros((MASK_SIZE, MASK_SIZE), np.float32), 20_000, 20_000)
     request = asking([types_pb2.Prompt(points=points([A]))] * 4, "large")
