@@ -13,19 +13,21 @@ from maskwire_decoder.service import NAME, RIGHTS, DecoderService
 async def run(settings: DecoderSettings) -> None:
     store = open_store(settings.redis_url, settings.redis_timeout_s, settings.redis_password_file)
     try:
-        segmenter = Segmenter(settings, Images(settings, store), store)
+        images = Images(settings, store)
+        segmenter = Segmenter(settings, images, store)
         service = DecoderService(segmenter)
-        await serve(
-            settings,
-            Service(
-                NAME,
-                lambda server: decoder_pb2_grpc.add_DecoderServiceServicer_to_server(service, server),
-                RIGHTS,
-                segmenter.live_metrics(),
-                segmenter.self_test,
-                service.drain,
-            ),
-        )
+        async with images.deletions.watching():
+            await serve(
+                settings,
+                Service(
+                    NAME,
+                    lambda server: decoder_pb2_grpc.add_DecoderServiceServicer_to_server(service, server),
+                    RIGHTS,
+                    segmenter.live_metrics(),
+                    segmenter.self_test,
+                    service.drain,
+                ),
+            )
     finally:
         store.close()
 

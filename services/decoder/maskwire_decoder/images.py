@@ -13,7 +13,9 @@ from maskwire_core.storage.store import Store
 from maskwire_core.telemetry.metrics import LiveMetric
 
 from maskwire_decoder.arrivals import Arrivals
+from maskwire_decoder.deletions import Deletions
 from maskwire_decoder.predictor import Predictor, Prepared
+from maskwire_decoder.tenant_cache import TenantCache
 
 _MAX_PREDICTORS = 8
 _MAX_ALIASES = 10_000
@@ -27,6 +29,13 @@ class Image:
     header: Header
     prepared: Prepared
     predictor: Predictor
+    read_at: float  # when it was read from the store, by `time.monotonic`
+    deletions: Deletions
+
+    @property
+    def may_be_deleted(self) -> bool:
+        """Whether it was deleted after it was read; it may have been embedded again since."""
+        return self.deletions.may_be_deleted(self.header.namespace, self.header.content_key, self.read_at)
 
     @property
     def nbytes(self) -> int:
@@ -35,18 +44,24 @@ class Image:
 
 
 class Images:
-    """Finds images by name. The most recently used stay in memory, up to a number of bytes.
+    """Finds images by name. The most recently used of each tenant stay in memory, up to a number of bytes in all.
 
     Args:
         settings: Memory and threads.
         store: Where embeddings and decoders come from.
+
+    Attributes:
+        deletions: What was deleted lately, of which no copies stay.
     """
 
     def __init__(self, settings: DecoderSettings, store: Store) -> None:
         self._settings = settings
         self._store = store
-        self._hot: OrderedDict[tuple[str, str], Image] = OrderedDict()
-        self._hot_bytes = 0
+        self._hot: TenantCache[tuple[str, str], Image] = TenantCache(
+            settings.cache_bytes, lambda _, image: image.nbytes
+        )
+        self.deletions = Deletions(store)
+        self.deletions.tell(self._hot)
         self._predictors: OrderedDict[str, Predictor] = OrderedDict()
         self._aliases: OrderedDict[tuple[str, str], tuple[str, float]] = OrderedDict()
         self._loads: Flights[Image | None] = Flights()
@@ -55,12 +70,12 @@ class Images:
 
     def latest(self) -> Image | None:
         """Returns the most recently used image in memory."""
-        return next(reversed(self._hot.values()), None)
+        return self._hot.latest()
 
     def live_metrics(self) -> list[LiveMetric]:
         """Returns the gauges of the cache."""
         return [
-            LiveMetric("maskwire_cache_bytes", "Memory of hot embeddings.", lambda: self._hot_bytes),
+            LiveMetric("maskwire_cache_bytes", "Memory of hot embeddings.", lambda: self._hot.nbytes),
             LiveMetric("maskwire_cache_limit_bytes", "What it may be.", lambda: self._settings.cache_bytes),
             LiveMetric("maskwire_cache_images", "Hot embeddings.", lambda: len(self._hot)),
             LiveMetric(
@@ -103,12 +118,23 @@ class Images:
         key = content_key or await self._key(namespace, image_id)
         hot = self._hot.get((namespace, key))
         if hot is not None:
-            self._hot.move_to_end((namespace, key))
             return hot, True
         image, _ = await self._loads.share((namespace, key), lambda: self._load(namespace, key))
+        while image is not None and image.may_be_deleted:  # meanwhile
+            image, _ = await self._loads.share((namespace, key), lambda: self._load(namespace, key))
         if image is None:
             raise embedding_expired(image_id)
         return image, False
+
+    async def confirm(self, image: Image) -> None:
+        """Checks, after work on an image that took some time, that it still is there.
+
+        Raises:
+            NotFound: EMBEDDING_EXPIRED: it was deleted meanwhile, and not embedded again.
+        """
+        if image.may_be_deleted:
+            key = image.header.content_key
+            await self._find(image.header.namespace, key, key)
 
     async def _key(self, namespace: str, image_id: str) -> str:
         """Returns the content key that a name stands for. It is looked up each time, since names may be given to other
@@ -130,17 +156,15 @@ class Images:
         return key
 
     async def _load(self, namespace: str, key: str) -> Image | None:
+        read_at = time.monotonic()
         embedding = await asyncio.to_thread(self._store.get_embedding, namespace, key)
         if embedding is None:
             return None
         predictor = await self._predictor(embedding.header)
         prepared = await asyncio.to_thread(predictor.prepare, embedding.tensors)
-        image = Image(embedding.header, prepared, predictor)
-        self._hot[namespace, key] = image
-        self._hot_bytes += image.nbytes
-        while self._hot_bytes > self._settings.cache_bytes and self._hot:
-            _, dropped = self._hot.popitem(last=False)
-            self._hot_bytes -= dropped.nbytes
+        image = Image(embedding.header, prepared, predictor, read_at, self.deletions)
+        if not image.may_be_deleted:
+            self._hot.put((namespace, key), image)
         return image
 
     async def _predictor(self, header: Header) -> Predictor:

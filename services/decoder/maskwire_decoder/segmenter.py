@@ -80,6 +80,7 @@ class Segmenter:
         self._images = images
         self._saved = SavedLogits(settings, store)
         self._cache = PrefixCache(settings.logits_cache_bytes)
+        images.deletions.tell(self._cache)
         self._decoder = ObjectDecoder(self.scheduler, self._cache, self._saved)
         self._done = -1
 
@@ -145,6 +146,11 @@ class Segmenter:
         (_IN_MEMORY if in_memory else _IN_STORE).inc()
         return FoundImage(image, image_id, Timings(fetch_ms=seconds * 1e3), in_memory)
 
+    async def confirm(self, image: Image) -> None:
+        """Checks that an image was not deleted while it was worked on; see `Images.confirm`."""
+        if image.may_be_deleted:
+            await self._images.confirm(image)
+
     async def segment(self, connection: Hashable, image: Image, query: Query, deadline: float = math.inf) -> Answer:
         """Answers prompts.
 
@@ -178,6 +184,7 @@ class Segmenter:
         finally:  # after an error or a cancel, what still waits is not decoded
             for job in jobs:
                 job.cancel()
+        await self.confirm(image)
         if query.save_logits:
             best = [clamp(prediction.best) for prediction in answer.predictions]
             await asyncio.to_thread(self._saved.save, image, fields, best)

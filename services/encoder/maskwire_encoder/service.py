@@ -94,7 +94,7 @@ class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
         if request.delete_embedding:
             key = await asyncio.to_thread(self._store.get_alias, namespace, image_id)
             if key is not None:
-                await asyncio.to_thread(Quotas(self._store).delete_embedding, namespace, key)
+                await asyncio.to_thread(Quotas(self._store).erase_embedding, namespace, key)
         deleted = await asyncio.to_thread(self._store.delete_alias, namespace, image_id, call_id)
         return pb.DeleteImageResponse(deleted=deleted)
 

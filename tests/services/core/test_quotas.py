@@ -37,7 +37,7 @@ def test_a_quota_holds_while_many_write(store_url: str, raw: redis.Redis) -> Non
                     act = chance.random()
                     found = own.find_embedding("acme", key(number))
                     if found is not None and act < 0.2:
-                        books.delete_embedding("acme", key(number))
+                        books.erase_embedding("acme", key(number))
                     elif found is not None:
                         books.touch_embedding("acme", key(number), found[1], ttl_s, quota)
                     else:

@@ -30,6 +30,7 @@ def test_a_click_hurries_the_steps_that_it_shares_with_bulk_work() -> None:
         header=SimpleNamespace(namespace="a", content_key="b", width=600, height=400),
         predictor=_Predictor(),
         prepared=None,
+        may_be_deleted=False,
     )
     prompt = parse_prompts(
         [pb.Prompt(steps=[pb.Step(add_point=pb.Point(x_px=place, y_px=place)) for place in (1, 2)])],

@@ -57,7 +57,7 @@ def test_what_would_expire_first_makes_room(store: Store, raw: redis.Redis) -> N
     books.put_embedding("free", key(0), value(0, 1000, "free"), 100, 0)
     assert (total_bytes(raw, "other"), total_bytes(raw, "free")) == (SIZE, 0)
     assert total_bytes(raw, "acme") == 3 * SIZE
-    books.delete_embedding("acme", key(2))
+    books.erase_embedding("acme", key(2))
     assert total_bytes(raw, "acme") == 2 * SIZE
     with pytest.raises(ResourceExhausted, match="may store") as caught:
         books.put_embedding("acme", key(4), value(4, 10_000), 100, quota)

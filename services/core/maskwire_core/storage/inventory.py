@@ -99,9 +99,7 @@ class Inventory:
     def delete(self, chosen: Iterable[InventoryItem]) -> Iterator[InventoryItem]:
         """Deletes embeddings and the logits saved for them. Yields each when it is deleted."""
         for item in chosen:
-            self._quotas.delete_embedding(item.namespace, item.key)
-            with self._store.connections.commands() as client:
-                client.delete(keys.prompts(item.namespace, item.key), keys.logits(item.namespace, item.key))
+            self._quotas.erase_embedding(item.namespace, item.key)
             yield item
 
     def delete_dangling_aliases(self, namespace: str | None = None) -> int:

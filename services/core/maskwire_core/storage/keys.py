@@ -6,6 +6,7 @@
     maskwire:deleted:{NAMESPACE/IMAGE_ID}        string: call that deleted the image ID last; expires
     maskwire:prompts:{NAMESPACE/CONTENT_KEY}     sorted set: prompts whose logits are saved, by time of use; expires
     maskwire:logits:{NAMESPACE/CONTENT_KEY}      hash: prompts to their logits; expires
+    maskwire:deletions                           stream: the latest embeddings that callers deleted
     maskwire:decoder:DIGEST                      string: `DecoderBundle.packed`
     maskwire:usage:{NAMESPACE}                   sorted set: content keys by expiry (milliseconds since 1970)
     maskwire:sizes:{NAMESPACE}                   hash: content keys to sizes in bytes, and "total" to their sum
@@ -20,6 +21,9 @@ import re
 
 EMBEDDINGS = "maskwire:embedding:{*/*}"
 """Glob pattern of all embeddings' keys, for SCAN."""
+
+DELETIONS = "maskwire:deletions"
+"""The key of the list of deletions."""
 
 ALIASES = "maskwire:alias:{*/*}"
 """Glob pattern of all image IDs' keys, for SCAN."""

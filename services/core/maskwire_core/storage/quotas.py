@@ -14,6 +14,7 @@ from typing import cast
 
 from maskwire_core.errors import ResourceExhausted
 from maskwire_core.storage import keys
+from maskwire_core.storage.deletions import erase
 from maskwire_core.storage.store import Store
 
 WRITING_S = 30
@@ -131,12 +132,12 @@ class Quotas:
             self._reserve(namespace, key, size, ttl_s, quota_bytes)
         self._store.touch_embedding(namespace, key, ttl_s)
 
-    def delete_embedding(self, namespace: str, key: str) -> None:
-        """As `Store.delete_embedding`."""
+    def erase_embedding(self, namespace: str, key: str) -> None:
+        """Deletes an embedding, and what was made of it, for good; see `deletions.erase`."""
         usage, *_ = keys.quota_ledger(namespace)
         with self._store.connections.commands() as client:
             score = client.zscore(usage, key)
-        self._store.delete_embedding(namespace, key)
+        erase(self._store, namespace, key)
         if score is not None:
             self._run(_STRIKE_OUT, namespace, key, int(score))
 

@@ -124,7 +124,8 @@ class Store:
             client.eval(_EXTEND, 1, keys.embedding(namespace, key), str(ttl_s * 1000))
 
     def delete_embedding(self, namespace: str, key: str) -> None:
-        """Deletes an embedding, if it exists."""
+        """Deletes an embedding, if it exists, to make room. Decoders that have it in memory go on answering from it;
+        `deletions.erase` is for what nobody may see any more."""
         with self.connections.commands() as client:
             client.delete(keys.embedding(namespace, key))
 
@@ -215,7 +216,7 @@ class Store:
     # Saved logits
 
     def save_logits(self, namespace: str, key: str, prompts: bytes, logits: bytes, ttl_s: int) -> list[bytes]:
-        """Saves the logits of prompts on an embedding.
+        """Saves the logits of prompts on an embedding, unless that is not stored: what was deleted leaves nothing.
 
         Returns:
             All prompts with saved logits on this embedding, the least recently used first.
@@ -228,7 +229,13 @@ class Store:
             pipeline.pexpire(values, ttl_s * 1000)
             pipeline.pexpire(index, ttl_s * 1000)
             pipeline.zrange(index, 0, -1)
-            return cast(list[bytes], pipeline.execute()[-1])
+            pipeline.exists(keys.embedding(namespace, key))
+            *_, saved, is_stored = pipeline.execute()
+            if is_stored:
+                return cast(list[bytes], saved)
+            client.zrem(index, prompts)
+            client.hdel(values, prompts)
+            return []
 
     def saved_prompts(self, namespace: str, key: str) -> list[bytes]:
         """Prompts with saved logits on an embedding, the least recently used first."""

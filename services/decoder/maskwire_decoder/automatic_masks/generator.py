@@ -127,6 +127,7 @@ class Generator:
             for start in range(0, len(order), self._batch):
                 clicks = order[start : start + self._batch]
                 await self._click(image, grid[clicks], clicks)
+                await self._segmenter.confirm(image)
                 done += len(clicks)
                 served = await scheduler.run(demand, self._respond, done)
                 response = served.result
