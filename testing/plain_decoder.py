@@ -127,12 +127,14 @@ class PlainDecoder:
 
     Attributes:
         service: Its methods take requests and a `Context`.
+        images: Where it finds images.
         segmenter: What the service uses.
     """
 
     def __init__(self, store: Store, **settings: Any) -> None:
         own = DecoderSettings(**{"workers": 2, "threads": 1, **settings})
-        self.segmenter = Segmenter(own, Images(own, store), store)
+        self.images = Images(own, store)
+        self.segmenter = Segmenter(own, self.images, store)
         self.service = DecoderService(self.segmenter)
 
     async def segment(self, request: Any) -> Any:

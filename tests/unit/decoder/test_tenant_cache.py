@@ -64,7 +64,10 @@ def test_values_of_images_are_dropped() -> None:
             for image in ("x", "y"):
                 kept.put((tenant, image, number), 1)
     kept.drop({("a", "x"), ("c", "x")})
-    assert {key for key in (("a", "x", 0), ("a", "y", 0), ("b", "x", 0)) if key in kept} == {("a", "y", 0), ("b", "x", 0)}
+    assert {key for key in (("a", "x", 0), ("a", "y", 0), ("b", "x", 0)) if key in kept} == {
+        ("a", "y", 0),
+        ("b", "x", 0),
+    }
     assert (len(kept), kept.nbytes) == (9, 9)
     kept.clear()
     assert (len(kept), kept.nbytes, kept.latest()) == (0, 0, None)
