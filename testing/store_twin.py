@@ -22,7 +22,7 @@ class TwinConnections(Connections):
         """Returns a client of the same store."""
         return fakeredis.FakeRedis(server=self.server)
 
-    def get(self, name: str) -> NDArray[np.uint8] | None:
+    def get(self, name: str, most: int = 0) -> NDArray[np.uint8] | None:
         value = cast(bytes | None, self._connected().get(name))  # there is no socket to read from
         return None if value is None else np.frombuffer(value, np.uint8)
 

@@ -2,6 +2,7 @@
 
 import json
 import struct
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -140,3 +141,75 @@ def test_content_key_depends_on_everything_that_was_done() -> None:
     changed += [(*parts[:index], "other", *parts[index + 1 :]) for index in range(1, 5)]
     assert len({content_key(*each) for each in (parts, *changed)}) == 6
     assert content_key(*parts) == content_key(*parts)
+
+
+def rewritten(value: bytes, **members: Any) -> bytes:
+    """The stored value with other members in its header, and the right checksum."""
+    prefix = struct.Struct("<8sIIQ")
+    magic, version, length, _ = prefix.unpack_from(value)
+    written = json.loads(value[prefix.size : prefix.size + length])
+    payload = value[-written["payload_bytes"] :]
+    text = json.dumps(written | members).encode()
+    head = prefix.pack(magic, version, len(text), xxhash.xxh3_64_intdigest(text)) + text
+    return head + bytes(-len(head) % 64) + payload
+
+
+@pytest.mark.parametrize("codec", ["fp32", "fp16", "int8", "int4"])
+def test_tensors_that_lie_about_their_size_are_refused_before_memory_is_taken(codec: str) -> None:
+    tensor = np.random.default_rng(0).standard_normal((256, 64)).astype(np.float32)
+    value = pack(header(codec), {"image_embed": tensor, "high_res_1": tensor})
+    described = read_header(value)[0].tensors
+    one = described["image_embed"]
+    lies: list[dict[str, Any]] = [
+        {"shape": [1 << 30, 64]},
+        {"shape": [256, 1 << 30]},
+        {"shape": [-256, -64]},
+        {"shape": [256.0, 64]},
+        {"shape": [True, 64 * 256]},
+        {"shape": []},
+        {"shape": None},
+        {"parts": {}},
+        {"parts": {part: [dtype, 0, nbytes + 64] for part, (dtype, _, nbytes) in one["parts"].items()}},
+        {"parts": {part: [dtype, -64, nbytes] for part, (dtype, _, nbytes) in one["parts"].items()}},
+        {"parts": {part: ["|V4096", offset, nbytes] for part, (_, offset, nbytes) in one["parts"].items()}},
+    ]
+    tracemalloc.start()
+    try:
+        for lie in lies:
+            with pytest.raises(CorruptValue):
+                unpack(rewritten(value, tensors=described | {"image_embed": one | lie}))
+        many = {f"tensor {number}": one for number in range(40)}  # all of the same bytes
+        with pytest.raises(CorruptValue):
+            unpack(rewritten(value, tensors=many))
+        assert tracemalloc.get_traced_memory()[1] < 2 << 20
+    finally:
+        tracemalloc.stop()
+    assert unpack(rewritten(value)).tensors["image_embed"].shape == (256, 64)
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"height": 1 << 40},
+        {"height": 0},
+        {"width": -5},
+        {"width": "600"},
+        {"height": 480.5},
+        {"height": True},
+        {"model": ["demo"]},
+        {"created_at": "now"},
+        {"tensors": [1]},
+        {"model": "m" * 9000},
+        {"payload_bytes": None},
+    ],
+)
+def test_headers_with_impossible_values_are_refused(members: dict[str, Any]) -> None:
+    with pytest.raises(CorruptValue):
+        read_header(rewritten(pack(header(), TENSORS), **members))
+
+
+def test_a_header_that_is_nested_too_deeply_is_refused() -> None:
+    text = b"[" * 8000
+    head = struct.pack("<8sIIQ", b"MASKWIRE", 2, len(text), xxhash.xxh3_64_intdigest(text))
+    with pytest.raises(CorruptValue):
+        read_header(head + text)

@@ -1,12 +1,13 @@
 """Finds images that are ready for prompts: recently used embeddings in memory, the rest in the store."""
 
 import asyncio
+import logging
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
 
 from maskwire_core.config import DecoderSettings
-from maskwire_core.errors import NotFound, Unavailable, embedding_expired, image_not_found
+from maskwire_core.errors import CorruptValue, Internal, NotFound, Unavailable, embedding_expired, image_not_found
 from maskwire_core.scheduling.single_flight import Flights
 from maskwire_core.storage.embedding import Header
 from maskwire_core.storage.store import Store
@@ -16,6 +17,8 @@ from maskwire_decoder.arrivals import Arrivals
 from maskwire_decoder.deletions import Deletions
 from maskwire_decoder.predictor import Predictor, Prepared
 from maskwire_decoder.tenant_cache import TenantCache
+
+log = logging.getLogger(__name__)
 
 _MAX_PREDICTORS = 8
 _MAX_ALIASES = 10_000
@@ -182,7 +185,13 @@ class Images:
             bundle = self._store.get_decoder(header.decoder)
             return None if bundle is None else Predictor(bundle, self._settings.decode_threads)
 
-        predictor = await asyncio.to_thread(load)
+        try:
+            predictor = await asyncio.to_thread(load)
+        except CorruptValue as error:
+            log.error("refusing the decoder %s of the store: %s", header.decoder, error)
+            raise Internal(
+                "BAD_DECODER", f"the decoder that the store has for {header.model!r} is none that an encoder wrote"
+            ) from error
         if predictor is None:
             raise Unavailable(
                 "DECODER_NOT_PUBLISHED",

@@ -9,6 +9,7 @@ from maskwire_core.models.decoder_bundle import DecoderBundle
 from numpy.typing import NDArray
 from onnxruntime import InferenceSession, OrtValue, SessionOptions
 
+from maskwire_decoder.graph_check import check_graph
 from maskwire_decoder.prompts.encoding import EncodedPrompt, Prediction
 from maskwire_decoder.prompts.parsing import Prompt
 
@@ -29,11 +30,16 @@ class Predictor:
         bundle: The exported decoder.
         threads: CPU threads of a decode while no other is running; while others run, each decode has one thread.
 
+    Raises:
+        CorruptValue: A graph would read files; see `check_graph`.
+
     Attributes:
         config: The model's configuration.
     """
 
     def __init__(self, bundle: DecoderBundle, threads: int) -> None:
+        for graph in bundle.graphs.values():
+            check_graph(graph)
         self.config = bundle.config
         self._bundle = bundle
         self._threads = threads

@@ -1,10 +1,14 @@
 """What the store keeps, over the in-memory twin here and over real stores in tests/services."""
 
 import dataclasses
+import hashlib
+import io
+import zipfile
 
 import numpy as np
 import pytest
 import redis
+from maskwire_core.errors import CorruptValue
 from maskwire_core.models.decoder_bundle import GRAPHS, DecoderBundle, DecoderConfig, DecoderGraph
 from maskwire_core.storage.embedding import Header, pack
 from maskwire_core.storage.store import Store
@@ -101,3 +105,30 @@ def test_decoder_round_trip(store: Store, raw: redis.Redis) -> None:
     raw.set(f"maskwire:decoder:{BUNDLE.digest}", BUNDLE.packed[:-1])
     assert store.get_decoder(BUNDLE.digest) is None
     assert store.get_decoder("../x") is None
+
+
+def test_an_exported_decoder_is_not_unpacked_to_more_than_it_has() -> None:
+    made = io.BytesIO()
+    with (
+        zipfile.ZipFile(io.BytesIO(BUNDLE.packed)) as written,
+        zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
+        for name in written.namelist():
+            archive.writestr(name, written.read(name))
+        archive.writestr("zeros", bytes(1 << 24))
+    packed = made.getvalue()
+    assert len(packed) < 1 << 16
+    with pytest.raises(CorruptValue, match="is compressed"):
+        DecoderBundle.unpack(packed, hashlib.sha256(packed).hexdigest())
+
+
+def test_an_array_that_lies_about_its_shape_takes_no_memory() -> None:
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (1 << 40,)})
+    made = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(BUNDLE.packed)) as written, zipfile.ZipFile(made, "w") as archive:
+        for name in written.namelist():
+            archive.writestr(name, file.getvalue() if name == "weight.npy" else written.read(name))
+    packed = made.getvalue()
+    with pytest.raises(CorruptValue, match="do not fit its shape"):
+        DecoderBundle.unpack(packed, hashlib.sha256(packed).hexdigest())

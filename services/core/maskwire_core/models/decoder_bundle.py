@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import math
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -112,16 +113,34 @@ class DecoderBundle:
             raise CorruptValue("an exported decoder does not have the digest it is named by")
         try:
             with zipfile.ZipFile(io.BytesIO(packed)) as archive:
+                if any(file.compress_type != zipfile.ZIP_STORED for file in archive.infolist()):
+                    raise CorruptValue("an exported decoder is compressed")
                 described = json.loads(archive.read("bundle.json"))
                 graphs = {
                     name: DecoderGraph(archive.read(f"{name}.onnx"), tuple(weights))
                     for name, weights in described["graphs"].items()
                 }
                 names = sorted({name for graph in graphs.values() for name in graph.weights})
-                weights = {name: np.load(io.BytesIO(archive.read(f"{name}.npy")), allow_pickle=False) for name in names}
+                weights = {name: _read_array(archive.read(f"{name}.npy")) for name in names}
                 bundle = cls(DecoderConfig.from_dict(described["config"]), graphs, weights)
         except (KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
             raise CorruptValue(f"an exported decoder cannot be read: {error}") from error
         if missing := GRAPHS - set(bundle.graphs):
             raise CorruptValue(f"an exported decoder lacks {', '.join(sorted(missing))}")
         return bundle
+
+
+def _read_array(data: bytes) -> NDArray[Any]:
+    """Reads what `numpy.save` wrote, after checking that the data are as long as they say: numpy would allocate first.
+
+    Raises:
+        ValueError: They are not, or have another form.
+    """
+    file = io.BytesIO(data)
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError("an array has another version than Maskwire writes")
+    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data) - file.tell():
+        raise ValueError(f"an array of {dtype} has {len(data)} bytes, which do not fit its shape {shape}")
+    array: NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
+    return array

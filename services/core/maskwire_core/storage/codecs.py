@@ -9,6 +9,7 @@
 docs/explanation/exactness.md says what each costs in accuracy.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,8 @@ class Codec:
     # From the name, the stored parts and the shape to the values: a view of the stored part if that holds plain values
     # (fp32, fp16), otherwise fp32.
     decode: Callable[[str, Parts, tuple[int, ...]], NDArray[np.floating[Any]]]
+    # From the name and the shape to the dtype and the number of values of each part.
+    parts: Callable[[str, tuple[int, ...]], dict[str, tuple[str, int]]]
 
 
 class NotFinite(ValueError):
@@ -73,6 +76,7 @@ def _plain(dtype: str) -> Codec:
     return Codec(
         encode=lambda _, tensor: {"": tensor.astype(dtype)},
         decode=lambda _, parts, shape: parts[""].reshape(shape),
+        parts=lambda _, shape: {"": (dtype, math.prod(shape))},
     )
 
 
@@ -85,6 +89,10 @@ def _encode_int8(_: str, tensor: NDArray[np.float32]) -> Parts:
 
 def _decode_int8(_: str, parts: Parts, shape: tuple[int, ...]) -> NDArray[np.float32]:
     return (parts[""].reshape(-1, shape[-1]).astype(np.float32) * parts["scale"]).reshape(shape)
+
+
+def _parts_int8(_: str, shape: tuple[int, ...]) -> dict[str, tuple[str, int]]:
+    return {"": ("|i1", math.prod(shape)), "scale": ("<f4", shape[-1])}
 
 
 def _encode_int4(name: str, tensor: NDArray[np.float32]) -> Parts:
@@ -110,6 +118,13 @@ def _decode_int4(name: str, parts: Parts, shape: tuple[int, ...]) -> NDArray[np.
     return np.asarray(rows[: int(np.prod(shape[:-1]))], np.float32).reshape(shape)
 
 
+def _parts_int4(name: str, shape: tuple[int, ...]) -> dict[str, tuple[str, int]]:
+    blocks = -(-math.prod(shape[:-1]) // _BLOCK)
+    scales = blocks * shape[-1]
+    packed = -(-scales * _BLOCK * _bits(name) // 8)
+    return {"": ("|u1", packed), "low": ("<f2", scales), "step": ("<f2", scales)}
+
+
 def _bits(name: str) -> int:
     return 6 if name == "image_embed" else 4
 
@@ -117,6 +132,6 @@ def _bits(name: str) -> int:
 CODECS = {
     "fp32": _plain("<f4"),
     "fp16": _plain("<f2"),
-    "int8": Codec(_encode_int8, _decode_int8),
-    "int4": Codec(_encode_int4, _decode_int4),
+    "int8": Codec(_encode_int8, _decode_int8, _parts_int8),
+    "int4": Codec(_encode_int4, _decode_int4, _parts_int4),
 }

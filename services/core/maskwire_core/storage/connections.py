@@ -103,14 +103,15 @@ class Connections:
 
     # The methods below raise redis-py's errors: call them within `commands`.
 
-    def get(self, name: str) -> NDArray[np.uint8] | None:
-        """Reads a large value (uint8, 1-D) into one buffer; see `large_get.get`. None if there is no such key."""
+    def get(self, name: str, most: int = large_get.MOST) -> NDArray[np.uint8] | None:
+        """Reads a large value (uint8, 1-D) of at most so many bytes into one buffer; see `large_get.get`. None if there
+        is no such key."""
         client = self._connected()
         if not isinstance(client, RedisCluster):
-            return large_get.get(client, name)
+            return large_get.get(client, name, most)
         try:
             node = client.get_redis_connection(client.get_node_from_key(name))
-            return large_get.get(node, name)
+            return large_get.get(node, name, most)
         except redis.TimeoutError:
             raise
         except redis.RedisError:  # the key has moved, or its node is gone: redis-py finds out where to

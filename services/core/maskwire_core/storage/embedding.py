@@ -13,7 +13,7 @@ import hashlib
 import json
 import struct
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,10 +28,13 @@ LAYOUT = "tokens/1"
 """Image tokens as rows; high-resolution features as tokens x patch pixels x channels, patch pixels in the order of
 stacked 2x2 transposed convolutions."""
 MAX_HEADER_BYTES = 8192
+MAX_BYTES = 256 << 20
+"""Largest embedding; that of an image at 1024 px has 16 MiB as fp32."""
 
 _PREFIX = struct.Struct("<8sIIQ")
 _MAGIC = b"MASKWIRE"
 _ALIGNMENT = 64
+_MAX_PIXELS = 1 << 31  # of an image; encoders accept a twentieth of it, unless they are told otherwise
 
 
 def content_key(image_sha256: bytes, fingerprint: str, decoder: str, arithmetic: str, codec: str) -> str:
@@ -132,13 +135,16 @@ def read_header(value: bytes | memoryview) -> tuple[Header, int]:
         if magic != _MAGIC or version != VERSION:
             raise CorruptValue(f"not an embedding of version {VERSION}")
         end = _PREFIX.size + length
+        if end > MAX_HEADER_BYTES:
+            raise CorruptValue(f"the header of an embedding has {length} bytes")
         text = bytes(value[_PREFIX.size : end])
         if len(text) != length or xxhash.xxh3_64_intdigest(text) != checksum:
             raise CorruptValue("the header of an embedding is damaged")
         header = Header(**json.loads(text))
         if header.codec not in CODECS or header.layout != LAYOUT:
             raise CorruptValue(f"unknown codec {header.codec!r} or layout {header.layout!r}")
-    except (struct.error, TypeError, ValueError) as error:
+        _check_values(header)
+    except (struct.error, TypeError, ValueError, RecursionError) as error:
         raise CorruptValue(f"the header of an embedding cannot be read: {error}") from error
     return header, end + -end % _ALIGNMENT
 
@@ -157,6 +163,7 @@ def unpack(value: bytes | memoryview) -> Embedding:
         raise CorruptValue("the tensors of an embedding are damaged")
     codec = CODECS[header.codec]
     try:
+        _check_tensors(header)
         tensors = {}
         for name, described in header.tensors.items():
             parts = {
@@ -164,9 +171,46 @@ def unpack(value: bytes | memoryview) -> Embedding:
                 for part, (dtype, offset, nbytes) in described["parts"].items()
             }
             tensors[name] = codec.decode(name, parts, tuple(described["shape"]))
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CorruptValue(f"the tensors of an embedding do not fit: {error}") from error
     return Embedding(header, tensors)
+
+
+def _check_values(header: Header) -> None:
+    """Raises `CorruptValue` unless a header has values of the right types: whoever can write to the store wrote it."""
+    kinds: dict[str, tuple[type, ...]] = {
+        "str": (str,),
+        "int": (int,),
+        "float": (float, int),
+        "dict[str, Any]": (dict,),
+    }
+    for each in fields(header):
+        kind = each.type if isinstance(each.type, str) else getattr(each.type, "__name__", "")
+        value = getattr(header, each.name)
+        if isinstance(value, bool) or not isinstance(value, kinds.get(kind, (dict,))):
+            raise CorruptValue(f"the header of an embedding has {each.name} of the wrong type")
+    if min(header.height, header.width) < 1 or header.height * header.width > _MAX_PIXELS:
+        raise CorruptValue(f"an embedding of an image of {header.width}x{header.height} pixels")
+
+
+def _check_tensors(header: Header) -> None:
+    """Raises `CorruptValue` unless the tensors have just the parts that their shapes and the codec need, one behind
+    another within the payload. So decoding takes no more memory than the codec does for a payload of this size."""
+    end = 0
+    for name, described in header.tensors.items():
+        shape = described["shape"]
+        if not (isinstance(shape, list) and shape and all(type(size) is int and size > 0 for size in shape)):
+            raise CorruptValue(f"the tensor {name} of an embedding has the shape {shape}")
+        expected = CODECS[header.codec].parts(name, tuple(shape))
+        if list(described["parts"]) != list(expected):
+            raise CorruptValue(f"the tensor {name} of an embedding has other parts than its codec")
+        for part, (dtype, offset, nbytes) in described["parts"].items():
+            wanted, count = expected[part]
+            if dtype != wanted or nbytes != count * np.dtype(wanted).itemsize or offset != end:
+                raise CorruptValue(f"the tensor {name} of an embedding is not as large as its shape")
+            end += nbytes + -nbytes % _ALIGNMENT
+    if end != header.payload_bytes:
+        raise CorruptValue("the tensors of an embedding are not as large as its payload")
 
 
 def describe(namespace: str, key: str, start: bytes | None, nbytes: int | None, ttl_ms: int) -> StoredEmbedding | None:

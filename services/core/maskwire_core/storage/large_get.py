@@ -14,13 +14,23 @@ import numpy as np
 import redis
 from numpy.typing import NDArray
 
+from maskwire_core.errors import CorruptValue
+
 T = TypeVar("T")
 
+MOST = 512 << 20  # what stores themselves allow
 
-def get(client: redis.Redis, name: str) -> NDArray[np.uint8] | None:
+
+def get(client: redis.Redis, name: str, most: int = MOST) -> NDArray[np.uint8] | None:
     """Returns the value of a key as uint8, 1-D; None if there is no such key.
 
+    Args:
+        client: Client of the store.
+        name: The key.
+        most: Bytes that the value may have. A larger one is not read, unless the connection is encrypted.
+
     Raises:
+        CorruptValue: The value is larger.
         redis.RedisError: As `client.get` raises. A broken connection is retried as the client is configured.
     """
     pool = client.connection_pool
@@ -28,13 +38,13 @@ def get(client: redis.Redis, name: str) -> NDArray[np.uint8] | None:
     try:
         return cast(
             NDArray[np.uint8] | None,
-            connection.retry.call_with_retry(lambda: _get(connection, name), lambda _: connection.disconnect()),
+            connection.retry.call_with_retry(lambda: _get(connection, name, most), lambda _: connection.disconnect()),
         )
     finally:
         pool.release(connection)
 
 
-def _get(connection: Any, name: str) -> NDArray[np.uint8] | None:
+def _get(connection: Any, name: str, most: int) -> NDArray[np.uint8] | None:
     connection.send_command("GET", name)
     link: socket.socket = connection._sock
     try:
@@ -42,7 +52,7 @@ def _get(connection: Any, name: str) -> NDArray[np.uint8] | None:
         if isinstance(link, ssl.SSLSocket) or link.recv(1, socket.MSG_PEEK) != b"$":
             value = connection.read_response()
             return None if value is None else np.frombuffer(value, np.uint8)
-        return _read_bulk(link)
+        return _read_bulk(link, most)
     except redis.ResponseError:
         raise
     except TimeoutError as error:
@@ -55,7 +65,7 @@ def _get(connection: Any, name: str) -> NDArray[np.uint8] | None:
         raise
 
 
-def _read_bulk(link: socket.socket) -> NDArray[np.uint8] | None:
+def _read_bulk(link: socket.socket, most: int) -> NDArray[np.uint8] | None:
     """Reads a bulk string: `$LENGTH`, CR LF, that many bytes, CR LF."""
     line = b""
     while not line.endswith(b"\r\n"):
@@ -63,6 +73,8 @@ def _read_bulk(link: socket.socket) -> NDArray[np.uint8] | None:
     length = int(line[1:])
     if length < 0:
         return None
+    if length > most:
+        raise CorruptValue(f"a value of {length} bytes; at most {most} are read")
     buffer = np.empty(length + 2, np.uint8)
     view = buffer.data
     while view:

@@ -15,6 +15,7 @@ from maskwire_core.models.decoder_bundle import DecoderBundle
 from maskwire_core.storage import keys
 from maskwire_core.storage.connections import Connections, with_password
 from maskwire_core.storage.embedding import (
+    MAX_BYTES,
     MAX_HEADER_BYTES,
     Embedding,
     StoredEmbedding,
@@ -97,7 +98,7 @@ class Store:
         """Reads and verifies an embedding. A damaged one is deleted and counts as missing."""
         name = keys.embedding(namespace, key)
         with span("store: read embedding"), self._deleting_corrupt(name):
-            value = self.connections.get(name)
+            value = self.connections.get(name, MAX_BYTES)
             if value is None:
                 return None
             _READ.inc(value.nbytes)
