@@ -20,6 +20,7 @@ from maskwire_core.rpc.health import Health
 from maskwire_core.rpc.interceptor import CallInterceptor
 from maskwire_core.rpc.readiness import watch
 from maskwire_core.rpc.tls import server_credentials
+from maskwire_core.runtime.empty_folder import in_empty_folder, with_absolute_paths
 from maskwire_core.runtime.last_resort import ending_within
 from maskwire_core.runtime.process_memory import outgrown, resident, settle
 from maskwire_core.telemetry.logs import configure_logging
@@ -80,7 +81,8 @@ def start(kind: type[AnySettings], name: str, run: Callable[[AnySettings], Corou
     configure_logging(settings)
     configure_tracing(name, settings.trace_to)
     try:
-        asyncio.run(run(settings))
+        with in_empty_folder():
+            asyncio.run(run(with_absolute_paths(settings)))
     finally:
         flush()
 
