@@ -577,7 +577,9 @@ class GenerateMasksRequest(_message.Message):
     content_key: _builtins.str
     """Take this embedding, whatever image_id names by now."""
     points_per_batch: _builtins.int
-    """Clicks between two responses; 64."""
+    """Clicks between two responses; 64. Errors: INVALID_ARGUMENT (BAD_BATCH) for more than the decoder allows, or so few that
+    there would be more than 4,096 responses.
+    """
     pred_iou_thresh: _builtins.float
     """Masks are kept whose predicted IoU is above this; 0.8. Not above 0: all."""
     stability_score_thresh: _builtins.float
@@ -607,7 +609,8 @@ class GenerateMasksRequest(_message.Message):
     @_builtins.property
     def crops(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImageCrop]:
         """Parts of the image that are segmented after the whole. Of the reference's crop layers, those after the first; their
-        boxes are the caller's to choose.
+        boxes are the caller's to choose. Errors: INVALID_ARGUMENT (TOO_MANY_CROPS; TOO_MANY_POINTS for too many clicks in
+        all).
         """
 
     def __init__(

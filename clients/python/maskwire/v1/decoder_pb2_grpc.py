@@ -80,7 +80,8 @@ class DecoderServiceServicer:
     def GenerateMasks(self, request, context):
         """Segments everything: a grid of clicks, of whose masks the good and distinct ones are kept. Same parameters and
         result as SAM2AutomaticMaskGenerator. Masks come as they are found, before it is known which of them stay; the last
-        response says. A caller that cancels ends the work within one click. Errors: as Segment.
+        response says. A caller that cancels ends the work within one click. Errors: as Segment; RESOURCE_EXHAUSTED
+        (TOO_MANY_MASKS, ANSWER_TOO_LARGE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

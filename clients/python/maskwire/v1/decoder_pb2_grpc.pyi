@@ -49,7 +49,8 @@ class DecoderServiceStub:
     GenerateMasks: _grpc.UnaryStreamMultiCallable[_decoder_pb2.GenerateMasksRequest, _decoder_pb2.GenerateMasksResponse]
     """Segments everything: a grid of clicks, of whose masks the good and distinct ones are kept. Same parameters and
     result as SAM2AutomaticMaskGenerator. Masks come as they are found, before it is known which of them stay; the last
-    response says. A caller that cancels ends the work within one click. Errors: as Segment.
+    response says. A caller that cancels ends the work within one click. Errors: as Segment; RESOURCE_EXHAUSTED
+    (TOO_MANY_MASKS, ANSWER_TOO_LARGE).
     """
 
 @_typing.type_check_only
@@ -73,7 +74,8 @@ class DecoderServiceAsyncStub(DecoderServiceStub):
     GenerateMasks: _aio.UnaryStreamMultiCallable[_decoder_pb2.GenerateMasksRequest, _decoder_pb2.GenerateMasksResponse]  # type: ignore[assignment]
     """Segments everything: a grid of clicks, of whose masks the good and distinct ones are kept. Same parameters and
     result as SAM2AutomaticMaskGenerator. Masks come as they are found, before it is known which of them stay; the last
-    response says. A caller that cancels ends the work within one click. Errors: as Segment.
+    response says. A caller that cancels ends the work within one click. Errors: as Segment; RESOURCE_EXHAUSTED
+    (TOO_MANY_MASKS, ANSWER_TOO_LARGE).
     """
 
 class DecoderServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -112,7 +114,8 @@ class DecoderServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_decoder_pb2.GenerateMasksResponse], _abc.AsyncIterator[_decoder_pb2.GenerateMasksResponse]]:
         """Segments everything: a grid of clicks, of whose masks the good and distinct ones are kept. Same parameters and
         result as SAM2AutomaticMaskGenerator. Masks come as they are found, before it is known which of them stay; the last
-        response says. A caller that cancels ends the work within one click. Errors: as Segment.
+        response says. A caller that cancels ends the work within one click. Errors: as Segment; RESOURCE_EXHAUSTED
+        (TOO_MANY_MASKS, ANSWER_TOO_LARGE).
         """
 
 def add_DecoderServiceServicer_to_server(servicer: DecoderServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -423,7 +423,9 @@ class DeleteImageRequest(_message.Message):
     namespace: _builtins.str
     """Tenant; empty for "default"."""
     delete_embedding: _builtins.bool
-    """Also delete the embedding, which other names may share."""
+    """Also delete the embedding, which other names may share, and the logits saved for it. Within a second no decoder
+    answers from it any more, under whatever name or content key.
+    """
     call_id: _builtins.str
     """Chosen by the caller, the same for all attempts of a call: within two minutes an attempt that comes after a lost
     answer says what the lost one did. At most 64 characters; empty where nothing is tried again.
