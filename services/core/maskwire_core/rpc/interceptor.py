@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, TypeAlias
 
 import grpc
+from google.protobuf import descriptor_pool
 from google.protobuf.message import DecodeError
 
 from maskwire_core import call_context
@@ -16,6 +17,7 @@ from maskwire_core.call_context import CallContext
 from maskwire_core.errors import InvalidArgument
 from maskwire_core.rpc.authorization import Authorizer, invalid_token
 from maskwire_core.rpc.error_status import abort
+from maskwire_core.rpc.message_fields import MOST_FIELDS, has_too_many_fields
 from maskwire_core.telemetry import tracing
 from maskwire_core.telemetry.metrics import HANDLED, HANDLING, STARTED
 
@@ -84,7 +86,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 HANDLING.labels(*labels).observe(took_s)
                 log.debug("%s %s after %.1f ms", method, code, took_s * 1e3)
 
-        return _with_method(handler, observed)
+        return _with_method(handler, observed, _request_kind(service, method))
 
     async def _answer(
         self,
@@ -127,11 +129,28 @@ async def _run(handler: Handler, request: Any, context: Context) -> Any:
     return None
 
 
-def _with_method(handler: Any, method: Callable[[Any, Context], Awaitable[Any]]) -> Handler:
-    """A copy of a handler with another method. Bytes that are not the expected message become `_Unreadable`."""
+def _request_kind(service: str, method: str) -> Any:
+    """The descriptor of a method's request; None where it is not known."""
+    try:
+        return descriptor_pool.Default().FindServiceByName(service).methods_by_name[method].input_type
+    except KeyError:
+        return None
+
+
+def _with_method(handler: Any, method: Callable[[Any, Context], Awaitable[Any]], kind: Any) -> Handler:
+    """A copy of a handler with another method. Bytes that are not the expected message, or have too many fields, become
+    `_Unreadable`.
+
+    Args:
+        handler: The handler.
+        method: What it calls instead.
+        kind: The descriptor of its request.
+    """
     parse = handler.request_deserializer
 
     def parse_tolerantly(data: bytes) -> Any:
+        if kind is not None and has_too_many_fields(data, kind):
+            return _Unreadable(len(data), f"the message has more than {MOST_FIELDS} fields; send less at once")
         try:
             return parse(data)
         except DecodeError:
@@ -145,8 +164,8 @@ def _with_method(handler: Any, method: Callable[[Any, Context], Awaitable[Any]])
 class _Unreadable(InvalidArgument):
     """Stands for a message that cannot be parsed: gRPC itself would answer INTERNAL."""
 
-    def __init__(self, size: int) -> None:
-        super().__init__("UNREADABLE_MESSAGE", "the bytes are not the message that this call takes")
+    def __init__(self, size: int, why: str = "the bytes are not the message that this call takes") -> None:
+        super().__init__("UNREADABLE_MESSAGE", why)
         self._size = size
 
     def ByteSize(self) -> int:

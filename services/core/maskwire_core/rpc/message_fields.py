@@ -1,0 +1,86 @@
+"""Counts the fields of a message before it is parsed: an empty message within another has two bytes on the wire, and a
+hundred in memory."""
+
+from functools import cache
+from typing import Any
+
+MOST_FIELDS = 100_000
+"""Fields that a message may have, counting each part of a repeated one. The largest that decoders answer have half."""
+
+_SMALL = 1 << 16  # bytes of a message that is not looked at, since it cannot become large
+
+_VARINT, _FIXED64, _BYTES, _FIXED32, _GROUPS = 0, 1, 2, 5, (3, 4)
+
+_Inner = dict[int, Any]
+"""By number the fields of a message type that are messages themselves, each with its own such fields."""
+
+
+def has_too_many_fields(data: bytes, kind: Any) -> bool:
+    """Returns whether a serialized message has more than `MOST_FIELDS`. Looks at no more of them than that.
+
+    Args:
+        data: The message. If it is damaged, the answer is about the part before the damage.
+        kind: Its descriptor.
+    """
+    if len(data) <= _SMALL:
+        return False
+    left = MOST_FIELDS
+    waiting = [(0, len(data), _inner(kind))]
+    try:
+        while waiting:
+            at, end, inner = waiting.pop()
+            while at < end:
+                left -= 1
+                if not left:
+                    return True
+                tag, at = _varint(data, at)
+                wire = tag & 7
+                if wire == _BYTES:
+                    size, at = _varint(data, at)
+                    below = inner.get(tag >> 3)
+                    if below:
+                        waiting.append((at, min(at + size, end), below))
+                    at += size
+                elif wire == _VARINT:
+                    _, at = _varint(data, at)
+                elif wire in (_FIXED64, _FIXED32):
+                    at += 8 if wire == _FIXED64 else 4
+                elif wire not in _GROUPS:
+                    return False  # the parser will say so
+    except IndexError:  # it ends within a number
+        return False
+    return False
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    byte = data[at]
+    if byte < 0x80:
+        return byte, at + 1
+    value, shift = byte & 0x7F, 7
+    while True:
+        at += 1
+        byte = data[at]
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80 or shift > 63:
+            return value, at + 1
+        shift += 7
+
+
+@cache
+def _inner(kind: Any) -> _Inner:
+    """Returns what must be looked into: messages that hold messages. Those of plain values count as one field."""
+    found: _Inner = {}
+    _fill(found, kind, {})
+    return found
+
+
+def _fill(found: _Inner, kind: Any, known: dict[str, _Inner]) -> None:
+    known[kind.full_name] = found
+    for field in kind.fields:
+        inner = field.message_type
+        if inner is None:
+            continue
+        if inner.full_name not in known:
+            _fill({}, inner, known)
+        if any(each.message_type is not None for each in inner.fields):
+            found[field.number] = known[inner.full_name]
