@@ -29,12 +29,16 @@ class Keeper(Protocol):
     def clear(self) -> None:
         """Drops everything."""
 
+    def __len__(self) -> int:
+        """How many values are kept."""
+
 
 class Deletions:
     """Knows which embeddings were deleted, and tells what keeps copies.
 
     The store has a list of the latest deletions, which is read twice a second: no request waits for it. While the
-    store is away, nothing is known; what was deleted meanwhile is dropped when it is back.
+    store is away, nothing is known; what was deleted meanwhile is dropped when it is back. While nothing is kept, the
+    list is not read.
 
     Args:
         store: The store.
@@ -97,7 +101,8 @@ class Deletions:
     async def _watch(self) -> None:
         while True:
             try:
-                await self.look()
+                if any(map(len, self._keepers)):
+                    await self.look()
             except ServiceError as error:  # while the store is away, every request says so
                 if error.reason == "STORE_REFUSES":
                     log.error("deleted images stay in memory: this decoder's user of the store may not read deletions")

@@ -225,7 +225,7 @@ def demand_for(image: Image, connection: Hashable, *, bulk: bool = False, deadli
 
 def _check_size(query: Query, image: Image) -> None:
     """Refuses before any work what would not fit into one answer (ANSWER_TOO_LARGE), as far as its size is known then:
-    that of bits and logits. `AnswerRoom` counts the other forms while they are made."""
+    that of bits, logits and ids. `AnswerRoom` counts the other forms while they are made."""
     prompts, output = query.prompts, query.output
     mask_bytes = 0
     if types_pb2.MASK_FORMAT_PACKED_BITS in output.formats:
@@ -233,9 +233,11 @@ def _check_size(query: Query, image: Image) -> None:
     if types_pb2.MASK_FORMAT_LOGITS in output.formats:
         mask_bytes += image.predictor.config.mask_size**2 * LOGITS_DTYPES[output.logits_type].itemsize
     masks = sum(CANDIDATES if output.every and prompt.multimask else 1 for prompt in prompts)
-    if masks * mask_bytes > MAX_ANSWER_BYTES:
+    ids_bytes = sum(len(prompt.prompt_id) for prompt in prompts)
+    if masks * mask_bytes + ids_bytes > MAX_ANSWER_BYTES:
         raise ResourceExhausted(
             "ANSWER_TOO_LARGE",
-            f"{masks} masks of {mask_bytes} bytes exceed an answer's {MAX_ANSWER_BYTES}; ask for RLE or fewer prompts",
+            f"{masks} masks of {mask_bytes} bytes, and {ids_bytes} bytes of ids, exceed an answer's {MAX_ANSWER_BYTES}. "
+            "Ask for RLE, or for fewer prompts at once",
             field="output.formats",
         )
