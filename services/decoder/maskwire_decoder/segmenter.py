@@ -237,7 +237,7 @@ def _check_size(query: Query, image: Image) -> None:
     if masks * mask_bytes + ids_bytes > MAX_ANSWER_BYTES:
         raise ResourceExhausted(
             "ANSWER_TOO_LARGE",
-            f"{masks} masks of {mask_bytes} bytes, and {ids_bytes} bytes of ids, exceed an answer's {MAX_ANSWER_BYTES}. "
+            f"{masks} masks of {mask_bytes} bytes and {ids_bytes} bytes of ids exceed an answer's {MAX_ANSWER_BYTES}. "
             "Ask for RLE, or for fewer prompts at once",
             field="output.formats",
         )
