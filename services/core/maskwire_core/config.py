@@ -205,7 +205,8 @@ class DecoderSettings(ServiceSettings):
     """Largest number of clicks between two responses of GenerateMasks."""
     max_generated_masks: int = Field(16_384, ge=1)
     """Largest number of masks that one call of GenerateMasks may find, before duplicates are removed."""
-    generated_mask_bytes: int = Field(64 * MIB, ge=1, description="Memory for these masks of one call, in bytes.")
+    generated_mask_bytes: int = Field(64 * MIB, ge=1)
+    """Memory for these masks of all calls, in bytes; one call may have half of it."""
 
     @property
     def decode_workers(self) -> int:

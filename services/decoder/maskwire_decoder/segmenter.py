@@ -14,6 +14,7 @@ from maskwire_core.config import DecoderSettings
 from maskwire_core.errors import InvalidArgument, ResourceExhausted
 from maskwire_core.models.registry import canonical
 from maskwire_core.scheduling import fair_queue
+from maskwire_core.scheduling.byte_budget import ByteBudget
 from maskwire_core.scheduling.executors import ThreadScheduler
 from maskwire_core.scheduling.scheduler import Demand
 from maskwire_core.storage.store import Store
@@ -74,6 +75,8 @@ class Segmenter:
     def __init__(self, settings: DecoderSettings, images: Images, store: Store) -> None:
         self.limits = Limits(settings.max_prompts, settings.max_points)
         self.generation_limits = GenerationLimits.of(settings)
+        self.generated = ByteBudget(settings.generated_mask_bytes, self.generation_limits.nbytes)
+        """Memory of the masks that calls for automatic masks have found so far."""
         self.scheduler = ThreadScheduler(
             "mask decoder", settings.decode_workers, fair_queue.Limits(settings.queue_limit)
         )
@@ -115,6 +118,7 @@ class Segmenter:
             LiveMetric("maskwire_workers_busy", "Prompts that are being decoded.", lambda: scheduler.running),
             LiveMetric("maskwire_logits_cache_bytes", "Memory of kept logits.", lambda: self._cache.nbytes),
             LiveMetric("maskwire_logits_cache_limit_bytes", "What it may be.", lambda: self._cache.max_bytes),
+            *self.generated.live_metrics("generated masks"),
             *self._images.live_metrics(),
         ]
 

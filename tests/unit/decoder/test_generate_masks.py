@@ -143,3 +143,19 @@ def test_what_a_call_may_find_is_limited(store: Store, limit: dict[str, int]) ->
     with pytest.raises(ResourceExhausted, match="Raise pred_iou_thresh") as caught:
         generate(PlainDecoder(store, **limit), grid=pb.PointGrid(points_per_side=5), **LOOSE)
     assert (caught.value.reason, caught.value.field) == ("TOO_MANY_MASKS", "pred_iou_thresh")
+
+
+@pytest.mark.usefixtures("steep")
+def test_calls_share_memory_and_give_it_back(store: Store) -> None:
+    decoder = PlainDecoder(store, generated_mask_bytes=1 << 20)
+    budget = decoder.segmenter.generated
+    generate(decoder, grid=pb.PointGrid(points_per_side=5), **LOOSE)
+    assert budget.held == 0
+    with budget.account("another") as other:
+        other.take(budget.total // 4)
+        with budget.account("default") as own:
+            own.take(budget.total // 4)
+            with pytest.raises(ResourceExhausted) as caught:
+                generate(decoder, grid=pb.PointGrid(points_per_side=25), pred_iou_thresh=0, stability_score_thresh=0)
+    assert caught.value.reason in ("TOO_MUCH_IN_PROGRESS", "TOO_MANY_MASKS")
+    assert budget.held == 0

@@ -65,6 +65,7 @@ def decoder_terms(settings: DecoderSettings) -> list[Term]:
         Term("the process with one model", _DECODER),
         Term("cached embeddings: `cache_bytes`", settings.cache_bytes),
         Term("logits of objects: `logits_cache_bytes`", settings.logits_cache_bytes),
+        Term("masks that calls of GenerateMasks have found: `generated_mask_bytes`", settings.generated_mask_bytes),
         Term("decoding: 128 MiB for each of `workers`", workers * _DECODING),
         Term(
             f"a mask as pixels, twice, in the largest size that encoders accept ({_PIXELS // 10**6} megapixels), for "

@@ -4,8 +4,9 @@ The algorithm is that of sam2.automatic_mask_generator, which gives the same mas
 """
 
 import asyncio
+import contextlib
 import time
-from collections.abc import AsyncIterator, Hashable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from maskwire.v1 import types_pb2
 from maskwire_core.call_context import current
 from maskwire_core.errors import InvalidArgument, ResourceExhausted
 from maskwire_core.models.decoder_bundle import MaskDefaults
+from maskwire_core.scheduling.byte_budget import Account
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
@@ -101,12 +103,21 @@ class Generator:
         self._timings = Timings()
         self._crops: list[_Crop] = []
         self._masks = 0  # candidates in all crops
-        self._mask_bytes = 0  # their memory
+        self._memory: Account | None = None  # theirs, from the first image on
         self._sent = 0
         self._counting: dict[Candidate, None] = {}
 
     async def generate(self) -> AsyncIterator[pb.GenerateMasksResponse]:
         """Yields the changes after each batch of clicks, and with the last one the masks that stay."""
+        try:
+            async with contextlib.aclosing(self._generate()) as responses:
+                async for response in responses:
+                    yield response
+        finally:
+            if self._memory is not None:
+                self._memory.close()
+
+    async def _generate(self) -> AsyncGenerator[pb.GenerateMasksResponse]:
         started = time.perf_counter()
         whole: pb.SegmentedImage | None = None
         done, scheduler = 0, self._segmenter.scheduler
@@ -120,6 +131,7 @@ class Generator:
             self._timings += found.timings
             if whole is None:
                 whole = image_message(found)
+                self._memory = self._segmenter.generated.account(image.header.namespace)
                 self._thresholds = parse_thresholds(self._request, image.predictor.config.everything)
             self._crops.append(_begin(part, f"crops[{index - 1}]", image, whole))
             grid, order = await asyncio.to_thread(_grid_and_order, part)
@@ -159,17 +171,19 @@ class Generator:
                 task.cancel()
 
     def _add(self, found: list[Candidate]) -> None:
+        assert self._memory is not None
         limits = self._segmenter.generation_limits
         self._masks += len(found)
-        self._mask_bytes += sum(len(mask.counts) + _CANDIDATE_BYTES for mask in found)
-        if self._masks > limits.masks or self._mask_bytes > limits.nbytes:
+        nbytes = sum(len(mask.counts) + _CANDIDATE_BYTES for mask in found)
+        if self._masks > limits.masks or self._memory.nbytes + nbytes > limits.nbytes:
             raise ResourceExhausted(
                 "TOO_MANY_MASKS",
-                f"{self._masks} masks of {self._mask_bytes >> 20} MiB were found so far; at most {limits.masks} of "
-                f"{limits.nbytes >> 20} MiB fit in one call. Raise pred_iou_thresh or stability_score_thresh, or click "
-                "less densely",
+                f"{self._masks} masks of {(self._memory.nbytes + nbytes) >> 20} MiB were found so far; at most "
+                f"{limits.masks} of {limits.nbytes >> 20} MiB fit in one call. Raise pred_iou_thresh or "
+                "stability_score_thresh, or click less densely",
                 field="pred_iou_thresh",
             )
+        self._memory.take(nbytes)
         self._crops[-1].found += found
 
     def _candidates(

@@ -13,7 +13,7 @@ class GenerationLimits:
     points: int  # clicks in the image and all of its crops
     batch: int  # clicks between two responses
     masks: int  # masks that pass the filters for single masks
-    nbytes: int  # memory of these masks
+    nbytes: int  # memory of these masks; all calls together may have twice as much
 
     @classmethod
     def of(cls, settings: DecoderSettings) -> "GenerationLimits":
@@ -23,5 +23,5 @@ class GenerationLimits:
             settings.max_clicks,
             settings.max_clicks_per_batch,
             settings.max_generated_masks,
-            settings.generated_mask_bytes,
+            settings.generated_mask_bytes // 2,
         )
