@@ -1,5 +1,6 @@
 """Turns the messages of decoder.proto into values, and values into messages."""
 
+import asyncio
 from collections.abc import Hashable
 from dataclasses import asdict
 
@@ -36,8 +37,8 @@ def parse_query(message: pb.SegmentRequest | pb.StreamPrompts, image: Image, lim
 async def parse_query_aside(
     message: pb.SegmentRequest | pb.StreamPrompts, image: Image, segmenter: Segmenter, connection: Hashable
 ) -> Query:
-    """As `parse_query`, on a worker thread in its turn where that takes long: prompts may have thousands of points, and
-    masks may be as large as the image.
+    """As `parse_query`, on another thread where that takes long: prompts may have thousands of points, and masks may be as
+    large as the image. One such prompt is parsed in its turn, requests with several one after another.
 
     Args:
         message: The request.
@@ -48,7 +49,10 @@ async def parse_query_aside(
     prompts = message.prompts
     few = len(prompts) <= segmenter.limits.prompts  # more of them are refused without a look at any
     if few and (any(map(_has_mask, prompts)) or sum(len(p.steps) + len(p.points) for p in prompts) > _MANY):
-        demand = demand_for(image, connection, bulk=len(prompts) > 1)
+        if len(prompts) > 1:  # as a turn it would keep a worker thread for seconds
+            async with segmenter.parsing:
+                return await asyncio.to_thread(parse_query, message, image, segmenter.limits)
+        demand = demand_for(image, connection)
         return (await segmenter.scheduler.run(demand, parse_query, message, image, segmenter.limits)).result
     return parse_query(message, image, segmenter.limits)
 

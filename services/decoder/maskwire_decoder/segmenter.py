@@ -80,6 +80,8 @@ class Segmenter:
         self.scheduler = ThreadScheduler(
             "mask decoder", settings.decode_workers, fair_queue.Limits(settings.queue_limit)
         )
+        self.parsing = asyncio.Semaphore(1)
+        """For requests whose prompts take long to read."""
         self._images = images
         self._saved = SavedLogits(settings, store)
         self._cache = PrefixCache(settings.logits_cache_bytes)

@@ -137,19 +137,19 @@ def _request_kind(service: str, method: str) -> Any:
         return None
 
 
-def _with_method(handler: Any, method: Callable[[Any, Context], Awaitable[Any]], kind: Any) -> Handler:
+def _with_method(handler: Any, method: Callable[[Any, Context], Awaitable[Any]], request: Any) -> Handler:
     """A copy of a handler with another method. Bytes that are not the expected message, or have too many fields, become
     `_Unreadable`.
 
     Args:
         handler: The handler.
         method: What it calls instead.
-        kind: The descriptor of its request.
+        request: The descriptor of its request; None where it is not known.
     """
     parse = handler.request_deserializer
 
     def parse_tolerantly(data: bytes) -> Any:
-        if kind is not None and has_too_many_fields(data, kind):
+        if request is not None and has_too_many_fields(data, request):
             return _Unreadable(len(data), f"the message has more than {MOST_FIELDS} fields; send less at once")
         try:
             return parse(data)
