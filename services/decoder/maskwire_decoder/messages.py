@@ -37,7 +37,7 @@ def parse_query(message: pb.SegmentRequest | pb.StreamPrompts, image: Image, lim
 async def parse_query_aside(
     message: pb.SegmentRequest | pb.StreamPrompts, image: Image, segmenter: Segmenter, connection: Hashable
 ) -> Query:
-    """As `parse_query`, on another thread where that takes long: prompts may have thousands of points, and masks may be as
+    """As `parse_query`, on another thread where that takes long: prompts may have thousands of points, masks may be as
     large as the image. One such prompt is parsed in its turn, requests with several one after another.
 
     Args:
