@@ -103,7 +103,7 @@ def test_one_address_cannot_take_all_calls() -> None:
         calls = [watch(health, Context(f"ipv4:10.0.0.1:{port}")) for port in range(MAX_WATCHES)]
         await asyncio.sleep(1)
         refused = [call for call in calls if call.done()]
-        assert len(refused) == MAX_WATCHES // 2
+        assert len(refused) == MAX_WATCHES // 3  # one address alone gets two thirds
         with pytest.raises(Ended, match="RESOURCE_EXHAUSTED"):
             await refused[0]
         other = watch(health, Context("ipv6:%5B::1%5D:1"))

@@ -143,3 +143,53 @@ def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def _no_space(_: object) -> None:
     raise OSError(28, "No space left on device")
+
+
+def test_files_take_their_room_before_they_are_kept(tmp_path: Path) -> None:
+    into = spool(tmp_path, upload_bytes=10 * MIB, spool_above_bytes=MIB, spool_bytes=300 * MIB)
+
+    async def held(size: int) -> list[Receiving]:
+        """Begins uploads, which lack a byte, until there is no more room."""
+        begun: list[Receiving] = []
+
+        async def fill() -> None:
+            while True:
+                begun.append(receiving(into, size))
+                await begun[-1].add(bytes(min(size - 1, 70_000)))
+
+        with pytest.raises(ResourceExhausted) as caught:
+            await fill()
+        assert caught.value.reason == "TOO_MUCH_IN_PROGRESS"
+        assert caught.value.retry_after_s
+        return begun
+
+    async def scenario() -> None:
+        on_disk = await held(64 * MIB)
+        assert into.disk.held == 64 * MIB * (len(on_disk) - 1) <= 200 * MIB
+        assert into.memory.held <= 10 * MIB
+        small = await held(MIB)
+        assert into.memory.held <= 10 * MIB
+        assert small
+        for upload in (*on_disk, *small):
+            upload.close()
+            upload.close()  # does no harm
+        assert (into.memory.held, into.disk.held) == (0, 0)
+
+    run(scenario())
+
+
+def test_a_file_is_kept_as_long_as_anybody_holds_it(tmp_path: Path) -> None:
+    into = spool(tmp_path, spool_above_bytes=0)
+
+    async def scenario() -> None:
+        upload = receiving(into, len(DATA))
+        await upload.add(DATA)
+        file = upload.file
+        assert file is not None
+        with file.held():
+            upload.close()  # its sender leaves, and others wait for the image
+            assert into.disk.held == len(DATA)
+            assert file.read() == DATA
+        assert into.disk.held == 0
+
+    run(scenario())

@@ -129,7 +129,7 @@ class EncoderSettings(ServiceSettings):
     queue_limit: int = Field(64, ge=1)
     """Images of each priority that may wait; beyond it, the tenant with most waiting is refused."""
     queue_bytes: int = Field(1024 * MIB, ge=1)
-    """Memory for the files of each priority's waiting images, in bytes; the largest file always fits."""
+    """Bytes of the files of each priority's waiting images, in memory or on disk; the largest file always fits."""
     max_batch: int = Field(0, ge=0, description="Largest number of images in a batch; 0 for 32 on CUDA and 1 on a CPU.")
     max_wait_ms: float = Field(5, ge=0)
     """Milliseconds that an image waits for others to fill its batch; 0 while the encoder is idle."""
@@ -151,10 +151,12 @@ class EncoderSettings(ServiceSettings):
     upload_pause_s: float = Field(20, gt=0)
     """Seconds after which an upload of which nothing comes is ended; so is one of which less than 16 KiB a second
     come."""
+    upload_bytes: int = Field(512 * MIB, ge=1)
+    """Memory for files that arrive and wait, in bytes; tenants share it."""
     spool_above_bytes: int = Field(8 * MIB, ge=0)
     """Files above this size are kept on disk while they arrive and wait, in bytes."""
     spool_bytes: int = Field(2048 * MIB, ge=0)
-    """Disk for such files, in bytes; each tenant may have as much as is still free."""
+    """Disk for such files, in bytes; tenants share it."""
     spool: Path | None = None
     """Folder for such files; the system's folder for temporary files by default. They have no names and are gone when
     the process is."""
@@ -194,8 +196,7 @@ class DecoderSettings(ServiceSettings):
     queue_limit: int = Field(256, ge=1)
     """Prompts of each priority that may wait; beyond it, the tenant with most waiting is refused."""
     max_waiting: int = Field(1024, ge=1)
-    """Calls that may wait (wait_ms) for images which are not embedded yet; each tenant may have as many as are still
-    free."""
+    """Calls that may wait (wait_ms) for images which are not embedded yet; tenants share them."""
     max_prompts: int = Field(128, ge=1, description="Largest number of prompts in one request.")
     max_points: int = Field(256, ge=1, description="Largest number of points in one prompt.")
     max_crops: int = Field(128, ge=0, description="Largest number of crops in one call of GenerateMasks.")

@@ -1,13 +1,13 @@
 """Waiting for images that are not in the store yet."""
 
 import asyncio
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import Context
 from dataclasses import dataclass, field
 
 from maskwire_core.errors import ResourceExhausted
+from maskwire_core.scheduling.shares import Shares
 from maskwire_core.storage.store import Store, Wanted
 
 _FIRST_PAUSE_S, _LAST_PAUSE_S = 0.02, 0.25
@@ -33,21 +33,19 @@ class Arrivals:
 
     Args:
         store: Where images come.
-        most: Calls that may wait at the same time. A tenant may have as many as are still free, so that nobody's calls
-            keep all others from waiting.
+        most: Calls that may wait at the same time; tenants share them.
     """
 
     def __init__(self, store: Store, most: int) -> None:
         self._store = store
-        self._most = most
-        self._calls: Counter[str] = Counter()  # by tenant
+        self._calls = Shares(most)
         self._watched: dict[Wanted, _Watched] = {}
         self._looking: asyncio.Task[None] | None = None
 
     @property
     def waiting(self) -> int:
         """Number of calls that wait."""
-        return self._calls.total()
+        return self._calls.held
 
     async def wait(self, wanted: Wanted, seconds: float, tenant: str) -> bool:
         """Waits until an image is stored.
@@ -66,7 +64,7 @@ class Arrivals:
         """
         if seconds <= 0:
             return False
-        with self._place(tenant), self._watching(wanted) as watched:
+        with self._calls.holding(tenant, 1, self._refusal(tenant)), self._watching(wanted) as watched:
             try:
                 async with asyncio.timeout(seconds):
                     await asyncio.shield(watched.came)
@@ -74,21 +72,13 @@ class Arrivals:
                 return False
             return True
 
-    @contextmanager
-    def _place(self, tenant: str) -> Iterator[None]:
-        if self._calls[tenant] >= self._most - self.waiting:
-            raise ResourceExhausted(
-                "TOO_MANY_WAITING",
-                f"{self._calls[tenant]} calls wait for images already; embed the images first, or ask again later",
-                field="wait_ms",
-                retry_after_s=_RETRY_S,
-            )
-        self._calls[tenant] += 1
-        try:
-            yield
-        finally:
-            self._calls[tenant] -= 1
-            self._calls += Counter()  # forgets tenants without a call
+    def _refusal(self, tenant: str) -> ResourceExhausted:
+        return ResourceExhausted(
+            "TOO_MANY_WAITING",
+            f"{self._calls.of(tenant)} calls wait for images already; embed the images first, or ask again later",
+            field="wait_ms",
+            retry_after_s=_RETRY_S,
+        )
 
     @contextmanager
     def _watching(self, wanted: Wanted) -> Iterator[_Watched]:

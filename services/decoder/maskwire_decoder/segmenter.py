@@ -139,7 +139,7 @@ class Segmenter:
         content_key = names.content_key(reference.content_key)
         logs.bind(namespace, image_id)
         with tracing.span("fetch"):
-            image, in_memory = await self._images.find(namespace, image_id, content_key, wait_ms, caller.token.id)
+            image, in_memory = await self._images.find(namespace, image_id, content_key, wait_ms, caller.tenant)
         if reference.model and canonical(reference.model) != image.header.model:
             raise InvalidArgument(
                 "OTHER_MODEL",

@@ -58,8 +58,8 @@ class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
         found = await self._encoder.find(upload)
         if found is not None:
             return found
-        await context.send_initial_metadata(CONTENT_NEEDED)
         with closing(Receiving(upload, self._encoder.spool, longest_pause_s)) as receiving:
+            await context.send_initial_metadata(CONTENT_NEEDED)
             while receiving.missing and (frame := await receiving.wait(anext(frames, None))) is not None:
                 await receiving.add(frame.chunk)
             if receiving.file is None:

@@ -15,14 +15,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
 
+from maskwire_core.call_context import current
 from maskwire_core.config import MIB, EncoderSettings
 from maskwire_core.errors import Unavailable
 from maskwire_core.runtime.thread_priority import give_way
+from maskwire_core.scheduling.byte_budget import ByteBudget
 
 log = logging.getLogger(__name__)
 
 _WRITERS = 2
 _BLOCK = MIB  # what is gathered in memory before it is written to disk
+_ON_THE_WAY = 2 * _BLOCK  # memory of a file on disk: what is gathered, and what is being written
 
 
 class ImageFile:
@@ -80,10 +83,7 @@ class ImageFile:
         try:
             await asyncio.get_running_loop().run_in_executor(self._writer, self._write, gathered, chunk)
         except OSError as error:
-            log.error("cannot keep an upload on disk: %s", error)
-            raise Unavailable(
-                "SPOOL_FAILED", "the encoder's disk does not take the file; its log tells why", retry_after_s=5
-            ) from error
+            raise _failed(error) from error
 
     def _write(self, *parts: bytes | bytearray) -> None:
         assert self._on_disk is not None
@@ -140,22 +140,44 @@ class Spool:
 
     Args:
         settings: What is kept where, and how much of it.
+
+    Attributes:
+        memory: Bytes of files in memory.
+        disk: Bytes of files on disk.
     """
 
     def __init__(self, settings: EncoderSettings) -> None:
         self._folder = _checked_folder(settings.spool)
         self._above = settings.spool_above_bytes
+        self.memory = ByteBudget(settings.upload_bytes)
+        self.disk = ByteBudget(settings.spool_bytes)
         self._writer = ThreadPoolExecutor(_WRITERS, "spool", initializer=give_way)
 
     def open(self, size_bytes: int) -> ImageFile:
         """Takes room for a file of the current caller's.
 
         Raises:
-            ResourceExhausted: There is not enough.
+            ResourceExhausted: TOO_MUCH_IN_PROGRESS: there is not enough.
+            Unavailable: SPOOL_FAILED: the disk takes no file.
         """
+        tenant = current().caller.tenant
         if size_bytes <= self._above or self._folder is None:
-            return ImageFile(size_bytes, self._writer)
-        return ImageFile(size_bytes, self._writer, tempfile.TemporaryFile(dir=self._folder))
+            memory = self.memory.account(tenant)
+            memory.take(size_bytes)
+            return ImageFile(size_bytes, freed=memory.close)
+        with contextlib.ExitStack() as taken:
+            for budget, nbytes in ((self.memory, _ON_THE_WAY), (self.disk, size_bytes)):
+                taken.enter_context(budget.account(tenant)).take(nbytes)
+            try:
+                on_disk = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - which the ImageFile closes
+            except OSError as error:
+                raise _failed(error) from error
+            return ImageFile(size_bytes, self._writer, on_disk, taken.pop_all().close)
+
+
+def _failed(error: OSError) -> Unavailable:
+    log.error("cannot keep an upload on disk: %s", error)
+    return Unavailable("SPOOL_FAILED", "the encoder's disk does not take the file; its log tells why", retry_after_s=5)
 
 
 def _checked_folder(folder: Path | None) -> Path | None:

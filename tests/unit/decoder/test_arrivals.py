@@ -67,7 +67,7 @@ def test_a_tenant_leaves_room_for_others() -> None:
         calls = [asyncio.create_task(arrivals.wait(image(str(n)), 60, "crowd")) for n in range(MOST)]
         await asyncio.sleep(0.1)
         refused = [call.exception() for call in calls if call.done()]
-        assert len(refused) == MOST // 2
+        assert len(refused) == MOST // 3  # one tenant alone gets two thirds
         (error,) = {type(each) for each in refused}
         assert error is ResourceExhausted
         assert isinstance(refused[0], ResourceExhausted)

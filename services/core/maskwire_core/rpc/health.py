@@ -1,9 +1,6 @@
 """grpc.health.v1.Health, whose state waits for nobody: a caller who does not read keeps only his own call."""
 
 import asyncio
-import contextlib
-from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -11,11 +8,15 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from maskwire_core.errors import NotFound, ResourceExhausted, ServiceError, Unavailable
 from maskwire_core.rpc.error_status import abort
+from maskwire_core.scheduling.shares import Shares
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 MAX_WATCHES = 256
-"""Most Watch calls at a time. An address may have at most as many as are still free, so that nobody takes them all."""
+"""Most Watch calls at a time; addresses share them."""
+_TOO_MANY = ResourceExhausted(
+    "TOO_MANY_WATCHES", "too many Watch calls are open; use Check from time to time", retry_after_s=5
+)
 
 
 class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # has no types
@@ -29,7 +30,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # has no ty
         self._serving: dict[str, bool] = {}
         self._ends = False
         self._changed = asyncio.Event()  # set at the next change, and then replaced
-        self._watches: Counter[str] = Counter()  # by address of the caller
+        self._watches = Shares(MAX_WATCHES)
 
     def set(self, name: str, *, serving: bool) -> None:
         """Sets the state of a service. Nothing changes it after `shut_down`."""
@@ -52,7 +53,8 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # has no ty
     async def Watch(self, request: health_pb2.HealthCheckRequest, context: Context) -> None:
         """Sends the state of a service now and whenever it changes; SERVICE_UNKNOWN if there is none of this name."""
         try:
-            with self._watching(context.peer()):
+            address = context.peer().rpartition(":")[0]  # without the port
+            with self._watches.holding(address, 1, _TOO_MANY):
                 told = None
                 while True:
                     changed, state, ends = self._changed, self._state(request.service), self._ends
@@ -74,17 +76,3 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # has no ty
     def _notify(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
-
-    @contextlib.contextmanager
-    def _watching(self, peer: str) -> Iterator[None]:
-        address = peer.rpartition(":")[0]  # without the port
-        if self._watches[address] >= MAX_WATCHES - self._watches.total():
-            raise ResourceExhausted(
-                "TOO_MANY_WATCHES", "too many Watch calls are open; use Check from time to time", retry_after_s=5
-            )
-        self._watches[address] += 1
-        try:
-            yield
-        finally:
-            self._watches[address] -= 1
-            self._watches += Counter()  # forgets addresses without a call
