@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 import redis
 from maskwire.v1 import decoder_pb2, decoder_pb2_grpc, encoder_pb2, encoder_pb2_grpc, types_pb2
-from maskwire_core.http.bodies import Bodies, Body
+from maskwire_core.http.bodies import Body
 from maskwire_core.http.problems import Problem
+from maskwire_core.scheduling.shares import Shares
 from maskwire_core.tenancy import tokens
 from maskwire_gateway.http.fetching import Fetcher
 from playwright.sync_api import expect
@@ -175,7 +176,7 @@ def test_a_name_is_not_looked_up_again(monkeypatch: pytest.MonkeyPatch, note: Ob
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     monkeypatch.setattr(anyio, "connect_tcp", connect_tcp)  # what httpx connects by
-    fetching = Fetcher([], 5).fetch("http://rebinds.example/picture.jpg", 1000, Body(Bodies(1000, 1)))
+    fetching = Fetcher([], 5).fetch("http://rebinds.example/picture.jpg", 1000, Body(Shares(10_000), "test"))
     with ThreadPoolExecutor(1) as aside:  # a browser that another test opened runs a loop in this thread
         fetched = aside.submit(asyncio.run, fetching)
     with pytest.raises(Problem) as caught:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import logging
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +10,7 @@ from typing import Annotated
 import typer
 import uvicorn
 from maskwire import AsyncClient, MaskwireError
+from maskwire_core.http.connections import Connections, Timeouts
 from maskwire_core.http.problems import Problem
 from maskwire_core.http.visitors import Visitors
 from starlette.applications import Starlette
@@ -21,6 +23,7 @@ from maskwire_adapters.references import References
 from maskwire_adapters.segmenter import Segmenter
 from maskwire_adapters.status_line import MessageInStatusLine
 
+_MAX_CONNECTIONS = 1024
 _CHECK_S = 5.0  # the servers may be started after the adapter
 
 app = typer.Typer(
@@ -155,7 +158,9 @@ def _serve(application: Starlette, segmenter: Segmenter, host: str, port: int, h
         Front(application, Visitors(_listed(hosts), _listed(origins), host, "adapter")),
         host=host,
         port=port,
-        http=MessageInStatusLine,
+        http=functools.partial(MessageInStatusLine, Connections(_MAX_CONNECTIONS, Timeouts())),  # type: ignore[arg-type]
+        ws="none",
+        proxy_headers=False,
         log_level="warning",
         server_header=False,
     )

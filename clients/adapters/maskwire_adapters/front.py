@@ -1,5 +1,7 @@
-"""What every request of an adapter passes first: web pages that may not use it are refused."""
+"""What every request of an adapter passes first: who may not use it is refused, and memory has an account."""
 
+from maskwire_core.http.connections import network_of
+from maskwire_core.http.memory import set_holder
 from maskwire_core.http.visitors import Visitors
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -26,4 +28,5 @@ class Front:
             if problem is not None:
                 await refused(request, problem)(scope, receive, send)
                 return
+            set_holder(scope, network_of(scope.get("client")))
         await self._app(scope, receive, send)

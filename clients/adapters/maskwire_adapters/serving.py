@@ -8,7 +8,9 @@ from typing import Any, TypeVar
 
 from maskwire import AsyncClient, MaskwireError
 from maskwire_core.http.bodies import Bodies
+from maskwire_core.http.large_json import in_turn
 from maskwire_core.http.problems import Problem, problem_of
+from maskwire_core.scheduling.shares import Shares
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -21,7 +23,7 @@ from maskwire_adapters.status_line import MESSAGE_HEADER
 log = logging.getLogger(__name__)
 
 _BODY_BYTES = 64 << 20
-_BODIES = Bodies(memory_bytes=512 << 20, timeout_s=60)  # of all routes
+_BODIES = Bodies(Shares(512 << 20), timeout_s=60)  # of all routes
 _HEADER_CHARACTERS = 500
 
 
@@ -54,7 +56,7 @@ def post(path: str, form: type[Form], answer: Callable[[Form], Awaitable[Any]]) 
 
     async def endpoint(request: Request) -> Response:
         async with _BODIES.receive(request, _BODY_BYTES) as body:
-            content = await answer(await asyncio.to_thread(_parse, form, body.data))
+            content = await answer(await in_turn(_parse, body.data, form))
             return await asyncio.to_thread(JSONResponse, content)  # a mask as nested lists takes long
 
     return Route(path, endpoint, methods=["POST"])
@@ -115,7 +117,7 @@ def misfit(error: ValidationError, within: str = "") -> Problem:
     return Problem(400, first["msg"], "BAD_REQUEST", path.lstrip("."))
 
 
-def _parse(form: type[Form], data: bytes) -> Form:
+def _parse(data: bytes, form: type[Form]) -> Form:
     try:
         return form.model_validate_json(data)
     except ValidationError as error:

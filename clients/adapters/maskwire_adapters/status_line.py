@@ -8,7 +8,7 @@ a header, from which the protocol takes it.
 from typing import Any
 
 import h11
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from maskwire_core.http.connections import BoundedH11
 
 MESSAGE_HEADER = "x-error-message"
 _NAME = MESSAGE_HEADER.encode()
@@ -23,8 +23,8 @@ class _Connection(h11.Connection):
         return super().send(event)
 
 
-class MessageInStatusLine(H11Protocol):
-    """Uvicorn's HTTP/1.1, for `uvicorn.run(..., http=MessageInStatusLine)`."""
+class MessageInStatusLine(BoundedH11):
+    """Uvicorn's HTTP/1.1 within limits, with the messages of errors in the status line."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)

@@ -244,10 +244,23 @@ class GatewaySettings(Settings):
     """Hosts (name or name:port, separated by commas) that URLs may name although they are private."""
     url_timeout_s: float = Field(10, gt=0, description="Longest time for fetching one URL, in seconds.")
     max_image_bytes: int = Field(64 * MIB, ge=1, description="Largest image file accepted, in bytes.")
-    max_requests: int = Field(256, ge=1, description="Requests that are served at the same time; more are refused.")
-    max_sockets: int = Field(512, ge=1, description="WebSockets that are open at the same time; more are refused.")
+    trusted_proxies: Listed = []
+    """Addresses or networks of proxies in front of the gateway, separated by commas, whose X-Forwarded-For names the
+    caller; without tokens, callers share the limits by their addresses."""
+    max_requests: int = Field(256, ge=1)
+    """Requests that are served at the same time. A caller (a token, or without tokens an address) may have twice as
+    many as are free; more are refused."""
+    max_sockets: int = Field(512, ge=1)
+    """WebSockets that are open at the same time, shared in the same way."""
+    max_connections: int = Field(4096, ge=1)
+    """Connections that are open at the same time, shared by addresses in the same way; beyond it, those that wait for a
+    request are closed, the oldest first."""
     body_memory_bytes: int = Field(512 * MIB, ge=1)
-    """Memory for the bodies of requests in progress, in bytes; requests beyond it are refused."""
+    """Memory for bodies, frames of WebSockets, and large answers that were not read, of all requests in progress, in
+    bytes; shared in the same way."""
+    header_timeout_s: float = Field(10, gt=0, description="Longest time for receiving a request's headers, in seconds.")
+    answer_timeout_s: float = Field(60, gt=0)
+    """Seconds after which a caller who reads nothing of an answer is disconnected."""
     body_timeout_s: float = Field(30, gt=0, description="Longest time for receiving the body of a request, in seconds.")
 
 

@@ -1,6 +1,7 @@
 """Starts a gateway: python -m maskwire_gateway --help"""
 
 import contextlib
+import functools
 import importlib.util
 import logging
 import signal
@@ -9,7 +10,11 @@ from pathlib import Path
 
 import uvicorn
 from maskwire_core.config import GatewaySettings, from_command_line
+from maskwire_core.http.connections import Connections, Timeouts
+from maskwire_core.http.fast_connections import BoundedHttpTools
+from maskwire_core.http.sockets import BoundedSocket
 from maskwire_core.runtime.process_memory import settle
+from maskwire_core.scheduling.shares import Shares
 from maskwire_core.telemetry.exposition import exposed
 from maskwire_core.telemetry.logs import configure_logging
 from maskwire_core.telemetry.tracing import configure_tracing, flush
@@ -37,13 +42,20 @@ def main() -> None:
     configure_tracing("gateway", settings.trace_to)
     logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.getLevelName(settings.log_level)))
     telemetry = Telemetry()
+    memory = Shares(settings.body_memory_bytes)
+    timeouts = Timeouts(settings.header_timeout_s, settings.answer_timeout_s)
+    connections = Connections(settings.max_connections, timeouts)
     config = uvicorn.Config(
-        application(settings, _page(), telemetry),
+        application(settings, _page(), telemetry, memory),
         host=settings.host,
         port=settings.port,
         log_config=None,
         access_log=False,
         server_header=False,
+        http=functools.partial(BoundedHttpTools, connections),  # type: ignore[arg-type]
+        ws=functools.partial(BoundedSocket, connections, memory, settings.body_timeout_s),  # type: ignore[arg-type]
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=settings.trusted_proxies,
         backlog=_BACKLOG,
         ssl_certfile=settings.tls_cert,
         ssl_keyfile=settings.tls_key,

@@ -7,7 +7,9 @@ from pathlib import Path
 from maskwire import MaskwireError, __version__
 from maskwire_core.config import GatewaySettings
 from maskwire_core.http.bodies import Bodies
+from maskwire_core.http.memory import holder_of
 from maskwire_core.http.problems import Problem
+from maskwire_core.scheduling.shares import Shares
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -18,9 +20,10 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 from starlette.websockets import WebSocket
 
+from maskwire_gateway.http.doorkeeper import Doorkeeper, bearer
 from maskwire_gateway.http.error_responses import error_response
 from maskwire_gateway.http.fetching import Fetcher
-from maskwire_gateway.http.middleware import SOCKET_PATH, GatewayMiddleware, bearer
+from maskwire_gateway.http.middleware import SOCKET_PATH, GatewayMiddleware
 from maskwire_gateway.http.probes import Probes
 from maskwire_gateway.http.routing import Operation, no_such_path, resources
 from maskwire_gateway.metrics import Telemetry
@@ -29,20 +32,21 @@ from maskwire_gateway.rest.openapi import describe
 from maskwire_gateway.rest.rest_v1 import RestV1
 from maskwire_gateway.roboflow.routes import Roboflow
 from maskwire_gateway.upstream import Upstream
-from maskwire_gateway.websocket.stream import PROTOCOL, Relay
+from maskwire_gateway.websocket.stream import PROTOCOL, Memory, Relay
 
 _EXPOSED_HEADERS = ("X-Request-ID", "X-Processing-Time", "X-Maskwire-Model", "Retry-After")
 
 
-def application(settings: GatewaySettings, page: Path | None, telemetry: Telemetry) -> ASGIApp:
+def application(settings: GatewaySettings, page: Path | None, telemetry: Telemetry, memory: Shares) -> ASGIApp:
     """Makes the gateway.
 
     Args:
         settings: The gateway's settings.
         page: Folder with the page's index.html and assets; None without a page.
         telemetry: The gateway's metrics.
+        memory: Memory of all requests, in bytes.
     """
-    bodies = Bodies(settings.body_memory_bytes, settings.body_timeout_s)
+    bodies = Bodies(memory, settings.body_timeout_s)
     upstream = Upstream(settings, telemetry)
     fetcher = Fetcher(settings.url_hosts, settings.url_timeout_s) if settings.urls else None
 
@@ -53,7 +57,8 @@ def application(settings: GatewaySettings, page: Path | None, telemetry: Telemet
 
     async def stream(socket: WebSocket) -> None:
         await socket.accept(PROTOCOL if PROTOCOL in socket.scope["subprotocols"] else None)
-        await Relay(upstream.servers, upstream.caller(bearer(socket)), telemetry, socket).run()
+        caller = upstream.caller(bearer(socket))
+        await Relay(upstream.servers, caller, telemetry, socket, Memory(memory, holder_of(socket.scope))).run()
 
     described = [
         *resources(RestV1(upstream, bodies, settings.max_image_bytes), "Images"),
@@ -81,7 +86,7 @@ def application(settings: GatewaySettings, page: Path | None, telemetry: Telemet
     kinds = (Problem, MaskwireError, HTTPException, Exception)
     starlette = Starlette(routes=routes, lifespan=lifespan, exception_handlers=dict.fromkeys(kinds, answer_error))
     starlette.router.redirect_slashes = False
-    app: ASGIApp = GatewayMiddleware(starlette, settings, telemetry)
+    app: ASGIApp = GatewayMiddleware(starlette, settings, telemetry, Doorkeeper(upstream), memory)
     if settings.origins:
         app = CORSMiddleware(
             app,

@@ -14,6 +14,8 @@ from maskwire_gateway.metrics import Telemetry
 
 _MODELS_S = 5
 _MAX_TOKENS = 1000
+_JUDGE_S = 3.0
+_JUDGE_RETRY_S = 0.3
 _FIELDS_OF_THE_FILE = ("chunk", "header.size_bytes", "image")
 
 
@@ -70,6 +72,14 @@ class Upstream:
             raise
         self._telemetry.images.labels(str(response.cached).lower()).inc()
         return response
+
+    async def judge(self, token: str) -> None:
+        """Has an encoder judge a token; "" for callers without one.
+
+        Raises:
+            MaskwireError: NotAuthenticated: it is needed, and it is not valid. Any other kind tells nothing of it.
+        """
+        await self.servers.list_models(Caller(token, "", _JUDGE_S, _JUDGE_RETRY_S))
 
     async def models(self, caller: Caller) -> list[pb.ModelInfo]:
         """Lists the models that are served, as an encoder answered at most five seconds ago."""

@@ -14,7 +14,10 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
+from testing.guarded import guarded_servers
 from testing.processes import resident_bytes, wait_until
 from testing.servers import Stack, running_gateway
 from testing.wire import as_base64, picture
@@ -49,6 +52,59 @@ def test_bodies_have_limits(stack: Stack, photo: Path) -> None:
         wait_until(lambda: httpx.post(f"{address}/v1/images", content=photo.read_bytes()).status_code == 200, 5)
         for one in slow:
             one.close()
+
+
+def test_who_sends_nothing_keeps_nobody_out(stack: Stack) -> None:
+    """Half-sent headers, bodies that trickle and endless headers, more than there are places, all from one address."""
+    options = ("--max-connections", "30", "--max-requests", "4", "--header-timeout-s", "2", "--body-timeout-s", "2")
+    with running_gateway(stack, *options) as (address, pid), contextlib.ExitStack() as opened:
+
+        def begin(data: bytes) -> socket.socket:
+            connection = opened.enter_context(socket.create_connection(("127.0.0.1", httpx.URL(address).port)))
+            connection.sendall(data)
+            connection.settimeout(10)
+            return connection
+
+        def status(connection: socket.socket) -> bytes:
+            return connection.recv(200).split(b" ")[1]
+
+        def serves() -> bool:
+            return httpx.get(f"{address}/v1/models").status_code == 200
+
+        half = [begin(b"GET /v1/models HTTP/1.1\r\nHost: local") for _ in range(60)]
+        assert serves()
+        assert status(half[-1]) == b"408"
+        slow = [begin(b"POST /v1/images HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nx") for _ in range(18)]
+        assert serves()
+        assert status(slow[-1]) == b"408"
+        many = begin(b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"A: b\r\n" * 300 + b"\r\n")
+        assert status(many) == b"431"
+        before = resident_bytes(pid)
+        endless = begin(b"GET / HTTP/1.1\r\nHost: localhost\r\nA: ")
+        with contextlib.suppress(OSError):
+            for _ in range(1_000):
+                endless.sendall(b"a" * 65_536)
+        assert resident_bytes(pid) - before < 20e6
+        assert serves()
+
+
+def test_without_a_token_nothing_is_read(tmp_path: Path) -> None:
+    """A body stays with its caller, and a WebSocket is not accepted; whoever has a token goes on meanwhile."""
+    with guarded_servers(tmp_path) as servers, running_gateway(servers) as (address, _):
+        with socket.create_connection(("127.0.0.1", httpx.URL(address).port)) as connection:
+            connection.settimeout(10)
+            connection.sendall(b"POST /v1/images HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000000\r\n\r\n")
+            assert connection.recv(200).split(b" ")[1] == b"401"
+        for headers, expected in (({}, 401), ({"Authorization": "Bearer mw_a_b"}, 401)):
+            with (
+                pytest.raises(InvalidStatus) as caught,
+                connect(f"{address.replace('http', 'ws')}/v1/stream", additional_headers=headers),
+            ):
+                pass
+            assert caught.value.response.status_code == expected
+        mine = {"Authorization": f"Bearer {servers.token()}"}
+        with connect(f"{address.replace('http', 'ws')}/v1/stream", additional_headers=mine):
+            assert httpx.get(f"{address}/v1/models", headers=mine).status_code == 200
 
 
 # Under load, and at the end

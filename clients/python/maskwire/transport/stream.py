@@ -41,6 +41,7 @@ class Stream:
         embed_again: Embeds an image that the store has lost and returns its content key; raises the error if it cannot.
         acknowledges: Whether masks count as seen when they arrive here; else `acknowledge` says how many were seen.
             The decoder sends no more previews while two masks are unseen.
+        before_reading: Awaited before each answer is read; while it waits, the decoder sends no more.
 
     Attributes:
         image: The newest image that was set; empty before the first.
@@ -55,6 +56,7 @@ class Stream:
         first_image: Callable[[], Awaitable[pb.SetImage]] | None = None,
         embed_again: Callable[[pb.SetImage, ImageNotFound], Awaitable[str]] | None = None,
         acknowledges: bool = True,
+        before_reading: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.image = pb.SegmentedImage()
         self.counters = pb.StreamCounters()
@@ -63,6 +65,7 @@ class Stream:
         self._first_image = first_image
         self._embed_again = embed_again
         self._acknowledges = acknowledges
+        self._before_reading = before_reading
         self._set_image: pb.SetImage | None = None
         self._numbers = itertools.count(1)
         self._pending: dict[str, StreamRequest] = {}
@@ -224,12 +227,17 @@ class Stream:
     async def _converse(self, call: Any) -> None:
         writer = asyncio.create_task(self._write(call))
         try:
-            while (response := await call.read()) is not grpc.aio.EOF:
+            while (response := await self._read(call)) is not grpc.aio.EOF:
                 self._receive(response)
             if not self._closing:
                 raise _StreamLost
         finally:
             writer.cancel()
+
+    async def _read(self, call: Any) -> Any:
+        if self._before_reading is not None:
+            await self._before_reading()
+        return await call.read()
 
     async def _write(self, call: Any) -> None:
         while True:

@@ -1,49 +1,57 @@
-"""Middleware of all requests: their ids, origins and limits, metrics and the log."""
+"""Middleware of all requests: their ids, who may come in, limits, metrics and the log."""
 
 import contextlib
 import logging
 import time
 
+from maskwire import MaskwireError
 from maskwire_core import call_context
 from maskwire_core.config import GatewaySettings
+from maskwire_core.http.memory import Held, set_holder
 from maskwire_core.http.problems import Problem, busy
 from maskwire_core.http.visitors import Visitors
+from maskwire_core.scheduling.shares import Shares
 from maskwire_core.telemetry import tracing
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
+from maskwire_gateway.http.doorkeeper import Doorkeeper
 from maskwire_gateway.http.error_responses import error_response
 from maskwire_gateway.metrics import Telemetry
 
 log = logging.getLogger(__name__)
 
-BEARER = "maskwire.bearer."
-"""Prefix of the subprotocol that holds a browser's token: browsers cannot set headers of a WebSocket."""
-
 SOCKET_PATH = "/v1/stream"
 
 _PROBES = ("/healthz", "/readyz", "/metrics")  # neither refused nor counted as load
+_ANY_HOST = ("/healthz", "/readyz")
+_PIECE_BYTES = 1 << 16
 
 
 class GatewayMiddleware:
-    """Names, limits, counts and logs requests, and refuses those of foreign web pages.
+    """Names, limits, counts and logs requests, and refuses those of foreign web pages and of bad tokens.
 
     Args:
         app: The application.
-        settings: Origins and limits.
+        settings: Names, origins and limits.
         telemetry: Metrics of the requests.
+        doorkeeper: Says whose request it is.
+        memory: Memory of all requests, in bytes.
     """
 
-    def __init__(self, app: ASGIApp, settings: GatewaySettings, telemetry: Telemetry) -> None:
+    def __init__(
+        self, app: ASGIApp, settings: GatewaySettings, telemetry: Telemetry, doorkeeper: Doorkeeper, memory: Shares
+    ) -> None:
         self._app = app
-        self._settings = settings
         self._telemetry = telemetry
+        self._doorkeeper = doorkeeper
+        self._memory = memory
         self._visitors = Visitors(settings.hosts, settings.origins, settings.host, "gateway")
-        self._requests = self._sockets = 0
+        self._slots, self._sockets = Shares(settings.max_requests), Shares(settings.max_sockets)
+        self._requests = 0
         telemetry.requests.set_function(lambda: self._requests)
-        telemetry.sockets.set_function(lambda: self._sockets)
+        telemetry.sockets.set_function(lambda: self._sockets.held)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         match scope["type"]:
@@ -69,12 +77,14 @@ class GatewayMiddleware:
         guarded = scope["path"] not in _PROBES
         self._requests += guarded
         try:
-            problem = self._visitors.refusal(headers, any_host=scope["path"] in _PROBES)
-            if guarded and self._requests > self._settings.max_requests:
-                problem = problem or busy("too many requests at once; try again", "TOO_MANY_REQUESTS")
-            app = error_response(problem, scope["path"]) if problem is not None else self._app
-            with tracing.serving(f"HTTP {scope['method']}", headers) if guarded else contextlib.nullcontext():
-                await app(scope, receive, answer)
+            problem = self._visitors.refusal(headers, any_host=scope["path"] in _ANY_HOST)
+            if problem is not None:
+                await error_response(problem, scope["path"])(scope, receive, answer)
+            elif guarded:
+                with tracing.serving(f"HTTP {scope['method']}", headers):
+                    await self._serve(scope, headers, receive, answer)
+            else:
+                await self._app(scope, receive, answer)
         finally:
             self._requests -= guarded
             took_s, route = time.perf_counter() - started, getattr(scope.get("route"), "path", "other")
@@ -91,30 +101,102 @@ class GatewayMiddleware:
                 took_s * 1e3,
             )
 
-    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = Headers(scope=scope)
-        problem = self._visitors.refusal(headers)
-        if self._sockets >= self._settings.max_sockets:
-            problem = problem or busy("too many WebSockets at once; try again", "TOO_MANY_SOCKETS")
-        if scope["path"] != SOCKET_PATH:
-            problem = problem or Problem(404, f"the WebSocket is at {SOCKET_PATH}", "NO_ROUTE")
-        if scope["query_string"]:
-            said = f"{SOCKET_PATH} takes no parameters; a token is sent as Authorization or as a subprotocol"
-            problem = problem or Problem(400, said, "BAD_PARAMETER")
-        if problem is not None:
-            await WebSocket(scope, receive, send).send_denial_response(error_response(problem, scope["path"]))
+    async def _serve(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
+        """Serves a request on its caller's account. It takes a slot when all of it is there: a body that is on its way
+        takes memory alone."""
+        try:
+            holder = await self._doorkeeper.holder(scope)
+            slots = self._slot(holder)
+            held = Held(self._memory, holder)
+            has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+            if not has_body or scope["method"] != "POST":
+                slots.take()
+        except (Problem, MaskwireError) as error:
+            await error_response(error, scope["path"])(scope, receive, send)
             return
-        self._sockets += 1
+
+        async def take_when_complete() -> Message:
+            message = await receive()
+            if message["type"] == "http.request" and not message.get("more_body", False):
+                slots.take()
+            return message
+
+        set_holder(scope, holder, held)
+        try:
+            await self._app(scope, take_when_complete, _InPieces(send, held))
+        finally:
+            held.release()
+            slots.give()
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        slot = None
+        try:
+            problem = self._visitors.refusal(Headers(scope=scope))
+            if problem is not None:
+                raise problem
+            if scope["path"] != SOCKET_PATH:
+                raise Problem(404, f"the WebSocket is at {SOCKET_PATH}", "NO_ROUTE")
+            if scope["query_string"]:
+                said = f"{SOCKET_PATH} takes no parameters; a token is sent as Authorization or as a subprotocol"
+                raise Problem(400, said, "BAD_PARAMETER")
+            holder = await self._doorkeeper.holder(scope)
+            slot = _Slot(self._sockets, holder, "too many WebSockets at once; try again", "TOO_MANY_SOCKETS")
+            slot.take()
+        except (Problem, MaskwireError) as error:
+            await WebSocket(scope, receive, send).send_denial_response(error_response(error, scope["path"]))
+            return
+        set_holder(scope, holder)
         try:
             await self._app(scope, receive, send)
         finally:
-            self._sockets -= 1
+            slot.give()
+
+    def _slot(self, holder: str) -> "_Slot":
+        return _Slot(self._slots, holder, "too many requests at once; try again", "TOO_MANY_REQUESTS")
 
 
-def bearer(connection: HTTPConnection) -> str:
-    """The caller's token, from the Authorization header or the subprotocols that a WebSocket offers; empty if none."""
-    scheme, _, token = connection.headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer":
-        return token.strip()
-    offered = connection.scope.get("subprotocols", ())
-    return next((name.removeprefix(BEARER) for name in offered if name.startswith(BEARER)), "")
+class _Slot:
+    """One of the requests or sockets that may be open at the same time."""
+
+    def __init__(self, slots: Shares, holder: str, message: str, reason: str) -> None:
+        self._slots = slots
+        self._holder = holder
+        self._problem = message, reason
+        self._is_taken = False
+
+    def take(self) -> None:
+        """Takes it, unless it is taken.
+
+        Raises:
+            Problem: The caller has its share, or there is none left.
+        """
+        if not self._is_taken and not self._slots.take(self._holder, 1):
+            raise busy(*self._problem)
+        self._is_taken = True
+
+    def give(self) -> None:
+        """Gives it back, if it was taken."""
+        if self._is_taken:
+            self._slots.add(self._holder, -1)
+        self._is_taken = False
+
+
+class _InPieces:
+    """Sends an answer in pieces, each when the caller has read the ones before, so that what a caller does not read
+    stays with its request, and counts as its memory."""
+
+    def __init__(self, send: Send, held: Held) -> None:
+        self._send = send
+        self._held = held
+
+    async def __call__(self, message: Message) -> None:
+        body = message.get("body", b"")
+        if message["type"] != "http.response.body" or len(body) <= _PIECE_BYTES:
+            await self._send(message)
+            return
+        with contextlib.suppress(Problem):  # the answer has begun: what was counted before must do
+            self._held.hold(len(body))
+        for start in range(0, len(body), _PIECE_BYTES):
+            is_last = start + _PIECE_BYTES >= len(body)
+            more = message.get("more_body", False) or not is_last
+            await self._send({**message, "body": body[start : start + _PIECE_BYTES], "more_body": more})

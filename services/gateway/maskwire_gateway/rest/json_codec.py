@@ -10,11 +10,11 @@ from typing import Any
 from google.protobuf import json_format
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
+from maskwire_core.http.large_json import LARGE_BYTES
+from maskwire_core.http.memory import hold_answer
 from maskwire_core.http.problems import Problem
+from starlette.requests import Request
 from starlette.responses import Response
-
-LARGE_BYTES = 1 << 17
-"""Size in bytes from which on JSON is parsed and written outside of the event loop."""
 
 _PACKAGE = "maskwire.v1"
 _REPEATED: Any = object()  # the value of a name that an object has more than once
@@ -101,8 +101,15 @@ def _replace_non_finite(message: Message, members: dict[str, Any]) -> None:
                 members[field.name] = None
 
 
-async def respond(message: Message) -> Response:
-    """Makes a response that holds a message as JSON."""
-    large = message.ByteSize() >= LARGE_BYTES
+async def respond(message: Message, request: Request) -> Response:
+    """Makes the response of a request that holds a message as JSON.
+
+    Raises:
+        Problem: TOO_MUCH_IN_PROGRESS: the caller has not read earlier answers.
+    """
+    size = message.ByteSize()
+    large = size >= LARGE_BYTES
+    if large:
+        hold_answer(request.scope, size)
     body = await asyncio.to_thread(text, message) if large else text(message)
     return Response(body, media_type="application/json")

@@ -21,9 +21,10 @@ from google.protobuf.message import Message
 from maskwire import MaskwireError
 from maskwire.suggest import no_such
 from maskwire.v1 import types_pb2
+from maskwire_core.http.large_json import in_turn
 from maskwire_core.http.problems import Problem
 
-from maskwire_gateway.rest.json_codec import LARGE_BYTES, join, load
+from maskwire_gateway.rest.json_codec import join, load
 from maskwire_gateway.rest.json_values import WrongValue, read_logits, read_parameter, read_value, shown
 
 AMessage = TypeVar("AMessage", bound=Message)
@@ -138,10 +139,12 @@ def read_message(data: str | bytes, kind: type[AMessage]) -> tuple[AMessage, Pla
 
 
 async def read_body(data: str | bytes, kind: type[AMessage]) -> tuple[AMessage, Places]:
-    """Reads a body or a frame as `read_message` does, a large one in another thread."""
-    if len(data) < LARGE_BYTES:
-        return read_message(data, kind)
-    return await asyncio.to_thread(read_message, data, kind)
+    """Reads a body or a frame as `read_message` does, a large one in another thread.
+
+    Raises:
+        Problem: BAD_JSON or TOO_MANY_VALUES.
+    """
+    return await in_turn(read_message, data, kind)
 
 
 def read_parameters(values: Mapping[str, str], kind: type[AMessage]) -> AMessage:

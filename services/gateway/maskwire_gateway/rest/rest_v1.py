@@ -14,8 +14,8 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from maskwire_gateway.http.doorkeeper import bearer
 from maskwire_gateway.http.media_types import NOT_JSON, check_media_type
-from maskwire_gateway.http.middleware import bearer
 from maskwire_gateway.http.routing import ERRORS, JSON, Json, Operation, check_names, fields_of
 from maskwire_gateway.rest.json_codec import respond, text
 from maskwire_gateway.rest.message_reader import Places, read_body, read_parameters
@@ -63,7 +63,7 @@ class RestV1:
     async def list_images(self, request: Request) -> Response:
         """Lists the images of a namespace, a page at a time; next_page_token of an answer asks for the next."""
         message = read_parameters(request.query_params, encoder_pb2.ListImagesRequest)
-        return await respond(await self._upstream.servers.list_images(message, self._caller(request)))
+        return await respond(await self._upstream.servers.list_images(message, self._caller(request)), request)
 
     @Operation(
         "POST",
@@ -81,7 +81,7 @@ class RestV1:
             check_names([name for name, _ in parameters + parts], _UPLOAD_FIELDS)
             header = read_parameters(dict(parameters + parts), encoder_pb2.EncodeImageHeader)
             response = await self._upstream.embed(data, header, self._caller(request), field)
-        return await respond(response)
+        return await respond(response, request)
 
     @Operation(
         "GET",
@@ -93,7 +93,7 @@ class RestV1:
     async def get(self, request: Request) -> Response:
         """What is stored under a name."""
         message = _read_query(request, encoder_pb2.GetImageRequest)
-        return await respond(await self._upstream.servers.get_image(message, self._caller(request)))
+        return await respond(await self._upstream.servers.get_image(message, self._caller(request)), request)
 
     @Operation(
         "DELETE",
@@ -105,7 +105,7 @@ class RestV1:
     async def delete(self, request: Request) -> Response:
         """Forgets a name."""
         message = _read_query(request, encoder_pb2.DeleteImageRequest)
-        return await respond(await self._upstream.servers.delete_image(message, self._caller(request)))
+        return await respond(await self._upstream.servers.delete_image(message, self._caller(request)), request)
 
     @Operation(
         "POST",
@@ -121,7 +121,7 @@ class RestV1:
         """Segments objects of an image: a SegmentRequest without image_id."""
         message, places = await self._read_json(request, decoder_pb2.SegmentRequest)
         async with places.named():
-            return await respond(await self._upstream.servers.segment(message, self._caller(request)))
+            return await respond(await self._upstream.servers.segment(message, self._caller(request)), request)
 
     @Operation(
         "POST",
@@ -148,7 +148,7 @@ class RestV1:
     async def models(self, request: Request) -> Response:
         """The models."""
         models = await self._upstream.models(self._caller(request))
-        return await respond(encoder_pb2.ListModelsResponse(models=models))
+        return await respond(encoder_pb2.ListModelsResponse(models=models), request)
 
     async def _read_json(self, request: Request, kind: type[RequestOfImage]) -> tuple[RequestOfImage, Places]:
         check_media_type(request, "JSON", NOT_JSON)

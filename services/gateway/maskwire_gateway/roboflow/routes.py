@@ -11,13 +11,14 @@ from maskwire.v1 import decoder_pb2, encoder_pb2, types_pb2
 from maskwire_core.config import GatewaySettings
 from maskwire_core.http.bodies import Bodies, Body
 from maskwire_core.http.images import decode_image
+from maskwire_core.http.large_json import in_turn
 from maskwire_core.http.problems import Problem
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from maskwire_gateway.http.doorkeeper import token_of
 from maskwire_gateway.http.fetching import Fetcher
 from maskwire_gateway.http.media_types import NOT_JSON, check_media_type
-from maskwire_gateway.http.middleware import bearer
 from maskwire_gateway.http.routing import ERRORS, EXAMPLE_IMAGE_ID, JSON, Json, Operation
 from maskwire_gateway.roboflow import model_versions, responses
 from maskwire_gateway.roboflow.form_reader import read_form
@@ -122,7 +123,7 @@ class Roboflow:
     def _caller(self, request: Request, form: ImageForm | None = None) -> Caller:
         """The caller, whose key is the token."""
         in_body = form.api_key if form is not None else None
-        return self._upstream.caller(request.query_params.get("api_key") or bearer(request) or in_body or "")
+        return self._upstream.caller(token_of(request) or in_body or "")
 
     async def _segment(
         self, caller: Caller, wanted: decoder_pb2.SegmentRequest, image: types_pb2.ImageInfo, data: bytes | None
@@ -194,7 +195,7 @@ class Roboflow:
 
 async def _read(request: Request, body: Body, kind: type[AForm]) -> AForm:
     check_media_type(request, "JSON", NOT_JSON)
-    form = await asyncio.to_thread(read_form, body.data, kind)
+    form: AForm = await in_turn(read_form, body.data, kind)
     body.data = b""  # the form has it
     return form
 

@@ -1,6 +1,7 @@
 """/v1/stream: SegmentStream over a WebSocket."""
 
 import asyncio
+import contextlib
 import json
 import logging
 import re
@@ -12,6 +13,8 @@ from maskwire import InvalidRequest, MaskwireError, ServerUnavailable
 from maskwire.transport import Answer, Caller, Servers, Stream, to_status
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire_core.http.problems import RETRY_S, Problem
+from maskwire_core.http.sockets import drained
+from maskwire_core.scheduling.shares import Shares
 from starlette.websockets import WebSocket
 
 from maskwire_gateway.metrics import Telemetry
@@ -23,7 +26,32 @@ log = logging.getLogger(__name__)
 PROTOCOL = "maskwire.v1"
 
 _MAX_WAITING = 256  # requests without an answer, and answers that wait to be sent
-_MAX_WAITING_BYTES = 1 << 20  # of both; one larger frame is read all the same
+_MAX_WAITING_BYTES = 1 << 20  # of both; one larger frame or answer is read all the same
+_LOOK_S = 0.2  # how often it is noticed that others have given memory back
+
+
+class Memory:
+    """The memory that a WebSocket takes.
+
+    Args:
+        shares: Memory of all requests, in bytes.
+        holder: On whose account.
+    """
+
+    def __init__(self, shares: Shares, holder: str) -> None:
+        self._shares = shares
+        self._holder = holder
+        self.nbytes = 0
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another answer may be read."""
+        return self._shares.fits(self._holder, _MAX_WAITING_BYTES)
+
+    def add(self, nbytes: int) -> None:
+        """Counts bytes that are there; a negative number is given back."""
+        self._shares.add(self._holder, nbytes)
+        self.nbytes += nbytes
 
 
 class Relay:
@@ -32,13 +60,17 @@ class Relay:
     A mask counts as seen when the other end of the socket says so, or, if it never does, when the mask was written.
     """
 
-    def __init__(self, servers: Servers, caller: Caller, telemetry: Telemetry, socket: WebSocket) -> None:
+    def __init__(
+        self, servers: Servers, caller: Caller, telemetry: Telemetry, socket: WebSocket, memory: Memory
+    ) -> None:
         self._telemetry = telemetry
         self._socket = socket
-        self._stream = Stream(servers.decoders, caller, acknowledges=False)
+        self._stream = Stream(servers.decoders, caller, acknowledges=False, before_reading=self._room)
+        self._memory = memory
         self._is_binary = False  # the latest frame
         self._unanswered = 0
-        self._waiting_bytes = 0
+        self._sent = asyncio.Event()
+        self._outbox_bytes = 0  # with the answer that is being sent
         self._outbox: deque[pb.SegmentStreamResponse] = deque()
         self._changed = asyncio.Event()
         self._caller_acknowledges = False
@@ -56,17 +88,31 @@ class Relay:
                     await self._changed.wait()
         finally:
             sender.cancel()
-            await self._stream.close()
+            try:
+                await self._stream.close()
+            finally:
+                self._memory.add(-self._memory.nbytes)
 
     # From the socket
 
     def _is_full(self) -> bool:
         """Whether so much waits that the socket is not read: TCP then stops the other end."""
         waiting = self._unanswered + len(self._outbox)
-        return waiting >= _MAX_WAITING or self._waiting_bytes >= _MAX_WAITING_BYTES
+        return waiting >= _MAX_WAITING or self._memory.nbytes >= _MAX_WAITING_BYTES
+
+    async def _room(self) -> None:
+        """Waits until another answer of the decoder may be read: not while earlier ones wait to be sent."""
+        while self._outbox_bytes >= _MAX_WAITING_BYTES or (self._outbox_bytes and not self._memory.has_room):
+            self._sent.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_S):
+                    await self._sent.wait()
 
     async def _read(self, frame: str | bytes) -> None:
         self._is_binary = isinstance(frame, bytes)
+        size = len(frame) if isinstance(frame, bytes) or frame.isascii() else 4 * len(frame)
+        self._memory.add(size)
+        is_waiting = False
         try:
             if isinstance(frame, bytes):
                 request, places = pb.SegmentStreamRequest.FromString(frame), Places()
@@ -78,23 +124,27 @@ class Relay:
             self._fail(_request_id(frame), InvalidRequest(problem.message, "BAD_FRAME", problem.field))
         else:
             self._telemetry.frames.inc()
-            self._forward(request, places, len(frame))
+            is_waiting = self._forward(request, places, size)
+        finally:
+            if not is_waiting:
+                self._memory.add(-size)
 
-    def _forward(self, request: pb.SegmentStreamRequest, places: Places, size: int) -> None:
+    def _forward(self, request: pb.SegmentStreamRequest, places: Places, size: int) -> bool:
+        """Sends a request on. Returns whether it waits for an answer, and takes memory until then."""
         name, kind = request.request_id, request.WhichOneof("request")
         if request.HasField("masks_seen"):
             self._caller_acknowledges = True
             self._stream.acknowledge(request.masks_seen)
             request.ClearField("masks_seen")
             if kind is None:
-                return
+                return False
         if kind is None:
             self._fail(name, InvalidRequest("send set_image or segment", "EMPTY_REQUEST", places.of("request")))
-            return
+            return False
 
         def answered(answer: Answer) -> None:
             self._unanswered -= 1
-            self._waiting_bytes -= size
+            self._memory.add(-min(size, self._memory.nbytes))  # all was given back if the socket has closed
             error = answer.exception()
             if isinstance(error, MaskwireError):
                 error.field = places.of(_path(error.field, kind))
@@ -106,8 +156,8 @@ class Relay:
                 self._put(response)
 
         self._unanswered += 1
-        self._waiting_bytes += size
         self._stream.send(request).add_done_callback(answered)
+        return True
 
     # To the socket
 
@@ -122,7 +172,8 @@ class Relay:
 
     def _put(self, response: pb.SegmentStreamResponse) -> None:
         self._outbox.append(response)
-        self._waiting_bytes += response.ByteSize()
+        self._outbox_bytes += response.ByteSize()
+        self._memory.add(response.ByteSize())
         self._changed.set()
 
     async def _send(self) -> None:
@@ -132,11 +183,14 @@ class Relay:
                 self._changed.clear()
                 await self._changed.wait()
             response = self._outbox.popleft()
-            self._waiting_bytes -= response.ByteSize()
             if self._is_binary:
                 await self._socket.send_bytes(response.SerializeToString())
             else:
                 await self._socket.send_text(text(response))
+            await drained(self._socket.scope)
+            self._outbox_bytes -= response.ByteSize()
+            self._memory.add(-response.ByteSize())
+            self._sent.set()
             self._changed.set()
             if response.HasField("result"):
                 masks += 1

@@ -1,0 +1,39 @@
+"""JSON that is large, or grows when it is parsed."""
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeVar
+
+from maskwire_core.http.problems import Problem
+
+LARGE_BYTES = 1 << 17
+"""Size in bytes from which on JSON is parsed and written outside of the event loop."""
+
+_MAX_VALUES = 1_000_000
+"""Values in one body: as Python objects they take up to 72 bytes each, and "[]," has three."""
+
+_turn = asyncio.Lock()  # Python parses one at a time in any case, and what one takes meanwhile is enough
+
+T = TypeVar("T")
+
+
+async def in_turn(function: Callable[..., T], data: str | bytes, *arguments: object) -> T:
+    """Calls a function that parses data: large data in another thread, one after the other.
+
+    Raises:
+        Problem: TOO_MANY_VALUES.
+    """
+    if len(data) < LARGE_BYTES:
+        return function(data, *arguments)
+    async with _turn:
+        return await asyncio.to_thread(_checked, function, data, *arguments)
+
+
+def _checked(function: Callable[..., T], data: str | bytes, *arguments: object) -> T:
+    if isinstance(data, str):
+        values = data.count(",") + data.count("[") + data.count("{")
+    else:
+        values = data.count(b",") + data.count(b"[") + data.count(b"{")
+    if values > _MAX_VALUES:
+        raise Problem(413, f"the JSON has more than {_MAX_VALUES:,} values; send less at once", "TOO_MANY_VALUES")
+    return function(data, *arguments)

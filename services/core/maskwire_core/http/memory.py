@@ -1,0 +1,59 @@
+"""Memory that requests take, on their callers' account."""
+
+from starlette.types import Scope
+
+from maskwire_core.http.problems import busy
+from maskwire_core.scheduling.shares import Shares
+
+_HOLDER = "maskwire.holder"  # in the scope: on whose account a request takes memory and slots
+_ANSWER = "maskwire.answer"  # and what its answer takes
+
+
+class Held:
+    """The memory that one request takes.
+
+    Args:
+        shares: Memory of all requests, in bytes.
+        holder: On whose account.
+    """
+
+    def __init__(self, shares: Shares, holder: str) -> None:
+        self.held_bytes = 0
+        self._shares = shares
+        self._holder = holder
+
+    def hold(self, count: int) -> None:
+        """Counts more bytes of memory, until `release`.
+
+        Raises:
+            Problem: TOO_MUCH_IN_PROGRESS: the caller's requests, or all together, take too much.
+        """
+        if not self._shares.take(self._holder, count):
+            raise busy("too many large requests at once; try again", "TOO_MUCH_IN_PROGRESS")
+        self.held_bytes += count
+
+    def release(self) -> None:
+        """Counts no memory any longer."""
+        self._shares.add(self._holder, -self.held_bytes)
+        self.held_bytes = 0
+
+
+def holder_of(scope: Scope) -> str:
+    """On whose account a request takes memory and slots."""
+    return str(scope.get(_HOLDER, ""))
+
+
+def set_holder(scope: Scope, holder: str, answer: Held | None = None) -> None:
+    """Says on whose account a request takes memory and slots, and what its answer takes."""
+    scope[_HOLDER], scope[_ANSWER] = holder, answer
+
+
+def hold_answer(scope: Scope, count: int) -> None:
+    """Counts bytes of memory that a request's answer takes until it is read.
+
+    Raises:
+        Problem: TOO_MUCH_IN_PROGRESS.
+    """
+    answer = scope.get(_ANSWER)
+    if answer is not None:
+        answer.hold(count)
