@@ -26,6 +26,7 @@ from testing.wire import picture
 from tests.faults import processes
 from tests.faults.processes import Server
 
+_PACKAGE = "tests.faults.attacks"  # pytest imports this module under another name
 TENANTS = ("works", "attacks", "attacks-too")
 """Namespaces: whose clicks are measured, and who attacks."""
 SUMS = {
@@ -127,7 +128,7 @@ class Partner:
     """
 
     def __init__(self, module: str, *arguments: str) -> None:
-        command = [sys.executable, "-m", f"{__package__}.{module}", *arguments]
+        command = [sys.executable, "-m", f"{_PACKAGE}.{module}", *arguments]
         self._process = subprocess.Popen(
             with_parent_death_signal(command), cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
