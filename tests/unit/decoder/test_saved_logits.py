@@ -20,7 +20,8 @@ IMAGE: Any = SimpleNamespace(
 
 
 def saved(store: Store, masks: int) -> SavedLogits:
-    """With space for a number of masks."""
+    """With space for a number of masks, of an embedding that is stored."""
+    store.put_embedding("default", "a" * 64, b"an embedding", 100)
     return SavedLogits(DecoderSettings(saved_logits_bytes=masks * SIZE * SIZE * 4, _cli_parse_args=False), store)
 
 
