@@ -86,8 +86,9 @@ def start(kind: type[AnySettings], name: str, run: Callable[[AnySettings], Corou
     configure_logging(settings)
     configure_tracing(name, settings.trace_to)
     try:
+        settings = with_absolute_paths(settings)
         with in_empty_folder():
-            asyncio.run(run(with_absolute_paths(settings)))
+            asyncio.run(run(settings))
     finally:
         flush()
 
