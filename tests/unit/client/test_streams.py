@@ -332,7 +332,7 @@ def test_a_closed_session_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_answer_that_does_not_come_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(world: World, _: AsyncSession) -> None:
-        client = AsyncClient("e:1", "d1:1", timeout_s=0.3, retry_s=0)
+        client = AsyncClient("e:1", "d1:1", timeout_s=1.5, retry_s=0)
         session = client.session("cup")
         await session.open()
 
