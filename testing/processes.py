@@ -15,12 +15,18 @@ from testing.paths import ROOT
 
 
 class Process(Protocol):
-    """What ends, with a code."""
+    """What ends, with a code: a `subprocess.Popen` or a `warm.Warm`."""
 
     @property
     def returncode(self) -> int | None: ...
 
     def poll(self) -> int | None: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+    def terminate(self) -> None: ...
+
+    def kill(self) -> None: ...
 
 
 def free_port() -> int:
@@ -63,8 +69,15 @@ def running(
     process = subprocess.Popen(
         with_parent_death_signal(command), cwd=ROOT, env={**os.environ, **(environment or {})}, stderr=stderr
     )
-    try:
+    with stopping(process):
         yield process
+
+
+@contextlib.contextmanager
+def stopping(process: Process) -> Iterator[None]:
+    """Terminates a process when the body ends, and kills it if that takes 30 s."""
+    try:
+        yield
     finally:
         if process.poll() is None:
             process.terminate()

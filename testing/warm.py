@@ -19,6 +19,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 from testing.paths import ROOT
+from testing.processes import stopping
 
 _PR_SET_PDEATHSIG = 1
 _FORKS = multiprocessing.get_context("forkserver")
@@ -92,16 +93,8 @@ def running_module(
         stderr: A file for its messages; by default they go where this process's go.
     """
     process = Warm(module, list(arguments), environment, files=(None, None, stderr))
-    try:
+    with stopping(process):
         yield process
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
 
 
 def run_module(

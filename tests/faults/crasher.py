@@ -5,13 +5,10 @@ Meanwhile people embed, click and hold sessions; every mask is compared with the
 at least are left alone at a time. Prints a report; the exit code is 1 if an answer was wrong or lost.
 """
 
-import argparse
 import contextlib
-import json
 import os
 import random
 import signal
-import sys
 import tempfile
 import threading
 import time
@@ -25,6 +22,7 @@ from maskwire import Client
 from testing.processes import resident_bytes
 from testing.wire import picture
 
+from . import command_line
 from .processes import Server
 from .world import Doing, World, counts
 
@@ -305,18 +303,10 @@ def _rss() -> float:
     return resident_bytes("self") / 2**20
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--json", type=Path, help="file for the report's lines, which docs/reliability.md quotes")
-    arguments = parser.parse_args()
-    report = run(arguments.minutes, arguments.seed)
-    print("\n".join(report.lines()))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(report.lines(), indent=1) + "\n")
-    sys.exit(bool(report.wrong or report.lost or report.leaked_processes))
+def _reported(minutes: float, seed: int) -> tuple[list[str], list[str], bool]:
+    report = run(minutes, seed)
+    return report.lines(), [], not (report.wrong or report.lost or report.leaked_processes)
 
 
 if __name__ == "__main__":
-    main()
+    command_line.report(__doc__, "--minutes", 10.0, _reported)

@@ -5,14 +5,11 @@ a WebSocket to running servers. Each must result in a value or in the error that
 code is 1; so it is if memory grows beyond a bound at any time. Prints a report.
 """
 
-import argparse
 import asyncio
 import contextlib
 import io
-import json
 import os
 import random
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -33,7 +30,7 @@ from testing.processes import forget_peak, peak_bytes, resident_bytes
 from testing.servers import running_gateway
 from testing.wire import picture
 
-from . import fuzz_http
+from . import command_line, fuzz_http
 from .fuzz_messages import Outcome, send_messages
 from .mutations import mutated
 from .world import World, counts
@@ -221,18 +218,10 @@ class Growth:
         ]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--inputs", type=int, default=100_000)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--json", type=Path, help="file for the report's lines, which docs/reliability.md quotes")
-    arguments = parser.parse_args()
-    lines, wrong = run(arguments.inputs, arguments.seed)
-    print("\n".join([*lines, *wrong[-20:]]))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(lines, indent=1) + "\n")
-    sys.exit(bool(wrong))
+def _reported(inputs: int, seed: int) -> tuple[list[str], list[str], bool]:
+    lines, wrong = run(inputs, seed)
+    return lines, wrong[-20:], not wrong
 
 
 if __name__ == "__main__":
-    main()
+    command_line.report(__doc__, "--inputs", 100_000, _reported)

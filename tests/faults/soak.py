@@ -6,17 +6,15 @@ a server ended, a mask was wrong, a call of the third was refused, or a server t
 docs/explanation/security.md allows.
 """
 
-import argparse
-import json
 import random
 import statistics
-import sys
 import tempfile
 import threading
 import time
 from collections import Counter
 from pathlib import Path
 
+from . import command_line
 from .attacks import attacker  # noqa: F401 - it imports all attacks
 from .attacks.kinds import ATTACKS
 from .attacks.lab import SUMS, Lab, Memory, Partner, Work, settled
@@ -96,18 +94,10 @@ def run(minutes: float, seed: int) -> tuple[list[str], list[str]]:
     return lines, wrong
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--json", type=Path, help="file for the report's lines, which docs/reliability.md quotes")
-    arguments = parser.parse_args()
-    lines, wrong = run(arguments.minutes, arguments.seed)
-    print("\n".join([*lines, *wrong[-20:]]))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(lines, indent=1) + "\n")
-    sys.exit(bool(wrong))
+def _reported(minutes: float, seed: int) -> tuple[list[str], list[str], bool]:
+    lines, wrong = run(minutes, seed)
+    return lines, wrong[-20:], not wrong
 
 
 if __name__ == "__main__":
-    main()
+    command_line.report(__doc__, "--minutes", 10.0, _reported)

@@ -7,7 +7,7 @@ from pathlib import Path
 from maskwire import MaskwireError, __version__
 from maskwire_core.config import GatewaySettings
 from maskwire_core.http.bodies import Bodies
-from maskwire_core.http.memory import holder_of
+from maskwire_core.http.memory import Held, holder_of
 from maskwire_core.http.problems import Problem
 from maskwire_core.scheduling.shares import Shares
 from starlette.applications import Starlette
@@ -32,7 +32,7 @@ from maskwire_gateway.rest.openapi import describe
 from maskwire_gateway.rest.rest_v1 import RestV1
 from maskwire_gateway.roboflow.routes import Roboflow
 from maskwire_gateway.upstream import Upstream
-from maskwire_gateway.websocket.stream import PROTOCOL, Memory, Relay
+from maskwire_gateway.websocket.stream import PROTOCOL, Relay
 
 _EXPOSED_HEADERS = ("X-Request-ID", "X-Processing-Time", "X-Maskwire-Model", "Retry-After")
 
@@ -58,7 +58,7 @@ def application(settings: GatewaySettings, page: Path | None, telemetry: Telemet
     async def stream(socket: WebSocket) -> None:
         await socket.accept(PROTOCOL if PROTOCOL in socket.scope["subprotocols"] else None)
         caller = upstream.caller(bearer(socket))
-        await Relay(upstream.servers, caller, telemetry, socket, Memory(memory, holder_of(socket.scope))).run()
+        await Relay(upstream.servers, caller, telemetry, socket, Held(memory, holder_of(socket.scope))).run()
 
     described = [
         *resources(RestV1(upstream, bodies, settings.max_image_bytes), "Images"),

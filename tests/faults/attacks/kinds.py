@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,6 +127,18 @@ async def crowd(calls: Iterable[Awaitable[Any]], seconds: float) -> Outcomes:
     for task in tasks:
         task.cancel()
     return Counter(said(answer) for answer in await asyncio.gather(*tasks, return_exceptions=True))
+
+
+async def until_the_end(work: Coroutine[Any, Any, None], seconds: float, outcomes: Outcomes) -> Outcomes:
+    """Lets work on one call go on for so long. Returns the outcomes that it counted, with how the call ended if it
+    ended by itself with an error."""
+    try:
+        await asyncio.wait_for(work, seconds)
+    except TimeoutError:
+        pass
+    except grpc.aio.AioRpcError as error:
+        outcomes[said(error)] += 1
+    return outcomes
 
 
 async def _awaited(call: Awaitable[Any]) -> Any:

@@ -3,11 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 
-import grpc
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import decoder_pb2_grpc, types_pb2
 
-from .kinds import Outcomes, Target, again_and_again, attack, connected, crowd, said
+from .kinds import Outcomes, Target, again_and_again, attack, connected, crowd, until_the_end
 
 MIB = 1 << 20
 _LARGE = 60 * MIB
@@ -104,13 +103,7 @@ async def _session(target: Target, requests: Iterable[pb.SegmentStreamRequest], 
             async for answer in call:
                 outcomes["refused" if answer.HasField("error") else str(answer.WhichOneof("outcome"))] += 1
 
-    try:
-        await asyncio.wait_for(stream(), target.seconds)
-    except TimeoutError:
-        pass
-    except grpc.aio.AioRpcError as error:
-        outcomes[said(error)] += 1
-    return outcomes
+    return await until_the_end(stream(), target.seconds, outcomes)
 
 
 @attack(

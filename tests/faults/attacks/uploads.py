@@ -6,14 +6,13 @@ import itertools
 import os
 from collections.abc import AsyncIterator
 
-import grpc
 from maskwire.v1 import encoder_pb2 as pb
 from maskwire.v1 import encoder_pb2_grpc
 
 from testing.wire import frames, picture
 
 from . import pictures
-from .kinds import Outcomes, Target, again_and_again, attack, connected, crowd, said
+from .kinds import Outcomes, Target, again_and_again, attack, connected, crowd, until_the_end
 
 MIB = 1 << 20
 _unique = itertools.count(int.from_bytes(os.urandom(4), "big"))
@@ -57,13 +56,7 @@ async def _held(target: Target) -> Outcomes:
                 else:
                     outcomes[f"refused {answer.error.message[:40]}"] += 1
 
-    try:
-        await asyncio.wait_for(stream(), target.seconds)
-    except TimeoutError:
-        pass
-    except grpc.aio.AioRpcError as error:
-        outcomes[said(error)] += 1
-    return outcomes
+    return await until_the_end(stream(), target.seconds, outcomes)
 
 
 @attack("many uploads begun", "200 EncodeImage calls that send the first 8 MiB of 64 and then nothing", token=True)

@@ -10,7 +10,7 @@ _ANSWER = "maskwire.answer"  # and what its answer takes
 
 
 class Held:
-    """The memory that one request takes.
+    """The memory that one request or WebSocket takes.
 
     Args:
         shares: Memory of all requests, in bytes.
@@ -32,10 +32,18 @@ class Held:
             raise busy("too many large requests at once; try again", "TOO_MUCH_IN_PROGRESS")
         self.held_bytes += count
 
+    def add(self, count: int) -> None:
+        """Counts bytes that are there already, whatever the caller's share; a negative number is given back."""
+        self._shares.add(self._holder, count)
+        self.held_bytes += count
+
+    def fits(self, count: int) -> bool:
+        """Whether `hold` would count so many more bytes now."""
+        return self._shares.fits(self._holder, count)
+
     def release(self) -> None:
         """Counts no memory any longer."""
-        self._shares.add(self._holder, -self.held_bytes)
-        self.held_bytes = 0
+        self.add(-self.held_bytes)
 
 
 def holder_of(scope: Scope) -> str:

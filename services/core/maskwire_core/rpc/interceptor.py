@@ -6,6 +6,7 @@ import inspect
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from functools import cache
 from typing import Any, TypeAlias
 
 import grpc
@@ -129,6 +130,7 @@ async def _run(handler: Handler, request: Any, context: Context) -> Any:
     return None
 
 
+@cache
 def _request_kind(service: str, method: str) -> Any:
     """The descriptor of a method's request; None where it is not known."""
     try:

@@ -12,9 +12,9 @@ from google.rpc.status_pb2 import Status
 from maskwire import InvalidRequest, MaskwireError, ServerUnavailable
 from maskwire.transport import Answer, Caller, Servers, Stream, to_status
 from maskwire.v1 import decoder_pb2 as pb
+from maskwire_core.http.memory import Held
 from maskwire_core.http.problems import RETRY_S, Problem
 from maskwire_core.http.sockets import drained
-from maskwire_core.scheduling.shares import Shares
 from starlette.websockets import WebSocket
 
 from maskwire_gateway.metrics import Telemetry
@@ -30,39 +30,13 @@ _MAX_WAITING_BYTES = 1 << 20  # of both; one larger frame or answer is read all 
 _LOOK_S = 0.2  # how often it is noticed that others have given memory back
 
 
-class Memory:
-    """The memory that a WebSocket takes.
-
-    Args:
-        shares: Memory of all requests, in bytes.
-        holder: On whose account.
-    """
-
-    def __init__(self, shares: Shares, holder: str) -> None:
-        self._shares = shares
-        self._holder = holder
-        self.nbytes = 0
-
-    @property
-    def has_room(self) -> bool:
-        """Whether another answer may be read."""
-        return self._shares.fits(self._holder, _MAX_WAITING_BYTES)
-
-    def add(self, nbytes: int) -> None:
-        """Counts bytes that are there; a negative number is given back."""
-        self._shares.add(self._holder, nbytes)
-        self.nbytes += nbytes
-
-
 class Relay:
     """Passes the messages of a WebSocket on to a decoder, and its answers back.
 
     A mask counts as seen when the other end of the socket says so, or, if it never does, when the mask was written.
     """
 
-    def __init__(
-        self, servers: Servers, caller: Caller, telemetry: Telemetry, socket: WebSocket, memory: Memory
-    ) -> None:
+    def __init__(self, servers: Servers, caller: Caller, telemetry: Telemetry, socket: WebSocket, memory: Held) -> None:
         self._telemetry = telemetry
         self._socket = socket
         self._stream = Stream(servers.decoders, caller, acknowledges=False, before_reading=self._room)
@@ -91,18 +65,20 @@ class Relay:
             try:
                 await self._stream.close()
             finally:
-                self._memory.add(-self._memory.nbytes)
+                self._memory.release()
 
     # From the socket
 
     def _is_full(self) -> bool:
         """Whether so much waits that the socket is not read: TCP then stops the other end."""
         waiting = self._unanswered + len(self._outbox)
-        return waiting >= _MAX_WAITING or self._memory.nbytes >= _MAX_WAITING_BYTES
+        return waiting >= _MAX_WAITING or self._memory.held_bytes >= _MAX_WAITING_BYTES
 
     async def _room(self) -> None:
         """Waits until another answer of the decoder may be read: not while earlier ones wait to be sent."""
-        while self._outbox_bytes >= _MAX_WAITING_BYTES or (self._outbox_bytes and not self._memory.has_room):
+        while self._outbox_bytes >= _MAX_WAITING_BYTES or (
+            self._outbox_bytes and not self._memory.fits(_MAX_WAITING_BYTES)
+        ):
             self._sent.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_S):
@@ -144,7 +120,7 @@ class Relay:
 
         def answered(answer: Answer) -> None:
             self._unanswered -= 1
-            self._memory.add(-min(size, self._memory.nbytes))  # all was given back if the socket has closed
+            self._memory.add(-min(size, self._memory.held_bytes))  # all was given back if the socket has closed
             error = answer.exception()
             if isinstance(error, MaskwireError):
                 error.field = places.of(_path(error.field, kind))
