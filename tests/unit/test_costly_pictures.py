@@ -48,10 +48,10 @@ def exif_with_much_data(entries: int, size: int) -> bytes:
 
 
 def refusal(data: bytes) -> PictureError:
-    started = time.process_time()
+    started = time.thread_time()
     with pytest.raises(PictureError) as caught:
         decode_picture(data, max_pixels=MOST)
-    assert time.process_time() - started < 2
+    assert time.thread_time() - started < 2
     return caught.value
 
 
@@ -64,10 +64,10 @@ def test_a_bmp_whose_runs_cannot_fill_it() -> None:
 def test_rows_of_a_bmp_that_end_early_are_filled_at_once() -> None:
     """A megabyte that ends each of its rows after a pixel; Pillow fills them byte by byte."""
     rows = 20_000
-    started = time.process_time()
+    started = time.thread_time()
     pixels = decode_picture(rle_bmp(400, rows, b"\1\7\0\0" * rows), max_pixels=MOST).pixels
     assert pixels.shape == (rows, 400, 3)
-    assert time.process_time() - started < 2
+    assert time.thread_time() - started < 2
 
 
 _PARTS = st.one_of(
@@ -121,12 +121,12 @@ def test_scans_within_other_segments_do_not_count() -> None:
 
 
 def test_exif_with_tags_that_share_bytes_is_ignored() -> None:
-    started = time.process_time()
+    started = time.thread_time()
     exif = exif_with_much_data(4000, 1 << 20)
     for form in ("PNG", "WEBP"):
         data = by_pillow(Image.new("RGB", (60, 40)), form, exif=exif)
         assert decode_picture(data).pixels.shape == (40, 60, 3)
-    assert time.process_time() - started < 3
+    assert time.thread_time() - started < 3
 
 
 def test_tiff_with_tags_that_share_bytes() -> None:

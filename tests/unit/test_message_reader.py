@@ -164,10 +164,10 @@ def test_errors_name_the_place_in_the_callers_words(name: str) -> None:
 
 def test_a_name_among_many_that_is_given_twice_is_found_at_once() -> None:
     body = "".join(f'"{number}": 0, ' for number in range(100_000))
-    started = time.process_time()
+    started = time.thread_time()
     with pytest.raises(Problem, match="99999: it is given twice"):
         read_message(f'{{{body} "99999": 1}}', decoder_pb2.SegmentRequest)
-    assert time.process_time() - started < 10
+    assert time.thread_time() - started < 10
 
 
 def test_one_of() -> None:

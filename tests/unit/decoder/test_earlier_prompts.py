@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from hypothesis import given, settings
@@ -95,11 +95,19 @@ def test_each_prompt_is_refined_by_one_of_its_own_if_that_is_possible(
 
 
 def test_many_prompts_of_many_points_are_compared_quickly() -> None:
-    """128 of 256 points each, of which any earlier one fits any later one: 1.5 s when points were counted each time."""
+    """128 of 256 points each, of which any earlier one fits any later one. This takes 5 times as long as naming them;
+    it took 50 times as long when points were counted for each pair.
+    """
     common = [(n, n, 1) for n in range(253)]
     earlier = [prompt([*common[n:], (500, n, 0)]) for n in range(128)]
     later = [prompt([*common, *((500, m, 0) for m in (n, n + 1, n + 2))]) for n in range(128)]
+
+    def seconds(work: Callable[[], object]) -> float:
+        started = time.thread_time()
+        assert work() is not None
+        return time.thread_time() - started
+
     name = name_prompts(earlier)
-    started = time.process_time()
-    assert find_earlier([name], later) is not None
-    assert time.process_time() - started < 1
+    naming = min(seconds(lambda: name_prompts(earlier)) for _ in range(3))
+    finding = min(seconds(lambda: find_earlier([name], later)) for _ in range(3))
+    assert finding < 20 * naming
