@@ -32,6 +32,7 @@ class Guarded:
         file: The servers' token file.
         logs: Log files of the encoder and the decoder.
         redis_url: URL of the store, with its password.
+        decoder_pid: Process of the decoder.
         issued: The tokens that `token` has issued.
     """
 
@@ -40,6 +41,7 @@ class Guarded:
     file: Path
     logs: list[Path]
     redis_url: str
+    decoder_pid: int
     issued: list[str] = field(default_factory=list)
 
     def token(self, namespace: str = "acme", **fields: Any) -> str:
@@ -101,4 +103,4 @@ def guarded_servers(folder: Path, **settings: str) -> Iterator[Guarded]:
         with processes[0] as one, processes[1] as two:
             for address, process in ((encoder_address, one), (decoder_address, two)):
                 wait_until(lambda address=address: health(address) == "SERVING", process=process)  # type: ignore[misc]
-            yield Guarded(encoder_address, decoder_address, file, logs, url)
+            yield Guarded(encoder_address, decoder_address, file, logs, url, two.pid)

@@ -89,6 +89,7 @@ _KINDS: dict[int, type[MaskwireError]] = {
 
 _DOMAIN = "maskwire"
 _BROKEN_WRITE = "Internal error from Core"
+_TOO_LARGE = "message larger than max"  # to be received, or to be sent
 
 
 def from_status(status: Status) -> MaskwireError:
@@ -159,6 +160,11 @@ def from_rpc(error: grpc.aio.AioRpcError, server: str) -> MaskwireError:
             f"the server at {address} is not a Maskwire {kind_of_server} of this version; give the {kind_of_server}'s "
             f"address (--{kind_of_server}, or MASKWIRE_{kind_of_server.upper()})",
             "WRONG_SERVER",
+        )
+    if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE in (error.details() or ""):
+        return InvalidRequest(
+            f"the {server} answered: {error.details()}; send fewer prompts with masks at once, or logits as fp16",
+            "MESSAGE_TOO_LARGE",
         )
     kind = _KINDS.get(error.code().value[0], MaskwireError)
     return kind(f"the {server} answered {error.code().name}: {error.details()}", retry_after_s=retry_after_s)

@@ -9,10 +9,12 @@ import asyncio
 import re
 import secrets
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from maskwire_core.scheduling.byte_budget import Account, ByteBudget
 from maskwire_core.tenancy.tenant import Caller
 
+_UNLIMITED = ByteBudget(1 << 62)
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
@@ -25,6 +27,8 @@ class CallContext:
     namespace: str = ""  # tenant whose image the call is about; empty until known
     image_id: str = ""  # the image that the call is about; empty until known
     revoked: bool = False  # whether the call was cancelled because its token is not valid any more
+    # Memory for what the call has sent and what waits for it; without a limit outside of servers.
+    memory: Account = field(default_factory=lambda: _UNLIMITED.account(""))
     _caller: Caller | None = None
 
     @property

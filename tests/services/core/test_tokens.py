@@ -25,7 +25,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from testing.guarded import PASSWORD, Guarded, bearer, guarded_servers
-from testing.processes import wait_until
+from testing.processes import resident_bytes, wait_until
 from testing.servers import running_gateway
 from testing.time_bounds import assert_within
 from testing.wire import details, failing, frames, picture
@@ -87,6 +87,25 @@ def test_without_a_valid_token_nothing_is_answered(guarded: Guarded, encoder: An
     assert failing(lambda: calls[0](bearer(text))) == MISSING
     with guarded.client("wrong") as client, pytest.raises(NotAuthenticated, match="no valid token"):
         client.embed(picture(1))
+
+
+def test_nothing_is_received_of_a_stranger(guarded: Guarded) -> None:
+    large = b"\x0a\x80\x80\xc0\x01" + bytes(3 << 20)  # image_id
+    methods = {
+        "/maskwire.v1.DecoderService/Segment": "UNAUTHENTICATED",
+        "/maskwire.v1.DecoderService/GenerateMasks": "UNAUTHENTICATED",
+        "/maskwire.v1.DecoderService/SegmentStream": "UNAUTHENTICATED",
+        "/grpc.health.v1.Health/Check": "INVALID_ARGUMENT",
+    }
+    before = most = resident_bytes(guarded.decoder_pid)
+    with grpc.insecure_channel(guarded.decoder) as channel:
+        calls = [(name, channel.unary_unary(name).future(large, timeout=60)) for name in methods for _ in range(40)]
+        while not all(call.done() for _, call in calls):
+            most = max(most, resident_bytes(guarded.decoder_pid))
+            time.sleep(0.01)
+    assert {(name, call.code().name) for name, call in calls} == set(methods.items())
+    # 120 calls of 64 KiB each in their windows, and the health checks that are received at the same time.
+    assert most - before < 80e6
 
 
 def test_health_is_open_and_reflection_off(guarded: Guarded) -> None:

@@ -11,6 +11,7 @@ from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import types_pb2
 from maskwire_core import call_context
 from maskwire_core.errors import Unavailable
+from maskwire_core.scheduling.byte_budget import ByteBudget
 from maskwire_core.scheduling.fair_queue import Requester
 from maskwire_core.scheduling.scheduler import Demand
 from maskwire_core.storage.store import Store
@@ -61,6 +62,11 @@ class Stream:
         while (answer := await self.next()).request_id != request_id:
             pass
         return answer
+
+    @property
+    def unread(self) -> int:
+        """Requests that the decoder has not read."""
+        return self._requests.qsize()
 
     def end(self) -> None:
         self._requests.put_nowait(None)
@@ -301,3 +307,29 @@ def _leave(decoder: PlainDecoder) -> Coroutine[Any, Any, None]:
         await stream.answer("click")
 
     return scenario()
+
+
+@pytest.mark.usefixtures("image")
+def test_what_is_read_ahead_takes_memory_and_reading_waits_for_it(decoder: PlainDecoder) -> None:
+    budget = ByteBudget(300_000)
+    large = types_pb2.Prompt(prompt_id="x" * 10_000)
+
+    async def scenario(stream: Stream) -> None:
+        call_context.current().memory = budget.account("tenant")
+        stream.send("image", set_image=pb.SetImage(image_id="cup"))
+        assert (await stream.answer("image")).HasField("image_ready")
+        async with busy(decoder):
+            for number in range(40):
+                stream.send(str(number), segment=pb.StreamPrompts(prompts=[large]))
+            waiting = asyncio.create_task(stream.next())
+            while budget.held < 180_000:  # noqa: ASYNC110 - the decoder reads
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.1)
+            assert stream.unread > 15
+            assert budget.held <= budget.total * 2 / 3
+        await waiting
+        assert (await stream.answer("39")).HasField("result")
+        await stream.rest()
+        assert budget.held == 0
+
+    run(scenario, decoder, image_id="")

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import inspect
 import logging
 import time
@@ -11,14 +12,12 @@ from typing import Any, TypeAlias
 
 import grpc
 from google.protobuf import descriptor_pool
-from google.protobuf.message import DecodeError
 
 from maskwire_core import call_context
 from maskwire_core.call_context import CallContext
-from maskwire_core.errors import InvalidArgument
 from maskwire_core.rpc.authorization import Authorizer, invalid_token
 from maskwire_core.rpc.error_status import abort
-from maskwire_core.rpc.message_fields import MOST_FIELDS, has_too_many_fields
+from maskwire_core.rpc.receiving import STRANGERS_BYTES, Receiver, Unreadable, tolerant_parser
 from maskwire_core.telemetry import tracing
 from maskwire_core.telemetry.metrics import HANDLED, HANDLING, STARTED
 
@@ -30,18 +29,23 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 _KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 _HEALTH = "/grpc.health.v1.Health/"
 _CODES = {code.value[0]: code.name for code in grpc.StatusCode}
-_FIRST_MESSAGE_S = 2
+_FIRST_MESSAGE_S = 0.2
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """Surrounds all calls but health checks: servicers' methods just raise `ServiceError`.
 
+    Nothing of a call is received before its caller is known to be allowed to make it, and nothing of health checks,
+    which anybody may make, beyond what is set aside for them.
+
     Args:
         authorizer: Finds out who calls.
+        receiver: Receives what they send.
     """
 
-    def __init__(self, authorizer: Authorizer) -> None:
+    def __init__(self, authorizer: Authorizer, receiver: Receiver) -> None:
         self._authorizer = authorizer
+        self._receiver = receiver
         self._calls = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -57,14 +61,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     ) -> "Handler | None":
         handler = await continuation(handler_call_details)
         path = str(handler_call_details.method)
-        if handler is None or path.startswith(_HEALTH):
-            return handler
-        metadata = dict(handler_call_details.invocation_metadata or ())
+        if handler is None:
+            return None
         _, service, method = path.split("/")
+        if path.startswith(_HEALTH):
+            answer = functools.partial(self._answer_anybody, handler)
+            return _with_method(handler, answer, _request_kind(service, method), STRANGERS_BYTES)
+        metadata = dict(handler_call_details.invocation_metadata or ())
         kinds = ("unary", "client_stream", "server_stream", "bidi_stream")
         labels = (kinds[bool(handler.request_streaming) + 2 * bool(handler.response_streaming)], service, method)
 
-        async def observed(request: Any, context: Context) -> Any:
+        async def observed(messages: AsyncIterator[Any], context: Context) -> Any:
             call = call_context.begin(str(metadata.get("x-request-id", "")))
             STARTED.labels(*labels).inc()
             self._calls += 1
@@ -72,7 +79,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             started, cancelled = time.perf_counter(), False
             try:
                 with tracing.serving(f"{service}/{method}", metadata):
-                    return await self._answer(handler, method, metadata, call, request, context)
+                    return await self._answer(handler, method, metadata, call, messages, context)
             except asyncio.CancelledError:
                 cancelled = True
                 raise
@@ -95,17 +102,24 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         method: str,
         metadata: Mapping[str, str | bytes],
         call: CallContext,
-        request: Any,
+        messages: AsyncIterator[Any],
         context: Context,
     ) -> Any:
         """Authorizes a call, runs its method, and translates its errors."""
         admitted = False
         try:
-            with self._authorizer.authorized(call, method, metadata):
-                call.caller.charge(requests=1, received_bytes=0 if handler.request_streaming else request.ByteSize())
-                admitted = True
-                checked = _each_readable(request) if handler.request_streaming else _readable(request)
-                return await _run(handler, checked, context)
+            with contextlib.ExitStack() as held:
+                held.enter_context(self._authorizer.authorized(call, method, metadata))
+                call.caller.charge(requests=1)
+                call.memory = held.enter_context(self._receiver.budget.account(call.caller.tenant))
+                if handler.request_streaming:
+                    held.enter_context(self._receiver.stream(call.caller.tenant))
+                    admitted = True
+                    arriving = held.enter_context(call.memory.another())
+                    return await _run(handler, self._receiver.each(messages, arriving), context)
+                request = await self._receiver.one(messages, call.memory)
+                call.caller.charge(received_bytes=request.ByteSize())
+                return await _run(handler, request, context)
         except grpc.aio.AbortError:
             raise
         except asyncio.CancelledError:
@@ -114,9 +128,21 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             call.task.uncancel()
             await abort(context, invalid_token())
         except Exception as error:  # the boundary between this server and its callers
+            if isinstance(error, Unreadable):
+                call.caller.owe(error.nbytes)
             if not admitted and handler.request_streaming:
-                await _wait_for_first_message(request)
+                # gRPC's Python client does not report the status if its first write fails. Here it comes into the
+                # window, unread.
+                await asyncio.sleep(_FIRST_MESSAGE_S)
             await abort(context, error)
+
+    async def _answer_anybody(self, handler: Handler, messages: AsyncIterator[Any], context: Context) -> Any:
+        """Answers a health check."""
+        try:
+            request = await self._receiver.from_stranger(messages, context.peer())
+        except Exception as error:  # as above
+            await abort(context, error)
+        return await _run(handler, request, context)
 
 
 async def _run(handler: Handler, request: Any, context: Context) -> Any:
@@ -139,60 +165,25 @@ def _request_kind(service: str, method: str) -> Any:
         return None
 
 
-def _with_method(handler: Any, method: Callable[[Any, Context], Awaitable[Any]], request: Any) -> Handler:
-    """A copy of a handler with another method. Bytes that are not the expected message, or have too many fields, become
-    `_Unreadable`.
+def _with_method(
+    handler: Any,
+    method: Callable[[AsyncIterator[Any], Context], Awaitable[Any]],
+    request: Any,
+    most_bytes: int | None = None,
+) -> Handler:
+    """A copy of a handler with another method, which is given all messages of the call, as if it were a stream: gRPC
+    receives nothing of a stream by itself.
 
     Args:
         handler: The handler.
         method: What it calls instead.
         request: The descriptor of its request; None where it is not known.
+        most_bytes: Largest message that is parsed, in bytes; None for whatever is received.
     """
-    parse = handler.request_deserializer
-
-    def parse_tolerantly(data: bytes) -> Any:
-        if request is not None and has_too_many_fields(data, request):
-            return _Unreadable(len(data), f"the message has more than {MOST_FIELDS} fields; send less at once")
-        try:
-            return parse(data)
-        except DecodeError:
-            return _Unreadable(len(data))
-
-    (kind,) = (kind for kind in _KINDS if getattr(handler, kind) is not None)
-    changed: Handler = handler._replace(**{kind: method, "request_deserializer": parse_tolerantly})
+    parse = tolerant_parser(handler.request_deserializer, request, most_bytes)
+    kinds = dict.fromkeys(_KINDS) | {"stream_stream" if handler.response_streaming else "stream_unary": method}
+    changed: Handler = handler._replace(request_streaming=True, request_deserializer=parse, **kinds)
     return changed
-
-
-class _Unreadable(InvalidArgument):
-    """Stands for a message that cannot be parsed: gRPC itself would answer INTERNAL."""
-
-    def __init__(self, size: int, why: str = "the bytes are not the message that this call takes") -> None:
-        super().__init__("UNREADABLE_MESSAGE", why)
-        self._size = size
-
-    def ByteSize(self) -> int:
-        """As messages have it."""
-        return self._size
-
-
-def _readable(message: Any) -> Any:
-    """Returns a message. Raises `_Unreadable` if it could not be parsed."""
-    if isinstance(message, _Unreadable):
-        raise message
-    return message
-
-
-async def _each_readable(messages: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    async for message in messages:
-        yield _readable(message)
-
-
-async def _wait_for_first_message(messages: AsyncIterator[Any]) -> None:
-    """Lets a client write before a stream is refused: gRPC's Python client does not report the status if its write
-    fails."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_FIRST_MESSAGE_S):
-            await anext(aiter(messages), None)
 
 
 def _number(code: Any) -> int:

@@ -1,13 +1,19 @@
-"""Counts the fields of a message before it is parsed: an empty message within another has two bytes on the wire, and a
+"""Counts the fields of a message, before it is parsed: an empty message within another has two bytes on the wire, and a
 hundred in memory."""
 
 from functools import cache
 from typing import Any
 
+from google.protobuf.message import Message
+
 MOST_FIELDS = 100_000
 """Fields that a message may have, counting each part of a repeated one. The largest that decoders answer have half."""
 
+FIELD_BYTES = 96
+"""Memory that a field takes beside its bytes on the wire, at most: that of an empty message."""
+
 _SMALL = 1 << 16  # bytes of a message that is not looked at, since it cannot become large
+_TINY = 1 << 12  # bytes of one whose memory is not counted, but taken to be the most that it could be
 
 _VARINT, _FIXED64, _BYTES, _FIXED32, _GROUPS = 0, 1, 2, 5, (3, 4)
 
@@ -16,23 +22,34 @@ _Inner = dict[int, Any]
 
 
 def has_too_many_fields(data: bytes, kind: Any) -> bool:
-    """Returns whether a serialized message has more than `MOST_FIELDS`. Looks at no more of them than that.
+    """Returns whether a serialized message has `MOST_FIELDS` or more. Looks at no more of them than that.
 
     Args:
         data: The message. If it is damaged, the answer is about the part before the damage.
         kind: Its descriptor.
     """
-    if len(data) <= _SMALL:
-        return False
-    left = MOST_FIELDS
+    return len(data) > _SMALL and _count(data, kind) == MOST_FIELDS
+
+
+def memory_of(message: Message) -> int:
+    """Returns about how many bytes of memory a message takes."""
+    nbytes = message.ByteSize()
+    if nbytes <= _TINY:
+        return nbytes * FIELD_BYTES // 2
+    return nbytes + FIELD_BYTES * _count(message.SerializeToString(), message.DESCRIPTOR)
+
+
+def _count(data: bytes, kind: Any) -> int:
+    """Returns the number of fields up to the first damage, and at most `MOST_FIELDS`."""
+    count = 0
     waiting = [(0, len(data), _inner(kind))]
     try:
         while waiting:
             at, end, inner = waiting.pop()
             while at < end:
-                left -= 1
-                if not left:
-                    return True
+                count += 1
+                if count == MOST_FIELDS:
+                    return count
                 tag, at = _varint(data, at)
                 wire = tag & 7
                 if wire == _BYTES:
@@ -46,10 +63,10 @@ def has_too_many_fields(data: bytes, kind: Any) -> bool:
                 elif wire in (_FIXED64, _FIXED32):
                     at += 8 if wire == _FIXED64 else 4
                 elif wire not in _GROUPS:
-                    return False  # the parser will say so
+                    return count  # the parser will say so
     except IndexError:  # it ends within a number
-        return False
-    return False
+        return count
+    return count
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:

@@ -19,6 +19,7 @@ from maskwire_core.rpc.authorization import authorizing
 from maskwire_core.rpc.health import Health
 from maskwire_core.rpc.interceptor import CallInterceptor
 from maskwire_core.rpc.readiness import watch
+from maskwire_core.rpc.receiving import Receiver
 from maskwire_core.rpc.tls import server_credentials
 from maskwire_core.runtime.empty_folder import in_empty_folder, with_absolute_paths
 from maskwire_core.runtime.last_resort import ending_within
@@ -36,7 +37,10 @@ CONTENT_NEEDED = (("maskwire-content", "needed"),)
 MAX_MESSAGE_BYTES = 64 * MIB
 _OPTIONS = [
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.http2.lookahead_bytes", 64 << 10),  # of a stream that nobody reads
+    ("grpc.max_metadata_size", 8 << 10),
+    ("grpc.absolute_max_metadata_size", 16 << 10),
+    ("grpc.server_handshake_timeout_ms", 10_000),
     ("grpc.so_reuseport", 0),  # a second server on the port is an error, and does not share it silently
     # Clients may ping every second, also between calls; by default one ping in 5 minutes is allowed.
     ("grpc.http2.min_ping_interval_without_data_ms", 500),
@@ -101,9 +105,11 @@ async def serve(settings: ServiceSettings, service: Service) -> None:
         settings: Settings of the server.
         service: What is served.
     """
-    checks = Health()
+    checks, receiver = Health(), Receiver(settings)
+    live_metrics = [*service.live_metrics, *receiver.live_metrics()]
     async with contextlib.AsyncExitStack() as running:
-        interceptor = CallInterceptor(await running.enter_async_context(authorizing(settings, service.rights)))
+        authorizer = await running.enter_async_context(authorizing(settings, service.rights))
+        interceptor = CallInterceptor(authorizer, receiver)
         server = grpc.aio.server(interceptors=[interceptor], options=_options(settings))
         service.register(server)
         health_pb2_grpc.add_HealthServicer_to_server(checks, server)
@@ -114,7 +120,7 @@ async def serve(settings: ServiceSettings, service: Service) -> None:
         if settings.health_port is not None:
             await running.enter_async_context(_health_server(settings.host, settings.health_port, checks))
         if settings.metrics_port is not None:
-            running.enter_context(metrics_server(settings.host, settings.metrics_port, service.live_metrics))
+            running.enter_context(metrics_server(settings.host, settings.metrics_port, live_metrics))
         _prepare_process(settings)
         stopping = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -153,6 +159,7 @@ def _options(settings: ServiceSettings) -> list[tuple[str, int]]:
     third_ms = int(settings.dead_after_s * 1e3 / 3)
     options = [
         *_OPTIONS,
+        ("grpc.max_receive_message_length", settings.max_request_bytes),  # what is larger is refused unread
         ("grpc.keepalive_time_ms", third_ms),
         ("grpc.keepalive_timeout_ms", 2 * third_ms),
         ("grpc.http2.ping_timeout_ms", 2 * third_ms),  # a minute by default
@@ -176,7 +183,7 @@ def _listen(server: grpc.aio.Server, host: str, port: int, credentials: grpc.Ser
 @contextlib.asynccontextmanager
 async def _health_server(host: str, port: int, checks: Health) -> AsyncIterator[None]:
     """Serves health checks alone on a port of their own while the body runs."""
-    server = grpc.aio.server(options=_OPTIONS)
+    server = grpc.aio.server(options=[*_OPTIONS, ("grpc.max_receive_message_length", 64 << 10)])
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     _listen(server, host, port)
     await server.start()

@@ -7,7 +7,9 @@ which tests/project/test_memory_sums.py holds. What a caller can make larger nee
 import math
 from dataclasses import dataclass
 
-from maskwire_core.config import MIB, DecoderSettings, EncoderSettings, GatewaySettings, Settings
+from maskwire_core.config import MIB, DecoderSettings, EncoderSettings, GatewaySettings, ServiceSettings, Settings
+from maskwire_core.rpc.message_fields import FIELD_BYTES, MOST_FIELDS
+from maskwire_core.rpc.receiving import STRANGERS
 
 _STEP = 256 * MIB
 _ENCODER, _DECODER, _GATEWAY = 768 * MIB, 256 * MIB, 128 * MIB  # measured at rest, and rounded up
@@ -27,6 +29,20 @@ class Term:
 
     what: str
     nbytes: int
+
+
+def received_terms(settings: ServiceSettings) -> list[Term]:
+    """What an encoder or a decoder receives."""
+    largest = settings.max_request_bytes
+    return [
+        Term("requests that came, and those of single calls on their way: `receive_bytes`", settings.receive_bytes),
+        Term("one message on its way on each of `max_streams`, of `max_request_bytes`", settings.max_streams * largest),
+        Term(f"{STRANGERS} health checks on their way, of `max_request_bytes`", STRANGERS * largest),
+        Term(
+            f"the message that is being parsed: `max_request_bytes` and {MOST_FIELDS:,} fields",
+            largest + MOST_FIELDS * FIELD_BYTES,
+        ),
+    ]
 
 
 def encoder_terms(settings: EncoderSettings) -> list[Term]:
@@ -55,6 +71,7 @@ def encoder_terms(settings: EncoderSettings) -> list[Term]:
             "images between the stages: 28 MiB for each of `readers` and `writers`",
             (readers + settings.writers) * _BETWEEN,
         ),
+        *received_terms(settings),
     ]
 
 
@@ -72,6 +89,7 @@ def decoder_terms(settings: DecoderSettings) -> list[Term]:
             "each of `workers`",
             workers * 2 * _PIXELS,
         ),
+        *received_terms(settings),
     ]
 
 

@@ -93,6 +93,8 @@ class ByteBudget:
 
     def _give_back(self, account: "Account", nbytes: int) -> None:
         with self._lock:
+            if account._closed:  # which gave back what it had then
+                nbytes = min(nbytes, account.nbytes)
             if not 0 <= nbytes <= account.nbytes:
                 raise ValueError(f"{nbytes} bytes cannot be given back of {account.nbytes}")
             account.nbytes -= nbytes
@@ -173,6 +175,10 @@ class Account:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
+    def another(self) -> "Account":
+        """Opens another account of the same tenant, to be closed by itself."""
+        return self._budget.account(self.tenant)
+
     def try_take(self, nbytes: int) -> bool:
         """Takes bytes if they are there for this call now. Returns whether it has them."""
         return self._budget._take(self, nbytes)
@@ -192,7 +198,7 @@ class Account:
             raise _refusal()
 
     def give_back(self, nbytes: int) -> None:
-        """Gives some of the bytes back."""
+        """Gives some of the bytes back; nothing if it is closed."""
         self._budget._give_back(self, nbytes)
 
     def close(self) -> None:

@@ -1,6 +1,7 @@
 """Answers a SegmentStream: requests in, answers out, the newest prompt first."""
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections import deque
@@ -13,6 +14,7 @@ from maskwire.v1 import decoder_pb2 as pb
 from maskwire_core.call_context import current
 from maskwire_core.errors import InvalidArgument, ServiceError
 from maskwire_core.rpc.error_status import status_of
+from maskwire_core.rpc.message_fields import memory_of
 from maskwire_core.telemetry import tracing
 from maskwire_core.telemetry.metrics import STREAM_ANSWERS
 
@@ -32,6 +34,7 @@ from maskwire_decoder.stages import Answer, Timings
 
 _MAX_WAITING = 256  # requests that are read ahead, and answers that wait to be sent
 _MAX_WAITING_BYTES = 1 << 20  # of requests that are read ahead; one larger request is read all the same
+_LOOK_S = 0.1  # from one look for memory to the next, if nothing changes here
 _MAX_FETCHES = 2  # images that are fetched at the same time, while they wait for their turn
 _MAX_UNSEEN = 2  # masks on the way to a caller that says what it has seen, while a speculative request waits
 
@@ -43,6 +46,7 @@ class _Request:
     message: pb.SegmentStreamRequest  # what was sent
     arrived: float  # when it came, by `time.perf_counter`
     nbytes: int  # size of the message on the wire
+    memory: int  # bytes of memory that it takes
     fetch: asyncio.Task[pb.ImageReady] | None = None  # for set_image; its result does not hold the embedding
 
 
@@ -70,6 +74,8 @@ class Session:
         self._changed = asyncio.Event()
         self._waiting: deque[_Request] = deque()
         self._outbox: deque[pb.SegmentStreamResponse] = deque()
+        self._memory = current().memory.another()
+        self._unsent_bytes = 0
         self._unsent_masks = 0
         self._masks_sent = 0
         self._masks_seen: int | None = None
@@ -94,10 +100,12 @@ class Session:
                     break
                 response = self._outbox.popleft()
                 yield response
+                self._unsent_bytes -= response.ByteSize()
                 self._unsent_masks -= response.HasField("result")
                 self._notify()
             await asyncio.gather(*tasks[:2])  # an error of these tasks is the stream's
         finally:
+            self._memory.close()
             for task in tasks:
                 task.cancel()
             for request in self._waiting:
@@ -106,8 +114,17 @@ class Session:
 
     def _notify(self) -> None:
         """Makes the tasks that wait in `_until` check their conditions again."""
+        surplus = self._memory.nbytes - self._kept_bytes()
+        if surplus > 0:
+            self._memory.give_back(surplus)
         self._changed.set()
         self._changed.clear()
+
+    def _kept_bytes(self) -> int:
+        """Memory of the requests that wait and of the answers that are not sent."""
+        newest, taken = self._newest, self._taken
+        requests = [*self._waiting, *(request for request in (newest, taken) if request is not None)]
+        return sum(request.memory for request in requests) + self._unsent_bytes
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():
@@ -117,7 +134,7 @@ class Session:
 
     async def _read(self, requests: AsyncIterator[pb.SegmentStreamRequest]) -> None:
         async for message in requests:
-            request = _Request(message, time.perf_counter(), message.ByteSize())
+            request = _Request(message, time.perf_counter(), message.ByteSize(), memory_of(message))
             says_seen = message.HasField("masks_seen")
             is_free = says_seen and self._acknowledge(message.masks_seen)
             is_request = message.WhichOneof("request") is not None or not says_seen
@@ -130,6 +147,14 @@ class Session:
                     self._accept(request)
             self._notify()
             await self._until(self._may_read)
+            await self._take_memory()
+
+    async def _take_memory(self) -> None:
+        """Takes memory for what is kept. While there is none, nothing is read, and less may be kept meanwhile."""
+        while (wanted := self._kept_bytes() - self._memory.nbytes) > 0 and not self._memory.try_take(wanted):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_S):
+                    await self._changed.wait()
 
     def _acknowledge(self, masks_seen: int) -> bool:
         """Notes how many masks the caller has seen. Returns whether that is news: each mask, whose request was charged,
@@ -292,6 +317,7 @@ class Session:
         self._unsent_masks += is_mask
         self._masks_sent += is_mask
         STREAM_ANSWERS.labels(str(response.WhichOneof("outcome"))).inc()
+        self._unsent_bytes += response.ByteSize()
         self._outbox.append(response)
         self._notify()
 
