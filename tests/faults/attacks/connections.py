@@ -1,6 +1,7 @@
 """Attacks by connections to a gRPC server, in HTTP/2 by hand."""
 
 import asyncio
+import contextlib
 import gzip
 import itertools
 import struct
@@ -17,6 +18,7 @@ from .kinds import Outcomes, Target, attack
 _WATCH = "/grpc.health.v1.Health/Watch"
 _STREAM = "/maskwire.v1.DecoderService/SegmentStream"
 _SEGMENT = "/maskwire.v1.DecoderService/Segment"
+_CLOSED = "closed by the server"
 
 
 async def _many(
@@ -26,19 +28,22 @@ async def _many(
     *settings: tuple[int, int],
     reads: bool = True,
 ) -> Outcomes:
-    """Opens connections at once, and acts on each until the time is over or the server closes it."""
+    """Opens connections at once, and acts on each until the time is over or the server closes it. Counts how they
+    ended, and what came on those that are read."""
     outcomes, end = Outcomes(), time.monotonic() + target.seconds
 
     async def one() -> None:
         try:
             async with connection(target.decoder, *settings, reads=reads) as opened:
                 try:
-                    async with asyncio.timeout_at(asyncio.get_running_loop().time() + end - time.monotonic()):
-                        await act(opened, end)
-                except TimeoutError:
-                    outcomes["held until the end"] += 1
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout_at(asyncio.get_running_loop().time() + end - time.monotonic()):
+                            await act(opened, end)
+                    outcomes["held until the end" if opened.open else _CLOSED] += 1
                 finally:
                     outcomes.update(opened.seen)
+        except (ConnectionResetError, BrokenPipeError):
+            outcomes[_CLOSED] += 1
         except OSError as error:
             outcomes[type(error).__name__] += 1
 
@@ -87,6 +92,7 @@ async def pings(target: Target) -> Outcomes:
     async def act(opened: http2.Connection, end: float) -> None:
         while opened.open and time.monotonic() < end:
             await opened.send(PING, 0, 0, bytes(8))
+            opened.seen["sent"] += 1
             await asyncio.sleep(0)
 
     return await _many(target, 8, act, reads=False)
@@ -97,6 +103,7 @@ async def settings(target: Target) -> Outcomes:
     async def act(opened: http2.Connection, end: float) -> None:
         while opened.open and time.monotonic() < end:
             await opened.send(SETTINGS, 0, 0, struct.pack(">HI", 4, 65_535))
+            opened.seen["sent"] += 1
             await asyncio.sleep(0)
 
     return await _many(target, 8, act, reads=False)
@@ -131,10 +138,10 @@ async def many(target: Target) -> Outcomes:
             outcomes[type(error).__name__] += 1
             return
         try:
-            closed = await asyncio.wait_for(reader.read(), target.seconds)
-            outcomes[f"closed after {len(closed)} bytes"] += 1
+            await asyncio.wait_for(reader.read(), target.seconds)
+            outcomes[_CLOSED] += 1
         except (TimeoutError, OSError) as error:
-            outcomes["held until the end" if isinstance(error, TimeoutError) else type(error).__name__] += 1
+            outcomes["held until the end" if isinstance(error, TimeoutError) else _CLOSED] += 1
         finally:
             writer.close()
 

@@ -16,7 +16,7 @@ class Connection:
     """An HTTP/2 connection without TLS.
 
     Attributes:
-        seen: How often frames of each kind came, other than those of the connection itself.
+        seen: How often frames of each kind came, other than those of the connection itself, and what else is counted.
         open: Whether the server has not closed it.
     """
 

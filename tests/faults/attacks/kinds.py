@@ -30,6 +30,8 @@ class Target:
         encoder: Address of the encoder.
         decoder: Address of the decoder.
         gateway: Address of the gateway, host and port.
+        store: URL of the store, which only an attacker reaches who can write to it.
+        namespace: The attacker's namespace; empty for nobody.
         token: The attacker's token; empty for nobody.
         slow_token: A token of the attacker's that allows 1,000 bytes a second.
         image_id: The name of an image of 60 x 40 pixels in the attacker's namespace.
@@ -40,6 +42,8 @@ class Target:
     encoder: str
     decoder: str
     gateway: str
+    store: str
+    namespace: str
     token: str
     slow_token: str
     image_id: str
@@ -64,6 +68,7 @@ class Attack:
     Attributes:
         name: A short name.
         how: What is sent, in a few words.
+        by: Who attacks: "nobody", "a tenant", or somebody who can do even more.
         needs_token: Whether the attacker is a tenant; otherwise nobody.
         before: What was seen of this kind before there were budgets of bytes, at commit 38abf41.
         refused: Whether nothing of it may be answered with success.
@@ -72,23 +77,25 @@ class Attack:
 
     name: str
     how: str
+    by: str
     needs_token: bool
     before: str
     refused: bool
     run: Callable[[Target], Awaitable[Outcomes]]
 
 
+NOBODY, TENANT = "nobody", "a tenant"
 ATTACKS: list[Attack] = []
 """All attacks, once the modules of this package are imported."""
 
 
 def attack(
-    name: str, how: str, *, token: bool, before: str = "", refused: bool = False
+    name: str, how: str, *, token: bool, by: str = "", before: str = "", refused: bool = False
 ) -> Callable[[Callable[[Target], Awaitable[Outcomes]]], Callable[[Target], Awaitable[Outcomes]]]:
     """Decorates a function that attacks; see `Attack`."""
 
     def listed(run: Callable[[Target], Awaitable[Outcomes]]) -> Callable[[Target], Awaitable[Outcomes]]:
-        ATTACKS.append(Attack(name, how, token, before, refused, run))
+        ATTACKS.append(Attack(name, how, by or (TENANT if token else NOBODY), token, before, refused, run))
         return run
 
     return listed

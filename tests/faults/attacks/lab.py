@@ -42,6 +42,9 @@ class Lab:
 
     Args:
         folder: For logs and the token file.
+
+    Attributes:
+        another: A decoder that does not run until somebody starts it; nobody works with it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -51,10 +54,10 @@ class Lab:
         self.slow_token = self._issue("attacks", bytes_per_s=1000)
         guarded = {"MASKWIRE_TOKENS": str(self._file)}
         self.store = processes.store(folder)
-        url = f"redis://{self.store.address}/0"
-        self.decoder = processes.decoder(folder, url)
-        self.encoder = _server(folder, "maskwire_encoder", "--redis-url", url)
-        for server in (self.encoder, self.decoder):
+        self.store_url = f"redis://{self.store.address}/0"
+        self.decoder, self.another = (processes.decoder(folder, self.store_url) for _ in range(2))
+        self.encoder = _server(folder, "maskwire_encoder", "--redis-url", self.store_url)
+        for server in (self.encoder, self.decoder, self.another):
             server.environment = guarded
         self.gateway = processes.gateway(folder, [self.encoder], [self.decoder])
 
@@ -81,7 +84,7 @@ class Lab:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for server in [*self.servers.values(), self.store]:
+        for server in [*self.servers.values(), self.another, self.store]:
             if server.lives:
                 server.end()
 
@@ -94,6 +97,8 @@ class Lab:
             "encoder": self.encoder.address,
             "decoder": self.decoder.address,
             "gateway": self.gateway.address,
+            "store": self.store_url,
+            "namespace": tenant,
             "token": self.tokens.get(tenant, ""),
             "slow_token": self.slow_token,
             "image_id": "small",
@@ -164,7 +169,7 @@ class Work:
     """What the tenant who works noticed in some time.
 
     Attributes:
-        clicks: Seconds that each click took, over gRPC.
+        clicks: Seconds that each click took, over gRPC; there is at least one.
         others: Seconds of calls of other kinds: through the gateway, and new images.
         failed: How often calls failed, by kind and reason.
         wrong: Masks that were not the right ones.
@@ -180,9 +185,9 @@ class Work:
         return max([*self.clicks, *self.others], default=0)
 
     def p99(self) -> float:
-        """The 99th percentile of the clicks; of fewer than 100, the slowest but one."""
+        """The 99th percentile of the clicks; of fewer than 200, the slowest but one."""
         ordered = sorted(self.clicks)
-        return ordered[max(0, min(len(ordered) - 2, int(len(ordered) * 0.99)))] if ordered else float("inf")
+        return ordered[max(0, min(len(ordered) - 2, int(len(ordered) * 0.99)))]
 
     def __add__(self, other: "Work") -> "Work":
         return Work(
@@ -200,7 +205,7 @@ class Person:
         self._partner = partner
 
     def since(self) -> Work:
-        """Returns what was noticed since the last time."""
+        """Returns what was noticed since the last time, when the calls that are under way have ended."""
         told = self._partner.ask("since")
         return Work(told["clicks"], told["others"], Counter(told["failed"]), told["wrong"])
 
@@ -227,6 +232,14 @@ class Memory:
         now = {name: family_bytes(server.pid) for name, server in self._servers.items()}
         self.most = dict(now)
         return now
+
+    def grown(self, before: dict[str, int]) -> tuple[dict[str, int], dict[str, int]]:
+        """Returns the most that each server took since `restart`, and by how much that is more than before, in MiB."""
+        most = dict(self.most)
+        return (
+            {name: count >> 20 for name, count in most.items()},
+            {name: (most[name] - before[name]) >> 20 for name in most},
+        )
 
     def _look(self) -> None:
         while not self._stop.wait(0.02):

@@ -24,7 +24,7 @@ _DEADLINE_S = 60
 
 def main() -> None:
     target = Target(**json.loads(sys.argv[1]))
-    noted, lock = _Noted(), threading.Lock()
+    noted = _Noted()
     right = hashlib.sha256()
 
     decoder = decoder_pb2_grpc.DecoderServiceStub(grpc.insecure_channel(target.decoder))
@@ -52,14 +52,18 @@ def main() -> None:
 
     def work(name: str, call: Callable[[], None], times: list[float], pause_s: float) -> None:
         while True:
-            started = time.perf_counter()
+            started, failed = time.perf_counter(), ""
+            with noted.changed:
+                noted.begun[name] += 1
             try:
                 call()
             except (grpc.RpcError, httpx.HTTPError, _Refused) as error:
-                with lock:
-                    noted.failed[f"{name}: {_told(error)}"] += 1
-            with lock:
+                failed = f"{name}: {_told(error)}"
+            with noted.changed:
                 times.append(time.perf_counter() - started)
+                noted.failed.update([failed] if failed else [])
+                noted.ended[name] += 1
+                noted.changed.notify_all()
             time.sleep(pause_s)
 
     for name, call, times, pause_s in (
@@ -69,7 +73,8 @@ def main() -> None:
     ):
         threading.Thread(target=work, args=(name, call, times, pause_s), daemon=True).start()
     for _ in sys.stdin:
-        with lock:
+        with noted.changed:
+            noted.wait()
             answer = {
                 "clicks": noted.clicks[:],
                 "others": noted.others[:],
@@ -86,10 +91,17 @@ class _Refused(Exception):
 
 class _Noted:
     def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.begun, self.ended = Counter[str](), Counter[str]()  # calls of each kind, ever
         self.clicks: list[float] = []
         self.others: list[float] = []
         self.failed = Counter[str]()
         self.wrong = 0
+
+    def wait(self) -> None:
+        """Waits, with `changed` held, until the calls that are under way have ended, and there was a click."""
+        begun = self.begun.copy()
+        self.changed.wait_for(lambda: bool(self.clicks) and all(self.ended[kind] >= begun[kind] for kind in begun))
 
     def clear(self) -> None:
         self.clicks.clear()

@@ -25,11 +25,14 @@ class Seen:
         before: What was seen of its kind before.
         peak_mib: The most memory of each server, in MiB.
         grown_mib: By how much that is more than before the attack.
-        calm_ms: 99th percentile of another tenant's clicks while nobody attacked.
+        calm_ms: 99th percentile of another tenant's clicks before and after the attack.
         clicks_ms: The same during the attack.
+        clicks: How many these were.
         slowest_s: The other tenant's slowest call of any kind, in seconds.
         refused: How many calls of the other tenant were refused.
+        settled_s: How long after the attack clicks were still slow, in seconds.
         outcomes: How the attacker's calls ended.
+        tries: Which try this was: the first, or the second because of a bound on a time.
     """
 
     name: str
@@ -40,9 +43,12 @@ class Seen:
     grown_mib: dict[str, int]
     calm_ms: float
     clicks_ms: float
+    clicks: int
     slowest_s: float
     refused: int
+    settled_s: float
     outcomes: dict[str, int]
+    tries: int
 
 
 def save(seen: Seen, path: Path) -> None:
@@ -69,7 +75,7 @@ def table(path: Path = COMMITTED) -> str:
             seen.before,
             memory(seen.peak_mib, seen.grown_mib),
             f"{seen.slowest_s:.2g} s" + (f", {seen.refused} refused" if seen.refused else ""),
-            f"{seen.clicks_ms:.0f} ms, calm {seen.calm_ms:.0f}",
+            f"{seen.clicks_ms:.0f} ms, calm {seen.calm_ms:.0f}" + (" (second try)" if seen.tries > 1 else ""),
             outcome(seen.outcomes),
         )
         lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
