@@ -41,7 +41,8 @@ def files(crds: Path | None) -> None:
         )
     if _has("kubectl") and _has("kubernetes-validate"):
         with tempfile.TemporaryDirectory() as folder:
-            for overlay in sorted((ROOT / "deploy/kubernetes/overlays").iterdir()):
+            kubernetes = ROOT / "deploy/kubernetes"
+            for overlay in sorted([*(kubernetes / "overlays").iterdir(), *(kubernetes / "jobs").iterdir()]):
                 made = Path(folder) / f"{overlay.name}.yaml"
                 made.write_text(call("kubectl", "kustomize", str(overlay)))
                 call("kubernetes-validate", "--strict", str(made))

@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.main
 import yaml
+from maskwire.cli.app import app
+from maskwire.prelabelling.shards import INDEX_VARIABLE, Shard
 from maskwire_core.config import DecoderSettings, EncoderSettings, GatewaySettings
 from maskwire_core.telemetry import metrics
 
@@ -31,7 +34,7 @@ def pods() -> list[tuple[str, dict[str, Any]]]:
         (document["metadata"]["name"], document["spec"]["template"]["spec"])
         for path in MANIFESTS
         for document in documents(path)
-        if isinstance(document, dict) and document.get("kind") in ("Deployment", "StatefulSet")
+        if isinstance(document, dict) and document.get("kind") in ("Deployment", "StatefulSet", "Job")
     ]
 
 
@@ -125,7 +128,7 @@ def named_settings() -> list[tuple[str, str]]:
 
 def test_settings_that_are_named_exist() -> None:
     # compose gives all servers the same; a server does not mind what another has.
-    everywhere = {name for settings in SETTINGS.values() for name in settings.model_fields}
+    everywhere = {name for settings in SETTINGS.values() for name in settings.model_fields} | {"token"}  # a client's
     named = named_settings()
     assert len(named) > 20
     for service, variable in named:
@@ -195,6 +198,31 @@ def test_pods_are_restricted_and_end_in_time(name: str, pod: dict[str, Any]) -> 
         drain_s = SETTINGS[name].model_fields["drain_s"].default
         sleep_s = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
         assert pod["terminationGracePeriodSeconds"] > drain_s + sleep_s + 5
+
+
+def job(name: str) -> dict[str, Any]:
+    (found,) = documents(DEPLOY / f"kubernetes/jobs/{name}/job.yaml")
+    return dict(found["spec"])
+
+
+def test_the_job_has_the_pods_of_its_shards() -> None:
+    spec = job("prelabel")
+    command = spec["template"]["spec"]["containers"][0]["command"]
+    assert spec["completionMode"] == "Indexed"
+    for index in range(spec["completions"]):
+        shard = Shard.parse(command[command.index("--shard") + 1], {INDEX_VARIABLE: str(index)})
+        assert (shard.number, shard.count) == (index + 1, spec["completions"])
+
+
+@pytest.mark.parametrize("name", ["prelabel", "merge-shards"])
+def test_commands_of_jobs_are_understood_and_fit_each_other(name: str) -> None:
+    container = job(name)["template"]["spec"]["containers"][0]
+    program, command, *arguments = container["command"]
+    assert (program, command) == ("maskwire", name)
+    place = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
+    read = place.make_context(name, list(arguments)).params
+    assert (read["boxes"], read["out"]) == (Path("/data/boxes.json"), Path("/data/masks.json"))
+    assert container["image"] == "maskwire/decoder:latest"  # which has the client, and is the smallest
 
 
 @pytest.mark.parametrize("service", SETTINGS)

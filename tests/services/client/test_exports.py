@@ -1,9 +1,6 @@
 """Masks as other tools take them, and many images at once."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,6 @@ from maskwire.exports import cutout, detections
 from PIL import Image
 from pycocotools.coco import COCO
 
-from testing.paths import ROOT
 from testing.servers import Stack
 
 BOX = (135, 40, 500, 345)
@@ -125,34 +121,3 @@ def test_many_images_are_segmented_as_they_come(client: Client, photo: Path, tmp
             assert isinstance(result, Result)
             assert result.rle == client.segment(noise(int(result.prompt_id)), points=[(30, 20)]).rle
     assert sum(isinstance(results, MaskwireError) for _, results in outcomes) == 2
-
-
-def test_the_example_labels_a_data_set(stack: Stack, photo: Path, tmp_path: Path) -> None:
-    (tmp_path / "images").mkdir()
-    (tmp_path / "images" / "a.jpg").write_bytes(photo.read_bytes())
-    dataset = {
-        "images": [{"id": 1, "file_name": "a.jpg", "width": 600, "height": 400}],
-        "categories": [{"id": 1, "name": "cup"}],
-        "annotations": [
-            {"id": 10, "image_id": 1, "category_id": 1, "bbox": [135, 40, 365, 305]},
-            {"id": 11, "image_id": 1, "category_id": 1, "bbox": [300, 200, 310, 210]},  # ends outside
-            {"id": 12, "image_id": 1, "category_id": 1, "bbox": [1, 1, 2, 2], "segmentation": [[1, 1, 3, 1, 3, 3]]},
-        ],
-    }
-    (tmp_path / "boxes.json").write_text(json.dumps(dataset))
-    script = ROOT / "examples" / "prelabel_coco.py"
-    subprocess.run(
-        [sys.executable, str(script), "boxes.json", "images", "masks.json"],
-        cwd=tmp_path,
-        env={**os.environ, **stack.environment},
-        check=True,
-        timeout=120,
-    )
-    first, second, third = json.loads((tmp_path / "masks.json").read_text())["annotations"]
-    with stack.client() as client:
-        expected = client.segment(photo, box=BOX, multimask=False)
-    assert first["segmentation"] == expected.rle
-    assert first["area"] == expected.mask.sum()
-    assert second["segmentation"]["size"] == [400, 600]
-    assert second["area"] > 0
-    assert third == dataset["annotations"][2]  # type: ignore[index]

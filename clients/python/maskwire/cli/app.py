@@ -8,6 +8,7 @@ import typer
 import maskwire
 from maskwire.cli import local_servers, options
 from maskwire.cli.dataclass_options import make_command
+from maskwire.cli.prelabel_options import MergeShardsOptions, PrelabelOptions
 from maskwire.cli.up_options import UpOptions
 
 app = typer.Typer(
@@ -94,6 +95,8 @@ for name, (kind, runs) in {
     "segment": (options.SegmentOptions, "segment:segment_images"),
     "click": (options.ClickOptions, "click:click_in_terminal"),
     "everything": (options.EverythingOptions, "automatic_masks:segment_everything"),
+    "prelabel": (PrelabelOptions, "prelabel:prelabel_images"),
+    "merge-shards": (MergeShardsOptions, "merge_shards:merge_shards"),
     "embed": (options.EmbedOptions, "embed:embed_images"),
     "images": (options.ImagesOptions, "stored:list_images"),
     "delete": (options.DeleteOptions, "stored:delete_images"),
