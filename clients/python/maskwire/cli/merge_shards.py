@@ -22,7 +22,7 @@ def merge_shards(options: MergeShardsOptions) -> None:
         raise InvalidRequest(
             f"no shards beside {options.out}, such as {options.out.name}.shard-1-of-8; name their files",
             "NO_SHARDS",
-            "SHARD",
+            "shards",
         )
     with contextlib.ExitStack() as opened:
         journals = [opened.enter_context(journal.reading(path)) for path in paths]
@@ -96,4 +96,4 @@ def _check_complete(journals: Sequence[Journal], shards: Sequence[Shard], boxes:
 
 
 def _wrong(message: str) -> InvalidRequest:
-    return InvalidRequest(message, "BAD_SHARDS", "SHARD")
+    return InvalidRequest(message, "BAD_SHARDS", "shards")

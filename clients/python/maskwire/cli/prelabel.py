@@ -44,7 +44,7 @@ class _Job:
 def prelabel_images(options: PrelabelOptions) -> None:
     """Does what is left of a job, and writes its data set when all images were tried; exits with 1 if some failed."""
     if not options.folder.is_dir():
-        raise InvalidRequest(f"no such folder: {options.folder}", "NO_SUCH_FOLDER", "FOLDER")
+        raise InvalidRequest(f"no such folder: {options.folder}", "NO_SUCH_FOLDER", "folder")
     shard = Shard.parse(options.shard) if options.shard is not None else None
     boxes = boxes_file.read(options.boxes, options.replace)
     images = shard.of(boxes.images) if shard is not None else list(boxes.images)
@@ -163,7 +163,7 @@ def _making(job: _Job, client: Client) -> Making:
         raise InvalidRequest(
             f"the model {model.name!r} is not the one that {job.journal.path} was begun with: its weights or settings "
             "have changed; serve that model, or give another --out, or delete the journal to begin again",
-            "OTHER_MODEL",
+            "OTHER_OPTIONS",
             "--model",
         )
     return Making(model.name, options.stretch, options.polygons, options.tight_boxes)
