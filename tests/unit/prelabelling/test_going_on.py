@@ -18,7 +18,7 @@ from .conftest import done_line, failed_line, make_header
 WriteJournal = Callable[[str | None, Header, list[dict[str, Any]]], Path]
 
 
-def options(boxes: Path, **changes: Any) -> PrelabelOptions:
+def options(boxes: Path, /, **changes: Any) -> PrelabelOptions:
     (boxes.parent / "images").mkdir(exist_ok=True)
     given = {"folder": boxes.parent / "images", "boxes": boxes, "out": boxes.with_name("masks.json")}
     return PrelabelOptions(**{**given, "servers": PatientServerOptions(encoder="no.such.host:1"), **changes})

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from maskwire import InvalidRequest
 from maskwire.prelabelling import output
@@ -15,6 +15,7 @@ from .conftest import NAMES, done_line, make_dataset
 LINES = [done_line(image, name, (image, image + 11)) for image, name in enumerate(NAMES)]
 
 
+@settings(max_examples=30)
 @given(st.permutations(LINES))
 def test_the_order_of_lines_does_not_matter(lines: list[dict[str, object]]) -> None:
     assert output.assemble(make_dataset(), lines) == output.assemble(make_dataset(), LINES)
