@@ -75,11 +75,11 @@ def everything(model: Any, rgb: NDArray[np.uint8], **arguments: Any) -> list[dic
         arguments: As SAM2AutomaticMaskGenerator takes them.
     """
     generator = SAM2AutomaticMaskGenerator(model, **arguments)
-    generator.predictor._bb_feat_sizes = _feature_sizes(model)
+    generator.predictor._bb_feat_sizes = feature_sizes(model)
     return cast(list[dict[str, Any]], generator.generate(rgb))
 
 
-def _feature_sizes(model: Any) -> list[tuple[int, int]]:
+def feature_sizes(model: Any) -> list[tuple[int, int]]:
     """Returns the sizes of the feature maps for the model's image size; sam2 has those of 1024 px as constants."""
     side = model.image_size // 4
     return [(side, side), (side // 2, side // 2), (side // 4, side // 4)]
@@ -95,7 +95,7 @@ class Reference:
 
     def __init__(self, model: Any, rgb: NDArray[np.uint8]) -> None:
         self.predictor = SAM2ImagePredictor(model)
-        self.predictor._bb_feat_sizes = _feature_sizes(model)
+        self.predictor._bb_feat_sizes = feature_sizes(model)
         self.predictor.set_image(rgb)
 
     def predict(self, prompt: Mapping[str, Any], multimask: bool) -> "Answer":

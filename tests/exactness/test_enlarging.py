@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from maskwire_core.bilinear import enlarge
+from maskwire.bilinear import enlarge
 
 
 @pytest.mark.parametrize(

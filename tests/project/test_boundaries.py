@@ -28,7 +28,8 @@ PACKAGES = {
 PUBLIC = {f"maskwire.{name}" for name in maskwire.__all__}
 TRANSPORT = {f"maskwire.transport.{name}" for name in maskwire.transport.__all__}
 ERRORS = {f"maskwire.{name}" for name in maskwire.__all__ if name in vars(maskwire.errors)}
-# What each package may import of the others. Of the client, servers take the stubs, and the encoder the picture reader.
+# What each package may import of the others. Of the client, servers take the stubs, the decoder the arithmetic that
+# enlarges logits, and the encoder the picture reader.
 ALLOWED = {
     "maskwire": set[str](),
     # Of the client, maskwire.suggest has the words for names that do not exist, and there is one token bucket, one way
@@ -44,7 +45,7 @@ ALLOWED = {
         *ERRORS,
     },
     "maskwire_encoder": {"maskwire.v1", "maskwire.pictures", "maskwire.suggest", "maskwire_core"},
-    "maskwire_decoder": {"maskwire.v1", "maskwire_core"},
+    "maskwire_decoder": {"maskwire.v1", "maskwire.bilinear", "maskwire_core"},
     # It is a client of the servers, and shares settings, names of models and errors with them.
     "maskwire_gateway": {
         *PUBLIC,
@@ -52,7 +53,7 @@ ALLOWED = {
         "maskwire.v1",
         "maskwire.suggest",
         "maskwire_web",
-        "maskwire_core.bilinear",
+        "maskwire.bilinear",
         "maskwire_core.call_context",
         "maskwire_core.config",
         "maskwire_core.http",
@@ -161,6 +162,7 @@ def test_the_servers_load_little_of_the_client() -> None:
         check=True,
     ).stdout.split()
     assert {name for name in names if name.startswith("maskwire.") and not name.startswith("maskwire.v1")} == {
+        "maskwire.bilinear",
         "maskwire.token_bucket",
         "maskwire.host_port",
         "maskwire.errors",

@@ -112,7 +112,7 @@ def prompts_from_boxes(boxes: Iterable[Box] | NDArray[Any]) -> list[Prompt]:
     Raises:
         InvalidRequest: The boxes are not Nx4 numbers.
     """
-    rows = _to_numpy(boxes)
+    rows = to_numpy(boxes)
     if isinstance(rows, np.ndarray) and rows.ndim == 1 and rows.shape == (4,):
         rows = rows[None]
     try:
@@ -125,7 +125,7 @@ def prompts_from_boxes(boxes: Iterable[Box] | NDArray[Any]) -> list[Prompt]:
         raise InvalidRequest(error.message, error.reason, error.field.replace("box", "boxes", 1)) from error
 
 
-def _to_numpy(value: Any) -> Any:
+def to_numpy(value: Any) -> Any:
     """Converts arrays and tensors, on any device, to NumPy arrays; returns other values unchanged."""
     if hasattr(value, "detach") and hasattr(value, "cpu"):
         value = value.detach().cpu()
@@ -144,11 +144,11 @@ def _numbers(value: Any, what: str, reason: str, field: str) -> NDArray[np.float
     Raises:
         InvalidRequest: The value is not numbers, or a number is not finite.
     """
-    value = _to_numpy(value)
+    value = to_numpy(value)
     if not isinstance(value, np.ndarray):
         if isinstance(value, str | bytes | dict) or not isinstance(value, Iterable | int | float | np.number):
             raise InvalidRequest(f"{what}; got {type(value).__name__}", reason, field)
-        value = [_to_numpy(item) for item in value] if isinstance(value, Iterable) else value
+        value = [to_numpy(item) for item in value] if isinstance(value, Iterable) else value
     try:
         numbers = np.asarray(value)
         if numbers.dtype.kind not in "biuf" and numbers.size:
@@ -167,9 +167,9 @@ def _points(value: Any) -> tuple[tuple[float, float], ...]:
     if value is None:
         return ()
     what = "points are [(x, y), ...] in pixels"
-    value = _to_numpy(value)
+    value = to_numpy(value)
     if isinstance(value, Iterable) and not isinstance(value, np.ndarray | str | bytes | dict):
-        value = [_to_numpy(item) for item in value]
+        value = [to_numpy(item) for item in value]
         for index, item in enumerate(value):  # so that the error names the index of a point with a wrong length
             flat = isinstance(item, Sequence | np.ndarray) and all(np.isscalar(each) for each in item)
             if flat and len(item) != 2:
@@ -219,7 +219,7 @@ def _box(value: Any) -> tuple[float, ...]:
 def _mask(value: Any) -> NDArray[Any]:
     """Converts a mask prompt to HxW bool, or to logits, SxS float16 or float32."""
     what = "a mask is logits of SxS or 1xSxS floats, or HxW bool of the image's size"
-    mask = _to_numpy(value)
+    mask = to_numpy(value)
     if not isinstance(mask, np.ndarray):
         try:
             mask = np.asarray(mask)

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from maskwire.bilinear import enlarge
 from maskwire.mask import Mask
 from maskwire.v1 import types_pb2 as pb
-from maskwire_core.bilinear import enlarge
 from maskwire_core.errors import ResourceExhausted
 from maskwire_decoder.masks.answer_room import AnswerRoom
 from maskwire_decoder.masks.rendering import polygons, render, without_specks

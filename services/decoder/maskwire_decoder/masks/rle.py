@@ -2,13 +2,13 @@
 
 Bilinear upsampling is linear along a column between two source rows, so that the mask changes there at most once, and
 only if the two rows differ in sign in that column. Only source cells whose corners differ are looked at: a few in a
-hundred. The arithmetic is torch's (`maskwire_core.bilinear`): the mask is the same, bit by bit.
+hundred. The arithmetic is torch's (`maskwire.bilinear`): the mask is the same, bit by bit.
 """
 
 from typing import Any, cast
 
 import numpy as np
-from maskwire_core.bilinear import Axis, Floats, Integers, between, enlarge, is_small
+from maskwire.bilinear import Axis, Floats, Integers, between, enlarge, is_small
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 

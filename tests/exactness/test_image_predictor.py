@@ -1,0 +1,63 @@
+"""A script for sam2's SAM2ImagePredictor, run with sam2 and, with other import lines, with the servers."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from testing.servers import Pair
+
+SCRIPT = Path(__file__).with_name("image_predictor_script.py").read_text()
+IMPORTS = "from sam2."
+LOGITS = 1e-3
+SCORES = 1e-4
+FLIPPED = 1e-5  # share of pixels whose logit may lie between the two computations
+
+Predicted = dict[str, tuple[NDArray[np.float32], ...]]
+
+
+@pytest.fixture(scope="module")
+def pictures(photo: Path, cutout: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    opaque = tmp_path_factory.mktemp("script") / "opaque.png"
+    Image.open(cutout).convert("RGB").save(opaque)
+    return [photo, opaque]
+
+
+@pytest.fixture(scope="module")
+def run(pictures: list[Path]) -> Callable[[str], Predicted]:
+    def execute(script: str) -> Predicted:
+        names: dict[str, Any] = {"CONFIG": "configs/demo.yaml", "CHECKPOINT": "checkpoints/demo.pt"}
+        names["PICTURES"] = pictures
+        exec(compile(script, "image_predictor_script.py", "exec"), names)
+        predicted: Predicted = names["predicted"]
+        return predicted
+
+    return execute
+
+
+def test_a_script_for_sam2_moves_by_its_imports(
+    run: Callable[[str], Predicted], exact: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MASKWIRE_ENCODER", exact.encoder)
+    monkeypatch.setenv("MASKWIRE_DECODER", exact.decoder)
+    assert SCRIPT.count(IMPORTS) == 2 + SCRIPT.split('"""')[1].count(IMPORTS)
+    ours = run(SCRIPT.replace(IMPORTS, "from maskwire.sam2."))
+    # sam2's own modules know feature maps of images of 1024 px only; the demo model's have 512.
+    theirs = run(SCRIPT.replace(IMPORTS, "from testing.reference.demo_"))
+    assert list(ours) == list(theirs)
+    for name, expected in theirs.items():
+        for kind, got, wanted in zip(("masks", "scores", "logits"), ours[name], expected, strict=True):
+            assert (got.shape, got.dtype) == (wanted.shape, wanted.dtype), f"{name}: {kind}"
+        masks, scores, logits = ours[name]
+        if np.isin(expected[0], (0, 1)).all():
+            different = np.count_nonzero(masks != expected[0])
+            assert different <= FLIPPED * masks.size, f"{name}: {different} pixels"
+            assert masks.any(), name
+        else:
+            np.testing.assert_allclose(masks, expected[0], atol=LOGITS, err_msg=name)
+        np.testing.assert_allclose(scores, expected[1], atol=SCORES, err_msg=name)
+        np.testing.assert_allclose(logits, expected[2], atol=LOGITS, err_msg=name)
