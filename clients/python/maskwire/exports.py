@@ -1,9 +1,8 @@
-"""Exports masks to the formats of other tools, and to files."""
+"""Masks as files, cuttings and the objects of other libraries; data sets are in maskwire/datasets."""
 
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pycocotools import mask as coco
 
 from maskwire.errors import InvalidRequest, OutputMissing
 from maskwire.outlines import exact_polygons
@@ -36,119 +34,6 @@ class HasMask(Protocol):
     @property
     def score(self) -> float:
         """IoU with the object, as predicted by the model."""
-
-
-def coco_annotation(
-    mask: HasMask, annotation_id: int, image_id: int | str, category_id: int, polygons: bool = False
-) -> dict[str, Any]:
-    """Makes an annotation of a COCO data set: RLE, or polygons whose union is the mask; area; bounding box as x, y,
-    width, height in pixels; and score."""
-    rle: Any = {"size": mask.rle["size"], "counts": mask.rle["counts"].encode()}
-    return {
-        "id": annotation_id,
-        "image_id": image_id,
-        "category_id": category_id,
-        "segmentation": [polygon.ravel().tolist() for polygon in exact_polygons(mask.array)] if polygons else mask.rle,
-        "area": int(coco.area(rle)),
-        "bbox": [float(value) for value in coco.toBbox(rle)],
-        "iscrowd": 0,
-        "score": mask.score,
-    }
-
-
-@dataclass(frozen=True)
-class CocoImage:
-    """An image of a COCO data set, with its masks."""
-
-    file_name: str  # path to the image, as the data set states it
-    width: int  # width in pixels
-    height: int  # height in pixels
-    masks: Sequence[HasMask]  # the masks of its objects
-    classes: Sequence[str]  # name of each mask's class
-
-
-def coco_dataset(images: Sequence[CocoImage], classes: Sequence[str]) -> dict[str, Any]:
-    """Makes a COCO data set of images and their masks, with a category for each class."""
-    annotations: list[dict[str, Any]] = []
-    for number, image in enumerate(images, 1):
-        for mask, name in zip(image.masks, image.classes, strict=True):
-            annotations.append(coco_annotation(mask, len(annotations) + 1, number, classes.index(name) + 1))
-    return {
-        "images": [
-            {"id": number, "file_name": image.file_name, "width": image.width, "height": image.height}
-            for number, image in enumerate(images, 1)
-        ],
-        "categories": [{"id": number, "name": name} for number, name in enumerate(classes, 1)],
-        "annotations": annotations,
-    }
-
-
-def labelme(
-    polygons: Sequence[NDArray[Any]], label: str, group_id: int | None, file_name: str, width: int, height: int
-) -> dict[str, Any]:
-    """Makes the content of a labelme file that refers to the picture instead of embedding it.
-
-    Args:
-        polygons: Polygons of the object, Nx2 x, y in pixels with at least three vertices each.
-        label: Label of the object.
-        group_id: Number that groups the polygons of one object.
-        file_name: Path to the picture, relative to the labelme file.
-        width: Width of the picture in pixels.
-        height: Height of the picture in pixels.
-    """
-    shapes = [
-        {
-            "label": label,
-            "points": polygon.astype(float).tolist(),
-            "group_id": group_id,
-            "description": "",
-            "shape_type": "polygon",
-            "flags": {},
-            "mask": None,
-        }
-        for polygon in polygons
-    ]
-    return {
-        "version": "5.5.0",
-        "flags": {},
-        "shapes": shapes,
-        "imagePath": file_name,
-        "imageData": None,
-        "imageHeight": height,
-        "imageWidth": width,
-    }
-
-
-def yolo_line(
-    contours: Sequence[tuple[NDArray[Any], bool]], category: int, width: int, height: int, simplify_px: float = 1
-) -> str:
-    """Makes a line of a YOLO segmentation file: the class number, then x and y of each vertex as fractions of the size.
-
-    YOLO allows one polygon an object. Other components and holes are connected to the first by bridges of zero area, so
-    that programs that fill the polygon (such as Ultralytics, with OpenCV) get the mask.
-
-    Args:
-        contours: Contours, each Nx2 x, y in pixels and whether it is a hole.
-        category: Number of the class, from 0.
-        width: Width of the image in pixels.
-        height: Height of the image in pixels.
-        simplify_px: Largest distance of removed vertices from the simplified contour, in pixels.
-
-    Returns:
-        The line without a line end; empty if no contour has an area.
-    """
-    rings = [simplified(contour, simplify_px) for contour, _ in contours if len(contour) > 2]
-    rings = [ring for ring in rings if len(ring) > 2]
-    if not rings:
-        return ""
-    joined, *others = (ring.astype(float) for ring in rings)
-    for ring in others:
-        distances = ((joined[:, None] - ring[None]) ** 2).sum(2)
-        here, there = np.unravel_index(int(distances.argmin()), distances.shape)
-        turned = np.roll(ring, -int(there), axis=0)
-        joined = np.concatenate([joined[: here + 1], turned, turned[:1], joined[here:]])
-    fractions = (joined / (width, height)).clip(0, 1)
-    return f"{category} " + " ".join(f"{value:.6f}" for value in fractions.ravel())
 
 
 def png_bytes(picture: Image.Image) -> bytes:

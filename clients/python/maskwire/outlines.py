@@ -61,6 +61,38 @@ def exact_polygons(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
     return [np.array(_without_repeats(ring.joined()), np.float64) for ring in rings if not ring.is_hole]
 
 
+def edge_rings(mask: NDArray[np.bool_]) -> list[tuple[NDArray[np.int32], bool]]:
+    """Traces the outlines of 4-connected components and of their holes along the edges of pixels.
+
+    Args:
+        mask: HxW.
+
+    Returns:
+        The corners of each outline, Nx2 x, y, and whether it is that of a hole.
+    """
+    return [(np.array(ring.points, np.int32), ring.is_hole) for ring in _rings(mask)]
+
+
+def pixel_contours(mask: NDArray[np.bool_]) -> list[tuple[NDArray[np.int32], bool]]:
+    """Traces the outlines of 4-connected components and of their holes through the centres of the mask's border pixels,
+    as OpenCV's contours run: filled with their own pixels, the outer ones give the mask without its holes.
+
+    Args:
+        mask: HxW.
+
+    Returns:
+        The vertices of each contour, Nx2 x, y of pixels, and whether it is that of a hole.
+    """
+    contours = []
+    for corners, is_hole in edge_rings(mask):
+        after = np.sign(np.roll(corners, -1, 0) - corners)
+        normal = np.stack([-after[:, 1], after[:, 0]], 1)  # of the edge behind each corner, into the mask
+        inside = corners + (normal + np.roll(normal, 1, 0) - 1) // 2
+        differs = (inside != np.roll(inside, 1, 0)).any(1)
+        contours.append((inside[differs] if differs.any() else inside[:1], is_hole))
+    return contours
+
+
 def _without_repeats(points: _Points) -> _Points:
     return [point for point, before in zip(points, points[-1:] + points[:-1], strict=True) if point != before]
 

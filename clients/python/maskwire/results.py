@@ -15,6 +15,9 @@ from PIL import Image
 
 from maskwire import exports, overlay
 from maskwire.arguments import checked
+from maskwire.datasets.coco import coco_annotation
+from maskwire.datasets.labelme import LabelmeShapes, labelme, shapes_of
+from maskwire.datasets.yolo import yolo_line
 from maskwire.errors import OutputMissing
 from maskwire.mask import Mask
 from maskwire.pickling import Picklable
@@ -208,7 +211,13 @@ class Result(Picklable):
         return self.best.polygons(simplify_px)
 
     def to_coco(
-        self, annotation_id: int = 1, image_id: int | str = 1, category_id: int = 1, *, polygons: bool = False
+        self,
+        annotation_id: int = 1,
+        image_id: int | str = 1,
+        category_id: int = 1,
+        *,
+        polygons: bool = False,
+        uncompressed: bool = False,
     ) -> dict[str, Any]:
         """Makes an annotation of a COCO data set, with area, box and score.
 
@@ -217,8 +226,10 @@ class Result(Picklable):
             image_id: Id of the image in the data set.
             category_id: Id of the category.
             polygons: Use polygons instead of RLE; their union, as filled by pycocotools, is exactly the mask.
+            uncompressed: Use RLE whose counts are a list, and "iscrowd" 1: every supervision from 0.25 reads that, and
+                the default only from 0.30. Scores of pycocotools ignore crowds.
         """
-        return exports.coco_annotation(self.best, annotation_id, image_id, category_id, polygons)
+        return coco_annotation(self.best, annotation_id, image_id, category_id, polygons, uncompressed)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Writes the mask to a file; `save_overlay` draws it over the picture.
@@ -234,7 +245,13 @@ class Result(Picklable):
         exports.save_mask(self.best, path)
 
     def to_labelme(
-        self, label: str, file_name: str, *, simplify_px: float = 1, group_id: int | None = None
+        self,
+        label: str,
+        file_name: str,
+        *,
+        simplify_px: float = 1,
+        group_id: int | None = None,
+        shapes: LabelmeShapes = "auto",
     ) -> dict[str, Any]:
         """Makes the content of a labelme file.
 
@@ -242,9 +259,12 @@ class Result(Picklable):
             label: Label of the object.
             file_name: Path to the picture, relative to the labelme file.
             simplify_px: See `polygons`.
-            group_id: Number that groups the polygons of one object.
+            group_id: Number that groups the shapes of one object.
+            shapes: "polygons", which fill holes; "mask", which labelme reads from 5.4 on; or "auto": polygons, unless
+                holes have more than 1 % of the object's pixels.
         """
-        return exports.labelme(self.polygons(simplify_px), label, group_id, file_name, self.width, self.height)
+        made = shapes_of(self.mask, lambda: self.polygons(simplify_px), label, group_id, simplify_px, shapes)
+        return labelme(made, file_name, self.width, self.height)
 
     def to_yolo(self, category: int = 0, *, simplify_px: float = 1) -> str:
         """Makes a line of a YOLO segmentation file; returns an empty string if the mask has no area.
@@ -253,7 +273,7 @@ class Result(Picklable):
             category: Number of the class, from 0.
             simplify_px: See `polygons`.
         """
-        return exports.yolo_line(self.best.contours, category, self.width, self.height, simplify_px)
+        return yolo_line(self.best.contours, category, self.width, self.height, simplify_px)
 
     def to_supervision(self) -> "supervision.Detections":
         """Converts all candidates to Detections of Roboflow's supervision (pip install 'maskwire[supervision]').

@@ -1,5 +1,7 @@
 """Masks as other tools take them, and many images at once."""
 
+import base64
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -49,7 +51,9 @@ def test_coco_annotations_are_read_by_pycocotools(client: Client, photo: Path, t
 
 def test_labelme_polygons_are_the_mask(client: Client, photo: Path) -> None:
     result = client.segment(photo, box=BOX, outputs=("rle", "polygons"))
-    document = json.loads(json.dumps(result.to_labelme("cup", photo.name, simplify_px=0, group_id=4)))
+    document = json.loads(
+        json.dumps(result.to_labelme("cup", photo.name, simplify_px=0, group_id=4, shapes="polygons"))
+    )
     assert (document["imagePath"], document["imageWidth"], document["imageHeight"]) == (photo.name, 600, 400)
     drawn = np.zeros((400, 600), np.uint8)
     for shape in document["shapes"]:
@@ -57,10 +61,19 @@ def test_labelme_polygons_are_the_mask(client: Client, photo: Path) -> None:
         cv2.fillPoly(drawn, [np.array(shape["points"], np.int32)], 1)
     # A labelme polygon has no holes, and specks of one or two pixels are none.
     assert (drawn.astype(bool) & ~result.mask).sum() + (result.mask & ~drawn.astype(bool)).sum() < 0.02 * drawn.size
-    fewer = result.to_labelme("cup", photo.name, simplify_px=2)["shapes"]
+    fewer = result.to_labelme("cup", photo.name, simplify_px=2, shapes="polygons")["shapes"]
     assert sum(len(shape["points"]) for shape in fewer) < 0.6 * sum(
         len(shape["points"]) for shape in document["shapes"]
     )
+
+
+def test_a_labelme_mask_has_the_holes(client: Client, photo: Path) -> None:
+    result = client.segment(photo, box=BOX)
+    (shape,) = result.to_labelme("cup", photo.name, shapes="mask")["shapes"]
+    (x_min, y_min), (x_max, y_max) = shape["points"]
+    assert (x_min, y_min, x_max + 1, y_max + 1) == result.box
+    picture = Image.open(io.BytesIO(base64.b64decode(shape["mask"])))
+    np.testing.assert_array_equal(picture, result.mask[int(y_min) : int(y_max) + 1, int(x_min) : int(x_max) + 1])
 
 
 def test_supervision_takes_the_masks(client: Client, photo: Path) -> None:

@@ -7,6 +7,7 @@ import typer
 
 import maskwire
 from maskwire.cli import local_servers, options
+from maskwire.cli.convert_options import ConvertOptions
 from maskwire.cli.dataclass_options import make_command
 from maskwire.cli.prelabel_options import MergeShardsOptions, PrelabelOptions
 from maskwire.cli.up_options import UpOptions
@@ -98,6 +99,7 @@ for name, (kind, runs) in {
     "prelabel": (PrelabelOptions, "prelabel:prelabel_images"),
     "merge-shards": (MergeShardsOptions, "merge_shards:merge_shards"),
     "embed": (options.EmbedOptions, "embed:embed_images"),
+    "convert": (ConvertOptions, "convert:convert_data_set"),
     "images": (options.ImagesOptions, "stored:list_images"),
     "delete": (options.DeleteOptions, "stored:delete_images"),
     "profile": (options.ProfileOptions, "profile:profile_stages"),

@@ -11,12 +11,13 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
-from maskwire import exports, overlay
+from maskwire import overlay
 from maskwire.automatic_masks import FoundMask
 from maskwire.cli import formats, inputs
 from maskwire.cli.inputs import Input
 from maskwire.cli.options import EverythingOptions
 from maskwire.cli.output import note_demo, progress_bar
+from maskwire.datasets.coco import CocoImage, coco_dataset
 from maskwire.errors import InvalidRequest
 from maskwire.pictures import Stretch
 from maskwire.sources import Reading, Source
@@ -44,9 +45,7 @@ def segment_everything(options: EverythingOptions) -> None:
     seconds = time.perf_counter() - started
     masks, found_in = update.masks, update.image
     image_name, classes = Path(source.text).name, ["object"] * len(masks)
-    document = exports.coco_dataset(
-        [exports.CocoImage(image_name, found_in.width_px, found_in.height_px, masks, classes)], ["object"]
-    )
+    document = coco_dataset([CocoImage(image_name, found_in.width_px, found_in.height_px, masks, classes)], ["object"])
     files = []
     if not to_stdout:
         files = formats.writing(output, lambda: _write(document, masks, source, output, options.embedding.stretch))

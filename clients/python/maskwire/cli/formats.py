@@ -12,6 +12,7 @@ import numpy as np
 from maskwire import exports, overlay
 from maskwire.cli.inputs import Input
 from maskwire.cli.options import MaskFormat
+from maskwire.datasets.coco import CocoImage, coco_dataset
 from maskwire.errors import InvalidRequest
 from maskwire.mask import Mask
 from maskwire.prompts import Format
@@ -149,7 +150,7 @@ def encode_files(segmented: Segmented, form: MaskFormat, classes: Sequence[str])
 def encode_coco(images: Sequence[Segmented], classes: Sequence[str]) -> bytes:
     """Encodes a COCO data set of several images, with the best mask of each object."""
     described = [
-        exports.CocoImage(
+        CocoImage(
             image.source.text,
             image.results[0].width,
             image.results[0].height,
@@ -158,7 +159,7 @@ def encode_coco(images: Sequence[Segmented], classes: Sequence[str]) -> bytes:
         )
         for image in images
     ]
-    return _json(exports.coco_dataset(described, classes))
+    return _json(coco_dataset(described, classes))
 
 
 def write_files(output: Path, contents: Sequence[bytes]) -> list[Path]:

@@ -128,7 +128,7 @@ class SegmentAnything2:
         except ImageNotFound as error:
             if error.reason != "MODEL_NOT_FOUND" or self._model.removeprefix("sam2/") not in _VERSIONS:
                 raise
-            warnings.warn(f"{error}; the encoder's default model answers instead", stacklevel=3)
+            warnings.warn(f"{error}; the encoder's default model answers instead", stacklevel=4)
             self._model = ""
             return self._client.embed(picture, image_id, **channels)
 

@@ -1,0 +1,137 @@
+"""Data sets that Maskwire writes, in the loaders of others; and what others write, in ours."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from maskwire.datasets import AnnotatedImage, Annotation, read, write
+from maskwire.datasets.annotations import rle_of
+from numpy.typing import NDArray
+from PIL import Image
+
+from testing.foreign_programs import installed
+
+pytestmark = [pytest.mark.compatibility, pytest.mark.timeout(1800)]
+
+SUPERVISION = """
+import sys
+import numpy as np
+import supervision as sv
+
+form, folder, output = sys.argv[1:]
+pictures, data_set = f"{folder}/images", sv.DetectionDataset
+if form == "yolo":
+    data = data_set.from_yolo(pictures, f"{folder}/labels", f"{folder}/data.yaml", force_masks=True)
+else:
+    data = data_set.from_coco(pictures, f"{folder}/coco.json", force_masks=True)
+(detections,) = [found for _, _, found in data]
+np.savez(output, masks=detections.mask, classes=[data.classes[number] for number in detections.class_id])
+"""
+LABELME = """
+import sys
+import numpy as np
+from labelme import utils
+from labelme._label_file import read_label_file
+
+file, output = sys.argv[1:]
+shapes = read_label_file(file).shapes
+masks = []
+for label in ("cup", "spoon"):
+    drawn, _ = utils.shapes_to_label((40, 60), [each for each in shapes if each["label"] == label], {label: 1})
+    masks.append(drawn > 0)
+np.savez(output, masks=masks, classes=[each["label"] for each in shapes])
+"""
+LABEL_STUDIO = """
+import json
+import sys
+import numpy as np
+from label_studio_sdk.converter import brush
+
+masks, output = sys.argv[1:]
+rle = [brush.mask2rle(mask.astype(np.uint8) * 255) for mask in np.load(masks)["masks"]]
+open(output, "w").write(json.dumps(rle, default=int))
+"""
+
+
+def masks() -> list[NDArray[np.bool_]]:
+    first = np.zeros((40, 60), bool)
+    first[5:30, 10:50] = True
+    first[12:20, 20:30] = False
+    first[33:38, 2:9] = True
+    second = np.zeros((40, 60), bool)
+    second[6:11, 52:58] = True
+    return [first, second]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (60, 40)).save(tmp_path / "images" / "one.png")
+    return tmp_path
+
+
+def images() -> list[AnnotatedImage]:
+    objects = [Annotation(label, rle=rle_of(mask)) for label, mask in zip(("cup", "spoon"), masks(), strict=True)]
+    return [AnnotatedImage("one.png", 60, 40, objects)]
+
+
+def run(requirement: str, script: str, *words: str | Path) -> Path:
+    """Runs a script where a package is installed. Returns its last argument, the file that it writes."""
+    command = [installed(requirement) / "python", "-c", script, *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return Path(words[-1])
+
+
+@pytest.mark.parametrize(
+    ("version", "form"),
+    [("0.25.1", "coco-uncompressed"), ("0.28.0", "coco-uncompressed"), ("0.30.0", "coco"), ("0.31.2", "coco")],
+)
+def test_supervision_reads_coco(version: str, form: Any, folder: Path) -> None:
+    write(images(), folder / "coco.json", form)
+    found = np.load(run(f"supervision=={version}", SUPERVISION, form, folder, folder / "found.npz"))
+    np.testing.assert_array_equal(found["masks"], masks())
+    assert found["classes"].tolist() == ["cup", "spoon"]
+
+
+def test_older_supervision_does_not_read_compressed_coco(folder: Path) -> None:
+    """docs/how-to/data-sets.md warns of it; when this fails, the warning is out of date."""
+    write(images(), folder / "coco.json", "coco")
+    found = np.load(run("supervision==0.28.0", SUPERVISION, "coco", folder, folder / "found.npz"))
+    assert not np.array_equal(found["masks"], masks())
+
+
+def test_supervision_reads_yolo(folder: Path) -> None:
+    write(images(), folder, "yolo", simplify_px=0)
+    found = np.load(run("supervision==0.31.2", SUPERVISION, "yolo", folder, folder / "found.npz"))
+    assert found["classes"].tolist() == ["cup", "spoon"]
+    for mask, expected in zip(found["masks"], masks(), strict=True):
+        assert (mask & expected).sum() / (mask | expected).sum() > 0.93  # bridges are a pixel wide
+
+
+def test_labelme_reads_masks_with_holes(folder: Path) -> None:
+    write(images(), folder / "images", "labelme")
+    found = np.load(run("labelme==6.3.1", LABELME, folder / "images" / "one.json", folder / "found.npz"))
+    np.testing.assert_array_equal(found["masks"], masks())
+    assert found["classes"].tolist() == ["cup", "spoon"]
+
+
+def test_brushes_of_label_studio_are_read(folder: Path) -> None:
+    np.savez(folder / "masks.npz", masks=masks())
+    written = run("label-studio-sdk==2.1.2", LABEL_STUDIO, folder / "masks.npz", folder / "rle.json")
+    regions = [
+        {
+            "type": "brushlabels",
+            "original_width": 60,
+            "original_height": 40,
+            "image_rotation": 0,
+            "value": {"format": "rle", "rle": rle, "brushlabels": [label]},
+        }
+        for label, rle in zip(("cup", "spoon"), json.loads(written.read_text()), strict=True)
+    ]
+    task = {"id": 1, "data": {"image": "/data/one.png"}, "annotations": [{"result": regions}]}
+    (folder / "export.json").write_text(json.dumps([task]))
+    assert read(folder / "export.json") == images()
