@@ -17,6 +17,7 @@ from maskwire.errors import ImageNotFound, InvalidRequest
 from maskwire.prompts import Prompt
 from maskwire.results import EmbeddedImage
 from maskwire.roboflow.prompt_set import Sam2PromptSet, in_prompts_words
+from maskwire.sam2.build_sam import ServedModel
 from maskwire.sam2.prompt_batch import in_arguments_words
 from maskwire.sam2.sam2_image_predictor import LOGIT_BOUND, SAM2ImagePredictor
 
@@ -75,7 +76,6 @@ class SegmentAnything2:
     ) -> None:
         self.model_id = model_id
         self._client = client or Client()
-        self._model = model_id
         self.predictor = SAM2ImagePredictor(model_id, client=self._client)
 
     def embed_image(self, image: Any, image_id: str | None = None) -> tuple[EmbeddedImage, tuple[int, int], str]:
@@ -123,13 +123,14 @@ class SegmentAnything2:
     def _embed(self, image: Any, image_id: str | None) -> EmbeddedImage:
         picture = _picture(image)
         channels: Any = {"channels": "bgr"} if isinstance(picture, np.ndarray) and picture.ndim == 3 else {}
+        model = self.predictor.model.name
         try:
-            return self._client.embed(picture, image_id, model=self._model, **channels)
+            return self._client.embed(picture, image_id, model=model, **channels)
         except ImageNotFound as error:
-            if error.reason != "MODEL_NOT_FOUND" or self._model.removeprefix("sam2/") not in _VERSIONS:
+            if error.reason != "MODEL_NOT_FOUND" or model.removeprefix("sam2/") not in _VERSIONS:
                 raise
             warnings.warn(f"{error}; the encoder's default model answers instead", stacklevel=4)
-            self._model = ""
+            self.predictor.model = ServedModel()
             return self._client.embed(picture, image_id, **channels)
 
     def _segment(self, image: Any, image_id: str | None, prompts: Any, arguments: SegmentationArguments) -> Segmented:
