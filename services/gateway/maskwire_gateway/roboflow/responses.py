@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 
 import cv2
 import numpy as np
-from maskwire.v1 import decoder_pb2, types_pb2
 from maskwire.bilinear import enlarge
+from maskwire.v1 import decoder_pb2, types_pb2
 from maskwire_core.http.problems import Problem
 from numpy.typing import NDArray
 from pycocotools import mask as coco
