@@ -126,7 +126,7 @@ def _work(job: _Job) -> None:
         task = progress.add_task("", total=len(job.images), completed=len(job.images) - len(remaining), last="")
 
         def work(image: ImageBoxes) -> dict[str, Any]:
-            return masks.make_masks(client, options.folder, image, making)
+            return masks.when_not_busy(lambda: masks.make_masks(client, options.folder, image, making), stopping)
 
         for done in work_until_stopped(remaining, work, _IMAGES_AT_ONCE, stopping):
             lines = []
@@ -144,12 +144,12 @@ def _work(job: _Job) -> None:
     if away is not None or got:
         count = f"{len(state.masks)} of {len(job.images)} images are done"
         print(f"{job.journal.path}: {count}; the same command goes on", file=sys.stderr)
-    if away is not None:
-        raise away
     if got:
         if got[0] == signal.SIGTERM:
             sys.exit(_TERMINATED)
         raise KeyboardInterrupt
+    if away is not None:
+        raise away
 
 
 def _making(job: _Job, client: Client) -> Making:

@@ -1,8 +1,10 @@
 """Asks for the masks of one image, and says what the data set gets."""
 
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -22,7 +24,10 @@ from maskwire.prompts import Prompt
 from maskwire.results import EmbeddedImage, Result
 from maskwire.sources import Reading, Source
 
+T = TypeVar("T")
+
 _PROMPTS_AT_ONCE = 64  # a request takes at most 128
+_PAUSE_S = 1.0  # at least so long between refusals, after the retries of the client
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,24 @@ def make_masks(client: Client, folder: Path, image: ImageBoxes, making: Making) 
     return {"image": image.image, "file_name": image.file_name, "masks": masks, "skipped": skipped}
 
 
+def when_not_busy(ask: Callable[[], T], stopping: threading.Event) -> T:
+    """Asks until the servers have time for it; a job that nobody waits for can wait.
+
+    Args:
+        ask: Makes the calls.
+        stopping: Once it is set, a refusal is final.
+
+    Raises:
+        MaskwireError: What `ask` raises, other than that the servers are busy.
+    """
+    while True:
+        try:
+            return ask()
+        except Overloaded as error:
+            if not _is_busy(error) or stopping.wait(max(error.retry_after_s or 0, _PAUSE_S)):
+                raise
+
+
 def failure(image: ImageBoxes, error: MaskwireError) -> dict[str, Any]:
     """Returns the line of the journal of an image that failed."""
     described = {"message": error.message, "reason": error.reason, "field": error.field}
@@ -71,12 +94,16 @@ def failure(image: ImageBoxes, error: MaskwireError) -> dict[str, Any]:
 def stops_job(error: MaskwireError) -> bool:
     """Whether an error is of the servers or of the caller, and would be that of each further image."""
     if isinstance(error, Overloaded):
-        return error.retry_after_s is not None  # else this image is too large
+        return _is_busy(error)  # else this image is too large
     if isinstance(error, ServerUnavailable):
         return error.reason != "SERVERS_LOST"  # this image may be what ends servers
     if error.reason in ("CLOSED", "FORKED", "WRONG_SERVER"):
         return True
     return isinstance(error, NotAuthenticated | NotAllowed | ImageNotFound)
+
+
+def _is_busy(error: Overloaded) -> bool:
+    return error.retry_after_s is not None and error.retry_after_s >= 0
 
 
 def clip(xywh: tuple[float, ...], width: int, height: int) -> tuple[float, float, float, float] | None:
