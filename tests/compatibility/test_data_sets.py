@@ -44,6 +44,15 @@ for label in ("cup", "spoon"):
     masks.append(drawn > 0)
 np.savez(output, masks=masks, classes=[each["label"] for each in shapes])
 """
+CVAT = """
+import json
+import sys
+import numpy as np
+from cvat_sdk.masks import encode_mask
+
+masks, output = sys.argv[1:]
+open(output, "w").write(json.dumps([encode_mask(mask) for mask in np.load(masks)["masks"]]))
+"""
 LABEL_STUDIO = """
 import json
 import sys
@@ -135,3 +144,16 @@ def test_brushes_of_label_studio_are_read(folder: Path) -> None:
     task = {"id": 1, "data": {"image": "/data/one.png"}, "annotations": [{"result": regions}]}
     (folder / "export.json").write_text(json.dumps([task]))
     assert read(folder / "export.json") == images()
+
+
+def test_masks_of_cvat_are_read(folder: Path) -> None:
+    np.savez(folder / "masks.npz", masks=masks())
+    written = run("cvat-sdk[masks]==2.80.0", CVAT, folder / "masks.npz", folder / "points.json")
+    shapes = []
+    for label, (*rle, left, top, right, bottom) in zip(("cup", "spoon"), json.loads(written.read_text()), strict=True):
+        runs = ", ".join(str(int(number)) for number in rle)
+        place = f'left="{left}" top="{top}" width="{right - left + 1}" height="{bottom - top + 1}"'
+        shapes.append(f'<mask label="{label}" source="auto" occluded="0" rle="{runs}" {place} z_order="0"></mask>')
+    image = f'<image id="0" name="one.png" width="60" height="40">{"".join(shapes)}</image>'
+    (folder / "annotations.xml").write_text(f"<annotations><version>1.1</version>{image}</annotations>")
+    assert read(folder / "annotations.xml") == images()
