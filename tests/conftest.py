@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 
     from testing.chromium import Tab
 
+# Threads of torch that wait for one another let others have the processor, of which tests in two processes and their
+# servers want more than there is; else they spin, for several times the time that the work takes. As many threads work.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import json
 import os
 import random
 import signal
@@ -135,8 +136,13 @@ def test_fifty_clients_with_mixed_bad_input(stack: Stack, photo: Path) -> None:
         ("/v1/images", {"content": b""}, {400}),
         ("/v1/images/" + "x" * 400 + "/segment", {"json": {}}, {400}),
     ]
+    for _, arguments, _ in kinds:  # written once, not by each client
+        if "json" in arguments:
+            arguments["content"] = json.dumps(arguments.pop("json")).encode()
+            arguments["headers"] = {"content-type": "application/json"}
     options = ("--max-image-bytes", "8000000", "--body-memory-bytes", str(128 << 20))
     with running_gateway(stack, *options) as (address, pid), httpx.Client(base_url=address, timeout=120) as client:
+        begun = resident_bytes(pid)
         client.post("/v1/images", content=photo.read_bytes(), params={"image_id": "loaded"})
         peaks: list[int] = []
         done = threading.Event()
@@ -148,7 +154,7 @@ def test_fifty_clients_with_mixed_bad_input(stack: Stack, photo: Path) -> None:
         def use(seed: int) -> list[str]:
             wrong = []
             order = random.Random(seed).sample(kinds, len(kinds))
-            with httpx.Client(base_url=address, timeout=120) as one:
+            with httpx.Client(base_url=address, timeout=120, verify=False) as one:  # without reading certificates
                 for path, arguments, expected in order:
                     answer = one.post(path, **arguments)
                     if answer.status_code not in expected | {429, 503}:
@@ -180,7 +186,7 @@ def test_fifty_clients_with_mixed_bad_input(stack: Stack, photo: Path) -> None:
             if "seconds_count" in line and 'status="200"' in line
         )
         assert fine > 200
-        assert max(peaks) < 700e6
+        assert max(peaks) - begun < 600e6
         assert resident[1] - resident[0] < 60e6
 
 
