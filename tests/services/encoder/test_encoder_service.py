@@ -4,13 +4,14 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from grpc_reflection.v1alpha import reflection_pb2
 from maskwire import Client, ImageNotFound
 from maskwire.v1 import decoder_pb2, encoder_pb2, encoder_pb2_grpc
 from maskwire_core.models.registry import add, describe
@@ -218,10 +219,30 @@ def test_models_health_and_reflection(encoder: Any, stack: Stack) -> None:
     assert "demonstration" in model.note
     for address, service in ((stack.encoder, "EncoderService"), (stack.decoder, "DecoderService")):
         with grpc.insecure_channel(address) as channel:
-            request = reflection_pb2.ServerReflectionRequest(list_services="")
-            (response,) = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(iter([request]))
-            names = {entry.name for entry in response.list_services_response.service}
-            assert {f"maskwire.v1.{service}", "grpc.health.v1.Health"} <= names
+            for version in ("v1", "v1alpha"):
+                ask = reflecting(channel, version)
+                listed = ask(reflection_pb2.ServerReflectionRequest(list_services="")).list_services_response
+                names = {entry.name for entry in listed.service}
+                known = {"grpc.health.v1.Health", *(f"grpc.reflection.{v}.ServerReflection" for v in ("v1", "v1alpha"))}
+                assert names == {f"maskwire.v1.{service}", *known}
+                for name in names:  # as grpcurl does for "describe"
+                    answer = ask(reflection_pb2.ServerReflectionRequest(file_containing_symbol=name))
+                    files = answer.file_descriptor_response.file_descriptor_proto
+                    (file, *_) = (FileDescriptorProto.FromString(one) for one in files)
+                    assert name.startswith(file.package)
+                    assert name.removeprefix(f"{file.package}.") in [one.name for one in file.service]
+
+
+def reflecting(
+    channel: grpc.Channel, version: str
+) -> Callable[[reflection_pb2.ServerReflectionRequest], reflection_pb2.ServerReflectionResponse]:
+    """A call of a version of the reflection service; the versions' messages have the same bytes."""
+    call: Any = channel.stream_stream(
+        f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+        request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+        response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+    )
+    return lambda request: next(iter(call(iter([request]))))
 
 
 def test_one_encoder_serves_several_models(valkey: str, tiny_checkpoint: Path, tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 from maskwire.host_port import join
 
 from maskwire_core.config import MIB, AnySettings, ServiceSettings, from_command_line
@@ -20,6 +19,7 @@ from maskwire_core.rpc.health import Health
 from maskwire_core.rpc.interceptor import CallInterceptor
 from maskwire_core.rpc.readiness import watch
 from maskwire_core.rpc.receiving import Receiver
+from maskwire_core.rpc.reflection import add_reflection
 from maskwire_core.rpc.tls import server_credentials
 from maskwire_core.runtime.empty_folder import in_empty_folder, with_absolute_paths
 from maskwire_core.runtime.last_resort import ending_within
@@ -114,8 +114,7 @@ async def serve(settings: ServiceSettings, service: Service) -> None:
         service.register(server)
         health_pb2_grpc.add_HealthServicer_to_server(checks, server)
         if settings.reflection if settings.reflection is not None else settings.tokens is None:
-            reflected = (service.name, "grpc.health.v1.Health", reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(reflected, server)
+            add_reflection((service.name, "grpc.health.v1.Health"), server)
         port = _listen(server, settings.host, settings.port, server_credentials(settings))
         if settings.health_port is not None:
             await running.enter_async_context(_health_server(settings.host, settings.health_port, checks))
