@@ -31,6 +31,7 @@ from maskwire_gateway.rest import api_page
 from maskwire_gateway.rest.openapi import describe
 from maskwire_gateway.rest.rest_v1 import RestV1
 from maskwire_gateway.roboflow.routes import Roboflow
+from maskwire_gateway.roboflow.server_state import ServerState
 from maskwire_gateway.upstream import Upstream
 from maskwire_gateway.websocket.stream import PROTOCOL, Relay
 
@@ -63,6 +64,7 @@ def application(settings: GatewaySettings, page: Path | None, telemetry: Telemet
     described = [
         *resources(RestV1(upstream, bodies, settings.max_image_bytes), "Images"),
         *resources(Roboflow(settings, upstream, bodies, fetcher), "For clients of Roboflow"),
+        *resources(ServerState(settings, upstream, bodies), "For clients of Roboflow"),
         *resources(Probes(upstream.servers, telemetry, settings.metrics_port is None), "Server"),
     ]
     routes: list[BaseRoute] = [
@@ -94,6 +96,7 @@ def application(settings: GatewaySettings, page: Path | None, telemetry: Telemet
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["*"],
             expose_headers=_EXPOSED_HEADERS,
+            allow_private_network=True,  # Chrome asks before a page of the internet may call a gateway on a LAN
         )
     return app
 

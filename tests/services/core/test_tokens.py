@@ -14,7 +14,9 @@ import httpx
 import pytest
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from inference_sdk import InferenceConfiguration, InferenceHTTPClient
+from inference_sdk.http.entities import ApiKeyTransport
+from inference_sdk.http.errors import HTTPCallErrorError
 from maskwire import NotAllowed, NotAuthenticated, Overloaded
 from maskwire.cli.health import health
 from maskwire.v1 import decoder_pb2, decoder_pb2_grpc, encoder_pb2, encoder_pb2_grpc, types_pb2
@@ -112,12 +114,12 @@ def test_health_is_open_and_reflection_off(guarded: Guarded) -> None:
     for address in (guarded.encoder, guarded.decoder):
         assert health(address) == "SERVING"
         with grpc.insecure_channel(address) as channel:
-            stub = reflection_pb2_grpc.ServerReflectionStub(channel)
-            request = reflection_pb2.ServerReflectionRequest(list_services="")
-            for metadata in ((), bearer(guarded.token())):
-                with pytest.raises(grpc.RpcError) as caught:
-                    list(stub.ServerReflectionInfo(iter([request]), metadata=metadata))
-                assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
+            for version in ("v1", "v1alpha"):
+                stub = channel.stream_stream(f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo")
+                for metadata in ((), bearer(guarded.token())):
+                    with pytest.raises(grpc.RpcError) as caught:
+                        list(stub(iter([b"\x3a\0"]), metadata=metadata))  # list_services
+                    assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_each_method_needs_its_right(guarded: Guarded, encoder: Any, decoder: Any) -> None:
@@ -443,6 +445,29 @@ def test_the_gateway_passes_tokens_on(guarded: Guarded) -> None:
         with pytest.raises(InvalidStatus) as rejected:
             connect(url, subprotocols=protocols[:1])
         assert rejected.value.response.status_code == 401
+
+
+@pytest.mark.client("inference-sdk", "the same with a token: `api_key_transport` legacy, both, header")
+def test_every_way_in_which_inference_sdk_sends_the_token(guarded: Guarded) -> None:
+    image = base64.b64encode(picture(92, 60, 40)).decode()
+    with running_gateway(guarded) as (address, _):
+        for transport in ("legacy", "both", "header"):
+            sdk = InferenceHTTPClient(api_url=address, api_key=guarded.token())
+            sdk.configure(InferenceConfiguration(api_key_transport=ApiKeyTransport(transport)))
+            found = sdk.sam2_segment_image(image, prompts=[{"points": [{"x": 9, "y": 9, "positive": True}]}])
+            assert len(found["predictions"]) == 1
+
+            def ids(models: Any) -> list[str]:
+                return [model.model_id for model in models.models]
+
+            assert ids(sdk.list_loaded_models()) == ["small"]
+            assert ids(sdk.load_model("sam2/hiera_tiny")) == ["small", "sam2/hiera_tiny"]
+            kept = [] if transport == "legacy" else ["small"]  # it sends none there
+            assert ids(sdk.unload_model("sam2/hiera_tiny")) == ids(sdk.unload_all_models()) == kept
+        stranger = InferenceHTTPClient(api_url=address, api_key="mw_no_token")
+        for refused in (stranger.list_loaded_models, lambda: stranger.load_model("small")):
+            with pytest.raises(HTTPCallErrorError, match="401"):
+                refused()
 
 
 def test_no_secrets_in_logs(guarded: Guarded) -> None:

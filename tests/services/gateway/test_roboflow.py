@@ -27,6 +27,7 @@ from testing.wire import as_base64, picture
 POINTS = {"points": [{"x": 260, "y": 130, "positive": True}, {"x": 300, "y": 330, "positive": False}]}
 BOX = {"box": {"x": 317.5, "y": 192.5, "width": 365, "height": 305}}  # 135, 40, 500, 345
 BOTH = {**POINTS, **BOX}
+IDENTITY = ("inference_id", "frame_id", "resolved_model")
 
 
 def segment(http: httpx.Client, **body: Any) -> Any:
@@ -47,6 +48,7 @@ def outline(mask: NDArray[np.bool_]) -> list[list[list[int]]]:
 # The unmodified client
 
 
+@pytest.mark.client("inference-sdk", "`sam2_segment_image`: points, boxes, both, none; RLE and polygons")
 @pytest.mark.parametrize("prompt", [POINTS, BOX, BOTH, None], ids=["points", "box", "both", "none"])
 def test_inference_sdk_gets_the_masks_of_the_grpc_client(
     gateway: str, client: Client, photo: Path, prompt: dict[str, Any] | None
@@ -82,6 +84,7 @@ def sent_by_the_sdk(photo: Path) -> bytes:
     return base64.b64decode(value)
 
 
+@pytest.mark.client("inference-sdk", "`sam2_segment_image` again on the same picture, warm")
 def test_the_second_call_on_a_picture_encodes_and_decodes_nothing(gateway: str, stack: Stack, tmp_path: Path) -> None:
     path = tmp_path / "new.png"
     path.write_bytes(picture(int(time.time()), 300, 200))
@@ -126,7 +129,8 @@ def test_embed_image(http: httpx.Client, client: Client, encoded: dict[str, str]
     answer = http.post("/sam2/embed_image", json={"image": encoded, "image_id": "cup-1"})
     assert answer.status_code == 200
     body = answer.json()
-    assert set(body) == {"image_id", "time"}
+    assert {"inference_id": None, "frame_id": None, "resolved_model": None}.items() <= body.items()
+    assert set(body) == {"image_id", "time", *IDENTITY}
     assert body["image_id"] == "cup-1"
     assert 0 < body["time"] < 60
     assert float(answer.headers["x-processing-time"]) == pytest.approx(body["time"], abs=1e-5)
@@ -208,7 +212,7 @@ def test_defaults_and_ignored_fields(http: httpx.Client, client: Client, encoded
     )
     assert full.status_code == 200
     assert full.json()["predictions"] == plain["predictions"]
-    assert set(plain) == {"predictions", "time"}
+    assert set(plain) == {"predictions", "time", *IDENTITY}
     (prediction,) = plain["predictions"]
     assert set(prediction) == {"masks", "confidence", "format"}
     points, labels = [(260, 130), (300, 330)], [1, 0]

@@ -14,6 +14,9 @@ from starlette.types import Scope
 
 from maskwire_gateway.upstream import Upstream
 
+ROBOFLOW = ("/sam2/", "/sam3/", "/model/")
+"""Beginnings of the paths that clients of Roboflow ask. inference-sdk sends the token in the body, if at all."""
+
 BEARER = "maskwire.bearer."
 """Prefix of the subprotocol that holds a browser's token: browsers cannot set headers of a WebSocket."""
 
@@ -22,8 +25,7 @@ _REFUSED_S = 1.0
 _UNKNOWN_S = 3.0  # no encoder could say
 _MAX_KNOWN = 10_000
 _MAX_JUDGED = 64
-_NEEDS_TOKEN = ("/v1/", "/sam2/", "/model/")
-_TOKEN_IN_BODY = "/sam2/"  # inference-sdk sends it there by default
+_NEEDS_TOKEN = ("/v1/", *ROBOFLOW)
 _NOBODY = "nobody"
 
 
@@ -59,7 +61,7 @@ class Doorkeeper:
         token = token_of(HTTPConnection(scope))
         caller = self._upstream.caller(token)
         if not caller.token:
-            if scope["path"].startswith(_TOKEN_IN_BODY):
+            if scope["path"].startswith(ROBOFLOW):
                 return _NOBODY  # all together, since what such a request holds must be read
             raise nobody
         refused, accepted = await self._judge(caller.token, address)
@@ -119,8 +121,8 @@ def bearer(connection: HTTPConnection) -> str:
 
 
 def token_of(connection: HTTPConnection) -> str:
-    """As `bearer`, and for /sam2 also from the query, which takes precedence."""
-    if str(connection.scope["path"]).startswith(("/sam2/", "/model/")):
+    """As `bearer`, and for clients of Roboflow also from the query, which takes precedence."""
+    if str(connection.scope["path"]).startswith(ROBOFLOW):
         query = parse_qs(connection.scope["query_string"].decode("latin-1"))
         if key := query.get("api_key", [""])[0]:
             return str(key)

@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 
 SOCKET_PATH = "/v1/stream"
 
-_PROBES = ("/healthz", "/readyz", "/metrics")  # neither refused nor counted as load
-_ANY_HOST = ("/healthz", "/readyz")
+_PROBES = ("/healthz", "/readyz", "/readiness", "/metrics")  # neither refused nor counted as load
+_ANY_HOST = ("/healthz", "/readyz", "/readiness")
 _PIECE_BYTES = 1 << 16
 
 

@@ -1,16 +1,24 @@
 """Probes of orchestrators, and metrics for Prometheus."""
 
 import ipaddress
+from typing import Literal
 
 from maskwire.transport import Servers
 from maskwire_core.http.problems import RETRY_S, Problem
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
-from maskwire_gateway.http.routing import Operation
+from maskwire_gateway.http.routing import JSON, Operation
 from maskwire_gateway.metrics import Telemetry
 
 _TEXT = {"text/plain": {"type": "string"}}
+
+
+class Status(TypedDict):
+    """How a server is: in the words of Roboflow's, which its clients and their orchestrators read."""
+
+    status: Literal["healthy", "ready", "not ready"]
 
 
 class Probes:
@@ -27,10 +35,11 @@ class Probes:
         self._telemetry = telemetry
         self._shows_metrics = shows_metrics
 
-    @Operation("GET", "/healthz", answer=_TEXT, errors=())
+    @Operation("GET", "/healthz", answer={JSON: Status}, errors=())
     async def healthz(self, request: Request) -> Response:
         """Whether the process lives."""
-        return PlainTextResponse("ok\n")
+        content: Status = {"status": "healthy"}
+        return JSONResponse(content)
 
     @Operation("GET", "/readyz", answer=_TEXT, errors=(503,))
     async def readyz(self, request: Request) -> Response:
@@ -39,6 +48,13 @@ class Probes:
         if unavailable:
             raise Problem(503, f"no {' and no '.join(unavailable)} answers", "NOT_READY", retry_after_s=RETRY_S)
         return PlainTextResponse("ok\n")
+
+    @Operation("GET", "/readiness", answer={JSON: Status}, errors=(503,))
+    async def readiness(self, request: Request) -> Response:
+        """Whether encoder and decoder answer, as Roboflow's server says it."""
+        is_ready = not await self._servers.find_unavailable()
+        content: Status = {"status": "ready" if is_ready else "not ready"}
+        return JSONResponse(content, 200 if is_ready else 503, None if is_ready else {"Retry-After": f"{RETRY_S:.0f}"})
 
     @Operation("GET", "/metrics", answer=_TEXT, errors=(404,))
     async def metrics(self, request: Request) -> Response:

@@ -1,14 +1,20 @@
 """Bodies of /sam2 requests, with the names, defaults and tolerance that their clients know."""
 
-import re
 from typing import Annotated, Any, Literal, Self
 
-from maskwire.v1 import types_pb2
-from maskwire_core.http.images import clip_to_image
-from maskwire_core.http.problems import Problem
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from maskwire_gateway.http.routing import Json
 from maskwire_gateway.rest.json_values import read_logits
+
+QUERY: Json = {"api_key": {"type": "string"}}
+"""Parameters of the query that have an effect."""
+
+WITHOUT_EFFECT = ("countinference", "service_secret", "source", "source_info", "disable_model_monitoring")
+"""Parameters that clients written for other servers send as well."""
+
+NO_TEXT = "prompts of text need SAM 3, and SAM 2 answers here: give points, or a box around the object"
+"""What whoever asks for a concept in words is told."""
 
 _NUMBER = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -27,10 +33,14 @@ class Form(BaseModel):
         return {name: None if name in may_be_null and value in ([], {}) else value for name, value in content.items()}
 
 
-class Picture(Form):
-    """An image: a URL, or a file as base64, with or without a data URI's beginning."""
+def _folded(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
 
-    type: Literal["url", "base64"]
+
+class Picture(Form):
+    """An image: a URL, or a file as base64, with or without a data URI's beginning. The type is in any case."""
+
+    type: Annotated[Literal["url", "base64"], BeforeValidator(_folded)]
     value: str
 
 
@@ -57,17 +67,12 @@ class ObjectPrompt(Form):
     box: CentredBox | None = None
     points: list[Click] | None = None
 
-    def message(self, width: int, height: int) -> types_pb2.Prompt:
-        """The prompt for an image of a size in pixels. A box that leaves the image, as boxes of detectors do a little,
-        ends at its edge."""
-        prompt = types_pb2.Prompt()
-        for point in self.points or ():
-            prompt.points.add(x_px=point.x, y_px=point.y, label=int(point.positive))
-        if self.box is not None:
-            x, y, half_width, half_height = self.box.x, self.box.y, self.box.width / 2, self.box.height / 2
-            prompt.box.x_min_px, prompt.box.y_min_px = clip_to_image(x - half_width, y - half_height, width, height)
-            prompt.box.x_max_px, prompt.box.y_max_px = clip_to_image(x + half_width, y + half_height, width, height)
-        return prompt
+    @model_validator(mode="before")
+    @classmethod
+    def _not_text(cls, content: Any) -> Any:
+        if isinstance(content, dict) and (content.get("text") or content.get("type") == "text"):
+            raise ValueError(NO_TEXT)
+        return content
 
 
 class PromptSet(Form):
@@ -115,6 +120,14 @@ class ImageForm(Form):
         return [(name, field) for field in fields if (name := getattr(self, field))]
 
 
+class ModelForm(Form):
+    """POST /model/add and /model/remove."""
+
+    model_id: str | None = Field(None, description="sam2/hiera_tiny and so on, or the name of a served model.")
+    model_type: str | None = None
+    api_key: str | None = Field(None, description="The token, where the servers want one.")
+
+
 class EmbedForm(ImageForm):
     """POST /sam2/embed_image. Points have no effect: a widespread how-to sends those of its segment_image here too."""
 
@@ -152,36 +165,3 @@ class SegmentForm(ImageForm):
         if self.mask_input is not None and len(self.prompts.prompts or ()) > 1:
             raise ValueError("mask_input is for one prompt, and there are several")
         return self
-
-    def messages(self, width: int, height: int) -> list[types_pb2.Prompt]:
-        """The prompts, at least one, for an image of a size in pixels.
-
-        Raises:
-            Problem: LABELS_MISMATCH.
-        """
-        wanted = [prompt.message(width, height) for prompt in self.prompts.prompts or [ObjectPrompt()]]
-        points = self.point_coords or []
-        labels = [1] * len(points) if self.point_labels is None else self.point_labels
-        if len(points) != len(labels):
-            said = f"{len(points)} points but {len(labels)} labels; give one label (1 or 0) for each point"
-            raise Problem(400, said, "LABELS_MISMATCH", "point_labels")
-        for (x, y), label in zip(points, labels, strict=True):
-            wanted[0].points.add(x_px=x, y_px=y, label=label)
-        if self.mask_input is not None:
-            wanted[0].mask.CopyFrom(self.mask_input)
-        return wanted
-
-    def place(self, field: str) -> str:
-        """The path in the form of a field of SegmentRequest."""
-        found = re.fullmatch(r"prompts\[(\d+)\](?:\.points\[(\d+)\])?(?:\.(\w+))?", field)
-        if found is None:
-            return field
-        _, point, part = found.groups()
-        if part == "mask":
-            return "mask_input"
-        if self.prompts.prompts:
-            return re.sub(r"\.([xy])_px$", r".\1", field).replace(".label", ".positive")
-        if point is None:
-            return "point_coords"
-        place = {"x_px": f"point_coords[{point}][0]", "y_px": f"point_coords[{point}][1]"}
-        return place.get(part, f"point_labels[{point}]")

@@ -10,19 +10,28 @@ from maskwire_core.models.registry import PUBLISHED, canonical
 VERSIONS = ("hiera_tiny", "hiera_small", "hiera_b_plus", "hiera_large")
 """Names of the published models in /sam2 requests. The last one answers if none is named."""
 
+SAM3 = "sam3/sam3_interactive"
+"""Name of the model that /sam3 requests are for."""
+
 
 def find(name: str, models: Sequence[pb.ModelInfo]) -> pb.ModelInfo | None:
     """The served model of a name, in any of its spellings; None if it is not served."""
     return next((model for model in models if model.name == canonical(name)), None)
 
 
+def name_of(model: pb.ModelInfo) -> str:
+    """The name that clients of /sam2 know a served model by: sam2/hiera_tiny and so on, else its own."""
+    return next((f"sam2/{version}" for version in VERSIONS if canonical(version) == model.name), model.name)
+
+
 def choose(name: str, models: Sequence[pb.ModelInfo], other_model: str, field: str) -> pb.ModelInfo:
     """Chooses the model that answers for a name.
 
     Args:
-        name: hiera_tiny, sam2/hiera_tiny, sam2.1_hiera_tiny, or any name under which a model is served.
+        name: hiera_tiny, sam2/hiera_tiny, sam2.1_hiera_tiny, or any name under which a model is served; one that begins
+            with sam3/ is never served.
         models: The models that are served, not empty.
-        other_model: What answers for a SAM 2 version that is not served: "default" (the default model) or "refuse".
+        other_model: What answers for a version of SAM that is not served: "default" (the default model) or "refuse".
         field: Field of the request that has the name, for errors.
 
     Raises:
@@ -32,7 +41,7 @@ def choose(name: str, models: Sequence[pb.ModelInfo], other_model: str, field: s
     if model is not None:
         return model
     served = [model.name for model in models]
-    if canonical(name) not in PUBLISHED:
+    if canonical(name) not in PUBLISHED and not name.startswith("sam3/"):
         raise Problem(400, model_not_served(name, served, VERSIONS), "BAD_VERSION", field)
     if other_model == "refuse":
         raise Problem(404, model_not_served(name, served), "MODEL_NOT_FOUND", field)

@@ -1,7 +1,8 @@
 """Answers of the /sam2 routes, in the forms that their clients know."""
 
 import io
-from typing import Annotated, Any, Literal
+from collections.abc import Collection, Mapping
+from typing import Annotated, Any, Literal, NotRequired
 
 import cv2
 import numpy as np
@@ -29,29 +30,49 @@ class RunLengths(TypedDict):
 
 
 class Prediction(TypedDict):
-    """The best mask of a prompt, and its predicted IoU."""
+    """The best mask of a prompt, and its predicted IoU. If the prompt is wrong and others are not: an empty mask."""
 
     masks: list[Polygon] | RunLengths
     confidence: float
     format: Literal["polygon", "rle"]
+    error: NotRequired[Annotated[str, Field(description="What is wrong with the prompt.")]]
 
 
-class Predictions(TypedDict):
+class Identity(TypedDict):
+    """Fields that answers of Roboflow's server have too; null there for SAM 2."""
+
+    inference_id: str | None
+    frame_id: int | None
+    resolved_model: dict[str, Any] | None
+
+
+IDENTITY: Identity = {"inference_id": None, "frame_id": None, "resolved_model": None}
+
+
+class Predictions(Identity):
     """What /sam2/segment_image answers."""
 
     predictions: list[Prediction]
     time: Seconds
 
 
-class Embedded(TypedDict):
+class Embedded(Identity):
     """What /sam2/embed_image answers."""
 
     image_id: str
     time: Seconds
 
 
-def predictions(response: decoder_pb2.SegmentResponse, form: Literal["json", "rle"]) -> list[Prediction]:
-    """The best mask of each prompt, as polygons ("json") or run lengths ("rle"). The response has one RLE for each."""
+def predictions(
+    response: decoder_pb2.SegmentResponse, form: Literal["json", "rle"], refused: Mapping[int, Problem]
+) -> list[Prediction]:
+    """The best mask of each prompt, as polygons ("json") or run lengths ("rle").
+
+    Args:
+        response: With one RLE for each prompt that was not refused.
+        form: The form of the masks.
+        refused: What is wrong with the others, by their index among all.
+    """
     found: list[Prediction] = []
     for result in response.results:
         mask = result.masks[0]
@@ -60,7 +81,21 @@ def predictions(response: decoder_pb2.SegmentResponse, form: Literal["json", "rl
         else:
             rle: RunLengths = {"size": list(mask.rle.size), "counts": mask.rle.counts}
             found.append({"masks": rle, "confidence": mask.score, "format": "rle"})
+    for index in sorted(refused):
+        found.insert(index, _empty(response.image, form, refused[index]))
     return found
+
+
+def _empty(image: decoder_pb2.SegmentedImage, form: Literal["json", "rle"], problem: Problem) -> Prediction:
+    """The empty mask of a prompt that was refused."""
+    said = str(problem)
+    if form == "json":
+        return {"masks": [[]], "confidence": 0.0, "format": "polygon", "error": said}
+    height, width = image.height_px, image.width_px
+    zeros: Any = {"size": [height, width], "counts": [height * width]}
+    counts: Any = coco.frPyObjects(zeros, height, width)["counts"]
+    rle: RunLengths = {"size": [height, width], "counts": counts.decode()}
+    return {"masks": rle, "confidence": 0.0, "format": "rle", "error": said}
 
 
 def polygons(rle: types_pb2.Rle) -> list[Polygon]:
@@ -92,11 +127,12 @@ def logits_bytes(prompts: int, width: int, height: int) -> int:
     return size
 
 
-def compressed_logits(response: decoder_pb2.SegmentResponse) -> bytes:
+def compressed_logits(response: decoder_pb2.SegmentResponse, refused: Collection[int]) -> bytes:
     """Logits as `SAM2ImagePredictor.predict(return_logits=True)` returns them: enlarged before anything is clamped.
 
     Args:
-        response: With fp32 logits that are not clamped.
+        response: With fp32 logits that are not clamped, for each prompt that was not refused.
+        refused: Indices of the others among all; their masks are empty.
 
     Returns:
         A compressed npz file: masks, NxHxW fp32 logits; low_res_masks, NxSxS fp32 logits clamped to -32..32.
@@ -105,6 +141,8 @@ def compressed_logits(response: decoder_pb2.SegmentResponse) -> bytes:
     low: list[NDArray[np.float32]] = [
         np.frombuffer(one.data, "<f4").reshape(one.height, one.width).astype(np.float32) for one in logits
     ]
+    for index in sorted(refused):
+        low.insert(index, np.full_like(low[0], -_CLAMP))
     masks = np.empty((len(low), response.image.height_px, response.image.width_px), np.float32)
     for mask, samples in zip(masks, low, strict=True):
         mask[:] = enlarge(samples, response.image.width_px, response.image.height_px)

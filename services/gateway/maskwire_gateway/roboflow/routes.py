@@ -1,4 +1,4 @@
-"""/sam2: the HTTP interface that clients of Roboflow's inference server speak; docs/reference/http.md describes it."""
+"""/sam2 and /sam3: where clients of Roboflow's inference server send images and prompts (docs/reference/http.md)."""
 
 import asyncio
 import hashlib
@@ -21,16 +21,15 @@ from maskwire_gateway.http.fetching import Fetcher
 from maskwire_gateway.http.media_types import NOT_JSON, check_media_type
 from maskwire_gateway.http.routing import ERRORS, EXAMPLE_IMAGE_ID, JSON, Json, Operation
 from maskwire_gateway.roboflow import model_versions, responses
+from maskwire_gateway.roboflow.checked_prompts import CheckedPrompts, check_prompts
 from maskwire_gateway.roboflow.form_reader import read_form
-from maskwire_gateway.roboflow.forms import EmbedForm, ImageForm, Picture, SegmentForm
+from maskwire_gateway.roboflow.forms import NO_TEXT, QUERY, WITHOUT_EFFECT, EmbedForm, ImageForm, Picture, SegmentForm
 from maskwire_gateway.upstream import Upstream
 
 AForm = TypeVar("AForm", bound=ImageForm)
 
 _JSON_BYTES = 4 << 20  # what a body may hold beside the image
 _ERRORS_OF_BODIES = (*ERRORS, 408, 413, 415, 422)
-_QUERY: Json = {"api_key": {"type": "string"}}
-_WITHOUT_EFFECT = ("countinference", "service_secret", "source", "source_info", "disable_model_monitoring")
 _DISC = (  # a PNG of 64x48 px: a disc with a radius of 14 px around (32, 24)
     "iVBORw0KGgoAAAANSUhEUgAAAEAAAAAwCAIAAAAuKetIAAAAjUlEQVR42u3Y2w2AMAxDUc/EEB2CIRiWiWCCIpFAHr2SB/CR+tFY"
     "49hLRwAAAAAAAACASc6xFQPcjefJC3is/gVDIe0dDYpq72VQYHsXg2Lb2w0Kb280LAxwbG8xAAAAIEf71waeEAAAywL4zCUAlL8H"
@@ -38,6 +37,8 @@ _DISC = (  # a PNG of 64x48 px: a disc with a radius of 14 px around (32, 24)
 )
 _EXAMPLE_IMAGE = {"image": {"type": "base64", "value": _DISC}, "image_id": EXAMPLE_IMAGE_ID}
 _EXAMPLE_PROMPT = {"points": [{"x": 32, "y": 24, "positive": True}]}
+_EXAMPLE_SEGMENT = {**_EXAMPLE_IMAGE, "prompts": [_EXAMPLE_PROMPT], "format": "rle"}
+_MASKS: Json = {JSON: responses.Predictions, "application/octet-stream": {"type": "string", "format": "binary"}}
 
 
 class Roboflow:
@@ -61,8 +62,8 @@ class Roboflow:
     @Operation(
         "POST",
         "/sam2/embed_image",
-        query=_QUERY,
-        accepted=_WITHOUT_EFFECT,
+        query=QUERY,
+        accepted=WITHOUT_EFFECT,
         body={JSON: EmbedForm},
         example=_EXAMPLE_IMAGE,
         answer={JSON: responses.Embedded},
@@ -70,55 +71,88 @@ class Roboflow:
     )
     async def embed_image(self, request: Request) -> Response:
         """Makes an image ready for prompts."""
-        started = time.perf_counter()
-        async with self._bodies.receive(request, self._max_body_bytes) as body:
-            form = await _read(request, body, EmbedForm)
-            image, _ = await self._find_image(self._caller(request, form), form, body)
-        took_s = time.perf_counter() - started
-        content: responses.Embedded = {"image_id": image.image_id, "time": took_s}
-        return JSONResponse(content, headers=_headers(image.model, took_s))
+        return await self._embed_image(request, model_versions.VERSIONS[-1])
+
+    @Operation(
+        "POST",
+        "/sam3/embed_image",
+        query=QUERY,
+        accepted=WITHOUT_EFFECT,
+        body={JSON: EmbedForm},
+        example=_EXAMPLE_IMAGE,
+        answer={JSON: responses.Embedded},
+        errors=_ERRORS_OF_BODIES,
+    )
+    async def embed_image_3(self, request: Request) -> Response:
+        """Makes an image ready for prompts, as code for SAM 3 asks for it."""
+        return await self._embed_image(request, model_versions.SAM3)
 
     @Operation(
         "POST",
         "/sam2/segment_image",
-        query=_QUERY,
-        accepted=_WITHOUT_EFFECT,
+        query=QUERY,
+        accepted=WITHOUT_EFFECT,
         body={JSON: SegmentForm},
-        example={**_EXAMPLE_IMAGE, "prompts": [_EXAMPLE_PROMPT], "format": "rle"},
-        answer={JSON: responses.Predictions, "application/octet-stream": {"type": "string", "format": "binary"}},
+        example=_EXAMPLE_SEGMENT,
+        answer=_MASKS,
         errors=_ERRORS_OF_BODIES,
     )
     async def segment_image(self, request: Request) -> Response:
         """Segments objects of an image."""
+        return await self._segment_image(request, model_versions.VERSIONS[-1])
+
+    @Operation(
+        "POST",
+        "/sam3/visual_segment",
+        query=QUERY,
+        accepted=WITHOUT_EFFECT,
+        body={JSON: SegmentForm},
+        example=_EXAMPLE_SEGMENT,
+        answer=_MASKS,
+        errors=_ERRORS_OF_BODIES,
+    )
+    async def visual_segment(self, request: Request) -> Response:
+        """Segments objects of an image by clicks and boxes, with SAM 2, as code for SAM 3 asks for it."""
+        return await self._segment_image(request, model_versions.SAM3)
+
+    @Operation("POST", "/sam3/concept_segment")
+    async def concept_segment(self, request: Request) -> Response:
+        """Refuses what only SAM 3 can do."""
+        async with self._bodies.receive(request, self._max_body_bytes):
+            raise Problem(400, NO_TEXT, "NO_TEXT_PROMPTS", "prompts")
+
+    async def _embed_image(self, request: Request, model: str) -> Response:
+        started = time.perf_counter()
+        async with self._bodies.receive(request, self._max_body_bytes) as body:
+            form = await _read(request, body, EmbedForm)
+            image, _ = await self._find_image(self._caller(request, form), form, body, model)
+        took_s = time.perf_counter() - started
+        content: responses.Embedded = {**responses.IDENTITY, "image_id": image.image_id, "time": took_s}
+        return JSONResponse(content, headers=_headers(image.model, took_s))
+
+    async def _segment_image(self, request: Request, model: str) -> Response:
         started = time.perf_counter()
         async with self._bodies.receive(request, self._max_body_bytes) as body:
             form = await _read(request, body, SegmentForm)
             caller = self._caller(request, form)
-            image, data = await self._find_image(caller, form, body)
+            image, data = await self._find_image(caller, form, body, model)
+            prompts = check_prompts(form, image.width_px, image.height_px)
+            if form.format == "binary":
+                # The logits, and once more while they are compressed.
+                body.hold(2 * responses.logits_bytes(prompts.count, image.width_px, image.height_px))
             try:
-                wanted = _segment_request(form, image)
-                if form.format == "binary":
-                    # The logits, and once more while they are compressed.
-                    body.hold(2 * responses.logits_bytes(len(wanted.prompts), image.width_px, image.height_px))
-                response = await self._segment(caller, wanted, image, data)
+                response = await self._segment(caller, _segment_request(form, prompts, image), image, data)
             except MaskwireError as error:
-                error.field = form.place(error.field)
+                error.field = prompts.place(error.field)
                 raise
             if form.format == "binary":
-                logits = await asyncio.to_thread(responses.compressed_logits, response)
+                logits = await asyncio.to_thread(responses.compressed_logits, response, prompts.refused)
                 headers = _headers(image.model, time.perf_counter() - started)
                 return Response(logits, media_type="application/octet-stream", headers=headers)
-            predictions = await asyncio.to_thread(responses.predictions, response, form.format)
+            predictions = await asyncio.to_thread(responses.predictions, response, form.format, prompts.refused)
         took_s = time.perf_counter() - started
-        content: responses.Predictions = {"predictions": predictions, "time": took_s}
+        content: responses.Predictions = {**responses.IDENTITY, "predictions": predictions, "time": took_s}
         return JSONResponse(content, headers=_headers(image.model, took_s))
-
-    @Operation("POST", "/model/clear", query=_QUERY, accepted=_WITHOUT_EFFECT, answer={JSON: {"type": "object"}})
-    async def clear(self, request: Request) -> Response:
-        """Does nothing."""
-        # Clients written for other servers call it; here the encoder's settings say which models there are.
-        await self._upstream.models(self._caller(request))  # needs a token like the other routes
-        return JSONResponse({"models": []})
 
     def _caller(self, request: Request, form: ImageForm | None = None) -> Caller:
         """The caller, whose key is the token."""
@@ -139,9 +173,15 @@ class Roboflow:
             return await self._upstream.servers.segment(wanted, caller)
 
     async def _find_image(
-        self, caller: Caller, form: ImageForm, body: Body
+        self, caller: Caller, form: ImageForm, body: Body, model: str
     ) -> tuple[types_pb2.ImageInfo, bytes | None]:
         """Finds the stored image that a form names, or embeds the one that it holds.
+
+        Args:
+            caller: On whose behalf.
+            form: What was sent.
+            body: The body that it came in.
+            model: The model that answers if the form names none.
 
         Returns:
             What is stored, and the image's file if the form holds it.
@@ -162,7 +202,7 @@ class Roboflow:
                 )
             return image, None
         if not named:
-            named = [model_versions.choose(model_versions.VERSIONS[-1], models, self._other_model, "sam2_version_id")]
+            named = [model_versions.choose(model, models, self._other_model, "sam2_version_id")]
         data = await self._read_image(form.image, body)
         form.image = None  # frees the memory of its base64
         digest = (await asyncio.to_thread(hashlib.sha256, data)).digest()
@@ -200,13 +240,15 @@ async def _read(request: Request, body: Body, kind: type[AForm]) -> AForm:
     return form
 
 
-def _segment_request(form: SegmentForm, image: types_pb2.ImageInfo) -> decoder_pb2.SegmentRequest:
+def _segment_request(
+    form: SegmentForm, prompts: CheckedPrompts, image: types_pb2.ImageInfo
+) -> decoder_pb2.SegmentRequest:
     """What a form asks of a decoder."""
     is_binary = form.format == "binary"
     return decoder_pb2.SegmentRequest(
         image_id=image.image_id,
         content_key=image.content_key,
-        prompts=form.messages(image.width_px, image.height_px),
+        prompts=prompts.messages,
         output=types_pb2.OutputOptions(
             formats=[types_pb2.MASK_FORMAT_LOGITS if is_binary else types_pb2.MASK_FORMAT_RLE],
             multimask=form.multimask_output,
