@@ -199,6 +199,14 @@ def test_voc_images_have_numbers_and_colours(tmp_path: Path) -> None:
         write([crowd], tmp_path, "voc")
 
 
+def test_voc_has_no_box_of_an_empty_mask(tmp_path: Path) -> None:
+    objects = [Annotation(name, rle=rle_of(mask)) for name, mask in (("cup", small() & False), ("spoon", small()))]
+    write([AnnotatedImage("a.png", WIDTH, HEIGHT, objects)], tmp_path, "voc")
+    xml = (tmp_path / "Annotations/a.xml").read_text()
+    assert (xml.count("<object>"), "<name>spoon</name>" in xml) == (1, True)
+    np.testing.assert_array_equal(np.array(Image.open(tmp_path / "SegmentationObject/a.png")) == 1, small())
+
+
 @pytest.mark.parametrize("name", ["../one.jpg", "/tmp/one.jpg", "a/../../one.jpg", "..\\one.jpg", ""])
 def test_no_image_is_written_outside_of_the_folder(name: str, tmp_path: Path) -> None:
     image = AnnotatedImage(name, 30, 20, [Annotation("cup", rle=rle_of(np.ones((20, 30), bool)))])

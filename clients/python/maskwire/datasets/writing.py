@@ -94,8 +94,9 @@ def _yolo(images: Sequence[AnnotatedImage], classes: Sequence[str], simplify_px:
 
 def _voc(images: Sequence[AnnotatedImage], classes: Sequence[str]) -> _Files:
     for image in images:
-        masks = [each.array for each in image.annotations]
-        labels = [each.label for each in image.annotations]
+        objects = [(each.label, each.array) for each in image.annotations]
+        objects = [(label, mask) for label, mask in objects if mask.any()]  # an empty mask has no box
+        masks, labels = [mask for _, mask in objects], [label for label, _ in objects]
         numbers = [classes.index(label) + 1 for label in labels]
         pictures = voc.label_images(masks, numbers, image.width, image.height)
         for folder, picture in zip(("SegmentationClass", "SegmentationObject"), pictures, strict=True):
