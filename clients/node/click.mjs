@@ -6,11 +6,10 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import grpc from "@grpc/grpc-js";
 import loader from "@grpc/proto-loader";
-import googleProtos from "google-proto-files";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
 const definition = loader.loadSync(["encoder.proto", "decoder.proto"].map((name) => `maskwire/v1/${name}`), {
-  includeDirs: [join(root, "protos"), googleProtos.getProtoPath("..")], // the latter for google/rpc/status.proto
+  includeDirs: [join(root, "protos")],
   keepCase: true,
   longs: Number,
   enums: String,

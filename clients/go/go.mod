@@ -1,0 +1,3 @@
+module maskwire
+
+go 1.19
