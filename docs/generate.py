@@ -1,8 +1,9 @@
 """Generates documents and tables; with --check, only compares.
 
-docs/reference/settings.md from the settings, docs/reference/grpc.md from protos/, and from bench/results/ the tables of
-figures in README.md, docs/explanation/performance.md and docs/explanation/scaling.md. docs/explanation/security.md gets
-what the servers' memory is made of, and from tests/faults/attacks/ the table of attacks.
+docs/reference/settings.md from the settings, docs/reference/grpc.md from protos/, docs/compatibility.md from the tests
+that run clients of others (compatibility_table.py), and from bench/results/ the tables of figures in README.md,
+docs/explanation/performance.md and docs/explanation/scaling.md. docs/explanation/security.md gets what the servers'
+memory is made of, and from tests/faults/attacks/ the table of attacks.
 """
 
 import importlib.util
@@ -14,7 +15,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
-import google.rpc
+from compatibility_table import compatibility
 from google.protobuf.descriptor_pb2 import (
     DescriptorProto,
     EnumDescriptorProto,
@@ -95,9 +96,8 @@ def grpc() -> str:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "all"
         well_known = resources.files("grpc_tools") / "_proto"
-        status = Path(google.rpc.__path__[0]).parents[1]
-        files = sorted(str(path) for path in PROTOS.rglob("*.proto"))
-        arguments = ["protoc", f"-I{PROTOS}", f"-I{well_known}", f"-I{status}", f"--descriptor_set_out={out}"]
+        files = sorted(str(path) for path in (PROTOS / "maskwire").rglob("*.proto"))
+        arguments = ["protoc", f"-I{PROTOS}", f"-I{well_known}", f"--descriptor_set_out={out}"]
         if protoc.main([*arguments, "--include_source_info", *files]):
             raise SystemExit("error: protoc failed")
         found = FileDescriptorSet.FromString(out.read_bytes())
@@ -250,6 +250,7 @@ def main() -> None:
     for path, text in (
         (DOCS / "reference/settings.md", settings()),
         (DOCS / "reference/grpc.md", grpc()),
+        (DOCS / "compatibility.md", compatibility()),
         (readme, filled(readme, performance=performance(*_IN_README))),
         (performance_page, filled(performance_page, performance=performance())),
         (scaling_page, filled(scaling_page, clusters=clusters, processes=processes)),

@@ -65,6 +65,7 @@ def iou(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
     return float((a & b).sum() / (a | b).sum())
 
 
+@pytest.mark.client("X-AnyLabeling", "Remote-Server in its main window", package="x-anylabeling-cvhub")
 def test_the_remote_model_is_offered(window: dict[str, Any]) -> None:
     assert window["models"] == ["Maskwire: demo"]
     assert window["preserve"] is True
@@ -81,6 +82,7 @@ def test_the_users_shapes_survive_an_error_that_is_told(window: dict[str, Any]) 
     assert any("no model 'dmeo'; did you mean 'demo'?" in said for said in window["said"])
 
 
+@pytest.mark.client("X-AnyLabeling", "points", package="x-anylabeling-cvhub")
 @pytest.mark.parametrize("step", ["click", "two clicks"])
 def test_clicks_give_the_clients_mask(
     window: dict[str, Any], client: Client, photo: Path, step: str, record_property: Any
@@ -95,6 +97,7 @@ def test_clicks_give_the_clients_mask(
     assert found > 0.97  # what the tolerance of the tool's slider, epsilon_factor, leaves
 
 
+@pytest.mark.client("X-AnyLabeling", "rectangles", package="x-anylabeling-cvhub")
 def test_each_rectangle_is_an_object(window: dict[str, Any], client: Client, photo: Path) -> None:
     drawn = [shape["points"] for shape in window["rectangles"] if shape["label"] == "AUTOLABEL_ADD"]
     assert len(drawn) == 2

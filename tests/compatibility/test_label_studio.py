@@ -141,12 +141,14 @@ def rectangle(x0: float, y0: float, x1: float, y1: float) -> dict[str, Any]:
     return {**names, **size, "value": {**value, "rotation": 0}}
 
 
+@pytest.mark.client("Label Studio", "connecting the backend", package="label-studio")
 def test_the_backend_is_connected(project: Project) -> None:
     state = project.http.get(f"/api/ml/{project.backend}").json()
     assert state["readable_state"] == "Connected", state
     assert project.http.get(f"/api/ml/{project.backend}/versions").json() == {"versions": ["demo"]}
 
 
+@pytest.mark.client("Label Studio", "interactive annotation: key points, rectangles", package="label-studio")
 @pytest.mark.parametrize(
     ("regions", "prompt"),
     [
@@ -175,6 +177,7 @@ def test_label_studio_repeats_what_is_wrong(project: Project) -> None:
     assert "Label Studio shows the image with 400x600 pixels" in project.ask([swapped])["errors"][0]
 
 
+@pytest.mark.client("Label Studio", "submitting a mask, and exporting it", package="label-studio")
 def test_a_mask_becomes_an_annotation_that_is_exported(project: Project, client: Client, photo: Path) -> None:
     result = project.ask([point(258, 132)])["data"]["result"]
     kept = project.http.post(f"/api/tasks/{project.task}/annotations/", json={"result": result})

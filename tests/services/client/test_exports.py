@@ -26,6 +26,7 @@ def client(stack: Stack) -> Any:
         yield client
 
 
+@pytest.mark.client("pycocotools", "`COCO(annotations)`")
 def test_coco_annotations_are_read_by_pycocotools(client: Client, photo: Path, tmp_path: Path) -> None:
     result = client.segment(photo, box=BOX)
     dataset = {
@@ -76,6 +77,7 @@ def test_a_labelme_mask_has_the_holes(client: Client, photo: Path) -> None:
     np.testing.assert_array_equal(picture, result.mask[int(y_min) : int(y_max) + 1, int(x_min) : int(x_max) + 1])
 
 
+@pytest.mark.client("supervision", "`Detections` of masks")
 def test_supervision_takes_the_masks(client: Client, photo: Path) -> None:
     result = client.segment(photo, points=[(260, 130)], every=True)
     found = result.to_supervision()

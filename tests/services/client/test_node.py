@@ -28,6 +28,7 @@ def click(stack: Stack, image: Path, x: float, y: float) -> subprocess.Completed
     return subprocess.run(command, cwd=EXAMPLE, env=environment, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.client("Node, @grpc/grpc-js", "EncodeImage, Segment", package="@grpc/grpc-js")
 def test_a_click(stack: Stack, photo: Path) -> None:
     run = click(stack, photo, 300, 200)
     assert run.returncode == 0, run.stderr
