@@ -1,6 +1,7 @@
 """Pictures: the rules of docs/reference/pictures.md, for the client and the encoder alike."""
 
 import io
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,13 @@ def test_modes_of_pil(name: str, expected: np.ndarray | None) -> None:
     image = mode(name)
     assert image.mode == name
     np.testing.assert_array_equal(encoded(image), np.array(image.convert("RGB")) if expected is None else expected)
+
+
+@pytest.mark.parametrize("name", ["jpeg", "palette with alpha", "gif"])
+def test_an_image_from_another_process_is_its_file(name: str) -> None:
+    """Pickling leaves out the file and its name."""
+    data, expected = FILES[name]
+    np.testing.assert_array_equal(encoded(pickle.loads(pickle.dumps(Image.open(io.BytesIO(data))))), expected)
 
 
 def test_a_pil_image_with_orientation_profile_and_a_transparent_level() -> None:

@@ -91,6 +91,8 @@ def _original_file(image: Image.Image) -> bytes | None:
 
     If the image is already loaded, its pixels are compared with the file's; this is faster than compressing them.
     """
+    if not hasattr(image, "fp"):
+        return None  # it came from another process, with its pixels alone
     if not isinstance(image, ImageFile.ImageFile) or image.format not in _SENT_UNCHANGED or image.tell() != 0:
         return None
     is_open = image.fp is not None and not image.fp.closed
