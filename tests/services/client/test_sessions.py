@@ -4,8 +4,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +15,9 @@ from maskwire import AsyncClient, Client, DeadlineExceeded, ImageNotFound, Inval
 from maskwire.cli.health import health
 
 from testing.clicks import CLICKS, LOGITS, click
-from testing.processes import free_port, running, wait_until
+from testing.processes import free_port, wait_until
 from testing.servers import Stack, running_server, server
+from testing.warm import Warm, running_module
 from testing.wire import frames, picture
 
 
@@ -216,11 +215,11 @@ class Decoders:
     """Two decoders, of which one can be ended."""
 
     def __init__(self, stack: Stack, cleanup: contextlib.ExitStack) -> None:
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.processes: dict[str, Warm] = {}
         for _ in range(2):
             port = free_port()
-            command = [sys.executable, "-m", "maskwire_decoder", "--port", str(port), "--redis-url", stack.redis_url]
-            self.processes[f"127.0.0.1:{port}"] = cleanup.enter_context(running(command))
+            started = running_module("maskwire_decoder", "--port", str(port), "--redis-url", stack.redis_url)
+            self.processes[f"127.0.0.1:{port}"] = cleanup.enter_context(started)
         for address, process in self.processes.items():
             wait_until(lambda address=address: health(address) == "SERVING", process=process)  # type: ignore[misc]
         self.addresses = ",".join(self.processes)
@@ -229,7 +228,7 @@ class Decoders:
         """Ends the one that the client's calls on an image go to first."""
         _, server = client._client._connection.servers.decoders.pick(image_id, 0)
         process = self.processes[server.split()[-1]]
-        process.send_signal(number)
+        os.kill(process.pid, number)
         if number == signal.SIGKILL:
             process.wait()
 
@@ -315,8 +314,8 @@ def test_a_session_that_is_left_leaves_nothing_behind(stack: Stack, photo: Path)
                     await session.undo()
 
     port = free_port()
-    command = [sys.executable, "-m", "maskwire_decoder", "--port", str(port), "--redis-url", stack.redis_url]
-    with running([*command, "--drain-s", "60"]) as process:
+    options = ("--port", str(port), "--redis-url", stack.redis_url, "--drain-s", "60")
+    with running_module("maskwire_decoder", *options) as process:
         wait_until(lambda: health(f"127.0.0.1:{port}") == "SERVING", process=process)
         asyncio.run(scenario(f"127.0.0.1:{port}"))
         process.terminate()

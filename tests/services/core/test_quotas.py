@@ -2,10 +2,7 @@
 
 import contextlib
 import json
-import os
 import random
-import subprocess
-import sys
 import threading
 import time
 
@@ -17,6 +14,7 @@ from maskwire_core.storage.quotas import Quotas
 from maskwire_core.storage.store import Store
 from typer.testing import CliRunner
 
+from testing.warm import run_module
 from tests.unit.storage.test_quotas import SIZE, STORED, key, total_bytes, value
 
 
@@ -120,7 +118,6 @@ def test_stats_and_purge(store: Store, store_url: str, raw: redis.Redis) -> None
 
 def test_the_command_line_has_it(store: Store, store_url: str) -> None:
     Quotas(store).put_embedding("acme", key(0), value(0, 1000), 100, 0)
-    words = [sys.executable, "-m", "maskwire.cli", "store", "stats"]
-    environment = {**os.environ, "MASKWIRE_REDIS_URL": store_url}
-    shown = subprocess.run(words, capture_output=True, text=True, check=True, env=environment).stdout
-    assert "acme" in shown
+    ran = run_module("maskwire.cli", "store", "stats", environment={"MASKWIRE_REDIS_URL": store_url})
+    assert ran.returncode == 0, ran.stderr
+    assert "acme" in ran.stdout

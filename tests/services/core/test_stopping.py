@@ -2,9 +2,6 @@
 
 import contextlib
 import queue
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 
@@ -15,25 +12,26 @@ from maskwire.cli.health import health
 from maskwire.v1 import decoder_pb2, decoder_pb2_grpc
 
 from testing.deaf_client import deaf_call
-from testing.processes import free_port, running, wait_until
+from testing.processes import free_port, wait_until
 from testing.time_bounds import assert_within
+from testing.warm import Warm, running_module
 
 DECODER = "maskwire.v1.DecoderService"
 WATCH = "/grpc.health.v1.Health/Watch"
 
 
 @contextlib.contextmanager
-def decoder(store: str, *options: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def decoder(store: str, *options: str) -> Iterator[tuple[str, Warm]]:
     address = f"127.0.0.1:{free_port()}"
-    command = [sys.executable, "-m", "maskwire_decoder", "--port", address.split(":")[1], "--redis-url", store]
-    with running([*command, *options]) as process:
+    port = address.split(":")[1]
+    with running_module("maskwire_decoder", "--port", port, "--redis-url", store, *options) as process:
         wait_until(lambda: health(address) == "SERVING", process=process)
         yield address, process
 
 
-def ends_within(process: subprocess.Popen[bytes], seconds: float) -> None:
+def ends_within(process: Warm, seconds: float) -> None:
     started = time.monotonic()
-    process.send_signal(signal.SIGTERM)
+    process.terminate()
     assert process.wait(60) == 0
     assert_within(time.monotonic() - started, seconds)
 
@@ -47,7 +45,7 @@ def test_watching_health_without_reading_it_keeps_nothing_alive(valkey: str) -> 
         with grpc.insecure_channel(address) as channel:
             states = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=DECODER))
             assert next(states).status == health_pb2.HealthCheckResponse.SERVING
-            process.send_signal(signal.SIGTERM)
+            process.terminate()
             assert next(states).status == health_pb2.HealthCheckResponse.NOT_SERVING
             with pytest.raises(grpc.RpcError):
                 next(states)
@@ -61,7 +59,7 @@ def test_a_stream_that_does_not_end_ends_with_the_drain(valkey: str) -> None:
         stream = decoder_pb2_grpc.DecoderServiceStub(channel).SegmentStream(iter(requests.get, None))
         requests.put(decoder_pb2.SegmentStreamRequest())
         assert next(stream).WhichOneof("outcome") == "error"  # the stream is open
-        process.send_signal(signal.SIGTERM)
+        process.terminate()
         assert next(stream).WhichOneof("outcome") == "reconnect"
         ends_within(process, 6)
         with pytest.raises(grpc.RpcError):

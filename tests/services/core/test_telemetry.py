@@ -18,10 +18,10 @@ from maskwire import Client
 from maskwire.cli.health import health
 from prometheus_client.parser import text_string_to_metric_families
 
-from testing.paths import ROOT
-from testing.processes import free_port, running, wait_until
+from testing.processes import free_port, wait_until
 from testing.small_model import options as small_options
 from testing.trace_collector import Collector, Span
+from testing.warm import run_module, running_module
 
 
 def scrape(port: int) -> dict[str, float]:
@@ -62,10 +62,8 @@ def observed(valkey: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         ["maskwire_decoder", "--port", str(ports[2]), "--metrics-port", str(ports[3]), "--workers", "1"],
     ]
     with (
-        (folder / "encoder").open("wb") as encoder_log,
-        (folder / "decoder").open("wb") as decoder_log,
-        running([sys.executable, "-m", *commands[0], *common], stderr=encoder_log) as encoder,
-        running([sys.executable, "-m", *commands[1], *common], stderr=decoder_log) as decoder,
+        running_module(*commands[0], *common, stderr=folder / "encoder") as encoder,
+        running_module(*commands[1], *common, stderr=folder / "decoder") as decoder,
     ):
         for port, process in ((ports[0], encoder), (ports[2], decoder)):
             wait_until(lambda port=port: _serves(port), process=process)
@@ -171,7 +169,7 @@ def test_traces_of_a_cold_and_a_warm_click(observed: Observed) -> None:
     file = observed.folder / "traced.png"
     file.write_bytes(picture_file(7))
     arguments = [observed.collector.address, observed.encoder, observed.decoder, str(file)]
-    subprocess.run([sys.executable, "-m", "testing.traced_application", *arguments], cwd=ROOT, check=True, timeout=60)
+    assert run_module("testing.traced_application", *arguments).returncode == 0
 
     def roots() -> list[Span]:
         trees = [root for root in observed.collector.trees() if root.name in ("cold click", "warm click")]
@@ -237,7 +235,6 @@ def test_nothing_of_opentelemetry_is_loaded_unless_asked_for() -> None:
 
 def test_a_metrics_port_in_use_ends_the_program(valkey: str, observed: Observed) -> None:
     port = str(observed.decoder_metrics)
-    command = [sys.executable, "-m", "maskwire_decoder", "--port", "0", "--redis-url", valkey, "--metrics-port", port]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    run = run_module("maskwire_decoder", "--port", "0", "--redis-url", valkey, "--metrics-port", port)
     assert run.returncode == 1
     assert "--metrics-port" in run.stderr

@@ -4,7 +4,6 @@ import contextlib
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -167,11 +166,10 @@ def test_a_renewed_certificate_is_served_without_a_restart(valkey: str, tmp_path
         (["--tokens", "x.json"], "cannot read the tokens in {here}/x.json"),
     ],
 )
-def test_wrong_settings_end_the_program(valkey: str, options: list[str], told: str) -> None:
-    command = [sys.executable, "-m", "maskwire_decoder", "--port", "0", "--redis-url", valkey, *options]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+def test_wrong_settings_end_the_program(valkey: str, options: list[str], told: str, tmp_path: Path) -> None:
+    ended = run_module("maskwire_decoder", "--port", "0", "--redis-url", valkey, *options, folder=tmp_path)
     assert ended.returncode == 1
-    assert f"error: {told.format(here=os.getcwd())}" in ended.stderr.replace("error: TLS needs ", "error: ")
+    assert f"error: {told.format(here=tmp_path)}" in ended.stderr.replace("error: TLS needs ", "error: ")
 
 
 # The store

@@ -1,8 +1,6 @@
 """The command that writes files of tokens."""
 
 import json
-import subprocess
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,12 +9,14 @@ from maskwire_core.tenancy import cli
 from maskwire_core.tenancy.tenant import Callers
 from typer.testing import CliRunner
 
+from testing.warm import run_module
+
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "tokens.json"
     words = ["-n", "acme", "-n", "labs", "-r", "read", "--expires", "30d", "--requests-per-s", "5", "--note", "Ann's"]
-    command = [sys.executable, "-m", "maskwire.cli", "token", "new", *words, "--tokens", str(file)]
-    made = subprocess.run(command, capture_output=True, text=True, check=True)
+    made = run_module("maskwire.cli", "token", "new", *words, "--tokens", str(file))
+    assert made.returncode == 0, made.stderr
     text = made.stdout.strip()
     assert text not in file.read_text()
     assert text not in made.stderr

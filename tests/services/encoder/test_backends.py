@@ -2,7 +2,6 @@
 
 import json
 import logging
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +24,7 @@ from maskwire_encoder.checkpoints import loading
 
 from testing.reference.predictor import build_demo, build_random
 from testing.servers import server
+from testing.warm import run_module
 from testing.wire import picture
 
 BF16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -185,8 +185,7 @@ def test_servers_with_each_backend(options: tuple[str, ...], valkey: str) -> Non
 
 
 def test_a_server_that_cannot_have_its_backend_says_why(valkey: str) -> None:
-    command = [sys.executable, "-m", "maskwire_encoder", "--redis-url", valkey, "--backend", "torch"]
-    result = subprocess.run([*command, "--precision", "bf16"], capture_output=True, text=True, timeout=120)
+    result = run_module("maskwire_encoder", "--redis-url", valkey, "--backend", "torch", "--precision", "bf16")
     assert result.returncode == 1
     assert "--precision bf16" in result.stderr
     assert "Traceback" not in result.stderr

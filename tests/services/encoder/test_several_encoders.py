@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import sys
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -26,8 +25,9 @@ from maskwire_encoder.checkpoints import loading
 from maskwire_encoder.image_input.reading import read_image
 
 from testing import small_model
-from testing.processes import free_port, running, wait_until
+from testing.processes import free_port, wait_until
 from testing.servers import Stack, up
+from testing.warm import running_module
 from testing.wire import details, frames, picture
 
 SETTINGS = {"MASKWIRE_THREADS": "1", "MASKWIRE_MAX_BATCH": "4", "MASKWIRE_QUEUE_LIMIT": "300"}
@@ -194,8 +194,7 @@ class Held:
 @pytest.fixture(scope="module")
 def held(valkey: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Held]:
     port, folder = free_port(), tmp_path_factory.mktemp("held")
-    command = [sys.executable, "-m", "testing.failing_encoder", str(folder), str(port), valkey]
-    with running(command) as process:
+    with running_module("testing.failing_encoder", str(folder), str(port), valkey) as process:
         address = f"127.0.0.1:{port}"
         wait_until(lambda: health(address) == "SERVING", process=process)
         with grpc.insecure_channel(address) as channel:
