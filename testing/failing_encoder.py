@@ -7,6 +7,7 @@ Its switches are files in the folder, each of which acts while it exists:
     hold      the model blocks
     slow      each batch takes 0.1 s longer
     memory    the device runs out of memory with more than one image
+    factor    the number in it multiplies a part of each embedding
     stored    writes of embeddings to the store return late: when the file is gone
     lost      the device fails, as it does for good after the first white image
 """
@@ -18,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from maskwire_core.storage.store import Store
 from maskwire_core.telemetry.logs import configure_logging
@@ -43,7 +45,11 @@ class FailingModel(Model):
         wait_for("hold")
         if (folder / "slow").exists():
             time.sleep(0.1)
-        return super().encode(images)
+        found = super().encode(images)
+        if (folder / "factor").exists():
+            factor = np.float32((folder / "factor").read_text())
+            return [{**tensors, "high_res_1": tensors["high_res_1"] * factor} for tensors in found]
+        return found
 
 
 def put_and_wait(self: Store, *arguments: Any) -> None:

@@ -3,8 +3,8 @@
 import dataclasses
 import json
 import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from maskwire import Client, MaskwireError
+from maskwire.cli.health import health
 from maskwire_core.config import EncoderSettings
 from maskwire_core.models import registry
 from maskwire_core.models.cli import app as models_app
@@ -25,9 +26,9 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from testing import small_model
-from testing.processes import free_port, running, wait_until
-from testing.servers import ready, server
-from testing.warm import run_module
+from testing.processes import free_port, wait_until
+from testing.servers import Stack
+from testing.warm import run_module, running_module
 
 Weights = dict[str, torch.Tensor]
 
@@ -105,70 +106,55 @@ def test_a_wrong_name_is_told_with_the_closest(valkey: str, tmp_path: Path) -> N
     assert "sam2_hiera_large" in message
 
 
-def test_requests_for_an_unknown_model(valkey: str, photo: Path) -> None:
-    with (
-        server("maskwire_encoder", valkey, "--backend", "torch") as encoder,
-        Client(encoder, "127.0.0.1:1") as client,
-        pytest.raises(MaskwireError) as error,
-    ):
+def test_requests_for_an_unknown_model(client: Client, photo: Path) -> None:
+    with pytest.raises(MaskwireError) as error:
         client.embed(photo, model="demmo")
     assert error.value.reason == "MODEL_NOT_FOUND"
     assert "no model 'demmo'; did you mean 'demo'? served here: demo" in str(error.value)
 
 
-# An encoder whose outputs are finite at its start, and not later.
-FAILING = """
-import asyncio, sys
-from pathlib import Path
-import numpy as np
-from testing import small_model
-from maskwire_encoder.__main__ import run
-from maskwire_encoder.backends.model import Model
+@dataclass
+class Failing:
+    """An encoder whose outputs are finite at its start, and not while a file in its folder says so, and a decoder."""
 
-class Overflowing(Model):
-    def encode(self, images):
-        found = super().encode(images)
-        for image, tensors in zip(images, found):
-            if (image > 2).all():  # a white picture
-                tensors["high_res_1"] = tensors["high_res_1"] * np.float32(sys.argv[3])
-        return found
+    folder: Path
+    encoder: str
+    decoder: str
 
-folder = Path(sys.argv[1])
-asyncio.run(run(small_model.settings(folder, port=int(sys.argv[2]), redis_url=sys.argv[4]), Overflowing))
-"""
+
+@pytest.fixture(scope="module")
+def failing(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Failing]:
+    port, folder = free_port(), tmp_path_factory.mktemp("failing")
+    encoder = f"127.0.0.1:{port}"
+    with running_module("testing.failing_encoder", str(folder), str(port), stack.redis_url) as process:
+        wait_until(lambda: health(encoder) == "SERVING", process=process)
+        yield Failing(folder, encoder, stack.decoder)
 
 
 @pytest.mark.parametrize(("factor", "told"), [("nan", "NaN or infinite"), ("1e9", "more than fp16 holds")])
 def test_an_embedding_that_is_not_finite_is_an_error_and_not_stored(
-    factor: str, told: str, valkey: str, tmp_path: Path, photo: Path
+    factor: str, told: str, failing: Failing, photo: Path
 ) -> None:
-    port = free_port()
-    command = [sys.executable, "-c", FAILING, str(tmp_path), str(port), factor, valkey]
-    with (
-        running(command) as process,
-        server("maskwire_decoder", valkey) as decoder,
-        Client(f"127.0.0.1:{port}", decoder, namespace=f"overflow-{factor}") as client,
-    ):
-        from maskwire.cli.health import health
-
-        wait_until(lambda: health(f"127.0.0.1:{port}") == "SERVING", process=process)
-        white = np.full((40, 60, 3), 255, np.uint8)
+    grey = np.full((40, 60, 3), 99, np.uint8)
+    with Client(failing.encoder, failing.decoder, namespace=f"overflow-{factor}") as client:
+        (failing.folder / "factor").write_text(factor)
         for _ in range(2):
             with pytest.raises(MaskwireError) as error:
-                client.embed(white, image_id="white")
+                client.embed(grey, image_id="grey")
             assert error.value.reason == "MODEL_OUTPUT_NOT_FINITE"
             assert told in error.value.message
             assert "high_res_1" in error.value.message
         with pytest.raises(MaskwireError) as error:
-            client.segment(image_id="white", points=[(3, 3)])
+            client.segment(image_id="grey", points=[(3, 3)])
         assert error.value.reason == "IMAGE_NOT_FOUND"
+        (failing.folder / "factor").unlink()
         assert client.segment(photo, points=[(300, 200)]).mask.any() in (True, False)  # others go on
 
 
 @pytest.fixture(scope="module")
-def broken_image(valkey: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+def broken_image(stack: Stack) -> Iterator[str]:
     """The name of an image in the store whose model gives NaN for each prompt."""
-    settings = EncoderSettings(redis_url=valkey, device="cpu", backend="torch")
+    settings = EncoderSettings(redis_url=stack.redis_url, device="cpu", backend="torch")
     (source,) = loading.find(settings)
     model = Model(source, settings)
     bundle = model.decoder
@@ -182,53 +168,61 @@ def broken_image(valkey: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     store.publish_decoder(broken)
     header = dataclasses.replace(header, namespace=namespace)
     store.put_embedding(namespace, header.content_key, pack(header, tensors), 3600)
-    store.set_alias(namespace, "it", header.content_key, 3600)
+    store.set_alias(namespace, "broken", header.content_key, 3600)
     store.close()
-    return "it"
+    yield "broken"
+    with stack.client() as client:
+        client.delete("broken", embedding=True)
 
 
-def test_a_decoder_never_answers_with_nan(broken_image: str, valkey: str) -> None:
-    with (
-        server("maskwire_decoder", valkey) as decoder,
-        server("maskwire_encoder", valkey, "--backend", "torch") as encoder,
-        Client(encoder, decoder) as client,
+def test_a_decoder_never_answers_with_nan(broken_image: str, client: Client) -> None:
+    errors = []
+    for act in (
+        lambda: client.segment(image_id=broken_image, points=[(30, 30)]),
+        lambda: client.segment(image_id=broken_image, box=(3, 3, 30, 30), multimask=False, outputs=("logits",)),
+        lambda: list(client.generate_masks(image_id=broken_image, points_per_side=2)),
     ):
-        errors = []
-        for act in (
-            lambda: client.segment(image_id=broken_image, points=[(30, 30)]),
-            lambda: client.segment(image_id=broken_image, box=(3, 3, 30, 30), multimask=False, outputs=("logits",)),
-            lambda: list(client.generate_masks(image_id=broken_image, points_per_side=2)),
-        ):
-            with pytest.raises(MaskwireError) as error:
-                act()
-            errors.append(error.value)
-        with client.session(image_id=broken_image) as session:
-            with pytest.raises(MaskwireError) as error:
-                session.click(30, 30)
-            errors.append(error.value)
-        assert {error.reason for error in errors} == {"MODEL_OUTPUT_NOT_FINITE"}
-        assert all("'broken'" in error.message for error in errors)
+        with pytest.raises(MaskwireError) as error:
+            act()
+        errors.append(error.value)
+    with client.session(image_id=broken_image) as session:
+        with pytest.raises(MaskwireError) as error:
+            session.click(30, 30)
+        errors.append(error.value)
+    assert {error.reason for error in errors} == {"MODEL_OUTPUT_NOT_FINITE"}
+    assert all("'broken'" in error.message for error in errors)
 
 
-def test_over_http_it_is_an_error_too(broken_image: str, valkey: str) -> None:
-    port = free_port()
-    with (
-        server("maskwire_decoder", valkey) as decoder,
-        server("maskwire_encoder", valkey, "--backend", "torch") as encoder,
-        running(
-            [sys.executable, "-m", "maskwire_gateway", "--port", str(port), "--encoder", encoder, "--decoder", decoder]
-        ) as process,
+def test_over_http_it_is_an_error_too(broken_image: str, http: httpx.Client) -> None:
+    prompts: dict[str, Any] = {"prompts": [{"points": [{"x_px": 30, "y_px": 30}]}]}
+    for path, body in (
+        (f"/v1/images/{broken_image}/segment", prompts),
+        ("/sam2/segment_image", {"image_id": broken_image, "prompts": None}),
     ):
-        address = f"http://127.0.0.1:{port}/"
-        wait_until(lambda: ready(address), process=process)
-        prompts: dict[str, Any] = {"prompts": [{"points": [{"x_px": 30, "y_px": 30}]}]}
-        for path, body in (
-            (f"v1/images/{broken_image}/segment", prompts),
-            ("sam2/segment_image", {"image_id": broken_image, "prompts": None}),
-        ):
-            answer = httpx.post(address + path, json=body)
-            assert answer.status_code == 500, answer.text
-            assert json.loads(answer.text, parse_constant=pytest.fail)["reason"] == "MODEL_OUTPUT_NOT_FINITE"
+        answer = http.post(path, json=body)
+        assert answer.status_code == 500, answer.text
+        assert json.loads(answer.text, parse_constant=pytest.fail)["reason"] == "MODEL_OUTPUT_NOT_FINITE"
+
+
+@pytest.mark.parametrize(
+    ("factor", "config", "told"),
+    [
+        (float("nan"), "small.yaml", "NaN or infinite"),
+        (1, "configs/sam2.1/sam2.1_hiera_t.yaml", "these tensors fit demo"),
+        (1, "nothing.yaml", "no configuration 'nothing.yaml'"),
+    ],
+)
+def test_what_models_add_runs_refuses_what_cannot_be_loaded(
+    factor: float, config: str, told: str, tmp_path: Path
+) -> None:
+    small_model.options(tmp_path)
+    weights = load_file(loading._DEMO_WEIGHTS)
+    torch.save({**weights, "no_mem_embed": weights["no_mem_embed"] * factor}, tmp_path / "w.pt")
+    own = tmp_path / config
+    model = registry.describe("mine", str(own) if own.exists() else config, tmp_path / "w.pt")
+    ended = run_module("maskwire_encoder.checkpoints.check", json.dumps(dataclasses.asdict(model)))
+    assert ended.returncode == 1
+    assert told in json.loads(ended.stdout)["error"]
 
 
 def test_models_add_checks_what_loading_will(tmp_path: Path) -> None:
@@ -236,22 +230,16 @@ def test_models_add_checks_what_loading_will(tmp_path: Path) -> None:
     config = small_model.options(tmp_path)["config"]
     weights = load_file(loading._DEMO_WEIGHTS)
 
-    def add(content: object, config: str = config) -> Any:
+    def add(content: object) -> Any:
         torch.save(content, tmp_path / "w.pt")
         return run.invoke(
             models_app, ["add", "mine", "--config", config, "--checkpoint", str(tmp_path / "w.pt"), *folder]
         )
 
-    for content, given, told in (
-        ({"fc.weight": torch.ones(3)}, config, "holds no weights of a SAM 2 model"),
-        ({**weights, "no_mem_embed": weights["no_mem_embed"] * float("nan")}, config, "NaN or infinite"),
-        (weights, "configs/sam2.1/sam2.1_hiera_t.yaml", "these tensors fit demo"),
-        (weights, "nothing.yaml", "no configuration 'nothing.yaml'"),
-    ):
-        refused = add(content, given)
-        assert refused.exit_code == 1
-        assert told in refused.output
-        assert registry.all_added(tmp_path / "models") == []
+    refused = add({"fc.weight": torch.ones(3)})
+    assert refused.exit_code == 1
+    assert "holds no weights of a SAM 2 model" in refused.output
+    assert registry.all_added(tmp_path / "models") == []
     added = add({"state_dict": {f"module.{name}": tensor for name, tensor in weights.items()}, "optimizer": {}})
     assert added.exit_code == 0, added.output
     assert "loaded to check it" in added.output

@@ -16,7 +16,7 @@ from maskwire import Client, ImageNotFound
 from maskwire.v1 import decoder_pb2, encoder_pb2, encoder_pb2_grpc
 from maskwire_core.models.registry import add, describe
 
-from testing.reference.predictor import TINY
+from testing import small_model
 from testing.servers import Stack, server
 from testing.wire import described, details, failing, frames, header, picture
 
@@ -245,8 +245,9 @@ def reflecting(
     return lambda request: next(iter(call(iter([request]))))
 
 
-def test_one_encoder_serves_several_models(valkey: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
-    add(tmp_path, describe("mine", TINY, tiny_checkpoint))
+def test_one_encoder_serves_several_models(valkey: str, tmp_path: Path) -> None:
+    small = small_model.options(tmp_path)
+    add(tmp_path, describe("mine", small["config"], Path(small["checkpoint"])))
     options = ("--models", str(tmp_path), "--model", "demo", "--model", "mine")
     with (
         server("maskwire_decoder", valkey) as decoder,
@@ -259,6 +260,6 @@ def test_one_encoder_serves_several_models(valkey: str, tiny_checkpoint: Path, t
         own = client.embed(data, "by-name", model="mine")
         assert (own.model, own.cached) == ("mine", False)
         assert client.segment("by-default", outputs=("logits",)).logits.shape == (128, 128)
-        assert client.segment("by-name", outputs=("logits",)).logits.shape == (256, 256)
+        assert client.segment("by-name", outputs=("logits",)).logits.shape == (32, 32)
         with pytest.raises(ImageNotFound, match="no model 'hiera_tiny'; choose from demo, mine"):
             client.embed(data, model="hiera_tiny")
