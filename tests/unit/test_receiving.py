@@ -21,7 +21,7 @@ async def sent(*messages: Any) -> AsyncIterator[Any]:
 
 def test_a_message_takes_the_memory_of_the_largest_until_its_size_is_known() -> None:
     async def run() -> None:
-        receiver = Receiver(ServiceSettings(max_request_bytes=MIB, receive_bytes=4 * MIB))
+        receiver = Receiver(ServiceSettings(max_request_bytes=MIB, call_bytes=4 * MIB))
         held = []
 
         async def arriving() -> AsyncIterator[Any]:
@@ -75,7 +75,7 @@ def test_streams_are_shared_by_tenants() -> None:
 
 def test_a_message_of_a_stream_that_takes_more_than_is_its_own_is_kept_at_once_or_not_at_all() -> None:
     async def run() -> None:
-        receiver = Receiver(ServiceSettings(max_request_bytes=MIB, receive_bytes=6 * MIB))
+        receiver = Receiver(ServiceSettings(max_request_bytes=MIB, call_bytes=6 * MIB))
         empty = types_pb2.Prompt()
         message = decoder_pb2.SegmentStreamRequest(segment=decoder_pb2.StreamPrompts(prompts=30_000 * [empty]))
         with receiver.budget.account("other") as other, receiver.budget.account("a") as account:

@@ -73,8 +73,8 @@ class ServiceSettings(Settings):
     """Largest message that is received, in bytes; larger ones are refused unread. So much may be on its way of every
     stream."""
     max_streams: int = Field(384, ge=1, description="Streams that may be open; tenants share them.")
-    receive_bytes: int = Field(256 * MIB, ge=1)
-    """Memory for messages that were received and wait, and for single ones on their way, in bytes; tenants share it."""
+    call_bytes: int = Field(256 * MIB, ge=1)
+    """Memory for what calls have sent, and for their answers until they are read, in bytes; tenants share it."""
     self_test_s: float = Field(60, ge=0)
     """Seconds between self-tests while the server is idle; health reports their outcome. 0: no self-tests."""
     recycle_mib: int = Field(0, ge=0)

@@ -121,13 +121,17 @@ class ObjectDecoder:
             self._cache.put(key, answer.predictions[0])
         return replace(answer, timings=answer.timings + Timings(queue_ms))
 
-    async def answer(self, demand: Demand, image: Image, plan: Plan, output: Output, room: AnswerRoom) -> Answer:
-        """Makes the masks of a prompt, as far as there is room in the answer that they belong to."""
+    async def answer(
+        self, demand: Demand, image: Image, plan: Plan, output: Output, room: AnswerRoom, *, with_prediction: bool
+    ) -> Answer:
+        """Makes the masks of a prompt, as far as there is room in the answer that they belong to. What the model gave
+        for it is only kept with them if it is needed."""
         plan = await self.complete(demand, image, plan)
         answer, queue_ms = await self._scheduler.run(demand, decode_and_render, image, plan, output, room)
         if plan.prompt.history is not None and plan.known is None and not image.may_be_deleted:
             self._cache.put(_key(image, plan.prompt.history.last.digest), answer.predictions[0])
-        return replace(answer, timings=answer.timings + Timings(queue_ms))
+        predictions = answer.predictions if with_prediction else ()
+        return replace(answer, predictions=predictions, timings=answer.timings + Timings(queue_ms))
 
 
 def decode_and_render(

@@ -168,23 +168,29 @@ class Segmenter:
 
         Raises:
             ServiceError: The answer or what is to be saved is too large, the tenant's rate is used up, or too much is
-                waiting.
+                waiting or in progress.
         """
-        prompts, output = query.prompts, query.output
+        prompts, output, call = query.prompts, query.output, current()
         _check_size(query, image)
         plans = [self._decoder.plan(image, prompt, output) for prompt in prompts]
         if query.save_logits:
             fields = await asyncio.to_thread(self._saved.fields, image, prompts)
+            call.memory.take(_count_masks(query) * image.predictor.config.mask_size**2 * 4)  # until they are saved
             plans = await asyncio.to_thread(self._decoder.find_saved, image, plans)
         if query.load_logits:
             plans = await asyncio.to_thread(self._decoder.find_earlier, image, plans)
         decodes = sum(len(plan.missing) + 1 for plan in plans)
-        current().caller.charge(requests=decodes - 1)  # the call itself is one
+        call.caller.charge(requests=decodes - 1)  # the call itself is one
         # One prompt is somebody's click; several are a program's.
         demand = demand_for(image, connection, bulk=len(prompts) > 1, deadline=deadline)
         self.scheduler.admit(demand, decodes)
-        room = AnswerRoom()
-        jobs = [asyncio.ensure_future(self._decoder.answer(demand, image, plan, output, room)) for plan in plans]
+        room = AnswerRoom(call.memory)
+        jobs = [
+            asyncio.ensure_future(
+                self._decoder.answer(demand, image, plan, output, room, with_prediction=query.save_logits)
+            )
+            for plan in plans
+        ]
         try:
             answer = sum(await asyncio.gather(*jobs), Answer())
         finally:  # after an error or a cancel, what still waits is not decoded
@@ -204,13 +210,16 @@ class Segmenter:
         current().caller.charge(requests=len(plan.missing))
         return await self._decoder.complete(demand_for(image, connection), image, plan)
 
-    def preview(self, image: Image, query: Query, prepared: Plan, is_wanted: Callable[[], bool]) -> Answer | None:
+    def preview(
+        self, image: Image, query: Query, prepared: Plan, room: AnswerRoom, is_wanted: Callable[[], bool]
+    ) -> Answer | None:
         """Answers the only prompt of a query, and keeps nothing. Runs on a worker thread.
 
         Args:
             image: The image.
             query: What is asked.
             prepared: What `prepare` gave for this query, or for one before.
+            room: For the masks.
             is_wanted: Asked after decoding; if it says no, no masks are made.
 
         Returns:
@@ -221,7 +230,7 @@ class Segmenter:
         before, now = prepared.prompt.history, plan.prompt.history
         if plan.missing and prepared.feedback is not None and before and now and before.fed_by == now.fed_by:
             plan = replace(plan, feedback=prepared.feedback, missing=range(0))
-        return None if plan.missing else decode_and_render(image, plan, query.output, AnswerRoom(), is_wanted)
+        return None if plan.missing else decode_and_render(image, plan, query.output, room, is_wanted)
 
 
 def demand_for(image: Image, connection: Hashable, *, bulk: bool = False, deadline: float = math.inf) -> Demand:
@@ -238,7 +247,7 @@ def _check_size(query: Query, image: Image) -> None:
         mask_bytes += image.header.height * -(-image.header.width // 8)
     if types_pb2.MASK_FORMAT_LOGITS in output.formats:
         mask_bytes += image.predictor.config.mask_size**2 * LOGITS_DTYPES[output.logits_type].itemsize
-    masks = sum(CANDIDATES if output.every and prompt.multimask else 1 for prompt in prompts)
+    masks = _count_masks(query)
     ids_bytes = sum(len(prompt.prompt_id) for prompt in prompts)
     if masks * mask_bytes + ids_bytes > MAX_ANSWER_BYTES:
         raise ResourceExhausted(
@@ -247,3 +256,8 @@ def _check_size(query: Query, image: Image) -> None:
             "Ask for RLE, or for fewer prompts at once",
             field="output.formats",
         )
+
+
+def _count_masks(query: Query) -> int:
+    """Returns how many masks a query is answered with."""
+    return sum(CANDIDATES if query.output.every and prompt.multimask else 1 for prompt in query.prompts)

@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import threading
 import time
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -19,15 +18,10 @@ from maskwire_encoder.encoder import ImageEncoder
 from maskwire_encoder.spool import ImageFile
 from maskwire_encoder.upload import Upload
 
+from testing.waiting import until
 from testing.wire import picture
 
 DATA = b"an image file"
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
 
 
 class _Store:

@@ -148,7 +148,7 @@ def test_what_is_made_is_counted_and_refused_where_it_does_not_fit(form: str) ->
     prediction = Prediction(noise[None], np.ones(1, np.float32), 1.0)
     output = parse_output(pb.OutputOptions(formats=[FORMATS[form]]))
     size = render(PROMPT, prediction, output, 640, 480).ByteSize()
-    room = AnswerRoom(2 * size + 100)
+    room = AnswerRoom(nbytes=2 * size + 100)
     render(PROMPT, prediction, output, 640, 480, room=room)
     many = replace(prediction, logits=np.repeat(noise[None], 3, axis=0), iou=np.ones(3, np.float32))
     with pytest.raises(ResourceExhausted, match="Ask for RLE, or for fewer prompts") as caught:

@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -16,6 +15,8 @@ from maskwire_decoder.prefix_cache import PrefixCache
 from maskwire_decoder.prompts.encoding import Prediction
 from maskwire_decoder.prompts.geometry import ImageSize
 from maskwire_decoder.prompts.parsing import Limits, parse_output, parse_prompts
+
+from testing.waiting import until
 
 
 class _Predictor:
@@ -59,9 +60,3 @@ def test_a_click_hurries_the_steps_that_it_shares_with_bulk_work() -> None:
         await asyncio.gather(busy, bulk, click)
 
     asyncio.run(scenario())
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.005)

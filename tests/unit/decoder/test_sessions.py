@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 from maskwire.v1 import decoder_pb2 as pb
@@ -19,6 +20,7 @@ from maskwire_core.tenancy.tenant import EVERYBODY
 from numpy.typing import NDArray
 
 from testing.plain_decoder import HEIGHT, WIDTH, PlainDecoder, logits_in, logits_of_clicks, put_image
+from testing.waiting import until
 
 
 class Stream:
@@ -288,13 +290,11 @@ def test_a_caller_that_leaves_ends_its_work(decoder: PlainDecoder) -> None:
         call_context.begin("").caller = EVERYBODY
         async with busy(decoder):
             task: asyncio.Task[Any] = asyncio.create_task(_leave(decoder))
-            await asyncio.sleep(0.1)
-            assert decoder.segmenter.scheduler.waiting == 1
+            await until(lambda: decoder.segmenter.scheduler.waiting == 1)
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-            await asyncio.sleep(0.05)
-            assert decoder.segmenter.scheduler.waiting == 0
+            await until(lambda: decoder.segmenter.scheduler.waiting == 0)
 
     asyncio.run(scenario())
 
@@ -322,13 +322,40 @@ def test_what_is_read_ahead_takes_memory_and_reading_waits_for_it(decoder: Plain
             for number in range(40):
                 stream.send(str(number), segment=pb.StreamPrompts(prompts=[large]))
             waiting = asyncio.create_task(stream.next())
-            while budget.held < 180_000:  # noqa: ASYNC110 - the decoder reads
-                await asyncio.sleep(0.01)
+            await until(lambda: budget.held > 180_000)
             await asyncio.sleep(0.1)
             assert stream.unread > 15
             assert budget.held <= budget.total * 2 / 3
         await waiting
         assert (await stream.answer("39")).HasField("result")
+        await stream.rest()
+        assert budget.held == 0
+
+    run(scenario, decoder, image_id="")
+
+
+@pytest.mark.usefixtures("image")
+def test_masks_take_memory_until_they_are_sent(decoder: PlainDecoder) -> None:
+    budget = ByteBudget(1 << 20)
+    logits = types_pb2.OutputOptions(formats=[types_pb2.MASK_FORMAT_LOGITS], logits_type=types_pb2.DATA_TYPE_FP32)
+    click = types_pb2.Prompt(points=[types_pb2.Point(x_px=30, y_px=20, label=1)])
+
+    async def scenario(stream: Stream) -> None:
+        call_context.current().memory = budget.account("tenant")
+        stream.send("image", set_image=pb.SetImage(image_id="cup"))
+        stream.send("mask", segment=pb.StreamPrompts(prompts=[click], output=logits))
+        size = len((await stream.answer("mask")).result.results[0].masks[0].logits.data)
+        assert budget.held >= 2 * size
+        stream.send("mask again", segment=pb.StreamPrompts(prompts=[click], output=logits))
+        await stream.answer("mask again")
+        assert budget.held < 3 * size
+        with budget.account("tenant") as others:
+            others.take(budget.total * 2 // 3 - 4 * size)
+            stream.send("too much", segment=pb.StreamPrompts(prompts=[click] * 3, output=logits))
+            error = (await stream.answer("too much")).error
+            assert error.code == grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
+        stream.send("last", segment=pb.StreamPrompts(prompts=[click], output=logits))
+        assert (await stream.answer("last")).HasField("result")
         await stream.rest()
         assert budget.held == 0
 

@@ -111,7 +111,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             with contextlib.ExitStack() as held:
                 held.enter_context(self._authorizer.authorized(call, method, metadata))
                 call.caller.charge(requests=1)
-                call.memory = held.enter_context(self._receiver.budget.account(call.caller.tenant))
+                call.memory = self._receiver.budget.account(call.caller.tenant)
+                # When the answer was read, or nobody wants it. The stubs ask for a class of their own.
+                context.add_done_callback(lambda _: call.memory.close())  # type: ignore[arg-type]
                 if handler.request_streaming:
                     held.enter_context(self._receiver.stream(call.caller.tenant))
                     admitted = True

@@ -34,20 +34,20 @@ class Receiver:
         settings: How much may be received.
 
     Attributes:
-        budget: Memory for messages that are received or wait, in bytes.
+        budget: Memory for messages that are received or wait, and for answers, in bytes.
         streams: Streams that are open.
     """
 
     def __init__(self, settings: ServiceSettings) -> None:
         # Room for two of the largest, since one tenant alone may have two thirds.
-        self.budget = ByteBudget(max(settings.receive_bytes, 2 * settings.max_request_bytes))
+        self.budget = ByteBudget(max(settings.call_bytes, 2 * settings.max_request_bytes))
         self.streams = Shares(settings.max_streams)
         self._strangers = ByteBudget(STRANGERS * settings.max_request_bytes)
         self._max_bytes = settings.max_request_bytes
 
     def live_metrics(self) -> list[LiveMetric]:
-        """Returns gauges of what is received."""
-        return self.budget.live_metrics("requests")
+        """Returns gauges of what calls take."""
+        return self.budget.live_metrics("calls")
 
     def stream(self, tenant: str) -> AbstractContextManager[None]:
         """Counts a stream of a tenant while the body runs. Raises TOO_MANY_STREAMS."""

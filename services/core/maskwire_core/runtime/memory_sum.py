@@ -31,11 +31,14 @@ class Term:
     nbytes: int
 
 
-def received_terms(settings: ServiceSettings) -> list[Term]:
-    """What an encoder or a decoder receives."""
+def call_terms(settings: ServiceSettings) -> list[Term]:
+    """What calls of an encoder or a decoder take."""
     largest = settings.max_request_bytes
     return [
-        Term("requests that came, and those of single calls on their way: `receive_bytes`", settings.receive_bytes),
+        Term(
+            "requests that came, those of single calls on their way, and answers until they are read: `call_bytes`",
+            settings.call_bytes,
+        ),
         Term("one message on its way on each of `max_streams`, of `max_request_bytes`", settings.max_streams * largest),
         Term(f"{STRANGERS} health checks on their way, of `max_request_bytes`", STRANGERS * largest),
         Term(
@@ -49,7 +52,6 @@ def encoder_terms(settings: EncoderSettings) -> list[Term]:
     """What an encoder's memory is made of, on a CPU with the demo model; a larger model's weights come on top."""
     readers = settings.readers or 2
     processes = readers + settings.large_readers(readers)
-    in_memory = min(settings.queue_bytes, settings.queue_limit * settings.spool_above_bytes)
     buffer = max(3 * settings.max_image_pixels, settings.max_image_bytes)
     return [
         Term("the process with the demo model", _ENCODER),
@@ -57,7 +59,7 @@ def encoder_terms(settings: EncoderSettings) -> list[Term]:
             "processes that read files: half as many again as `readers`, at most 4 more, 64 MiB each",
             processes * _READER,
         ),
-        Term("files that wait, in two priorities: `queue_limit` of at most `spool_above_bytes`", 2 * in_memory),
+        Term("files that arrive and wait: `upload_bytes`", settings.upload_bytes),
         Term(
             "decoding large files: `decode_bytes`, and twice that from 4 `readers` on",
             min(2, processes - readers) * settings.decode_bytes,
@@ -71,7 +73,7 @@ def encoder_terms(settings: EncoderSettings) -> list[Term]:
             "images between the stages: 28 MiB for each of `readers` and `writers`",
             (readers + settings.writers) * _BETWEEN,
         ),
-        *received_terms(settings),
+        *call_terms(settings),
     ]
 
 
@@ -82,14 +84,18 @@ def decoder_terms(settings: DecoderSettings) -> list[Term]:
         Term("the process with one model", _DECODER),
         Term("cached embeddings: `cache_bytes`", settings.cache_bytes),
         Term("logits of objects: `logits_cache_bytes`", settings.logits_cache_bytes),
-        Term("masks that calls of GenerateMasks have found: `generated_mask_bytes`", settings.generated_mask_bytes),
+        Term(
+            "masks that calls of GenerateMasks have found, once more in answers, and as bytes: `generated_mask_bytes` "
+            "three times",
+            3 * settings.generated_mask_bytes,
+        ),
         Term("decoding: 128 MiB for each of `workers`", workers * _DECODING),
         Term(
             f"a mask as pixels, twice, in the largest size that encoders accept ({_PIXELS // 10**6} megapixels), for "
             "each of `workers`",
             workers * 2 * _PIXELS,
         ),
-        *received_terms(settings),
+        *call_terms(settings),
     ]
 
 
@@ -97,7 +103,10 @@ def gateway_terms(settings: GatewaySettings) -> list[Term]:
     """What a gateway's memory is made of."""
     return [
         Term("the process", _GATEWAY),
-        Term("bodies of requests: `body_memory_bytes`", settings.body_memory_bytes),
+        Term(
+            "bodies of requests, frames of WebSockets, and large answers until they are read: `body_memory_bytes`",
+            settings.body_memory_bytes,
+        ),
     ]
 
 

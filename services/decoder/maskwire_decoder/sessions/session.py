@@ -19,6 +19,7 @@ from maskwire_core.telemetry import tracing
 from maskwire_core.telemetry.metrics import STREAM_ANSWERS
 
 from maskwire_decoder.images import Image
+from maskwire_decoder.masks.answer_room import AnswerRoom
 from maskwire_decoder.messages import (
     answer_message,
     image_message,
@@ -74,8 +75,9 @@ class Session:
         self._changed = asyncio.Event()
         self._waiting: deque[_Request] = deque()
         self._outbox: deque[pb.SegmentStreamResponse] = deque()
-        self._memory = current().memory.another()
-        self._unsent_bytes = 0
+        self._memory = current().memory.another()  # what is read ahead, and answers without masks
+        self._answer_memory = current().memory  # the answer with masks, of which there is one at a time
+        self._unsent_bytes = 0  # of answers without masks
         self._unsent_masks = 0
         self._masks_sent = 0
         self._masks_seen: int | None = None
@@ -100,8 +102,11 @@ class Session:
                     break
                 response = self._outbox.popleft()
                 yield response
-                self._unsent_bytes -= response.ByteSize()
-                self._unsent_masks -= response.HasField("result")
+                if response.HasField("result"):
+                    self._unsent_masks -= 1
+                    self._forget_masks()
+                else:
+                    self._unsent_bytes -= response.ByteSize()
                 self._notify()
             await asyncio.gather(*tasks[:2])  # an error of these tasks is the stream's
         finally:
@@ -121,7 +126,7 @@ class Session:
         self._changed.clear()
 
     def _kept_bytes(self) -> int:
-        """Memory of the requests that wait and of the answers that are not sent."""
+        """Memory of the requests that wait and of the answers without masks that are not sent."""
         newest, taken = self._newest, self._taken
         requests = [*self._waiting, *(request for request in (newest, taken) if request is not None)]
         return sum(request.memory for request in requests) + self._unsent_bytes
@@ -236,6 +241,7 @@ class Session:
                 case _:
                     raise InvalidArgument("EMPTY_REQUEST", "send set_image or segment", field="request")
         except Exception as error:  # reported to the caller, whose stream lives on
+            self._forget_masks()
             self._send_error(request, error)
 
     async def _set_image(self, request: _Request) -> None:
@@ -274,6 +280,7 @@ class Session:
                 failed, self._taken = self._taken, None
                 if failed is None and self._newest is request:
                     failed, self._newest = request, None
+            self._forget_masks()
             if failed is not None:
                 self._send_error(failed, error)
             return
@@ -296,7 +303,9 @@ class Session:
             self._newest, self._taken = None, request
         waited = Answer(timings=Timings(_ms_since(request.arrived)))
         query = parse_query(request.message.segment, image, self._segmenter.limits)
-        answer = self._segmenter.preview(image, query, prepared, lambda: self._taken is request)
+        answer = self._segmenter.preview(
+            image, query, prepared, AnswerRoom(self._answer_memory), lambda: self._taken is request
+        )
         return None if answer is None else waited + answer
 
     # Sending
@@ -307,6 +316,10 @@ class Session:
         self._decodes += answer.decodes
         self._send(request.message.request_id, result=answer_message(answer, found, total_ms))
 
+    def _forget_masks(self) -> None:
+        """Gives back the memory of masks that were sent, or will not be."""
+        self._answer_memory.give_back(self._answer_memory.nbytes)
+
     def _send_error(self, request: _Request, error: Exception) -> None:
         self._send(request.message.request_id, error=status_of(error))
 
@@ -314,10 +327,12 @@ class Session:
         counters = pb.StreamCounters(decodes=self._decodes, superseded=self._superseded)
         response = pb.SegmentStreamResponse(request_id=request_id, counters=counters, **outcome)
         is_mask = response.HasField("result")
-        self._unsent_masks += is_mask
-        self._masks_sent += is_mask
+        if is_mask:
+            self._unsent_masks += 1
+            self._masks_sent += 1
+        else:
+            self._unsent_bytes += response.ByteSize()
         STREAM_ANSWERS.labels(str(response.WhichOneof("outcome"))).inc()
-        self._unsent_bytes += response.ByteSize()
         self._outbox.append(response)
         self._notify()
 
