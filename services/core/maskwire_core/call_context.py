@@ -11,11 +11,12 @@ import secrets
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
+from maskwire_core.names import MAX_REQUEST_ID
 from maskwire_core.scheduling.byte_budget import Account, ByteBudget
 from maskwire_core.tenancy.tenant import Caller
 
 _UNLIMITED = ByteBudget(1 << 62)
-_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_REQUEST_ID = re.compile(rf"[\x21-\x7e]{{1,{MAX_REQUEST_ID}}}")
 
 
 @dataclass(eq=False)

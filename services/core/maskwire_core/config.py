@@ -193,6 +193,9 @@ class DecoderSettings(ServiceSettings):
     saved_logits_ttl_s: int = Field(600, ge=1, description="Seconds after which logits saved for refinement expire.")
     saved_logits_bytes: int = Field(32 * MIB, ge=0)
     """Memory in the store for saved logits of one embedding, in bytes."""
+    saved_logits_store_bytes: int = Field(1024 * MIB, ge=0)
+    """Memory in the store for all logits that this decoder has saved lately, in bytes; the tenant that has most gives
+    way. It has room for one embedding at least."""
     logits_cache_bytes: int = Field(256 * MIB, ge=0)
     """Memory for the logits of objects that were decoded lately, in bytes."""
     workers: int = Field(0, ge=0)

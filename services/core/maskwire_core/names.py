@@ -7,6 +7,8 @@ import unicodedata
 from maskwire_core.errors import InvalidArgument
 
 DEFAULT_NAMESPACE = "default"
+MAX_REQUEST_ID = 128
+"""Characters of what callers name a request, on streams and in the header x-request-id."""
 _NAMESPACE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _CONTENT_KEY = re.compile(r"[0-9a-f]{64}")
 _MAX_IMAGE_ID = 256
@@ -51,6 +53,17 @@ def call_id(value: str) -> str:
     """Returns what tells calls apart, or "". Raises `InvalidArgument` (BAD_CALL_ID) if it is too long."""
     if len(value) > _MAX_CALL_ID:
         raise InvalidArgument("BAD_CALL_ID", f"call_id is longer than {_MAX_CALL_ID} characters", field="call_id")
+    return value
+
+
+def request_id(value: str) -> str:
+    """Returns a name of a request on a stream, or "". Raises `InvalidArgument` (BAD_REQUEST_ID) if it is too long."""
+    if len(value) > MAX_REQUEST_ID:
+        raise InvalidArgument(
+            "BAD_REQUEST_ID",
+            f"request_id is longer than {MAX_REQUEST_ID} characters, the first of which the answer repeats",
+            field="request_id",
+        )
     return value
 
 

@@ -22,12 +22,13 @@ class PrefixCache(TenantCache[PrefixKey, Prediction]):
     def __init__(self, max_bytes: int) -> None:
         super().__init__(max_bytes, _nbytes)
 
-    def put(self, key: PrefixKey, value: Prediction) -> None:
+    def put(self, key: PrefixKey, value: Prediction) -> list[PrefixKey]:
         """Keeps a prediction, unless one with as many candidates is there already, or it is larger than the cache."""
         present = self.get(key)
         if (present is None or len(present.iou) < len(value.iou)) and _nbytes(key, value) <= self.max_bytes:
             # Copied, since a view would keep the whole array that it is a part of.
-            super().put(key, replace(value, logits=value.logits.copy(), iou=value.iou.copy()))
+            return super().put(key, replace(value, logits=value.logits.copy(), iou=value.iou.copy()))
+        return []
 
 
 def _nbytes(key: PrefixKey, prediction: Prediction) -> int:

@@ -15,6 +15,7 @@ from maskwire_decoder.images import Image
 from maskwire_decoder.prompts.earlier_prompts import name_prompts
 from maskwire_decoder.prompts.parsing import Prompt
 from maskwire_decoder.prompts.steps import Step
+from maskwire_decoder.tenant_cache import TenantCache
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +33,8 @@ class SavedLogits:
     logits, COUNTxSxS little-endian fp32.
 
     Args:
-        settings: How long logits are kept, and how many bytes of them for one embedding; the least recently used leave
-            first.
+        settings: How long logits are kept, and how many bytes of them: for one embedding, where the least recently used
+            leave first, and in all, where those of the tenant that has most leave first.
         store: Where they are kept.
     """
 
@@ -41,6 +42,10 @@ class SavedLogits:
         self._ttl_s = settings.saved_logits_ttl_s
         self._max_bytes = settings.saved_logits_bytes
         self._store = store
+        self._saved: TenantCache[tuple[str, str], int] = TenantCache(
+            max(settings.saved_logits_store_bytes, self._max_bytes), lambda _, nbytes: nbytes
+        )
+        """Bytes that this decoder knows to be saved, by namespace and content key."""
 
     def fields(self, image: Image, prompts: Sequence[Prompt]) -> dict[bytes, list[int]]:
         """Returns what the logits of a request are saved under, each with the indices of its prompts: objects by their
@@ -77,13 +82,18 @@ class SavedLogits:
         for field, indices in fields.items():
             data = b"".join(logits[index].astype("<f4").tobytes() for index in indices)
             value = xxhash.xxh3_64_digest(data) + data
-            total, surplus = 0, []
+            total, kept, surplus = 0, 0, []
             for other in reversed(self._store.save_logits(*where, field, value, self._ttl_s)):
                 total += int(other.split(b" ", 1)[0]) * len(data) // len(indices)
                 if total > self._max_bytes:
                     surplus.append(other)
+                else:
+                    kept = total
             if surplus:
                 self._store.drop_logits(*where, surplus)
+            for left in self._saved.put(where, kept):
+                if gone := self._store.saved_prompts(*left):
+                    self._store.drop_logits(*left, gone)
 
     def names(self, image: Image, kind: Kind) -> list[bytes]:
         """Lists the names of a kind under which logits are saved for an embedding, the most recently used first."""

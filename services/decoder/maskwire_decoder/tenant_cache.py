@@ -80,20 +80,23 @@ class TenantCache(Generic[K, V]):
             newest = [next(reversed(share.entries.values())) for share in self._shares.values()]
             return max(newest, key=lambda kept: kept.used_at).value if newest else None
 
-    def put(self, key: K, value: V) -> None:
+    def put(self, key: K, value: V) -> list[K]:
         """Keeps a value in place of what was there, unless it is larger than the cache: then nothing would be left of
-        the others, nor of it."""
+        the others, nor of it. Returns the keys of what has left for it."""
         nbytes = self._nbytes_of(key, value)
+        left: list[K] = []
         with self._lock:
             self._remove(key)
             if nbytes > self.max_bytes:
-                return
+                return left
             share = self._shares.setdefault(key[0], _Share())
             share.entries[key] = _Kept(value, nbytes, self._clock())
             share.nbytes += nbytes
             self.nbytes += nbytes
             while self.nbytes > self.max_bytes:
-                self._remove(self._next_to_leave())
+                left.append(self._next_to_leave())
+                self._remove(left[-1])
+        return left
 
     def drop(self, images: Collection[tuple[str, str]]) -> None:
         """Drops the values of images, each given by tenant and content key. Goes through what their tenants have."""

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import ParamSpec
 
 from maskwire.v1 import encoder_pb2 as pb
+from maskwire_core import names
 from maskwire_core.call_context import current
 from maskwire_core.errors import InvalidArgument, ResourceExhausted
 from maskwire_core.rpc.error_status import status_of
@@ -69,6 +70,7 @@ class UploadStream:
                 if request.WhichOneof("frame") != "header":
                     self._check_size(name, len(request.chunk))  # what it raises ends the stream
                 try:
+                    names.request_id(name)
                     if request.WhichOneof("frame") == "header":
                         current().caller.charge(requests=1)
                         self._check_header(name)
@@ -178,4 +180,5 @@ class UploadStream:
             self._responses.put_nowait(pb.EncodeImagesResponse(request_id=name, result=result))
 
     def _fail(self, name: str, error: Exception) -> None:
-        self._responses.put_nowait(pb.EncodeImagesResponse(request_id=name, error=status_of(error)))
+        told = name[: names.MAX_REQUEST_ID]
+        self._responses.put_nowait(pb.EncodeImagesResponse(request_id=told, error=status_of(error)))

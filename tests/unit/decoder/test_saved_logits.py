@@ -55,3 +55,21 @@ def test_more_than_the_space_at_once_is_refused(store: Store) -> None:
     with pytest.raises(InvalidArgument, match="of 3 prompts") as caught:
         logits.fields(IMAGE, [prompt] * 3)
     assert caught.value.reason == "TOO_MUCH_TO_SAVE"
+
+
+def test_the_tenant_that_saves_most_gives_way(store: Store) -> None:
+    nbytes = SIZE * SIZE * 4
+    limits = {"saved_logits_bytes": nbytes, "saved_logits_store_bytes": 4 * nbytes}
+    logits = SavedLogits(DecoderSettings(**limits, _cli_parse_args=False), store)
+
+    def save(namespace: str, key: str) -> None:
+        store.put_embedding(namespace, key * 64, b"an embedding", 100)
+        header = SimpleNamespace(namespace=namespace, content_key=key * 64)
+        image: Any = SimpleNamespace(header=header, predictor=IMAGE.predictor)
+        logits.save(image, {b"1 steps name": [0]}, [ONE])
+
+    save("small", "a")
+    for key in "abcdef":
+        save("large", key)
+    assert store.saved_prompts("small", "a" * 64)
+    assert [key for key in "abcdef" if store.saved_prompts("large", key * 64)] == ["d", "e", "f"]

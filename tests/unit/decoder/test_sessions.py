@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from maskwire.errors import from_status
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import types_pb2
 from maskwire_core import call_context
@@ -360,3 +361,17 @@ def test_masks_take_memory_until_they_are_sent(decoder: PlainDecoder) -> None:
         assert budget.held == 0
 
     run(scenario, decoder, image_id="")
+
+
+@pytest.mark.usefixtures("image")
+def test_long_request_ids_are_refused(decoder: PlainDecoder) -> None:
+    async def scenario(stream: Stream) -> pb.SegmentStreamResponse:
+        stream.click("x" * 100_000, (3, 3, 1))
+        stream.click("x" * 128, (3, 3, 1))
+        refused = await stream.next()
+        assert (await stream.next()).HasField("result")
+        return refused
+
+    refused = run(scenario, decoder)
+    assert refused.request_id == "x" * 128
+    assert from_status(refused.error).reason == "BAD_REQUEST_ID"

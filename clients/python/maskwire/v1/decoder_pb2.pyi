@@ -291,7 +291,7 @@ class SegmentStreamRequest(_message.Message):
     SPECULATIVE_FIELD_NUMBER: _builtins.int
     MASKS_SEEN_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """The caller's name for this request; repeated in its answer."""
+    """The caller's name for this request, of at most 128 characters; repeated in its answer."""
     speculative: _builtins.bool
     """The mask is wanted only as long as no later request has come (the mouse hovers): while it waits, any later request
     of the stream supersedes it; while it is decoded, one that is not speculative does. With "segment" of one prompt;

@@ -213,7 +213,7 @@ class EncodeImagesRequest(_message.Message):
     HEADER_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """The caller's id of this upload, unique among uploads in flight."""
+    """The caller's id of this upload, unique among uploads in flight, of at most 128 characters."""
     chunk: _builtins.bytes
     """A part of the file; the upload is complete when header.size_bytes have arrived."""
     @_builtins.property

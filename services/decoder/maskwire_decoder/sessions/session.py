@@ -11,6 +11,7 @@ from typing import Any
 
 from google.protobuf.empty_pb2 import Empty
 from maskwire.v1 import decoder_pb2 as pb
+from maskwire_core import names
 from maskwire_core.call_context import current
 from maskwire_core.errors import InvalidArgument, ServiceError
 from maskwire_core.rpc.error_status import status_of
@@ -145,6 +146,7 @@ class Session:
             is_request = message.WhichOneof("request") is not None or not says_seen
             try:
                 current().caller.charge(requests=is_request or not is_free, received_bytes=request.nbytes)
+                names.request_id(message.request_id)
             except ServiceError as error:
                 self._send_error(request, error)
             else:
@@ -325,7 +327,8 @@ class Session:
 
     def _send(self, request_id: str, **outcome: Any) -> None:
         counters = pb.StreamCounters(decodes=self._decodes, superseded=self._superseded)
-        response = pb.SegmentStreamResponse(request_id=request_id, counters=counters, **outcome)
+        told = request_id[: names.MAX_REQUEST_ID]
+        response = pb.SegmentStreamResponse(request_id=told, counters=counters, **outcome)
         is_mask = response.HasField("result")
         if is_mask:
             self._unsent_masks += 1

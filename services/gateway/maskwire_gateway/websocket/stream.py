@@ -27,6 +27,7 @@ PROTOCOL = "maskwire.v1"
 
 _MAX_WAITING = 256  # requests without an answer, and answers that wait to be sent
 _MAX_WAITING_BYTES = 1 << 20  # of both; one larger frame or answer is read all the same
+_MAX_REQUEST_ID = 128  # characters, as the servers allow
 _LOOK_S = 0.2  # how often it is noticed that others have given memory back
 
 
@@ -108,6 +109,10 @@ class Relay:
     def _forward(self, request: pb.SegmentStreamRequest, places: Places, size: int) -> bool:
         """Sends a request on. Returns whether it waits for an answer, and takes memory until then."""
         name, kind = request.request_id, request.WhichOneof("request")
+        if len(name) > _MAX_REQUEST_ID:
+            said = f"request_id is longer than {_MAX_REQUEST_ID} characters, the first of which the answer repeats"
+            self._fail(name, InvalidRequest(said, "BAD_REQUEST_ID", places.of("request_id")))
+            return False
         if request.HasField("masks_seen"):
             self._caller_acknowledges = True
             self._stream.acknowledge(request.masks_seen)
@@ -144,7 +149,8 @@ class Relay:
 
     def _fail(self, request_id: str, error: MaskwireError) -> None:
         counters = self._stream.counters
-        self._put(pb.SegmentStreamResponse(request_id=request_id, error=_status_of(error), counters=counters))
+        told = request_id[:_MAX_REQUEST_ID]
+        self._put(pb.SegmentStreamResponse(request_id=told, error=_status_of(error), counters=counters))
 
     def _put(self, response: pb.SegmentStreamResponse) -> None:
         self._outbox.append(response)
