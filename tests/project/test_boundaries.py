@@ -57,6 +57,7 @@ ALLOWED = {
         "maskwire_core.call_context",
         "maskwire_core.config",
         "maskwire_core.http",
+        "maskwire_core.networks",
         "maskwire_core.scheduling.shares",
         "maskwire_core.telemetry.exposition",
         "maskwire_core.telemetry.logs",
@@ -66,7 +67,12 @@ ALLOWED = {
     },
     "maskwire_web": set(),
     # They are clients of the servers, and serve HTTP as the gateway does.
-    "maskwire_adapters": {"maskwire", "maskwire_core.http", "maskwire_core.scheduling.shares"},
+    "maskwire_adapters": {
+        "maskwire",
+        "maskwire_core.http",
+        "maskwire_core.networks",
+        "maskwire_core.scheduling.shares",
+    },
     "training": {"maskwire", "maskwire_core", "maskwire_encoder"},
 }
 

@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 from maskwire_core.http.bodies import Bodies
-from maskwire_core.http.connections import Connections, Timeouts, network_of
+from maskwire_core.http.connections import Connections, Timeouts
 from maskwire_core.http.large_json import in_turn
 from maskwire_core.http.memory import Held, set_holder
 from maskwire_core.http.problems import Problem
+from maskwire_core.networks import network_of, network_of_peer
 from maskwire_core.scheduling.shares import Shares
+from maskwire_gateway.http.probes import Probes
 from starlette.requests import Request
 
 from testing import virtual_time
@@ -63,6 +65,9 @@ def test_whoever_is_served_stays() -> None:
 def test_whom_an_address_belongs_to(host: str, expected: str) -> None:
     assert network_of((host, 1)) == expected
     assert network_of(None) == "local"
+    written = f"ipv6:%5B{host.replace('%', '%25')}%5D" if ":" in host else f"ipv4:{host}"
+    assert network_of_peer(f"{written}:50051") == expected
+    assert network_of_peer("unix:") == "local"
 
 
 def receive(pieces: list[tuple[float, bytes]], memory: Shares, timeout_s: float = 30, max_bytes: int = 1 << 20) -> Any:
@@ -93,6 +98,29 @@ def test_bodies_come_in_time_or_not_at_all() -> None:
             receive(pieces, memory)
         assert caught.value.reason == "BODY_TOO_SLOW"
     assert memory.held == 0
+    strangers = Shares(1 << 20, {"caller"})
+    with pytest.raises(Problem, match="the token as a header") as caught:
+        receive([(8, b"x" * 20_000), (8, b"y"), (0, b"")], strangers)
+    assert caught.value.reason == "BODY_TOO_SLOW"
+
+
+def test_whoever_asks_whether_servers_answer_gets_the_answer_of_a_second() -> None:
+    asked = 0
+
+    class Servers:
+        async def find_unavailable(self) -> list[str]:
+            nonlocal asked
+            asked += 1
+            await asyncio.sleep(0)
+            return []
+
+    async def scenario() -> None:
+        probes: Any = Probes(Servers(), None, False)  # type: ignore[arg-type]
+        await asyncio.gather(*(probes.readyz(None) for _ in range(100)))
+        await probes.readyz(None)
+
+    asyncio.run(scenario())
+    assert asked == 1
 
 
 def test_bodies_are_on_their_callers_account() -> None:

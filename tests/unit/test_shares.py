@@ -43,3 +43,11 @@ def test_what_was_taken_is_given_back_whatever_happens() -> None:
     with pytest.raises(ValueError, match="no"), shares.holding("a", 4, ValueError("no")):
         pass
     assert shares.held == 0
+
+
+def test_a_small_holder_leaves_most_to_others() -> None:
+    shares = Shares(900, {"nobody"})
+    assert taken(shares, "nobody") == 100
+    assert taken(shares, "somebody") == 534
+    assert shares.is_small("nobody")
+    assert not shares.is_small("somebody")

@@ -11,6 +11,7 @@ import typer
 import uvicorn
 from maskwire import AsyncClient, MaskwireError
 from maskwire_core.http.connections import Connections, Timeouts
+from maskwire_core.http.listening import ListeningLoop
 from maskwire_core.http.problems import Problem
 from maskwire_core.http.visitors import Visitors
 from starlette.applications import Starlette
@@ -170,8 +171,8 @@ def _serve(application: Starlette, segmenter: Segmenter, host: str, port: int, h
         typer.echo(f"listening at http://{host}:{port}      Stop: Ctrl-C", err=True)
         await uvicorn.Server(config).serve()
 
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(serve())
+    with contextlib.suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=ListeningLoop) as runner:
+        runner.run(serve())
 
 
 def _listed(text: str) -> list[str]:

@@ -1,8 +1,8 @@
 """What every request of an adapter passes first: who may not use it is refused, and memory has an account."""
 
-from maskwire_core.http.connections import network_of
 from maskwire_core.http.memory import set_holder
 from maskwire_core.http.visitors import Visitors
+from maskwire_core.networks import network_of
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 

@@ -12,6 +12,7 @@ import uvicorn
 from maskwire_core.config import GatewaySettings, from_command_line
 from maskwire_core.http.connections import Connections, Timeouts
 from maskwire_core.http.fast_connections import BoundedHttpTools
+from maskwire_core.http.listening import LOOP
 from maskwire_core.http.sockets import BoundedSocket
 from maskwire_core.runtime.process_memory import settle
 from maskwire_core.scheduling.shares import Shares
@@ -20,6 +21,7 @@ from maskwire_core.telemetry.logs import configure_logging
 from maskwire_core.telemetry.tracing import configure_tracing, flush
 
 from maskwire_gateway.app import application
+from maskwire_gateway.http.doorkeeper import NOBODY
 from maskwire_gateway.metrics import Telemetry
 
 _MAX_FRAME_BYTES = 16 << 20
@@ -42,13 +44,14 @@ def main() -> None:
     configure_tracing("gateway", settings.trace_to)
     logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.getLevelName(settings.log_level)))
     telemetry = Telemetry()
-    memory = Shares(settings.body_memory_bytes)
+    memory = Shares(settings.body_memory_bytes, {NOBODY})
     timeouts = Timeouts(settings.header_timeout_s, settings.answer_timeout_s)
     connections = Connections(settings.max_connections, timeouts)
     config = uvicorn.Config(
         application(settings, _page(), telemetry, memory),
         host=settings.host,
         port=settings.port,
+        loop=LOOP,
         log_config=None,
         access_log=False,
         server_header=False,

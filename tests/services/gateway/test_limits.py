@@ -1,5 +1,6 @@
 """The gateway's limits, and what it does under load and at its end."""
 
+import asyncio
 import concurrent.futures
 import contextlib
 import json
@@ -15,11 +16,12 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from maskwire_core.http.listening import ListeningLoop
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from testing.guarded import guarded_servers
-from testing.processes import resident_bytes, wait_until
+from testing.processes import free_port, resident_bytes, wait_until
 from testing.servers import Stack, running_gateway
 from testing.wire import as_base64, picture
 
@@ -225,3 +227,17 @@ def test_what_comes_too_late_is_504(stack: Stack, what: str) -> None:
         assert answer.status_code == 504, answer.text
         told = answer.json()
         assert (told["reason"], told["message"][:15]) == ("DEADLINE_EXCEEDED", "the decoder at "), told
+
+
+@pytest.mark.skipif(not Path("/proc/net/if_inet6").exists(), reason="this machine has no IPv6")
+def test_every_interface_is_that_of_ipv4_too() -> None:
+    async def scenario() -> None:
+        port = free_port()
+        loop = asyncio.get_running_loop()
+        async with await loop.create_server(asyncio.Protocol, host="::", port=port):
+            for host in ("127.0.0.1", "::1"):
+                _, writer = await asyncio.open_connection(host, port)
+                writer.close()
+
+    with asyncio.Runner(loop_factory=ListeningLoop) as runner:
+        runner.run(scenario())

@@ -12,6 +12,7 @@ from maskwire_core.scheduling.shares import Shares
 
 _GRACE_S = 10.0
 _SLOWEST_BYTES_PER_S = 1024  # on average, after that time
+_SLOWEST_OF_SMALL_BYTES_PER_S = 64 << 10  # of holders with a small share, who all wait for one another
 
 
 class Body(Held):
@@ -43,13 +44,15 @@ class Bodies:
         """
         body = Body(self._memory, holder_of(request.scope))
         try:
+            is_small = self._memory.is_small(holder_of(request.scope))
+            slowest = _SLOWEST_OF_SMALL_BYTES_PER_S if is_small else _SLOWEST_BYTES_PER_S
             try:
-                body.data = await self._read(request, body, max_bytes)
+                body.data = await self._read(request, body, max_bytes, slowest)
             except TimeoutError as error:
                 raise Problem(
                     408,
-                    f"the body did not come within {self._timeout_s:g} s, or at less than {_SLOWEST_BYTES_PER_S} "
-                    "bytes a second; send it faster",
+                    f"the body did not come within {self._timeout_s:g} s, or at less than {slowest} bytes a second; "
+                    f"send it faster{', or the token as a header' if is_small else ''}",
                     "BODY_TOO_SLOW",
                     more_headers={"Connection": "close"},
                 ) from error
@@ -63,7 +66,7 @@ class Bodies:
         finally:
             body.release()
 
-    async def _read(self, request: Request, body: Body, max_bytes: int) -> bytes:
+    async def _read(self, request: Request, body: Body, max_bytes: int, slowest: int) -> bytes:
         declared = request.headers.get("content-length", "0")
         size = int(declared) if declared.isdecimal() else 0
         chunks: list[bytes] = []
@@ -79,7 +82,7 @@ class Bodies:
                     raise too_large
                 body.hold(len(chunk))  # as it arrives: a size that is merely declared takes no memory
                 chunks.append(chunk)
-                limit.reschedule(started + min(self._timeout_s, _GRACE_S + received / _SLOWEST_BYTES_PER_S))
+                limit.reschedule(started + min(self._timeout_s, _GRACE_S + received / slowest))
         return b"".join(chunks)
 
 

@@ -6,13 +6,13 @@ connection is waited for, and one for what it does not read.
 
 import asyncio
 import contextlib
-import ipaddress
 import resource
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from maskwire_core.networks import network_of
 from maskwire_core.scheduling.shares import Shares
 
 _REFUSAL = "HTTP/1.1 {} \r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
@@ -83,7 +83,38 @@ class Connections:
         return False
 
 
-class Bounded:
+class EndsUnread:
+    """Ends a connection whose caller reads nothing for some time. It precedes one of uvicorn's protocols in a class's
+    bases."""
+
+    # uvicorn's
+    transport: asyncio.Transport
+    loop: asyncio.AbstractEventLoop
+
+    _connections: Connections
+    _unread: asyncio.TimerHandle | None = None
+
+    def pause_writing(self) -> None:
+        super().pause_writing()  # type: ignore[misc]
+        self._expect_reading()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()  # type: ignore[misc]
+        if not self.transport.is_closing():
+            self._end_expectation()
+
+    def _expect_reading(self) -> None:
+        """Ends the connection if the caller does not read for some time, be it only the end."""
+        if self._unread is None:
+            self._unread = self.loop.call_later(self._connections.timeouts.answer_s, self.transport.abort)
+
+    def _end_expectation(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
+
+class Bounded(EndsUnread):
     """What is common to both of uvicorn's protocols. It precedes one of them in a class's bases.
 
     Args:
@@ -91,8 +122,6 @@ class Bounded:
     """
 
     # uvicorn's
-    transport: asyncio.Transport
-    loop: asyncio.AbstractEventLoop
     client: tuple[str, int] | None
     cycle: Any
     timeout_keep_alive_task: asyncio.TimerHandle | None
@@ -102,7 +131,6 @@ class Bounded:
         self.address = ""
         self._connections = connections
         self._waiting: asyncio.TimerHandle | None = None
-        self._unread: asyncio.TimerHandle | None = None
 
     @property
     def is_waited_for(self) -> bool:
@@ -140,30 +168,18 @@ class Bounded:
         self._forget()
         super().handle_websocket_upgrade(*event)  # type: ignore[misc]
 
-    def pause_writing(self) -> None:
-        super().pause_writing()  # type: ignore[misc]
-        if self._unread is None:
-            self._unread = self.loop.call_later(self._connections.timeouts.answer_s, self.transport.abort)
-
-    def resume_writing(self) -> None:
-        super().resume_writing()  # type: ignore[misc]
-        if self._unread is not None and not self.transport.is_closing():
-            self._unread.cancel()
-            self._unread = None
-
     def _forget(self) -> None:
         self._connections.left(self)
-        for timer in (self._waiting, self._unread):
-            if timer is not None:
-                timer.cancel()
-        self._waiting = self._unread = None
+        self._end_expectation()
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
 
     def _watch(self) -> None:
         """Begins to wait, or stops, after whatever has happened. Between requests uvicorn's own timer runs; it stops
         with the first byte of a request, or of the rest of one that was answered already."""
         if self.transport.is_closing():
-            if self._unread is None:  # it closes when the caller has read everything, which may never be
-                self._unread = self.loop.call_later(self._connections.timeouts.answer_s, self.transport.abort)
+            self._expect_reading()  # it closes when the caller has read everything, which may never be
         elif self._is_busy:
             if self._waiting is not None:
                 self._waiting.cancel()
@@ -185,19 +201,6 @@ class Bounded:
 
 class BoundedH11(Bounded, H11Protocol):
     """uvicorn's HTTP/1.1 in Python, which limits headers itself."""
-
-
-def network_of(client: tuple[str, int] | None) -> str:
-    """Whom an address belongs to: one that has an IPv6 network has 2^64 addresses."""
-    if client is None:
-        return "local"
-    with contextlib.suppress(ValueError):
-        address = ipaddress.ip_address(client[0].partition("%")[0])
-        if isinstance(address, ipaddress.IPv6Address):
-            if address.ipv4_mapped is not None:
-                return str(address.ipv4_mapped)
-            return str(ipaddress.IPv6Network((address, 64), strict=False))
-    return client[0]
 
 
 def _raise_file_limit() -> int:

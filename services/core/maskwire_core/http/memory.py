@@ -29,7 +29,8 @@ class Held:
             Problem: TOO_MUCH_IN_PROGRESS: the caller's requests, or all together, take too much.
         """
         if not self._shares.take(self._holder, count):
-            raise busy("too many large requests at once; try again", "TOO_MUCH_IN_PROGRESS")
+            remedy = ", with the token as a header" if self._shares.is_small(self._holder) else ""
+            raise busy(f"too many large requests at once; try again{remedy}", "TOO_MUCH_IN_PROGRESS")
         self.held_bytes += count
 
     def add(self, count: int) -> None:

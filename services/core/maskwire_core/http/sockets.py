@@ -7,8 +7,10 @@ from starlette.types import Scope
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.http11 import Request
 
-from maskwire_core.http.connections import Connections, network_of
-from maskwire_core.http.memory import holder_of
+from maskwire_core.http.connections import Connections, EndsUnread
+from maskwire_core.http.memory import Held, holder_of
+from maskwire_core.http.problems import Problem
+from maskwire_core.networks import network_of
 from maskwire_core.scheduling.shares import Shares
 
 _TRY_AGAIN_LATER = 1013
@@ -16,7 +18,7 @@ _POLICY = 1008
 _DRAINED = "maskwire.drained"  # in the scope: waits until the caller has read
 
 
-class BoundedSocket(WebSocketsSansIOProtocol):
+class BoundedSocket(EndsUnread, WebSocketsSansIOProtocol):
     """uvicorn's WebSocket.
 
     Nothing is read before the application accepts it. Then what has arrived and was not taken by the application counts
@@ -39,11 +41,9 @@ class BoundedSocket(WebSocketsSansIOProtocol):
         self._connections = connections
         self._memory = memory
         self._frame_s = frame_s
-        self._holder = ""
-        self._held = 0
+        self._held: Held | None = None  # from the first message on
         self._queued = 0
         self._arriving: asyncio.TimerHandle | None = None
-        self._unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -52,14 +52,14 @@ class BoundedSocket(WebSocketsSansIOProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.left(self)
-        for timer in (self._arriving, self._unread):
-            if timer is not None:
-                timer.cancel()
+        self._end_expectation()
+        if self._arriving is not None:
+            self._arriving.cancel()
         super().connection_lost(exc)
         self.conn.reader.discard()
         self.frames.clear()
-        self._memory.add(self._holder, -self._held)
-        self._held = 0
+        if self._held is not None:
+            self._held.release()
 
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
@@ -72,11 +72,13 @@ class BoundedSocket(WebSocketsSansIOProtocol):
         if not self.handshake_complete:
             super().data_received(data)  # the request itself, which was read already
             return
-        self._holder = self._holder or holder_of(self.scope)  # type: ignore[arg-type]
-        if not self._memory.take(self._holder, len(data)):
-            self._end(_TRY_AGAIN_LATER, "too much in progress; try again")
+        if self._held is None:
+            self._held = Held(self._memory, holder_of(self.scope))  # type: ignore[arg-type]
+        try:
+            self._held.hold(len(data))
+        except Problem as problem:
+            self._end(_TRY_AGAIN_LATER, problem.message)
             return
-        self._held += len(data)
         super().data_received(data)
         self._settle()
 
@@ -101,16 +103,6 @@ class BoundedSocket(WebSocketsSansIOProtocol):
         self._settle()
         return message
 
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self._expect_reading()
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        if self._unread is not None and not self.transport.is_closing():
-            self._unread.cancel()
-            self._unread = None
-
     def keepalive_timeout(self) -> None:
         super().keepalive_timeout()
         self._expect_reading()
@@ -124,8 +116,8 @@ class BoundedSocket(WebSocketsSansIOProtocol):
         if self.disconnected:
             return
         partial = len(self.conn.reader.buffer) + sum(map(len, self.frames))
-        self._memory.add(self._holder, partial + self._queued - self._held)
-        self._held = partial + self._queued
+        if self._held is not None:
+            self._held.add(partial + self._queued - self._held.held_bytes)
         if not partial or self.read_paused:
             if self._arriving is not None:
                 self._arriving.cancel()
@@ -144,9 +136,8 @@ class BoundedSocket(WebSocketsSansIOProtocol):
         self._expect_reading()
 
     def _expect_reading(self) -> None:
-        """Ends the connection if the caller does not read for some time, be it only the end."""
-        if self._unread is None and not self.disconnected:
-            self._unread = self.loop.call_later(self._connections.timeouts.answer_s, self.transport.abort)
+        if not self.disconnected:
+            super()._expect_reading()
 
 
 async def drained(scope: Any) -> None:

@@ -7,6 +7,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from maskwire_core.errors import NotFound, ResourceExhausted, ServiceError, Unavailable
+from maskwire_core.networks import network_of_peer
 from maskwire_core.rpc.error_status import abort
 from maskwire_core.scheduling.shares import Shares
 
@@ -53,8 +54,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # has no ty
     async def Watch(self, request: health_pb2.HealthCheckRequest, context: Context) -> None:
         """Sends the state of a service now and whenever it changes; SERVICE_UNKNOWN if there is none of this name."""
         try:
-            address = context.peer().rpartition(":")[0]  # without the port
-            with self._watches.holding(address, 1, _TOO_MANY):
+            with self._watches.holding(network_of_peer(context.peer()), 1, _TOO_MANY):
                 told = None
                 while True:
                     changed, state, ends = self._changed, self._state(request.service), self._ends

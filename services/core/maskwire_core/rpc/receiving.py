@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 
 from maskwire_core.config import ServiceSettings
 from maskwire_core.errors import DeadlineExceeded, InvalidArgument, ResourceExhausted
+from maskwire_core.networks import network_of_peer
 from maskwire_core.rpc.message_fields import MOST_FIELDS, has_too_many_fields, memory_of
 from maskwire_core.scheduling.byte_budget import Account, ByteBudget
 from maskwire_core.scheduling.shares import Shares
@@ -63,7 +64,7 @@ class Receiver:
             messages: Messages of the call.
             peer: Where it came from, as gRPC says it.
         """
-        with self._strangers.account(peer.rpartition(":")[0]) as account:  # without the port
+        with self._strangers.account(network_of_peer(peer)) as account:
             return await self.one(messages, account, _STRANGERS_S)
 
     async def one(self, messages: AsyncIterator[Any], account: Account, seconds: float = _PATIENCE_S) -> Any:

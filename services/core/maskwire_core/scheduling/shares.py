@@ -1,7 +1,9 @@
 """Something limited that callers share: bytes of memory or disk, or calls."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+
+_SMALL = 1 / 8
 
 
 class Shares:
@@ -13,21 +15,28 @@ class Shares:
 
     Args:
         total: How much there is.
+        small: Holders who may have at most an eighth of what is free.
 
     Attributes:
         total: As given.
         held: How much all holders have.
     """
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, small: Collection[str] = ()) -> None:
         self.total = total
+        self._small = frozenset(small)
         self.held = 0
         self._by_holder: dict[str, int] = {}
 
     def fits(self, holder: str, amount: int) -> bool:
         """Whether a holder may take an amount now."""
         free = self.total - self.held
-        return amount <= free and self._by_holder.get(holder, 0) + amount <= 2 * free
+        most = (_SMALL if holder in self._small else 2) * free
+        return amount <= free and self._by_holder.get(holder, 0) + amount <= most
+
+    def is_small(self, holder: str) -> bool:
+        """Whether a holder has a small share only."""
+        return holder in self._small
 
     def take(self, holder: str, amount: int = 1) -> bool:
         """Takes an amount, if the holder may have it. Returns whether it does."""

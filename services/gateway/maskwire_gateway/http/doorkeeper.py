@@ -6,8 +6,8 @@ import time
 from urllib.parse import parse_qs
 
 from maskwire import ImageNotFound, InvalidRequest, MaskwireError, NotAllowed, NotAuthenticated
-from maskwire_core.http.connections import network_of
 from maskwire_core.http.problems import busy
+from maskwire_core.networks import network_of
 from maskwire_core.scheduling.shares import Shares
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
@@ -26,7 +26,8 @@ _UNKNOWN_S = 3.0  # no encoder could say
 _MAX_KNOWN = 10_000
 _MAX_JUDGED = 64
 _NEEDS_TOKEN = ("/v1/", *ROBOFLOW)
-_NOBODY = "nobody"
+NOBODY = "nobody"
+"""On whose account requests go whose token is in the body, since all of them must be read. It gets a small share."""
 
 
 class Doorkeeper:
@@ -62,7 +63,7 @@ class Doorkeeper:
         caller = self._upstream.caller(token)
         if not caller.token:
             if scope["path"].startswith(ROBOFLOW):
-                return _NOBODY  # all together, since what such a request holds must be read
+                return NOBODY
             raise nobody
         refused, accepted = await self._judge(caller.token, address)
         if refused is not None:

@@ -16,7 +16,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from maskwire_gateway.http.doorkeeper import Doorkeeper
+from maskwire_gateway.http.doorkeeper import NOBODY, Doorkeeper
 from maskwire_gateway.http.error_responses import error_response
 from maskwire_gateway.metrics import Telemetry
 
@@ -48,7 +48,7 @@ class GatewayMiddleware:
         self._doorkeeper = doorkeeper
         self._memory = memory
         self._visitors = Visitors(settings.hosts, settings.origins, settings.host, "gateway")
-        self._slots, self._sockets = Shares(settings.max_requests), Shares(settings.max_sockets)
+        self._slots, self._sockets = Shares(settings.max_requests, {NOBODY}), Shares(settings.max_sockets)
         self._requests = 0
         telemetry.requests.set_function(lambda: self._requests)
         telemetry.sockets.set_function(lambda: self._sockets.held)

@@ -1,6 +1,9 @@
 """Probes of orchestrators, and metrics for Prometheus."""
 
+import asyncio
 import ipaddress
+import time
+from collections.abc import Sequence
 from typing import Literal
 
 from maskwire.transport import Servers
@@ -11,6 +14,8 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 
 from maskwire_gateway.http.routing import JSON, Operation
 from maskwire_gateway.metrics import Telemetry
+
+_FRESH_S = 1.0
 
 _TEXT = {"text/plain": {"type": "string"}}
 
@@ -34,6 +39,8 @@ class Probes:
         self._servers = servers
         self._telemetry = telemetry
         self._shows_metrics = shows_metrics
+        self._asking: asyncio.Task[Sequence[str]] | None = None  # what was asked last, or is being asked
+        self._asked_at = 0.0
 
     @Operation("GET", "/healthz", answer={JSON: Status}, errors=())
     async def healthz(self, request: Request) -> Response:
@@ -43,8 +50,11 @@ class Probes:
 
     @Operation("GET", "/readyz", answer=_TEXT, errors=(503,))
     async def readyz(self, request: Request) -> Response:
-        """Whether encoder and decoder answer."""
-        unavailable = await self._servers.find_unavailable()
+        """Whether encoder and decoder answer, or did a second ago: anybody may ask, as often as they like."""
+        if self._asking is None or (self._asking.done() and time.monotonic() - self._asked_at > _FRESH_S):
+            self._asked_at = time.monotonic()
+            self._asking = asyncio.create_task(self._servers.find_unavailable())
+        unavailable = await asyncio.shield(self._asking)
         if unavailable:
             raise Problem(503, f"no {' and no '.join(unavailable)} answers", "NOT_READY", retry_after_s=RETRY_S)
         return PlainTextResponse("ok\n")
