@@ -224,7 +224,7 @@ def test_what_waits_is_bounded_in_bytes(stack: Stack, good: bool) -> None:
             nonlocal sent
             mask = pb.SegmentStreamRequest()
             mask.segment.prompts.add().mask.data = bytes(12_000_000)
-            frame = mask.SerializeToString() if good else json.dumps({"request_id": "x" * 100_000, "wrong": 1})
+            frame = mask.SerializeToString() if good else json.dumps({"x" * 100_000: 1})
             with contextlib.suppress(ConnectionClosed):
                 for _ in range(40 if good else 4_000):
                     socket.connection.send(frame)
