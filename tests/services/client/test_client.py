@@ -351,6 +351,13 @@ def test_an_unreachable_server_is_named_with_a_remedy() -> None:
             client.segment("photo-1")
 
 
+def test_a_message_that_is_too_large_is_refused_with_a_remedy(stack: Stack) -> None:
+    masks = [Prompt(mask=np.zeros((256, 256), np.float32))] * 20
+    with stack.client() as client, pytest.raises(InvalidRequest, match=r"larger than max.*fewer prompts") as caught:
+        client.segment_objects("photo-1", masks)
+    assert caught.value.reason == "MESSAGE_TOO_LARGE"
+
+
 def test_a_server_of_the_other_kind_is_told(stack: Stack) -> None:
     with Client(stack.decoder, stack.encoder) as swapped:
         with pytest.raises(InvalidRequest, match=f"{stack.encoder} is not a Maskwire decoder.*--decoder") as caught:
