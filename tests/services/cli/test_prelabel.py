@@ -30,11 +30,12 @@ class Job:
         self.environment = {**os.environ, **stack.environment}
         (folder / "images").mkdir()
 
-    def make(self, count: int, seed: int) -> None:
-        """Makes small images of noise with bright rectangles, and a box around each rectangle."""
-        noise = np.random.default_rng(seed)
+    def make(self, count: int, seed: int, different: int) -> None:
+        """Makes small images of noise with bright rectangles, and boxes around the rectangles. So many are different;
+        the others are copies, which are encoded no more than once."""
         images, annotations = [], []
         for number in range(count):
+            noise = np.random.default_rng((seed, number % different))
             pixels = noise.integers(0, 90, (24, 32, 3), np.uint8)
             x, y = (int(value) for value in noise.integers(1, 12, 2))
             pixels[y : y + 9, x : x + 14] += 120
@@ -124,7 +125,7 @@ def test_boxes_become_the_masks_of_segment(job: Job, stack: Stack, photo: Path) 
 
 
 def test_images_that_fail_are_said_and_tried_again(job: Job) -> None:
-    job.make(4, seed=1)
+    job.make(4, seed=1, different=4)
     dataset = job.read("boxes.json")
     broken = job.folder / "images" / dataset["images"][0]["file_name"]
     content = broken.read_bytes()
@@ -155,7 +156,7 @@ def test_images_that_fail_are_said_and_tried_again(job: Job) -> None:
 
 
 def test_servers_that_are_away_stop_the_job_and_fail_no_image(job: Job) -> None:
-    job.make(3, seed=2)
+    job.make(3, seed=2, different=1)
     _, said = job.run(*JOB, "masks.json", "--encoder", "localhost:1", "--retry-s", "0.1", code=1)
     assert "cannot reach the encoder" in said
     assert not (job.folder / "masks.json.journal").exists()
@@ -170,7 +171,7 @@ def test_servers_that_are_away_stop_the_job_and_fail_no_image(job: Job) -> None:
 
 
 def test_shards_merge_to_the_undivided_job(job: Job) -> None:
-    job.make(11, seed=3)
+    job.make(11, seed=3, different=3)
     job.run(*JOB, "whole.json")
     for index in range(3):
         out, _ = job.run(*JOB, "masks.json", "--shard", "/3", environment={"JOB_COMPLETION_INDEX": str(index)})
@@ -206,17 +207,17 @@ def check_undisturbed(job: Job, images: int) -> None:
 
 
 def test_a_job_that_is_killed_and_stopped_loses_and_repeats_nothing(job: Job) -> None:
-    job.make(40, seed=4)
+    job.make(60, seed=4, different=6)
     interrupt(job, (2, 5, 8, 10), (signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGINT))
     assert "finishing the images that are under way" in (job.folder / "said").read_text()
     assert "images are done; the same command goes on" in (job.folder / "said").read_text()
-    check_undisturbed(job, 40)
+    check_undisturbed(job, 60)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_500_images_killed_ten_times(job: Job) -> None:
-    job.make(500, seed=5)
+    job.make(500, seed=5, different=500)
     counts = sorted(random.Random(6).sample(range(1, 450), 10))
     interrupt(job, counts, [signal.SIGKILL] * 10)
     check_undisturbed(job, 500)
