@@ -8,6 +8,7 @@ import stat
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -16,7 +17,7 @@ import pytest
 from maskwire.cli import local_servers
 
 from testing.processes import free_port, wait_until
-from testing.servers import ready, up
+from testing.servers import Stack, ready, up
 from testing.warm import run_module
 
 
@@ -57,8 +58,15 @@ def test_killed_servers_are_restarted_and_calls_succeed(photo: Path) -> None:
     wait_until(lambda: not any(alive(pid) for pid in stack.pids.values()), seconds=10)
 
 
-def test_killing_a_decoder_during_use_loses_no_answer(photo: Path) -> None:
-    with up() as stack, stack.client(retry_s=60) as client:
+@pytest.fixture(scope="module")
+def used() -> Iterator[Stack]:
+    """What the first of two tests uses and the second one ends."""
+    with up() as stack:
+        yield stack
+
+
+def test_killing_a_decoder_during_use_loses_no_answer(used: Stack, photo: Path) -> None:
+    with used.client(retry_s=60) as client:
         expected = client.segment(photo, image_id="photo", points=[(300, 200)]).mask
         masks, errors = [], []
 
@@ -74,7 +82,7 @@ def test_killing_a_decoder_during_use_loses_no_answer(photo: Path) -> None:
             user.start()
         wait_until(lambda: len(masks) >= 10)
         assert all(user.is_alive() for user in users)
-        (pid,) = (pid for name, pid in stack.pids.items() if name.startswith("decoder"))
+        (pid,) = (pid for name, pid in used.pids.items() if name.startswith("decoder"))
         os.kill(pid, signal.SIGKILL)
         for user in users:
             user.join()
@@ -83,8 +91,15 @@ def test_killing_a_decoder_during_use_loses_no_answer(photo: Path) -> None:
         assert all((mask == expected).all() for mask in masks)
 
 
-def test_ctrl_c_drains() -> None:
-    with up() as stack, stack.client() as client:
+def children(pid: int) -> list[int]:
+    """Returns the ids of the processes that a process has started."""
+    return [int(child) for file in Path(f"/proc/{pid}/task").glob("*/children") for child in file.read_text().split()]
+
+
+def test_ctrl_c_drains(used: Stack) -> None:
+    servers = children(used.process.pid)
+    assert len(servers) == 3
+    with used.client() as client:
         random = np.random.default_rng(1)
         images = [random.integers(0, 256, (900, 900 + index, 3), np.uint8) for index in range(4)]
         answers: list[int] = []
@@ -94,22 +109,12 @@ def test_ctrl_c_drains() -> None:
         for caller in callers:
             caller.start()
         wait_until(lambda: len(answers) >= 1)  # one is done, the others have been accepted and wait for the model
-        stack.process.send_signal(signal.SIGINT)
+        used.process.send_signal(signal.SIGINT)
         for caller in callers:
             caller.join()
         assert sorted(answers) == [900, 901, 902, 903]
-        assert stack.process.wait(60) == 0
-    assert not any(alive(pid) for pid in stack.pids.values())
-
-
-def test_children_do_not_outlive_a_killed_parent() -> None:
-    with up() as stack:
-        stack.process.kill()
-        stack.process.wait()
-        try:
-            wait_until(lambda: not any(alive(pid) for pid in stack.pids.values()), seconds=30)
-        finally:
-            stack.process.returncode = 0  # killed by this test
+        assert used.process.wait(60) == 0
+    assert not any(alive(pid) for pid in servers)
 
 
 def run_up(*options: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -155,7 +160,7 @@ def test_ipv6(photo: Path) -> None:
 
 
 def test_other_commands_find_what_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, photo: Path) -> None:
-    """By word that `up` leaves: the one that was ready last, and none that was killed."""
+    """By word that `up` leaves: the one that was ready last, and none that was killed, whose servers end with it."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for name in ("MASKWIRE_ENCODER", "MASKWIRE_DECODER", "MASKWIRE_REDIS_URL"):
         monkeypatch.delenv(name, raising=False)
@@ -190,6 +195,7 @@ def test_other_commands_find_what_runs(tmp_path: Path, monkeypatch: pytest.Monke
         assert len(list((tmp_path / "cache/maskwire/up").iterdir())) == 1
         first.process.kill()
         first.process.wait()
+        wait_until(lambda: not any(alive(pid) for pid in first.pids.values()), seconds=30)
         assert local_servers.find_running() == []
         assert list((tmp_path / "cache/maskwire/up").iterdir()) == []
         first.process.returncode = 0  # killed by this test
