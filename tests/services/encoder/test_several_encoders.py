@@ -221,10 +221,11 @@ def test_what_nobody_waits_for_any_more_is_not_encoded(held: Held) -> None:
     with held.standing_still():
         busy = held.start(range(500, 515))
         wait_until(lambda: held.load().waiting + held.load().encoding == 15)
-        hasty = held.start(range(600, 603), bulk=True, timeout=3)
         (gone,) = held.start([700], bulk=True)
-        wait_until(lambda: held.load().waiting_bulk == 4)
+        wait_until(lambda: held.load().waiting_bulk == 1)
         gone.cancel()
+        wait_until(lambda: held.load().waiting_bulk == 0)
+        hasty = held.start(range(600, 603), bulk=True, timeout=3)
         assert [call.code() for call in hasty] == [grpc.StatusCode.DEADLINE_EXCEEDED] * 3
         wait_until(lambda: held.load().waiting_bulk == 0)
     assert not any(call.result().cached for call in busy)
