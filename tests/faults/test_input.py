@@ -178,7 +178,8 @@ def test_bytes_that_are_no_message(world: World, note: Observation) -> None:
 @pytest.mark.fault(34)
 def test_messages_are_too_large(world: World, note: Observation) -> None:
     note.injected = "a message of 65 MiB to each server, and an image declared larger than the limit"
-    limit = EncoderSettings(_cli_parse_args=False).max_image_bytes  # type: ignore[call-arg]
+    settings = EncoderSettings(_cli_parse_args=False)  # type: ignore[call-arg]
+    limit = settings.max_image_bytes
     told = []
     for server, method, message in (
         (world.decoders[0], "DecoderService/Segment", decoder_pb2.SegmentRequest(image_id="x" * (65 << 20))),
@@ -189,7 +190,7 @@ def test_messages_are_too_large(world: World, note: Observation) -> None:
                 channel.unary_unary(f"/maskwire.v1.{method}")(message.SerializeToString(), timeout=30)
             assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED  # type: ignore[attr-defined]
             told.append(caught.value.details())  # type: ignore[attr-defined]
-            assert str(64 << 20) in told[-1]
+            assert str(settings.max_request_bytes) in told[-1]
     with world.stub(world.encoders[0]) as stub:
         large = encoder_pb2.EncodeImageRequest(header=header(b"x"))
         large.header.size_bytes = limit + 1
