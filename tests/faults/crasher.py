@@ -272,7 +272,7 @@ def run(minutes: float, seed: int, people: int = 6, pause_s: float = 1.5) -> Rep
                 with world.calm.session(picture(number)) as session:
                     sessions[number] = [counts(session.click(*point)) for point in _POINTS]
             load = Load(world, right, sessions, report)
-            files, rss = _open_files(), _rss()
+            files, rss = _open_files(world), _rss()
             until = time.monotonic() + minutes * 60
             workers = [
                 Doing(lambda number=number: load.run(until, seed * 1000 + number))  # type: ignore[misc]
@@ -282,7 +282,7 @@ def run(minutes: float, seed: int, people: int = 6, pause_s: float = 1.5) -> Rep
             world.mend()
             for worker in workers:
                 worker.result(_RETRY_S + 60)
-            report.open_files, report.rss_mib = (files, _open_files()), (rss, _rss())
+            report.open_files, report.rss_mib = (files, _open_files(world)), (rss, _rss())
             for server in world.servers:
                 kind = "encoder" if server in world.encoders else "decoder"
                 report.servers[f"{kind} {server.port}"] = (
@@ -295,8 +295,10 @@ def run(minutes: float, seed: int, people: int = 6, pause_s: float = 1.5) -> Rep
     return report
 
 
-def _open_files() -> int:
-    return len(os.listdir("/proc/self/fd"))
+def _open_files(world: World) -> int:
+    """Open files of this process, without those of the proxies: servers and clients keep as many connections as they
+    like."""
+    return len(os.listdir("/proc/self/fd")) - sum(way.open_files for way in world.ways.values())
 
 
 def _rss() -> float:

@@ -56,6 +56,11 @@ class Proxy:
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
 
+    @property
+    def open_files(self) -> int:
+        """Files of this process that connections through the proxy have open."""
+        return 2 * len(self._pairs)
+
     def cut(self) -> int:
         """Resets all connections on both sides. Returns their number."""
         return self._run(self._cut(list(self._pairs)))

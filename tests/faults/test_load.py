@@ -142,9 +142,9 @@ def test_a_decoder_that_has_grown_is_replaced(world: World, note: Observation) -
     assert never.process is not None
     assert never.process.wait(60) == 1
     assert "error: --recycle-mib is 20, but " in never.log.read_text()
-    server = processes.decoder(world.folder, world.url, "--recycle-mib", str(begun + 8)).start().wait()
+    server = processes.decoder(world.folder, world.url, "--recycle-mib", str(begun + 4)).start().wait()
     note.injected = (
-        "streams opened and cancelled at a decoder that may grow by 8 MiB (--recycle-mib), while two people click"
+        "streams opened and cancelled at a decoder that may grow by 4 MiB (--recycle-mib), while two people click"
     )
     right = world.right(251)
     clicks, stop = Counter[str](), threading.Event()
