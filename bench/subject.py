@@ -92,5 +92,5 @@ def served(codec: str = "fp32") -> Iterator[tuple[str, str]]:
     """Runs a store that holds the image, and a decoder. Yields the decoder's address and the store's URL."""
     with store_server(store_program()) as url:
         fill(url, codec)
-        with server("maskwire_decoder", url) as address:
+        with server("maskwire_decoder", url, cold=True) as address:
             yield address, url

@@ -48,7 +48,7 @@ def measure() -> Worker:
         url = stack.enter_context(store_server(store_program()))
         fill(url, "fp16")
         started = time.perf_counter()
-        address, pid = stack.enter_context(running_server("maskwire_decoder", url))
+        address, pid = stack.enter_context(running_server("maskwire_decoder", url, cold=True))
         seconds = time.perf_counter() - started
         idle = resident_mib(pid)
         stub = decoder_pb2_grpc.DecoderServiceStub(stack.enter_context(grpc.insecure_channel(address)))

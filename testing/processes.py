@@ -18,6 +18,9 @@ class Process(Protocol):
     """What ends, with a code: a `subprocess.Popen` or a `warm.Warm`."""
 
     @property
+    def pid(self) -> int: ...
+
+    @property
     def returncode(self) -> int | None: ...
 
     def poll(self) -> int | None: ...

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,7 +14,7 @@ from maskwire import Client
 from maskwire.cli.health import answers_http, answers_ping, health
 from maskwire.cli.supervisor import with_parent_death_signal
 
-from testing.processes import free_port, running, wait_until
+from testing.processes import Process, free_port, running, wait_until
 from testing.warm import running_module
 
 EXACT = ("--store-codec", "fp32", "--backend", "torch")
@@ -41,23 +42,28 @@ def store_server(
 
 
 @contextlib.contextmanager
-def server(package: str, redis_url: str, *options: str) -> Iterator[str]:
+def server(package: str, redis_url: str, *options: str, cold: bool = False) -> Iterator[str]:
     """Runs an encoder or a decoder. Yields its address.
 
     Args:
         package: "maskwire_encoder" or "maskwire_decoder".
         redis_url: URL of the store.
         options: Further arguments of the program.
+        cold: Whether its process is begun anew, as users begin it, instead of being forked: to be measured.
     """
-    with running_server(package, redis_url, *options) as (address, _):
+    with running_server(package, redis_url, *options, cold=cold) as (address, _):
         yield address
 
 
 @contextlib.contextmanager
-def running_server(package: str, redis_url: str, *options: str) -> Iterator[tuple[str, int]]:
+def running_server(package: str, redis_url: str, *options: str, cold: bool = False) -> Iterator[tuple[str, int]]:
     """Runs an encoder or a decoder as `server` does. Yields its address and process id."""
     port = free_port()
-    with running_module(package, "--port", str(port), "--redis-url", redis_url, *options) as process:
+    words = ["--port", str(port), "--redis-url", redis_url, *options]
+    started: AbstractContextManager[Process] = (
+        running([sys.executable, "-m", package, *words]) if cold else running_module(package, *words)
+    )
+    with started as process:
         wait_until(lambda: health(f"127.0.0.1:{port}") == "SERVING", process=process)
         yield f"127.0.0.1:{port}", process.pid
 
