@@ -5,6 +5,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from itertools import islice
 from types import FrameType
 from typing import TypeVar
 
@@ -47,12 +48,10 @@ def work_until_stopped(
     threads = ThreadPoolExecutor(at_once)
     try:
         while True:
-            while len(running) < at_once and not stopping.is_set():
-                for item in waiting:
-                    running[threads.submit(attempt, item)] = item
+            for item in islice(waiting, at_once - len(running)):
+                if stopping.is_set():
                     break
-                else:
-                    break
+                running[threads.submit(attempt, item)] = item
             if not running:
                 return
             done, _ = wait(running, return_when=FIRST_COMPLETED)

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from maskwire_gateway.http.routing import Json
+from maskwire_gateway.http.routing import ERRORS, Json
 from maskwire_gateway.rest.json_values import read_logits
 
 QUERY: Json = {"api_key": {"type": "string"}}
@@ -12,6 +12,9 @@ QUERY: Json = {"api_key": {"type": "string"}}
 
 WITHOUT_EFFECT = ("countinference", "service_secret", "source", "source_info", "disable_model_monitoring")
 """Parameters that clients written for other servers send as well."""
+
+ERRORS_OF_FORMS = (*ERRORS, 408, 413, 415, 422)
+"""Statuses of the errors of routes that read a form."""
 
 NO_TEXT = "prompts of text need SAM 3, and SAM 2 answers here: give points, or a box around the object"
 """What whoever asks for a concept in words is told."""

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import time
+from functools import partial
 from typing import TypeVar
 
 from maskwire import ImageNotFound, MaskwireError
@@ -19,17 +20,25 @@ from starlette.responses import JSONResponse, Response
 from maskwire_gateway.http.doorkeeper import token_of
 from maskwire_gateway.http.fetching import Fetcher
 from maskwire_gateway.http.media_types import NOT_JSON, check_media_type
-from maskwire_gateway.http.routing import ERRORS, EXAMPLE_IMAGE_ID, JSON, Json, Operation
+from maskwire_gateway.http.routing import EXAMPLE_IMAGE_ID, JSON, Json, Operation
 from maskwire_gateway.roboflow import model_versions, responses
 from maskwire_gateway.roboflow.checked_prompts import CheckedPrompts, check_prompts
 from maskwire_gateway.roboflow.form_reader import read_form
-from maskwire_gateway.roboflow.forms import NO_TEXT, QUERY, WITHOUT_EFFECT, EmbedForm, ImageForm, Picture, SegmentForm
+from maskwire_gateway.roboflow.forms import (
+    ERRORS_OF_FORMS,
+    NO_TEXT,
+    QUERY,
+    WITHOUT_EFFECT,
+    EmbedForm,
+    ImageForm,
+    Picture,
+    SegmentForm,
+)
 from maskwire_gateway.upstream import Upstream
 
 AForm = TypeVar("AForm", bound=ImageForm)
 
 _JSON_BYTES = 4 << 20  # what a body may hold beside the image
-_ERRORS_OF_BODIES = (*ERRORS, 408, 413, 415, 422)
 _DISC = (  # a PNG of 64x48 px: a disc with a radius of 14 px around (32, 24)
     "iVBORw0KGgoAAAANSUhEUgAAAEAAAAAwCAIAAAAuKetIAAAAjUlEQVR42u3Y2w2AMAxDUc/EEB2CIRiWiWCCIpFAHr2SB/CR+tFY"
     "49hLRwAAAAAAAACASc6xFQPcjefJC3is/gVDIe0dDYpq72VQYHsXg2Lb2w0Kb280LAxwbG8xAAAAIEf71waeEAAAywL4zCUAlL8H"
@@ -39,6 +48,11 @@ _EXAMPLE_IMAGE = {"image": {"type": "base64", "value": _DISC}, "image_id": EXAMP
 _EXAMPLE_PROMPT = {"points": [{"x": 32, "y": 24, "positive": True}]}
 _EXAMPLE_SEGMENT = {**_EXAMPLE_IMAGE, "prompts": [_EXAMPLE_PROMPT], "format": "rle"}
 _MASKS: Json = {JSON: responses.Predictions, "application/octet-stream": {"type": "string", "format": "binary"}}
+
+# What the routes of both generations say of themselves, which each completes with its path.
+_taking_form = partial(Operation, "POST", query=QUERY, accepted=WITHOUT_EFFECT, errors=ERRORS_OF_FORMS)
+_embedding = partial(_taking_form, body={JSON: EmbedForm}, example=_EXAMPLE_IMAGE, answer={JSON: responses.Embedded})
+_segmenting = partial(_taking_form, body={JSON: SegmentForm}, example=_EXAMPLE_SEGMENT, answer=_MASKS)
 
 
 class Roboflow:
@@ -59,58 +73,22 @@ class Roboflow:
         self._bodies = bodies
         self._fetcher = fetcher
 
-    @Operation(
-        "POST",
-        "/sam2/embed_image",
-        query=QUERY,
-        accepted=WITHOUT_EFFECT,
-        body={JSON: EmbedForm},
-        example=_EXAMPLE_IMAGE,
-        answer={JSON: responses.Embedded},
-        errors=_ERRORS_OF_BODIES,
-    )
+    @_embedding("/sam2/embed_image")
     async def embed_image(self, request: Request) -> Response:
         """Makes an image ready for prompts."""
         return await self._embed_image(request, model_versions.VERSIONS[-1])
 
-    @Operation(
-        "POST",
-        "/sam3/embed_image",
-        query=QUERY,
-        accepted=WITHOUT_EFFECT,
-        body={JSON: EmbedForm},
-        example=_EXAMPLE_IMAGE,
-        answer={JSON: responses.Embedded},
-        errors=_ERRORS_OF_BODIES,
-    )
+    @_embedding("/sam3/embed_image")
     async def embed_image_3(self, request: Request) -> Response:
         """Makes an image ready for prompts, as code for SAM 3 asks for it."""
         return await self._embed_image(request, model_versions.SAM3)
 
-    @Operation(
-        "POST",
-        "/sam2/segment_image",
-        query=QUERY,
-        accepted=WITHOUT_EFFECT,
-        body={JSON: SegmentForm},
-        example=_EXAMPLE_SEGMENT,
-        answer=_MASKS,
-        errors=_ERRORS_OF_BODIES,
-    )
+    @_segmenting("/sam2/segment_image")
     async def segment_image(self, request: Request) -> Response:
         """Segments objects of an image."""
         return await self._segment_image(request, model_versions.VERSIONS[-1])
 
-    @Operation(
-        "POST",
-        "/sam3/visual_segment",
-        query=QUERY,
-        accepted=WITHOUT_EFFECT,
-        body={JSON: SegmentForm},
-        example=_EXAMPLE_SEGMENT,
-        answer=_MASKS,
-        errors=_ERRORS_OF_BODIES,
-    )
+    @_segmenting("/sam3/visual_segment")
     async def visual_segment(self, request: Request) -> Response:
         """Segments objects of an image by clicks and boxes, with SAM 2, as code for SAM 3 asks for it."""
         return await self._segment_image(request, model_versions.SAM3)

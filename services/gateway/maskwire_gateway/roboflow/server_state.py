@@ -6,6 +6,7 @@ models that there are.
 
 import uuid
 from collections.abc import Sequence
+from functools import partial
 
 from maskwire import NotAuthenticated, __version__
 from maskwire.transport import Caller
@@ -18,10 +19,10 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 
 from maskwire_gateway.http.doorkeeper import token_of
 from maskwire_gateway.http.media_types import NOT_JSON, check_media_type
-from maskwire_gateway.http.routing import ERRORS, JSON, Operation
+from maskwire_gateway.http.routing import JSON, Operation
 from maskwire_gateway.roboflow import model_versions
 from maskwire_gateway.roboflow.form_reader import read_form
-from maskwire_gateway.roboflow.forms import QUERY, WITHOUT_EFFECT, ModelForm
+from maskwire_gateway.roboflow.forms import ERRORS_OF_FORMS, QUERY, WITHOUT_EFFECT, ModelForm
 from maskwire_gateway.upstream import Upstream
 
 _MAX_BODY_BYTES = 1 << 16
@@ -55,6 +56,18 @@ class Models(TypedDict):
     models: list[ModelDescription]
 
 
+_naming_model = partial(
+    Operation,
+    "POST",
+    query=QUERY,
+    accepted=WITHOUT_EFFECT,
+    body={JSON: ModelForm},
+    example={"model_id": "sam2/hiera_tiny"},
+    answer={JSON: Models},
+    errors=ERRORS_OF_FORMS,
+)
+
+
 class ServerState:
     """Handlers of the routes.
 
@@ -81,16 +94,7 @@ class ServerState:
         models = await self._upstream.models(self._caller(request))
         return _answer([_described(model) for model in models])
 
-    @Operation(
-        "POST",
-        "/model/add",
-        query=QUERY,
-        accepted=WITHOUT_EFFECT,
-        body={JSON: ModelForm},
-        example={"model_id": "sam2/hiera_tiny"},
-        answer={JSON: Models},
-        errors=(*ERRORS, 408, 413, 415, 422),
-    )
+    @_naming_model("/model/add")
     async def add(self, request: Request) -> Response:
         """Lists the models that are served, with the one that answers for a name under that name. Loads nothing: the
         encoder's settings say which models there are."""
@@ -103,16 +107,7 @@ class ServerState:
             described.append(_described(chosen, asked))
         return _answer(described)
 
-    @Operation(
-        "POST",
-        "/model/remove",
-        query=QUERY,
-        accepted=WITHOUT_EFFECT,
-        body={JSON: ModelForm},
-        example={"model_id": "sam2/hiera_tiny"},
-        answer={JSON: Models},
-        errors=(*ERRORS, 408, 413, 415, 422),
-    )
+    @_naming_model("/model/remove")
     async def remove(self, request: Request) -> Response:
         """Removes nothing, and lists the models that are served."""
         return await self._still_there(request, await self._read(request))
