@@ -2,11 +2,9 @@
 
 import dataclasses
 import hashlib
-import http.server
 import json
-import re
-import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
 
@@ -18,69 +16,24 @@ from maskwire_core.models.downloads import download
 from maskwire_core.models.registry import PUBLISHED, ModelError
 from typer.testing import CliRunner
 
-from testing import small_model
-from testing.processes import free_port
+from testing import download_site, small_model
+from testing.download_site import Site
+from testing.processes import free_port, wait_until
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 
 
-class Site(http.server.ThreadingHTTPServer):
-    """Serves CONTENT, with faults.
-
-    Attributes:
-        requests: The Range header of each request.
-        cuts: Bytes after which the next answers break off; None is a whole answer, a negative number a status.
-        ranges: Whether Range is obeyed.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.content = CONTENT
-        self.requests: list[str | None] = []
-        self.cuts: list[int | None] = []
-        self.ranges = True
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/model.pt"
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    server: Site
-
-    def do_GET(self) -> None:
-        site, wanted = self.server, self.headers["Range"]
-        site.requests.append(wanted)
-        cut = site.cuts.pop(0) if site.cuts else None
-        if cut is not None and cut < 0:
-            self.send_error(-cut)
-            return
-        start = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1]) if wanted and site.ranges else 0  # type: ignore[index]
-        if start >= len(site.content):
-            self.send_error(416)
-            return
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(site.content) - start))
-        self.end_headers()
-        self.wfile.write(site.content[start : None if cut is None else start + cut])
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
 def site() -> Iterator[Site]:
-    with Site() as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server
-        server.shutdown()
+    with download_site.serving(CONTENT) as served:
+        yield served
 
 
 @pytest.fixture
 def model(site: Site) -> registry.PublishedModel:
     digest = hashlib.sha256(CONTENT).hexdigest()
     known = PUBLISHED["sam2.1_hiera_tiny"]
-    return dataclasses.replace(known, url=site.url, sha256=digest, size_bytes=len(CONTENT))
+    return dataclasses.replace(known, url=f"{site.url}/model.pt", sha256=digest, size_bytes=len(CONTENT))
 
 
 def test_a_good_file_is_pulled_once(site: Site, model: registry.PublishedModel, tmp_path: Path) -> None:
@@ -136,11 +89,29 @@ def test_wrong_content_is_refused_and_removed(
 
 def test_no_file_and_no_network_name_the_remedy(site: Site, model: registry.PublishedModel, tmp_path: Path) -> None:
     site.cuts = [-404]
-    with pytest.raises(ModelError, match=r"404.*--url"):
+    with pytest.raises(ModelError, match=r"404.*--mirror"):
         download(model, tmp_path)
-    nobody = f"http://127.0.0.1:{free_port()}/model.pt"
+    nobody = f"http://127.0.0.1:{free_port()}/models/"
     with pytest.raises(ModelError, match=r"put the file at .*sam2.1_hiera_tiny.pt"):
-        download(model, tmp_path, url=nobody, pause_s=0)
+        download(model, tmp_path, mirror=nobody, pause_s=0)
+
+
+def test_of_two_processes_one_downloads(site: Site, model: registry.PublishedModel, tmp_path: Path) -> None:
+    site.cuts, site.hangs = [1_000_000], True
+    with ThreadPoolExecutor() as threads:  # the lock is that of an open file, so that threads stand for processes
+        first = threads.submit(download, model, tmp_path, pause_s=0)
+        wait_until(lambda: site.requests == [None])
+        second = threads.submit(download, model, tmp_path, pause_s=0)
+        site.closing.set()  # the first goes on
+        assert first.result() == second.result()
+    assert site.requests == [None, "bytes=1000000-"]
+    assert [file.name for file in tmp_path.iterdir()] == ["sam2.1_hiera_tiny.pt"]
+
+
+def test_a_mirror_has_the_file_under_its_own_name(site: Site, model: registry.PublishedModel, tmp_path: Path) -> None:
+    elsewhere = dataclasses.replace(model, url=f"http://127.0.0.1:{free_port()}/model.pt")
+    download(elsewhere, tmp_path, mirror=f"{site.url}/models/")
+    assert site.paths == ["/models/sam2.1_hiera_tiny.pt"]
 
 
 def test_a_damaged_file_that_is_there_is_named(model: registry.PublishedModel, tmp_path: Path) -> None:
@@ -164,6 +135,15 @@ def test_adding_listing_and_verifying(tmp_path: Path) -> None:
     checkpoint.write_bytes(content[1:])
     with pytest.raises(ModelError, match="SHA-256"):
         registry.verify(checkpoint, own)
+    for options, message in (
+        (("--checkpoint", "http://host/x.pt"), "needs --sha256"),
+        (("--checkpoint", "http://host/x.pt", "--sha256", "abc"), "is not 64 hexadecimal digits"),
+        (("--checkpoint", "http://host/x.zip", "--sha256", "0" * 64), "does not name a checkpoint"),
+        (("--checkpoint", str(checkpoint), "--sha256", "0" * 64), f"instead of --sha256 {'0' * 64}"),
+    ):
+        refused = run.invoke(models_app, ["add", "other", "--config", "c", *options, *folder])
+        assert refused.exit_code == 1
+        assert message in refused.output
     for name in ("demo", "hiera_tiny", "../x", ""):
         refused = run.invoke(models_app, ["add", name, "--config", "c", "--checkpoint", str(checkpoint), *folder])
         assert refused.exit_code == 1

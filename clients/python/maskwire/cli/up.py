@@ -24,7 +24,6 @@ from maskwire.cli.output import refuse_server_command
 from maskwire.cli.supervisor import Child, Supervisor
 from maskwire.cli.up_options import UpOptions
 from maskwire.errors import MaskwireError
-from maskwire.suggest import no_such
 
 _FIRST_PORT = 50051
 
@@ -35,7 +34,11 @@ def start_servers(options: UpOptions) -> None:
     for package, extra in (("maskwire_encoder", "torch"), ("maskwire_decoder", "onnxruntime")):
         if importlib.util.find_spec(package) is None or importlib.util.find_spec(extra) is None:
             refuse_server_command()
-    _check_models(models, is_own=options.config is not None, has_weights=options.checkpoint is not None)
+    fetching = importlib.import_module("maskwire_core.models.fetching")  # by name: the client does not depend on it
+    folder = Path(os.environ.get("MASKWIRE_MODELS") or "~/.cache/maskwire/models").expanduser()
+    missing = []
+    if options.config is None:  # a model that is given may have any name
+        missing = fetching.missing([name.strip() for text in models for name in text.split(",")], folder)
     listening = _listening_host(options.host)
     devices = encoder_devices(options.device)
     encoder_ports = _choose_ports("--encoder-port", listening, options.encoder_port, len(devices))
@@ -46,6 +49,8 @@ def start_servers(options: UpOptions) -> None:
     gateways = 1 if options.gateway and _has_gateway() else 0
     gateway_ports = _choose_ports("--gateway-port", listening, options.gateway_port, gateways)
     host = host_port.reachable(listening)
+    if options.checkpoint is None:
+        fetching.fetch_all(missing, folder, mirror=options.mirror, offline=options.offline)
     with private_folder() as folder, Supervisor(console.print) as supervisor:
         with console.status("starting the store") as progress:
             redis_url = options.redis_url
@@ -191,28 +196,3 @@ def _check_free(host: str, port: int, option: str) -> None:
         raise MaskwireError(
             f"cannot listen on {host_port.join(host, port)}: {what}; {remedy}", "CANNOT_LISTEN", option
         ) from error
-
-
-def _check_models(names: Sequence[str], *, is_own: bool, has_weights: bool) -> None:
-    """Checks that the models exist and their weights are on this machine, before anything is started.
-
-    A model of the user's own (--config) may have any name, and weights may be given (--checkpoint).
-    """
-    models = importlib.import_module("maskwire_core.models.registry")  # by name: the client does not depend on it
-    folder = Path(os.environ.get("MASKWIRE_MODELS") or "~/.cache/maskwire/models").expanduser()
-    for name in (part.strip() for text in names for part in text.split(",")):
-        known = [models.DEMO, *models.PUBLISHED, *(path.stem for path in folder.glob("*.json"))]
-        canonical = models.canonical(name)
-        if canonical in models.PUBLISHED and not has_weights and not (folder / f"{canonical}.pt").exists():
-            raise MaskwireError(
-                f"the weights of {canonical} are not in {folder}; 'maskwire models pull {canonical}' downloads them",
-                "NO_WEIGHTS",
-                "--model",
-            )
-        if not is_own and canonical not in known:
-            raise MaskwireError(
-                f"{no_such('model', name, known)} ('maskwire models list' shows all); register a model of your own "
-                "with 'maskwire models add', or give it with --config and --checkpoint",
-                "UNKNOWN_MODEL",
-                "--model",
-            )

@@ -19,12 +19,24 @@ class UpOptions:
         list[str] | None,
         typer.Option(
             envvar="MASKWIRE_MODEL",
-            help="demo (the default), a SAM 2 name such as sam2.1_hiera_tiny, or a model of your own. Repeatable; the "
-            "first one serves requests that name no model. 'maskwire models list' shows all.",
+            help="demo (the default), a SAM 2 name such as sam2.1_hiera_tiny, whose weights are downloaded if they are "
+            "not here, or a model of your own. Repeatable; the first one serves requests that name no model. 'maskwire "
+            "models list' shows all.",
         ),
     ] = None
     checkpoint: Annotated[Path | None, typer.Option(help="Weights of the model (.pt or .safetensors).")] = None
     config: Annotated[str | None, typer.Option(help="Configuration of a model of your own (YAML).")] = None
+    mirror: Annotated[
+        str | None,
+        typer.Option(
+            envvar="MASKWIRE_MIRROR",
+            help="Address of a folder that has the weights under their own names, such as sam2.1_hiera_tiny.pt, "
+            "instead of their publisher's.",
+        ),
+    ] = None
+    offline: Annotated[
+        bool, typer.Option("--offline", envvar="MASKWIRE_OFFLINE", help="Download nothing: the weights must be here.")
+    ] = False
     device: Annotated[
         str,
         typer.Option(

@@ -69,30 +69,31 @@ def _row(name: str, kind: str, path: Path, size_bytes: int | None) -> dict[str, 
 
 @app.command()
 def pull(
-    name: Annotated[str, typer.Argument(help="A published model, such as sam2.1_hiera_tiny or hiera_tiny.")],
-    url: Annotated[str | None, typer.Option(help="Address of the file on a mirror.")] = None,
+    name: Annotated[
+        str, typer.Argument(help="A published model, such as sam2.1_hiera_tiny or hiera_tiny, or one added by address.")
+    ],
+    mirror: Annotated[
+        str | None,
+        typer.Option(
+            envvar="MASKWIRE_MIRROR",
+            help="Address of a folder that has the file under its own name, instead of the publisher's.",
+        ),
+    ] = None,
     folder: Folder = _FOLDER,
 ) -> None:
-    """Download a published checkpoint. Interrupted downloads are resumed; size and SHA-256 are verified."""
+    """Download a checkpoint. Interrupted downloads are resumed; size and SHA-256 are verified."""
     from maskwire.suggest import no_such
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     from maskwire_core.models import registry
-    from maskwire_core.models.downloads import download
+    from maskwire_core.models.fetching import fetch
 
-    model = registry.PUBLISHED.get(registry.canonical(name))
-    if model is None:
-        fail(no_such("published model", name, registry.PUBLISHED))
-    columns = (TextColumn(model.name), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    folder = folder.expanduser()
     try:
-        with Progress(*columns, console=Console(stderr=True)) as progress:
-            task = progress.add_task("", total=model.size_bytes)
-
-            def show(done: int, total: int | None) -> None:
-                progress.update(task, completed=done, total=total)
-
-            path = download(model, folder.expanduser(), url=url, progress=show)
+        own = {model.name: model for model in registry.all_added(folder) if model.url is not None}
+        model = registry.PUBLISHED.get(registry.canonical(name)) or own.get(name)
+        if model is None:
+            fail(no_such("model to download", name, (*registry.PUBLISHED, *own)))
+        path = fetch(model, folder, mirror)
     except registry.ModelError as error:
         fail(error)
     print(f"{path}: {model.name}, SHA-256 as published. Serve it with: maskwire up --model {model.name}")
@@ -169,20 +170,36 @@ def _to_verify(
 def add(
     name: Annotated[str, typer.Argument(help="Name under which to serve the model.")],
     config: Annotated[str, typer.Option(help="Its configuration: a YAML file, or one of the sam2 package.")],
-    checkpoint: Annotated[Path, typer.Option(help="Its weights: a .pt or .safetensors file.")],
+    checkpoint: Annotated[
+        str, typer.Option(metavar="FILE|URL", help="Its weights, .pt or .safetensors: a file, or an http(s) address.")
+    ],
+    sha256: Annotated[
+        str | None, typer.Option(help="SHA-256 of the weights, in hex; needed for an address, checked for a file.")
+    ] = None,
     folder: Folder = _FOLDER,
 ) -> None:
-    """Add a model of your own: fine-tuned, or of another size. Its files stay where they are.
+    """Add a model of your own: fine-tuned, or of another size.
 
-    It is loaded once, so that what an encoder would refuse is refused here.
+    Files stay where they are. Weights at an address are downloaded now, and by 'maskwire up' wherever they are missing.
+    The model is loaded once, so that what an encoder would refuse is refused here.
     """
     from maskwire_core.models import registry
     from maskwire_core.models.check import check_loading
+    from maskwire_core.models.fetching import fetch
 
+    folder = folder.expanduser()
     try:
-        model = registry.describe(name, config, checkpoint)
+        if "://" in checkpoint:
+            if sha256 is None:
+                raise registry.ModelError("--checkpoint with an address needs --sha256: 'sha256sum FILE' prints it")
+            model = registry.describe_remote(name, config, checkpoint, sha256, folder)
+            fetch(model, folder)
+        else:
+            model = registry.describe(name, config, Path(checkpoint))
+            if sha256 is not None and model.sha256 != sha256.lower():
+                raise registry.ModelError(f"{checkpoint} has SHA-256 {model.sha256} instead of --sha256 {sha256}")
         notes = check_loading(model)
-        registry.add(folder.expanduser(), model)
+        registry.add(folder, model)
     except registry.ModelError as error:
         fail(error)
     print(f"{model.name}: {model.checkpoint}, {_outcome(notes)}. Serve it with: maskwire up --model {model.name}")

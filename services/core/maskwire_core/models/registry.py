@@ -10,6 +10,7 @@ import re
 import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 DEMO = "demo"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
@@ -76,10 +77,11 @@ class AddedModel:
     config: str  # path of a YAML file, or name of a configuration in the sam2 package
     checkpoint: str  # path of a .pt or .safetensors file
     sha256: str  # SHA-256 of the checkpoint when it was added, in hex
+    url: str | None = None  # address that the checkpoint is downloaded from; None if the file is the user's own
 
 
 def describe(name: str, config: str, checkpoint: Path) -> AddedModel:
-    """Describes a user's model for `add`.
+    """Describes a user's model, whose checkpoint is a file, for `add`.
 
     Args:
         name: Name under which it will be served.
@@ -89,14 +91,48 @@ def describe(name: str, config: str, checkpoint: Path) -> AddedModel:
     Raises:
         ModelError: The name is taken or not allowed, or the checkpoint is missing or obviously not a checkpoint.
     """
+    _check_name(name)
+    check_file(checkpoint)
+    return AddedModel(name, _resolved(config), str(checkpoint.resolve()), _digest(checkpoint))
+
+
+def describe_remote(name: str, config: str, url: str, sha256: str, folder: Path) -> AddedModel:
+    """Describes a user's model, whose checkpoint is downloaded into the models folder, for `add`.
+
+    Args:
+        name: Name under which it will be served.
+        config: Path of a YAML file, or name of a configuration in the sam2 package.
+        url: Address of a .pt or .safetensors file.
+        sha256: The file's SHA-256, in hex.
+        folder: The models folder.
+
+    Raises:
+        ModelError: The name is taken or not allowed, or the address or digest is none.
+    """
+    _check_name(name)
+    suffix = Path(urlsplit(url).path).suffix
+    if suffix not in (".pt", ".pth", ".safetensors"):
+        raise ModelError(f"{url} does not name a checkpoint: its path must end with .pt, .pth or .safetensors")
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
+        raise ModelError(f"--sha256 {sha256!r} is not 64 hexadecimal digits; 'sha256sum FILE' prints them")
+    return AddedModel(name, _resolved(config), str(folder.resolve() / f"{name}{suffix}"), sha256.lower(), url)
+
+
+def _check_name(name: str) -> None:
     if not _NAME.fullmatch(name) or canonical(name) in PUBLISHED or name == DEMO:
         raise ModelError(
             f"{name!r} cannot be a model's name: published names and 'demo' are taken, and a name consists of letters, "
             "digits and . _ + -"
         )
-    check_file(checkpoint)
-    config = str(Path(config).resolve()) if Path(config).is_file() else config
-    return AddedModel(name, config, str(checkpoint.resolve()), _digest(checkpoint))
+
+
+def _resolved(config: str) -> str:
+    return str(Path(config).resolve()) if Path(config).is_file() else config
+
+
+def checkpoint_path(model: PublishedModel | AddedModel, folder: Path) -> Path:
+    """Returns where a model's checkpoint is, or would be, given the models folder."""
+    return Path(model.checkpoint) if isinstance(model, AddedModel) else folder / f"{model.name}.pt"
 
 
 def add(folder: Path, model: AddedModel) -> None:
@@ -179,11 +215,11 @@ def verify(path: Path, model: PublishedModel | AddedModel) -> None:
     Raises:
         ModelError: It is not; the message names the file and both digests.
     """
-    published = isinstance(model, PublishedModel)
+    is_downloaded = model.url is not None
     if not path.is_file():
         raise ModelError(
             f"no checkpoint at {path}: 'maskwire models pull {model.name}' downloads it"
-            if published
+            if is_downloaded
             else f"no checkpoint at {path}, where {model.name!r} was added from: put it back, or add the model again"
         )
     check_file(path)
@@ -199,7 +235,7 @@ def verify(path: Path, model: PublishedModel | AddedModel) -> None:
             f"{path} has SHA-256 {got} instead of {model.sha256}: "
             + (
                 "it is damaged or another file; delete it and get it again"
-                if published
+                if is_downloaded
                 else f"it has changed since {model.name!r} was added; if it is meant to, add the model again"
             )
         )

@@ -81,7 +81,7 @@ def _find(name: str, settings: EncoderSettings) -> ModelSource:
         return _demo(checkpoint or _DEMO_WEIGHTS)
     if (known := registry.PUBLISHED.get(name) or registry.added(folder, name)) is not None:
         if checkpoint is None:
-            checkpoint = Path(known.checkpoint) if isinstance(known, registry.AddedModel) else folder / f"{name}.pt"
+            checkpoint = registry.checkpoint_path(known, folder)
             registry.verify(checkpoint, known)
         return ModelSource(name, known.config, checkpoint)
     names = (registry.DEMO, *registry.PUBLISHED, *(model.name for model in registry.all_added(folder)))
