@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import signal
 from importlib import resources
 from pathlib import Path
@@ -41,7 +42,7 @@ def test_missing_weights_are_downloaded_and_served(
         with stopping(first):
             arrived = tmp_path / "mine.safetensors.part"
             wait_until(lambda: arrived.exists() and arrived.stat().st_size == 1_000_000)
-            first.send_signal(signal.SIGINT)
+            os.kill(first.pid, signal.SIGINT)
             assert first.wait(30) == 130
         assert "downloading them from http" in told.read_text()
         assert "Traceback" not in told.read_text()
