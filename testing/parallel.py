@@ -1,21 +1,48 @@
-"""Tests in two processes at a time (pytest -n 2): what stays together, and what must run alone."""
+"""Tests in several processes at a time (pytest -n 3): what stays together, and what must run alone."""
 
 import contextlib
 import fcntl
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 from testing.paths import ROOT
 
+_ALONE = "tests of time bounds"
 
-class _ByFile(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
-    """A file's tests go to one process, in order, because they share servers; those of tests/faults share a cluster."""
+
+def scopes(collection: Sequence[str]) -> dict[str, str]:
+    """Returns for each test the name of what it belongs to, given the tests' ids in the order of a process of tests.
+
+    A file's tests share servers, and those of tests/faults a cluster. Where a file comes again, the tests of time
+    bounds begin: those of all files go to one process at the end, when the others have nothing left to do.
+    """
+    found: dict[str, str] = {}
+    seen, last, alone = set[str](), "", False
+    for nodeid in collection:
+        file = nodeid.partition("::")[0]
+        alone = alone or (file != last and file in seen)
+        seen.add(file)
+        last = file
+        found[nodeid] = _ALONE if alone else "tests/faults" if file.startswith("tests/faults/") else file
+    return found
+
+
+class _Together(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
+    """Gives tests that belong together to one process, in order."""
+
+    def __init__(self, config: pytest.Config, log: object) -> None:
+        super().__init__(config, log)
+        self._scopes: dict[str, str] = {}
+
+    def add_node_collection(self, node: object, collection: Sequence[str]) -> None:
+        self._scopes = self._scopes or scopes(collection)
+        super().add_node_collection(node, collection)
 
     def _split_scope(self, nodeid: str) -> str:
-        return "tests/faults" if nodeid.startswith("tests/faults/") else nodeid.partition("::")[0]
+        return self._scopes[nodeid]
 
 
 class Parallel:
@@ -24,10 +51,16 @@ class Parallel:
     def __init__(self) -> None:
         self._room: _Room | None = None
 
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Puts tests of time bounds last: between others, all processes would wait for each, and it for their tests."""
+        if "PYTEST_XDIST_WORKER" in os.environ:
+            items.sort(key=lambda item: item.get_closest_marker("time_bound") is not None)
+
     @pytest.hookimpl(optionalhook=True)
-    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: object) -> _ByFile:
+    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: object) -> _Together:
         config.option.loadscopereorder = False  # it would put the files with few tests last, which are the long ones
-        return _ByFile(config, log)
+        return _Together(config, log)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:

@@ -43,19 +43,20 @@ def wait_until(condition: Callable[[], bool], seconds: float = 200, process: Pro
     """Polls a condition until it holds.
 
     Args:
-        condition: Called every 50 ms.
+        condition: Called after 2 ms, then ever more rarely, at last every 50 ms.
         seconds: How long to wait.
         process: The process that is to bring the condition about, if its end means that it never will.
 
     Raises:
         AssertionError: If the time is over or the process has ended.
     """
-    deadline = time.monotonic() + seconds
+    deadline, pause_s = time.monotonic() + seconds, 0.002
     while not condition():
         if process is not None and process.poll() is not None:
             raise AssertionError(f"the process ended with {process.returncode}")
         assert time.monotonic() < deadline, "not in time"
-        time.sleep(0.05)
+        time.sleep(pause_s)
+        pause_s = min(0.05, 1.5 * pause_s)
 
 
 @contextlib.contextmanager

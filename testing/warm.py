@@ -2,7 +2,7 @@
 
 An encoder takes seconds of a processor to import torch, and the tests start a hundred servers and run three hundred
 commands. What runs is the same program with the same arguments in a process of its own; only the start of the
-interpreter is shared. Where the start itself is the subject, and in tests/faults, `processes.running` starts a Python.
+interpreter is shared. Where the start itself or memory is the subject, `processes.running` starts a Python.
 """
 
 import contextlib

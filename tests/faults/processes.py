@@ -13,8 +13,9 @@ from maskwire.cli.local_store import store_program
 from maskwire.cli.supervisor import with_parent_death_signal
 
 from testing.paths import ROOT
-from testing.processes import free_port, resident_bytes, wait_until
+from testing.processes import Process, free_port, resident_bytes, wait_until
 from testing.servers import ready
+from testing.warm import Warm
 
 
 class Server:
@@ -26,6 +27,8 @@ class Server:
         ready: Returns whether it serves.
         log: File for its output.
         environment: Variables that are added to this process's own.
+        warm: Whether a Python module is forked from a process that has imported torch (testing/warm.py), which spares
+            seconds at each start; not where memory or the start itself is measured.
     """
 
     def __init__(
@@ -35,14 +38,16 @@ class Server:
         ready: Callable[[], bool],
         log: Path,
         environment: Mapping[str, str] | None = None,
+        warm: bool = False,
     ) -> None:
         self.command = list(command)
+        self._warm = warm
         self.port = port
         self.address = f"127.0.0.1:{port}"
         self.log = log
         self._ready = ready
         self.environment = environment or {}
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Process | None = None
 
     @property
     def pid(self) -> int:
@@ -63,6 +68,10 @@ class Server:
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
     def start(self) -> "Server":
+        if self._warm and self.command[1] == "-m":
+            module, *words = self.command[2:]
+            self.process = Warm(module, words, dict(self.environment), files=(None, self.log, self.log))
+            return self
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 with_parent_death_signal(self.command),
@@ -117,7 +126,8 @@ def encoder(folder: Path, redis_url: str, **environment: str) -> Server:
     own = folder / f"encoder-{port}"
     own.mkdir()
     command = [sys.executable, "-m", "testing.failing_encoder", str(own), str(port), redis_url]
-    return Server(command, port, lambda: _serves(port), folder / f"encoder-{port}.log", environment)
+    log = folder / f"encoder-{port}.log"
+    return Server(command, port, lambda: _serves(port), log, environment, warm=True)
 
 
 def switches(server: Server) -> Path:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from testing.parallel import scopes
 from testing.paths import ROOT
 
 TESTS = """
@@ -52,3 +53,13 @@ def test_only_a_missed_bound_is_tried_again(tmp_path: Path) -> None:
     assert "test_it.py::test_late_twice: first 3 s, of at most 2; then it failed" in ran.stdout
     assert "test_wrong_mask: first" not in ran.stdout
     assert "test_unmarked: first" not in ran.stdout
+
+
+def test_they_run_last_in_one_process() -> None:
+    store, waiting = "tests/services/core/test_store.py", "tests/services/decoder/test_waiting.py"
+    failing, killed = "tests/faults/test_store_fails.py", "tests/faults/test_decoders_fail.py"
+    others = [f"{killed}::test_a", f"{failing}::test_a", f"{store}::test_a", f"{store}::test_b", f"{waiting}::test_a"]
+    bounds = [f"{killed}::test_c", f"{failing}::test_c", f"{store}::test_c"]
+    found = scopes([*others, *bounds])
+    assert [found[test] for test in others] == ["tests/faults", "tests/faults", store, store, waiting]
+    assert {found[test] for test in bounds} == {"tests of time bounds"}

@@ -34,7 +34,7 @@ from training.demo.state import State
 from training.demo.train import main as train
 
 SIZE = 64
-STAGE = Stage("full", SIZE, 2, 2, updates=200, rate=1e-3, easy=0.5, real=0.5, corrections=1.0)
+STAGE = Stage("full", SIZE, 2, 2, updates=200, rate=1e-2, easy=0.5, real=0.5, corrections=1.0)
 CPU = torch.device("cpu")
 
 
@@ -201,22 +201,22 @@ def test_steps_lower_the_loss(batches: Batches) -> None:
 
     state.average = state.weights  # what is compared is the last weights
     before = loss()
-    steps(state, same, 10)
+    steps(state, same, 4)
     assert loss() < 0.8 * before
 
 
 def test_resumed_training_is_the_same_training(batches: Batches, tmp_path: Path) -> None:
     whole, first = (State.of(Network.fresh(SIZE, 0), "full", CPU) for _ in range(2))
-    steps(whole, batches, 4)
-    steps(first, batches, 2)
+    steps(whole, batches, 2)
+    steps(first, batches, 1)
     first.save(tmp_path / "checkpoint.pt")
     second = State.load(tmp_path / "checkpoint.pt", CPU)
-    assert second.updates == 2
-    steps(second, batches, 4)
+    assert second.updates == 1
+    steps(second, batches, 2)
     for name, value in vars(whole).items():
         if isinstance(value, torch.Tensor):
             if name == "counters":
-                assert int(value[0]) == second.updates == 4
+                assert int(value[0]) == second.updates == 2
             else:
                 assert torch.equal(value, vars(second)[name]), name
 

@@ -137,10 +137,8 @@ def test_long_lists_of_many_objects_stay_within_the_memory(exact: Pair, photo: P
         def attack(seed: int, objects: int) -> None:
             requests = []
             for number in range(objects):
-                steps = [
-                    added(1 + seed, 2 + number) if index < 255 or index % 2 else pb.Step(remove_point=0)
-                    for index in range(998)
-                ]
+                click, removal = added(1 + seed, 2 + number), pb.Step(remove_point=0)
+                steps = [click if index < 255 or index % 2 else removal for index in range(998)]
                 steps += [pb.Step(clear={}), added(3 + number, 4 + seed)]
                 requests.append(decoder_pb2.StreamPrompts(prompts=[pb.Prompt(steps=steps)]))
             answers = streamed(address, "cup", requests)
