@@ -32,26 +32,35 @@ ERRORS = {f"maskwire.{name}" for name in maskwire.__all__ if name in vars(maskwi
 # enlarges logits, and the encoder the picture reader.
 ALLOWED = {
     "maskwire": set[str](),
-    # Of the client, maskwire.suggest has the words for names that do not exist, and there is one token bucket, one way
+    # Of the client, maskwire.suggest has the words for names that do not exist, maskwire.model_names
+    # what people call the published models, and there is one token bucket, one way
     # to write and to judge addresses and one form of errors on the wire. Its package for HTTP answers with the client's
     # errors.
     "maskwire_core": {
         "maskwire.v1",
         "maskwire.suggest",
+        "maskwire.model_names",
         "maskwire.token_bucket",
         "maskwire.addresses",
         "maskwire.host_port",
         "maskwire.errors",
         *ERRORS,
     },
-    "maskwire_encoder": {"maskwire.v1", "maskwire.pictures", "maskwire.suggest", "maskwire_core"},
-    "maskwire_decoder": {"maskwire.v1", "maskwire.bilinear", "maskwire_core"},
+    "maskwire_encoder": {
+        "maskwire.v1",
+        "maskwire.pictures",
+        "maskwire.suggest",
+        "maskwire.model_names",
+        "maskwire_core",
+    },
+    "maskwire_decoder": {"maskwire.v1", "maskwire.bilinear", "maskwire.model_names", "maskwire_core"},
     # It is a client of the servers, and shares settings, names of models and errors with them.
     "maskwire_gateway": {
         *PUBLIC,
         *TRANSPORT,
         "maskwire.v1",
         "maskwire.suggest",
+        "maskwire.model_names",
         "maskwire_web",
         "maskwire.bilinear",
         "maskwire_core.call_context",
@@ -172,6 +181,7 @@ def test_the_servers_load_little_of_the_client() -> None:
         "maskwire.token_bucket",
         "maskwire.host_port",
         "maskwire.errors",
+        "maskwire.model_names",
     }
 
 

@@ -3,7 +3,8 @@
 import re
 
 import pytest
-from maskwire_core.models.registry import PUBLISHED, canonical
+from maskwire.model_names import PUBLISHED_NAMES, canonical
+from maskwire_core.models.registry import PUBLISHED
 
 
 @pytest.mark.parametrize(
@@ -27,6 +28,7 @@ def test_what_people_call_models(name: str, expected: str) -> None:
 
 def test_eight_models_are_published() -> None:
     assert len(PUBLISHED) == 8
+    assert set(PUBLISHED) == PUBLISHED_NAMES
     assert all(re.fullmatch("[0-9a-f]{64}", model.sha256) for model in PUBLISHED.values())
     assert PUBLISHED["sam2_hiera_tiny"].url.endswith("/072824/sam2_hiera_tiny.pt")
     assert PUBLISHED["sam2.1_hiera_large"].url.endswith("/092824/sam2.1_hiera_large.pt")

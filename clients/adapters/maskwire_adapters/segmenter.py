@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from maskwire import AsyncClient, EmbeddedImage, InvalidRequest, MaskwireError, Result
+from maskwire.model_names import canonical
 from maskwire.prompts import Format
 from maskwire.sources import Source
 from maskwire.suggest import no_such
@@ -33,7 +34,8 @@ class Segmenter:
             Problem: MODEL_NOT_FOUND: the encoder does not serve the model that the adapter was started with.
         """
         models = await self.client.models()
-        names = [model.name for model in models if (model.name == self._model if self._model else model.is_default)]
+        wanted = canonical(self._model)
+        names = [model.name for model in models if (model.name == wanted if wanted else model.is_default)]
         if not names:
             known = [model.name for model in models]
             raise Problem(

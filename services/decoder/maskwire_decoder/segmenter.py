@@ -7,12 +7,12 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 
 import numpy as np
+from maskwire.model_names import canonical
 from maskwire.v1 import types_pb2
 from maskwire_core import names
 from maskwire_core.call_context import current
 from maskwire_core.config import DecoderSettings
 from maskwire_core.errors import InvalidArgument, ResourceExhausted
-from maskwire_core.models.registry import canonical
 from maskwire_core.scheduling import fair_queue
 from maskwire_core.scheduling.byte_budget import ByteBudget
 from maskwire_core.scheduling.executors import ThreadScheduler

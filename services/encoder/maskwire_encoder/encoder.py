@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 
+from maskwire.model_names import canonical
 from maskwire.pictures.formats import EMPTY
 from maskwire.suggest import model_not_served
 from maskwire.v1 import encoder_pb2 as pb
@@ -13,7 +14,6 @@ from maskwire_core import names
 from maskwire_core.call_context import current
 from maskwire_core.config import EncoderSettings
 from maskwire_core.errors import InvalidArgument, NotFound, ResourceExhausted, not_finite
-from maskwire_core.models.registry import canonical
 from maskwire_core.scheduling.fair_queue import Requester
 from maskwire_core.scheduling.scheduler import Demand
 from maskwire_core.scheduling.single_flight import Flights

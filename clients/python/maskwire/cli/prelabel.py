@@ -14,6 +14,7 @@ from maskwire.cli.prelabel_report import describe_line, print_summary
 from maskwire.cli.work import stopped_by_signals, work_until_stopped
 from maskwire.client import Client
 from maskwire.errors import ImageNotFound, InvalidRequest, MaskwireError
+from maskwire.model_names import canonical
 from maskwire.prelabelling import boxes_file, journal, masks, output
 from maskwire.prelabelling.boxes_file import BoxesFile, ImageBoxes
 from maskwire.prelabelling.journal import Header, Journal
@@ -103,7 +104,7 @@ def _header(job: _Job, model: str, fingerprint: str) -> Header:
         tight_boxes=options.tight_boxes,
         replace=options.replace,
         stretch=options.stretch,
-        model=model,
+        model=canonical(model),
         fingerprint=fingerprint,
     )
 
@@ -170,10 +171,8 @@ def _making(job: _Job, client: Client) -> Making:
 
 
 def _find_model(models: list[encoder_pb2.ModelInfo], name: str) -> encoder_pb2.ModelInfo:
-    if not name:
-        return models[0]
     for model in models:
-        if model.name == name:
+        if model.name == canonical(name) if name else model.is_default:
             return model
     raise ImageNotFound(model_not_served(name, [model.name for model in models]), "MODEL_NOT_FOUND", "--model")
 

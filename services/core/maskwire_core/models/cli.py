@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from maskwire.model_names import canonical
 
 from maskwire_core.command_line import AsJson, fail
 
@@ -90,7 +91,7 @@ def pull(
     folder = folder.expanduser()
     try:
         own = {model.name: model for model in registry.all_added(folder) if model.url is not None}
-        model = registry.PUBLISHED.get(registry.canonical(name)) or own.get(name)
+        model = registry.PUBLISHED.get(canonical(name)) or own.get(name)
         if model is None:
             fail(no_such("model to download", name, (*registry.PUBLISHED, *own)))
         path = fetch(model, folder, mirror)
@@ -154,12 +155,12 @@ def _to_verify(
     path = Path(what)
     if path.is_file():
         wanted = name or path.stem
-        if (found := known.get(registry.canonical(wanted))) is None:
+        if (found := known.get(canonical(wanted))) is None:
             raise registry.ModelError(
                 f"{no_such('model', wanted, known)} Say with --name which model the file should be"
             )
         return [(path, found[1])]
-    if name is None and (found := known.get(registry.canonical(what))) is not None:
+    if name is None and (found := known.get(canonical(what))) is not None:
         return [found]
     if path.suffix in (".pt", ".pth", ".safetensors") or len(path.parts) > 1:
         raise registry.ModelError(f"no such file: {what}")

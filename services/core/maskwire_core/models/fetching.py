@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from maskwire.errors import MaskwireError
+from maskwire.model_names import canonical
 from maskwire.suggest import no_such
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
@@ -49,15 +50,15 @@ def missing(names: Sequence[str], folder: Path) -> list[PublishedModel | AddedMo
         MaskwireError: There is no model of such a name (UNKNOWN_MODEL), or its description is damaged (NO_WEIGHTS).
     """
     try:
-        models = [_find(name, folder) for name in names if registry.canonical(name) != registry.DEMO]
+        models = [_find(name, folder) for name in names if canonical(name) != registry.DEMO]
     except ModelError as error:
         raise MaskwireError(str(error), "NO_WEIGHTS", "--model") from error
     return [model for model in models if model.url is not None and not checkpoint_path(model, folder).exists()]
 
 
 def _find(name: str, folder: Path) -> PublishedModel | AddedModel:
-    canonical = registry.canonical(name)
-    if (model := registry.PUBLISHED.get(canonical) or registry.added(folder, canonical)) is not None:
+    wanted = canonical(name)
+    if (model := registry.PUBLISHED.get(wanted) or registry.added(folder, wanted)) is not None:
         return model
     known = [registry.DEMO, *registry.PUBLISHED, *(own.name for own in registry.all_added(folder))]
     raise MaskwireError(

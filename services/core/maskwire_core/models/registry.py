@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from maskwire.model_names import canonical
+
 DEMO = "demo"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 
@@ -49,24 +51,6 @@ _PUBLISHED = (
     ("sam2", "large", "l", None, "7442e4e9b732a508f80e141e7c2913437a3610ee0c77381a66658c3a445df87b"),
 )
 PUBLISHED = {model.name: model for model in (_published(*row) for row in _PUBLISHED)}
-
-
-def canonical(name: str) -> str:
-    """Returns the canonical name of a published model; other names are returned unchanged.
-
-    hiera_tiny, sam2/hiera_tiny and sam2.1/hiera_tiny stand for the newest version, sam2.1_hiera_tiny;
-    facebook/sam2-hiera-tiny and facebook/sam2.1-hiera-tiny for the version that they name. Sizes may be shortened to t,
-    s, l, and b, b+ or b_plus.
-    """
-    plain = name.lower()
-    if plain.startswith("facebook/"):
-        plain = plain.removeprefix("facebook/").replace("-", "_")
-    else:
-        size = re.fullmatch(r"(?:sam2(?:\.1)?/)?hiera_(.+)", plain)
-        plain = f"sam2.1_hiera_{size[1]}" if size else plain
-    plain = re.sub(r"_(b_plus|b\+|b)$", "_base_plus", plain)
-    plain = re.sub(r"_(t|s|l)$", lambda short: {"_t": "_tiny", "_s": "_small", "_l": "_large"}[short[0]], plain)
-    return plain if plain in PUBLISHED else name
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from maskwire.model_names import canonical
 from maskwire.suggest import no_such
 from maskwire_core.config import EncoderSettings
 from maskwire_core.models import registry
@@ -68,7 +69,7 @@ def find(settings: EncoderSettings) -> list[ModelSource]:
         raise ModelError("--config needs --checkpoint, the weights that belong to it")
     if settings.checkpoint is not None and len(settings.model) > 1:
         raise ModelError("--checkpoint belongs to a single --model; make others known with 'maskwire models add'")
-    return [_find(name, settings) for name in dict.fromkeys(map(registry.canonical, settings.model))]
+    return [_find(name, settings) for name in dict.fromkeys(map(canonical, settings.model))]
 
 
 def _find(name: str, settings: EncoderSettings) -> ModelSource:

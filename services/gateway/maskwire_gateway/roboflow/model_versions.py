@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
+from maskwire.model_names import canonical
 from maskwire.suggest import model_not_served
 from maskwire.v1 import encoder_pb2 as pb
 from maskwire_core.http.problems import Problem
-from maskwire_core.models.registry import PUBLISHED, canonical
+from maskwire_core.models.registry import PUBLISHED
 
 VERSIONS = ("hiera_tiny", "hiera_small", "hiera_b_plus", "hiera_large")
 """Names of the published models in /sam2 requests. The last one answers if none is named."""
