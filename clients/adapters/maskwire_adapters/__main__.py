@@ -98,16 +98,26 @@ def label_studio(
         typer.Option(exists=True, file_okay=False, help="Folder that /data/local-files/?d=... names files in."),
     ] = None,
     simplify_px: Annotated[float, typer.Option(min=0, help="Tolerance of polygons in pixels; 0: all corners.")] = 1,
+    prewarm: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=100,
+            help="How many of the next tasks are embedded ahead, in the direction of work; 0: none. Needs --host-url "
+            "and --api-token.",
+        ),
+    ] = 2,
 ) -> None:
     """Label Studio's machine learning backend.
 
     In the project: Settings > Model > Connect Model, URL http://localhost:9090, and switch "Interactive preannotations"
-    on. The labelling configuration needs BrushLabels (masks) or PolygonLabels, and for prompts KeyPointLabels or
-    RectangleLabels with smart="true" and the same labels.
+    on. The labelling configuration needs BrushLabels, BitmaskLabels, PolygonLabels or VectorLabels, and for prompts
+    KeyPointLabels or RectangleLabels with smart="true" and the same labels.
     """
     references = References(host_url, api_token, files)
     segmenter = Segmenter(AsyncClient(encoder, decoder, namespace=namespace), model)
-    _serve(LabelStudio(segmenter, references, simplify_px).application(), segmenter, host, port, hosts, origins)
+    adapter = LabelStudio(segmenter, references, simplify_px, prewarm)
+    _serve(adapter.application(), segmenter, host, port, hosts, origins)
 
 
 @app.command("cvat")

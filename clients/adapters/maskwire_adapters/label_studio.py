@@ -1,7 +1,6 @@
 """Label Studio's machine learning backend: https://labelstud.io/guide/ml_create"""
 
 import asyncio
-import uuid
 from typing import Any, Literal
 
 from maskwire import EmbeddedImage, Result
@@ -10,9 +9,10 @@ from pydantic import Field, FiniteFloat, ValidationError
 from starlette.applications import Starlette
 from starlette.requests import Request
 
-from maskwire_adapters import brush
 from maskwire_adapters.label_config import Target, find_target
+from maskwire_adapters.label_studio_regions import regions
 from maskwire_adapters.marks import Click, Marks, Rectangle
+from maskwire_adapters.prewarming import Prewarming
 from maskwire_adapters.references import References
 from maskwire_adapters.segmenter import Segmenter
 from maskwire_adapters.serving import ToolForm, application, get, misfit, post
@@ -58,6 +58,7 @@ class _Params(ToolForm):
 class _Predict(ToolForm):
     tasks: list[dict[str, Any]] = Field(min_length=1)
     label_config: str
+    project: str | int = ""
     params: _Params = _Params()
 
 
@@ -65,8 +66,8 @@ class _Setup(ToolForm):
     label_config: str = Field(alias="schema")
 
 
-class _Webhook(ToolForm):
-    action: str = ""
+class _Training(ToolForm):
+    action: str = ""  # of a webhook, and of newer versions' "Start training"; older ones ask for /train
 
 
 class LabelStudio:
@@ -76,12 +77,14 @@ class LabelStudio:
         segmenter: Makes the masks.
         references: Reads the images of tasks.
         simplify_px: How far polygons may deviate from the mask's outline, in pixels.
+        prewarm: How many of the tasks after one that is clicked in are embedded ahead; 0: none.
     """
 
-    def __init__(self, segmenter: Segmenter, references: References, simplify_px: float = 1) -> None:
+    def __init__(self, segmenter: Segmenter, references: References, simplify_px: float = 1, prewarm: int = 0) -> None:
         self._segmenter = segmenter
         self._references = references
         self._simplify_px = simplify_px
+        self._prewarming = Prewarming(segmenter, references, prewarm)
 
     def application(self) -> Starlette:
         """Makes the application."""
@@ -91,9 +94,10 @@ class LabelStudio:
             get("/versions", self.versions),
             post("/setup", _Setup, self.setup),
             post("/predict", _Predict, self.predict),
-            post("/webhook", _Webhook, self.webhook),
+            post("/webhook", _Training, self.train),
+            post("/train", _Training, self.train),
         ]
-        return application(routes, self._segmenter.client)
+        return application(routes, self._segmenter.client, beside=self._prewarming)
 
     async def health(self, request: Request) -> dict[str, Any]:
         """Answers that the backend is up."""
@@ -112,15 +116,15 @@ class LabelStudio:
         except TimeoutError as error:
             raise Problem(503, "Maskwire's encoder does not answer; is it running?", "UNAVAILABLE") from error
 
-    async def webhook(self, form: _Webhook) -> dict[str, Any]:
-        """Ignores an event of the project: nothing is trained."""
+    async def train(self, form: _Training) -> dict[str, Any]:
+        """Ignores an event of the project, and the wish to train: nothing is trained."""
         return {"status": "ignored", "action": form.action}
 
     async def predict(self, form: _Predict) -> dict[str, Any]:
         """Segments what is marked in the first task. If nothing is, each task gets an empty prediction."""
         target = find_target(form.label_config)
-        regions = _regions(form.params.context.result)
-        if not regions:
+        marked = _marked(form.params.context.result)
+        if not marked:
             empty = {"model_version": await self._segmenter.model(), "score": 0.0, "result": []}
             return {"results": [empty] * len(form.tasks)}
         field = f"tasks[0].data.{target.value}"
@@ -129,37 +133,21 @@ class LabelStudio:
         if not isinstance(reference, str) or not reference:
             raise Problem(400, "the task has no image here", "NO_IMAGE", field)
         image = await self._segmenter.embed(await self._references.read(reference, field), field)
-        marks = _marks(regions, image)
+        marks = _marks(marked, image)
         (result,) = await self._segmenter.segment(image, [marks], "rle", "polygons", field=_MARKS_FIELD)
-        labels = next((region.labels for region in reversed(regions.values()) if region.labels), [])
-        return {"results": [await asyncio.to_thread(self._prediction, target, labels, result)]}
+        labels = next((region.labels for region in reversed(marked.values()) if region.labels), [])
+        prediction = await asyncio.to_thread(self._prediction, target, labels, result)
+        self._prewarming.clicked(str(form.project), form.tasks[0].get("id"), target.value)
+        return {"results": [prediction]}
 
     def _prediction(self, target: Target, labels: list[str], result: Result) -> dict[str, Any]:
-        if target.kind == "brushlabels":
-            values: list[dict[str, Any]] = [{"format": "rle", "rle": brush.encode(result.mask)}]
-        else:
-            scale = (100 / result.width, 100 / result.height)
-            values = [{"points": (polygon * scale).tolist()} for polygon in result.polygons(self._simplify_px)]
-        regions = [
-            {
-                "id": uuid.uuid4().hex[:10],
-                "from_name": target.from_name,
-                "to_name": target.to_name,
-                "type": target.kind,
-                "original_width": result.width,
-                "original_height": result.height,
-                "image_rotation": 0,
-                "value": {**value, target.kind: labels},
-                "score": result.score,
-            }
-            for value in values
-        ]
-        return {"model_version": result.model, "score": result.score, "result": regions}
+        made = regions(target, labels, result, self._simplify_px)
+        return {"model_version": result.model, "score": result.score, "result": made}
 
 
-def _regions(content: list[dict[str, Any]]) -> dict[str, _Region]:
+def _marked(content: list[dict[str, Any]]) -> dict[str, _Region]:
     """Reads key points and rectangles, by their paths in the request. Other regions and attributes are ignored."""
-    regions = {}
+    marked = {}
     for index, each in enumerate(content):
         if each.get("type") not in ("keypointlabels", "rectanglelabels"):
             continue
@@ -175,8 +163,8 @@ def _regions(content: list[dict[str, Any]]) -> dict[str, _Region]:
                 "ROTATED",
                 field,
             )
-        regions[field] = region
-    return regions
+        marked[field] = region
+    return marked
 
 
 def _marks(regions: dict[str, _Region], image: EmbeddedImage) -> Marks:

@@ -1,8 +1,10 @@
-"""Images that Label Studio's tasks refer to."""
+"""Images that Label Studio's tasks refer to, and the tasks that come next."""
 
 import asyncio
 import contextlib
+import json
 from pathlib import Path
+from typing import Any
 
 import httpx
 from maskwire_core.http.images import decode_image
@@ -60,23 +62,53 @@ class References:
             raise Problem(
                 400, f"images are fetched from {self._host} alone, not from {url.scheme}://{url.host}", "BAD_URL", field
             )
-        return await self._fetch(url, field)
+        return await self._fetch(url, field, "the image")
 
-    async def _fetch(self, url: httpx.URL, field: str) -> bytes:
+    @property
+    def lists_tasks(self) -> bool:
+        """Whether `next_tasks` can ask: Label Studio's address and a token are known."""
+        return self._token is not None
+
+    async def next_tasks(self, project: int, task: int, direction: int, count: int) -> list[dict[str, Any]]:
+        """Lists the tasks that come after one, with their data, the nearest first.
+
+        Args:
+            project: Number of the project.
+            task: Number of the task.
+            direction: 1 for tasks with higher numbers, -1 for those with lower ones.
+            count: How many at most.
+
+        Raises:
+            Problem: Label Studio does not list them.
+        """
+        assert self._host is not None
+        operator, order = ("greater", "tasks:id") if direction > 0 else ("less", "-tasks:id")
+        of_tasks = {"filter": "filter:tasks:id", "operator": operator, "type": "Number", "value": task}
+        query = {"filters": {"conjunction": "and", "items": [of_tasks]}, "ordering": [order]}
+        asked: dict[str, str | int] = {"project": project, "page_size": count, "query": json.dumps(query)}
+        url = self._host.join("/api/tasks/").copy_merge_params(asked)
+        answer = await self._fetch(url, "project", "the list of tasks")
+        try:
+            tasks: list[dict[str, Any]] = json.loads(answer)["tasks"]
+            return [each for each in tasks if isinstance(each["id"], int) and isinstance(each["data"], dict)]
+        except (KeyError, TypeError, ValueError) as error:
+            raise Problem(400, "Label Studio answers with no list of tasks", "URL_FAILED", "project") from error
+
+    async def _fetch(self, url: httpx.URL, field: str, what: str) -> bytes:
         try:
             async with (
                 asyncio.timeout(_TIMEOUT_S),
                 httpx.AsyncClient(trust_env=False, follow_redirects=False, auth=self._token) as http,
                 http.stream("GET", url) as response,
             ):
-                return await _read_response(response, field)
+                return await _read_response(response, field, what)
         except (httpx.HTTPError, TimeoutError) as error:
             raise Problem(
-                400, f"the image cannot be fetched: {str(error) or type(error).__name__}", "URL_FAILED", field
+                400, f"{what} cannot be fetched: {str(error) or type(error).__name__}", "URL_FAILED", field
             ) from error
 
 
-async def _read_response(response: httpx.Response, field: str) -> bytes:
+async def _read_response(response: httpx.Response, field: str, what: str) -> bytes:
     wrong = ""
     if response.status_code in (401, 403):
         wrong = ": give the adapter the token of a user who may see the project, as --api-token or LABEL_STUDIO_API_KEY"
@@ -86,12 +118,12 @@ async def _read_response(response: httpx.Response, field: str) -> bytes:
             "local files"
         )
     if response.status_code != 200:
-        raise Problem(400, f"Label Studio answers {response.status_code} for the image{wrong}", "URL_FAILED", field)
+        raise Problem(400, f"Label Studio answers {response.status_code} for {what}{wrong}", "URL_FAILED", field)
     data = bytearray()
     async for chunk in response.aiter_bytes():
         data += chunk
         if len(data) > _MAX_BYTES:
-            raise Problem(413, f"the image is larger than {_MAX_BYTES} bytes", "IMAGE_TOO_LARGE", field)
+            raise Problem(413, f"{what} is larger than {_MAX_BYTES} bytes", "IMAGE_TOO_LARGE", field)
     return bytes(data)
 
 

@@ -46,16 +46,17 @@ class Segmenter:
             )
         return names[0]
 
-    async def embed(self, image: bytes, field: str) -> EmbeddedImage:
+    async def embed(self, image: bytes, field: str, bulk: bool = False) -> EmbeddedImage:
         """Makes an image ready for prompts.
 
         Args:
             image: The image file.
             field: Path of the image in the tool's request, for errors.
+            bulk: Low priority: images that somebody waits for go first.
         """
         # Equal images share a name that is made of their content, so that clicks leave no new names behind.
         try:
-            return await self.client.embed(image, Source(image).content_name(), model=self._model)
+            return await self.client.embed(image, Source(image).content_name(), model=self._model, bulk=bulk)
         except MaskwireError as error:
             if error.reason == "MODEL_NOT_FOUND":
                 await self.model()

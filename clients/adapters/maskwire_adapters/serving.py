@@ -72,7 +72,10 @@ def get(path: str, answer: Callable[[Request], Awaitable[Any]]) -> Route:
 
 
 def application(
-    routes: Sequence[BaseRoute], client: AsyncClient, error_content: Callable[[Problem], Any] = Problem.content
+    routes: Sequence[BaseRoute],
+    client: AsyncClient,
+    error_content: Callable[[Problem], Any] = Problem.content,
+    beside: contextlib.AbstractAsyncContextManager[Any] | None = None,
 ) -> Starlette:
     """Makes an adapter's application.
 
@@ -80,11 +83,12 @@ def application(
         routes: What the tool asks for.
         client: Connected to the servers; closed when the adapter stops.
         error_content: Makes an error's JSON as the tool expects it.
+        beside: What runs for as long as the application does, and ends before the client is closed.
     """
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with client:
+        async with client, beside or contextlib.nullcontext():
             yield
 
     async def answer_error(request: Request, error: Exception) -> Response:

@@ -1,6 +1,7 @@
 """Label Studio's interface over real servers: its masks are the client's."""
 
 import base64
+import io
 import json
 import time
 from collections.abc import Iterator
@@ -10,9 +11,12 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from maskwire import Client
+from maskwire import Client, ImageNotFound
+from maskwire.sources import Source
+from PIL import Image
 
 from testing.adapters import adapter, data_uri, unpacked
+from testing.processes import wait_until
 from testing.servers import Stack
 from testing.web_server import Web
 
@@ -50,7 +54,11 @@ def test_label_studio_connects(label_studio: httpx.Client) -> None:
     setup = {"project": "1.2", "schema": BRUSH, "hostname": "http://x", "access_token": "y", "extra_params": None}
     assert label_studio.post("/setup", json=setup).json() == {"model_version": "demo"}
     assert label_studio.get("/versions").json() == {"versions": ["demo"]}
-    assert label_studio.post("/webhook", json={"action": "ANNOTATION_CREATED"}).status_code == 200
+    for action in ("ANNOTATION_CREATED", "START_TRAINING"):
+        answer = label_studio.post("/webhook", json={"action": action, "project": {"id": 1}})
+        assert (answer.status_code, answer.json()) == (200, {"status": "ignored", "action": action})
+    training = {"annotations": [], "project": "1.2", "label_config": BRUSH, "params": {"login": None}}
+    assert label_studio.post("/train", json=training).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -102,6 +110,24 @@ def test_label_studio_gets_polygons_where_the_project_has_them(
         assert np.allclose(np.array(region["value"]["points"]) * (6, 4), polygon)
 
 
+def test_label_studio_gets_bitmasks_and_vectors_where_the_project_has_them(
+    label_studio: httpx.Client, client: Client, photo: Path
+) -> None:
+    def value(tag: str) -> dict[str, Any]:
+        body = prediction(data_uri(photo), [keypoint(43, 32.5)], BRUSH.replace("BrushLabels", tag))
+        (region,) = label_studio.post("/predict", json=body).json()["results"][0]["result"]
+        assert region["type"] == tag.lower()
+        assert region["value"].pop(tag.lower()) == ["cup"]
+        return dict(region["value"])
+
+    expected = client.segment(photo, points=[(258, 130)])
+    png = base64.b64decode(value("BitmaskLabels")["imageDataURL"].removeprefix("data:image/png;base64,"))
+    assert np.array_equal(np.array(Image.open(io.BytesIO(png)))[..., 3] > 0, expected.mask)
+    vector, (outline,) = value("VectorLabels"), expected.polygons()
+    assert vector["closed"] is True
+    assert np.allclose([(6 * each["x"], 4 * each["y"]) for each in vector["vertices"]], outline)
+
+
 def test_label_studio_asks_for_nothing_before_a_click(label_studio: httpx.Client, photo: Path) -> None:
     for regions in (None, []):
         answer = label_studio.post("/predict", json=prediction(data_uri(photo), regions))
@@ -140,6 +166,47 @@ def test_label_studios_images_are_fetched_with_its_token_from_it_alone(stack: St
             failed = http.post("/predict", json=prediction(reference, click))
             assert failed.status_code == 400
             assert told in failed.json()["message"]
+
+
+def test_the_next_tasks_are_embedded_ahead_of_the_first_click(
+    stack: Stack, client: Client, photo: Path, web: Web
+) -> None:
+    """Towards higher numbers first, and after a click in the task before towards lower ones."""
+    pictures = {}
+    for task in range(4, 10):
+        file = io.BytesIO()
+        Image.fromarray(np.full((8, 8, 3), task, np.uint8)).save(file, "PNG")
+        pictures[task] = file.getvalue()
+        web.files[f"/data/upload/{task}.png"] = file.getvalue()
+    for after, operator, order, listed in ((6, "greater", "tasks:id", (7, 8)), (5, "less", "-tasks:id", (4,))):
+        of_tasks = {"filter": "filter:tasks:id", "operator": operator, "type": "Number", "value": after}
+        query = {"filters": {"conjunction": "and", "items": [of_tasks]}, "ordering": [order]}
+        url = httpx.URL("/api/tasks/", params={"project": 3, "page_size": 2, "query": json.dumps(query)})
+        tasks = [{"id": task, "data": {"picture": f"/data/upload/{task}.png"}} for task in listed]
+        web.files[url.raw_path.decode()] = json.dumps({"tasks": tasks, "total": len(tasks)}).encode()
+
+    def stored(task: int) -> bool:
+        try:
+            client.get(Source(pictures[task]).content_name())
+        except ImageNotFound:
+            return False
+        return True
+
+    url = f"http://127.0.0.1:{web.port}"
+    with adapter(stack, "label-studio", "--host-url", url, "--api-token", "t0ken") as http:
+
+        def click(task: int) -> None:
+            body = prediction(f"/data/upload/{task}.png", [keypoint(50, 50)])
+            body["tasks"][0]["id"] = task
+            assert http.post("/predict", json=body | {"project": "3.1764000000"}).status_code == 200
+
+        click(6)
+        wait_until(lambda: stored(7) and stored(8), 60)
+        assert not stored(5)
+        click(5)
+        wait_until(lambda: stored(4), 60)
+        assert not stored(9)
+    assert set(web.authorizations) == {"Token t0ken"}
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,7 @@ def test_corrections_of_people_are_not_written_over(boxes: Path, write_journal: 
         ({"replace": True}, "--replace", "was begun with --replace False"),
         ({"stretch": "range"}, "--stretch", "was begun with --stretch 'auto', which is 'range' now"),
         ({"model": "tiny"}, "--model", "was begun with --model 'demo', which is 'tiny' now"),
+        ({"model": "hiera_tiny"}, "--model", "which is 'sam2.1_hiera_tiny' now"),
         ({"folder": Path("none")}, "folder", "no such folder: none"),
         ({"boxes": Path("none.json")}, "--boxes", "no such file: none.json"),
         ({"shard": "3"}, "--shard", "'3' is not I/N"),
