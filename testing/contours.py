@@ -16,3 +16,11 @@ def filled(contours: list[tuple[NDArray[np.int32], bool]], height: int, width: i
         if is_hole:
             cv2.polylines(piece, [points], isClosed=True, color=1)
     return mask | (piece > 0)
+
+
+def with_holes_filled(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The mask without its holes, as tools show it that have outer contours only."""
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    outer = np.zeros(mask.shape, np.uint8)
+    cv2.drawContours(outer, contours, -1, 1, cv2.FILLED)
+    return outer.astype(bool)

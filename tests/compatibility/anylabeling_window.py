@@ -99,6 +99,9 @@ def main() -> None:
     report: dict[str, Any] = {
         "models": [models.itemText(index) for index in range(models.count())],
         "preserve": panel.toggle_preserve_existing_annotations.isChecked(),
+        "widgets": [name for name in panel.supported_remote_widgets if not getattr(panel, name).isHidden()],
+        "fineness": panel.mask_fineness_slider.value(),
+        "settings": config.get_config(config.current_config_file)["remote_server_settings"],
     }
     plate = Shape(label="plate", shape_type="polygon")
     for corner in ((50, 50), (100, 50), (100, 100), (50, 100)):

@@ -1,6 +1,7 @@
 """X-AnyLabeling's own window: shapes survive clicks and errors, and its polygons fill to the client's masks."""
 
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,11 +14,22 @@ from maskwire import Client
 from numpy.typing import NDArray
 
 from testing.adapters import adapter
+from testing.contours import with_holes_filled
 from testing.foreign_programs import installed
 from testing.servers import Stack
 
 pytestmark = [pytest.mark.compatibility, pytest.mark.timeout(1800)]
 
+# What X-AnyLabeling-Server 0.0.11 has for "Segment Anything 2.1", in configs/auto_labeling/segment_anything_2.yaml.
+ORIGINAL = {
+    "button_add_point",
+    "button_remove_point",
+    "button_add_rect",
+    "button_clear",
+    "button_finish_object",
+    "mask_fineness_slider",
+    "mask_fineness_value_label",
+}
 SCRIPT = Path(__file__).with_name("anylabeling_window.py")
 OBJECT = "AUTOLABEL_OBJECT"
 
@@ -36,10 +48,12 @@ def window(
     picture = shutil.copy(photo, work)
     with adapter(stack, "anylabeling") as http:
         command = [anylabeling_program / "python", SCRIPT, str(http.base_url).rstrip("/"), picture, work]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        # The variable has no effect; what the dialog was given is in the configuration.
+        environment = {**os.environ, "XANYLABELING_SERVER_URL": "http://127.0.0.1:9"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return report
+    return {**report, "address": command[2]}
 
 
 def labels(shapes: list[dict[str, Any]]) -> list[str]:
@@ -54,13 +68,6 @@ def filled(shapes: list[dict[str, Any]], shape: tuple[int, int]) -> NDArray[np.b
     return mask.astype(bool)
 
 
-def with_holes_filled(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    outer = np.zeros(mask.shape, np.uint8)
-    cv2.drawContours(outer, contours, -1, 1, cv2.FILLED)
-    return outer.astype(bool)
-
-
 def iou(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
     return float((a & b).sum() / (a | b).sum())
 
@@ -69,6 +76,20 @@ def iou(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
 def test_the_remote_model_is_offered(window: dict[str, Any]) -> None:
     assert window["models"] == ["Maskwire: demo"]
     assert window["preserve"] is True
+
+
+@pytest.mark.client("X-AnyLabeling", "the controls of X-AnyLabeling-Server's SAM 2", package="x-anylabeling-cvhub")
+def test_the_controls_are_those_of_the_original_server(window: dict[str, Any]) -> None:
+    """And one more, which keeps the other shapes of the image when a request fails."""
+    assert set(window["widgets"]) == {*ORIGINAL, "toggle_preserve_existing_annotations"}
+    assert window["fineness"] == 10
+
+
+@pytest.mark.client(
+    "X-AnyLabeling", "the server's address: `remote_server_settings.server_url`", package="x-anylabeling-cvhub"
+)
+def test_the_address_is_in_the_configuration(window: dict[str, Any]) -> None:
+    assert window["settings"]["server_url"] == window["address"]
 
 
 def test_the_users_shapes_survive_clicks_and_rectangles(window: dict[str, Any]) -> None:

@@ -34,9 +34,12 @@ LABELME = """
 import sys
 import numpy as np
 from labelme import utils
-from labelme._label_file import read_label_file
 
 file, output = sys.argv[1:]
+try:
+    from labelme._label_file import read_label_file
+except ImportError:
+    from labelme.label_file import LabelFile as read_label_file
 shapes = read_label_file(file).shapes
 masks = []
 for label in ("cup", "spoon"):
@@ -95,6 +98,11 @@ def run(requirement: str, script: str, *words: str | Path) -> Path:
     return Path(words[-1])
 
 
+@pytest.mark.client(
+    "supervision",
+    "`DetectionDataset.from_coco` of `coco`; before 0.30 of `coco-uncompressed`",
+    version="0.25.1, 0.28.0, 0.30.0, 0.31.2",
+)
 @pytest.mark.parametrize(
     ("version", "form"),
     [("0.25.1", "coco-uncompressed"), ("0.28.0", "coco-uncompressed"), ("0.30.0", "coco"), ("0.31.2", "coco")],
@@ -106,6 +114,12 @@ def test_supervision_reads_coco(version: str, form: Any, folder: Path) -> None:
     assert found["classes"].tolist() == ["cup", "spoon"]
 
 
+@pytest.mark.client(
+    "supervision",
+    "`DetectionDataset.from_coco` of `coco`, compressed RLE",
+    version="0.28.0",
+    works="no: reads other masks, so write `coco-uncompressed`",
+)
 def test_older_supervision_does_not_read_compressed_coco(folder: Path) -> None:
     """docs/how-to/data-sets.md warns of it; when this fails, the warning is out of date."""
     write(images(), folder / "coco.json", "coco")
@@ -113,6 +127,7 @@ def test_older_supervision_does_not_read_compressed_coco(folder: Path) -> None:
     assert not np.array_equal(found["masks"], masks())
 
 
+@pytest.mark.client("supervision", "`DetectionDataset.from_yolo`", version="0.31.2")
 def test_supervision_reads_yolo(folder: Path) -> None:
     write(images(), folder, "yolo", simplify_px=0)
     found = np.load(run("supervision==0.31.2", SUPERVISION, "yolo", folder, folder / "found.npz"))
@@ -121,13 +136,16 @@ def test_supervision_reads_yolo(folder: Path) -> None:
         assert (mask & expected).sum() / (mask | expected).sum() > 0.93  # bridges are a pixel wide
 
 
-def test_labelme_reads_masks_with_holes(folder: Path) -> None:
+@pytest.mark.client("labelme", "`LabelFile` (5.4), `read_label_file` (6.3): masks with holes", version="5.4.1, 6.3.1")
+@pytest.mark.parametrize("version", ["5.4.1", "6.3.1"])
+def test_labelme_reads_masks_with_holes(version: str, folder: Path) -> None:
     write(images(), folder / "images", "labelme")
-    found = np.load(run("labelme==6.3.1", LABELME, folder / "images" / "one.json", folder / "found.npz"))
+    found = np.load(run(f"labelme=={version}", LABELME, folder / "images" / "one.json", folder / "found.npz"))
     np.testing.assert_array_equal(found["masks"], masks())
     assert found["classes"].tolist() == ["cup", "spoon"]
 
 
+@pytest.mark.client("label-studio-sdk", "`brush.mask2rle`: its brushes are read by `maskwire convert`")
 def test_brushes_of_label_studio_are_read(folder: Path) -> None:
     np.savez(folder / "masks.npz", masks=masks())
     written = run("label-studio-sdk==2.1.2", LABEL_STUDIO, folder / "masks.npz", folder / "rle.json")
@@ -146,6 +164,7 @@ def test_brushes_of_label_studio_are_read(folder: Path) -> None:
     assert read(folder / "export.json") == images()
 
 
+@pytest.mark.client("cvat-sdk", "`encode_mask`: its masks are read by `maskwire convert`")
 def test_masks_of_cvat_are_read(folder: Path) -> None:
     np.savez(folder / "masks.npz", masks=masks())
     written = run("cvat-sdk[masks]==2.80.0", CVAT, folder / "masks.npz", folder / "points.json")

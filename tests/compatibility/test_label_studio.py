@@ -1,5 +1,6 @@
 """The real Label Studio server: connecting, clicking with a personal access token, and what it then has of the mask."""
 
+import io
 import json
 import subprocess
 from collections.abc import Iterator
@@ -11,9 +12,13 @@ import httpx
 import numpy as np
 import pytest
 from maskwire import Client
+from maskwire.datasets import read
+from maskwire.sources import Source
 from numpy.typing import NDArray
+from PIL import Image
 
 from testing.adapters import adapter
+from testing.contours import with_holes_filled
 from testing.foreign_programs import installed
 from testing.processes import free_port, running, wait_until
 from testing.servers import Stack
@@ -34,13 +39,26 @@ print(json.dumps((brush.decode_rle(json.load(sys.stdin))[3::4] > 0).tolist()))
 
 
 @dataclass
+class Server:
+    """Label Studio, with its user logged in."""
+
+    http: httpx.Client
+    log: Path
+
+
+@dataclass
 class Project:
     """A project in Label Studio whose backend is the adapter."""
 
     http: httpx.Client
-    task: int
+    number: int
+    tasks: list[int]
     backend: int
     program: Path
+
+    @property
+    def task(self) -> int:
+        return self.tasks[0]
 
     def ask(self, regions: list[dict[str, Any]] | None) -> dict[str, Any]:
         body = {"task": self.task, "context": None if regions is None else {"result": regions}}
@@ -65,8 +83,7 @@ def label_studio_program() -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(label_studio_program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    """Label Studio, with its user logged in."""
+def server(label_studio_program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder, port = tmp_path_factory.mktemp("label-studio"), free_port()
     environment = {
         "LABEL_STUDIO_BASE_DATA_DIR": str(folder),
@@ -95,36 +112,47 @@ def server(label_studio_program: Path, tmp_path_factory: pytest.TempPathFactory)
             form = {"email": USER, "password": PASSWORD, "csrfmiddlewaretoken": http.cookies["csrftoken"]}
             http.post("/user/login/", data=form, headers={"Referer": address})
             http.headers.update({"X-CSRFToken": http.cookies["csrftoken"], "Referer": address})
-            yield http
+            yield Server(http, log)
 
 
 @pytest.fixture(scope="module")
-def personal_token(server: httpx.Client) -> str:
-    answer = server.post("/api/token/")
+def personal_token(server: Server) -> str:
+    answer = server.http.post("/api/token/")
     assert answer.status_code == 201, answer.text
     return str(answer.json()["token"])
 
 
 @pytest.fixture(scope="module")
-def project(
-    server: httpx.Client, personal_token: str, stack: Stack, photo: Path, label_studio_program: Path
-) -> Iterator[Project]:
-    made = server.post("/api/projects", json={"title": "maskwire", "label_config": CONFIG}).json()["id"]
-    files = {"file": (photo.name, photo.read_bytes(), "image/jpeg")}
-    assert server.post(f"/api/projects/{made}/import", files=files).status_code == 201
-    tasks: list[dict[str, Any]] = []
+def address(server: Server, personal_token: str, stack: Stack) -> Iterator[str]:
+    """Address of the adapter."""
+    arguments = ("--host-url", str(server.http.base_url), "--api-token", personal_token)
+    with adapter(stack, "label-studio", *arguments) as http:
+        yield str(http.base_url)
+
+
+def connected(server: Server, address: str, program: Path, config: str, *pictures: tuple[str, bytes]) -> Project:
+    """Makes a project of pictures, and connects the adapter to it."""
+    http = server.http
+    made = http.post("/api/projects", json={"title": "maskwire", "label_config": config}).json()["id"]
+    for name, content in pictures:
+        files = {"file": (name, content, "image/jpeg")}
+        assert http.post(f"/api/projects/{made}/import", files=files).status_code == 201
+    tasks: list[int] = []
 
     def imported() -> bool:
-        tasks[:] = server.get("/api/tasks", params={"project": made}).json()["tasks"]
-        return bool(tasks)
+        tasks[:] = sorted(task["id"] for task in http.get("/api/tasks", params={"project": made}).json()["tasks"])
+        return len(tasks) == len(pictures)
 
     wait_until(imported, 60)
-    arguments = ("--host-url", str(server.base_url), "--api-token", personal_token)
-    with adapter(stack, "label-studio", *arguments) as http:
-        backend = {"url": str(http.base_url), "project": made, "title": "Maskwire", "is_interactive": True}
-        answer = server.post("/api/ml", json=backend)
-        assert answer.status_code == 201, answer.text
-        yield Project(server, tasks[0]["id"], answer.json()["id"], label_studio_program)
+    backend = {"url": address, "project": made, "title": "Maskwire", "is_interactive": True}
+    answer = http.post("/api/ml", json=backend)
+    assert answer.status_code == 201, answer.text
+    return Project(http, made, tasks, answer.json()["id"], program)
+
+
+@pytest.fixture(scope="module")
+def project(server: Server, address: str, photo: Path, label_studio_program: Path) -> Project:
+    return connected(server, address, label_studio_program, CONFIG, (photo.name, photo.read_bytes()))
 
 
 def point(x: float, y: float, positive: bool = True, **more: object) -> dict[str, Any]:
@@ -164,6 +192,90 @@ def test_label_studio_gets_the_clients_mask(
     mask = project.mask(regions)
     assert mask.any()
     assert np.array_equal(mask, client.segment(photo, **prompt).mask)
+
+
+@pytest.mark.client("Label Studio", "masks of BitmaskLabels, VectorLabels, PolygonLabels", package="label-studio")
+@pytest.mark.parametrize("tag", ["BitmaskLabels", "VectorLabels", "PolygonLabels"])
+def test_other_tags_for_masks(
+    server: Server, address: str, label_studio_program: Path, client: Client, photo: Path, tmp_path: Path, tag: str
+) -> None:
+    """Label Studio accepts the regions, keeps them in an annotation, and exports what `datasets.read` reads."""
+    config = CONFIG.replace("BrushLabels", tag)
+    project = connected(server, address, label_studio_program, config, (photo.name, photo.read_bytes()))
+    result = project.ask([point(258, 132)])["data"]["result"]
+    body = {"task": project.task, "result": result, "model_version": "demo"}
+    accepted = project.http.post("/api/predictions/", json=body)  # which Label Studio checks against the configuration
+    assert accepted.status_code == 201, accepted.text
+    kept = project.http.post(f"/api/tasks/{project.task}/annotations/", json={"result": result})
+    assert kept.status_code == 201, kept.text
+    exported = project.http.get(f"/api/projects/{project.number}/export", params={"exportType": "JSON"})
+    assert [region["value"] for region in exported.json()[0]["annotations"][0]["result"]] == [
+        region["value"] for region in result
+    ]
+    (tmp_path / "export.json").write_bytes(exported.content)
+    (image,) = read(tmp_path / "export.json")
+    masks = [annotation.array for annotation in image.annotations]
+    assert all(mask is not None for mask in masks)
+    union, expected = np.logical_or.reduce(masks), client.segment(photo, points=[(258, 132)]).mask
+    if tag == "BitmaskLabels":
+        np.testing.assert_array_equal(union, expected)
+    else:  # outlines: without holes, within a pixel
+        outer = with_holes_filled(expected)
+        assert (union & outer).sum() / (union | outer).sum() > 0.97
+
+
+@pytest.mark.client(
+    "Label Studio", "training and retrieving predictions leave no errors in its log", package="label-studio"
+)
+def test_training_and_retrieving_predictions_leave_no_errors(
+    server: Server, address: str, label_studio_program: Path, photo: Path
+) -> None:
+    pictures = [(f"{index}.jpg", photo.read_bytes()) for index in range(3)]
+    project = connected(server, address, label_studio_program, CONFIG, *pictures)
+    before = server.log.stat().st_size
+    trained = project.http.post(f"/api/ml/{project.backend}/train", json={})
+    assert trained.status_code == 200, trained.text
+    action = {"id": "retrieve_tasks_predictions", "project": project.number}
+    selected = {"selectedItems": {"all": True, "excluded": []}}
+    retrieved = project.http.post("/api/dm/actions", params=action, json=selected)
+    assert retrieved.status_code == 200, retrieved.text
+    assert retrieved.json()["processed_items"] == 3
+    state = project.http.get(f"/api/ml/{project.backend}").json()
+    assert (state["readable_state"], state["error_message"]) == ("Connected", None)
+    said = server.log.read_bytes()[before:].decode()
+    assert "retrieve_tasks_predictions" in said
+    assert "[ERROR]" not in said, said
+    assert "[WARNING]" not in said, said
+    assert "Traceback" not in said, said
+
+
+@pytest.mark.client("Label Studio", "the next tasks are embedded ahead, up and down", package="label-studio")
+def test_the_next_tasks_are_embedded_ahead(
+    server: Server, address: str, label_studio_program: Path, client: Client
+) -> None:
+    pictures = []
+    for shade in range(8):
+        file = io.BytesIO()
+        Image.fromarray(np.full((40, 60, 3), 17 + shade, np.uint8)).save(file, "JPEG")
+        pictures.append((f"{shade}.jpg", file.getvalue()))
+    project = connected(server, address, label_studio_program, CONFIG, *pictures)
+
+    def stored() -> list[int]:
+        found = {image.image_id for image in client.images("sha256-")}
+        return [at for at, (_, content) in enumerate(pictures) if Source(content).content_name() in found]
+
+    def click(at: int) -> None:
+        here = point(258, 132, original_width=60, original_height=40)
+        body = {"task": project.tasks[at], "context": {"result": [here]}}
+        answer = project.http.post(f"/api/ml/{project.backend}/interactive-annotating", json=body, timeout=60)
+        assert "data" in answer.json(), answer.text
+
+    click(3)
+    wait_until(lambda: stored() == [3, 4, 5], 60)
+    click(4)
+    wait_until(lambda: stored() == [3, 4, 5, 6], 60)
+    click(2)
+    wait_until(lambda: stored() == [0, 1, 2, 3, 4, 5, 6], 60)
 
 
 @pytest.mark.parametrize("regions", [None, []])

@@ -6,18 +6,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from testing.servers import Pair
+from testing.reference.predictor import TINY, build_random
+from testing.servers import EXACT, Pair, encoder_and_decoder
 
 SCRIPT = Path(__file__).with_name("image_predictor_script.py").read_text()
 IMPORTS = "from sam2."
 LOGITS = 1e-3
 SCORES = 1e-4
 FLIPPED = 1e-5  # share of pixels whose logit may lie between the two computations
+DEMO = {"CONFIG": "configs/demo.yaml", "CHECKPOINT": "checkpoints/demo.pt"}
 
 Predicted = dict[str, tuple[NDArray[np.float32], ...]]
+Run = Callable[[str, dict[str, Any]], Predicted]
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +32,9 @@ def pictures(photo: Path, cutout: Path, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture(scope="module")
-def run(pictures: list[Path]) -> Callable[[str], Predicted]:
-    def execute(script: str) -> Predicted:
-        names: dict[str, Any] = {"CONFIG": "configs/demo.yaml", "CHECKPOINT": "checkpoints/demo.pt"}
-        names["PICTURES"] = pictures
+def run(pictures: list[Path]) -> Run:
+    def execute(script: str, given: dict[str, Any]) -> Predicted:
+        names = {**given, "PICTURES": pictures}
         exec(compile(script, "image_predictor_script.py", "exec"), names)
         predicted: Predicted = names["predicted"]
         return predicted
@@ -39,15 +42,39 @@ def run(pictures: list[Path]) -> Callable[[str], Predicted]:
     return execute
 
 
-def test_a_script_for_sam2_moves_by_its_imports(
-    run: Callable[[str], Predicted], exact: Pair, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MASKWIRE_ENCODER", exact.encoder)
-    monkeypatch.setenv("MASKWIRE_DECODER", exact.decoder)
+def on_servers(run: Run, servers: Pair, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Predicted:
+    monkeypatch.setenv("MASKWIRE_ENCODER", servers.encoder)
+    monkeypatch.setenv("MASKWIRE_DECODER", servers.decoder)
     assert SCRIPT.count(IMPORTS) == 2 + SCRIPT.split('"""')[1].count(IMPORTS)
-    ours = run(SCRIPT.replace(IMPORTS, "from maskwire.sam2."))
+    return run(SCRIPT.replace(IMPORTS, "from maskwire.sam2."), given)
+
+
+@pytest.mark.client(
+    "sam2's SAM2ImagePredictor",
+    "a script of the calls in its notebook, and of all others, with other imports",
+    package="sam2",
+)
+def test_a_script_for_sam2_moves_by_its_imports(run: Run, exact: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = on_servers(run, exact, DEMO, monkeypatch)
     # sam2's own modules know feature maps of images of 1024 px only; the demo model's have 512.
-    theirs = run(SCRIPT.replace(IMPORTS, "from testing.reference.demo_"))
+    compare(ours, run(SCRIPT.replace(IMPORTS, "from testing.reference.demo_"), DEMO), objects=True)
+
+
+@pytest.mark.slow
+def test_the_script_at_1024_px_is_sam2s_own(
+    run: Run, valkey: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without any change, and with sam2's own classes: a model of the published size, whose weights are random."""
+    given = {"CONFIG": TINY, "CHECKPOINT": str(tmp_path / "own.pt")}
+    torch.save({"model": build_random(TINY, seed=5).state_dict()}, given["CHECKPOINT"])
+    options = ("--model", "own", "--config", TINY, "--checkpoint", given["CHECKPOINT"], *EXACT)
+    with encoder_and_decoder(valkey, *options) as servers:
+        ours = on_servers(run, servers, given, monkeypatch)
+    compare(ours, run(SCRIPT, given), objects=False)
+
+
+def compare(ours: Predicted, theirs: Predicted, objects: bool) -> None:
+    """Compares all predictions; with `objects`, no mask may be empty."""
     assert list(ours) == list(theirs)
     flipped = pixels = 0
     worst = 0.0
@@ -59,7 +86,7 @@ def test_a_script_for_sam2_moves_by_its_imports(
             different = np.count_nonzero(masks != expected[0])
             assert different <= FLIPPED * masks.size, f"{name}: {different} pixels"
             flipped, pixels = flipped + different, pixels + masks.size
-            assert masks.any(), name
+            assert masks.any() or not objects, name
         else:
             np.testing.assert_allclose(masks, expected[0], atol=LOGITS, err_msg=name)
         np.testing.assert_allclose(scores, expected[1], atol=SCORES, err_msg=name)

@@ -37,6 +37,11 @@ def how_to(stack: Stack, photo: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     return names
 
 
+@pytest.mark.client(
+    "Roboflow's how-to for SAM 2",
+    "from top to bottom with other imports: its picture in, the two that supervision draws out",
+    package="supervision",
+)
 def test_the_how_to_runs_with_other_imports(how_to: dict[str, Any], client: Client) -> None:
     assert HOW_TO.count("\nfrom inference.") == 3
     assert how_to["img_shape"] == (400, 600)

@@ -11,6 +11,7 @@ from maskwire import InvalidRequest
 from maskwire.datasets import AnnotatedImage, Annotation, read
 from maskwire.datasets import brush as client_brush
 from maskwire_adapters import brush
+from maskwire_adapters.label_studio_regions import bitmask, vertices
 from numpy.typing import NDArray
 
 CVAT = """<?xml version="1.0" encoding="utf-8"?>
@@ -31,6 +32,9 @@ CVAT = """<?xml version="1.0" encoding="utf-8"?>
   <image id="1" name="two.jpg" width="30" height="20"></image>
 </annotations>
 """
+
+
+CORNERS: list[list[float]] = [[50, 25], [100, 25], [100, 75], [50, 75]]
 
 
 def written(path: Path, content: Any) -> Path:
@@ -122,18 +126,21 @@ def test_label_studio(tmp_path: Path) -> None:
         region(
             "rectanglelabels", {"x": 50, "y": 25, "width": 20, "height": 25, "rotation": 90, "rectanglelabels": ["cup"]}
         ),
-        region("polygonlabels", {"points": [[50, 25], [100, 25], [100, 75], [50, 75]], "polygonlabels": ["plate"]}),
+        region("polygonlabels", {"points": CORNERS, "polygonlabels": ["plate"]}),
         region("brushlabels", {"format": "rle", "rle": brush.encode(painted()), "brushlabels": ["spoon"]}),
         region("keypointlabels", {"x": 10, "y": 10, "width": 1, "keypointlabels": ["tip"]}),
         region("ellipselabels", {"x": 50, "y": 50, "radiusX": 10, "radiusY": 25, "ellipselabels": ["bowl"]}),
         region("rectangle", {"x": 0, "y": 0, "width": 10, "height": 10}, id="plain"),
         region("labels", {"labels": ["knife"]}, id="plain"),
         region("textarea", {"text": ["hello"]}),
+        region("bitmasklabels", {"imageDataURL": bitmask(painted()), "bitmasklabels": ["fork"]}),
+        region("vectorlabels", {"vertices": vertices(CORNERS), "closed": True, "vectorlabels": ["tray"]}),
+        region("vectorlabels", {"vertices": vertices(CORNERS), "closed": False, "vectorlabels": ["edge"]}),
     ]
-    with pytest.warns(UserWarning, match="skipped 1 textarea"):
+    with pytest.warns(UserWarning, match="skipped 1 textarea, 1 vectorlabels"):
         (image,) = read(written(tmp_path / "export.json", tasks(*regions)))
     assert (image.file_name, image.width, image.height) == ("one.jpg", 60, 40)
-    box, turned, polygon, mask, tip, ellipse, plain = image.annotations
+    box, turned, polygon, mask, tip, ellipse, plain, bits, vector = image.annotations
     assert box == Annotation("cup", (30, 10, 42, 30))
     assert turned.box == pytest.approx((20, 10, 30, 22))
     expected = np.zeros((40, 60), bool)
@@ -144,6 +151,9 @@ def test_label_studio(tmp_path: Path) -> None:
     assert tip == Annotation("tip", points=[(6, 4)])
     assert ellipse.box == (24, 10, 36, 30)
     assert plain == Annotation("knife", (0, 0, 6, 4))
+    assert (bits.label, vector.label) == ("fork", "tray")
+    np.testing.assert_array_equal(bits.array, painted())
+    np.testing.assert_array_equal(vector.array, expected)
 
 
 @pytest.mark.parametrize(
@@ -165,6 +175,10 @@ def test_label_studio_names_files(place: str, name: str, tmp_path: Path) -> None
     [
         ([region("brushlabels", {"rle": brush.encode(painted())[:-9], "brushlabels": ["a"]})], "rle ends early"),
         ([region("brushlabels", {"rle": brush.encode(painted()[:9]), "brushlabels": ["a"]})], "instead of 60x40x4"),
+        ([region("bitmasklabels", {"imageDataURL": "data:image/png;base64,QUJD"})], "a bitmask that cannot be read"),
+        ([region("bitmasklabels", {"imageDataURL": "data:image/png;base64,@@"})], "a bitmask that cannot be read"),
+        ([region("bitmasklabels", {"imageDataURL": bitmask(painted()[:9])})], "of 60x9 pixels instead of 60x40"),
+        ([region("vectorlabels", {"vertices": [{"x": 1, "isBezier": True}], "closed": True})], "vector with curves"),
         ([region("polygonlabels", {"points": [[1, 1]], "polygonlabels": ["a"]})], "task 7: a polygon of 1 points"),
         ([region("rectanglelabels", {"x": 1}, image_rotation=90)], "save it upright"),
         ([region("rectanglelabels", {"x": 1, "rectanglelabels": ["a"]})], "task 7: lacks 'y'"),

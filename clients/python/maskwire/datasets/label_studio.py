@@ -1,5 +1,8 @@
-"""Reads Label Studio's export "JSON": rectangles, polygons, brush masks, ellipses and key points of tasks on images."""
+"""Reads Label Studio's export "JSON": rectangles, polygons, masks, ellipses and key points of tasks on images."""
 
+import base64
+import binascii
+import io
 import json
 import re
 import urllib.parse
@@ -8,6 +11,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from maskwire.datasets import brush
 from maskwire.datasets.annotations import (
@@ -21,7 +28,7 @@ from maskwire.datasets.annotations import (
 from maskwire.errors import InvalidRequest
 
 _UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio puts before the names of uploaded files
-_SHAPES = ("rectangle", "polygon", "brush", "ellipse", "keypoint")
+_SHAPES = ("rectangle", "polygon", "vector", "brush", "bitmask", "ellipse", "keypoint")
 
 
 def read_label_studio(path: Path) -> list[AnnotatedImage]:
@@ -66,7 +73,7 @@ def _image(task: Mapping[str, Any], skipped: Counter[str]) -> AnnotatedImage:
     found = []
     for region in regions:
         kind = region["type"].removesuffix("labels")
-        if kind not in _SHAPES:
+        if kind not in _SHAPES or (kind == "vector" and not region["value"].get("closed")):
             skipped.update([region["type"]] if kind else [])
             continue
         if region.get("image_rotation"):
@@ -83,13 +90,16 @@ def _annotation(kind: str, value: Mapping[str, Any], label: str, width: int, hei
     def pixels(x: float, y: float) -> tuple[float, float]:
         return x * width / 100, y * height / 100
 
-    if kind == "polygon":
-        points = [pixels(x, y) for x, y in value["points"]]
+    if kind in ("polygon", "vector"):
+        corners = value["points"] if kind == "polygon" else [_corner(vertex) for vertex in value["vertices"]]
+        points = [pixels(x, y) for x, y in corners]
         if len(points) < 3:
             raise ValueError(f"a polygon of {len(points)} points")
         return Annotation(label, rle=rle_of_polygons([[number for point in points for number in point]], width, height))
     if kind == "brush":
         return Annotation(label, rle=rle_of(brush.decode(value["rle"], width, height)))
+    if kind == "bitmask":
+        return Annotation(label, rle=rle_of(_mask_of_png(value["imageDataURL"], width, height)))
     x, y = pixels(value["x"], value["y"])
     if kind == "keypoint":
         return Annotation(label, points=[(x, y)])
@@ -98,6 +108,23 @@ def _annotation(kind: str, value: Mapping[str, Any], label: str, width: int, hei
         return Annotation(label, clipped((x - across, y - down, x + across, y + down), width, height))
     size = pixels(value["width"], value["height"])
     return Annotation(label, clipped(turned_bounds(x, y, *size, value.get("rotation") or 0), width, height))
+
+
+def _corner(vertex: Mapping[str, Any]) -> tuple[float, float]:
+    if vertex.get("isBezier"):
+        raise ValueError("a vector with curves, which are not read; make its points corners")
+    return vertex["x"], vertex["y"]
+
+
+def _mask_of_png(url: str, width: int, height: int) -> NDArray[np.bool_]:
+    """Reads a bitmask: a data URL with a PNG that is transparent outside of the mask."""
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2], validate=True)), formats=("PNG",)) as png:
+            if png.size != (width, height):
+                raise ValueError(f"a bitmask of {png.size[0]}x{png.size[1]} pixels instead of {width}x{height}")
+            return np.array(png.convert("RGBA"))[..., 3] > 0
+    except (OSError, SyntaxError, binascii.Error) as error:
+        raise ValueError(f"a bitmask that cannot be read: {error}") from error
 
 
 def _file_name(data: Mapping[str, Any]) -> str:
