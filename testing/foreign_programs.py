@@ -6,17 +6,18 @@ import sys
 from pathlib import Path
 
 
-def installed(requirement: str) -> Path:
+def installed(requirement: str, *beside: str) -> Path:
     """Installs a program into a virtual environment unless it is installed already. Returns the folder of its commands.
 
     Args:
         requirement: Name and exact version, as pip takes them: "name==1.2.3".
+        beside: Packages that it uses if they are there, in the same form.
     """
     folder = _folder(requirement)
     done = folder / "installed"
     if not done.exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-        subprocess.run([folder / "bin" / "python", "-m", "pip", "install", "--quiet", requirement], check=True)
+        subprocess.run([folder / "bin" / "python", "-m", "pip", "install", "--quiet", requirement, *beside], check=True)
         done.touch()
     return folder / "bin"
 

@@ -47,6 +47,26 @@ for label in ("cup", "spoon"):
     masks.append(drawn > 0)
 np.savez(output, masks=masks, classes=[each["label"] for each in shapes])
 """
+FIFTYONE = """
+import os
+import sys
+
+os.environ["FIFTYONE_DISABLE_SERVICES"] = "1"  # no database: its importer does without
+import numpy as np
+from fiftyone.utils.coco import COCODetectionDatasetImporter
+
+pictures, file, output = sys.argv[1:]
+with COCODetectionDatasetImporter(data_path=pictures, labels_path=file, label_types="segmentations") as importer:
+    ((_, size, found),) = importer
+masks = []
+for detection in found.detections:
+    drawn = np.zeros((size.height, size.width), bool)
+    left, top = (round(share * side) for share, side in zip(detection.bounding_box, (size.width, size.height)))
+    height, width = detection.mask.shape
+    drawn[top : top + height, left : left + width] = detection.mask
+    masks.append(drawn)
+np.savez(output, masks=masks, classes=[detection.label for detection in found.detections])
+"""
 CVAT = """
 import json
 import sys
@@ -90,9 +110,9 @@ def images() -> list[AnnotatedImage]:
     return [AnnotatedImage("one.png", 60, 40, objects)]
 
 
-def run(requirement: str, script: str, *words: str | Path) -> Path:
+def run(requirement: str, script: str, *words: str | Path, beside: str = "") -> Path:
     """Runs a script where a package is installed. Returns its last argument, the file that it writes."""
-    command = [installed(requirement) / "python", "-c", script, *words]
+    command = [installed(requirement, *beside.split()) / "python", "-c", script, *words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return Path(words[-1])
@@ -134,6 +154,16 @@ def test_supervision_reads_yolo(folder: Path) -> None:
     assert found["classes"].tolist() == ["cup", "spoon"]
     for mask, expected in zip(found["masks"], masks(), strict=True):
         assert (mask & expected).sum() / (mask | expected).sum() > 0.93  # bridges are a pixel wide
+
+
+@pytest.mark.client("FiftyOne", "`COCODetectionDatasetImporter`: segmentations", package="fiftyone")
+@pytest.mark.parametrize("form", ["coco", "coco-uncompressed"])
+def test_fiftyone_imports_coco(form: Any, folder: Path) -> None:
+    write(images(), folder / "coco.json", form)
+    words = (folder / "images", folder / "coco.json", folder / "found.npz")
+    found = np.load(run("fiftyone==1.22.1", FIFTYONE, *words, beside="pycocotools==2.0.11"))
+    np.testing.assert_array_equal(found["masks"], masks())
+    assert found["classes"].tolist() == ["cup", "spoon"]
 
 
 @pytest.mark.client("labelme", "`LabelFile` (5.4), `read_label_file` (6.3): masks with holes", version="5.4.1, 6.3.1")
