@@ -61,16 +61,16 @@ def bitmask(mask: NDArray[np.bool_]) -> str:
 
 
 def vertices(outline: list[list[float]]) -> list[dict[str, Any]]:
-    """Makes the vertices that VectorLabels store, each of which names the one before it.
+    """Makes the vertices that VectorLabels store of a closed path: each names the one before it, the first the last.
 
     Args:
         outline: The corners of a polygon, x and y in percent of the image's sides.
     """
-    made: list[dict[str, Any]] = []
-    for x, y in outline:
-        before = made[-1]["id"] if made else None
-        made.append({"id": _new_id(), "x": x, "y": y, "prevPointId": before, "isBezier": False})
-    return made
+    ids = [_new_id() for _ in outline]
+    return [
+        {"id": own, "x": x, "y": y, "prevPointId": before, "isBezier": False}
+        for own, before, (x, y) in zip(ids, [*ids[-1:], *ids], outline, strict=False)
+    ]
 
 
 def _new_id() -> str:

@@ -45,8 +45,8 @@ def test_a_bitmask_is_black_inside_the_mask_and_transparent_outside() -> None:
     assert not pixels[..., :3].any()
 
 
-def test_vertices_name_the_one_before_them() -> None:
+def test_vertices_of_a_closed_path_name_the_one_before_them() -> None:
     made = vertices([[1.5, 2], [3, 4], [5, 6]])
     assert [(vertex["x"], vertex["y"]) for vertex in made] == [(1.5, 2), (3, 4), (5, 6)]
-    assert [vertex["prevPointId"] for vertex in made] == [None, made[0]["id"], made[1]["id"]]
+    assert [vertex["prevPointId"] for vertex in made] == [made[index - 1]["id"] for index in range(3)]
     assert len({vertex["id"] for vertex in made}) == 3
