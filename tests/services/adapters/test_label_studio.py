@@ -152,7 +152,8 @@ def test_label_studios_images_are_fetched_with_its_token_from_it_alone(stack: St
     url = f"http://127.0.0.1:{web.port}"
     web.files["/data/upload/1/photo.jpg"] = photo.read_bytes()
     click = [keypoint(43, 32.5)]
-    with adapter(stack, "label-studio", "--host-url", url, "--api-token", "t0ken") as http:
+    options = ("--host-url", url, "--api-token", "t0ken", "--prewarm", "0")
+    with adapter(stack, "label-studio", *options) as http:
         for reference in ("/data/upload/1/photo.jpg", f"{url}/data/upload/1/photo.jpg"):
             answer = http.post("/predict", json=prediction(reference, click))
             assert answer.status_code == 200, answer.text
@@ -267,7 +268,15 @@ def test_label_studios_personal_access_tokens_are_exchanged(stack: Stack, photo:
     personal, access = web_token("refresh", 3600), web_token("access", 300)
     web.files["/data/upload/1/photo.jpg"] = photo.read_bytes()
     body = prediction("/data/upload/1/photo.jpg", [keypoint(43, 32.5)])
-    arguments = ("label-studio", "--host-url", f"http://127.0.0.1:{web.port}", "--api-token", personal)
+    arguments = (
+        "label-studio",
+        "--host-url",
+        f"http://127.0.0.1:{web.port}",
+        "--api-token",
+        personal,
+        "--prewarm",
+        "0",
+    )
     with adapter(stack, *arguments) as http:
         refused = http.post("/predict", json=body)
         assert refused.status_code == 400
@@ -285,7 +294,8 @@ def test_label_studios_expired_bearer_tokens_are_replaced(stack: Stack, photo: P
     web.answers["/api/token/refresh/"] = json.dumps({"access": first}).encode()
     body = prediction("/data/upload/1/photo.jpg", [keypoint(43, 32.5)])
     token = web_token("refresh", 3600)
-    with adapter(stack, "label-studio", "--host-url", f"http://127.0.0.1:{web.port}", "--api-token", token) as http:
+    options = ("--host-url", f"http://127.0.0.1:{web.port}", "--api-token", token, "--prewarm", "0")
+    with adapter(stack, "label-studio", *options) as http:
         assert http.post("/predict", json=body).status_code == 200
         web.answers["/api/token/refresh/"] = json.dumps({"access": second}).encode()
         assert http.post("/predict", json=body).status_code == 200
