@@ -42,8 +42,13 @@ except ImportError:
     from labelme.label_file import LabelFile as read_label_file
 shapes = read_label_file(file).shapes
 masks = []
-for label in ("cup", "spoon"):
-    drawn, _ = utils.shapes_to_label((40, 60), [each for each in shapes if each["label"] == label], {label: 1})
+for shape in shapes:
+    if shape["shape_type"] == "mask":  # at the rectangle of its two points, the ends of which are pixels
+        drawn, (left, top) = np.zeros((40, 60)), map(int, shape["points"][0])
+        height, width = shape["mask"].shape
+        drawn[top : top + height, left : left + width] = shape["mask"]
+    else:
+        drawn, _ = utils.shapes_to_label((40, 60), [shape], {shape["label"]: 1})
     masks.append(drawn > 0)
 np.savez(output, masks=masks, classes=[each["label"] for each in shapes])
 """
