@@ -2,8 +2,8 @@
 
 @pytest.mark.client("inference-sdk", "load_model, unload_model") says what a test runs, and `works=` what is not as one
 would expect. The version is the one that tests install, which is looked up: `NAME==VERSION` or `NAME@VERSION` in the
-file itself, in scripts/setup or requirements-dev.txt, or what the lock of clients/node has. `package=` is that name if
-the client has another, and `version=` a version in words.
+file itself or the conftest.py beside it, in scripts/setup or requirements-dev.txt, or what the lock of clients/node
+has. `package=` is that name if the client has another, and `version=` a version in words.
 """
 
 import ast
@@ -49,11 +49,20 @@ def _rows() -> Iterator[Row]:
         text = path.read_text()
         if "mark.client(" not in text:
             continue
+        versions = f"{text}\n{_shared(path)}"
         for function in ast.walk(ast.parse(text)):
             if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
                 for mark in map(_arguments, function.decorator_list):
                     if mark is not None:
-                        yield _row(mark, text, f"{path.relative_to(_ROOT / 'tests')}::{function.name}")
+                        yield _row(
+                            mark, f"{text}\n{_shared(path)}", f"{path.relative_to(_ROOT / 'tests')}::{function.name}"
+                        )
+
+
+def _shared(path: Path) -> str:
+    """What the tests of a folder share."""
+    shared = path.with_name("conftest.py")
+    return shared.read_text() if shared.exists() else ""
 
 
 def _arguments(decorator: ast.expr) -> dict[str, str] | None:
