@@ -54,9 +54,7 @@ def _rows() -> Iterator[Row]:
             if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
                 for mark in map(_arguments, function.decorator_list):
                     if mark is not None:
-                        yield _row(
-                            mark, f"{text}\n{_shared(path)}", f"{path.relative_to(_ROOT / 'tests')}::{function.name}"
-                        )
+                        yield _row(mark, versions, f"{path.relative_to(_ROOT / 'tests')}::{function.name}")
 
 
 def _shared(path: Path) -> str:

@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from testing.reference.predictor import TINY, build_random
+from testing.reference.predictor import TINY
 from testing.servers import EXACT, Pair, encoder_and_decoder
 
 SCRIPT = Path(__file__).with_name("image_predictor_script.py").read_text()
@@ -62,12 +61,11 @@ def test_a_script_for_sam2_moves_by_its_imports(run: Run, exact: Pair, monkeypat
 
 @pytest.mark.slow
 def test_the_script_at_1024_px_is_sam2s_own(
-    run: Run, valkey: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, valkey: str, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without any change, and with sam2's own classes: a model of the published size, whose weights are random."""
-    given = {"CONFIG": TINY, "CHECKPOINT": str(tmp_path / "own.pt")}
-    torch.save({"model": build_random(TINY, seed=5).state_dict()}, given["CHECKPOINT"])
-    options = ("--model", "own", "--config", TINY, "--checkpoint", given["CHECKPOINT"], *EXACT)
+    given = {"CONFIG": TINY, "CHECKPOINT": str(tiny_checkpoint)}
+    options = ("--model", tiny_checkpoint.stem, "--checkpoint", str(tiny_checkpoint), *EXACT)
     with encoder_and_decoder(valkey, *options) as servers:
         ours = on_servers(run, servers, given, monkeypatch)
     compare(ours, run(SCRIPT, given), objects=False)
