@@ -134,4 +134,5 @@ def test_options_and_variables_that_pages_name_exist(page: Path) -> None:
     known = {name.upper() for kind in SERVERS.values() for name in kind.model_fields}
     compose = set(re.findall(r"\$\{MASKWIRE_([A-Z_]+):", (ROOT / "docker-compose.yml").read_text()))
     client = {"ENCODER", "DECODER", "TOKEN", "TLS", "TLS_CA", "TLS_CLIENT_CERT", "TLS_CLIENT_KEY"}
-    assert {first or second for first, second in named} <= known | compose | client
+    up = {"MIRROR", "OFFLINE"}
+    assert {first or second for first, second in named} <= known | compose | client | up
