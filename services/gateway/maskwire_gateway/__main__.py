@@ -15,6 +15,7 @@ from maskwire_core.http.fast_connections import BoundedHttpTools
 from maskwire_core.http.listening import LOOP
 from maskwire_core.http.sockets import BoundedSocket
 from maskwire_core.runtime.process_memory import settle
+from maskwire_core.runtime.thread_priority import switch_soon
 from maskwire_core.scheduling.shares import Shares
 from maskwire_core.telemetry.exposition import exposed
 from maskwire_core.telemetry.logs import configure_logging
@@ -72,6 +73,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn drains, and then raises the signal again
         signal.signal(number, lambda *_: None)
     config.load()
+    switch_soon()
     settle()
     with contextlib.ExitStack() as running:
         running.callback(flush)

@@ -24,6 +24,7 @@ from maskwire_core.rpc.tls import server_credentials
 from maskwire_core.runtime.empty_folder import in_empty_folder, with_absolute_paths
 from maskwire_core.runtime.last_resort import ending_within
 from maskwire_core.runtime.process_memory import outgrown, resident, settle
+from maskwire_core.runtime.thread_priority import switch_soon
 from maskwire_core.telemetry.logs import configure_logging
 from maskwire_core.telemetry.metrics import LiveMetric, metrics_server
 from maskwire_core.telemetry.tracing import configure_tracing, flush
@@ -194,6 +195,7 @@ async def _health_server(host: str, port: int, checks: Health) -> AsyncIterator[
 
 def _prepare_process(settings: ServiceSettings) -> None:
     """Sets up threads and memory. Exits if the process needs more memory than the settings allow already."""
+    switch_soon()
     # Commands of the store block these threads; asyncio's own few would all be taken by a store that hangs.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_STORE_THREADS, "store"))
     settle()
