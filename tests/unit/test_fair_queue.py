@@ -184,6 +184,25 @@ def test_limits_hold_and_refuse_none_that_has_less_than_its_share(
             assert max(sum(one.work for one in own), sum(one.nbytes for one in own)) > limit / len(tenants)
 
 
+@given(
+    waiting=st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 2), st.booleans()), max_size=40),
+    limit=st.integers(1, 20),
+    bulk=st.booleans(),
+)
+def test_room_is_what_may_be_added_before_some_of_it_gives_way(
+    waiting: list[tuple[str, int, bool]], limit: int, bulk: bool
+) -> None:
+    queue: FairQueue[Entry] = FairQueue(Limits(work=limit))
+    for tenant, connection, is_bulk in waiting:
+        queue.add(entry(tenant, connection, is_bulk))
+    room = int(queue.room(Requester("a", 0), bulk))
+    added = [entry("a", 0, bulk) for _ in range(room + 1)]
+    for each in added[:room]:
+        assert not {*queue.add(each)} & {*added}
+    assert {*queue.add(added[room])} & {*added}
+    assert filled([]).room(Requester("a", 0), bulk) == math.inf
+
+
 def test_kinds_take_turns_and_tenants_share_batches() -> None:
     queue = filled(
         [

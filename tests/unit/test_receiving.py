@@ -1,6 +1,7 @@
 """What is received takes memory before it comes, and gives it back."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -9,14 +10,23 @@ from maskwire.v1 import decoder_pb2, types_pb2
 from maskwire_core.config import ServiceSettings
 from maskwire_core.errors import InvalidArgument, ResourceExhausted
 from maskwire_core.rpc.message_fields import FIELD_BYTES, MOST_FIELDS, memory_of
-from maskwire_core.rpc.receiving import Receiver, tolerant_parser
+from maskwire_core.rpc.receiving import Receiver, Unparsed, tolerant_parser
 
 MIB = 1 << 20
 
 
+def received(message: Any) -> Any:
+    """What gRPC gives for a message."""
+    return tolerant_parser(type(message).FromString, message.DESCRIPTOR)(message.SerializeToString())
+
+
 async def sent(*messages: Any) -> AsyncIterator[Any]:
     for message in messages:
-        yield message
+        yield received(message)
+
+
+async def just(message: Any) -> AsyncIterator[Any]:
+    yield message
 
 
 def test_a_message_takes_the_memory_of_the_largest_until_its_size_is_known() -> None:
@@ -26,7 +36,7 @@ def test_a_message_takes_the_memory_of_the_largest_until_its_size_is_known() -> 
 
         async def arriving() -> AsyncIterator[Any]:
             held.append(receiver.budget.held)
-            yield decoder_pb2.SegmentRequest(image_id="x" * 1000)
+            yield received(decoder_pb2.SegmentRequest(image_id="x" * 1000))
 
         with receiver.budget.account("a") as account:
             message = await receiver.one(arriving(), account)
@@ -55,9 +65,9 @@ def test_a_stream_keeps_one_message_at_a_time() -> None:
                 assert receiver.budget.held == memory_of(each)
             assert receiver.budget.held == 0
         with receiver.budget.account("a") as account:
-            received = receiver.each(sent(message), account)
-            await anext(received)
-        assert await anext(received, None) is None  # the call has ended meanwhile
+            messages = receiver.each(sent(message), account)
+            await anext(messages)
+        assert await anext(messages, None) is None  # the call has ended meanwhile
 
     asyncio.run(run())
 
@@ -92,8 +102,10 @@ def test_a_message_of_a_stream_that_takes_more_than_is_its_own_is_kept_at_once_o
 def test_what_is_refused_is_not_kept() -> None:
     many = decoder_pb2.SegmentRequest(prompts=[types_pb2.Prompt()] * MOST_FIELDS).SerializeToString()
     parse, kind = decoder_pb2.SegmentRequest.FromString, decoder_pb2.SegmentRequest.DESCRIPTOR
-    refused = [
-        tolerant_parser(parse, kind)(many),
+    unparsed = tolerant_parser(parse, kind)(many)
+    assert isinstance(unparsed, Unparsed)
+    refused: list[Any] = [
+        unparsed.parse(),
         tolerant_parser(parse, kind)(b"\xff"),
         tolerant_parser(parse, kind, 4096)(bytes(4097)),
     ]
@@ -105,7 +117,31 @@ def test_what_is_refused_is_not_kept() -> None:
     assert all(each.__traceback__ is None and each.__context__ is None for each in refused)
     receiver = Receiver(ServiceSettings())
     with pytest.raises(InvalidArgument, match="larger than 4096"):
-        asyncio.run(receiver.from_stranger(sent(refused[2]), "ipv4:127.0.0.1:1"))
+        asyncio.run(receiver.from_stranger(just(refused[2]), "ipv4:127.0.0.1:1"))
+    with receiver.budget.account("a") as account, pytest.raises(InvalidArgument, match="fields or more"):
+        asyncio.run(receiver.one(just(unparsed), account))
+
+
+def test_only_messages_of_few_fields_are_parsed_on_the_event_loop() -> None:
+    async def run(request: Any) -> set[threading.Thread]:
+        threads = []
+
+        def parse(data: bytes) -> Any:
+            threads.append(threading.current_thread())
+            return decoder_pb2.SegmentRequest.FromString(data)
+
+        receiver = Receiver(ServiceSettings())
+        with receiver.budget.account("a") as account:
+            message = tolerant_parser(parse, request.DESCRIPTOR)(request.SerializeToString())
+            assert await receiver.one(just(message), account) == request
+            assert receiver.budget.held == memory_of(request)
+        return set(threads)
+
+    here, box = {threading.current_thread()}, types_pb2.Step(set_box=types_pb2.Box(x_max_px=9))
+    mask = types_pb2.Prompt(mask=types_pb2.Logits(data=b"x" * 200_000))
+    assert asyncio.run(run(decoder_pb2.SegmentRequest(prompts=[mask]))) == here
+    steps = decoder_pb2.SegmentRequest(prompts=[types_pb2.Prompt(steps=[box] * 700)] * 10)
+    assert asyncio.run(run(steps)).isdisjoint(here)
 
 
 def test_messages_of_many_fields_take_more_than_their_bytes() -> None:

@@ -38,7 +38,8 @@ async def parse_query_aside(
     message: pb.SegmentRequest | pb.StreamPrompts, image: Image, segmenter: Segmenter, connection: Hashable
 ) -> Query:
     """As `parse_query`, on another thread where that takes long: prompts may have thousands of points, masks may be as
-    large as the image. One such prompt is parsed in its turn, requests with several one after another.
+    large as the image. One such prompt is parsed in its turn, requests with several one after another. Several prompts
+    for which there is no room in the queue are refused before they are parsed (QUEUE_FULL).
 
     Args:
         message: The request.
@@ -48,6 +49,8 @@ async def parse_query_aside(
     """
     prompts = message.prompts
     few = len(prompts) <= segmenter.limits.prompts  # more of them are refused without a look at any
+    if few and len(prompts) > 1:
+        segmenter.scheduler.check_room(demand_for(image, connection, bulk=True), len(prompts))
     if few and (any(map(_has_mask, prompts)) or sum(len(p.steps) + len(p.points) for p in prompts) > _MANY):
         if len(prompts) > 1:  # as a turn it would keep a worker thread for seconds
             async with segmenter.parsing:

@@ -171,7 +171,7 @@ class Segmenter:
                 waiting or in progress.
         """
         prompts, output, call = query.prompts, query.output, current()
-        _check_size(query, image)
+        room = AnswerRoom(call.memory, known_bytes=_known_bytes(query, image))
         plans = [self._decoder.plan(image, prompt, output) for prompt in prompts]
         if query.save_logits:
             fields = await asyncio.to_thread(self._saved.fields, image, prompts)
@@ -184,7 +184,6 @@ class Segmenter:
         # One prompt is somebody's click; several are a program's.
         demand = demand_for(image, connection, bulk=len(prompts) > 1, deadline=deadline)
         self.scheduler.admit(demand, decodes)
-        room = AnswerRoom(call.memory)
         jobs = [
             asyncio.ensure_future(
                 self._decoder.answer(demand, image, plan, output, room, with_prediction=query.save_logits)
@@ -225,7 +224,7 @@ class Segmenter:
         Returns:
             The masks; None if what has led to the object is not in memory, so that the query must be prepared.
         """
-        _check_size(query, image)
+        _known_bytes(query, image)
         plan = self._decoder.plan(image, query.prompts[0], query.output)
         before, now = prepared.prompt.history, plan.prompt.history
         if plan.missing and prepared.feedback is not None and before and now and before.fed_by == now.fed_by:
@@ -238,9 +237,9 @@ def demand_for(image: Image, connection: Hashable, *, bulk: bool = False, deadli
     return Demand(fair_queue.Requester(image.header.namespace, connection), bulk, deadline)
 
 
-def _check_size(query: Query, image: Image) -> None:
-    """Refuses before any work what would not fit into one answer (ANSWER_TOO_LARGE), as far as its size is known then:
-    that of bits, logits and ids. `AnswerRoom` counts the other forms while they are made."""
+def _known_bytes(query: Query, image: Image) -> int:
+    """Returns the size of an answer as far as it is known before any work: that of bits, logits and ids. `AnswerRoom`
+    counts the other forms while they are made. Refuses what would not fit into one answer (ANSWER_TOO_LARGE)."""
     prompts, output = query.prompts, query.output
     mask_bytes = 0
     if types_pb2.MASK_FORMAT_PACKED_BITS in output.formats:
@@ -249,13 +248,15 @@ def _check_size(query: Query, image: Image) -> None:
         mask_bytes += image.predictor.config.mask_size**2 * LOGITS_DTYPES[output.logits_type].itemsize
     masks = _count_masks(query)
     ids_bytes = sum(len(prompt.prompt_id) for prompt in prompts)
-    if masks * mask_bytes + ids_bytes > MAX_ANSWER_BYTES:
+    known_bytes = masks * mask_bytes + ids_bytes
+    if known_bytes > MAX_ANSWER_BYTES:
         raise ResourceExhausted(
             "ANSWER_TOO_LARGE",
             f"{masks} masks of {mask_bytes} bytes and {ids_bytes} bytes of ids exceed an answer's {MAX_ANSWER_BYTES}. "
             "Ask for RLE, or for fewer prompts at once",
             field="output.formats",
         )
+    return known_bytes
 
 
 def _count_masks(query: Query) -> int:

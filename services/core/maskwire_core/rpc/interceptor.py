@@ -117,8 +117,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 if handler.request_streaming:
                     held.enter_context(self._receiver.stream(call.caller.tenant))
                     admitted = True
-                    arriving = held.enter_context(call.memory.another())
-                    return await _run(handler, self._receiver.each(messages, arriving), context)
+                    call.arriving = held.enter_context(call.memory.another())
+                    return await _run(handler, self._receiver.each(messages, call.arriving), context)
                 request = await self._receiver.one(messages, call.memory)
                 call.caller.charge(received_bytes=request.ByteSize())
                 return await _run(handler, request, context)

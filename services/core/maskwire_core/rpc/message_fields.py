@@ -12,7 +12,6 @@ MOST_FIELDS = 100_000
 FIELD_BYTES = 96
 """Memory that a field takes beside its bytes on the wire, at most: that of an empty message."""
 
-_SMALL = 1 << 16  # bytes of a message that is not looked at, since it cannot become large
 _TINY = 1 << 12  # bytes of one whose memory is not counted, but taken to be the most that it could be
 
 _VARINT, _FIXED64, _BYTES, _FIXED32, _GROUPS = 0, 1, 2, 5, (3, 4)
@@ -21,26 +20,33 @@ _Inner = dict[int, Any]
 """By number the fields of a message type that are messages themselves, each with its own such fields."""
 
 
-def has_too_many_fields(data: bytes, kind: Any) -> bool:
-    """Returns whether a serialized message has `MOST_FIELDS` or more. Looks at no more of them than that.
+def count_fields(data: bytes, kind: Any, most: int = MOST_FIELDS) -> int:
+    """Counts the fields of a serialized message.
 
     Args:
-        data: The message. If it is damaged, the answer is about the part before the damage.
+        data: The message. If it is damaged, the part before the damage is counted.
         kind: Its descriptor.
+        most: Where to stop.
+
+    Returns:
+        The number of fields, at most `most`; 0 for a message of so few bytes that it does not matter.
     """
-    return len(data) > _SMALL and _count(data, kind) == MOST_FIELDS
+    return _count(data, kind, most) if len(data) > _TINY else 0
+
+
+def memory_of_fields(nbytes: int, count: int) -> int:
+    """Returns about how many bytes of memory a message takes, by its size on the wire and its `count_fields`."""
+    return nbytes + FIELD_BYTES * count if nbytes > _TINY else nbytes * FIELD_BYTES // 2
 
 
 def memory_of(message: Message) -> int:
     """Returns about how many bytes of memory a message takes."""
-    nbytes = message.ByteSize()
-    if nbytes <= _TINY:
-        return nbytes * FIELD_BYTES // 2
-    return nbytes + FIELD_BYTES * _count(message.SerializeToString(), message.DESCRIPTOR)
+    data = message.SerializeToString()
+    return memory_of_fields(len(data), count_fields(data, message.DESCRIPTOR))
 
 
-def _count(data: bytes, kind: Any) -> int:
-    """Returns the number of fields up to the first damage, and at most `MOST_FIELDS`."""
+def _count(data: bytes, kind: Any, most: int) -> int:
+    """Returns the number of fields up to the first damage, and at most `most`."""
     count = 0
     waiting = [(0, len(data), _inner(kind))]
     try:
@@ -48,7 +54,7 @@ def _count(data: bytes, kind: Any) -> int:
             at, end, inner = waiting.pop()
             while at < end:
                 count += 1
-                if count == MOST_FIELDS:
+                if count == most:
                     return count
                 tag, at = _varint(data, at)
                 wire = tag & 7

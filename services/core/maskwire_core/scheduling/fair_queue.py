@@ -4,7 +4,7 @@ import heapq
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -181,6 +181,17 @@ class FairQueue(Generic[E]):
         own += sum(min(flow.work, own) for key, flow in lane.flows.items() if key != requester.tenant)
         return own + min(self._lanes[not bulk].work, own * (BULK_SHARE - 1) if bulk else own // (BULK_SHARE - 1))
 
+    def room(self, requester: Requester, bulk: bool) -> float:
+        """Units of work that a requester may add before some of it would give way."""
+        lane = self._lanes[bulk]
+        tenant = lane.flows.get(requester.tenant)
+        most = _share(self._limits.work, [flow.work for key, flow in lane.flows.items() if key != requester.tenant])
+        if tenant is None:
+            return most
+        flows = [flow for kind in tenant.flows.values() for flow in kind.flows.values()]
+        most = _share(most, [flow.work for flow in flows if flow.key != requester.connection])
+        return most - sum(flow.work for flow in flows if flow.key == requester.connection)
+
     def _is_bulk_turn(self) -> bool:
         interactive, bulk = self._lanes[False], self._lanes[True]
         if not interactive.work or not bulk.work:
@@ -251,3 +262,19 @@ class FairQueue(Generic[E]):
         connections = (flow for kind in tenant.flows.values() for flow in kind.flows.values())
         longest = max(connections, key=lambda flow: (size(flow), newcomer in flow.entries))
         return next(reversed(longest.entries))
+
+
+def _share(total: float, others: Sequence[int]) -> float:
+    """The most that one may have of a total without having more than another who gives way for it.
+
+    Args:
+        total: What there is.
+        others: What each of the others has.
+    """
+    left, sharers = total, len(others) + 1
+    for amount in sorted(others):
+        if amount * sharers >= left:
+            break
+        left -= amount
+        sharers -= 1
+    return left if math.isinf(left) else left // sharers

@@ -145,6 +145,20 @@ class Scheduler(ABC, Generic[Item, Result]):
             self.tally.refused += count
             raise self._full(", and the deadline would pass before its turn")
 
+    def check_room(self, demand: Demand, count: int) -> None:
+        """Refuses so many items at once, of one unit of work each, if some of them would have to give way: before
+        anything else is done for them.
+
+        Raises:
+            ResourceExhausted: QUEUE_FULL.
+        """
+        with self._lock:
+            idle = 0 if self._queue else self.at_once - self._batches
+            if count <= self._queue.room(demand.requester, demand.bulk) + idle:
+                return
+        self.tally.refused += count
+        raise self._full()
+
     async def submit(
         self, item: Item, demand: Demand, kind: Hashable = None, work: int = 1, nbytes: int = 0
     ) -> Served[Result]:

@@ -25,15 +25,26 @@ class AnswerRoom:
         memory: Of the call, which has the answer until it is read; None where nobody counts it.
         nbytes: Bytes that fit.
         coordinates: Coordinates of polygons that fit.
+        known_bytes: Of the parts whose size is known. Their memory is taken at once, before any work.
+
+    Raises:
+        ResourceExhausted: TOO_MUCH_IN_PROGRESS.
     """
 
     def __init__(
-        self, memory: Account | None = None, nbytes: int = MAX_ANSWER_BYTES, coordinates: int = MAX_COORDINATES
+        self,
+        memory: Account | None = None,
+        nbytes: int = MAX_ANSWER_BYTES,
+        coordinates: int = MAX_COORDINATES,
+        known_bytes: int = 0,
     ) -> None:
         self._memory = memory
         self._limits = nbytes, coordinates
         self._nbytes = self._coordinates = 0
+        self._taken_ahead = known_bytes
         self._lock = threading.Lock()
+        if memory is not None and known_bytes:
+            memory.take(COPIES * known_bytes)
 
     def take(self, nbytes: int, coordinates: int = 0) -> None:
         """Takes room for a part of the answer.
@@ -46,6 +57,8 @@ class AnswerRoom:
             self._nbytes += nbytes
             self._coordinates += coordinates
             taken = self._nbytes, self._coordinates
+            more = max(0, nbytes - self._taken_ahead)
+            self._taken_ahead -= nbytes - more
         if taken[0] > self._limits[0]:
             raise _too_large(f"the masks so far have {taken[0]} bytes; an answer has at most {self._limits[0]}")
         if taken[1] > self._limits[1]:
@@ -53,7 +66,7 @@ class AnswerRoom:
                 f"the polygons so far have {taken[1]} coordinates; an answer has at most {self._limits[1]}"
             )
         if self._memory is not None:
-            self._memory.take(COPIES * nbytes + _COORDINATE_BYTES * coordinates)
+            self._memory.take(COPIES * more + _COORDINATE_BYTES * coordinates)
 
 
 def _too_large(found: str) -> ResourceExhausted:

@@ -15,7 +15,6 @@ from maskwire_core import names
 from maskwire_core.call_context import current
 from maskwire_core.errors import InvalidArgument, ServiceError
 from maskwire_core.rpc.error_status import status_of
-from maskwire_core.rpc.message_fields import memory_of
 from maskwire_core.telemetry import tracing
 from maskwire_core.telemetry.metrics import STREAM_ANSWERS
 
@@ -140,7 +139,7 @@ class Session:
 
     async def _read(self, requests: AsyncIterator[pb.SegmentStreamRequest]) -> None:
         async for message in requests:
-            request = _Request(message, time.perf_counter(), message.ByteSize(), memory_of(message))
+            request = _Request(message, time.perf_counter(), message.ByteSize(), current().arriving.nbytes)
             says_seen = message.HasField("masks_seen")
             is_free = says_seen and self._acknowledge(message.masks_seen)
             is_request = message.WhichOneof("request") is not None or not says_seen
