@@ -7,7 +7,7 @@ from pathlib import Path
 from maskwire import MaskwireError, __version__
 from maskwire_core.config import GatewaySettings
 from maskwire_core.http.bodies import Bodies
-from maskwire_core.http.memory import Held, holder_of
+from maskwire_core.http.memory import Held, holder_of, returning
 from maskwire_core.http.problems import Problem
 from maskwire_core.scheduling.shares import Shares
 from starlette.applications import Starlette
@@ -53,7 +53,8 @@ def application(settings: GatewaySettings, page: Path | None, telemetry: Telemet
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        yield
+        async with returning(memory):
+            yield
         await upstream.servers.close()
 
     async def stream(socket: WebSocket) -> None:

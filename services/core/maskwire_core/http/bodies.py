@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import io
+import json
 from collections.abc import AsyncIterator
 
 from starlette.requests import ClientDisconnect, Request
@@ -21,6 +23,14 @@ class Body(Held):
     def __init__(self, shares: Shares, holder: str) -> None:
         super().__init__(shares, holder)
         self.data = b""
+
+    def text(self) -> str | bytes:
+        """Returns the body as text, as JSON says what it is, and keeps it no longer; bytes if it is none."""
+        data, self.data = self.data, b""
+        try:
+            return data.decode(json.detect_encoding(data), "surrogatepass")
+        except UnicodeDecodeError:
+            return data
 
 
 class Bodies:
@@ -69,7 +79,7 @@ class Bodies:
     async def _read(self, request: Request, body: Body, max_bytes: int, slowest: int) -> bytes:
         declared = request.headers.get("content-length", "0")
         size = int(declared) if declared.isdecimal() else 0
-        chunks: list[bytes] = []
+        data = io.BytesIO()  # its value is what was written, not a copy
         received = 0
         too_large = Problem(413, f"the body is larger than {max_bytes} bytes", "BODY_TOO_LARGE")
         if size > max_bytes:
@@ -81,9 +91,9 @@ class Bodies:
                 if received > max_bytes:
                     raise too_large
                 body.hold(len(chunk))  # as it arrives: a size that is merely declared takes no memory
-                chunks.append(chunk)
+                data.write(chunk)
                 limit.reschedule(started + min(self._timeout_s, _GRACE_S + received / slowest))
-        return b"".join(chunks)
+        return data.getvalue()
 
 
 async def _discard(request: Request, timeout_s: float) -> None:

@@ -1,10 +1,13 @@
 """Images in requests: files as base64, and coordinates in them."""
 
 import base64
+import io
+from collections.abc import Iterator
 
 from maskwire_core.http.problems import Problem
 
 _TOLERATED = str.maketrans({"-": "+", "_": "/", "\n": "", "\r": "", " ": "", "\t": ""})
+_PIECE = 4 << 20  # characters that are decoded at a time; a multiple of four
 
 
 def decode_image(value: str, field: str = "image.value") -> bytes:
@@ -17,12 +20,13 @@ def decode_image(value: str, field: str = "image.value") -> bytes:
     Raises:
         Problem: BAD_BASE64 or EMPTY_IMAGE.
     """
+    start = 0
     if value[:5].lower() == "data:":
-        start, comma, value = value.partition(",")
-        if not comma or not start.lower().rstrip().endswith(";base64"):
+        start = value.find(",") + 1
+        if not value[: max(0, start - 1)].lower().rstrip().endswith(";base64"):
             raise Problem(400, "the data URI has no base64 in it", "BAD_BASE64", field)
     try:
-        data = decode_base64(value)
+        data = decode_base64(value, start)
     except ValueError as error:
         raise Problem(
             400, f"the value is no base64 ({error}); encode the image file's bytes", "BAD_BASE64", field
@@ -32,17 +36,45 @@ def decode_image(value: str, field: str = "image.value") -> bytes:
     return data
 
 
-def decode_base64(text: str) -> bytes:
-    """Decodes base64, also with line breaks and blanks, in the alphabet for URLs, or without padding.
+def decode_base64(text: str, start: int = 0) -> bytes:
+    """Decodes base64, also with line breaks and blanks, in the alphabet for URLs, or without padding. Takes little more
+    memory than the text and the result.
+
+    Args:
+        text: The text.
+        start: Where in it the base64 begins.
 
     Raises:
         ValueError: It is no base64.
     """
     try:
-        return base64.b64decode(text, validate=True)
+        return _decode(text[at : at + _PIECE] for at in range(start, len(text), _PIECE))
     except ValueError:
-        plain = text.translate(_TOLERATED).rstrip("=")
-        return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
+        return _decode(_plain(text, start))
+
+
+def _decode(pieces: Iterator[str]) -> bytes:
+    """Decodes pieces of base64, each but the last of whole quads."""
+    data, is_padded = io.BytesIO(), False
+    for piece in pieces:
+        if is_padded:
+            raise ValueError("padding within the text")
+        data.write(base64.b64decode(piece, validate=True))
+        is_padded = piece.endswith("=")
+    return data.getvalue()
+
+
+def _plain(text: str, start: int) -> Iterator[str]:
+    """Yields what may stand for base64 as pieces of it."""
+    end = max(start, len(text) - _PIECE)
+    end += len(text[end:].rstrip("= \n\r\t"))
+    carried = ""
+    for at in range(start, end, _PIECE):
+        plain = carried + text[at : min(at + _PIECE, end)].translate(_TOLERATED)
+        whole = len(plain) // 4 * 4
+        yield plain[:whole]
+        carried = plain[whole:]
+    yield carried + "=" * (-len(carried) % 4)
 
 
 def clip_to_image(x: float, y: float, width: int, height: int) -> tuple[float, float]:

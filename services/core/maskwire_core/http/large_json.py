@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TypeVar
 
+from maskwire_core.http.bodies import Body
 from maskwire_core.http.problems import Problem
 
 LARGE_BYTES = 1 << 17
@@ -27,6 +28,25 @@ async def in_turn(function: Callable[..., T], data: str | bytes, *arguments: obj
         return function(data, *arguments)
     async with _turn:
         return await asyncio.to_thread(_checked, function, data, *arguments)
+
+
+async def body_in_turn(function: Callable[..., T], body: Body, *arguments: object) -> T:
+    """Calls a function that parses a body, as `in_turn`, and keeps no bytes of it: what the function returns counts for
+    as many. Meanwhile they count once more.
+
+    Raises:
+        Problem: TOO_MANY_VALUES or TOO_MUCH_IN_PROGRESS.
+    """
+    size = len(body.data)
+    if size < LARGE_BYTES:
+        return function(body.text(), *arguments)
+    async with _turn:
+        with body.holding(size):
+            return await asyncio.to_thread(_checked_body, function, body, *arguments)
+
+
+def _checked_body(function: Callable[..., T], body: Body, *arguments: object) -> T:
+    return _checked(function, body.text(), *arguments)
 
 
 def _checked(function: Callable[..., T], data: str | bytes, *arguments: object) -> T:

@@ -1,12 +1,20 @@
 """Memory that requests take, on their callers' account."""
 
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+
 from starlette.types import Scope
 
 from maskwire_core.http.problems import busy
+from maskwire_core.runtime.periodic import repeating
+from maskwire_core.runtime.process_memory import give_back
 from maskwire_core.scheduling.shares import Shares
 
 _HOLDER = "maskwire.holder"  # in the scope: on whose account a request takes memory and slots
 _ANSWER = "maskwire.answer"  # and what its answer takes
+_MUCH = 64 << 20
+_LOOK_S = 1.0
 
 
 class Held:
@@ -32,6 +40,15 @@ class Held:
             remedy = ", with the token as a header" if self._shares.is_small(self._holder) else ""
             raise busy(f"too many large requests at once; try again{remedy}", "TOO_MUCH_IN_PROGRESS")
         self.held_bytes += count
+
+    @contextlib.contextmanager
+    def holding(self, count: int) -> Iterator[None]:
+        """Counts more bytes of memory while the body runs. Raises as `hold`."""
+        self.hold(count)
+        try:
+            yield
+        finally:
+            self.add(-min(count, self.held_bytes))  # nothing is held any longer if it was released
 
     def add(self, count: int) -> None:
         """Counts bytes that are there already, whatever the caller's share; a negative number is given back."""
@@ -66,3 +83,19 @@ def hold_answer(scope: Scope, count: int) -> None:
     answer = scope.get(_ANSWER)
     if answer is not None:
         answer.hold(count)
+
+
+@contextlib.asynccontextmanager
+async def returning(shares: Shares) -> AsyncIterator[None]:
+    """Gives memory back to the system while the body runs, when requests have given back much of it: the C library
+    keeps what is freed between other things."""
+    returned = shares.given_back
+
+    async def look() -> None:
+        nonlocal returned
+        if shares.given_back - returned >= _MUCH:
+            returned = shares.given_back
+            await asyncio.to_thread(give_back)
+
+    async with repeating(_LOOK_S, look):
+        yield

@@ -28,6 +28,12 @@ def settle() -> None:
     gc.freeze()
 
 
+def give_back() -> None:
+    """Gives memory that was freed, but that the C library keeps, back to the system. May take some milliseconds."""
+    with contextlib.suppress(AttributeError, OSError):  # as above
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def resident() -> int:
     """Resident memory of this process in bytes; 0 if the system has no /proc."""
     try:

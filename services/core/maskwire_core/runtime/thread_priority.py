@@ -21,7 +21,7 @@ def give_way() -> None:
 def switch_soon() -> None:
     """Lets a thread that wants Python's interpreter have it after half a millisecond, not five.
 
-    To be called once in a process. The event loop wants it back after each look at its sockets, and gRPC's own thread for
-    each thing that has happened there: while other threads compute, a call waits for it a dozen times.
+    To be called once in a process. The event loop wants it back after each look at its sockets, and gRPC's own thread
+    for each thing that has happened there: while other threads compute, a call waits for it a dozen times.
     """
     sys.setswitchinterval(_SWITCH_S)

@@ -20,12 +20,13 @@ class Shares:
     Attributes:
         total: As given.
         held: How much all holders have.
+        given_back: How much was ever given back.
     """
 
     def __init__(self, total: int, small: Collection[str] = ()) -> None:
         self.total = total
         self._small = frozenset(small)
-        self.held = 0
+        self.held = self.given_back = 0
         self._by_holder: dict[str, int] = {}
 
     def fits(self, holder: str, amount: int) -> bool:
@@ -48,6 +49,7 @@ class Shares:
     def add(self, holder: str, amount: int) -> None:
         """Counts an amount that a holder has already; a negative one is given back."""
         self.held += amount
+        self.given_back += max(0, -amount)
         self._by_holder[holder] = self._by_holder.get(holder, 0) + amount
         if not self._by_holder[holder]:
             del self._by_holder[holder]

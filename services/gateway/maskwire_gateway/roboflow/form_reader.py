@@ -27,14 +27,14 @@ _EXPECTED = {
 """What is expected, by the beginning of pydantic's types of errors."""
 
 
-def read_form(data: bytes, kind: type[Form]) -> Form:
+def read_form(data: str | bytes, kind: type[Form]) -> Form:
     """Reads a body.
 
     Raises:
         Problem: With status 422, and everything that is wrong in `detail`, in the form of FastAPI's servers.
     """
     try:
-        value = load(data or b"null")
+        value = load(data or "null")
     except Problem as problem:
         raise _invalid([(problem.message, "json_invalid", [])]) from problem
     try:

@@ -12,7 +12,7 @@ from maskwire.v1 import decoder_pb2, encoder_pb2, types_pb2
 from maskwire_core.config import GatewaySettings
 from maskwire_core.http.bodies import Bodies, Body
 from maskwire_core.http.images import decode_image
-from maskwire_core.http.large_json import in_turn
+from maskwire_core.http.large_json import body_in_turn
 from maskwire_core.http.problems import Problem
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -182,6 +182,7 @@ class Roboflow:
         if not named:
             named = [model_versions.choose(model, models, self._other_model, "sam2_version_id")]
         data = await self._read_image(form.image, body)
+        body.add(-len(form.image.value))
         form.image = None  # frees the memory of its base64
         digest = (await asyncio.to_thread(hashlib.sha256, data)).digest()
         # Equal images get equal names, so that a client that sends its image with each click leaves one name behind.
@@ -200,8 +201,10 @@ class Roboflow:
                     "image.value",
                 )
             return await self._fetcher.fetch(picture.value, self._max_image_bytes, body)
+        estimate = len(picture.value) * 3 // 4
+        body.hold(estimate)
         data = await asyncio.to_thread(decode_image, picture.value)
-        body.hold(len(data))
+        body.add(len(data) - estimate)
         return data
 
     async def _embed(
@@ -213,8 +216,7 @@ class Roboflow:
 
 async def _read(request: Request, body: Body, kind: type[AForm]) -> AForm:
     check_media_type(request, "JSON", NOT_JSON)
-    form: AForm = await in_turn(read_form, body.data, kind)
-    body.data = b""  # the form has it
+    form: AForm = await body_in_turn(read_form, body, kind)
     return form
 
 
