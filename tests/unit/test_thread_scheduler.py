@@ -116,3 +116,22 @@ def test_errors_of_functions_reach_their_callers() -> None:
             await asyncio.wait_for(threads.run(by("a"), next, iter(())), 10)
 
     asyncio.run(scenario())
+
+
+def test_there_is_room_for_what_can_start_and_wait() -> None:
+    async def scenario() -> None:
+        threads = ThreadScheduler("test", 2, Limits(3))
+        threads.check_room(by("a"), 5)
+        with pytest.raises(ResourceExhausted) as refused:
+            threads.check_room(by("a"), 6)
+        assert refused.value.reason == "QUEUE_FULL"
+        assert threads.tally.refused == 6
+        jobs = [asyncio.create_task(threads.run(by("a"), time.sleep, 0.05)) for _ in range(4)]
+        await asyncio.sleep(0.02)
+        threads.check_room(by("a"), 1)
+        with pytest.raises(ResourceExhausted):
+            threads.check_room(by("a"), 2)
+        threads.check_room(by("b", tenant="other"), 1)  # whose share another tenant gives way for
+        await asyncio.gather(*jobs)
+
+    asyncio.run(scenario())

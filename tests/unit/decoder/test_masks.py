@@ -15,7 +15,8 @@ from maskwire.bilinear import enlarge
 from maskwire.mask import Mask
 from maskwire.v1 import types_pb2 as pb
 from maskwire_core.errors import ResourceExhausted
-from maskwire_decoder.masks.answer_room import AnswerRoom
+from maskwire_core.scheduling.byte_budget import ByteBudget
+from maskwire_decoder.masks.answer_room import COPIES, AnswerRoom
 from maskwire_decoder.masks.rendering import polygons, render, without_specks
 from maskwire_decoder.masks.rle import rle
 from maskwire_decoder.prompts.encoding import Prediction
@@ -160,3 +161,19 @@ def test_coordinates_of_polygons_are_limited_by_number() -> None:
     checks = np.indices((40, 40)).sum(0) % 2 == 0
     with pytest.raises(ResourceExhausted, match="coordinates; an answer has at most 100"):
         polygons(checks, AnswerRoom(coordinates=100))
+
+
+def test_room_for_parts_of_a_known_size_is_taken_ahead() -> None:
+    budget = ByteBudget(6000)
+    with budget.account("a") as memory:
+        room = AnswerRoom(memory, known_bytes=1000)
+        assert memory.nbytes == 1000 * COPIES
+        room.take(600)
+        room.take(300)
+        assert memory.nbytes == 1000 * COPIES
+        room.take(300)
+        room.take(50)
+        assert memory.nbytes == 1250 * COPIES
+    with budget.account("a") as memory, pytest.raises(ResourceExhausted) as refused:
+        AnswerRoom(memory, known_bytes=3000)
+    assert (refused.value.reason, budget.held) == ("TOO_MUCH_IN_PROGRESS", 0)

@@ -211,8 +211,9 @@ class Store:
             names = [keys.alias(namespace, image_id) for namespace, image_id, key in images if not key]
             found = iter(self.connections.for_each(names, ("GET",)))
             named = [key or (next(found)[0] or b"").decode("ascii", "replace") for _, _, key in images]
-            owned = [keys.embedding(image[0], key) for image, key in zip(images, named, strict=True)]
-            return [bool(exists) for (exists,) in self.connections.for_each(owned, ("EXISTS",))]
+            owned = [keys.embedding(image[0], key) for image, key in zip(images, named, strict=True) if key]
+            exist = iter(self.connections.for_each(owned, ("EXISTS",)))
+            return [bool(key and next(exist)[0]) for key in named]
 
     # Saved logits
 
