@@ -80,9 +80,8 @@ def test_a_body_of_json_counts_once_more_while_it_is_parsed() -> None:
         assert (body.data, held, shares.held) == (b"", [2 * size], size)  # the text counts for the body
 
         body.data = json.dumps("x" * (size - 2)).encode()
+        shares.add("others", 9 * MIB)
         with pytest.raises(Problem) as refused:
-            Body(shares, "somebody else").hold(4 * MIB)
-            shares.add("others", 5 * MIB)
             await body_in_turn(parse, body)
         assert refused.value.reason == "TOO_MUCH_IN_PROGRESS"
         assert len(held) == 1

@@ -175,5 +175,5 @@ def test_room_for_parts_of_a_known_size_is_taken_ahead() -> None:
         room.take(50)
         assert memory.nbytes == 1250 * COPIES
     with budget.account("a") as memory, pytest.raises(ResourceExhausted) as refused:
-        AnswerRoom(memory, known_bytes=3000)
+        AnswerRoom(memory, known_bytes=3001)
     assert (refused.value.reason, budget.held) == ("TOO_MUCH_IN_PROGRESS", 0)

@@ -95,6 +95,22 @@ class _Flow(Generic[E]):
             heapq.heapify(self._heap)
 
 
+def _share(total: float, others: Sequence[int]) -> float:
+    """The most that one may have of a total without having more than another who gives way for it.
+
+    Args:
+        total: What there is.
+        others: What each of the others has.
+    """
+    left, sharers = total, len(others) + 1
+    for amount in sorted(others):
+        if amount * sharers >= left:
+            break
+        left -= amount
+        sharers -= 1
+    return left if math.isinf(left) else left // sharers
+
+
 class FairQueue(Generic[E]):
     """Entries that wait, in two priorities. Not safe for use by several threads at once.
 
@@ -262,19 +278,3 @@ class FairQueue(Generic[E]):
         connections = (flow for kind in tenant.flows.values() for flow in kind.flows.values())
         longest = max(connections, key=lambda flow: (size(flow), newcomer in flow.entries))
         return next(reversed(longest.entries))
-
-
-def _share(total: float, others: Sequence[int]) -> float:
-    """The most that one may have of a total without having more than another who gives way for it.
-
-    Args:
-        total: What there is.
-        others: What each of the others has.
-    """
-    left, sharers = total, len(others) + 1
-    for amount in sorted(others):
-        if amount * sharers >= left:
-            break
-        left -= amount
-        sharers -= 1
-    return left if math.isinf(left) else left // sharers
