@@ -18,6 +18,7 @@ from maskwire.transport.process import check_process, claim_process
 _DEFAULTS = {"encoder": "localhost:50051", "decoder": "localhost:50052"}
 
 _MAX_MESSAGE_BYTES = 64 << 20
+_CONNECTIONS = 32  # to one server; each has up to 64 calls at a time
 _OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
@@ -28,9 +29,12 @@ _OPTIONS: list[tuple[str, Any]] = [
     # Few bytes are in flight at a time, so that pings, which queue behind them, return in time over slow links too.
     ("grpc.http2.bdp_probe", 0),
     ("grpc.http2.max_pings_without_data", 0),  # also when a session is idle
+    ("grpc.max_connections_per_subchannel_cap", _CONNECTIONS),
 ]
+# Whoever has more calls than a server takes on one connection opens another.
+_SCALING = {"connectionScaling": {"maxConnectionsPerSubchannel": _CONNECTIONS}}
 # A name that resolves to several servers is asked for all of them, and calls go to each in turn.
-_BALANCED = ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]}))
+_BALANCED = {"loadBalancingConfig": [{"round_robin": {}}]}
 
 _RETRIES_PER_S = 100  # of all calls to the servers of a kind; each success allows one more
 _RETRIES_AT_ONCE = 100
@@ -58,7 +62,8 @@ class Channels:
         self.addresses = [check_address(address.strip(), kind) for address in text.split(",") if address.strip()]
         if not self.addresses:
             raise InvalidRequest(f"{text!r} has no address; give host:port", "BAD_ADDRESS", kind)
-        self._options = [*_OPTIONS, *_pings(dead_after_s), *([_BALANCED] if kind == "encoder" else [])]
+        service = _SCALING | (_BALANCED if kind == "encoder" else {})
+        self._options = [*_OPTIONS, *_pings(dead_after_s), ("grpc.service_config", json.dumps(service))]
         self._channels: dict[str, grpc.aio.Channel] = {}
         self.budget = TokenBucket(_RETRIES_PER_S, _RETRIES_AT_ONCE)
         self._turns = itertools.count()
