@@ -39,7 +39,7 @@ def test_a_message_takes_the_memory_of_the_largest_until_its_size_is_known() -> 
             yield received(decoder_pb2.SegmentRequest(image_id="x" * 1000))
 
         with receiver.budget.account("a") as account:
-            message = await receiver.one(arriving(), account)
+            message = (await receiver.one(arriving(), account)).message
             held.append(receiver.budget.held)
         assert held == [MIB, memory_of(message)]
         assert receiver.budget.held == 0
@@ -133,7 +133,7 @@ def test_only_messages_of_few_fields_are_parsed_on_the_event_loop() -> None:
         receiver = Receiver(ServiceSettings())
         with receiver.budget.account("a") as account:
             message = tolerant_parser(parse, request.DESCRIPTOR)(request.SerializeToString())
-            assert await receiver.one(just(message), account) == request
+            assert (await receiver.one(just(message), account)).message == request
             assert receiver.budget.held == memory_of(request)
         return set(threads)
 

@@ -119,9 +119,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     admitted = True
                     call.arriving = held.enter_context(call.memory.another())
                     return await _run(handler, self._receiver.each(messages, call.arriving), context)
-                request = await self._receiver.one(messages, call.memory)
-                call.caller.charge(received_bytes=request.ByteSize())
-                return await _run(handler, request, context)
+                received = await self._receiver.one(messages, call.memory)
+                call.caller.charge(received_bytes=received.nbytes)
+                return await _run(handler, received.message, context)
         except grpc.aio.AbortError:
             raise
         except asyncio.CancelledError:

@@ -71,9 +71,9 @@ class Receiver:
             peer: Where it came from, as gRPC says it.
         """
         with self._strangers.account(network_of_peer(peer)) as account:
-            return await self.one(messages, account, _STRANGERS_S)
+            return (await self.one(messages, account, _STRANGERS_S)).message
 
-    async def one(self, messages: AsyncIterator[Any], account: Account, seconds: float = _PATIENCE_S) -> Any:
+    async def one(self, messages: AsyncIterator[Any], account: Account, seconds: float = _PATIENCE_S) -> "Received":
         """Receives the only message of a call, whose memory the account keeps.
 
         Args:
@@ -104,7 +104,7 @@ class Receiver:
             account.give_back(surplus)
         else:
             account.take(-surplus)
-        return received.message
+        return received
 
     async def each(self, messages: AsyncIterator[Any], account: Account) -> AsyncIterator[Any]:
         """Yields the messages of a stream. Each takes memory until the next is asked for; the one that may be on its
@@ -157,9 +157,10 @@ class Unreadable(InvalidArgument):
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A message, and how many bytes of memory it takes."""
+    """A message, how many bytes it has on the wire, and how many of memory."""
 
     message: Any
+    nbytes: int
     memory: int
 
 
@@ -199,6 +200,7 @@ def tolerant_parser(
             message = parse(data)
         except DecodeError:
             return Unreadable(len(data))
-        return Received(message, memory_of(message) if kind is None else memory_of_fields(len(data), count))
+        memory = memory_of(message) if kind is None else memory_of_fields(len(data), count)
+        return Received(message, len(data), memory)
 
     return parse_if_quick
