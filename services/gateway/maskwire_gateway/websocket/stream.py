@@ -27,6 +27,7 @@ PROTOCOL = "maskwire.v1"
 
 _MAX_WAITING = 256  # requests without an answer, and answers that wait to be sent
 _MAX_WAITING_BYTES = 1 << 20  # of both; one larger frame or answer is read all the same
+_COPIES = 2  # of a frame: as it came and as a message, then as a message and as bytes that are sent to a decoder
 _MAX_REQUEST_ID = 128  # characters, as the servers allow
 _LOOK_S = 0.2  # how often it is noticed that others have given memory back
 
@@ -87,7 +88,7 @@ class Relay:
 
     async def _read(self, frame: str | bytes) -> None:
         self._is_binary = isinstance(frame, bytes)
-        size = len(frame) if isinstance(frame, bytes) or frame.isascii() else 4 * len(frame)
+        size = _COPIES * (len(frame) if isinstance(frame, bytes) or frame.isascii() else 4 * len(frame))
         self._memory.add(size)
         is_waiting = False
         try:
