@@ -15,6 +15,8 @@ from maskwire_core.http.bodies import Body
 from maskwire_core.http.large_json import body_in_turn
 from maskwire_core.http.problems import Problem
 from maskwire_core.scheduling.shares import Shares
+from maskwire_gateway.roboflow.form_reader import read_form
+from maskwire_gateway.roboflow.forms import SegmentForm
 
 MIB = 1 << 20
 _TOLERATED = str.maketrans({"-": "+", "_": "/", "\n": "", "\r": "", " ": "", "\t": ""})
@@ -96,3 +98,19 @@ def test_a_body_is_read_in_the_encoding_that_json_has() -> None:
         assert json.loads(body.text()) == {"name": "ß"}
     body.data = b'{"name": "\xff"}'
     assert body.text() == b'{"name": "\xff"}'  # for whoever parses it to say so
+
+
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        ({"x" * MIB: 1}, "no field 'xxx"),
+        ({f"a{number}": 1 for number in range(1000)}, "it has 1000 fields"),
+        ({"prompts": [0] * 1000}, "expected an object, got 0"),
+        ({"point_coords": [[1]] * 1000, "point_labels": ["x"] * 1000}, "expected 2 numbers, got [1]"),
+    ],
+)
+def test_the_errors_of_a_form_are_few_and_short(form: Any, said: str) -> None:
+    with pytest.raises(Problem) as refused:
+        read_form(json.dumps(form), SegmentForm)
+    assert refused.value.message.startswith(said)
+    assert len(json.dumps(refused.value.content())) < 1000

@@ -19,3 +19,9 @@ def test_few_names_are_listed_where_none_is_close() -> None:
 
 def test_many_names_are_not_listed() -> None:
     assert no_such("field", "zzz", [f"name_{number}" for number in range(40)]) == "no field 'zzz'"
+
+
+def test_what_is_no_name_at_all_is_cut_short() -> None:
+    said = no_such("field", "x" * 1_000_000, NAMES)
+    assert said.startswith("no field 'xxx")
+    assert len(said) < 200

@@ -4,6 +4,12 @@ import difflib
 from collections.abc import Iterable, Sequence
 
 _MAX_LISTED = 12  # if no name is similar, up to this many known names are listed
+_MAX_SHOWN = 100  # characters of a name
+
+
+def shortened(name: str) -> str:
+    """Returns a name that somebody sent as errors show it: the beginning of one that is no name at all."""
+    return name if len(name) <= _MAX_SHOWN else f"{name[: _MAX_SHOWN - 3]}..."
 
 
 def no_such(kind: str, name: str, known: Iterable[str]) -> str:
@@ -17,7 +23,7 @@ def no_such(kind: str, name: str, known: Iterable[str]) -> str:
     Returns:
         A clause without a capital letter and without a full stop.
     """
-    names = sorted(set(known))
+    name, names = shortened(name), sorted(set(known))
     folded = {candidate.casefold(): candidate for candidate in names}
     close = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
     longer = [candidate for key, candidate in folded.items() if key.startswith(f"{name.casefold()}_")]

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
-from maskwire.suggest import no_such
+from maskwire.suggest import no_such, shortened
 from maskwire_core.http.problems import Problem
 from starlette.requests import Request
 from starlette.responses import Response
@@ -159,7 +159,8 @@ def check_names(given: Sequence[str], known: Iterable[str], kind: str = "paramet
     names = set(known)
     for name in given:
         if name not in names:
-            said = no_such(kind, name, names) if names else f"no {kind} {name!r}; there are none here"
-            raise Problem(400, said, "BAD_PARAMETER", name)
+            short = shortened(name)
+            said = no_such(kind, name, names) if names else f"no {kind} {short!r}; there are none here"
+            raise Problem(400, said, "BAD_PARAMETER", short)
         if given.count(name) > 1:
             raise Problem(400, f"{name}: it is given twice", "BAD_PARAMETER", name)

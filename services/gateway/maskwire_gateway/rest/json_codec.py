@@ -10,6 +10,7 @@ from typing import Any
 from google.protobuf import json_format
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
+from maskwire.suggest import shortened
 from maskwire_core.http.large_json import LARGE_BYTES
 from maskwire_core.http.memory import hold_answer
 from maskwire_core.http.problems import Problem
@@ -60,6 +61,7 @@ def load(data: str | bytes) -> Any:
 
 def join(path: str, name: str) -> str:
     """The path of a member of the object at `path`."""
+    name = shortened(name)
     return f"{path}.{name}" if path else name
 
 

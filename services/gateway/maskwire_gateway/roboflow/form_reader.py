@@ -4,7 +4,7 @@ import types
 from collections.abc import Sequence
 from typing import Any, TypeVar, get_args
 
-from maskwire.suggest import no_such
+from maskwire.suggest import no_such, shortened
 from maskwire_core.http.problems import Problem
 from pydantic import BaseModel, ValidationError
 
@@ -51,8 +51,9 @@ def _invalid(wrong: Sequence[tuple[str, str, Sequence[Step]]]) -> Problem:
     Args:
         wrong: What is wrong: a sentence, pydantic's type of the error, and the place in the body.
     """
-    detail = [{"type": kind, "loc": ["body", *place], "msg": said} for said, kind, place in wrong]
-    said, _, place = wrong[0]
+    short = [(said, kind, [shortened(s) if isinstance(s, str) else s for s in place]) for said, kind, place in wrong]
+    detail = [{"type": kind, "loc": ["body", *place], "msg": said} for said, kind, place in short]
+    said, _, place = short[0]
     path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in place).removeprefix(".")
     return Problem(422, said, "BAD_BODY", path, detail=detail)
 

@@ -19,6 +19,8 @@ ERRORS_OF_FORMS = (*ERRORS, 408, 413, 415, 422)
 NO_TEXT = "prompts of text need SAM 3, and SAM 2 answers here: give points, or a box around the object"
 """What whoever asks for a concept in words is told."""
 
+_MOST_FIELDS = 100  # of one object: each unknown one is an error, with the most similar field
+
 _NUMBER = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -32,6 +34,8 @@ class Form(BaseModel):
     def _empty_is_null(cls, content: Any) -> Any:
         if not isinstance(content, dict):
             return content
+        if len(content) > _MOST_FIELDS:
+            raise ValueError(f"it has {len(content)} fields; at most {_MOST_FIELDS} are read")
         may_be_null = {name for name, field in cls.model_fields.items() if field.default is None}
         return {name: None if name in may_be_null and value in ([], {}) else value for name, value in content.items()}
 
@@ -68,7 +72,7 @@ class ObjectPrompt(Form):
     """One object. With neither box nor points: the most prominent one."""
 
     box: CentredBox | None = None
-    points: list[Click] | None = None
+    points: list[Click] | None = Field(None, fail_fast=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -81,7 +85,7 @@ class ObjectPrompt(Form):
 class PromptSet(Form):
     """Prompts, each for an object; null for the most prominent one."""
 
-    prompts: list[ObjectPrompt] | None = None
+    prompts: list[ObjectPrompt] | None = Field(None, fail_fast=True)
 
 
 def _prompt_set(value: Any) -> Any:
@@ -146,8 +150,8 @@ class SegmentForm(ImageForm):
     multimask_output: bool = True
     save_logits_to_cache: bool = False
     load_logits_from_cache: bool = False
-    point_coords: list[Annotated[list[_NUMBER], Field(min_length=2, max_length=2)]] | None = None
-    point_labels: list[Annotated[int, Field(ge=-(1 << 31), lt=1 << 31)]] | None = None
+    point_coords: list[Annotated[list[_NUMBER], Field(min_length=2, max_length=2)]] | None = Field(None, fail_fast=True)
+    point_labels: list[Annotated[int, Field(ge=-(1 << 31), lt=1 << 31)]] | None = Field(None, fail_fast=True)
     mask_input: Any = Field(
         None, description="Low-resolution logits to refine, of one prompt: rows of numbers, SxS or 1xSxS."
     )
