@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import io
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,12 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from google.rpc.status_pb2 import Status
 from maskwire.v1 import encoder_pb2
 from PIL import Image
+
+MANY_CALLS: list[tuple[str, Any]] = [
+    ("grpc.service_config", json.dumps({"connectionScaling": {"maxConnectionsPerSubchannel": 100}})),
+    ("grpc.max_connections_per_subchannel_cap", 100),
+]
+"""Options of a channel that opens as many connections as its calls need: servers answer 64 of each at a time."""
 
 
 def picture(seed: int, width: int = 60, height: int = 40) -> bytes:

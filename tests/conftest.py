@@ -23,7 +23,7 @@ from testing.paths import COFFEE
 from testing.servers import EXACT, Pair, Stack, encoder_and_decoder, running_gateway, store_server, up
 from testing.time_bounds import SecondTries
 from testing.web_server import Web, serving
-from testing.wire import as_base64
+from testing.wire import MANY_CALLS, as_base64
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -151,13 +151,13 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def encoder(stack: Stack) -> Iterator[Any]:
-    with grpc.insecure_channel(stack.encoder) as channel:
+    with grpc.insecure_channel(stack.encoder, MANY_CALLS) as channel:
         yield encoder_pb2_grpc.EncoderServiceStub(channel)
 
 
 @pytest.fixture(scope="session")
 def decoder(stack: Stack) -> Iterator[Any]:
-    with grpc.insecure_channel(stack.decoder) as channel:
+    with grpc.insecure_channel(stack.decoder, MANY_CALLS) as channel:
         yield decoder_pb2_grpc.DecoderServiceStub(channel)
 
 

@@ -18,7 +18,7 @@ from maskwire.v1 import decoder_pb2_grpc, encoder_pb2, encoder_pb2_grpc, types_p
 
 from testing.processes import wait_until
 from testing.time_bounds import assert_within
-from testing.wire import details, frames, picture
+from testing.wire import MANY_CALLS, details, frames, picture
 
 from . import processes
 from .results import Observation
@@ -66,7 +66,7 @@ def test_ten_times_too_much(world: World, note: Observation, kind: str) -> None:
             uploads = iter([list(frames(picture(25_000 + first + index), 1 << 20)) for index in range(count)])
 
     async def overload() -> float:
-        async with grpc.aio.insecure_channel(server.address) as channel:
+        async with grpc.aio.insecure_channel(server.address, MANY_CALLS) as channel:
             kinds = {"encoder": encoder_pb2_grpc.EncoderServiceStub, "decoder": decoder_pb2_grpc.DecoderServiceStub}
             stub = kinds[kind](channel)
             prepare(0, 20)

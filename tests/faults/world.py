@@ -14,7 +14,7 @@ from maskwire import Client, Result
 from maskwire.v1 import decoder_pb2_grpc, encoder_pb2, encoder_pb2_grpc
 
 from testing.processes import wait_until
-from testing.wire import picture
+from testing.wire import MANY_CALLS, picture
 
 from . import processes
 from .processes import Server
@@ -119,7 +119,7 @@ class World:
     def stub(self, server: Server) -> Iterator[Any]:
         encodes = any("encoder" in Path(word).name for word in server.command)
         kind = encoder_pb2_grpc.EncoderServiceStub if encodes else decoder_pb2_grpc.DecoderServiceStub
-        with grpc.insecure_channel(server.address) as channel:
+        with grpc.insecure_channel(server.address, MANY_CALLS) as channel:
             yield kind(channel)
 
     def load(self, server: Server) -> encoder_pb2.GetLoadResponse:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
@@ -11,7 +10,7 @@ from typing import Any
 
 import grpc
 
-from testing.wire import details
+from testing.wire import MANY_CALLS, details
 
 Outcomes = Counter[str]
 """How often an attacker was answered in which way."""
@@ -20,9 +19,7 @@ _WITHOUT_LIMITS = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
     ("grpc.use_local_subchannel_pool", 1),  # a connection of its own
-    # As many more as it takes for all calls at once.
-    ("grpc.service_config", json.dumps({"connectionScaling": {"maxConnectionsPerSubchannel": 100}})),
-    ("grpc.max_connections_per_subchannel_cap", 100),
+    *MANY_CALLS,
 ]
 
 

@@ -30,7 +30,7 @@ from testing.guarded import PASSWORD, Guarded, bearer, guarded_servers
 from testing.processes import resident_bytes, wait_until
 from testing.servers import running_gateway
 from testing.time_bounds import assert_within
-from testing.wire import details, failing, frames, picture
+from testing.wire import MANY_CALLS, details, failing, frames, picture
 
 NOBODY = ("UNAUTHENTICATED", "TOKEN_INVALID", "")
 MISSING = ("NOT_FOUND", "IMAGE_NOT_FOUND", "image_id")
@@ -100,7 +100,7 @@ def test_nothing_is_received_of_a_stranger(guarded: Guarded) -> None:
         "/grpc.health.v1.Health/Check": "INVALID_ARGUMENT",
     }
     before = most = resident_bytes(guarded.decoder_pid)
-    with grpc.insecure_channel(guarded.decoder) as channel:
+    with grpc.insecure_channel(guarded.decoder, MANY_CALLS) as channel:
         calls = [(name, channel.unary_unary(name).future(large, timeout=60)) for name in methods for _ in range(40)]
         while not all(call.done() for _, call in calls):
             most = max(most, resident_bytes(guarded.decoder_pid))

@@ -14,7 +14,7 @@ from maskwire.v1 import decoder_pb2, decoder_pb2_grpc, types_pb2
 from testing.processes import wait_until
 from testing.servers import Stack
 from testing.time_bounds import assert_within
-from testing.wire import details, picture
+from testing.wire import MANY_CALLS, details, picture
 
 CALLS = 1500
 MOST = 683  # of 1024, for one tenant alone
@@ -37,7 +37,7 @@ def test_a_crowd_that_waits(stack: Stack, client: Client, distinct: bool) -> Non
 
     median_s()
     calm_s = median_s()
-    with grpc.insecure_channel(stack.decoder, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+    with grpc.insecure_channel(stack.decoder, [*MANY_CALLS, ("grpc.use_local_subchannel_pool", 1)]) as channel:
         stub = decoder_pb2_grpc.DecoderServiceStub(channel)
         calls: list[Any] = [
             stub.Segment.future(

@@ -28,7 +28,7 @@ from testing import small_model
 from testing.processes import free_port, wait_until
 from testing.servers import Stack, up
 from testing.warm import running_module
-from testing.wire import details, frames, picture
+from testing.wire import MANY_CALLS, details, frames, picture
 
 SETTINGS = {"MASKWIRE_THREADS": "1", "MASKWIRE_MAX_BATCH": "4", "MASKWIRE_QUEUE_LIMIT": "300"}
 
@@ -64,7 +64,7 @@ class Encoders:
 
 @pytest.fixture
 def encoders(pair: Stack) -> Iterator[Encoders]:
-    first, second = (grpc.insecure_channel(address) for address in pair.encoder.split(","))
+    first, second = (grpc.insecure_channel(address, MANY_CALLS) for address in pair.encoder.split(","))
     with first, second:
         yield Encoders(pair, [first, second])
 
@@ -197,7 +197,7 @@ def held(valkey: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Held
     with running_module("testing.failing_encoder", str(folder), str(port), valkey) as process:
         address = f"127.0.0.1:{port}"
         wait_until(lambda: health(address) == "SERVING", process=process)
-        with grpc.insecure_channel(address) as channel:
+        with grpc.insecure_channel(address, MANY_CALLS) as channel:
             yield Held(address, process, encoder_pb2_grpc.EncoderServiceStub(channel), folder)
 
 

@@ -48,10 +48,11 @@ _OPTIONS = [
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.http2.bdp_probe", 0),  # keeps the flow-control window small, so that pings pass slow links in time
-    # Calls of one connection, with those that were reset but not given up here yet. What is beyond it waits at the
-    # client, or is reset by gRPC itself where the client does not keep to it. A call that comes further takes half a
-    # millisecond of the event loop, and all callers' calls are taken up in the order in which they came.
+    # Calls of one connection, and those that have ended or were reset but are not given up here yet. What is beyond it
+    # waits at the client, or is reset by gRPC itself where the client does not keep to it: a call that comes further
+    # takes half a millisecond of the event loop, and all callers' calls are taken up in the order in which they came.
     ("grpc.max_concurrent_streams", 64),
+    ("grpc.http2.max_deallocating_streams", 64),  # without it, calls are reset whose client kept to the limit
     # gRPC drops calls that this process has not taken up yet, from the first number on some at random, from the
     # second on all, without a status and whoever sent them. With its defaults, 1,000 and 3,000, a burst of one caller
     # ended calls of others as CANCELLED. A call that waits there takes its headers' memory.
