@@ -32,9 +32,9 @@ _OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_connections_per_subchannel_cap", _CONNECTIONS),
 ]
 # Whoever has more calls than a server takes on one connection opens another.
-_SCALING = {"connectionScaling": {"maxConnectionsPerSubchannel": _CONNECTIONS}}
+_SCALING: dict[str, Any] = {"connectionScaling": {"maxConnectionsPerSubchannel": _CONNECTIONS}}
 # A name that resolves to several servers is asked for all of them, and calls go to each in turn.
-_BALANCED = {"loadBalancingConfig": [{"round_robin": {}}]}
+_BALANCED: dict[str, Any] = {"loadBalancingConfig": [{"round_robin": {}}]}
 
 _RETRIES_PER_S = 100  # of all calls to the servers of a kind; each success allows one more
 _RETRIES_AT_ONCE = 100
