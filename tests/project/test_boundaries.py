@@ -71,6 +71,7 @@ ALLOWED = {
         "maskwire_core.telemetry.exposition",
         "maskwire_core.telemetry.logs",
         "maskwire_core.runtime.process_memory",
+        "maskwire_core.runtime.thread_priority",
         "maskwire_core.models.registry",
         "maskwire_core.telemetry.tracing",
     },
