@@ -14,6 +14,7 @@ from maskwire.cli.options import EmbedOptions
 from maskwire.cli.output import describe_error, progress_bar
 from maskwire.cli.work import work_through
 from maskwire.errors import InvalidRequest
+from maskwire.pictures.formats import ENDINGS
 from maskwire.results import EmbeddedImage
 
 _IMAGES_AT_ONCE = 16
@@ -59,7 +60,7 @@ def _find_images(paths: Sequence[str]) -> list[Input]:
     for text in paths:
         path = Path(text)
         if path.is_dir():
-            files = sorted(file for file in path.rglob("*") if file.suffix.lower() in inputs.ENDINGS)
+            files = sorted(file for file in path.rglob("*") if file.suffix.lower() in ENDINGS)
             sources += [Input(str(file), file, file.stem) for file in files]
             continue
         source = inputs.find_input(text)
@@ -67,7 +68,5 @@ def _find_images(paths: Sequence[str]) -> list[Input]:
             raise InvalidRequest(f"no such file: {text}", "NO_SUCH_FILE", "image")
         sources.append(source)
     if not sources:
-        raise InvalidRequest(
-            f"no images in {', '.join(paths)}; looked for {', '.join(inputs.ENDINGS)}", "NO_IMAGES", "image"
-        )
+        raise InvalidRequest(f"no images in {', '.join(paths)}; looked for {', '.join(ENDINGS)}", "NO_IMAGES", "image")
     return sources

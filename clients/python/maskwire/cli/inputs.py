@@ -13,12 +13,6 @@ from maskwire.errors import InvalidRequest
 from maskwire.results import EmbeddedImage
 from maskwire.sources import ImageLike, Reading, Source
 
-ENDINGS = (
-    *(".avif", ".bmp", ".gif", ".heic", ".heif", ".ico", ".j2k", ".jp2", ".jpeg", ".jpg", ".jxl", ".pbm", ".pgm"),
-    *(".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"),
-)
-"""File name extensions by which image files are found in folders."""
-
 
 @dataclass(frozen=True)
 class Input:

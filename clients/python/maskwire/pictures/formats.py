@@ -8,6 +8,12 @@ from maskwire.pictures.errors import PictureError, unreadable
 SUPPORTED = ("JPEG", "PNG", "WebP", "TIFF", "BMP", "GIF", "AVIF", "HEIC", "JPEG 2000", "PPM", "TGA", "ICO")
 """Formats that are decoded. JPEG includes MPO, PNG includes APNG, BMP includes DIB, PPM includes PGM, PBM and PFM."""
 
+ENDINGS = (
+    *(".avif", ".bmp", ".gif", ".heic", ".heif", ".ico", ".j2k", ".jp2", ".jpeg", ".jpg", ".jxl", ".pbm", ".pgm"),
+    *(".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"),
+)
+"""File name extensions by which image files are found in folders."""
+
 _LISTED = "JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF, JPEG 2000, PPM/PGM/PBM, TGA, ICO and (with pi-heif) HEIC"
 
 EMPTY = f"the file is empty (0 bytes); send an image file: {_LISTED}"
