@@ -3,7 +3,6 @@
 import hashlib
 import random
 import resource
-import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -15,6 +14,7 @@ from maskwire.cli.local_store import store_program
 from maskwire_core.models.registry import PUBLISHED
 
 from testing.servers import store_server
+from testing.warm import run_module
 from testing.wire import frames, picture
 
 from . import processes
@@ -93,9 +93,9 @@ def test_weights_are_not_those(note: Observation, tmp_path: Path) -> None:
         with wrong.open("ab") as file:
             file.truncate(known.size_bytes)
     digest = hashlib.sha256(wrong.read_bytes()).hexdigest()
-    command = [sys.executable, "-m", "maskwire_encoder", "--model", "sam2.1_hiera_tiny", "--models", str(tmp_path)]
     with store_server(store_program()) as url:
-        ended = subprocess.run([*command, "--redis-url", url], capture_output=True, text=True, check=False, timeout=60)
+        options = ("--model", "sam2.1_hiera_tiny", "--models", str(tmp_path), "--redis-url", url)
+        ended = run_module("maskwire_encoder", *options)
     assert ended.returncode == 1
     for told in (wrong.name, known.sha256, digest):
         assert told in ended.stderr
