@@ -17,6 +17,8 @@ import httpx
 import numpy as np
 import pytest
 import redis
+from maskwire import Client
+from maskwire.cli.local_store import store_program
 from maskwire.v1 import decoder_pb2, decoder_pb2_grpc, encoder_pb2, encoder_pb2_grpc, types_pb2
 from maskwire_core.http.bodies import Body
 from maskwire_core.http.problems import Problem
@@ -28,7 +30,7 @@ from playwright.sync_api import expect
 from testing.chromium import Tab
 from testing.guarded import bearer, guarded_servers
 from testing.processes import free_port, wait_until
-from testing.servers import Stack, running_gateway, server, up
+from testing.servers import Pair, Stack, encoder_and_decoder, running_gateway, server, store_server
 from testing.time_bounds import assert_within
 from testing.web_server import Web
 from testing.wire import details, frames, picture
@@ -46,19 +48,19 @@ def test_a_killed_gateway_is_survived(
     note.injected = (
         "SIGKILL to the gateway of a page (Chromium) with a click; three times, once while the store lost everything"
     )
-    with up() as stack:  # of its own, since its store is emptied
-        took_s = _gateway_killed(open_tab, stack, photo, tmp_path, note)
+    with store_server(store_program()) as url, encoder_and_decoder(url) as servers:  # a store that may be emptied
+        took_s = _gateway_killed(open_tab, servers, photo, tmp_path, note)
     note.observed = (
         f"the click that was made meanwhile was answered {took_s:.1f} s after the gateway was back; masks right"
     )
 
 
 def _gateway_killed(
-    open_tab: Callable[..., Tab], stack: Stack, photo: Path, tmp_path: Path, note: Observation
+    open_tab: Callable[..., Tab], servers: Pair, photo: Path, tmp_path: Path, note: Observation
 ) -> float:
     """Returns how many seconds the first click after a kill took."""
     port = free_port()
-    with running_gateway(stack, port=port) as (address, pid):
+    with running_gateway(servers, port=port) as (address, pid):
         tab = open_tab(url=address)
         tab.open_sample()
         tab.click(*CLICK)
@@ -69,7 +71,7 @@ def _gateway_killed(
         tab.page.keyboard.down("Shift")
         tab.click(*OUTSIDE)
         tab.page.keyboard.up("Shift")
-    with running_gateway(stack, port=port) as (_, pid), stack.client() as client:
+    with running_gateway(servers, port=port) as (_, pid), Client(servers.encoder, servers.decoder) as client:
         note.fault()  # over: the gateway answers again
         tab.until("it.prompt.points.length === 2")
         took_s = note.recovered()
@@ -83,10 +85,10 @@ def _gateway_killed(
 
         # Now the store is empty, too: the page stores the image again.
         image_id = tab.page.evaluate("() => app.editor.session.image.image_id")
-        with redis.Redis.from_url(stack.redis_url) as store:
+        with redis.Redis.from_url(servers.redis_url) as store:
             store.flushall()
-        with server("maskwire_decoder", stack.redis_url) as empty:
-            with running_gateway(stack, decoder=empty, port=port) as (_, pid):
+        with server("maskwire_decoder", servers.redis_url) as empty:
+            with running_gateway(servers, decoder=empty, port=port) as (_, pid):
                 tab.page.keyboard.press("Control+Shift+z")
                 tab.until("it.prompt.points.length === 2")
                 assert client.get(image_id).width == 600
@@ -96,7 +98,7 @@ def _gateway_killed(
             (tmp_path / "another.jpg").write_bytes(photo.read_bytes() + b"another file with the same pixels")
             tab.page.set_input_files("#file", tmp_path / "another.jpg")
             expect(tab.page.locator("#working-text")).to_have_text("Waiting for the server")
-            with running_gateway(stack, decoder=empty, port=port):
+            with running_gateway(servers, decoder=empty, port=port):
                 tab.until_connected()
                 tab.click(*CLICK)
                 tab.until("it.mask")

@@ -265,7 +265,7 @@ def test_a_broken_file_changes_nothing(guarded: Guarded, encoder: Any) -> None:
         encoder.ListModels(models, metadata=bearer(text))
     finally:
         guarded.file.write_bytes(good)
-    guarded.token()
+    guarded.token("new")
     encoder.ListModels(models, metadata=bearer(text))
 
 
