@@ -28,7 +28,7 @@ class Deviation:
     """
 
     def __init__(self, model: Model, photograph: Image.Image, prompts: int) -> None:
-        sam, _ = loading.build(model.source)
+        sam = loading.build(model.source).model
         random = np.random.default_rng(11)
         self._model = model
         self._predictor = Predictor(model.decoder, threads=os.cpu_count() or 1)

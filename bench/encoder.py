@@ -108,7 +108,7 @@ class Ways:
     """The usual ways to run the forward pass, with inputs and outputs on the device."""
 
     def __init__(self, model: Model, compiled: bool) -> None:
-        sam, _ = loading.build(model.source)
+        sam = loading.build(model.source).model
         self._device = model.device
         self._sam = sam.to(model.device)
         self._compiled = torch.compile(self._sam.image_encoder) if compiled else None
@@ -138,7 +138,7 @@ async def serve(model: Model, settings: EncoderSettings, store: Store, files: Se
     """Encodes image files into the store for callers who each wait for their reply. Returns rates and latencies."""
     call_context.begin("").caller = EVERYBODY
     encoder = ImageEncoder(settings, store, [model])
-    await encoder.publish_decoders()
+    await encoder.publish_exports()
     headers = [header(data, namespace=f"run{time.monotonic_ns()}") for data in files]
     work, taken = iter(range(len(files))), list[float]()
 

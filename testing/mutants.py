@@ -27,6 +27,7 @@ _PACKAGES = (
     "services/core",
     "services/encoder",
     "services/decoder",
+    "services/tracker",
     "services/gateway",
 )
 _FAILED_TESTS = 1  # pytest's exit code if tests ran and some failed

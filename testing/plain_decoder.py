@@ -12,7 +12,8 @@ import numpy as np
 import onnx
 from maskwire.v1 import types_pb2
 from maskwire_core.config import DecoderSettings
-from maskwire_core.models.decoder_bundle import BEST, GRAPHS, DecoderBundle, DecoderConfig, DecoderGraph
+from maskwire_core.models.decoder_bundle import BEST, GRAPHS, DecoderBundle, DecoderConfig
+from maskwire_core.models.graph_archive import OnnxGraph
 from maskwire_core.storage.embedding import Header, pack
 from maskwire_core.storage.store import Store
 from maskwire_decoder.images import Images
@@ -105,7 +106,7 @@ def bundle() -> DecoderBundle:
     }
     assert set(graphs) == GRAPHS
     config = DecoderConfig("plain", "f" * 64, INPUT_SIZE, MASK_SIZE, False, 0.05, 0.98)
-    return DecoderBundle(config, {name: DecoderGraph(model, ()) for name, model in graphs.items()}, {})
+    return DecoderBundle(config, {name: OnnxGraph(model, ()) for name, model in graphs.items()}, {})
 
 
 class Context:

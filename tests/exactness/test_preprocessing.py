@@ -1,13 +1,16 @@
 """Pixels to a model's input against sam2's SAM2Transforms."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from maskwire_encoder.image_input.preprocessing import LARGE_PIXELS, as_stored, prepare, preprocess
+from maskwire_encoder.image_input.preprocessing import LARGE_PIXELS, as_stored, prepare, preprocess, resize_frame
 from numpy.typing import NDArray
 from PIL import Image
+from sam2.utils.misc import load_video_frames
 
 from testing.reference.predictor import SAM2Transforms
 
@@ -74,3 +77,16 @@ def test_preprocessing_a_batch_is_preprocessing_each() -> None:
     together = preprocess(batch, 512)
     for pixels, prepared in zip(batch, together, strict=True):
         torch.testing.assert_close(preprocess(pixels[None], 512)[0], prepared, atol=1e-6, rtol=0)
+
+
+def test_frames_equal_sam2s(tmp_path: Path) -> None:
+    """Bit by bit, of frames that are smaller, larger and as large as the model's input."""
+    for number, (width, height) in enumerate([(300, 200), (1900, 1100), (512, 512)]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        Image.fromarray(photograph(width, height, number)).save(folder / "0.jpg")
+        expected, _, _ = load_video_frames(str(folder), 512, True, compute_device=torch.device("cpu"))
+        with Image.open(folder / "0.jpg") as opened:
+            rgb = np.asarray(opened.convert("RGB"))
+        for turned in (rgb, np.flip(np.flip(rgb, 1).copy(), 1)):  # however it lies in memory
+            torch.testing.assert_close(prepare(resize_frame(turned, 512), 512), expected[0], atol=0, rtol=0)

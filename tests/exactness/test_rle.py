@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from maskwire_decoder.masks.rle import rle
+from maskwire_core.masks.rle import rle
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 

@@ -131,7 +131,7 @@ def test_the_mean_of_weights_counts_each_file_once(tmp_path: Path) -> None:
 def test_exported_weights_are_those_that_were_trained(tmp_path: Path) -> None:
     made = network(4, 512)
     export(made, tmp_path / "demo.safetensors")
-    sam, _ = loading.build(source(tmp_path / "demo.safetensors"))
+    sam = loading.build(source(tmp_path / "demo.safetensors")).model
     served = sam.state_dict()
     for name, tensor in made.state_dict().items():
         assert torch.equal(served[name], tensor.half().float()), name

@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 from maskwire_core.errors import CorruptValue, InvalidArgument
-from maskwire_core.models.decoder_bundle import GRAPHS, DecoderBundle, DecoderConfig, DecoderGraph
+from maskwire_core.models.decoder_bundle import GRAPHS, DecoderBundle, DecoderConfig
+from maskwire_core.models.graph_archive import OnnxGraph
 from maskwire_core.storage.codecs import CODECS
 from maskwire_core.storage.embedding import Header, pack, unpack
 from maskwire_encoder.image_input.reading import read_image
@@ -111,7 +112,7 @@ def read_embedding(value: bytes, originals: list[bytes]) -> Outcome:
 
 def bundle() -> DecoderBundle:
     config = DecoderConfig("demo", "f", 512, 128, True, 0.05, 0.98)
-    graphs = {name: DecoderGraph(name.encode() * 20, ("weight",)) for name in GRAPHS}
+    graphs = {name: OnnxGraph(name.encode() * 20, ("weight",)) for name in GRAPHS}
     return DecoderBundle(config, graphs, {"weight": np.ones((4, 4), np.float32)})
 
 

@@ -19,6 +19,7 @@ PACKAGES = {
     "maskwire_core": ROOT / "services/core/maskwire_core",
     "maskwire_encoder": ROOT / "services/encoder/maskwire_encoder",
     "maskwire_decoder": ROOT / "services/decoder/maskwire_decoder",
+    "maskwire_tracker": ROOT / "services/tracker/maskwire_tracker",
     "maskwire_gateway": ROOT / "services/gateway/maskwire_gateway",
     "maskwire_web": ROOT / "clients/web/maskwire_web",
     "maskwire_adapters": ROOT / "clients/adapters/maskwire_adapters",
@@ -28,17 +29,17 @@ PACKAGES = {
 PUBLIC = {f"maskwire.{name}" for name in maskwire.__all__}
 TRANSPORT = {f"maskwire.transport.{name}" for name in maskwire.transport.__all__}
 ERRORS = {f"maskwire.{name}" for name in maskwire.__all__ if name in vars(maskwire.errors)}
-# What each package may import of the others. Of the client, servers take the stubs, the decoder the arithmetic that
-# enlarges logits, and the encoder the picture reader.
+# What each package may import of the others. Of the client, servers take the stubs, decoder and tracker the arithmetic
+# that enlarges logits, and the encoder the picture reader.
 ALLOWED = {
     "maskwire": set[str](),
-    # Of the client, maskwire.suggest has the words for names that do not exist, maskwire.model_names
-    # what people call the published models, and there is one token bucket, one way
-    # to write and to judge addresses and one form of errors on the wire. Its package for HTTP answers with the client's
-    # errors.
+    # Of the client, maskwire.suggest has the words for names that do not exist, maskwire.model_names what people call
+    # the published models, and there is one arithmetic by which logits are enlarged, one token bucket, one way to write
+    # and to judge addresses and one form of errors on the wire. Its package for HTTP answers with the client's errors.
     "maskwire_core": {
         "maskwire.v1",
         "maskwire.suggest",
+        "maskwire.bilinear",
         "maskwire.model_names",
         "maskwire.token_bucket",
         "maskwire.addresses",
@@ -54,6 +55,15 @@ ALLOWED = {
         "maskwire_core",
     },
     "maskwire_decoder": {"maskwire.v1", "maskwire.bilinear", "maskwire.model_names", "maskwire_core"},
+    # It enlarges logits, and is a client of the encoder.
+    "maskwire_tracker": {
+        "maskwire.v1",
+        "maskwire.bilinear",
+        "maskwire.model_names",
+        "maskwire_core",
+        *ERRORS,
+        *TRANSPORT,
+    },
     # It is a client of the servers, and shares settings, names of models and errors with them.
     "maskwire_gateway": {
         *PUBLIC,
@@ -113,7 +123,10 @@ def test_imports_point_one_way(package: str) -> None:
 @pytest.mark.parametrize(
     ("pattern", "module"),
     [
-        ("maskwire:(embedding|lease|alias|prompts|logits|decoder|usage|sizes|writing)", "storage/keys.py"),
+        (
+            "maskwire:(embedding|lease|alias|prompts|logits|decoder|tracker|track|clips?|usage|sizes|writing)",
+            "storage/keys.py",
+        ),
         (r"ContextVar\(", "call_context.py"),
         (r"\bcontext\.abort\(", "rpc/error_status.py"),
     ],

@@ -26,6 +26,7 @@ SERVER = {
     "maskwire_core": ROOT / "services/core",
     "maskwire_encoder": ROOT / "services/encoder",
     "maskwire_decoder": ROOT / "services/decoder",
+    "maskwire_tracker": ROOT / "services/tracker",
     "maskwire_gateway": ROOT / "services/gateway",
     "maskwire_web": ROOT / "clients/web",
     "maskwire_adapters": ROOT / "clients/adapters",
@@ -138,7 +139,18 @@ def test_one_licence_is_in_all_archives(client: Distribution, server: Distributi
 
 def test_the_extra_all_is_all_of_them(server: Distribution) -> None:
     extras = set(server.metadata.get_all("Provides-Extra", []))
-    assert {"encoder", "openvino", "decoder", "gateway", "adapters", "local", "heic", "observe", "all"} == extras
+    assert {
+        "encoder",
+        "openvino",
+        "decoder",
+        "tracker",
+        "gateway",
+        "adapters",
+        "local",
+        "heic",
+        "observe",
+        "all",
+    } == extras
 
     def required(extra: str) -> set[str]:
         return {

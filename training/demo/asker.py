@@ -35,7 +35,7 @@ class Asker:
     """One model; one picture at a time."""
 
     def __init__(self, weights: Path | None = None) -> None:
-        self._sam, _ = loading.build(source(weights))
+        self._sam = loading.build(source(weights)).model
 
     @torch.inference_mode()
     def look(self, rgb: NDArray[np.uint8]) -> None:

@@ -79,3 +79,41 @@ def _sum(factor: Floats, other: Floats | np.float32, onto: Floats | np.float32) 
     total *= other
     total += onto
     return total.astype(np.float32)
+
+
+def resize_antialiased(samples: Floats, width: int, height: int) -> Floats:
+    """Resizes an array of samples (rows x columns, fp32) to height x width pixels, bit for bit as
+    `torch.nn.functional.interpolate` with antialias=True does: along rows first, each sample weighted by a triangle
+    that is as wide as a pixel where samples are finer (UpSampleKernel.cpp, `_compute_indices_weights_aa`)."""
+    return _weighted_rows(_weighted_rows(samples, width).T, height).T
+
+
+def _weighted_rows(samples: Floats, pixels: int) -> Floats:
+    """Resizes each row to `pixels`."""
+    first, counts, weights = _triangles(samples.shape[1], pixels)
+    total = samples[:, first] * weights[:, 0]
+    # torch's compiled code multiplies four further samples at a time, and adds what is left with fused multiply-add.
+    unfused = (counts - 1) // 4 * 4
+    for place in range(1, weights.shape[1]):
+        seen, weight = samples[:, np.minimum(first + place, samples.shape[1] - 1)], weights[:, place]
+        total = np.where(place <= unfused, total + seen * weight, _sum(seen, weight, total))
+    return total
+
+
+def _triangles(samples: int, pixels: int) -> tuple[Integers, Integers, Floats]:
+    """Returns for each pixel the first sample that it sees, the number of samples, and their weights (pixels x most);
+    those beyond its last are 0."""
+    scale, one = np.float32(samples) / np.float32(pixels), np.float32(1)
+    support, inverse = (scale, one / scale) if scale >= 1 else (one, one)
+    # torch's code adds 0.5 as a double and rounds what it keeps.
+    centres = (np.float64(scale) * (np.arange(pixels) + 0.5)).astype(np.float32)
+    first = np.maximum(((centres - support) + 0.5).astype(np.int64), 0)
+    counts = np.minimum(((centres + support) + 0.5).astype(np.int64), samples) - first
+    places = np.arange(int(counts.max()))
+    distance = (places + first[:, None]).astype(np.float32) - centres[:, None]
+    distance = ((distance + np.float64(0.5)) * np.float64(inverse)).astype(np.float32)
+    weights = np.where(places < counts[:, None], np.maximum(one - np.abs(distance), np.float32(0)), np.float32(0))
+    total = np.zeros(pixels, np.float32)
+    for place in places:  # one after the other, since rounding depends on the order
+        total += weights[:, place]
+    return first, counts, np.asarray(weights / total[:, None], np.float32)

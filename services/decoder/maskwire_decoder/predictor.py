@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 from maskwire_core.models.decoder_bundle import DecoderBundle
+from maskwire_core.models.onnx_sessions import OnnxSessions
 from numpy.typing import NDArray
-from onnxruntime import InferenceSession, OrtValue, SessionOptions
 
-from maskwire_decoder.graph_check import check_graph
 from maskwire_decoder.prompts.encoding import EncodedPrompt, Prediction
 from maskwire_decoder.prompts.parsing import Prompt
 
@@ -38,16 +37,11 @@ class Predictor:
     """
 
     def __init__(self, bundle: DecoderBundle, threads: int) -> None:
-        for graph in bundle.graphs.values():
-            check_graph(graph)
         self.config = bundle.config
-        self._bundle = bundle
         self._threads = threads
-        self._weights = {name: OrtValue.ortvalue_from_numpy(array) for name, array in bundle.weights.items()}
-        self._sessions: dict[tuple[str, int], InferenceSession] = {}
-        self._opening, self._lock = threading.Lock(), threading.Lock()
-        self._running = 0
-        self._session("click", threads)
+        self._sessions = OnnxSessions(bundle.graphs, bundle.weights)
+        self._lock, self._running = threading.Lock(), 0
+        self._sessions.open("click", threads)
 
     def prepare(self, tensors: Mapping[str, NDArray[Any]]) -> Prepared:
         """Computes what every prompt on an image needs.
@@ -56,7 +50,7 @@ class Predictor:
             tensors: A stored embedding, fp16 or fp32, in its layout.
         """
         half = all(tensor.dtype == np.float16 for tensor in tensors.values())
-        session = self._session("image_fp16" if half else "image_fp32", self._threads)
+        session = self._sessions.open("image_fp16" if half else "image_fp32", self._threads)
         names = [output.name for output in session.get_outputs()]
         return dict(zip(names, session.run(names, dict(tensors)), strict=True))
 
@@ -88,25 +82,6 @@ class Predictor:
         inputs |= {"points": encoded.points, "labels": encoded.labels, "masks": np.array(encoded.wanted)}
         if encoded.mask is not None:
             prompted = {"tokens": image["tokens"], "mask": encoded.mask[None]}
-            inputs["tokens"] = self._session("mask", threads).run(None, prompted)[0]
-        logits, iou, score = self._session(graph, threads).run(["logits", "iou", "object_score"], inputs)
+            inputs["tokens"] = self._sessions.open("mask", threads).run(None, prompted)[0]
+        logits, iou, score = self._sessions.open(graph, threads).run(["logits", "iou", "object_score"], inputs)
         return encoded.select(logits, iou, score[0])
-
-    def _session(self, graph: str, threads: int) -> InferenceSession:
-        """Returns the session of a graph, which is opened when a prompt first needs it."""
-        with self._opening:
-            session = self._sessions.get((graph, threads))
-            if session is None:
-                session = self._sessions[graph, threads] = self._open(graph, threads)
-            return session
-
-    def _open(self, graph: str, threads: int) -> InferenceSession:
-        options = SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        # Threads spin between the operations of a decode, but not after it, when they would take the cores from other
-        # workers and from rendering masks.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        wanted = self._bundle.graphs[graph]
-        options.add_external_initializers(list(wanted.weights), [self._weights[name] for name in wanted.weights])
-        return InferenceSession(wanted.model, options, providers=["CPUExecutionProvider"])

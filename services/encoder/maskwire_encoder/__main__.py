@@ -37,7 +37,7 @@ async def run(settings: EncoderSettings, load: Callable[[ModelSource, EncoderSet
         if settings.threads:
             torch.set_num_threads(settings.threads)
         encoder = ImageEncoder(settings, store, [load(source, settings) for source in find(settings)])
-        await encoder.publish_decoders()
+        await encoder.publish_exports()
         await encoder.pipeline.start()
         service = Service(
             NAME,
@@ -50,7 +50,7 @@ async def run(settings: EncoderSettings, load: Callable[[ModelSource, EncoderSet
             broken=encoder.pipeline.lost,
         )
         try:
-            async with repeating(_PUBLISH_PERIOD_S, encoder.publish_decoders):
+            async with repeating(_PUBLISH_PERIOD_S, encoder.publish_exports):
                 await serve(settings, service)
         finally:
             encoder.pipeline.close()

@@ -10,6 +10,7 @@ from maskwire.model_names import canonical
 from maskwire.pictures.formats import EMPTY
 from maskwire.suggest import model_not_served
 from maskwire.v1 import encoder_pb2 as pb
+from maskwire.v1 import types_pb2
 from maskwire_core import names
 from maskwire_core.call_context import current
 from maskwire_core.config import EncoderSettings
@@ -29,7 +30,7 @@ from maskwire_encoder.backends.model import Model
 from maskwire_encoder.encode_lease import found_or_leased
 from maskwire_encoder.pipeline import Pipeline
 from maskwire_encoder.spool import ImageFile, Spool
-from maskwire_encoder.upload import STRETCHES, Upload, describe, digest_mismatch
+from maskwire_encoder.upload import CODEC_NAMES, STRETCHES, Upload, describe, digest_mismatch
 
 log = logging.getLogger(__name__)
 
@@ -98,11 +99,15 @@ class ImageEncoder:
         stretch = STRETCHES.get(header.stretch)
         if stretch is None:
             raise InvalidArgument("BAD_STRETCH", f"{header.stretch} is no Stretch", field="header.stretch")
+        if header.resize not in pb.Resize.values():
+            raise InvalidArgument("BAD_RESIZE", f"{header.resize} is no Resize", field="header.resize")
+        is_frame, codec = header.resize == pb.RESIZE_VIDEO_FRAME, self._codec(model, header.stored_as)
         image_id = names.image_id(header.image_id) if header.image_id else names.issue_image_id()
         namespace = current().caller.writing(header.namespace)
         logs.bind(namespace, image_id)
         if header.priority not in pb.Priority.values():
             raise InvalidArgument("BAD_PRIORITY", f"{header.priority} is no Priority", field="header.priority")
+        ttl_s = token.ttl_s or self.settings.ttl_s
         deadline = math.inf if time_left_s is None else asyncio.get_running_loop().time() + time_left_s
         return Upload(
             namespace,
@@ -114,15 +119,34 @@ class ImageEncoder:
                 header.sha256,
                 model.fingerprint,
                 model.decoder.digest,
-                model.arithmetic if stretch == "auto" else f"{model.arithmetic} {stretch}",
-                self.settings.store_codec,
+                model.arithmetic_of(stretch, is_frame),
+                codec,
             ),
             stretch,
+            is_frame,
+            codec,
             Demand(Requester(namespace, caller), header.priority == pb.PRIORITY_BULK, deadline),
-            ttl_s=token.ttl_s or self.settings.ttl_s,
+            ttl_s=min(header.ttl_s or ttl_s, ttl_s),
             quota_bytes=self.settings.quota_bytes if token.quota_bytes is None else token.quota_bytes,
             received_at=received_at,
         )
+
+    def _codec(self, model: Model, wanted: types_pb2.DataType.ValueType) -> str:
+        """Returns the codec of an embedding, a key of `codecs.CODECS`.
+
+        Raises:
+            InvalidArgument: BAD_DATA_TYPE.
+        """
+        field = "header.stored_as"
+        if wanted == types_pb2.DATA_TYPE_UNSPECIFIED:
+            return self.settings.store_codec
+        codec = CODEC_NAMES.get(wanted)
+        if codec is None:
+            raise InvalidArgument("BAD_DATA_TYPE", f"{wanted} is no DataType", field=field)
+        if codec == "fp32" and model.rounds_to_fp16:
+            said = "this encoder's device rounds embeddings to fp16; ask one that was started with --store-codec fp32"
+            raise InvalidArgument("BAD_DATA_TYPE", said, field=field)
+        return codec
 
     async def find(self, upload: Upload) -> pb.EncodeImageResponse | None:
         """Answers an upload whose embedding is stored or being made already.
@@ -168,10 +192,12 @@ class ImageEncoder:
             timings.MergeFrom(stages)
         return await self._respond(upload, stored, joined or stages is None, timings)
 
-    async def publish_decoders(self) -> None:
-        """Publishes the decoders of all models, unless the store has them already."""
+    async def publish_exports(self) -> None:
+        """Publishes the decoders and trackers of all models, unless the store has them already."""
         for model in self.models.values():
             await asyncio.to_thread(self._store.publish_decoder, model.decoder)
+            if model.tracker is not None:
+                await asyncio.to_thread(self._store.publish_tracker, model.tracker)
 
     async def _find_or_make(self, upload: Upload, file: ImageFile) -> Encoded:
         with file.held():  # also when its sender leaves, while others wait for the image
@@ -181,7 +207,9 @@ class ImageEncoder:
     async def _make(self, upload: Upload, file: ImageFile) -> Encoded:
         """Encodes and stores an image."""
         started = time.perf_counter()
-        pixels, read_queue_ms = await self.pipeline.read(upload.model, file, upload.stretch, upload.demand)
+        pixels, read_queue_ms = await self.pipeline.read(
+            upload.model, file, upload.stretch, upload.is_frame, upload.demand
+        )
         for warning in pixels.warnings:
             log.info("the image file: %s", warning)
         read_ms = _ms_since(started) - read_queue_ms
@@ -198,7 +226,7 @@ class ImageEncoder:
             decoder=upload.model.decoder.digest,
             height=pixels.height,
             width=pixels.width,
-            codec=self.settings.store_codec,
+            codec=upload.codec,
             created_at=time.time(),
             stretch=pixels.stretch,
         )

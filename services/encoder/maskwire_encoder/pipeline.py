@@ -25,6 +25,7 @@ from torch import Tensor
 from maskwire_encoder.backends import device
 from maskwire_encoder.backends.device import DeviceLost, Tensors
 from maskwire_encoder.backends.model import Model
+from maskwire_encoder.image_input.preprocessing import resize_frame
 from maskwire_encoder.image_input.reader_pool import Abandoned, Handle, ReaderPool
 from maskwire_encoder.image_input.reader_process import Job
 from maskwire_encoder.image_input.reading import refused, too_large
@@ -55,6 +56,7 @@ class File:
 
     content: ImageFile  # the file itself, which is complete
     stretch: Stretch  # how samples of more than 8 bits are mapped to 8 bits
+    is_frame: bool  # whether it is resized as a frame of a video
     cost: Cost  # what decoding may take
     tenant: str  # on whose account its memory is
     handle: Handle  # ends the decoding if nobody wants it any more
@@ -153,7 +155,9 @@ class Pipeline:
         """How long all waiting images will take at the present pace, in seconds."""
         return self.waiting * self.model.pace_s
 
-    async def read(self, model: Model, content: ImageFile, stretch: Stretch, demand: Demand) -> Served[Pixels]:
+    async def read(
+        self, model: Model, content: ImageFile, stretch: Stretch, is_frame: bool, demand: Demand
+    ) -> Served[Pixels]:
         """Decodes an image file in a process of its own and prepares it for a model, when its turn comes.
 
         If this is cancelled, the decoding ends at once.
@@ -162,6 +166,7 @@ class Pipeline:
             model: The model.
             content: The file, which is complete.
             stretch: How samples of more than 8 bits are mapped to 8 bits.
+            is_frame: Whether it is resized as a frame of a video.
             demand: Who wants it, and how soon.
 
         Raises:
@@ -177,7 +182,7 @@ class Pipeline:
         lane = self.large_readers if cost.cpu_s > _LARGE_S or cost.bytes > _LARGE_BYTES else self.readers
         handle = Handle()
         lane.admit(demand)
-        file = File(content, stretch, cost, demand.requester.tenant, handle)
+        file = File(content, stretch, is_frame, cost, demand.requester.tenant, handle)
         try:
             return await lane.submit(file, demand, kind=model, nbytes=content.size_bytes)
         except asyncio.CancelledError:
@@ -278,7 +283,9 @@ class Pipeline:
 
         def use(picture: Picture, warnings: Sequence[str]) -> Pixels:
             height, width, _ = picture.pixels.shape
-            return Pixels(height, width, cast(Model, model).prepare(picture.pixels), picture.stretch, tuple(warnings))
+            encoding = cast(Model, model)
+            pixels = resize_frame(picture.pixels, encoding.image_size) if file.is_frame else picture.pixels
+            return Pixels(height, width, encoding.prepare(pixels), picture.stretch, tuple(warnings))
 
         def read() -> Pixels:
             job = Job(file.content.read(), file.stretch, self._max_pixels, file.cost)

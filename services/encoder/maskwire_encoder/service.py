@@ -107,6 +107,8 @@ class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
                 is_default=index == 0,
                 note=model.source.note,
                 device=str(model.device),
+                decoder=model.decoder.digest,
+                tracker=model.tracker.digest if model.tracker is not None else "",
             )
             for index, model in enumerate(self._encoder.models.values())
         ]

@@ -20,6 +20,7 @@ STRETCHES: dict[types_pb2.Stretch.ValueType, Stretch] = {
     types_pb2.STRETCH_RANGE: "range",
     types_pb2.STRETCH_PERCENTILE: "percentile",
 }
+CODEC_NAMES = {types_pb2.DATA_TYPE_FP16: "fp16", types_pb2.DATA_TYPE_FP32: "fp32"}
 _STRETCH_VALUES: dict[str, types_pb2.Stretch.ValueType] = {name: value for value, name in STRETCHES.items()}
 
 
@@ -34,6 +35,8 @@ class Upload:
     model: "Model"  # the model that encodes the image
     key: str  # content key of the embedding
     stretch: Stretch  # how samples of more than 8 bits are mapped to 8 bits
+    is_frame: bool  # whether it is resized as a frame of a video
+    codec: str  # how the embedding is stored, a key of `codecs.CODECS`
     demand: Demand  # who wants the image encoded, and how soon
     ttl_s: int  # seconds until the embedding expires
     quota_bytes: int  # bytes that the namespace may store; 0 for no quota

@@ -31,7 +31,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 @pytest.fixture(scope="module")
 def sam(model: Model) -> Any:
-    return loading.build(model.source)[0]
+    return loading.build(model.source).model
 
 
 @pytest.fixture(scope="module")

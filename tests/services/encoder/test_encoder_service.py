@@ -13,7 +13,7 @@ import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_reflection.v1alpha import reflection_pb2
 from maskwire import Client, ImageNotFound
-from maskwire.v1 import decoder_pb2, encoder_pb2, encoder_pb2_grpc
+from maskwire.v1 import decoder_pb2, encoder_pb2, encoder_pb2_grpc, types_pb2
 from maskwire_core.models.registry import add, describe
 
 from testing import small_model
@@ -33,6 +33,19 @@ def test_an_image_is_encoded_once_under_any_name(encoder: Any) -> None:
     assert second.image.image_id not in ("", "one")
     assert second.timings.encode_ms == 0
     assert not encoder.EncodeImage(frames(data, namespace="other")).cached
+
+
+def test_frames_of_videos_are_embeddings_of_their_own_that_may_expire_soon(encoder: Any) -> None:
+    data = picture(6)
+    resize, fp32 = encoder_pb2.RESIZE_VIDEO_FRAME, types_pb2.DATA_TYPE_FP32
+    found = [
+        encoder.EncodeImage(frames(data, **fields)).image
+        for fields in ({}, {"resize": resize}, {"resize": resize, "stored_as": fp32, "ttl_s": 60})
+    ]
+    assert len({image.content_key for image in found}) == 3
+    assert found[2].stored_bytes > 1.9 * found[1].stored_bytes
+    lives_s = [image.expires_at.ToSeconds() - time.time() for image in found]
+    assert lives_s[2] < 61 < 80_000 < min(lives_s[:2])
 
 
 def test_the_server_answers_without_the_chunks_when_it_has_the_image(encoder: Any) -> None:
@@ -56,6 +69,8 @@ def test_the_server_answers_without_the_chunks_when_it_has_the_image(encoder: An
         ({"sha256": b"short"}, ("INVALID_ARGUMENT", "BAD_DIGEST", "header.sha256")),
         ({"size_bytes": 0}, ("INVALID_ARGUMENT", "EMPTY_IMAGE", "image")),
         ({"size_bytes": 1 << 40}, ("RESOURCE_EXHAUSTED", "IMAGE_TOO_LARGE", "image")),
+        ({"resize": 9}, ("INVALID_ARGUMENT", "BAD_RESIZE", "header.resize")),
+        ({"stored_as": 9}, ("INVALID_ARGUMENT", "BAD_DATA_TYPE", "header.stored_as")),
         ({"sha256": b"x" * 32}, ("INVALID_ARGUMENT", "DIGEST_MISMATCH", "chunk")),
         ({"size_bytes": 10}, ("INVALID_ARGUMENT", "TOO_MANY_BYTES", "chunk")),
         ({"namespace": "a/b"}, ("INVALID_ARGUMENT", "BAD_NAMESPACE", "namespace")),

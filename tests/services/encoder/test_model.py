@@ -50,7 +50,7 @@ def test_patches_follow_stacked_transposed_convolutions(patch: int, rows: int, c
 def find_and_build(**arguments: object) -> str:
     model = arguments.pop("model")
     settings = EncoderSettings(model=model if isinstance(model, list) else [model], **arguments)  # type: ignore[arg-type]
-    fingerprints = [loading.build(source)[1] for source in loading.find(settings)]
+    fingerprints = [loading.build(source).fingerprint for source in loading.find(settings)]
     return fingerprints[-1]
 
 

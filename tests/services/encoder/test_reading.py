@@ -38,7 +38,7 @@ def pipeline() -> Iterator[Pipeline]:
 
 async def read(pipeline: Pipeline, data: bytes, who: str) -> Pixels:
     demand = Demand(Requester(who, who))
-    return (await pipeline.read(MODEL, ImageFile.of(data), "auto", demand)).result
+    return (await pipeline.read(MODEL, ImageFile.of(data), "auto", False, demand)).result
 
 
 def test_others_do_not_wait_for_slow_files_which_end_when_their_callers_leave(pipeline: Pipeline) -> None:

@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 import redis
 from maskwire_core.errors import CorruptValue
-from maskwire_core.models.decoder_bundle import GRAPHS, DecoderBundle, DecoderConfig, DecoderGraph
+from maskwire_core.models.decoder_bundle import GRAPHS, DecoderBundle, DecoderConfig
+from maskwire_core.models.graph_archive import OnnxGraph
+from maskwire_core.models.tracker_bundle import GRAPHS as TRACKER_GRAPHS
+from maskwire_core.models.tracker_bundle import TrackerBundle, TrackerConfig
 from maskwire_core.storage.embedding import Header, pack
 from maskwire_core.storage.store import Store
 
@@ -24,7 +27,7 @@ HEADER = Header("default", KEY, "demo", "f", "d", 10, 20, "fp16", 0)
 
 BUNDLE = DecoderBundle(
     DecoderConfig("demo", "f", 512, 128, True, 0.05, 0.98),
-    {name: DecoderGraph(name.encode(), ("weight",)) for name in GRAPHS},
+    {name: OnnxGraph(name.encode(), ("weight",)) for name in GRAPHS},
     {"weight": np.ones((1, 4), np.float32)},
 )
 
@@ -105,6 +108,19 @@ def test_decoder_round_trip(store: Store, raw: redis.Redis) -> None:
     raw.set(f"maskwire:decoder:{BUNDLE.digest}", BUNDLE.packed[:-1])
     assert store.get_decoder(BUNDLE.digest) is None
     assert store.get_decoder("../x") is None
+
+
+def test_tracker_round_trip(store: Store, raw: redis.Redis) -> None:
+    config = TrackerConfig(BUNDLE.config, 7, 64, 16, True, False, True, True, 0, 1, True, (0.5, -1.0))
+    graphs = {name: OnnxGraph(name.encode(), ("weight",)) for name in TRACKER_GRAPHS}
+    bundle = TrackerBundle(config, graphs, BUNDLE.weights)
+    assert store.get_tracker(bundle.digest) is None
+    store.publish_tracker(bundle)
+    loaded = store.get_tracker(bundle.digest)
+    assert loaded is not None
+    assert (loaded.packed, loaded.config) == (bundle.packed, config)
+    raw.set(f"maskwire:tracker:{bundle.digest}", bundle.packed[:-1])
+    assert store.get_tracker(bundle.digest) is None
 
 
 def test_an_exported_decoder_is_not_unpacked_to_more_than_it_has() -> None:

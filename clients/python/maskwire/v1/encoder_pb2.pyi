@@ -45,6 +45,30 @@ PRIORITY_BULK: Priority.ValueType  # 2
 """The image is embedded ahead of time: interactive images go first, except for one place in eight."""
 Global___Priority: _TypeAlias = Priority  # noqa: Y015
 
+class _Resize:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ResizeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Resize.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RESIZE_UNSPECIFIED: _Resize.ValueType  # 0
+    """Same as RESIZE_PICTURE."""
+    RESIZE_PICTURE: _Resize.ValueType  # 1
+    """As SAM2ImagePredictor does: bilinearly, with antialiasing."""
+    RESIZE_VIDEO_FRAME: _Resize.ValueType  # 2
+    """As SAM2VideoPredictor loads frames: by Pillow's bicubic filter."""
+
+class Resize(_Resize, metaclass=_ResizeEnumTypeWrapper):
+    """How an image is resized to the model's square input."""
+
+RESIZE_UNSPECIFIED: Resize.ValueType  # 0
+"""Same as RESIZE_PICTURE."""
+RESIZE_PICTURE: Resize.ValueType  # 1
+"""As SAM2ImagePredictor does: bilinearly, with antialiasing."""
+RESIZE_VIDEO_FRAME: Resize.ValueType  # 2
+"""As SAM2VideoPredictor loads frames: by Pillow's bicubic filter."""
+Global___Resize: _TypeAlias = Resize  # noqa: Y015
+
 @_typing.final
 class EncodeImageHeader(_message.Message):
     """Describes the image that follows."""
@@ -58,6 +82,9 @@ class EncodeImageHeader(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     STRETCH_FIELD_NUMBER: _builtins.int
+    RESIZE_FIELD_NUMBER: _builtins.int
+    STORED_AS_FIELD_NUMBER: _builtins.int
+    TTL_S_FIELD_NUMBER: _builtins.int
     image_id: _builtins.str
     """Name to store the image under, replacing any image of that name. If empty, the server makes one up. At most 256
     characters, without control characters.
@@ -74,6 +101,16 @@ class EncodeImageHeader(_message.Message):
     """Priority in the queue. If several callers want the same image, the highest priority counts."""
     stretch: _types_pb2.Stretch.ValueType
     """How samples are mapped to 8 bits; a part of the content key."""
+    resize: Global___Resize.ValueType
+    """How the image is resized to the model's input; a part of the content key."""
+    stored_as: _types_pb2.DataType.ValueType
+    """Type of the stored values; DATA_TYPE_UNSPECIFIED: as the encoder's --store-codec says. A part of the content key.
+    Errors: INVALID_ARGUMENT (BAD_DATA_TYPE, also for DATA_TYPE_FP32 where the encoder's device rounds to fp16).
+    """
+    ttl_s: _builtins.int
+    """Seconds after which the embedding and the name expire, if that is sooner than the encoder's --ttl-s or the token says;
+    0: as these say. An embedding that is kept for longer already stays so.
+    """
     def __init__(
         self,
         *,
@@ -84,10 +121,13 @@ class EncodeImageHeader(_message.Message):
         model: _builtins.str = ...,
         priority: Global___Priority.ValueType = ...,
         stretch: _types_pb2.Stretch.ValueType = ...,
+        resize: Global___Resize.ValueType = ...,
+        stored_as: _types_pb2.DataType.ValueType = ...,
+        ttl_s: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["image_id", b"image_id", "model", b"model", "namespace", b"namespace", "priority", b"priority", "sha256", b"sha256", "size_bytes", b"size_bytes", "stretch", b"stretch"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image_id", b"image_id", "model", b"model", "namespace", b"namespace", "priority", b"priority", "resize", b"resize", "sha256", b"sha256", "size_bytes", b"size_bytes", "stored_as", b"stored_as", "stretch", b"stretch", "ttl_s", b"ttl_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -497,6 +537,8 @@ class ModelInfo(_message.Message):
     IS_DEFAULT_FIELD_NUMBER: _builtins.int
     NOTE_FIELD_NUMBER: _builtins.int
     DEVICE_FIELD_NUMBER: _builtins.int
+    TRACKER_FIELD_NUMBER: _builtins.int
+    DECODER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name by which requests select the model."""
     fingerprint: _builtins.str
@@ -509,6 +551,12 @@ class ModelInfo(_message.Message):
     """Note for users, such as that the model is a demonstration."""
     device: _builtins.str
     """Device on which it runs, "cpu" or for example "cuda:0"."""
+    tracker: _builtins.str
+    """Digest of what trackers follow objects through videos with, its memory included; empty for a model whose weights know
+    single images only.
+    """
+    decoder: _builtins.str
+    """Digest of its exported mask decoder."""
     def __init__(
         self,
         *,
@@ -518,10 +566,12 @@ class ModelInfo(_message.Message):
         is_default: _builtins.bool = ...,
         note: _builtins.str = ...,
         device: _builtins.str = ...,
+        tracker: _builtins.str = ...,
+        decoder: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "fingerprint", b"fingerprint", "image_size_px", b"image_size_px", "is_default", b"is_default", "name", b"name", "note", b"note"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decoder", b"decoder", "device", b"device", "fingerprint", b"fingerprint", "image_size_px", b"image_size_px", "is_default", b"is_default", "name", b"name", "note", b"note", "tracker", b"tracker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

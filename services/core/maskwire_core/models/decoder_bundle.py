@@ -1,26 +1,20 @@
 """Exported mask decoders: encoders publish them, and decoders run them."""
 
 import hashlib
-import io
-import json
-import math
-import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from maskwire_core.errors import CorruptValue
+from maskwire_core.models.graph_archive import GraphArchive, OnnxGraph
 
 GRAPHS = {"image_fp32", "image_fp16", "mask", "click", "refine", "plain"}
 BEST = 4
 """Value of a graph's input that chooses masks: the candidate with the highest predicted IoU. 0 chooses the single mask,
 1 to 3 one of the three candidates."""
-
-_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -54,14 +48,6 @@ class DecoderConfig:
 
 
 @dataclass(frozen=True)
-class DecoderGraph:
-    """A serialized ONNX model, and the names of its external initializers."""
-
-    model: bytes
-    weights: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class DecoderBundle:
     """The graphs of one mask decoder, and the constants that they share.
 
@@ -77,25 +63,13 @@ class DecoderBundle:
     """
 
     config: DecoderConfig
-    graphs: Mapping[str, DecoderGraph]
+    graphs: Mapping[str, OnnxGraph]
     weights: Mapping[str, NDArray[Any]]
 
     @cached_property
     def packed(self) -> bytes:
-        """The bundle as an uncompressed zip file. Equal bundles give equal bytes."""
-        needed = {name: graph.weights for name, graph in self.graphs.items()}
-        described = {"config": asdict(self.config), "graphs": needed}
-        files = {"bundle.json": json.dumps(described, sort_keys=True).encode()}
-        files |= {f"{name}.onnx": graph.model for name, graph in sorted(self.graphs.items())}
-        for name, array in sorted(self.weights.items()):
-            content = io.BytesIO()
-            np.save(content, array, allow_pickle=False)
-            files[f"{name}.npy"] = content.getvalue()
-        buffer = io.BytesIO()
-        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-            for name, content_bytes in files.items():
-                archive.writestr(zipfile.ZipInfo(name, _EPOCH), content_bytes)
-        return buffer.getvalue()
+        """The bundle as an archive; see `GraphArchive.pack`."""
+        return GraphArchive(asdict(self.config), self.graphs, self.weights).pack()
 
     @cached_property
     def digest(self) -> str:
@@ -109,38 +83,11 @@ class DecoderBundle:
         Raises:
             CorruptValue: The bytes do not have this digest, or another version of Maskwire wrote them.
         """
-        if hashlib.sha256(packed).hexdigest() != digest:
-            raise CorruptValue("an exported decoder does not have the digest it is named by")
+        archive = GraphArchive.unpack(packed, digest, "an exported decoder")
         try:
-            with zipfile.ZipFile(io.BytesIO(packed)) as archive:
-                if any(file.compress_type != zipfile.ZIP_STORED for file in archive.infolist()):
-                    raise CorruptValue("an exported decoder is compressed")
-                described = json.loads(archive.read("bundle.json"))
-                graphs = {
-                    name: DecoderGraph(archive.read(f"{name}.onnx"), tuple(weights))
-                    for name, weights in described["graphs"].items()
-                }
-                names = sorted({name for graph in graphs.values() for name in graph.weights})
-                weights = {name: _read_array(archive.read(f"{name}.npy")) for name in names}
-                bundle = cls(DecoderConfig.from_dict(described["config"]), graphs, weights)
-        except (KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+            config = DecoderConfig.from_dict(archive.config)
+        except (KeyError, TypeError) as error:
             raise CorruptValue(f"an exported decoder cannot be read: {error}") from error
-        if missing := GRAPHS - set(bundle.graphs):
+        if missing := GRAPHS - set(archive.graphs):
             raise CorruptValue(f"an exported decoder lacks {', '.join(sorted(missing))}")
-        return bundle
-
-
-def _read_array(data: bytes) -> NDArray[Any]:
-    """Reads what `numpy.save` wrote, after checking that the data are as long as they say: numpy would allocate first.
-
-    Raises:
-        ValueError: They are not, or have another form.
-    """
-    file = io.BytesIO(data)
-    if np.lib.format.read_magic(file) != (1, 0):
-        raise ValueError("an array has another version than Maskwire writes")
-    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-    if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data) - file.tell():
-        raise ValueError(f"an array of {dtype} has {len(data)} bytes, which do not fit its shape {shape}")
-    array: NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
-    return array
+        return cls(config, archive.graphs, archive.weights)

@@ -8,6 +8,10 @@
     maskwire:logits:{NAMESPACE/CONTENT_KEY}      hash: prompts to their logits; expires
     maskwire:deletions                           stream: the latest embeddings that callers deleted
     maskwire:decoder:DIGEST                      string: `DecoderBundle.packed`
+    maskwire:tracker:DIGEST                      string: `TrackerBundle.packed`
+    maskwire:track:{NAMESPACE/TRACK_ID}          hash: what a tracker knows of a track (`tracks`); expires
+    maskwire:clip:{NAMESPACE/CLIP_ID}            hash: the files of a clip's frames (`clips`); expires
+    maskwire:clips:{NAMESPACE}                   hash: uploads of clips to their bytes and expiry
     maskwire:usage:{NAMESPACE}                   sorted set: content keys by expiry (milliseconds since 1970)
     maskwire:sizes:{NAMESPACE}                   hash: content keys to sizes in bytes, and "total" to their sum
     maskwire:writing:{NAMESPACE}                 sorted set: "CONTENT_KEY WRITER" of writes in progress, by the time
@@ -55,6 +59,22 @@ def logits(namespace: str, content_key: str) -> str:
 
 def decoder(digest: str) -> str:
     return f"maskwire:decoder:{digest}"
+
+
+def tracker(digest: str) -> str:
+    return f"maskwire:tracker:{digest}"
+
+
+def track(namespace: str, track_id: str) -> str:
+    return f"maskwire:track:{{{namespace}/{track_id}}}"
+
+
+def clip(namespace: str, clip_id: str) -> str:
+    return f"maskwire:clip:{{{namespace}/{clip_id}}}"
+
+
+def clips(namespace: str) -> str:
+    return f"maskwire:clips:{{{namespace}}}"
 
 
 def quota_ledger(namespace: str) -> tuple[str, str, str]:

@@ -12,6 +12,7 @@ import redis
 
 from maskwire_core.errors import CorruptValue, InvalidArgument
 from maskwire_core.models.decoder_bundle import DecoderBundle
+from maskwire_core.models.tracker_bundle import TrackerBundle
 from maskwire_core.storage import keys
 from maskwire_core.storage.connections import Connections, with_password
 from maskwire_core.storage.embedding import (
@@ -260,11 +261,17 @@ class Store:
             pipeline.hdel(keys.logits(namespace, key), *prompts)
             pipeline.execute()
 
-    # Exported decoders
+    # Exported decoders and trackers
 
     def publish_decoder(self, bundle: DecoderBundle) -> None:
         """Writes an exported decoder under its digest, unless it is there already."""
-        name = keys.decoder(bundle.digest)
+        self._publish(keys.decoder(bundle.digest), bundle)
+
+    def publish_tracker(self, bundle: TrackerBundle) -> None:
+        """Likewise an exported tracker."""
+        self._publish(keys.tracker(bundle.digest), bundle)
+
+    def _publish(self, name: str, bundle: DecoderBundle | TrackerBundle) -> None:
         with self.connections.commands() as client:
             if not client.exists(name):
                 client.set(name, bundle.packed)
@@ -275,6 +282,14 @@ class Store:
         with self._deleting_corrupt(name) as client:
             value = cast(bytes | None, client.get(name))
             return DecoderBundle.unpack(value, digest) if value is not None else None
+        return None
+
+    def get_tracker(self, digest: str) -> TrackerBundle | None:
+        """Reads an exported tracker as `get_decoder` does a decoder."""
+        name = keys.tracker(digest)
+        with self._deleting_corrupt(name):
+            value = self.connections.get(name)
+            return TrackerBundle.unpack(value.tobytes(), digest) if value is not None else None
         return None
 
     def _look_up(self, namespace: str, content_keys: Sequence[str]) -> list[tuple[Any, ...]]:

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from maskwire.pictures import Stretch
 from maskwire_core.config import EncoderSettings
-from maskwire_core.models.decoder_bundle import DecoderBundle, DecoderConfig
+from maskwire_core.models.decoder_bundle import DecoderConfig
 from maskwire_core.models.registry import ModelError
+from maskwire_core.models.tracker_bundle import TrackerBundle
 from maskwire_core.storage import codecs
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -22,7 +24,8 @@ from maskwire_encoder.backends.features import NAMES, ImageFeatures
 from maskwire_encoder.backends.selection import Backend
 from maskwire_encoder.checkpoints import loading
 from maskwire_encoder.decoder_export.export import export_decoder
-from maskwire_encoder.image_input.preprocessing import PREPROCESSING
+from maskwire_encoder.decoder_export.memory import export_tracker
+from maskwire_encoder.image_input.preprocessing import FRAMES, PREPROCESSING
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +45,10 @@ class Model:
         image_size: Side of its square input in pixels.
         device: Where it runs.
         decoder: Its exported mask decoder.
+        tracker: What follows objects through videos with it, exported; None if its weights know single images only.
         backend: What runs its image encoder.
         largest: Largest batch.
+        rounds_to_fp16: Whether the device gives embeddings in fp16.
 
     Raises:
         ModelError: The model cannot be loaded, or not with these settings.
@@ -52,10 +57,12 @@ class Model:
     def __init__(self, source: loading.ModelSource, settings: EncoderSettings) -> None:
         self.source = source
         log.info("loading %s from %s", self.source.name, self.source.checkpoint)
-        sam, self.fingerprint = loading.build(self.source)
+        sam, self.fingerprint, has_memory = loading.build(self.source)
         self.image_size: int = sam.image_size
         self.device = torch.device(_device_name(settings.device))
-        self.decoder = self._export(sam)
+        config = self._config(sam)
+        self.decoder = export_decoder(sam, config)
+        self.tracker = self._export_tracker(sam, config) if has_memory else None
         self.backend: Backend
         if self.device.type == "cuda":
             if settings.backend == "openvino":
@@ -64,6 +71,7 @@ class Model:
         else:
             self.backend = selection.choose(sam, settings, self.fingerprint)
         self.largest = self.backend.largest
+        self.rounds_to_fp16 = self.device.type == "cuda" and settings.store_codec == "fp16"
         self._decoder, self._codec = ReferenceDecoder(sam), settings.store_codec
 
     def prepare(self, rgb: NDArray[np.uint8]) -> Tensor:
@@ -106,10 +114,15 @@ class Model:
                 "serve another checkpoint"
             )
 
-    @property
-    def arithmetic(self) -> str:
-        """Preprocessing and precision, on which an embedding's values depend beside the weights."""
-        return f"{PREPROCESSING} {self.backend.precision}"
+    def arithmetic_of(self, stretch: Stretch, is_frame: bool) -> str:
+        """Preprocessing and precision, on which an embedding's values depend beside the weights.
+
+        Args:
+            stretch: How samples of more than 8 bits are mapped to 8 bits.
+            is_frame: Whether the image is resized as a frame of a video.
+        """
+        parts = [PREPROCESSING, self.backend.precision]
+        return " ".join([*parts, *([stretch] if stretch != "auto" else []), *([FRAMES] if is_frame else [])])
 
     def _start_cuda(self, sam: Any, settings: EncoderSettings) -> CudaBackend:
         torch.cuda.set_per_process_memory_fraction(settings.device_memory, self.device)
@@ -126,9 +139,16 @@ class Model:
         log.info("%s: %s, batches of up to %d", self.source.name, backend.precision, backend.largest)
         return backend
 
-    def _export(self, sam: Any) -> DecoderBundle:
+    def _export_tracker(self, sam: Any, config: DecoderConfig) -> TrackerBundle | None:
+        try:
+            return export_tracker(sam, config)
+        except ValueError as error:
+            log.warning("%s serves single images only: %s", self.source.name, error)
+            return None
+
+    def _config(self, sam: Any) -> DecoderConfig:
         decoder: Any = sam.sam_mask_decoder
-        config = DecoderConfig(
+        return DecoderConfig(
             model=self.source.name,
             fingerprint=self.fingerprint,
             image_size=self.image_size,
@@ -138,7 +158,6 @@ class Model:
             stability_threshold=decoder.dynamic_multimask_stability_thresh,
             everything=self.source.everything,
         )
-        return export_decoder(sam, config)
 
 
 def _device_name(name: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from maskwire.model_names import canonical
 from maskwire.suggest import no_such
@@ -59,6 +59,14 @@ class ModelSource:
     everything: MaskDefaults = field(default_factory=MaskDefaults)  # parameters of automatic mask generation
 
 
+class Built(NamedTuple):
+    """A model with its weights."""
+
+    model: Any  # a `sam2.modeling.sam2_base.SAM2Base` in eval mode, fp32, on the CPU
+    fingerprint: str  # digest of what single images need; it does not depend on how the weights were wrapped
+    has_memory: bool  # whether the weights have all that follows objects through videos, too
+
+
 def find(settings: EncoderSettings) -> list[ModelSource]:
     """Finds the models that the settings name, the default one first.
 
@@ -96,16 +104,12 @@ def _demo(weights: Path) -> ModelSource:
     return ModelSource(registry.DEMO, _DEMO_CONFIG, weights, DEMO_NOTE, _DEMO_CHANGES, _DEMO_EVERYTHING)
 
 
-def build(source: ModelSource, notify: Callable[[str], None] = log.warning) -> tuple[Any, str]:
+def build(source: ModelSource, notify: Callable[[str], None] = log.warning) -> Built:
     """Builds a model with its weights.
 
     Args:
         source: The model's configuration and weights.
         notify: Called with a sentence if the checkpoint had to be unwrapped, as those of trainers must.
-
-    Returns:
-        A `sam2.modeling.sam2_base.SAM2Base` in eval mode, fp32, on the CPU; and its fingerprint, which does not depend
-        on how the weights were wrapped.
 
     Raises:
         ModelError: A file cannot be read, the weights do not fit the configuration, or weights are NaN or infinite.
@@ -128,7 +132,7 @@ def build(source: ModelSource, notify: Callable[[str], None] = log.warning) -> t
     if told:
         notify(f"{source.checkpoint}: {told}")
     model.load_state_dict(weights, strict=False)
-    return model.eval().requires_grad_(False), _fingerprint(model, config)
+    return Built(model.eval().requires_grad_(False), _fingerprint(model, config), weights.keys() >= wanted.keys())
 
 
 def configuration(source: ModelSource) -> DictConfig:

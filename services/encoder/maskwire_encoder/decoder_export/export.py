@@ -16,7 +16,8 @@ import math
 from typing import Any
 
 import numpy as np
-from maskwire_core.models.decoder_bundle import BEST, DecoderBundle, DecoderConfig, DecoderGraph
+from maskwire_core.models.decoder_bundle import BEST, DecoderBundle, DecoderConfig
+from maskwire_core.models.graph_archive import OnnxGraph
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -67,7 +68,7 @@ def export_decoder(model: Any, config: DecoderConfig) -> DecoderBundle:
     Raises:
         ValueError: The model has layers that cannot be exported.
     """
-    exporter = _Exporter(model)
+    exporter = DecoderExporter(model)
     graphs = {
         "image_fp32": exporter.image("float32"),
         "image_fp16": exporter.image("float16"),
@@ -79,7 +80,7 @@ def export_decoder(model: Any, config: DecoderConfig) -> DecoderBundle:
     return DecoderBundle(config, graphs, exporter.weights)
 
 
-class _Exporter:
+class DecoderExporter:
     """Builds graphs for an image of N = h x w tokens of C channels and T prompt tokens.
 
     These values are passed from graph to graph: tokens (N, C), the image tokens with the dense prompt embedding added;
@@ -111,7 +112,7 @@ class _Exporter:
             "fine_0": ("float32", (tokens, 16, channels // 8)),
         }
 
-    def image(self, dtype: str) -> DecoderGraph:
+    def image(self, dtype: str) -> OnnxGraph:
         """Builds the graph that converts a stored embedding to what every prompt on it needs."""
         stored = {"image_embed": "tokens", "high_res_1": "fine_1", "high_res_0": "fine_0"}
         graph = Graph({name: (dtype, self._shared[value][1]) for name, value in stored.items()})
@@ -134,11 +135,16 @@ class _Exporter:
             fine_0=graph.add("Add", high_res_0, array(second.bias)),
         )
 
-    def mask(self) -> DecoderGraph:
+    def mask(self) -> OnnxGraph:
         """Builds the graph that replaces the dense embedding of "no mask" by that of a mask prompt (1, 4h, 4w)."""
         graph = Graph({"tokens": self._shared["tokens"], "mask": ("float32", (1, 4 * self.side, 4 * self.side))})
+        with_mask = graph.add("Add", "tokens", self._dense_embedding(graph, "mask"))
+        return self._finish(graph, {"with_mask": self._shared["tokens"]}, with_mask=with_mask)
+
+    def _dense_embedding(self, graph: Graph, mask: str) -> str:
+        """Adds a mask's dense embedding (N, C), less that of "no mask"."""
         first, norm_1, _, second, norm_2, _, last = self.prompts.mask_downscaling
-        pixels = graph.reshape("mask", -1, self.side, 2, 2, self.side, 2, 2)
+        pixels = graph.reshape(mask, -1, self.side, 2, 2, self.side, 2, 2)
         pixels = graph.add("Transpose", pixels, perm=[0, 1, 4, 2, 5, 3, 6])
         for convolution, layer_norm in ((first, norm_1), (second, norm_2)):
             weight = array(convolution.weight).transpose(2, 3, 1, 0).reshape(-1, convolution.out_channels)
@@ -146,10 +152,9 @@ class _Exporter:
             pixels = norm(graph, layer_norm, graph.add("Gemm", pixels, weight, array(convolution.bias)))
             pixels = graph.add("Gelu", pixels)
         weight = array(last.weight)[:, :, 0, 0].T
-        dense = graph.add("Gemm", pixels, weight, array(last.bias) - self.no_mask[0])
-        return self._finish(graph, {"with_mask": self._shared["tokens"]}, with_mask=graph.add("Add", "tokens", dense))
+        return graph.add("Gemm", pixels, weight, array(last.bias) - self.no_mask[0])
 
-    def prompt(self, projected: bool, folded: bool) -> DecoderGraph:
+    def prompt(self, projected: bool, folded: bool) -> OnnxGraph:
         """Builds a graph that decodes a prompt.
 
         Its inputs, beside those that depend on the image: points (P, 2), x and y in pixels of the model's input; labels
@@ -226,7 +231,7 @@ class _Exporter:
             hidden = graph.add("Add", hidden, attention_layer(graph, layer.self_attn, queries, queries, hidden))
         return norm(graph, layer.norm1, hidden)
 
-    def _heads(self, graph: Graph, hidden: str, tokens: str) -> DecoderGraph:
+    def _heads(self, graph: Graph, hidden: str, tokens: str) -> OnnxGraph:
         """Adds masks and scores, from the output tokens and the image tokens (MaskDecoder.predict_masks)."""
         decoder = self.decoder
         first = 1 if decoder.pred_obj_scores else 0
@@ -263,8 +268,15 @@ class _Exporter:
             "iou": ("float32", (decoder.num_mask_tokens,)),
             "object_score": ("float32", (1,)),
         }
-        return self._finish(graph, outputs, logits=logits, iou=iou, object_score=score)
+        more = self._more_outputs(graph, hidden)
+        outputs |= {name: described for name, (described, _) in more.items()}
+        values = {name: value for name, (_, value) in more.items()}
+        return self._finish(graph, outputs, logits=logits, iou=iou, object_score=score, **values)
 
-    def _finish(self, graph: Graph, outputs: dict[str, Shape], **values: str) -> DecoderGraph:
+    def _more_outputs(self, graph: Graph, hidden: str) -> dict[str, tuple[Shape, str]]:
+        """Adds what else a prompt's graph returns, from the output tokens: by name its shape and its value."""
+        return {}
+
+    def _finish(self, graph: Graph, outputs: dict[str, Shape], **values: str) -> OnnxGraph:
         self.weights.update(graph.weights)
         return graph.finish(outputs, **values)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import onnx
 import xxhash
-from maskwire_core.models.decoder_bundle import DecoderGraph
+from maskwire_core.models.graph_archive import OnnxGraph
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
@@ -46,7 +46,7 @@ class Graph:
         """Adds a reshape; 0 keeps the size of an axis, -1 takes what is left."""
         return self.add("Reshape", value, np.array(shape, np.int64))
 
-    def finish(self, outputs: Mapping[str, Shape], **values: str) -> DecoderGraph:
+    def finish(self, outputs: Mapping[str, Shape], **values: str) -> OnnxGraph:
         """Serializes the graph.
 
         Args:
@@ -58,7 +58,7 @@ class Graph:
         described = [helper.make_tensor_value_info(name, _DTYPES[d], shape) for name, (d, shape) in outputs.items()]
         graph = helper.make_graph(self._nodes, "maskwire", self._inputs, described, list(self._constants.values()))
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=_IR_VERSION)
-        return DecoderGraph(model.SerializeToString(deterministic=True), tuple(self.weights))
+        return OnnxGraph(model.SerializeToString(deterministic=True), tuple(self.weights))
 
     def _constant(self, value: NDArray[Any] | np.generic) -> str:
         array = np.asarray(value, order="C")

@@ -6,11 +6,15 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 PREPROCESSING = "sam2/3"
 """Version of decoding and preprocessing, a part of every content key."""
+
+FRAMES = "frame/1"
+"""Version of what is different for frames of videos, a part of their content keys."""
 
 LARGE_PIXELS = 4_000_000
 """Images of more pixels are resized in 8-bit arithmetic by `prepare`."""
@@ -59,6 +63,19 @@ def prepare(rgb: NDArray[np.uint8], size: int) -> Tensor:
     # NumPy allocates large arrays in huge pages where the system offers them, which halves the time; torch does not.
     planes = torch.from_numpy(np.empty((3, size, size), np.float32)).copy_(levels)
     return turn(_normalize(planes.div_(255)))
+
+
+def resize_frame(rgb: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Resizes a frame of a video as `sam2.utils.misc.load_video_frames` does: by Pillow's bicubic filter.
+
+    Args:
+        rgb: HxWx3, with any strides.
+        size: Side of the model's square input in pixels.
+
+    Returns:
+        SxSx3, which `preprocess` and `prepare` take without resizing it again.
+    """
+    return np.array(Image.fromarray(np.ascontiguousarray(rgb)).resize((size, size)))
 
 
 def as_stored(rgb: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Callable[[Tensor], Tensor]]:

@@ -1,4 +1,4 @@
-"""Refuses exported decoders that would read files: whoever can write to the store can publish one.
+"""Refuses exported graphs that would read files: whoever can write to the store can publish one.
 
 An ONNX graph may name files that hold its constants, and ONNX Runtime opens those below the working directory. The
 graphs of an encoder name no files: their large constants are given to the runtime by name, from the bundle. All else
@@ -11,8 +11,9 @@ from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
+
 from maskwire_core.errors import CorruptValue
-from maskwire_core.models.decoder_bundle import DecoderGraph
+from maskwire_core.models.graph_archive import OnnxGraph
 
 _FieldType = descriptor_pb2.FieldDescriptorProto
 
@@ -44,7 +45,7 @@ SCHEMA: dict[str, dict[str, tuple[int, str]]] = {
 _SCALARS = {"bytes": _FieldType.TYPE_BYTES, "string": _FieldType.TYPE_STRING, "int32": _FieldType.TYPE_INT32}
 
 
-def check_graph(graph: DecoderGraph) -> None:
+def check_graph(graph: OnnxGraph) -> None:
     """Checks that ONNX Runtime finds all constants of a graph in the graph itself, or among its weights.
 
     Raises:
@@ -53,12 +54,12 @@ def check_graph(graph: DecoderGraph) -> None:
     try:
         model: Any = _model_class().FromString(graph.model)
     except DecodeError as error:
-        raise CorruptValue(f"a graph of an exported decoder is no ONNX model: {error}") from error
+        raise CorruptValue(f"an exported graph is no ONNX model: {error}") from error
     if model.functions or model.training_info:
-        raise CorruptValue("a graph of an exported decoder has functions or training information")
+        raise CorruptValue("an exported graph has functions or training information")
     names = [tensor.name for tensor in model.graph.initializer]
     if len(set(names)) != len(names):
-        raise CorruptValue("a graph of an exported decoder has two constants of one name")
+        raise CorruptValue("an exported graph has two constants of one name")
     given = set(graph.weights)
     for tensor in model.graph.initializer:
         # The location is not read, since the runtime is given a value under the name.
@@ -70,17 +71,17 @@ def check_graph(graph: DecoderGraph) -> None:
             for tensor in each.initializer:
                 _refuse_external(tensor)
         if each.sparse_initializer:
-            raise CorruptValue("a graph of an exported decoder has sparse constants")
+            raise CorruptValue("an exported graph has sparse constants")
         for node in each.node:
             _check_node(node)
 
 
 def _check_node(node: Any) -> None:
     if node.domain not in ("", "ai.onnx"):
-        raise CorruptValue(f"a graph of an exported decoder uses {node.op_type!r} of {node.domain!r}")
+        raise CorruptValue(f"an exported graph uses {node.op_type!r} of {node.domain!r}")
     for attribute in node.attribute:
         if attribute.HasField("sparse_tensor") or attribute.sparse_tensors:
-            raise CorruptValue("a graph of an exported decoder has sparse constants")
+            raise CorruptValue("an exported graph has sparse constants")
         for tensor in (attribute.t, *attribute.tensors):
             _refuse_external(tensor)
 
@@ -96,7 +97,7 @@ def _graphs(graph: Any) -> Iterator[Any]:
 
 def _refuse_external(tensor: Any) -> None:
     if tensor.data_location or tensor.external_data:
-        raise CorruptValue(f"a graph of an exported decoder names a file for its constant {tensor.name!r}")
+        raise CorruptValue(f"an exported graph names a file for its constant {tensor.name!r}")
 
 
 @cache

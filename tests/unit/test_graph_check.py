@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 import pytest
 from maskwire_core.errors import CorruptValue
-from maskwire_core.models.decoder_bundle import DecoderGraph
-from maskwire_decoder.graph_check import SCHEMA, check_graph
+from maskwire_core.models.graph_archive import OnnxGraph
+from maskwire_core.models.graph_check import SCHEMA, check_graph
 from onnx import TensorProto, helper, numpy_helper
 
 from testing.plain_decoder import bundle
@@ -84,24 +84,24 @@ REFUSED = {
 
 @pytest.mark.parametrize("made", REFUSED.values(), ids=REFUSED)
 def test_what_names_a_file_is_refused(made: onnx.ModelProto) -> None:
-    with pytest.raises(CorruptValue, match="a graph of an exported decoder"):
-        check_graph(DecoderGraph(made.SerializeToString(), ("w",)))
+    with pytest.raises(CorruptValue, match="an exported graph"):
+        check_graph(OnnxGraph(made.SerializeToString(), ("w",)))
 
 
 def test_sparse_initializers_are_refused() -> None:
     made = graph()
     made.sparse_initializer.append(sparse(external()))
     with pytest.raises(CorruptValue, match="sparse"):
-        check_graph(DecoderGraph(model(made).SerializeToString(), ()))
+        check_graph(OnnxGraph(model(made).SerializeToString(), ()))
 
 
 def test_what_is_no_model_is_refused() -> None:
     with pytest.raises(CorruptValue, match="no ONNX model"):
-        check_graph(DecoderGraph(b"\x3a\xff", ()))
+        check_graph(OnnxGraph(b"\x3a\xff", ()))
 
 
 def test_what_encoders_write_is_not() -> None:
-    check_graph(DecoderGraph(model(graph(initializers=[given()])).SerializeToString(), ("w",)))
+    check_graph(OnnxGraph(model(graph(initializers=[given()])).SerializeToString(), ("w",)))
     for each in bundle().graphs.values():
         check_graph(each)
 

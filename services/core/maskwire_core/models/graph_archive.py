@@ -1,0 +1,102 @@
+"""Archives of ONNX graphs and the constants that they share, as encoders publish them."""
+
+import hashlib
+import io
+import json
+import math
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskwire_core.errors import CorruptValue
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class OnnxGraph:
+    """A serialized ONNX model, and the names of its external initializers."""
+
+    model: bytes
+    weights: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class GraphArchive:
+    """What an archive holds.
+
+    Attributes:
+        config: What its reader must know besides the graphs, as JSON values.
+        graphs: Graphs by name.
+        weights: The initializers of all graphs by name.
+    """
+
+    config: Mapping[str, Any]
+    graphs: Mapping[str, OnnxGraph]
+    weights: Mapping[str, NDArray[Any]]
+
+    def pack(self) -> bytes:
+        """Returns an uncompressed zip file. Equal archives give equal bytes."""
+        needed = {name: graph.weights for name, graph in self.graphs.items()}
+        described = {"config": dict(self.config), "graphs": needed}
+        files = {"bundle.json": json.dumps(described, sort_keys=True).encode()}
+        files |= {f"{name}.onnx": graph.model for name, graph in sorted(self.graphs.items())}
+        for name, array in sorted(self.weights.items()):
+            content = io.BytesIO()
+            np.save(content, array, allow_pickle=False)
+            files[f"{name}.npy"] = content.getvalue()
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+            for name, content_bytes in files.items():
+                archive.writestr(zipfile.ZipInfo(name, _EPOCH), content_bytes)
+        return buffer.getvalue()
+
+    @classmethod
+    def unpack(cls, packed: bytes, digest: str, kind: str) -> "GraphArchive":
+        """The inverse of `pack`.
+
+        Args:
+            packed: The archive.
+            digest: SHA-256 that it must have, in hex.
+            kind: What it is, for errors: "an exported decoder".
+
+        Raises:
+            CorruptValue: The bytes do not have this digest, or another version of Maskwire wrote them.
+        """
+        if hashlib.sha256(packed).hexdigest() != digest:
+            raise CorruptValue(f"{kind} does not have the digest it is named by")
+        try:
+            with zipfile.ZipFile(io.BytesIO(packed)) as archive:
+                if any(file.compress_type != zipfile.ZIP_STORED for file in archive.infolist()):
+                    raise CorruptValue(f"{kind} is compressed")
+                described = json.loads(archive.read("bundle.json"))
+                graphs = {
+                    name: OnnxGraph(archive.read(f"{name}.onnx"), tuple(weights))
+                    for name, weights in described["graphs"].items()
+                }
+                names = sorted({name for graph in graphs.values() for name in graph.weights})
+                return cls(
+                    described["config"], graphs, {name: _read_array(archive.read(f"{name}.npy")) for name in names}
+                )
+        except (KeyError, TypeError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+            raise CorruptValue(f"{kind} cannot be read: {error}") from error
+
+
+def _read_array(data: bytes) -> NDArray[Any]:
+    """Reads what `numpy.save` wrote, after checking that the data are as long as they say: numpy would allocate first.
+
+    Raises:
+        ValueError: They are not, or have another form.
+    """
+    file = io.BytesIO(data)
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError("an array has another version than Maskwire writes")
+    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data) - file.tell():
+        raise ValueError(f"an array of {dtype} has {len(data)} bytes, which do not fit its shape {shape}")
+    array: NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
+    return array

@@ -1,0 +1,1 @@
+"""The tracker: follows objects through frames, on stored embeddings."""
