@@ -17,10 +17,10 @@ from typing import Any, cast
 import numpy as np
 import torch
 from maskwire_core.config import EncoderSettings
+from maskwire_core.masks.rle import rle
 from maskwire_core.models.registry import DEMO, PUBLISHED
 from maskwire_core.storage.codecs import CODECS
 from maskwire_core.storage.embedding import Header, pack, unpack
-from maskwire_decoder.masks.rle import rle
 from maskwire_decoder.predictor import Predictor
 from maskwire_encoder.backends.model import Model
 from maskwire_encoder.checkpoints import loading

@@ -8,7 +8,7 @@ import grpc
 import numpy as np
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import decoder_pb2_grpc, types_pb2
-from maskwire_decoder.masks.rle import rle
+from maskwire_core.masks.rle import rle
 from maskwire_decoder.predictor import Predictor
 from maskwire_decoder.prompts.parsing import Prompt
 from pycocotools import mask as coco

@@ -7,7 +7,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from maskwire_decoder.masks.rle import rle
+from maskwire_core.masks.rle import rle
 from pycocotools import mask as coco
 
 from bench.harness import Row

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from maskwire.v1 import types_pb2 as pb
 from maskwire_core.errors import InvalidArgument
-from maskwire_decoder.prompts.geometry import ImageSize
+from maskwire_core.masks.geometry import ImageSize
 from maskwire_decoder.prompts.steps import StepList, parse_steps
 
 BOX: Any = {"x_min_px": 135, "y_min_px": 40, "x_max_px": 500, "y_max_px": 345}

@@ -6,9 +6,9 @@ from dataclasses import asdict
 
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import types_pb2
+from maskwire_core.masks.geometry import ImageSize
 
 from maskwire_decoder.images import Image
-from maskwire_decoder.prompts.geometry import ImageSize
 from maskwire_decoder.prompts.parsing import Limits, parse_output, parse_prompts
 from maskwire_decoder.segmenter import FoundImage, ImageReference, Query, Segmenter, demand_for
 from maskwire_decoder.stages import Answer, Timings

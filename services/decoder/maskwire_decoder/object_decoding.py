@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
+from maskwire_core.masks.answer_room import AnswerRoom
 from maskwire_core.scheduling.executors import ThreadScheduler
 from maskwire_core.scheduling.scheduler import Demand
 from maskwire_core.scheduling.single_flight import Flights
 from numpy.typing import NDArray
 
 from maskwire_decoder.images import Image
-from maskwire_decoder.masks.answer_room import AnswerRoom
 from maskwire_decoder.masks.rendering import clamp
 from maskwire_decoder.prefix_cache import PrefixCache, PrefixKey
 from maskwire_decoder.prompts.earlier_prompts import find_earlier

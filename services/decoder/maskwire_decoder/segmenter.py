@@ -13,6 +13,7 @@ from maskwire_core import names
 from maskwire_core.call_context import current
 from maskwire_core.config import DecoderSettings
 from maskwire_core.errors import InvalidArgument, ResourceExhausted
+from maskwire_core.masks.answer_room import MAX_ANSWER_BYTES, AnswerRoom
 from maskwire_core.scheduling import fair_queue
 from maskwire_core.scheduling.byte_budget import ByteBudget
 from maskwire_core.scheduling.executors import ThreadScheduler
@@ -23,7 +24,6 @@ from maskwire_core.telemetry.metrics import IMAGES, LiveMetric
 
 from maskwire_decoder.automatic_masks.limits import GenerationLimits
 from maskwire_decoder.images import Image, Images
-from maskwire_decoder.masks.answer_room import MAX_ANSWER_BYTES, AnswerRoom
 from maskwire_decoder.masks.rendering import clamp
 from maskwire_decoder.object_decoding import ObjectDecoder, Plan, decode_and_render
 from maskwire_decoder.prefix_cache import PrefixCache

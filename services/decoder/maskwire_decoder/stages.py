@@ -6,12 +6,12 @@ from dataclasses import dataclass, fields
 from typing import ParamSpec, TypeVar
 
 from maskwire.v1 import types_pb2
+from maskwire_core.masks.answer_room import AnswerRoom
 from maskwire_core.telemetry.metrics import STAGES
 from prometheus_client import Histogram
 
 from maskwire_decoder.images import Image
 from maskwire_decoder.masks import rendering
-from maskwire_decoder.masks.answer_room import AnswerRoom
 from maskwire_decoder.prompts.encoding import Prediction
 from maskwire_decoder.prompts.parsing import Output, Prompt
 

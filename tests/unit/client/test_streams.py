@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from maskwire import AsyncClient, DeadlineExceeded, InvalidRequest, MaskwireError, ServerUnavailable
 from maskwire.session import AsyncSession
+from maskwire_core.masks.rle import rle
 from maskwire_core.storage.store import Store
-from maskwire_decoder.masks.rle import rle
 from numpy.typing import NDArray
 from PIL import Image
 

@@ -9,9 +9,9 @@ from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import types_pb2
 from maskwire_core import call_context
 from maskwire_core.errors import InvalidArgument, ResourceExhausted
+from maskwire_core.masks.rle import rle
 from maskwire_core.storage.store import Store
 from maskwire_core.tenancy.tenant import EVERYBODY
-from maskwire_decoder.masks.rle import rle
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 

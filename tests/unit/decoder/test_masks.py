@@ -15,10 +15,11 @@ from maskwire.bilinear import enlarge
 from maskwire.mask import Mask
 from maskwire.v1 import types_pb2 as pb
 from maskwire_core.errors import ResourceExhausted
+from maskwire_core.masks.answer_room import COPIES, AnswerRoom
+from maskwire_core.masks.forms import polygons
+from maskwire_core.masks.rle import rle
 from maskwire_core.scheduling.byte_budget import ByteBudget
-from maskwire_decoder.masks.answer_room import COPIES, AnswerRoom
-from maskwire_decoder.masks.rendering import polygons, render, without_specks
-from maskwire_decoder.masks.rle import rle
+from maskwire_decoder.masks.rendering import render, without_specks
 from maskwire_decoder.prompts.encoding import Prediction
 from maskwire_decoder.prompts.parsing import Prompt, parse_output
 from numpy.typing import NDArray

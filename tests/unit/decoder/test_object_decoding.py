@@ -7,13 +7,13 @@ from typing import Any, cast
 
 import numpy as np
 from maskwire.v1 import types_pb2 as pb
+from maskwire_core.masks.geometry import ImageSize
 from maskwire_core.scheduling import fair_queue
 from maskwire_core.scheduling.executors import ThreadScheduler
 from maskwire_core.scheduling.scheduler import Demand
 from maskwire_decoder.object_decoding import ObjectDecoder, Plan
 from maskwire_decoder.prefix_cache import PrefixCache
 from maskwire_decoder.prompts.encoding import Prediction
-from maskwire_decoder.prompts.geometry import ImageSize
 from maskwire_decoder.prompts.parsing import Limits, parse_output, parse_prompts
 
 from testing.waiting import until

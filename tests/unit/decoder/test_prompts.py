@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from maskwire.v1 import types_pb2 as pb
 from maskwire_core.errors import Internal, InvalidArgument
+from maskwire_core.masks.geometry import ImageSize
 from maskwire_core.models.decoder_bundle import BEST, DecoderConfig
 from maskwire_decoder.prompts import mask_input
 from maskwire_decoder.prompts.encoding import EncodedPrompt, Prediction
-from maskwire_decoder.prompts.geometry import ImageSize
 from maskwire_decoder.prompts.mask_input import mask_to_logits
 from maskwire_decoder.prompts.parsing import Limits, Prompt, parse_output, parse_prompts
 from numpy.typing import NDArray

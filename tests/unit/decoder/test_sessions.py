@@ -13,13 +13,13 @@ from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import types_pb2
 from maskwire_core import call_context
 from maskwire_core.errors import Unavailable
+from maskwire_core.masks.answer_room import COPIES
 from maskwire_core.rpc.message_fields import memory_of
 from maskwire_core.scheduling.byte_budget import ByteBudget
 from maskwire_core.scheduling.fair_queue import Requester
 from maskwire_core.scheduling.scheduler import Demand
 from maskwire_core.storage.store import Store
 from maskwire_core.tenancy.tenant import EVERYBODY
-from maskwire_decoder.masks.answer_room import COPIES
 from numpy.typing import NDArray
 
 from testing.plain_decoder import HEIGHT, WIDTH, PlainDecoder, logits_in, logits_of_clicks, put_image

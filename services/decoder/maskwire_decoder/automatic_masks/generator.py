@@ -15,6 +15,9 @@ from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import types_pb2
 from maskwire_core.call_context import current
 from maskwire_core.errors import InvalidArgument, ResourceExhausted
+from maskwire_core.masks.answer_room import MAX_ANSWER_BYTES
+from maskwire_core.masks.geometry import ImageSize, parse_box
+from maskwire_core.masks.rle import rle
 from maskwire_core.models.decoder_bundle import MaskDefaults
 from maskwire_core.scheduling.byte_budget import Account
 from numpy.typing import NDArray
@@ -24,12 +27,9 @@ from maskwire_decoder.automatic_masks import nms
 from maskwire_decoder.automatic_masks.params import DEFAULT_BATCH, Part, count_points, parse_parts, parse_thresholds
 from maskwire_decoder.automatic_masks.summary import Removed, Tally
 from maskwire_decoder.images import Image
-from maskwire_decoder.masks.answer_room import MAX_ANSWER_BYTES
 from maskwire_decoder.masks.rendering import clamp, without_specks
-from maskwire_decoder.masks.rle import rle
 from maskwire_decoder.messages import image_message, timings_message
 from maskwire_decoder.prompts.encoding import CANDIDATES
-from maskwire_decoder.prompts.geometry import ImageSize, parse_box
 from maskwire_decoder.prompts.parsing import Prompt
 from maskwire_decoder.segmenter import Segmenter, demand_for
 from maskwire_decoder.stages import MASK, Answer, Timings, decode, timed

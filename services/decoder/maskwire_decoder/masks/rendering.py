@@ -5,17 +5,16 @@ from typing import Any
 import cv2
 import numpy as np
 from maskwire.v1 import types_pb2 as pb
+from maskwire_core.masks.answer_room import AnswerRoom
+from maskwire_core.masks.forms import mask_in_forms
+from maskwire_core.masks.rle import rle
 from numpy.typing import NDArray
-from pycocotools import mask as coco
 
-from maskwire_decoder.masks.answer_room import AnswerRoom
-from maskwire_decoder.masks.rle import rle
 from maskwire_decoder.prompts.encoding import Prediction
 from maskwire_decoder.prompts.mask_input import LOGITS_DTYPES
 from maskwire_decoder.prompts.parsing import Output, Prompt
 
 _CLAMP = 32.0  # as SAM2ImagePredictor does to the logits it returns
-_POLYGON_BYTES = 8  # on the wire, beside the coordinates
 
 
 def clamp(logits: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -40,24 +39,6 @@ def without_specks(
             small[0] = False  # everything that is not inside
             cleaned = np.where(small[labels], np.float32(threshold + value), cleaned)
     return cleaned
-
-
-def polygons(mask: NDArray[np.bool_], room: AnswerRoom) -> list[pb.Polygon]:
-    """Returns outer contours, each followed by its holes (cv2.findContours, RETR_CCOMP), if there is room for them."""
-    contours, hierarchy = cv2.findContours(mask.view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    coordinates = sum(contour.size for contour in contours)
-    widest = 2 if max(mask.shape) < 1 << 14 else 3  # bytes of a coordinate on the wire, seven bits in each
-    room.take(coordinates * widest + len(contours) * _POLYGON_BYTES, coordinates)
-    found = []
-    for index, contour in enumerate(contours):
-        _, _, hole, parent = hierarchy[0][index]
-        if parent >= 0:
-            continue
-        found.append(pb.Polygon(coordinates_px=contour.astype(int).ravel().tolist()))
-        while hole >= 0:
-            found.append(pb.Polygon(coordinates_px=contours[hole].astype(int).ravel().tolist(), is_hole=True))
-            hole = hierarchy[0][hole][0]
-    return found
 
 
 def render(
@@ -109,21 +90,5 @@ def _render(
     cleaned = without_specks(logits, output.threshold, output.max_hole_area, output.max_sprinkle_area)
     # Subtracting the threshold before upsampling is the same but for rounding; the usual one, 0, has none.
     runs: Any = rle(cleaned - np.float32(output.threshold) if output.threshold else cleaned, width, height)
-    if pb.MASK_FORMAT_RLE in output.formats:
-        room.take(len(runs["counts"]))
-        result.rle.CopyFrom(pb.Rle(size=(height, width), counts=runs["counts"].decode()))
-    if output.formats <= {pb.MASK_FORMAT_LOGITS, pb.MASK_FORMAT_RLE}:
-        return result  # no pixels are needed
-    mask = cv2.transpose(coco.decode(runs).T).view(np.bool_)
-    if pb.MASK_FORMAT_PNG in output.formats:
-        encoded, png = cv2.imencode(".png", mask.view(np.uint8) * 255, [cv2.IMWRITE_PNG_COMPRESSION, 1])
-        if not encoded:
-            raise RuntimeError("the PNG encoder failed")
-        room.take(png.nbytes)
-        result.png = png.tobytes()
-    if pb.MASK_FORMAT_POLYGONS in output.formats:
-        result.polygons.extend(polygons(mask, room))
-    if pb.MASK_FORMAT_PACKED_BITS in output.formats:
-        room.take(height * -(-width // 8))
-        result.packed_bits = np.packbits(mask, axis=1).tobytes()
+    result.MergeFrom(mask_in_forms(runs, output.formats, width, height, room))
     return result

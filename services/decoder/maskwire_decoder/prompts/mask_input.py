@@ -6,14 +6,12 @@ import cv2
 import numpy as np
 from maskwire.v1 import types_pb2 as pb
 from maskwire_core.errors import InvalidArgument
+from maskwire_core.masks.geometry import ImageSize
+from maskwire_core.masks.rle_input import decode_rle
 from numpy.typing import NDArray
-
-from maskwire_decoder.prompts.geometry import ImageSize
 
 LOGITS_DTYPES: dict[int, np.dtype[Any]] = {pb.DATA_TYPE_FP16: np.dtype("<f2"), pb.DATA_TYPE_FP32: np.dtype("<f4")}
 
-_MAX_COUNTS = 1 << 20
-_MAX_DIGITS = 7  # of a run's length
 _BAND_PIXELS = 1 << 22
 
 
@@ -34,7 +32,7 @@ def parse_mask(prompt: pb.Prompt, path: str, size: ImageSize, mask_size: int) ->
     if prompt.HasField("mask"):
         return _parse_logits(prompt.mask, f"{path}.mask", mask_size)
     if prompt.HasField("mask_rle"):
-        return mask_to_logits(_decode_rle(prompt.mask_rle, f"{path}.mask_rle", size), mask_size)
+        return mask_to_logits(decode_rle(prompt.mask_rle, f"{path}.mask_rle", size), mask_size)
     return None
 
 
@@ -93,48 +91,3 @@ def _parse_logits(mask: pb.Logits, path: str, mask_size: int) -> NDArray[np.floa
     if not np.isfinite(logits).all():
         raise InvalidArgument("NOT_FINITE", "mask logits hold NaN or infinity", field=f"{path}.data")
     return logits
-
-
-def _decode_rle(rle: pb.Rle, path: str, size: ImageSize) -> NDArray[np.uint8]:
-    """Returns HxW, 1 inside and 0 outside."""
-    width, height = size
-    if list(rle.size[:3]) != [height, width]:
-        raise InvalidArgument(
-            "BAD_MASK_SIZE",
-            f"the mask has size {list(rle.size[:3])}; the image has {[height, width]}: rows and columns",
-            field=path,
-        )
-    if len(rle.counts) > _MAX_COUNTS:
-        raise InvalidArgument(
-            "BAD_MASK_DATA", f"a mask of more than {_MAX_COUNTS} characters; smooth it", field=f"{path}.counts"
-        )
-    lengths = _decode_run_lengths(rle.counts)
-    if lengths is None or lengths.sum() != width * height:
-        raise InvalidArgument(
-            "BAD_MASK_DATA", f"counts are no compressed COCO runs of {height}x{width} pixels", field=f"{path}.counts"
-        )
-    values = np.arange(len(lengths)) % 2
-    return np.repeat(values.astype(np.uint8), lengths).reshape(width, height).T
-
-
-def _decode_run_lengths(counts: str) -> NDArray[np.int64] | None:
-    """Returns the lengths of runs, outside first, or None if the text is not COCO's compressed form. pycocotools would
-    read beyond the end of such a text, and write beyond the end of a mask."""
-    digits = np.frombuffer(counts.encode("utf-8", "replace"), np.uint8).astype(np.int64) - 48
-    if not len(digits):
-        return digits
-    if digits.min() < 0 or digits.max() >= 64 or digits[-1] & 0x20:
-        return None
-    # A number is a group of digits of five bits, the lowest first; the last one lacks the bit that says "go on".
-    ends = np.flatnonzero(digits & 0x20 == 0)
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    sizes = ends - starts + 1
-    if sizes.max() > _MAX_DIGITS:
-        return None
-    shifts = 5 * (np.arange(len(digits)) - np.repeat(starts, sizes))
-    lengths = np.add.reduceat((digits & 0x1F) << shifts, starts)
-    lengths -= np.where(digits[ends] & 0x10, np.int64(1) << (5 * sizes), 0)  # the sign
-    # From the fourth on, they are differences to the length before the last.
-    for first in (1, 2):
-        lengths[first::2] = np.cumsum(lengths[first::2])
-    return None if lengths.min() < 0 else lengths

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from maskwire.v1 import types_pb2 as pb
 from maskwire_core.errors import InvalidArgument
+from maskwire_core.masks.geometry import ImageSize, parse_box, parse_point
 from numpy.typing import NDArray
 
-from maskwire_decoder.prompts.geometry import ImageSize, parse_box, parse_point
 from maskwire_decoder.prompts.mask_input import parse_mask
 from maskwire_decoder.prompts.steps import Shape, StepList, parse_steps
 

@@ -9,9 +9,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from maskwire.v1 import types_pb2 as pb
 from maskwire_core.errors import InvalidArgument
+from maskwire_core.masks.geometry import ImageSize, parse_box, parse_point
 from numpy.typing import NDArray
-
-from maskwire_decoder.prompts.geometry import ImageSize, parse_box, parse_point
 
 MAX_STEPS = 1000
 

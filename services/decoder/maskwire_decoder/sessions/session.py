@@ -14,12 +14,12 @@ from maskwire.v1 import decoder_pb2 as pb
 from maskwire_core import names
 from maskwire_core.call_context import current
 from maskwire_core.errors import InvalidArgument, ServiceError
+from maskwire_core.masks.answer_room import AnswerRoom
 from maskwire_core.rpc.error_status import status_of
 from maskwire_core.telemetry import tracing
 from maskwire_core.telemetry.metrics import STREAM_ANSWERS
 
 from maskwire_decoder.images import Image
-from maskwire_decoder.masks.answer_room import AnswerRoom
 from maskwire_decoder.messages import (
     answer_message,
     image_message,

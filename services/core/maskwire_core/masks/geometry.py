@@ -4,8 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 from maskwire.v1 import types_pb2 as pb
-from maskwire_core.errors import InvalidArgument
 from numpy.typing import NDArray
+
+from maskwire_core.errors import InvalidArgument
 
 
 class ImageSize(NamedTuple):
