@@ -24,7 +24,7 @@ from google.protobuf.descriptor_pb2 import (
     FileDescriptorSet,
 )
 from grpc_tools import protoc
-from maskwire_core.config import MIB, DecoderSettings, EncoderSettings, GatewaySettings, Settings
+from maskwire_core.config import MIB, DecoderSettings, EncoderSettings, GatewaySettings, Settings, TrackerSettings
 from maskwire_core.runtime.memory_sum import stated_sum, terms_of
 from pydantic.fields import FieldInfo
 
@@ -36,6 +36,7 @@ _IN_README = ("decode one click, fp32", "warm click over gRPC, prompt to RLE")
 _TITLES: tuple[tuple[str, type[Settings]], ...] = (
     ("Encoder", EncoderSettings),
     ("Decoder", DecoderSettings),
+    ("Tracker", TrackerSettings),
     ("Gateway", GatewaySettings),
 )
 
@@ -208,6 +209,7 @@ def memory() -> str:
     for title, used in (
         ("encoder", EncoderSettings.model_construct()),
         ("decoder, `workers` 4", DecoderSettings.model_construct(workers=4)),
+        ("tracker", TrackerSettings.model_construct()),
         ("gateway", GatewaySettings.model_construct()),
     ):
         for index, term in enumerate(terms_of(used)):

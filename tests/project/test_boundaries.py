@@ -170,6 +170,12 @@ def test_the_decoder_has_no_torch() -> None:
     assert not names & {"torch", "sam2", "onnx", "maskwire_encoder"}
 
 
+def test_the_tracker_has_no_torch() -> None:
+    names = loaded_by("import maskwire_tracker.__main__")
+    assert {"onnxruntime", "redis"} <= names
+    assert not names & {"torch", "sam2", "onnx", "maskwire_encoder", "maskwire_decoder"}
+
+
 def test_the_gateway_has_neither_torch_nor_a_store() -> None:
     names = loaded_by("import maskwire_gateway.__main__")
     assert {"starlette", "grpc", "cv2"} <= names

@@ -10,9 +10,9 @@ from testing.paths import ROOT
 PAGE = ROOT / "docs/reference/errors.md"
 CODE = ("services", "clients/python/maskwire", "clients/adapters")
 ERRORS = {
-    "ChildFailed", "DeadlineExceeded", "Internal", "InvalidArgument", "InvalidRequest", "MaskwireError", "NotFound",
-    "OutputMissing", "PermissionDenied", "PictureError", "Problem", "ResourceExhausted", "ServiceError",
-    "Unauthenticated", "Unavailable", "UnknownArgument",
+    "ChildFailed", "DeadlineExceeded", "FailedPrecondition", "Internal", "InvalidArgument", "InvalidRequest",
+    "MaskwireError", "NotFound", "OutputMissing", "PermissionDenied", "PictureError", "Problem", "ResourceExhausted",
+    "ServiceError", "Unauthenticated", "Unavailable", "UnknownArgument",
 }  # fmt: skip
 """Calls whose texts in capitals are reasons, with or without an underscore."""
 NO_REASONS = {

@@ -229,6 +229,40 @@ class DecoderSettings(ServiceSettings):
         return self.threads or min(_cores(), 8)
 
 
+class TrackerSettings(ServiceSettings):
+    """Maskwire tracker: follows objects through the frames of videos."""
+
+    port: int = Field(50053, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
+    encoder: str = Field("localhost:50051", description="Address of the encoder, or several separated by commas.")
+    workers: int = Field(1, ge=1, description="Frames in which objects are found at the same time.")
+    threads: int = Field(0, ge=0, description="CPU threads of each; 0 for the number of cores, at most 8.")
+    queue_limit: int = Field(256, ge=1)
+    """Frames that may wait for a thread; beyond it, the tenant with most waiting is refused."""
+    frames_ahead: int = Field(4, ge=0, description="Frames that are encoded ahead of the one that is followed.")
+    save_every: int = Field(8, ge=1)
+    """Frames after which a track's state is written to the store; what is not written is followed again after a
+    crash."""
+    track_ttl_s: int = Field(3600, ge=1, description="Seconds after which a track that nobody uses expires.")
+    track_bytes: int = Field(512 * MIB, ge=MIB)
+    """Most memory of one track's state, in bytes, and as much in the store. A clip's frames that are farthest from the
+    one that is followed are forgotten first."""
+    tracks_bytes: int = Field(2048 * MIB, ge=MIB)
+    """Memory of the state of all open tracks, in bytes; tenants share it."""
+    max_objects: int = Field(64, ge=1, description="Largest number of objects of a track.")
+    max_points: int = Field(256, ge=1, description="Largest number of points of one prompt.")
+    max_clip_frames: int = Field(20_000, ge=1, description="Largest number of frames of a clip.")
+    max_frame_bytes: int = Field(16 * MIB, ge=1, description="Largest file of a frame, in bytes.")
+    clip_bytes: int = Field(1024 * MIB, ge=1, description="Largest clip, in bytes of its files.")
+    clips_bytes: int = Field(2048 * MIB, ge=1)
+    """Bytes of clips that each namespace may store. All trackers of a store need the same value."""
+    clip_ttl_s: int = Field(86_400, ge=1, description="Seconds after which a clip that nobody uses expires.")
+
+    @property
+    def run_threads(self) -> int:
+        """CPU threads of one frame."""
+        return self.threads or min(_cores(), 8)
+
+
 class GatewaySettings(Settings):
     """Maskwire gateway: HTTP and WebSocket in front of encoders and decoders."""
 

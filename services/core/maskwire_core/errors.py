@@ -5,6 +5,7 @@ ServiceError                 returned to the caller: status code, stable reason,
 |- Unauthenticated           the caller has no valid token
 |- PermissionDenied          the token does not allow it
 |- NotFound                  the image or model does not exist
+|- FailedPrecondition        the request is valid, but not in this state
 |- ResourceExhausted         too much at once, or too large
 |- Unavailable               retrying may help
 |- DeadlineExceeded          the caller's deadline passed
@@ -64,6 +65,10 @@ class NotFound(ServiceError):
     code = grpc.StatusCode.NOT_FOUND
 
 
+class FailedPrecondition(ServiceError):
+    code = grpc.StatusCode.FAILED_PRECONDITION
+
+
 class ResourceExhausted(ServiceError):
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
 
@@ -78,6 +83,12 @@ class DeadlineExceeded(ServiceError):
 
 class Internal(ServiceError):
     code = grpc.StatusCode.INTERNAL
+
+
+def of_code(code: int) -> type[ServiceError]:
+    """Returns the kind of error that has a status code, as another server sent it."""
+    kinds = ServiceError.__subclasses__()
+    return next((kind for kind in kinds if kind.code.value[0] == code), Internal)
 
 
 def not_finite(model: str, found: str) -> Internal:

@@ -77,3 +77,13 @@ def content_key(value: str) -> str:
 def issue_image_id() -> str:
     """Makes an ID for an image whose caller gave none; it cannot be guessed."""
     return f"img_{secrets.token_urlsafe(16)}"
+
+
+def issue_clip_id() -> str:
+    """Likewise for a clip."""
+    return f"clip_{secrets.token_urlsafe(16)}"
+
+
+def issue_track_id() -> str:
+    """Likewise for a track."""
+    return f"track_{secrets.token_urlsafe(16)}"

@@ -7,12 +7,21 @@ which tests/project/test_memory_sums.py holds. What a caller can make larger nee
 import math
 from dataclasses import dataclass
 
-from maskwire_core.config import MIB, DecoderSettings, EncoderSettings, GatewaySettings, ServiceSettings, Settings
+from maskwire_core.config import (
+    MIB,
+    DecoderSettings,
+    EncoderSettings,
+    GatewaySettings,
+    ServiceSettings,
+    Settings,
+    TrackerSettings,
+)
 from maskwire_core.rpc.message_fields import FIELD_BYTES, MOST_FIELDS
 from maskwire_core.rpc.receiving import STRANGERS
 
 _STEP = 256 * MIB
 _ENCODER, _DECODER, _GATEWAY = 768 * MIB, 256 * MIB, 128 * MIB  # measured at rest, and rounded up
+_TRACKER, _TRACKING = 512 * MIB, 1024 * MIB  # with one model; a frame of 1024 px and what it recalls, estimated
 _READER, _DECODED, _BETWEEN = 64 * MIB, 512 * MIB, 28 * MIB
 _DECODING = 128 * MIB
 _PIXELS = EncoderSettings.model_fields["max_image_pixels"].default
@@ -99,6 +108,16 @@ def decoder_terms(settings: DecoderSettings) -> list[Term]:
     ]
 
 
+def tracker_terms(settings: TrackerSettings) -> list[Term]:
+    """What a tracker's memory is made of."""
+    return [
+        Term("the process with one model of 1024 px", _TRACKER),
+        Term("state of open tracks: `tracks_bytes`", settings.tracks_bytes),
+        Term("finding objects on a frame: 1,024 MiB for each of `workers`", settings.workers * _TRACKING),
+        *call_terms(settings),
+    ]
+
+
 def gateway_terms(settings: GatewaySettings) -> list[Term]:
     """What a gateway's memory is made of."""
     return [
@@ -117,6 +136,8 @@ def terms_of(settings: Settings) -> list[Term]:
             return encoder_terms(settings)
         case DecoderSettings():
             return decoder_terms(settings)
+        case TrackerSettings():
+            return tracker_terms(settings)
         case GatewaySettings():
             return gateway_terms(settings)
     raise TypeError(type(settings).__name__)

@@ -8,8 +8,10 @@ must not evict them when memory is short (the policy volatile-lru, as in deploy/
 An embedding and its namespace's ledger may lie on different nodes of a cluster, so no script touches both.
 """
 
+import contextlib
 import secrets
 import time
+from collections.abc import Iterator
 from typing import cast
 
 from maskwire_core.errors import ResourceExhausted
@@ -134,10 +136,21 @@ class Quotas:
 
     def erase_embedding(self, namespace: str, key: str) -> None:
         """Deletes an embedding, and what was made of it, for good; see `deletions.erase`."""
+        with self._striking_out(namespace, key):
+            erase(self._store, namespace, key)
+
+    def drop_embedding(self, namespace: str, key: str) -> None:
+        """Deletes an embedding that is not needed any more; see `Store.delete_embedding`."""
+        with self._striking_out(namespace, key):
+            self._store.delete_embedding(namespace, key)
+
+    @contextlib.contextmanager
+    def _striking_out(self, namespace: str, key: str) -> Iterator[None]:
+        """Strikes an embedding out after the body has deleted it, unless it was entered again meanwhile."""
         usage, *_ = keys.quota_ledger(namespace)
         with self._store.connections.commands() as client:
             score = client.zscore(usage, key)
-        erase(self._store, namespace, key)
+        yield
         if score is not None:
             self._run(_STRIKE_OUT, namespace, key, int(score))
 

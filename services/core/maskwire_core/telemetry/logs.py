@@ -43,5 +43,5 @@ def configure_logging(settings: Settings) -> None:
     lines = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     handler.setFormatter(JsonLines() if settings.log_format == "json" else lines)
     logging.basicConfig(handlers=[handler])
-    for package in ("core", "encoder", "decoder", "gateway"):  # libraries log from WARNING on
+    for package in ("core", "encoder", "decoder", "tracker", "gateway"):  # libraries log from WARNING on
         logging.getLogger(f"maskwire_{package}").setLevel(settings.log_level)

@@ -1,4 +1,4 @@
-"""Prometheus metrics of encoders and decoders.
+"""Prometheus metrics of encoders, decoders and trackers.
 
 `grpc_server_*` and their labels are named as by the gRPC ecosystem's Prometheus interceptors, so that existing
 dashboards and rules fit.
@@ -52,7 +52,7 @@ IMAGES = Counter(
 )
 STREAM_ANSWERS = Counter(
     "maskwire_stream_answers_total",
-    "Answers on SegmentStream, by outcome; superseded: a newer request replaced this one.",
+    "Answers on SegmentStream and Track, by outcome; superseded, skipped: a newer request or frame replaced this one.",
     ("outcome",),
     registry=REGISTRY,
 )

@@ -1,0 +1,39 @@
+"""Starts a tracker: python -m maskwire_tracker --help"""
+
+from maskwire.v1 import tracker_pb2_grpc
+from maskwire_core.config import TrackerSettings
+from maskwire_core.rpc.server import Service, serve, start
+from maskwire_core.storage.store import open_store
+
+from maskwire_tracker.encoding import FrameEncoder
+from maskwire_tracker.predictors import Predictors
+from maskwire_tracker.service import NAME, RIGHTS, TrackerService
+from maskwire_tracker.tracker import Tracker
+
+
+async def run(settings: TrackerSettings) -> None:
+    store = open_store(settings.redis_url, settings.redis_timeout_s, settings.redis_password_file)
+    try:
+        encoder = FrameEncoder(settings)
+        tracker = Tracker(settings, store, encoder, Predictors(store, settings.run_threads))
+        service = TrackerService(tracker)
+        try:
+            await serve(
+                settings,
+                Service(
+                    NAME,
+                    lambda server: tracker_pb2_grpc.add_TrackerServiceServicer_to_server(service, server),
+                    RIGHTS,
+                    tracker.live_metrics(),
+                    tracker.self_test,
+                    service.drain,
+                ),
+            )
+        finally:
+            await encoder.close()
+    finally:
+        store.close()
+
+
+if __name__ == "__main__":
+    start(TrackerSettings, "tracker", run)

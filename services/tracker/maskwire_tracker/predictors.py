@@ -1,0 +1,67 @@
+"""The models that tracks are followed with, as encoders have published them."""
+
+import asyncio
+import logging
+from collections import OrderedDict
+
+from maskwire_core.errors import CorruptValue, Internal, Unavailable
+from maskwire_core.scheduling.single_flight import Flights
+from maskwire_core.storage.store import Store
+
+from maskwire_tracker.hand_over import HandOverPredictor
+from maskwire_tracker.predictor import TrackerPredictor
+
+log = logging.getLogger(__name__)
+
+_MOST = 4
+
+
+class Predictors:
+    """Loads models from the store; those used lately stay in memory.
+
+    Args:
+        store: Where they are published.
+        threads: CPU threads of a run.
+    """
+
+    def __init__(self, store: Store, threads: int) -> None:
+        self._store, self._threads = store, threads
+        self._loaded: OrderedDict[str, TrackerPredictor] = OrderedDict()
+        self._loads: Flights[TrackerPredictor] = Flights()
+
+    async def get(self, digest: str, hand_over: bool = False) -> TrackerPredictor:
+        """Returns the model whose exported tracker has a digest, or decoder where masks are handed over.
+
+        Raises:
+            Unavailable: TRACKER_NOT_PUBLISHED.
+            Internal: BAD_TRACKER: what the store has cannot be run.
+        """
+        found = self._loaded.get(digest)
+        if found is None:
+            found, _ = await self._loads.share(digest, lambda: self._load(digest, hand_over))
+            self._loaded[digest] = found
+            if len(self._loaded) > _MOST:
+                self._loaded.popitem(last=False)
+        self._loaded.move_to_end(digest)
+        return found
+
+    async def _load(self, digest: str, hand_over: bool) -> TrackerPredictor:
+        def load() -> TrackerPredictor | None:
+            if hand_over:
+                decoder = self._store.get_decoder(digest)
+                return None if decoder is None else HandOverPredictor(decoder, self._threads)
+            bundle = self._store.get_tracker(digest)
+            return None if bundle is None else TrackerPredictor(bundle, self._threads)
+
+        try:
+            found = await asyncio.to_thread(load)
+        except CorruptValue as error:
+            log.error("refusing the tracker %s of the store: %s", digest, error)
+            raise Internal("BAD_TRACKER", "the tracker that the store has is none that an encoder wrote") from error
+        if found is None:
+            raise Unavailable(
+                "TRACKER_NOT_PUBLISHED",
+                "no encoder has published this model's tracker yet; is one running that uses the same store?",
+                retry_after_s=1,
+            )
+        return found

@@ -1,0 +1,220 @@
+"""What all streams of a tracker share, and how a track is opened."""
+
+import asyncio
+import json
+import secrets
+from dataclasses import asdict, dataclass
+
+from maskwire.v1 import tracker_pb2 as pb
+from maskwire_core import names
+from maskwire_core.call_context import current
+from maskwire_core.config import TrackerSettings
+from maskwire_core.errors import CorruptValue, Internal, NotFound
+from maskwire_core.scheduling import fair_queue
+from maskwire_core.scheduling.byte_budget import ByteBudget
+from maskwire_core.scheduling.executors import ThreadScheduler
+from maskwire_core.scheduling.scheduler import Demand
+from maskwire_core.storage.clips import ClipStore
+from maskwire_core.storage.store import Store
+from maskwire_core.storage.tracks import TrackStore
+from maskwire_core.telemetry import logs
+from maskwire_core.telemetry.metrics import LiveMetric
+
+from maskwire_tracker import stored_track
+from maskwire_tracker.encoding import EncodedFrame, FrameEncoder, no_memory
+from maskwire_tracker.frames import ClipFrames, Expected, FrameEmbeddings, LiveFrames
+from maskwire_tracker.hand_over import HandOverTrack
+from maskwire_tracker.messages import check_size, parse_codec, parse_formats, parse_kept_frames, parse_options
+from maskwire_tracker.opened_track import OpenedTrack, TrackName
+from maskwire_tracker.predictors import Predictors
+from maskwire_tracker.remembered import TrackedObject
+from maskwire_tracker.stored_track import Description
+from maskwire_tracker.track import Track
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A stored clip."""
+
+    upload: str  # the upload that it was
+    frames: int  # number of frames
+    width: int  # of the frames, in pixels
+    height: int  # likewise
+    fps: float  # frames a second; 0 if not known
+    nbytes: int  # of its files
+
+    def pack(self) -> bytes:
+        """Serializes what describes it."""
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def unpack(cls, meta: bytes) -> "Clip":
+        """The inverse of `pack`. Raises `Internal` (BAD_CLIP)."""
+        try:
+            return cls(**json.loads(meta))
+        except (TypeError, ValueError) as error:
+            raise Internal("BAD_CLIP", "the clip was stored by another version of Maskwire; upload it again") from error
+
+
+class Tracker:
+    """Opens tracks, and has what they share: worker threads, models, memory.
+
+    Args:
+        settings: Limits.
+        store: Where tracks, clips and embeddings are.
+        encoder: Encodes frames.
+        predictors: The models that tracks are followed with.
+
+    Attributes:
+        settings: As given.
+        tracks: The tracks in the store.
+        clips: The clips in the store.
+        scheduler: Runs the work on frames.
+    """
+
+    def __init__(self, settings: TrackerSettings, store: Store, encoder: FrameEncoder, predictors: Predictors) -> None:
+        self.settings = settings
+        self.tracks = TrackStore(store)
+        self.clips = ClipStore(store, settings.clips_bytes, settings.clip_ttl_s)
+        self.scheduler = ThreadScheduler("tracker", settings.workers, fair_queue.Limits(settings.queue_limit))
+        self._store = store
+        self._encoder = encoder
+        self._predictors = predictors
+        self._memory = ByteBudget(settings.tracks_bytes)
+        self._open = 0
+
+    async def self_test(self) -> None:
+        """Shows that the worker threads live and the store answers."""
+        await self.scheduler.run(Demand(fair_queue.Requester("", self)), lambda: None)
+        await asyncio.to_thread(self._store.ping)
+
+    def live_metrics(self) -> list[LiveMetric]:
+        """Returns the gauges of a tracker."""
+        scheduler = self.scheduler
+        return [
+            LiveMetric("maskwire_tracks_open", "Tracks that streams have open.", lambda: self._open),
+            LiveMetric("maskwire_queue_waiting", "Frames that wait for a thread.", lambda: scheduler.waiting),
+            LiveMetric("maskwire_workers", "Frames in which objects are found at once.", lambda: scheduler.at_once),
+            LiveMetric("maskwire_workers_busy", "Frames in which objects are being found.", lambda: scheduler.running),
+            *self._memory.live_metrics("tracks"),
+        ]
+
+    async def open(self, message: pb.OpenTrack, token: str) -> OpenedTrack:
+        """Opens a track, a new one or one that is stored.
+
+        Args:
+            message: What is asked.
+            token: The caller's token, for the encoder.
+
+        Raises:
+            ServiceError: See `TrackerService.Track`.
+        """
+        caller = current().caller
+        namespace, formats = caller.writing(message.namespace), parse_formats(message.formats)
+        track_id = names.image_id(message.track_id) if message.track_id else names.issue_track_id()
+        logs.bind(namespace, track_id)
+        known = await asyncio.to_thread(self.tracks.peek, namespace, track_id) if message.track_id else None
+        description = await self._describe(message, namespace, token) if known is None else None
+        owner, ttl_s = secrets.token_hex(8), self.settings.track_ttl_s
+        epoch, meta = await asyncio.to_thread(self.tracks.open, namespace, track_id, owner, ttl_s)
+        objects: dict[str, TrackedObject] = {}
+        if meta is not None:
+            description, objects = await asyncio.to_thread(self._restore, namespace, track_id, meta)
+        if description is None:
+            raise NotFound("TRACK_NOT_FOUND", f"there is no track {track_id!r} any more", field="open.track_id")
+        predictor = await self._predictors.get(description.tracker, description.hand_over)
+        is_live = not description.clip_id
+        track = (HandOverTrack if description.hand_over else Track)(
+            predictor,
+            description.width,
+            description.height,
+            description.options,
+            None if is_live else description.frames,
+            objects,
+        )
+        live = LiveFrames(description.kept_frames, description.frames) if is_live else None
+        opened = OpenedTrack(
+            TrackName(namespace, track_id, epoch, owner),
+            description,
+            track,
+            self._frames(description, live, namespace, track_id, token),
+            live,
+            formats,
+            self.settings,
+            self.scheduler,
+            self.tracks,
+            self._memory.account(caller.tenant),
+            self._note_closed,
+        )
+        self._open += 1
+        try:
+            opened.restored()
+            await opened.save()
+        except BaseException:
+            await opened.close()
+            raise
+        return opened
+
+    def _note_closed(self) -> None:
+        self._open -= 1
+
+    async def _describe(self, message: pb.OpenTrack, namespace: str, token: str) -> Description:
+        """Checks what a new track is opened with."""
+        options, codec = parse_options(message.options), parse_codec(message.embeddings)
+        kept = parse_kept_frames(message.kept_frames)
+        clip = await self.find_clip(namespace, message.clip_id) if message.clip_id else None
+        if clip is None:
+            check_size(message.width_px, message.height_px, "open")
+        model = await self._encoder.model(message.model, token)
+        if not model.tracker and not message.hand_over:
+            raise no_memory(model.name)
+        return Description(
+            model=model.name,
+            fingerprint=model.fingerprint,
+            tracker=model.decoder if message.hand_over else model.tracker,
+            width=message.width_px if clip is None else clip.width,
+            height=message.height_px if clip is None else clip.height,
+            clip_id=message.clip_id,
+            upload="" if clip is None else clip.upload,
+            options=options,
+            codec=codec,
+            hand_over=message.hand_over,
+            kept_frames=kept,
+            frames=0 if clip is None else clip.frames,
+        )
+
+    async def find_clip(self, namespace: str, clip_id: str) -> Clip:
+        """Finds a stored clip.
+
+        Raises:
+            NotFound: CLIP_NOT_FOUND.
+        """
+        meta = await asyncio.to_thread(self.clips.meta, namespace, names.image_id(clip_id))
+        if meta is None:
+            raise NotFound("CLIP_NOT_FOUND", f"no clip {clip_id!r} is stored; upload it first", field="clip_id")
+        return Clip.unpack(meta)
+
+    def _restore(self, namespace: str, track_id: str, meta: bytes) -> tuple[Description, dict[str, TrackedObject]]:
+        try:
+            description, _ = stored_track.read_description(meta)
+            packed = self.tracks.read(namespace, track_id, stored_track.record_names(meta))
+            return description, stored_track.unpack_objects(meta, packed)
+        except CorruptValue as error:
+            raise Internal(
+                "BAD_TRACK", f"what is stored of the track {track_id!r} cannot be read; open a new one"
+            ) from error
+
+    def _frames(
+        self, description: Description, live: LiveFrames | None, namespace: str, track_id: str, token: str
+    ) -> FrameEmbeddings:
+        def read(index: int) -> bytes | None:
+            return self.clips.frame(namespace, description.clip_id, description.upload, index)
+
+        async def encode(file: bytes) -> EncodedFrame:
+            name = f"frame of {track_id}"[:256]
+            return await self._encoder.encode(
+                file, namespace=namespace, name=name, model=description.model, codec=description.codec, token=token
+            )
+
+        expected = Expected(namespace, description.fingerprint, description.width, description.height)
+        return FrameEmbeddings(live or ClipFrames(read, description.clip_id), encode, self._store, expected)
