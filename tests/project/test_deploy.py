@@ -156,11 +156,11 @@ def test_ports_are_those_of_the_servers() -> None:
 
 
 def test_services_that_probes_name_exist() -> None:
-    from maskwire.v1 import decoder_pb2, encoder_pb2
+    from maskwire.v1 import decoder_pb2, encoder_pb2, tracker_pb2
 
     services = {
         service.full_name
-        for file in (encoder_pb2, decoder_pb2)
+        for file in (encoder_pb2, decoder_pb2, tracker_pb2)
         for service in file.DESCRIPTOR.services_by_name.values()
     }
     named = {

@@ -22,7 +22,7 @@ OVERLAYS = sorted((DEPLOY / "kubernetes/overlays").iterdir())
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 ENVOY: dict[str, Any] = yaml.safe_load((BASE / "envoy.yaml").read_text())
 PINNED = re.compile(r"[a-z0-9./-]+:[A-Za-z0-9._-]+@sha256:[0-9a-f]{64}")
-FOR_CLIENTS = {50051, 50052, 9001}
+FOR_CLIENTS = {50051, 50052, 50053, 9001}
 FOR_PROMETHEUS = {9464, 9902}
 
 
@@ -77,13 +77,13 @@ def test_no_password_is_known_beforehand() -> None:
     assert grafana["GF_SECURITY_ADMIN_PASSWORD__FILE"].startswith("/var/lib/grafana/")
     assert not grafana.keys() & {"GF_SECURITY_ADMIN_PASSWORD", "GF_AUTH_ANONYMOUS_ENABLED"}
     assert services["redis"]["command"] == ["--passwords"]
-    for name in ("encoder", "encoder-gpu", "decoder", "admin"):
+    for name in ("encoder", "encoder-gpu", "decoder", "tracker", "admin"):
         environment = services[name]["environment"]
         assert environment["MASKWIRE_REDIS_URL"] == f"redis://maskwire-{name.split('-')[0]}@redis:6379/0"
         assert environment["MASKWIRE_REDIS_PASSWORD_FILE"] == "/secrets/password"
         assert f"{name.split('-')[0]}-secret:/secrets:ro" in services[name]["volumes"]
     with_store = {name for name, service in services.items() if "store" in service.get("networks", ())}
-    assert with_store == {"redis", "encoder", "encoder-gpu", "decoder", "admin"}
+    assert with_store == {"redis", "encoder", "encoder-gpu", "decoder", "tracker", "admin"}
     assert services["redis"]["networks"] == ["store"]
     assert COMPOSE["networks"]["store"] == {"internal": True}
 
@@ -97,7 +97,7 @@ def test_the_users_of_the_store_are_the_documented_ones() -> None:
 
 def test_the_store_makes_passwords_once(tmp_path: Path) -> None:
     secrets, port = tmp_path / "secrets", free_port()
-    for user in ("store", "encoder", "decoder", "admin"):
+    for user in ("store", "encoder", "decoder", "tracker", "admin"):
         (secrets / user).mkdir(parents=True)
     etc = tmp_path / "etc"
     shutil.copytree(DEPLOY / "docker", etc)
@@ -157,11 +157,11 @@ def test_policies_let_in_only_whom_they_name() -> None:
             elif name != "envoy":
                 (peer,) = rule["from"]
                 (label,) = peer["podSelector"].get("matchLabels", {"": None}).values()
-                allowed = {"encoder": {"envoy"}, "decoder": {"envoy"}, "gateway": {"envoy"}, "redis": {None}}
+                allowed = {name: {"envoy"} for name in ("encoder", "decoder", "tracker", "gateway")} | {"redis": {None}}
                 assert label in allowed[name]
     (redis_rule,) = found["redis"]["ingress"]
     (expression,) = redis_rule["from"][0]["podSelector"]["matchExpressions"]
-    assert expression["values"] == ["encoder", "decoder"]
+    assert expression["values"] == ["encoder", "decoder", "tracker"]
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.name)
@@ -170,7 +170,7 @@ def test_overlays_ask_for_tokens_or_say_that_they_do_not(overlay: Path) -> None:
     (below,) = re.findall(r"resources: \[\.\./(?:\.\./)?(\w+)", text)
     asks = [patch for patch in yaml.safe_load(text).get("patches", ()) if patch.get("path") == "tokens.yaml"]
     if asks:
-        assert asks[0]["target"] == {"kind": "Deployment", "name": "(encoder|decoder)"}
+        assert asks[0]["target"] == {"kind": "Deployment", "name": "(encoder|decoder|tracker)"}
         assert "create secret generic maskwire-tokens" in text
     else:
         assert below == "gpu" or "NO TOKENS" in text

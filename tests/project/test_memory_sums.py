@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from maskwire_core.config import MIB, DecoderSettings, EncoderSettings, GatewaySettings, Settings
+from maskwire_core.config import MIB, DecoderSettings, EncoderSettings, GatewaySettings, Settings, TrackerSettings
 from maskwire_core.runtime.memory_sum import stated_sum, terms_of
 
 from testing.paths import ROOT
@@ -14,6 +14,7 @@ from testing.paths import ROOT
 KINDS: dict[str, type[Settings]] = {
     "encoder": EncoderSettings,
     "decoder": DecoderSettings,
+    "tracker": TrackerSettings,
     "gateway": GatewaySettings,
 }
 HEADROOM = 256 * MIB
