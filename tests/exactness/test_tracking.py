@@ -2,7 +2,7 @@
 
 import pickle
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -382,17 +382,6 @@ def test_whole_sessions_equal_sam2s(model: Model, name: str) -> None:
     script(both)
     print(name, max(both.gaps), min(both.overlaps), both.vanished)
     assert min(both.overlaps) >= 0.999
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("model", "name"), [("2.1", name) for name in SESSIONS], indirect=["model"])
-def test_what_fp16_embeddings_cost(model: Model, name: str) -> None:
-    script, options = SESSIONS[name]
-    halves = [{part: value.astype(np.float16) for part, value in stored.items()} for stored in model.stored]
-    both = Both(replace(model, stored=halves), options, forced=False)
-    script(both)
-    print(name, max(both.gaps), min(both.overlaps))
-    assert min(both.overlaps) >= 0.998
 
 
 @pytest.mark.parametrize(
