@@ -1,6 +1,7 @@
-"""Generates the blocking client, clients/python/maskwire/client.py and blocking_session.py, from the asyncio client.
+"""Generates the blocking client, clients/python/maskwire/client.py, blocking_session.py and blocking_track.py, from the
+asyncio client.
 
-Signatures and documentation are those of AsyncClient and AsyncSession. With --check, only compares.
+Signatures and documentation are those of AsyncClient, AsyncSession and AsyncTrack. With --check, only compares.
 """
 
 import ast
@@ -22,6 +23,7 @@ from collections.abc import Callable, Iterator
 from maskwire.async_client import AnImage, AsyncClient, Prompts
 from maskwire.background import iterate_in_background, run_in_background
 from maskwire.blocking_session import Session
+from maskwire.blocking_track import Track
 from maskwire.prompts import FORMATS
 
 
@@ -142,10 +144,52 @@ def _answer(send: Callable[[], Awaitable[T]]) -> T:
     return run_in_background(ask())
 '''
 
+_TRACK = '''"""The blocking track: `AsyncTrack` run on the background event loop."""
+
+{note}
+import weakref
+{imports}
+from collections.abc import Iterator
+from maskwire.background import iterate_in_background, run_in_background, schedule
+from maskwire.track import AsyncTrack
+
+
+@checked
+class Track:
+    """{doc}
+    """
+
+    def __init__(self, track: AsyncTrack) -> None:
+        self._track = track
+        # A track that is garbage collected is closed silently.
+        weakref.finalize(self, schedule, track.close).atexit = False
+
+    def __repr__(self) -> str:
+        return repr(self._track).replace("AsyncTrack", "Track")
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the track, and deletes it and its clip from the store unless it was made with `keep=True`."""
+        run_in_background(self._track.close())
+
+{methods}
+'''
+
 
 def _blocking(text: str) -> str:
     """Translates types and words of the asyncio client to those of the blocking one."""
-    for old, new in (("AsyncIterator", "Iterator"), ("AsyncClient", "Client"), ("AsyncSession", "Session")):
+    for old, new in (
+        ("AsyncIterator", "Iterator"),
+        ("AsyncClient", "Client"),
+        ("AsyncSession", "Session"),
+        ("AsyncTrack", "Track"),
+    ):
         text = text.replace(old, new)
     text = re.sub(r'"?asyncio\.Future\[(.+)\]"?', r"\1", text)
     return text.replace("`async with`", "`with`").replace("`async for`", "`for`")
@@ -182,8 +226,9 @@ def _method(function: ast.FunctionDef | ast.AsyncFunctionDef, target: str) -> st
         body = f"return run_in_background({call})"
     elif "asyncio.Future" in returned:
         body = f"return _answer(lambda: {call})"
-    elif returned == "AsyncSession":
-        body = f"async def make() -> AsyncSession:\n    return {call}\n\nreturn Session(run_in_background(make()))"
+    elif returned in ("AsyncSession", "AsyncTrack"):
+        made = returned.removeprefix("Async")
+        body = f"async def make() -> {returned}:\n    return {call}\n\nreturn {made}(run_in_background(make()))"
     else:
         body = f"return {call}"
     doc = _blocking(ast.get_docstring(function, clean=True) or "")
@@ -202,9 +247,9 @@ def _class(module: str, name: str) -> tuple[list[str], ast.ClassDef]:
     ], own[0]
 
 
-def _public(node: ast.ClassDef) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+def _public(node: ast.ClassDef, own: set[str] = _OWN) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
     members = [each for each in node.body if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)]
-    return [each for each in members if each.name not in _OWN and not each.name.startswith("_")]
+    return [each for each in members if each.name not in own and not each.name.startswith("_")]
 
 
 def client() -> str:
@@ -230,6 +275,16 @@ def session() -> str:
     )
 
 
+def track() -> str:
+    imports, node = _class("track", "AsyncTrack")
+    return _TRACK.format(
+        note=_NOTE.format("track.py"),
+        imports="\n".join(each for each in imports if " = " not in each),
+        doc=_indented(_blocking(ast.get_docstring(node) or "")).strip(),
+        methods="\n\n".join(_method(each, "self._track") for each in _public(node, _OWN - {"masks"})),
+    )
+
+
 def formatted(text: str) -> str:
     """Formats a module, sorts its imports and removes unused ones."""
     ruff = [sys.executable, "-m", "ruff"]
@@ -246,7 +301,11 @@ def formatted(text: str) -> str:
 
 def main() -> None:
     checking = "--check" in sys.argv[1:]
-    for name, text in (("client.py", client()), ("blocking_session.py", session())):
+    for name, text in (
+        ("client.py", client()),
+        ("blocking_session.py", session()),
+        ("blocking_track.py", track()),
+    ):
         path, fresh = PACKAGE / name, formatted(text)
         if not checking:
             path.write_text(fresh)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from maskwire.async_client import AsyncClient
     from maskwire.automatic_masks import FoundMask, Update
     from maskwire.blocking_session import Session
+    from maskwire.blocking_track import Track
     from maskwire.client import Client
     from maskwire.errors import (
         DeadlineExceeded,
@@ -39,11 +40,14 @@ if TYPE_CHECKING:
     from maskwire.prompts import Prompt
     from maskwire.results import EmbeddedImage, Result
     from maskwire.session import AsyncSession
+    from maskwire.track import AsyncTrack
+    from maskwire.tracked_frame import TrackedFrame
     from maskwire.transport.credentials import Tls
 
 _HOMES = {
     "AsyncClient": "async_client",
     "AsyncSession": "session",
+    "AsyncTrack": "track",
     "Client": "client",
     "DeadlineExceeded": "errors",
     "EmbeddedImage": "results",
@@ -61,6 +65,8 @@ _HOMES = {
     "ServerUnavailable": "errors",
     "Session": "blocking_session",
     "Tls": "transport.credentials",
+    "Track": "blocking_track",
+    "TrackedFrame": "tracked_frame",
     "UnknownArgument": "errors",
     "Update": "automatic_masks",
 }
@@ -68,6 +74,7 @@ _HOMES = {
 __all__ = [
     "AsyncClient",
     "AsyncSession",
+    "AsyncTrack",
     "Client",
     "DeadlineExceeded",
     "EmbeddedImage",
@@ -85,6 +92,8 @@ __all__ = [
     "ServerUnavailable",
     "Session",
     "Tls",
+    "Track",
+    "TrackedFrame",
     "UnknownArgument",
     "Update",
     "__version__",

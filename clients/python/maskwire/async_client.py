@@ -34,9 +34,12 @@ from maskwire.prompts import (
 from maskwire.results import EmbeddedImage, Result
 from maskwire.session import AsyncSession
 from maskwire.sources import ImageLike
+from maskwire.track import AsyncTrack
+from maskwire.track_opening import TrackArguments, TrackOpening
 from maskwire.transport import Caller, Credentials, Servers, Tls
 from maskwire.transport.caller import token_or_default
 from maskwire.v1 import decoder_pb2, encoder_pb2, types_pb2
+from maskwire.video.clip import Clip, ClipLike
 
 AnImage = TypeVar("AnImage", bound=ImageLike | EmbeddedImage)
 Prompts = Prompt | Sequence[Prompt]
@@ -65,6 +68,8 @@ class AsyncClient:
         retry_s: How long a call is retried while a server is unavailable or overloaded, in seconds.
         dead_after_s: Seconds after which a server that does not answer pings counts as dead. Raise it for slow links,
             where a ping waits behind a large response: 3 s suffices for 250 kB at 1 Mbit/s. Masks are much smaller.
+        tracker: Address of the tracker, for `track`, or several separated by commas; by default MASKWIRE_TRACKER, else
+            localhost:50053.
 
     Raises:
         MaskwireError: FORKED: this process was forked from one that had used a client.
@@ -83,9 +88,10 @@ class AsyncClient:
         timeout_s: float = 60,
         retry_s: float = 15,
         dead_after_s: float = 3,
+        tracker: str | None = None,
     ) -> None:
         caller = Caller(token_or_default(token), namespace, timeout_s, retry_s)
-        self._connection = Connection(Servers(encoder, decoder, Credentials(tls), dead_after_s), caller)
+        self._connection = Connection(Servers(encoder, decoder, Credentials(tls), dead_after_s, tracker), caller)
 
     @property
     def namespace(self) -> str:
@@ -402,6 +408,21 @@ class AsyncClient:
         """
         self._connection.servers.check()
         return AsyncSession(self._connection, AskedImage.of(image, arguments), output_options(arguments))
+
+    def track(self, clip: ClipLike | Clip | None = None, **arguments: Unpack[TrackArguments]) -> AsyncTrack:
+        """Makes a track, which follows objects through a clip. It opens at its first use, or with `async with`.
+
+        Args:
+            clip: Path of a film, an animated picture or a folder of pictures, a list of pictures, or a `Clip`, which
+                has the rules. None to go on with the stored track `track_id`, or to send frames one by one (`live`).
+            **arguments: How to follow, and which frames: `TrackArguments` and `ClipArguments`.
+
+        Raises:
+            InvalidRequest: An argument is wrong; `field` says which. Errors about the clip are raised when the track
+                opens.
+        """
+        self._connection.servers.check()
+        return AsyncTrack(self._connection, TrackOpening(self._connection, clip, arguments))
 
     async def prefetch(
         self,

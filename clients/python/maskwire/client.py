@@ -12,6 +12,7 @@ from maskwire.async_client import AnImage, AsyncClient, Prompts
 from maskwire.automatic_masks import FoundMask, Update
 from maskwire.background import iterate_in_background, run_in_background
 from maskwire.blocking_session import Session
+from maskwire.blocking_track import Track
 from maskwire.connection import EmbedArguments, ImageArguments, ManyArguments, SegmentArguments
 from maskwire.errors import MaskwireError
 from maskwire.mask_generation import GenerationArguments
@@ -19,8 +20,11 @@ from maskwire.prompts import FORMATS, Box, Format, Labels, Points, Prompt
 from maskwire.results import EmbeddedImage, Result
 from maskwire.session import AsyncSession
 from maskwire.sources import ImageLike
+from maskwire.track import AsyncTrack
+from maskwire.track_opening import TrackArguments
 from maskwire.transport import Tls
 from maskwire.v1 import decoder_pb2, encoder_pb2, types_pb2
+from maskwire.video.clip import Clip, ClipLike
 
 
 @checked
@@ -41,6 +45,8 @@ class Client:
         retry_s: How long a call is retried while a server is unavailable or overloaded, in seconds.
         dead_after_s: Seconds after which a server that does not answer pings counts as dead. Raise it for slow links,
             where a ping waits behind a large response: 3 s suffices for 250 kB at 1 Mbit/s. Masks are much smaller.
+        tracker: Address of the tracker, for `track`, or several separated by commas; by default MASKWIRE_TRACKER, else
+            localhost:50053.
 
     Raises:
         MaskwireError: FORKED: this process was forked from one that had used a client.
@@ -59,6 +65,7 @@ class Client:
         timeout_s: float = 60,
         retry_s: float = 15,
         dead_after_s: float = 3,
+        tracker: str | None = None,
     ) -> None:
         async def connect() -> AsyncClient:
             return AsyncClient(
@@ -70,6 +77,7 @@ class Client:
                 timeout_s=timeout_s,
                 retry_s=retry_s,
                 dead_after_s=dead_after_s,
+                tracker=tracker,
             )
 
         self._client = run_in_background(connect())
@@ -309,6 +317,24 @@ class Client:
             return self._client.session(image, **arguments)
 
         return Session(run_in_background(make()))
+
+    def track(self, clip: ClipLike | Clip | None = None, **arguments: Unpack[TrackArguments]) -> Track:
+        """Makes a track, which follows objects through a clip. It opens at its first use, or with `with`.
+
+        Args:
+            clip: Path of a film, an animated picture or a folder of pictures, a list of pictures, or a `Clip`, which
+                has the rules. None to go on with the stored track `track_id`, or to send frames one by one (`live`).
+            **arguments: How to follow, and which frames: `TrackArguments` and `ClipArguments`.
+
+        Raises:
+            InvalidRequest: An argument is wrong; `field` says which. Errors about the clip are raised when the track
+                opens.
+        """
+
+        async def make() -> AsyncTrack:
+            return self._client.track(clip, **arguments)
+
+        return Track(run_in_background(make()))
 
     def prefetch(self, image: ImageLike | EmbeddedImage | None = None, **arguments: Unpack[ImageArguments]) -> None:
         """Makes a decoder fetch the embedding of an image, so that the first click on it is fast.

@@ -15,7 +15,7 @@ from maskwire.token_bucket import TokenBucket
 from maskwire.transport.credentials import Credentials
 from maskwire.transport.process import check_process, claim_process
 
-_DEFAULTS = {"encoder": "localhost:50051", "decoder": "localhost:50052"}
+_DEFAULTS = {"encoder": "localhost:50051", "decoder": "localhost:50052", "tracker": "localhost:50053"}
 
 _MAX_MESSAGE_BYTES = 64 << 20
 _CONNECTIONS = 32  # to one server; each has up to 64 calls at a time
@@ -45,9 +45,9 @@ class Channels:
     """One channel to each of several equal servers. All callers share them.
 
     Args:
-        kind: "encoder" or "decoder".
-        addresses: "host:port" or "[::1]:port", or several separated by commas; None: MASKWIRE_ENCODER or
-            MASKWIRE_DECODER, else the usual port of this machine.
+        kind: "encoder", "decoder" or "tracker".
+        addresses: "host:port" or "[::1]:port", or several separated by commas; None: MASKWIRE_ENCODER,
+            MASKWIRE_DECODER or MASKWIRE_TRACKER, else the usual port of this machine.
         credentials: How to encrypt.
         dead_after_s: Seconds after which a server that stopped answering is given up.
 

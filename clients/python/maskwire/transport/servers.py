@@ -28,20 +28,27 @@ _PROBE = Caller(timeout_s=2, retry_s=1)
 
 
 class Servers:
-    """Connections to encoders and decoders. Callers share one; each call is told its `Caller`.
+    """Connections to encoders, decoders and trackers. Callers share one; each call is told its `Caller`.
 
     Args:
         encoder: Address, "host:port", or several separated by commas; None: MASKWIRE_ENCODER, else localhost:50051.
         decoder: Likewise; None: MASKWIRE_DECODER, else localhost:50052.
         credentials: How to encrypt.
         dead_after_s: Seconds after which a server that stopped answering is given up.
+        tracker: Address, likewise; None: MASKWIRE_TRACKER, else localhost:50053.
     """
 
     def __init__(
-        self, encoder: str | None, decoder: str | None, credentials: Credentials, dead_after_s: float = 3
+        self,
+        encoder: str | None,
+        decoder: str | None,
+        credentials: Credentials,
+        dead_after_s: float = 3,
+        tracker: str | None = None,
     ) -> None:
         self.encoders = Channels("encoder", encoder, credentials, dead_after_s)
         self.decoders = Channels("decoder", decoder, credentials, dead_after_s)
+        self.trackers = Channels("tracker", tracker, credentials, dead_after_s)
         # Files of several images at once would only slow each other down.
         self._uploading = asyncio.Semaphore(len(self.encoders.addresses))
 
@@ -56,6 +63,7 @@ class Servers:
         """Closes the connections; later calls raise CLOSED."""
         await self.encoders.close()
         await self.decoders.close()
+        await self.trackers.close()
 
     async def encode_image(
         self, header: encoder_pb2.EncodeImageHeader, data: bytes, caller: Caller

@@ -1,0 +1,167 @@
+"""What a track is opened with: its clip, which is uploaded, and how objects are followed."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from maskwire.connection import Connection
+from maskwire.errors import InvalidRequest
+from maskwire.transport.calls import Attempt, call_with_retries
+from maskwire.transport.track_stream import TrackStream, upload_clip
+from maskwire.v1 import tracker_pb2 as pb
+from maskwire.v1 import tracker_pb2_grpc, types_pb2
+from maskwire.video import Clip, ClipArguments, ClipLike
+
+_OPTIONS = {field.name for field in pb.TrackOptions.DESCRIPTOR.fields}
+
+
+class TrackArguments(ClipArguments, total=False):
+    """Keyword arguments that say how objects are followed, beside which frames of the clip.
+
+    Attributes:
+        model: Name of the model; empty for the server's default.
+        track_id: Name of a stored track to go on with, instead of a clip.
+        keep: Keep track and clip in the store when the track is closed, until they expire.
+        lossless: Send decoded frames as PNG, rather than as JPEG of quality 95. Files of a folder are sent as they are.
+        hand_over: Follow without memory, for models that have none: the mask and box of a frame are the prompt of the
+            next one. Much worse than a trained memory.
+        fp16: Keep frames' embeddings in half precision: half the bytes, and masks that may differ a little from sam2's.
+        fill_hole_area: Fill holes of at most so many low-resolution pixels; 8 by default.
+        non_overlap_masks: Give a pixel that several objects claim to the likeliest one.
+        add_all_frames_to_correct_as_cond: Corrections stay when frames are followed again; True by default, unlike
+            sam2.
+        clear_non_cond_mem_around_input: A prompt makes the object forget the followed frames around it.
+        memory_temporal_stride_for_eval: Memories are taken from each so many-th frame; 1 by default.
+        kept_frames: Of frames that are sent one by one, how many of the newest ones can be prompted; 8 by default.
+        max_cond_frames_in_attn: Attend to so many prompted frames at most, the closest ones; 0, the default, for all.
+    """
+
+    model: str
+    track_id: str
+    keep: bool
+    lossless: bool
+    hand_over: bool
+    fp16: bool
+    fill_hole_area: int
+    non_overlap_masks: bool
+    add_all_frames_to_correct_as_cond: bool
+    clear_non_cond_mem_around_input: bool
+    memory_temporal_stride_for_eval: int
+    max_cond_frames_in_attn: int
+    kept_frames: int
+
+
+class TrackOpening:
+    """Opens a track on one stream after another.
+
+    Args:
+        connection: The servers, and on whose behalf.
+        clip: The clip, to upload; None to go on with a stored track.
+        arguments: How to follow, and which frames.
+
+    Attributes:
+        clip: The clip, when it has been read.
+        times_s: When each of its frames is shown.
+        keep: Whether the track stays in the store.
+        lossless: Whether decoded frames are sent as PNG.
+        is_live: Whether its frames are sent one by one.
+
+    Raises:
+        InvalidRequest: There are a clip and the name of a stored track, or options are for something else.
+    """
+
+    def __init__(self, connection: Connection, clip: "ClipLike | Clip | None", arguments: TrackArguments) -> None:
+        given: dict[str, Any] = dict(arguments)
+        self.clip: Clip | None = None
+        self.times_s: list[float] = []
+        self.keep = bool(given.pop("keep", False)) or "track_id" in given
+        self.lossless = bool(given.pop("lossless", False))
+        self.is_live = clip is None
+        self._connection = connection
+        self._clip = clip
+        options = {name: given.pop(name) for name in _OPTIONS & given.keys()}
+        self._message = pb.OpenTrack(
+            namespace=connection.caller.namespace,
+            model=given.pop("model", ""),
+            track_id=given.pop("track_id", ""),
+            hand_over=given.pop("hand_over", False),
+            kept_frames=given.pop("kept_frames", 0),
+            embeddings=types_pb2.DATA_TYPE_FP16 if given.pop("fp16", False) else types_pb2.DATA_TYPE_FP32,
+            options=pb.TrackOptions(**options),
+        )
+        self._clip_arguments = given
+        if clip is not None and self._message.track_id:
+            raise InvalidRequest("give a clip, or the track_id of a stored track, not both", "TWO_NAMES", "track_id")
+        if given and (clip is None or isinstance(clip, Clip)):
+            name = next(iter(given))
+            raise InvalidRequest(f"{name} is for a clip that is read here; give it to Clip", "BAD_SELECTION", name)
+
+    def set_size(self, size: tuple[int, int]) -> None:
+        """Notes the size of a live track's frames."""
+        if self.is_live and not self._message.track_id:
+            self._message.width_px, self._message.height_px = size
+
+    @property
+    def waits_for_frame(self) -> bool:
+        """Whether the size of the frames is not known yet."""
+        return self.is_live and not (self._message.track_id or self._message.width_px)
+
+    async def prepare(self) -> None:
+        """Reads and uploads the clip, unless there is none or this has been done.
+
+        Raises:
+            MaskwireError: It cannot be read, or is refused.
+        """
+        if self.waits_for_frame:
+            raise InvalidRequest(
+                "the track has no frames yet; send one with add_frame, or give a clip", "NO_CLIP", "clip"
+            )
+        if self._clip is None or self._message.clip_id:
+            return
+        given: Any = self._clip
+        clip = given if isinstance(given, Clip) else await asyncio.to_thread(Clip, given, **self._clip_arguments)
+        listed = await asyncio.to_thread(clip.listing)
+        self.clip, self.times_s = clip, [time_s for _, time_s in listed]
+        header = pb.ClipHeader(
+            namespace=self._connection.caller.namespace,
+            frames=len(listed),
+            width_px=clip.size[0],
+            height_px=clip.size[1],
+            fps=clip.frame_rate,
+        )
+        info = await upload_clip(self._connection.servers.trackers, self._connection.caller, header, self._files)
+        self._message.clip_id = info.clip_id
+
+    async def connect(self, track_id: str) -> TrackStream:
+        """Opens the track: a new one, or the one of a name."""
+        self._message.track_id = track_id or self._message.track_id
+        channels, caller = self._connection.servers.trackers, self._connection.caller
+        stream = await TrackStream.connect(channels, caller, self._message)
+        self.is_live = not stream.info.clip_id  # of a track that goes on, too
+        return stream
+
+    async def forget(self, track_id: str) -> None:
+        """Deletes the track and its clip from the store."""
+        caller = self._connection.caller
+
+        async def send(attempt: Attempt) -> None:
+            stub: Any = tracker_pb2_grpc.TrackerServiceStub(attempt.channel)
+            how = {"timeout": attempt.left_s, "metadata": attempt.metadata}
+            await stub.DeleteTrack(pb.DeleteTrackRequest(track_id=track_id, namespace=caller.namespace), **how)
+            if self._clip is not None:
+                clip_id = self._message.clip_id
+                await stub.DeleteClip(pb.DeleteClipRequest(clip_id=clip_id, namespace=caller.namespace), **how)
+
+        await call_with_retries(self._connection.servers.trackers, caller, None, send)
+
+    async def _files(self) -> AsyncGenerator[bytes, None]:
+        """Yields the file of each frame, which is read and encoded when it is wanted."""
+        assert self.clip is not None
+        frames = iter(self.clip)
+
+        def next_file() -> bytes | None:
+            frame = next(frames, None)
+            return None if frame is None else frame.encode(self.lossless)
+
+        while (file := await asyncio.to_thread(next_file)) is not None:
+            yield file
