@@ -113,6 +113,7 @@ class Stack:
     gateway: str | None
     redis_url: str
     model: str
+    tracker: str
     pids: dict[str, int]
     process: subprocess.Popen[bytes]
 
@@ -143,6 +144,7 @@ def up(*options: str, gateway: bool = False) -> Iterator[Stack]:
         "0",
         "--decoder-port",
         "0",
+        *(() if "--trackers" in options else ("--trackers", "0")),
         *(("--gateway-port", "0") if gateway else ("--no-gateway",)),
         *options,
     ]

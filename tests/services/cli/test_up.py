@@ -15,9 +15,12 @@ import httpx
 import numpy as np
 import pytest
 from maskwire.cli import local_servers
+from maskwire.v1 import tracker_pb2 as pb
+from PIL import Image
 
 from testing.processes import free_port, wait_until
 from testing.servers import Stack, ready, up
+from testing.tracking import conversation
 from testing.warm import run_module
 
 
@@ -61,8 +64,19 @@ def test_killed_servers_are_restarted_and_calls_succeed(photo: Path) -> None:
 @pytest.fixture(scope="module")
 def used() -> Iterator[Stack]:
     """What the first of two tests uses and the second one ends."""
-    with up() as stack:
+    with up("--trackers", "1") as stack:
         yield stack
+
+
+def test_a_tracker_is_started_that_asks_the_encoder(used: Stack, photo: Path) -> None:
+    with Image.open(photo) as image:
+        width, height = image.size
+    with conversation(used.tracker, width_px=width, height_px=height, hand_over=True) as (talk, opened):
+        assert (opened.model, opened.hand_over) == ("demo", True)
+        talk.send(frame=pb.TrackFrame(part=pb.FramePart(chunk=photo.read_bytes(), last=True)))
+        (found,) = talk.click("cup", 0, 300, 200).objects
+        assert found.mask.rle.size == [height, width]
+    assert local_servers.find_running()[0].environment["MASKWIRE_TRACKER"] == used.tracker
 
 
 def test_killing_a_decoder_during_use_loses_no_answer(used: Stack, photo: Path) -> None:
@@ -98,7 +112,7 @@ def children(pid: int) -> list[int]:
 
 def test_ctrl_c_drains(used: Stack) -> None:
     servers = children(used.process.pid)
-    assert len(servers) == 3
+    assert len(servers) == 4
     with used.client() as client:
         random = np.random.default_rng(1)
         images = [random.integers(0, 256, (900, 900 + index, 3), np.uint8) for index in range(4)]

@@ -23,6 +23,7 @@ class RunningServers:
     decoder: str  # addresses of the decoders, separated by commas; empty if there are none
     gateway: str | None  # URL of the web page; None without a gateway
     redis_url: str  # URL of the store
+    tracker: str = ""  # addresses of the trackers, separated by commas; empty if there are none
     pid: int = field(default_factory=os.getpid)  # process id of the `up`
     host: str = field(default_factory=socket.gethostname)  # name of the machine on which they run
 
@@ -32,6 +33,7 @@ class RunningServers:
         found = {
             "MASKWIRE_ENCODER": self.encoder,
             "MASKWIRE_DECODER": self.decoder,
+            "MASKWIRE_TRACKER": self.tracker,
             "MASKWIRE_REDIS_URL": self.redis_url,
         }
         return {name: value for name, value in found.items() if value}

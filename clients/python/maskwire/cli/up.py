@@ -26,10 +26,11 @@ from maskwire.cli.up_options import UpOptions
 from maskwire.errors import MaskwireError
 
 _FIRST_PORT = 50051
+_TOLD = ("encoder", "decoder", "tracker", "gateway", "redis_url")
 
 
 def start_servers(options: UpOptions) -> None:
-    """Starts encoders, decoders, a gateway and a store, and supervises them until SIGINT or SIGTERM."""
+    """Starts encoders, decoders, trackers, a gateway and a store, and supervises them until SIGINT or SIGTERM."""
     console, models = Console(stderr=True, highlight=False), options.model or ["demo"]
     for package, extra in (("maskwire_encoder", "torch"), ("maskwire_decoder", "onnxruntime")):
         if importlib.util.find_spec(package) is None or importlib.util.find_spec(extra) is None:
@@ -46,6 +47,10 @@ def start_servers(options: UpOptions) -> None:
     if decoder_port is None:
         decoder_port = (options.encoder_port or _FIRST_PORT) + len(devices)
     decoder_ports = _choose_ports("--decoder-port", listening, decoder_port, options.decoders)
+    tracker_port = options.tracker_port
+    if tracker_port is None:
+        tracker_port = decoder_port + options.decoders if decoder_port else 0
+    tracker_ports = _choose_ports("--tracker-port", listening, tracker_port, options.trackers)
     gateways = 1 if options.gateway and _has_gateway() else 0
     gateway_ports = _choose_ports("--gateway-port", listening, options.gateway_port, gateways)
     host = host_port.reachable(listening)
@@ -65,7 +70,7 @@ def start_servers(options: UpOptions) -> None:
             names = ", ".join(models)
             progress.update(
                 f"starting {len(devices)} encoder(s) with {names} (the first start takes longer), "
-                f"{options.decoders} decoder(s)"
+                f"{options.decoders} decoder(s), {options.trackers} tracker(s)"
             )
             children = []
             for device, port in zip(devices, encoder_ports, strict=True):
@@ -78,9 +83,14 @@ def start_servers(options: UpOptions) -> None:
             for port in decoder_ports:
                 command = [sys.executable, "-m", "maskwire_decoder", "--port", str(port)]
                 children.append(_server(f"decoder at {port}", command, host_port.join(host, port), environment))
+            encoders, decoders, trackers = (
+                ",".join(host_port.join(host, port) for port in ports)
+                for ports in (encoder_ports, decoder_ports, tracker_ports)
+            )
+            for port in tracker_ports:
+                command = [sys.executable, "-m", "maskwire_tracker", "--port", str(port), "--encoder", encoders]
+                children.append(_server(f"tracker at {port}", command, host_port.join(host, port), environment))
             supervisor.start(*children)
-            encoders = ",".join(host_port.join(host, port) for port in encoder_ports)
-            decoders = ",".join(host_port.join(host, port) for port in decoder_ports)
             page = None
             for port in gateway_ports if decoder_ports else []:
                 tls = bool(os.environ.get("MASKWIRE_TLS_CERT"))
@@ -89,12 +99,12 @@ def start_servers(options: UpOptions) -> None:
                 command += ["--encoder", encoders, "--decoder", decoders]
                 answers = functools.partial(answers_http, host, port, tls=tls)
                 supervisor.start(Child("gateway", command, answers, environment))
-        running = RunningServers(encoders, decoders, page, redis_url)
+        running = RunningServers(encoders, decoders, page, redis_url, trackers)
         others = local_servers.find_running()
         with local_servers.registered(running):
             if options.as_json:
                 pids = {child.name: child.process.pid for child in supervisor.children if child.process is not None}
-                addresses = {name: getattr(running, name) for name in ("encoder", "decoder", "gateway", "redis_url")}
+                addresses = {name: getattr(running, name) for name in _TOLD}
                 print(json.dumps({**addresses, "model": names, "pids": pids}), flush=True)
             else:
                 _print_addresses(console, running, names, others)
@@ -107,6 +117,8 @@ def _print_addresses(console: Console, running: RunningServers, model: str, othe
     console.print("[bold]maskwire is up[/bold]")
     console.print(f"  encoder  {running.encoder}  (model {model})")
     console.print(f"  decoder  {running.decoder or 'none'}")
+    if running.tracker:
+        console.print(f"  tracker  {running.tracker}")
     if running.gateway is not None:
         console.print(f"  page     {running.gateway}  (and the HTTP interface)")
     console.print(f"  store    {_without_password(running.redis_url)}")
@@ -190,7 +202,7 @@ def _check_free(host: str, port: int, option: str) -> None:
         if error.errno != errno.EADDRINUSE:
             remedy += ", or another address with --host"
         ups = local_servers.find_running()
-        users = [up.pid for up in ups if f":{port}" in f"{up.encoder},{up.decoder},{up.gateway}"]
+        users = [up.pid for up in ups if f":{port}" in f"{up.encoder},{up.decoder},{up.tracker},{up.gateway}"]
         by = f" by the 'maskwire up' with process id {users[0]}" if users else ""
         what = f"port {port} is in use{by}" if error.errno == errno.EADDRINUSE else f"{error.strerror}"
         raise MaskwireError(

@@ -11,8 +11,8 @@ import typer
 class UpOptions:
     """Start a store, an encoder and decoders on this machine, and keep them running until Ctrl-C.
 
-    Other settings of the servers are environment variables: see python -m maskwire_encoder --help, and
-    python -m maskwire_decoder --help.
+    Other settings of the servers are environment variables: see python -m maskwire_encoder --help, and likewise
+    maskwire_decoder and maskwire_tracker.
     """
 
     model: Annotated[
@@ -72,6 +72,17 @@ class UpOptions:
             min=0,
             max=65535,
             help="Port of the first decoder; by default the one after the encoders'; 0 takes free ports.",
+        ),
+    ] = None
+    trackers: Annotated[
+        int, typer.Option(min=0, max=64, help="Number of tracker processes, which follow objects through videos.")
+    ] = 1
+    tracker_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="Port of the first tracker; by default the one after the decoders'; 0 takes free ports.",
         ),
     ] = None
     gateway_port: Annotated[
