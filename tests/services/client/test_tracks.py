@@ -202,7 +202,7 @@ def pictures(servers: Servers) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def live(servers: Servers) -> Found:
-    """The masks on live frames that nothing disturbs. They differ from a short clip's, since they may go on for ever."""
+    """The masks on undisturbed live frames, which differ from those of a short clip, since they may go on for ever."""
     first, *others = pictures(servers)
     with servers.client() as mw, mw.track() as track:
         assert track.add_frame(first) == 0
