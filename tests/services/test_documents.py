@@ -76,6 +76,7 @@ NOT_RUN: dict[str, tuple[str, Callable[[str, Reader], None]]] = {
     r"source \.venv/bin/activate": ("the tests run in that environment", no_check),
     r"maskwire models pull ": ("downloads a checkpoint; tests of downloads use a local server", model_is_published),
     r"(MASKWIRE_ORIGINS=\S+ )?maskwire up\b": ("runs until Ctrl-C; the tests' servers stand in", options_parse),
+    r"maskwire track ": ("needs a model with a memory; tests/services/client/test_tracks.py has one", options_parse),
     r"python -m venv label-studio-venv|.*label-studio-venv/bin/": ("2.5 GB", compatibility_installs_it),
     r"export LABEL_STUDIO_API_KEY=": ("a token of that Label Studio", no_check),
     r"python -m maskwire_adapters label-studio": ("runs until Ctrl-C; the tests' adapter stands in", no_check),
