@@ -141,6 +141,7 @@ def _run(
 ) -> None:
     # The process that forks this one ends with the tests; as with processes.running, nothing is left then.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell runs the tests in the background
     for number, file in enumerate(files):
         if file is not None:
             opened = os.open(file, os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

@@ -101,7 +101,7 @@ def test_folded_and_plain_forms_are_the_same(case: Case, monkeypatch: pytest.Mon
     folded = masks_of(case, prompt)
     monkeypatch.setattr("maskwire_decoder.predictor._MOST_FOLDED", 0)
     plain = masks_of(case, prompt)
-    assert case.predictor._sessions.keys() >= {("refine", 2), ("plain", 2)}
+    assert case.predictor._sessions._sessions.keys() >= {("refine", 2), ("plain", 2)}
     assert_close(folded.logits, plain.logits)
 
 
@@ -126,7 +126,7 @@ def test_decodes_beside_each_other_do_not_disturb_each_other(case: Case) -> None
     alone = [masks_of(case, prompt) for prompt in prompts]
     with ThreadPoolExecutor(4) as threads:
         together = list(threads.map(lambda prompt: masks_of(case, prompt), prompts))
-    assert case.predictor._sessions.keys() >= {("click", 1), ("click", 2), ("plain", 1)}
+    assert case.predictor._sessions._sessions.keys() >= {("click", 1), ("click", 2), ("plain", 1)}
     for one, other in zip(alone, together, strict=True):
         assert_close(one.logits, other.logits)
         assert one.iou == pytest.approx(other.iou, abs=1e-5)

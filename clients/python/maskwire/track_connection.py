@@ -217,12 +217,13 @@ class TrackConnection:
                     return
                 stream = await self.connected()
                 try:
-                    self._following = answers = await stream.ask(
-                        follow=pb.Follow(start=None if last is None else last + 1, live=True)
-                    )
+                    begin = None if last is None else self._resumes_live_at(last)
+                    self._following = answers = await stream.ask(follow=pb.Follow(start=begin, live=True))
                     stream.hear_of_frames(answers)
                     async with contextlib.aclosing(self._until_fed(answers, feeding)) as found:
                         async for message in found:
+                            if last is not None and message.frame <= last:
+                                continue  # read before the stream was lost
                             last, losses = message.frame, 0
                             yield self.take(message)
                 except TrackStreamLost as lost:
@@ -303,6 +304,11 @@ class TrackConnection:
         if stored is None or stored == before or (stored - first) * step < 0:
             return first
         return (min(stored, last) if step > 0 else max(stored, last)) + step
+
+    def _resumes_live_at(self, last: int) -> int:
+        """As `_resumes_at` for live frames, of which those behind the store's were sent again."""
+        stored = self._stored_to
+        return min(last + 1, self.info.frames if stored is None else stored + 1)
 
     def _is_end(self, first: int, last: int, count: int | None, step: int) -> bool:
         """Whether the last frame that was read is the last of all."""

@@ -14,7 +14,8 @@ import numpy as np
 import onnx
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import decoder_pb2_grpc, encoder_pb2, encoder_pb2_grpc, types_pb2
-from maskwire_core.models.decoder_bundle import GRAPHS, DecoderBundle, DecoderGraph
+from maskwire_core.models.decoder_bundle import GRAPHS, DecoderBundle
+from maskwire_core.models.graph_archive import OnnxGraph
 from maskwire_core.storage import keys
 from maskwire_core.storage.embedding import pack
 from maskwire_core.storage.store import Store
@@ -126,7 +127,7 @@ def _written(store: Store, target: Target, place: str) -> str:
     bundle = store.get_decoder(embedding.header.decoder)
     assert bundle is not None
     if place:
-        graph = DecoderGraph(_reading(place, f"w{number}"), ())
+        graph = OnnxGraph(_reading(place, f"w{number}"), ())
         bundle = DecoderBundle(bundle.config, dict.fromkeys(GRAPHS, graph), {})
         store.publish_decoder(bundle)
         digest = bundle.digest

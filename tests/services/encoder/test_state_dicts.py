@@ -40,7 +40,7 @@ def bare(config: str) -> str:
 def loaded(config: str, path: Path) -> tuple[str, str]:
     """The fingerprint, and what was said."""
     said: list[str] = []
-    _, fingerprint = build(ModelSource("small", config, path), said.append)
+    fingerprint = build(ModelSource("small", config, path), said.append).fingerprint
     return fingerprint, "".join(said).removeprefix(f"{path}: ")
 
 
