@@ -53,9 +53,15 @@ class Parallel:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Puts tests of time bounds last: between others, all processes would wait for each, and it for their tests."""
+        """Puts tests/faults first, which is more than any file for one process, and tests of time bounds last: between
+        others, all processes would wait for each, and it for their tests."""
         if "PYTEST_XDIST_WORKER" in os.environ:
-            items.sort(key=lambda item: item.get_closest_marker("time_bound") is not None)
+            items.sort(
+                key=lambda item: (
+                    item.get_closest_marker("time_bound") is not None,
+                    not item.nodeid.startswith("tests/faults/"),
+                )
+            )
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_make_scheduler(self, config: pytest.Config, log: object) -> _Together:
