@@ -1,4 +1,4 @@
-"""Tests in several processes at a time (pytest -n 3): what stays together, and what must run alone."""
+"""Tests in several processes at a time (pytest -n 2): what stays together, and what must run alone."""
 
 import contextlib
 import fcntl
