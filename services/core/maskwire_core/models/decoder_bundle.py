@@ -1,15 +1,10 @@
 """Exported mask decoders: encoders publish them, and decoders run them."""
 
-import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import Any
 
-from numpy.typing import NDArray
-
-from maskwire_core.errors import CorruptValue
-from maskwire_core.models.graph_archive import GraphArchive, OnnxGraph
+from maskwire_core.models.graph_archive import Bundle
 
 GRAPHS = {"image_fp32", "image_fp16", "mask", "click", "refine", "plain"}
 BEST = 4
@@ -48,7 +43,7 @@ class DecoderConfig:
 
 
 @dataclass(frozen=True)
-class DecoderBundle:
+class DecoderBundle(Bundle[DecoderConfig]):
     """The graphs of one mask decoder, and the constants that they share.
 
     Attributes:
@@ -62,32 +57,9 @@ class DecoderBundle:
         weights: The initializers of all graphs by name.
     """
 
-    config: DecoderConfig
-    graphs: Mapping[str, OnnxGraph]
-    weights: Mapping[str, NDArray[Any]]
+    KIND = "an exported decoder"
+    NEEDED = GRAPHS
 
-    @cached_property
-    def packed(self) -> bytes:
-        """The bundle as an archive; see `GraphArchive.pack`."""
-        return GraphArchive(asdict(self.config), self.graphs, self.weights).pack()
-
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 of `packed`, in hex, under which the bundle is published."""
-        return hashlib.sha256(self.packed).hexdigest()
-
-    @classmethod
-    def unpack(cls, packed: bytes, digest: str) -> "DecoderBundle":
-        """The inverse of `packed`.
-
-        Raises:
-            CorruptValue: The bytes do not have this digest, or another version of Maskwire wrote them.
-        """
-        archive = GraphArchive.unpack(packed, digest, "an exported decoder")
-        try:
-            config = DecoderConfig.from_dict(archive.config)
-        except (KeyError, TypeError) as error:
-            raise CorruptValue(f"an exported decoder cannot be read: {error}") from error
-        if missing := GRAPHS - set(archive.graphs):
-            raise CorruptValue(f"an exported decoder lacks {', '.join(sorted(missing))}")
-        return cls(config, archive.graphs, archive.weights)
+    @staticmethod
+    def read_config(described: Mapping[str, Any]) -> DecoderConfig:
+        return DecoderConfig.from_dict(described)

@@ -69,9 +69,8 @@ def _download(
         wait=wait_exponential_jitter(multiplier=pause_s, max=10),
         reraise=True,
     )
-    size = model.size_bytes if isinstance(model, PublishedModel) else None
     try:
-        attempts(_fetch, address, partial, size, progress)
+        attempts(_fetch, address, partial, model.size_bytes, progress)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise ModelError(
             f"cannot get {address}: {str(error) or type(error).__name__}. What has arrived is kept, and the same "

@@ -28,10 +28,9 @@ def fetch(model: PublishedModel | AddedModel, folder: Path, mirror: str | None =
     Raises:
         ModelError: The download failed, or the file is not the one that the model's digest names.
     """
-    size = model.size_bytes if isinstance(model, PublishedModel) else None
     columns = (TextColumn(model.name), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("", total=size)
+        task = progress.add_task("", total=model.size_bytes)
 
         def show(done: int, total: int | None) -> None:
             progress.update(task, completed=done, total=total)

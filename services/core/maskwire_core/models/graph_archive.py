@@ -1,18 +1,22 @@
-"""Archives of ONNX graphs and the constants that they share, as encoders publish them."""
+"""ONNX graphs and the constants that they share, as encoders publish them: bundles, and archives of them."""
 
 import hashlib
 import io
 import json
 import math
 import zipfile
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Set
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from maskwire_core.errors import CorruptValue
+
+Config = TypeVar("Config")
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
@@ -84,6 +88,58 @@ class GraphArchive:
                 )
         except (KeyError, TypeError, ValueError, AttributeError, zipfile.BadZipFile) as error:
             raise CorruptValue(f"{kind} cannot be read: {error}") from error
+
+
+@dataclass(frozen=True)
+class Bundle(ABC, Generic[Config]):
+    """Graphs that belong together, and the constants that they share.
+
+    Attributes:
+        KIND: What it is, for errors: "an exported decoder".
+        NEEDED: Names of the graphs that it must have.
+        config: Configuration, a dataclass.
+        graphs: Graphs by name.
+        weights: The initializers of all graphs by name.
+    """
+
+    KIND: ClassVar[str]
+    NEEDED: ClassVar[Set[str]]
+
+    config: Config
+    graphs: Mapping[str, OnnxGraph]
+    weights: Mapping[str, NDArray[Any]]
+
+    @staticmethod
+    @abstractmethod
+    def read_config(described: Mapping[str, Any]) -> Config:
+        """The inverse of `dataclasses.asdict`."""
+
+    @cached_property
+    def packed(self) -> bytes:
+        """The bundle as an archive; see `GraphArchive.pack`."""
+        config: Any = self.config
+        return GraphArchive(asdict(config), self.graphs, self.weights).pack()
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of `packed`, in hex, under which the bundle is published."""
+        return hashlib.sha256(self.packed).hexdigest()
+
+    @classmethod
+    def unpack(cls, packed: bytes, digest: str) -> Self:
+        """The inverse of `packed`.
+
+        Raises:
+            CorruptValue: The bytes do not have this digest, or another version of Maskwire wrote them.
+        """
+        archive = GraphArchive.unpack(packed, digest, cls.KIND)
+        try:
+            config = cls.read_config(archive.config)
+        except (KeyError, TypeError) as error:
+            raise CorruptValue(f"{cls.KIND} cannot be read: {error}") from error
+        if missing := cls.NEEDED - set(archive.graphs):
+            raise CorruptValue(f"{cls.KIND} lacks {', '.join(sorted(missing))}")
+        return cls(config, archive.graphs, archive.weights)
 
 
 def _read_array(data: bytes) -> NDArray[Any]:

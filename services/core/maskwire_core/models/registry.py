@@ -10,6 +10,7 @@ import re
 import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import ClassVar
 from urllib.parse import urlsplit
 
 from maskwire.model_names import canonical
@@ -62,6 +63,7 @@ class AddedModel:
     checkpoint: str  # path of a .pt or .safetensors file
     sha256: str  # SHA-256 of the checkpoint when it was added, in hex
     url: str | None = None  # address that the checkpoint is downloaded from; None if the file is the user's own
+    size_bytes: ClassVar[None] = None  # unknown; as of a `PublishedModel`
 
 
 def describe(name: str, config: str, checkpoint: Path) -> AddedModel:
@@ -207,7 +209,7 @@ def verify(path: Path, model: PublishedModel | AddedModel) -> None:
             else f"no checkpoint at {path}, where {model.name!r} was added from: put it back, or add the model again"
         )
     check_file(path)
-    size = model.size_bytes if isinstance(model, PublishedModel) else None
+    size = model.size_bytes
     if size is not None and path.stat().st_size != size:
         raise ModelError(
             f"{path} has {path.stat().st_size} bytes instead of {size}: it is truncated or another file; "

@@ -1,17 +1,12 @@
 """Exported trackers: what follows objects through frames. Encoders publish them, and trackers run them."""
 
-import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import dataclass
 from typing import Any
 
-from numpy.typing import NDArray
-
-from maskwire_core.errors import CorruptValue
 from maskwire_core.models.decoder_bundle import GRAPHS as DECODER_GRAPHS
 from maskwire_core.models.decoder_bundle import DecoderConfig
-from maskwire_core.models.graph_archive import GraphArchive, OnnxGraph
+from maskwire_core.models.graph_archive import Bundle
 
 GRAPHS = DECODER_GRAPHS | {"frame", "recall", "memorize", "given_mask"}
 
@@ -41,7 +36,7 @@ class TrackerConfig:
 
 
 @dataclass(frozen=True)
-class TrackerBundle:
+class TrackerBundle(Bundle[TrackerConfig]):
     """The graphs of one tracker, and the constants that they share.
 
     Attributes:
@@ -54,32 +49,9 @@ class TrackerBundle:
         weights: The initializers of all graphs by name.
     """
 
-    config: TrackerConfig
-    graphs: Mapping[str, OnnxGraph]
-    weights: Mapping[str, NDArray[Any]]
+    KIND = "an exported tracker"
+    NEEDED = GRAPHS
 
-    @cached_property
-    def packed(self) -> bytes:
-        """The bundle as an archive; see `GraphArchive.pack`."""
-        return GraphArchive(asdict(self.config), self.graphs, self.weights).pack()
-
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 of `packed`, in hex, under which the bundle is published."""
-        return hashlib.sha256(self.packed).hexdigest()
-
-    @classmethod
-    def unpack(cls, packed: bytes, digest: str) -> "TrackerBundle":
-        """The inverse of `packed`.
-
-        Raises:
-            CorruptValue: The bytes do not have this digest, or another version of Maskwire wrote them.
-        """
-        archive = GraphArchive.unpack(packed, digest, "an exported tracker")
-        try:
-            config = TrackerConfig.from_dict(archive.config)
-        except (KeyError, TypeError) as error:
-            raise CorruptValue(f"an exported tracker cannot be read: {error}") from error
-        if missing := GRAPHS - set(archive.graphs):
-            raise CorruptValue(f"an exported tracker lacks {', '.join(sorted(missing))}")
-        return cls(config, archive.graphs, archive.weights)
+    @staticmethod
+    def read_config(described: Mapping[str, Any]) -> TrackerConfig:
+        return TrackerConfig.from_dict(described)

@@ -6,12 +6,13 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import redis
 
 from maskwire_core.errors import CorruptValue, InvalidArgument
 from maskwire_core.models.decoder_bundle import DecoderBundle
+from maskwire_core.models.graph_archive import Bundle
 from maskwire_core.models.tracker_bundle import TrackerBundle
 from maskwire_core.storage import keys
 from maskwire_core.storage.connections import Connections, with_password
@@ -28,6 +29,8 @@ from maskwire_core.telemetry import metrics
 from maskwire_core.telemetry.tracing import span
 
 log = logging.getLogger(__name__)
+
+Exported = TypeVar("Exported", bound=Bundle[Any])
 
 _READ, _WRITTEN = (metrics.STORE_BYTES.labels(direction) for direction in ("read", "written"))
 
@@ -271,25 +274,23 @@ class Store:
         """Likewise an exported tracker."""
         self._publish(keys.tracker(bundle.digest), bundle)
 
-    def _publish(self, name: str, bundle: DecoderBundle | TrackerBundle) -> None:
+    def _publish(self, name: str, bundle: Bundle[Any]) -> None:
         with self.connections.commands() as client:
             if not client.exists(name):
                 client.set(name, bundle.packed)
 
     def get_decoder(self, digest: str) -> DecoderBundle | None:
         """Reads an exported decoder and verifies its digest. A damaged one is deleted and counts as missing."""
-        name = keys.decoder(digest)
-        with self._deleting_corrupt(name) as client:
-            value = cast(bytes | None, client.get(name))
-            return DecoderBundle.unpack(value, digest) if value is not None else None
-        return None
+        return self._read_bundle(keys.decoder(digest), digest, DecoderBundle)
 
     def get_tracker(self, digest: str) -> TrackerBundle | None:
         """Reads an exported tracker as `get_decoder` does a decoder."""
-        name = keys.tracker(digest)
+        return self._read_bundle(keys.tracker(digest), digest, TrackerBundle)
+
+    def _read_bundle(self, name: str, digest: str, kind: type[Exported]) -> Exported | None:
         with self._deleting_corrupt(name):
             value = self.connections.get(name)
-            return TrackerBundle.unpack(value.tobytes(), digest) if value is not None else None
+            return kind.unpack(value.tobytes(), digest) if value is not None else None
         return None
 
     def _look_up(self, namespace: str, content_keys: Sequence[str]) -> list[tuple[Any, ...]]:

@@ -69,15 +69,7 @@ def export_decoder(model: Any, config: DecoderConfig) -> DecoderBundle:
         ValueError: The model has layers that cannot be exported.
     """
     exporter = DecoderExporter(model)
-    graphs = {
-        "image_fp32": exporter.image("float32"),
-        "image_fp16": exporter.image("float16"),
-        "mask": exporter.mask(),
-        "click": exporter.prompt(projected=True, folded=True),
-        "refine": exporter.prompt(projected=False, folded=True),
-        "plain": exporter.prompt(projected=False, folded=False),
-    }
-    return DecoderBundle(config, graphs, exporter.weights)
+    return DecoderBundle(config, exporter.decoder_graphs(), exporter.weights)
 
 
 class DecoderExporter:
@@ -110,6 +102,17 @@ class DecoderExporter:
             "queries": ("float32", (tokens, heads * depth)),
             "fine_1": ("float32", (tokens, 4, channels // 4)),
             "fine_0": ("float32", (tokens, 16, channels // 8)),
+        }
+
+    def decoder_graphs(self) -> dict[str, OnnxGraph]:
+        """Returns the graphs of a `DecoderBundle`, by name."""
+        return {
+            "image_fp32": self.image("float32"),
+            "image_fp16": self.image("float16"),
+            "mask": self.mask(),
+            "click": self.prompt(projected=True, folded=True),
+            "refine": self.prompt(projected=False, folded=True),
+            "plain": self.prompt(projected=False, folded=False),
         }
 
     def image(self, dtype: str) -> OnnxGraph:

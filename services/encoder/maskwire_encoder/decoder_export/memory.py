@@ -48,13 +48,7 @@ def export_tracker(model: Any, config: DecoderConfig) -> TrackerBundle:
         ValueError: The model has layers that cannot be exported.
     """
     exporter = _TrackerExporter(model)
-    graphs = {
-        "image_fp32": exporter.image("float32"),
-        "image_fp16": exporter.image("float16"),
-        "mask": exporter.mask(),
-        "click": exporter.prompt(projected=True, folded=True),
-        "refine": exporter.prompt(projected=False, folded=True),
-        "plain": exporter.prompt(projected=False, folded=False),
+    graphs = exporter.decoder_graphs() | {
         "frame": exporter.frame(),
         "recall": exporter.recall(),
         "memorize": exporter.memorize(),
