@@ -1,4 +1,4 @@
-"""A Track stream as tests hold it, a clip, and a small model whose memory matters."""
+"""Trackers and Track streams as tests hold them, a clip, and a small model whose memory matters."""
 
 import contextlib
 import queue
@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from maskwire.cli.health import health
 from maskwire.v1 import tracker_pb2 as pb
 from maskwire.v1 import tracker_pb2_grpc, types_pb2
 from maskwire_core.models.registry import add, describe
+
+from testing.processes import free_port, wait_until
+from testing.warm import Warm, running_module
 
 WIDTH, HEIGHT, SIDE = 240, 180, 128
 
@@ -35,6 +39,23 @@ def add_model(folder: Path, name: str) -> None:
     OmegaConf.save(config, folder / f"{name}.yaml")
     torch.save({"model": model.state_dict()}, folder / f"{name}.pt")
     add(folder, describe(name, str(folder / f"{name}.yaml"), folder / f"{name}.pt"))
+
+
+@contextlib.contextmanager
+def running_tracker(redis_url: str, encoder: str, *options: str, port: int = 0) -> Iterator[tuple[str, Warm]]:
+    """Runs a tracker that saves each second frame. Yields its address and process.
+
+    Args:
+        redis_url: URL of the store.
+        encoder: Address of the encoder.
+        options: Further arguments of the program.
+        port: Where it listens; 0 chooses a free port.
+    """
+    port = port or free_port()
+    words = ("--port", str(port), "--redis-url", redis_url, "--encoder", encoder, "--save-every", "2", *options)
+    with running_module("maskwire_tracker", *words) as process:
+        wait_until(lambda: health(f"127.0.0.1:{port}") == "SERVING", process=process)
+        yield f"127.0.0.1:{port}", process
 
 
 def upload(stub: Any, clip_id: str, files: Sequence[bytes], **header: Any) -> pb.ClipInfo:

@@ -20,11 +20,10 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from testing.clips import disc, write_film
-from testing.processes import free_port, wait_until
+from testing.processes import free_port
 from testing.reference.video import write_clip
-from testing.servers import health, running_server, store_server
-from testing.tracking import HEIGHT, WIDTH, add_model
-from testing.warm import Warm, running_module
+from testing.servers import running_server, store_server
+from testing.tracking import HEIGHT, WIDTH, add_model, running_tracker
 
 FRAMES = 8
 MODEL = "seeded"
@@ -42,15 +41,6 @@ class Servers:
 
     def client(self, tracker: str | None = None) -> Client:
         return Client(self.encoder, tracker=tracker or self.tracker)
-
-
-@contextlib.contextmanager
-def running_tracker(redis_url: str, encoder: str, port: int = 0) -> Iterator[tuple[str, Warm]]:
-    port = port or free_port()
-    words = ("--port", str(port), "--redis-url", redis_url, "--encoder", encoder, "--save-every", "2")
-    with running_module("maskwire_tracker", *words) as process:
-        wait_until(lambda: health(f"127.0.0.1:{port}") == "SERVING", process=process)
-        yield f"127.0.0.1:{port}", process
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +180,7 @@ def test_another_tracker_goes_on_when_one_is_killed(servers: Servers, expected: 
         for frame in track.follow():
             frames.append(frame)
             if frame.index == 3:
-                trackers.enter_context(running_tracker(servers.redis_url, servers.encoder, port))
+                trackers.enter_context(running_tracker(servers.redis_url, servers.encoder, port=port))
                 process.kill()
         assert found(frames) == expected
         assert set(track.click(70, 120, frame=5, object="two").masks) == {"two"}

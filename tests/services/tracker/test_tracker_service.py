@@ -20,11 +20,10 @@ from maskwire_tracker.predictor import TrackerPredictor
 from maskwire_tracker.track import Track
 from pycocotools import mask as coco
 
-from testing.processes import free_port, wait_until
+from testing.processes import wait_until
 from testing.reference.video import write_clip
-from testing.servers import health, running_server, store_server
-from testing.tracking import HEIGHT, WIDTH, add_model, conversation, runs, upload
-from testing.warm import Warm, running_module
+from testing.servers import running_server, store_server
+from testing.tracking import HEIGHT, WIDTH, add_model, conversation, running_tracker, runs, upload
 from testing.wire import described, failing, frames
 
 FRAMES = 8
@@ -41,15 +40,6 @@ class Servers:
     files: list[bytes]
 
 
-@contextlib.contextmanager
-def running_tracker(redis_url: str, encoder: str, *options: str) -> Iterator[tuple[str, Warm]]:
-    port = free_port()
-    words = ("--port", str(port), "--redis-url", redis_url, "--encoder", encoder, *options)
-    with running_module("maskwire_tracker", *words) as process:
-        wait_until(lambda: health(f"127.0.0.1:{port}") == "SERVING", process=process)
-        yield f"127.0.0.1:{port}", process
-
-
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory, photo: Path) -> Iterator[Servers]:
     folder = tmp_path_factory.mktemp("tracker")
@@ -59,7 +49,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory, photo: Path) -> Iterator[S
     with (
         store_server(store_program()) as url,
         running_server("maskwire_encoder", url, *options) as (encoder, _),
-        running_tracker(url, encoder, "--save-every", "2") as (tracker, _),
+        running_tracker(url, encoder) as (tracker, _),
     ):
         yield Servers(url, encoder, tracker, [path.read_bytes() for path in sorted(clip.glob("*.jpg"))])
 
@@ -184,7 +174,7 @@ def test_frames_that_may_be_skipped_give_way_to_newer_ones(servers: Servers) -> 
 
 def test_another_tracker_goes_on_after_one_was_killed(servers: Servers, clip: str, expected: Any) -> None:
     with contextlib.ExitStack() as stack:
-        address, process = stack.enter_context(running_tracker(servers.redis_url, servers.encoder, "--save-every", "2"))
+        address, process = stack.enter_context(running_tracker(servers.redis_url, servers.encoder))
         talk, opened = stack.enter_context(conversation(address, clip_id=clip, model=MODEL))
         talk.click("one", 0, 100, 75)
         talk.click("two", 0, 60, 125)

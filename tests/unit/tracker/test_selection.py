@@ -4,26 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from maskwire_core.models.decoder_bundle import DecoderConfig
-from maskwire_core.models.tracker_bundle import TrackerConfig
 from maskwire_tracker.options import TrackOptions
 from maskwire_tracker.remembered import Remembered, TrackedObject, from_bf16, to_bf16
 from maskwire_tracker.selection import closest, recall
 
-CONFIG = TrackerConfig(
-    decoder=DecoderConfig("model", "", 64, 16, True, 0.05, 0.98),
-    memories=7,
-    memory_channels=1,
-    pointers=16,
-    signed_distances=True,
-    past_pointers_only=True,
-    candidates_when_prompted=True,
-    candidates_when_tracking=True,
-    fewest_points_of_candidates=0,
-    most_points_of_candidates=1,
-    pointer_of_candidate=True,
-    no_object_pointer=(0.0,),
-)
+from testing.tracker_config import small_config
+
+CONFIG = small_config(64, 16)
 
 
 def seen(frame: int) -> Remembered:

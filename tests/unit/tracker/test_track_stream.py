@@ -12,8 +12,6 @@ from maskwire.v1 import tracker_pb2 as pb
 from maskwire_core import call_context
 from maskwire_core.config import TrackerSettings
 from maskwire_core.errors import FailedPrecondition, ServiceError
-from maskwire_core.models.decoder_bundle import DecoderConfig
-from maskwire_core.models.tracker_bundle import TrackerConfig
 from maskwire_core.storage.embedding import Header, pack
 from maskwire_core.storage.store import Store
 from maskwire_core.tenancy.tenant import EVERYBODY
@@ -27,23 +25,11 @@ from maskwire_tracker.session import TrackSession
 from maskwire_tracker.tracker import Tracker
 
 from testing.store_twin import TwinConnections
+from testing.tracker_config import small_config
 from testing.wire import described
 
 WIDTH, HEIGHT, SIDE = 160, 140, 8
-CONFIG = TrackerConfig(
-    decoder=DecoderConfig("arithmetic", "f", 32, SIDE, True, 0.05, 0.98),
-    memories=7,
-    memory_channels=1,
-    pointers=16,
-    signed_distances=True,
-    past_pointers_only=True,
-    candidates_when_prompted=True,
-    candidates_when_tracking=True,
-    fewest_points_of_candidates=0,
-    most_points_of_candidates=1,
-    pointer_of_candidate=True,
-    no_object_pointer=(0.0,),
-)
+CONFIG = small_config(32, SIDE)
 
 
 class Arithmetic:
