@@ -140,7 +140,7 @@ def test_smart_tools_of_the_labelling_page(
     submitted = page.submit()
 
     click, box = (prompt(marked) for marked in page.asked)
-    # The page has places of its own: a point is some pixels beside the mouse, a rectangle begins when the mouse has moved.
+    # The page's places are near the mouse's: a point is some pixels beside it, a rectangle begins when it has moved.
     assert np.allclose(click["points"], [(258, 132)], atol=5)
     assert np.allclose(box["box"], (132, 40, 498, 344), atol=12)
     exported = project.http.get(f"/api/projects/{project.number}/export", params={"exportType": "JSON"}).json()

@@ -248,6 +248,11 @@ class TrackerSettings(ServiceSettings):
     one that is followed are forgotten first."""
     tracks_bytes: int = Field(2048 * MIB, ge=MIB)
     """Memory of the state of all open tracks, in bytes; tenants share it."""
+    stored_tracks_bytes: int = Field(4096 * MIB, ge=1)
+    """Bytes of tracks that each namespace may store. All trackers of a store need the same value."""
+    max_stored_tracks: int = Field(1000, ge=1)
+    """Number of tracks that each namespace may store, those that are open among them. All trackers of a store need the
+    same value."""
     max_objects: int = Field(64, ge=1, description="Largest number of objects of a track.")
     max_points: int = Field(256, ge=1, description="Largest number of points of one prompt.")
     max_clip_frames: int = Field(20_000, ge=1, description="Largest number of frames of a clip.")
@@ -255,6 +260,8 @@ class TrackerSettings(ServiceSettings):
     clip_bytes: int = Field(1024 * MIB, ge=1, description="Largest clip, in bytes of its files.")
     clips_bytes: int = Field(2048 * MIB, ge=1)
     """Bytes of clips that each namespace may store. All trackers of a store need the same value."""
+    max_clips: int = Field(1000, ge=1)
+    """Number of clips that each namespace may store. All trackers of a store need the same value."""
     clip_ttl_s: int = Field(86_400, ge=1, description="Seconds after which a clip that nobody uses expires.")
 
     @property

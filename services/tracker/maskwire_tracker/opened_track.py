@@ -215,15 +215,14 @@ class OpenedTrack:
         now, before = stored_track.records(self.track.objects), self._saved
         changed = {name: seen for name, seen in now.items() if before.get(name) is not seen}
         gone = [name for name in before if name not in now]
-        self.description.stored_bytes = sum(seen.size for seen in now.values())
+        self.description.stored_bytes = nbytes = sum(seen.size for seen in now.values())
         meta = stored_track.pack_meta(self.description, self.track.objects)
         self._saved_before, self._saved, self._unsaved_frames = before, now, 0
 
         def write() -> bool:
             packed = {name: stored_track.pack_record(seen) for name, seen in changed.items()}
             name = self.name
-            ttl_s = self.settings.track_ttl_s
-            return self.tracks.write(name.namespace, name.track_id, name.owner, meta, packed, gone, ttl_s)
+            return self.tracks.write(name.namespace, name.track_id, name.owner, meta, packed, gone, nbytes)
 
         self._saving = asyncio.create_task(asyncio.to_thread(write))
 

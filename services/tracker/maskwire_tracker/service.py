@@ -98,7 +98,7 @@ class TrackerService(tracker_pb2_grpc.TrackerServiceServicer):
         namespace = current().caller.writing(header.namespace)
         clip_id = names.image_id(header.clip_id) if header.clip_id else names.issue_clip_id()
         replaced = await asyncio.to_thread(self._tracker.clips.meta, namespace, clip_id)
-        upload = self._tracker.clips.upload(namespace, clip_id)
+        upload = await asyncio.to_thread(self._tracker.clips.upload, namespace, clip_id)
         try:
             await self._receive(messages, header.frames, upload, settings)
             clip = Clip(upload.name, header.frames, header.width_px, header.height_px, header.fps, upload.nbytes)

@@ -74,8 +74,8 @@ class Tracker:
 
     def __init__(self, settings: TrackerSettings, store: Store, encoder: FrameEncoder, predictors: Predictors) -> None:
         self.settings = settings
-        self.tracks = TrackStore(store)
-        self.clips = ClipStore(store, settings.clips_bytes, settings.clip_ttl_s)
+        self.tracks = TrackStore(store, settings.stored_tracks_bytes, settings.max_stored_tracks, settings.track_ttl_s)
+        self.clips = ClipStore(store, settings.clips_bytes, settings.max_clips, settings.clip_ttl_s)
         self.scheduler = ThreadScheduler("tracker", settings.workers, fair_queue.Limits(settings.queue_limit))
         self._store = store
         self._encoder = encoder
@@ -115,8 +115,8 @@ class Tracker:
         logs.bind(namespace, track_id)
         known = await asyncio.to_thread(self.tracks.peek, namespace, track_id) if message.track_id else None
         description = await self._describe(message, namespace, token) if known is None else None
-        owner, ttl_s = secrets.token_hex(8), self.settings.track_ttl_s
-        epoch, meta = await asyncio.to_thread(self.tracks.open, namespace, track_id, owner, ttl_s)
+        owner = secrets.token_hex(8)
+        epoch, meta = await asyncio.to_thread(self.tracks.open, namespace, track_id, owner)
         objects: dict[str, TrackedObject] = {}
         if meta is not None:
             description, objects = await asyncio.to_thread(self._restore, namespace, track_id, meta)
@@ -184,7 +184,7 @@ class Tracker:
         )
 
     async def find_clip(self, namespace: str, clip_id: str) -> Clip:
-        """Finds a stored clip.
+        """Finds a stored clip, and keeps it from expiring.
 
         Raises:
             NotFound: CLIP_NOT_FOUND.
@@ -192,7 +192,9 @@ class Tracker:
         meta = await asyncio.to_thread(self.clips.meta, namespace, names.image_id(clip_id))
         if meta is None:
             raise NotFound("CLIP_NOT_FOUND", f"no clip {clip_id!r} is stored; upload it first", field="clip_id")
-        return Clip.unpack(meta)
+        clip = Clip.unpack(meta)
+        await asyncio.to_thread(self.clips.keep, namespace, clip_id, clip.upload, clip.nbytes)
+        return clip
 
     def _restore(self, namespace: str, track_id: str, meta: bytes) -> tuple[Description, dict[str, TrackedObject]]:
         try:

@@ -10,8 +10,10 @@ import pytest
 import redis
 from click.testing import Result
 from maskwire_core.storage import cli
+from maskwire_core.storage.clips import ClipStore
 from maskwire_core.storage.quotas import Quotas
 from maskwire_core.storage.store import Store
+from maskwire_core.storage.tracks import TrackStore
 from typer.testing import CliRunner
 
 from testing.warm import run_module
@@ -85,9 +87,16 @@ def test_stats_and_purge(store: Store, store_url: str, raw: redis.Redis) -> None
     store.set_alias("other", "a", key(3), 500)
     raw.set(f"maskwire:embedding:{{acme/{key(9)}}}", b"damaged")
     store.save_logits("acme", key(0), b"prompts", b"logits", 500)
+    tracks = TrackStore(store, 1000, 10, 500)
+    tracks.open("video", "t", "me")
+    assert tracks.write("video", "t", "me", b"meta", {b"record": b"x"}, [], 100)
+    ClipStore(store, 1000, 10, 500).upload("video", "c").add(b"frame")
 
     found = json.loads(command("stats", "--json", "--redis-url", store_url).stdout)["namespaces"]
-    assert set(found) == {"acme", "other"}
+    assert set(found) == {"acme", "other", "video"}
+    assert [found["video"][name] for name in ("tracks", "track_bytes", "clips", "clip_bytes")] == [1, 104, 1, 5]
+    assert found["acme"]["tracks"] == found["acme"]["clips"] == 0
+    assert "1 of 0.0 MiB" in command("stats", "--redis-url", store_url).stdout
     assert (found["acme"]["images"], found["acme"]["embeddings"]) == (3, 4)
     assert found["acme"]["nbytes"] == sum(len(value(n, 1000, "acme", now)) for n in range(3)) + 7
     assert found["acme"]["oldest"] == pytest.approx(now - 7200)
@@ -109,6 +118,7 @@ def test_stats_and_purge(store: Store, store_url: str, raw: redis.Redis) -> None
     assert store.saved_prompts("acme", key(0)) == []
     assert store.get_embedding("other", key(3)) is not None
     assert total_bytes(raw, "acme") == len(value(2, 1000, "acme", now - 5))
+    raw.delete("maskwire:tracks:{video}", "maskwire:clips:{video}")
     done = command("purge", "--all", "--yes", "--redis-url", store_url)
     assert "2 embeddings" in done.stdout
     assert "names" in done.stdout

@@ -597,8 +597,43 @@ def test_the_clips_of_a_namespace_have_so_many_bytes(store: Store) -> None:
     async def scenario(place: Place) -> None:
         await place.clip(FILES[:3])
         with pytest.raises(ServiceError) as raised:
-            await place.clip(FILES[:3], "another")  # while it comes, it might be as large as all
+            await place.clip(FILES[:3], "another")
         assert raised.value.reason == "CLIPS_FULL"
         assert place.keys("maskwire:clip:*") == 1
 
-    run(store, scenario, clips_bytes=16 << 20)
+    run(store, scenario, clips_bytes=11)
+
+
+def test_a_namespace_without_room_for_a_track_keeps_nothing_of_it(store: Store) -> None:
+    async def scenario(place: Place) -> None:
+        await place.clip(FILES[:3])
+        talk = place.talk()
+        first = await talk.opened(clip_id="clip")
+        another = place.talk()
+        another.send(open=pb.OpenTrack(clip_id="clip"))
+        with pytest.raises(ServiceError) as raised:
+            await another.receive()
+        assert (raised.value.reason, place.keys("maskwire:track:*")) == ("TRACKS_FULL", 1)
+        await another.leave()
+        again = place.talk()
+        assert (await again.opened(track_id=first.track_id)).epoch == 2
+        await again.leave()
+        await talk.leave()
+
+    run(store, scenario, max_stored_tracks=1)
+
+
+def test_a_track_that_grows_beyond_what_its_namespace_may_store_is_told(store: Store) -> None:
+    async def scenario(place: Place) -> None:
+        await place.clip(FILES)
+        talk = place.talk()
+        await talk.opened(clip_id="clip")
+        for number in range(40):
+            answer = await talk.ask(prompt=prompt(f"object {number}", 0))
+            if answer.HasField("error"):
+                break
+        assert described(answer.error)[0] == "TRACKS_FULL"
+        assert (await talk.ask(prompt=pb.TrackPrompt(object_id=f"object {number}", remove={}))).HasField("changed")
+        await talk.leave()
+
+    run(store, scenario, stored_tracks_bytes=6000)

@@ -76,7 +76,7 @@ class TrackerServiceServicer:
         error in its own answer, changes nothing, and the stream lives on. The track outlives the stream: its state is in the
         store, so that any tracker goes on with it. Errors that end the stream: those of "open"; FAILED_PRECONDITION
         (TAKEN_OVER: another stream has opened the track; NO_MEMORY), NOT_FOUND (TRACK_NOT_FOUND: it was deleted or has
-        expired), UNAVAILABLE (store, encoder, DRAINING).
+        expired), RESOURCE_EXHAUSTED (TRACKS_FULL: the namespace may not store more), UNAVAILABLE (store, encoder, DRAINING).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -98,8 +98,9 @@ class TrackerServiceServicer:
 
     def UploadClip(self, request_iterator, context):
         """Stores the frames of a clip, for tracks that name it: a header, then each frame's file in parts, the first frame
-        first. A clip of the same name is replaced when the last frame has come. Errors: INVALID_ARGUMENT (header, too few or
-        too many frames), RESOURCE_EXHAUSTED (CLIP_TOO_LARGE, CLIPS_FULL, STORE_FULL).
+        first. A clip of the same name is replaced when the last frame has come. The header is judged before any frame comes:
+        INVALID_ARGUMENT (CLIP_TOO_LONG and others), RESOURCE_EXHAUSTED (CLIPS_FULL). Errors later: INVALID_ARGUMENT (too few
+        or too many frames), RESOURCE_EXHAUSTED (CLIP_TOO_LARGE, CLIPS_FULL, STORE_FULL).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

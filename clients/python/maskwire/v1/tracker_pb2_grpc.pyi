@@ -43,7 +43,7 @@ class TrackerServiceStub:
     error in its own answer, changes nothing, and the stream lives on. The track outlives the stream: its state is in the
     store, so that any tracker goes on with it. Errors that end the stream: those of "open"; FAILED_PRECONDITION
     (TAKEN_OVER: another stream has opened the track; NO_MEMORY), NOT_FOUND (TRACK_NOT_FOUND: it was deleted or has
-    expired), UNAVAILABLE (store, encoder, DRAINING).
+    expired), RESOURCE_EXHAUSTED (TRACKS_FULL: the namespace may not store more), UNAVAILABLE (store, encoder, DRAINING).
     """
     GetTrack: _grpc.UnaryUnaryMultiCallable[_tracker_pb2.GetTrackRequest, _tracker_pb2.TrackInfo]
     """Returns what is stored of a track. Errors: NOT_FOUND (TRACK_NOT_FOUND)."""
@@ -51,8 +51,9 @@ class TrackerServiceStub:
     """Deletes a track; a stream that has it open ends. Deleting one that does not exist is not an error."""
     UploadClip: _grpc.StreamUnaryMultiCallable[_tracker_pb2.UploadClipRequest, _tracker_pb2.ClipInfo]
     """Stores the frames of a clip, for tracks that name it: a header, then each frame's file in parts, the first frame
-    first. A clip of the same name is replaced when the last frame has come. Errors: INVALID_ARGUMENT (header, too few or
-    too many frames), RESOURCE_EXHAUSTED (CLIP_TOO_LARGE, CLIPS_FULL, STORE_FULL).
+    first. A clip of the same name is replaced when the last frame has come. The header is judged before any frame comes:
+    INVALID_ARGUMENT (CLIP_TOO_LONG and others), RESOURCE_EXHAUSTED (CLIPS_FULL). Errors later: INVALID_ARGUMENT (too few
+    or too many frames), RESOURCE_EXHAUSTED (CLIP_TOO_LARGE, CLIPS_FULL, STORE_FULL).
     """
     DeleteClip: _grpc.UnaryUnaryMultiCallable[_tracker_pb2.DeleteClipRequest, _empty_pb2.Empty]
     """Deletes the frames of a clip. Deleting one that does not exist is not an error."""
@@ -71,7 +72,7 @@ class TrackerServiceAsyncStub(TrackerServiceStub):
     error in its own answer, changes nothing, and the stream lives on. The track outlives the stream: its state is in the
     store, so that any tracker goes on with it. Errors that end the stream: those of "open"; FAILED_PRECONDITION
     (TAKEN_OVER: another stream has opened the track; NO_MEMORY), NOT_FOUND (TRACK_NOT_FOUND: it was deleted or has
-    expired), UNAVAILABLE (store, encoder, DRAINING).
+    expired), RESOURCE_EXHAUSTED (TRACKS_FULL: the namespace may not store more), UNAVAILABLE (store, encoder, DRAINING).
     """
     GetTrack: _aio.UnaryUnaryMultiCallable[_tracker_pb2.GetTrackRequest, _tracker_pb2.TrackInfo]  # type: ignore[assignment]
     """Returns what is stored of a track. Errors: NOT_FOUND (TRACK_NOT_FOUND)."""
@@ -79,8 +80,9 @@ class TrackerServiceAsyncStub(TrackerServiceStub):
     """Deletes a track; a stream that has it open ends. Deleting one that does not exist is not an error."""
     UploadClip: _aio.StreamUnaryMultiCallable[_tracker_pb2.UploadClipRequest, _tracker_pb2.ClipInfo]  # type: ignore[assignment]
     """Stores the frames of a clip, for tracks that name it: a header, then each frame's file in parts, the first frame
-    first. A clip of the same name is replaced when the last frame has come. Errors: INVALID_ARGUMENT (header, too few or
-    too many frames), RESOURCE_EXHAUSTED (CLIP_TOO_LARGE, CLIPS_FULL, STORE_FULL).
+    first. A clip of the same name is replaced when the last frame has come. The header is judged before any frame comes:
+    INVALID_ARGUMENT (CLIP_TOO_LONG and others), RESOURCE_EXHAUSTED (CLIPS_FULL). Errors later: INVALID_ARGUMENT (too few
+    or too many frames), RESOURCE_EXHAUSTED (CLIP_TOO_LARGE, CLIPS_FULL, STORE_FULL).
     """
     DeleteClip: _aio.UnaryUnaryMultiCallable[_tracker_pb2.DeleteClipRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Deletes the frames of a clip. Deleting one that does not exist is not an error."""
@@ -102,7 +104,7 @@ class TrackerServiceServicer(metaclass=_abc_1.ABCMeta):
         error in its own answer, changes nothing, and the stream lives on. The track outlives the stream: its state is in the
         store, so that any tracker goes on with it. Errors that end the stream: those of "open"; FAILED_PRECONDITION
         (TAKEN_OVER: another stream has opened the track; NO_MEMORY), NOT_FOUND (TRACK_NOT_FOUND: it was deleted or has
-        expired), UNAVAILABLE (store, encoder, DRAINING).
+        expired), RESOURCE_EXHAUSTED (TRACKS_FULL: the namespace may not store more), UNAVAILABLE (store, encoder, DRAINING).
         """
 
     @_abc_1.abstractmethod
@@ -128,8 +130,9 @@ class TrackerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_tracker_pb2.ClipInfo, _abc.Awaitable[_tracker_pb2.ClipInfo]]:
         """Stores the frames of a clip, for tracks that name it: a header, then each frame's file in parts, the first frame
-        first. A clip of the same name is replaced when the last frame has come. Errors: INVALID_ARGUMENT (header, too few or
-        too many frames), RESOURCE_EXHAUSTED (CLIP_TOO_LARGE, CLIPS_FULL, STORE_FULL).
+        first. A clip of the same name is replaced when the last frame has come. The header is judged before any frame comes:
+        INVALID_ARGUMENT (CLIP_TOO_LONG and others), RESOURCE_EXHAUSTED (CLIPS_FULL). Errors later: INVALID_ARGUMENT (too few
+        or too many frames), RESOURCE_EXHAUSTED (CLIP_TOO_LARGE, CLIPS_FULL, STORE_FULL).
         """
 
     @_abc_1.abstractmethod

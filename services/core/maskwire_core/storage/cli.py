@@ -29,7 +29,7 @@ _TIMEOUT_S = 10
 
 @app.command()
 def stats(redis_url: RedisUrl = _URL, redis_password_file: PasswordFile = None, as_json: AsJson = False) -> None:
-    """Show how many images, embeddings and bytes each namespace holds, and how old they are."""
+    """Show how many images, embeddings, clips, tracks and bytes each namespace holds, and how old embeddings are."""
     with _inventory(redis_url, redis_password_file) as inventory:
         found = inventory.summaries()
     if as_json:
@@ -95,15 +95,20 @@ def _show(found: "Mapping[str, Summary]") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("namespace", "images", "embeddings", "size", "oldest", "newest")
+    table = Table("namespace", "images", "embeddings", "size", "oldest", "newest", "clips", "tracks")
     for name, each in found.items():
-        row = (name, str(each.images), str(each.embeddings), _size(each.nbytes), _when(each.oldest), _when(each.newest))
-        table.add_row(*row)
+        sizes = str(each.images), str(each.embeddings), _size(each.nbytes)
+        videos = _counted(each.clips, each.clip_bytes), _counted(each.tracks, each.track_bytes)
+        table.add_row(name, *sizes, _when(each.oldest), _when(each.newest), *videos)
     Console().print(table)
 
 
 def _size(nbytes: int) -> str:
     return f"{nbytes / (1 << 20):.1f} MiB"
+
+
+def _counted(count: int, nbytes: int) -> str:
+    return f"{count} of {_size(nbytes)}" if count else ""
 
 
 def _when(seconds: float | None) -> str:

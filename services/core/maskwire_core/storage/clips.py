@@ -1,40 +1,20 @@
-"""Clips in the store: the files of their frames, within a number of bytes for each namespace.
+"""Clips in the store: the files of their frames, within limits for each namespace.
 
 A clip is one hash: `meta` (bytes that describe it, among them the name of its upload), and each frame's file under its
-upload's name and index. An upload becomes the clip when it is complete; its files then replace those before. The ledger
-of a namespace has each upload's bytes and expiry.
+upload's name and index. An upload becomes the clip when it is complete; its files then replace those before. A
+namespace's ledger has an entry for each upload.
 """
 
 import secrets
-import time
 from typing import cast
 
 from maskwire_core.errors import ResourceExhausted
 from maskwire_core.storage import keys
+from maskwire_core.storage.ledger import Ledger, Limits
 from maskwire_core.storage.store import Store
 
-_MOST_CLIPS = 10_000
-_STEP = 16 << 20  # bytes that are reserved at once while a clip comes
+_STEP = 16 << 20  # bytes that are entered at once while a clip comes, where there is room
 
-# Arguments: upload, bytes, expiry and now in milliseconds, bytes that the namespace may have, clips that it may have.
-# Enters an upload in the ledger, whose fields are uploads and whose values are "BYTES EXPIRY".
-_RESERVE = """
-local total, clips = tonumber(ARGV[2]), 1
-local entries = redis.call('hgetall', KEYS[1])
-for index = 1, #entries, 2 do
-  if entries[index] ~= ARGV[1] then
-    local bytes, expiry = string.match(entries[index + 1], '(%d+) (%d+)')
-    if tonumber(expiry) <= tonumber(ARGV[4]) then
-      redis.call('hdel', KEYS[1], entries[index])
-    else
-      total, clips = total + bytes, clips + 1
-    end
-  end
-end
-if total > tonumber(ARGV[5]) or clips > tonumber(ARGV[6]) then return 0 end
-redis.call('hset', KEYS[1], ARGV[1], ARGV[2] .. ' ' .. ARGV[3])
-return 1
-"""
 # Arguments: meta, time to live in milliseconds, the upload. Deletes the files of other uploads.
 _COMPLETE = """
 redis.call('hset', KEYS[1], 'meta', ARGV[1])
@@ -51,27 +31,33 @@ class ClipStore:
 
     Args:
         store: Where the clips are.
-        namespace_bytes: Bytes of frames that a namespace may have.
+        nbytes: Bytes of frames that a namespace may have.
+        count: Number of clips that it may have.
         ttl_s: Seconds until a clip expires.
     """
 
-    def __init__(self, store: Store, namespace_bytes: int, ttl_s: int) -> None:
+    def __init__(self, store: Store, nbytes: int, count: int, ttl_s: int) -> None:
         self._store = store
-        self._namespace_bytes = namespace_bytes
         self._ttl_s = ttl_s
+        limits = Limits(nbytes, count, "CLIPS_FULL", "clips", "delete some (DeleteClip), or wait until some expire")
+        self._ledger = Ledger(store, keys.clips, limits, ttl_s)
 
     def upload(self, namespace: str, clip_id: str) -> "Upload":
-        """Begins to store a clip."""
-        return Upload(self, namespace, clip_id)
+        """Begins to store a clip. Raises `ResourceExhausted` (CLIPS_FULL): there is no room for any."""
+        upload = Upload(self, namespace, clip_id)
+        upload._enter(1)
+        return upload
 
     def meta(self, namespace: str, clip_id: str) -> bytes | None:
-        """Returns what describes a clip, and keeps the clip from expiring; None if there is none."""
-        name = keys.clip(namespace, clip_id)
+        """Returns what describes a clip; None if there is none."""
         with self._store.connections.commands() as client:
-            pipeline = client.pipeline()
-            pipeline.hget(name, "meta")
-            pipeline.pexpire(name, self._ttl_s * 1000)
-            return cast("bytes | None", pipeline.execute()[0])
+            return cast("bytes | None", client.hget(keys.clip(namespace, clip_id), "meta"))
+
+    def keep(self, namespace: str, clip_id: str, upload: str, nbytes: int) -> None:
+        """Keeps a clip from expiring, which was uploaded with so many bytes."""
+        self._ledger.keep(namespace, upload, nbytes)
+        with self._store.connections.commands() as client:
+            client.pexpire(keys.clip(namespace, clip_id), self._ttl_s * 1000)
 
     def frame(self, namespace: str, clip_id: str, upload: str, index: int) -> bytes | None:
         """Returns the file of a frame; None if that upload is not the clip any more."""
@@ -82,19 +68,7 @@ class ClipStore:
         """Deletes a clip, whose upload was this one."""
         with self._store.connections.commands() as client:
             client.delete(keys.clip(namespace, clip_id))
-            client.hdel(keys.clips(namespace), upload)
-
-    def _reserve(self, namespace: str, upload: str, nbytes: int) -> None:
-        now = int(time.time() * 1000)
-        words = (upload, nbytes, now + self._ttl_s * 1000, now, self._namespace_bytes, _MOST_CLIPS)
-        with self._store.connections.commands() as client:
-            fits = client.eval(_RESERVE, 1, keys.clips(namespace), *map(str, words))
-        if not fits:
-            raise ResourceExhausted(
-                "CLIPS_FULL",
-                f"the clips of the namespace {namespace!r} would have more than {self._namespace_bytes} bytes, or "
-                f"there would be more than {_MOST_CLIPS}; delete some (DeleteClip)",
-            )
+        self._ledger.strike(namespace, upload)
 
 
 class Upload:
@@ -114,15 +88,17 @@ class Upload:
         self._clips, self._namespace, self._clip_id = clips, namespace, clip_id
         self.name = secrets.token_hex(8)
         self.nbytes = 0
-        self._reserved = 0
+        self._entered = 0  # bytes in the ledger
         self._frames = 0
 
     def add(self, file: bytes) -> None:
         """Stores the next frame's file. Raises `ResourceExhausted` (CLIPS_FULL)."""
         self.nbytes += len(file)
-        if self.nbytes > self._reserved:
-            self._reserved = -(-self.nbytes // _STEP) * _STEP
-            self._clips._reserve(self._namespace, self.name, self._reserved)
+        if self.nbytes > self._entered:
+            try:
+                self._enter(-(-self.nbytes // _STEP) * _STEP)
+            except ResourceExhausted:
+                self._enter(self.nbytes)
         name = keys.clip(self._namespace, self._clip_id)
         with self._clips._store.connections.commands() as client:
             pipeline = client.pipeline()
@@ -138,12 +114,12 @@ class Upload:
             meta: What describes it.
             replaced: The upload that it was before, if any.
         """
-        self._clips._reserve(self._namespace, self.name, self.nbytes)
+        self._enter(self.nbytes)
         name = keys.clip(self._namespace, self._clip_id)
         with self._clips._store.connections.commands() as client:
             client.eval(_COMPLETE, 1, name, meta, str(self._clips._ttl_s * 1000), self.name)
-            if replaced is not None:
-                client.hdel(keys.clips(self._namespace), replaced)
+        if replaced is not None:
+            self._clips._ledger.strike(self._namespace, replaced)
 
     def abandon(self) -> None:
         """Deletes what came."""
@@ -151,4 +127,8 @@ class Upload:
         with self._clips._store.connections.commands() as client:
             if names:
                 client.hdel(keys.clip(self._namespace, self._clip_id), *names)
-            client.hdel(keys.clips(self._namespace), self.name)
+        self._clips._ledger.strike(self._namespace, self.name)
+
+    def _enter(self, nbytes: int) -> None:
+        self._clips._ledger.enter(self._namespace, self.name, nbytes)
+        self._entered = nbytes

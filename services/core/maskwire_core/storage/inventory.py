@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from maskwire_core.errors import CorruptValue
 from maskwire_core.storage import keys
 from maskwire_core.storage.embedding import MAX_HEADER_BYTES, read_header
+from maskwire_core.storage.ledger import totals
 from maskwire_core.storage.quotas import Quotas
 from maskwire_core.storage.store import Store
 
@@ -42,6 +43,10 @@ class Summary:
     nbytes: int = 0  # size of all embeddings in bytes
     oldest: float | None = None  # when the oldest embedding was encoded, in seconds since 1970; None if unknown
     newest: float | None = None  # when the newest was encoded
+    clips: int = 0  # number of clips
+    clip_bytes: int = 0  # size of their files in bytes
+    tracks: int = 0  # number of tracks
+    track_bytes: int = 0  # size of their state in bytes
 
     def add(self, item: InventoryItem) -> None:
         self.embeddings += 1
@@ -67,6 +72,11 @@ class Inventory:
         found = summarize(self.embeddings())
         for (namespace, _), _ in self._aliases():
             found[namespace].images += 1
+        now = time.time()
+        for (namespace, _), (entries,) in self._read(keys.CLIPS, ("HGETALL",)):
+            found[namespace].clips, found[namespace].clip_bytes = totals(entries, now)
+        for (namespace, _), (entries,) in self._read(keys.TRACKS, ("HGETALL",)):
+            found[namespace].tracks, found[namespace].track_bytes = totals(entries, now)
         return dict(sorted(found.items()))
 
     def embeddings(self) -> Iterator[InventoryItem]:

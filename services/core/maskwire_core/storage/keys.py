@@ -11,7 +11,8 @@
     maskwire:tracker:DIGEST                      string: `TrackerBundle.packed`
     maskwire:track:{NAMESPACE/TRACK_ID}          hash: what a tracker knows of a track (`tracks`); expires
     maskwire:clip:{NAMESPACE/CLIP_ID}            hash: the files of a clip's frames (`clips`); expires
-    maskwire:clips:{NAMESPACE}                   hash: uploads of clips to their bytes and expiry
+    maskwire:tracks:{NAMESPACE}                  hash: tracks to their bytes and expiry (`ledger`)
+    maskwire:clips:{NAMESPACE}                   hash: uploads of clips to their bytes and expiry (`ledger`)
     maskwire:usage:{NAMESPACE}                   sorted set: content keys by expiry (milliseconds since 1970)
     maskwire:sizes:{NAMESPACE}                   hash: content keys to sizes in bytes, and "total" to their sum
     maskwire:writing:{NAMESPACE}                 sorted set: "CONTENT_KEY WRITER" of writes in progress, by the time
@@ -31,6 +32,12 @@ DELETIONS = "maskwire:deletions"
 
 ALIASES = "maskwire:alias:{*/*}"
 """Glob pattern of all image IDs' keys, for SCAN."""
+
+TRACKS = "maskwire:tracks:{*}"
+"""Glob pattern of the ledgers of all namespaces' tracks, for SCAN."""
+
+CLIPS = "maskwire:clips:{*}"
+"""Likewise of their clips."""
 
 
 def embedding(namespace: str, content_key: str) -> str:
@@ -77,6 +84,10 @@ def clips(namespace: str) -> str:
     return f"maskwire:clips:{{{namespace}}}"
 
 
+def tracks(namespace: str) -> str:
+    return f"maskwire:tracks:{{{namespace}}}"
+
+
 def quota_ledger(namespace: str) -> tuple[str, str, str]:
     """A namespace's usage, sizes and writing keys, in the order in which the scripts of `quotas` take them."""
     return (
@@ -93,6 +104,6 @@ def aliases_beginning_with(namespace: str, prefix: str) -> str:
 
 
 def parse(key: bytes) -> tuple[str, str]:
-    """The namespace of an embedding's or alias's key, and the content key or image ID in it."""
+    """The namespace of an embedding's, alias's or ledger's key, and the content key or image ID in it, or ""."""
     namespace, _, name = key.decode("utf-8", "replace").partition("{")[2][:-1].partition("/")
     return namespace, name
