@@ -105,9 +105,9 @@ class TrackConnection:
         if self._stream is not None:
             await self.end_follow()
             await self._stream.close()
-            if not self.opening.keep:
-                with contextlib.suppress(MaskwireError):  # they expire
-                    await self.opening.forget(self.info.track_id)
+        if not self.opening.keep:
+            with contextlib.suppress(MaskwireError):  # they expire
+                await self.opening.forget(self.info.track_id)
 
     async def ask(self, prompt: pb.TrackPrompt) -> pb.TrackResponse:
         """Sends a prompt; if the stream is lost before the answer, once more on another. It ends a follow.

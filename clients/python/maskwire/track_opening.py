@@ -1,7 +1,7 @@
 """What a track is opened with: its clip, which is uploaded, and how objects are followed."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from maskwire.connection import Connection
@@ -32,6 +32,8 @@ class TrackArguments(ClipArguments, total=False):
             sam2.
         clear_non_cond_mem_around_input: A prompt makes the object forget the followed frames around it.
         memory_temporal_stride_for_eval: Memories are taken from each so many-th frame; 1 by default.
+        progress: Called while the clip is uploaded, with the number of frames that were sent, and of all: on the thread of
+            the event loop, which is not the caller's for `Client`. It begins anew where a tracker is lost.
         kept_frames: Of frames that are sent one by one, how many of the newest ones can be prompted; 8 by default.
         max_cond_frames_in_attn: Attend to so many prompted frames at most, the closest ones; 0, the default, for all.
     """
@@ -49,6 +51,7 @@ class TrackArguments(ClipArguments, total=False):
     memory_temporal_stride_for_eval: int
     max_cond_frames_in_attn: int
     kept_frames: int
+    progress: Callable[[int, int], None]
 
 
 class TrackOpening:
@@ -79,6 +82,7 @@ class TrackOpening:
         self.is_live = clip is None
         self._connection = connection
         self._clip = clip
+        self._progress: Callable[[int, int], None] | None = given.pop("progress", None)
         options = {name: given.pop(name) for name in _OPTIONS & given.keys()}
         self._message = pb.OpenTrack(
             namespace=connection.caller.namespace,
@@ -129,7 +133,16 @@ class TrackOpening:
             height_px=clip.size[1],
             fps=clip.frame_rate,
         )
-        info = await upload_clip(self._connection.servers.trackers, self._connection.caller, header, self._files)
+        try:
+            info = await upload_clip(self._connection.servers.trackers, self._connection.caller, header, self._files)
+        except InvalidRequest as error:
+            if error.reason == "CLIP_TOO_LONG":
+                raise InvalidRequest(
+                    f"{clip.name}: {error.message}: fps, every, start_s, end_s and max_frames take fewer",
+                    error.reason,
+                    "clip",
+                ) from error
+            raise
         self._message.clip_id = info.clip_id
 
     async def connect(self, track_id: str) -> TrackStream:
@@ -141,15 +154,17 @@ class TrackOpening:
         return stream
 
     async def forget(self, track_id: str) -> None:
-        """Deletes the track and its clip from the store."""
-        caller = self._connection.caller
+        """Deletes from the store what is there: the track, unless it was never opened ("") and its clip."""
+        caller, clip_id = self._connection.caller, "" if self._clip is None else self._message.clip_id
+        if not (track_id or clip_id):
+            return
 
         async def send(attempt: Attempt) -> None:
             stub: Any = tracker_pb2_grpc.TrackerServiceStub(attempt.channel)
             how = {"timeout": attempt.left_s, "metadata": attempt.metadata}
-            await stub.DeleteTrack(pb.DeleteTrackRequest(track_id=track_id, namespace=caller.namespace), **how)
-            if self._clip is not None:
-                clip_id = self._message.clip_id
+            if track_id:
+                await stub.DeleteTrack(pb.DeleteTrackRequest(track_id=track_id, namespace=caller.namespace), **how)
+            if clip_id:
                 await stub.DeleteClip(pb.DeleteClipRequest(clip_id=clip_id, namespace=caller.namespace), **how)
 
         await call_with_retries(self._connection.servers.trackers, caller, None, send)
@@ -157,11 +172,16 @@ class TrackOpening:
     async def _files(self) -> AsyncGenerator[bytes, None]:
         """Yields the file of each frame, which is read and encoded when it is wanted."""
         assert self.clip is not None
-        frames = iter(self.clip)
+        frames, count = iter(self.clip), len(self.times_s)
 
         def next_file() -> bytes | None:
             frame = next(frames, None)
             return None if frame is None else frame.encode(self.lossless)
 
-        while (file := await asyncio.to_thread(next_file)) is not None:
+        for done in range(1, count + 1):
+            file = await asyncio.to_thread(next_file)
+            if file is None:
+                return
             yield file
+            if self._progress is not None:
+                self._progress(done, count)

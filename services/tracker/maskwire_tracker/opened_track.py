@@ -16,7 +16,7 @@ from maskwire_core.scheduling.executors import ThreadScheduler
 from maskwire_core.scheduling.fair_queue import Requester
 from maskwire_core.scheduling.scheduler import Demand
 from maskwire_core.storage.tracks import TrackStore
-from maskwire_core.telemetry.metrics import STAGES
+from maskwire_core.telemetry.metrics import FRAMES, STAGES
 
 from maskwire_tracker import stored_track
 from maskwire_tracker.frames import FrameEmbeddings, LiveFrames
@@ -41,7 +41,7 @@ class TrackName:
     owner: str
 
 
-@dataclass
+@dataclass(eq=False)
 class OpenedTrack:
     """A track that this tracker has open. Its methods are called one after another.
 
@@ -69,7 +69,7 @@ class OpenedTrack:
     scheduler: ThreadScheduler
     tracks: TrackStore
     memory: Account
-    when_closed: Callable[[], None]
+    when_closed: Callable[["OpenedTrack"], None]
     _prepared: Frame | None = None
     _saved: stored_track.Records = field(default_factory=dict)
     _saving: "asyncio.Task[bool] | None" = None
@@ -184,6 +184,7 @@ class OpenedTrack:
             return self._render(index, self.track.follow(frame, backwards), room)
 
         answer = await self._on_frame(index, ahead, started, work)
+        FRAMES.inc()
         self.description.followed_to = index
         if self.live is not None:
             self.track.forget_before(max(0, index + 1 - self.description.kept_frames))
@@ -206,7 +207,7 @@ class OpenedTrack:
     async def close(self) -> None:
         """Gives back what the open track takes."""
         self.memory.close()
-        self.when_closed()
+        self.when_closed(self)
         await self.frames.close()
 
     async def _begin_saving(self) -> None:

@@ -89,10 +89,13 @@ class TrackerService(tracker_pb2_grpc.TrackerServiceServicer):
             raise InvalidArgument("HEADER_MISSING", "the first message must be the header", field="header")
         header = first.header
         check_size(header.width_px, header.height_px, "header")
-        if not 0 < header.frames <= settings.max_clip_frames:
+        if header.frames < 1:
+            raise InvalidArgument("BAD_FRAMES", "the clip has no frames; give at least one", field="header.frames")
+        if header.frames > settings.max_clip_frames:
             raise InvalidArgument(
-                "BAD_FRAMES",
-                f"the clip has {header.frames} frames; give 1 to {settings.max_clip_frames}",
+                "CLIP_TOO_LONG",
+                f"the clip has {header.frames} frames, and at most {settings.max_clip_frames} are taken; send fewer of "
+                "a second, or a part",
                 field="header.frames",
             )
         namespace = current().caller.writing(header.namespace)

@@ -18,7 +18,7 @@ from maskwire_core.storage.clips import ClipStore
 from maskwire_core.storage.store import Store
 from maskwire_core.storage.tracks import TrackStore
 from maskwire_core.telemetry import logs
-from maskwire_core.telemetry.metrics import LiveMetric
+from maskwire_core.telemetry.metrics import TRACKS, LiveMetric
 
 from maskwire_tracker import stored_track
 from maskwire_tracker.encoding import EncodedFrame, FrameEncoder, no_memory
@@ -81,7 +81,7 @@ class Tracker:
         self._encoder = encoder
         self._predictors = predictors
         self._memory = ByteBudget(settings.tracks_bytes)
-        self._open = 0
+        self._open: set[OpenedTrack] = set()
 
     async def self_test(self) -> None:
         """Shows that the worker threads live and the store answers."""
@@ -92,8 +92,28 @@ class Tracker:
         """Returns the gauges of a tracker."""
         scheduler = self.scheduler
         return [
-            LiveMetric("maskwire_tracks_open", "Tracks that streams have open.", lambda: self._open),
-            LiveMetric("maskwire_queue_waiting", "Frames that wait for a thread.", lambda: scheduler.waiting),
+            LiveMetric("maskwire_tracks_open", "Tracks that streams have open.", lambda: len(self._open)),
+            LiveMetric(
+                "maskwire_tracks_stored_bytes",
+                "State in the store of the tracks that streams have open.",
+                lambda: sum(opened.description.stored_bytes for opened in self._open),
+            ),
+            LiveMetric(
+                "maskwire_queue_waiting",
+                "Frames that wait for a thread.",
+                lambda: scheduler.waiting,
+                (("urgency", "interactive"),),
+            ),
+            LiveMetric(
+                "maskwire_queue_oldest_seconds",
+                "How long the oldest frame has waited.",
+                lambda: scheduler.oldest_wait_s,
+            ),
+            LiveMetric(
+                "maskwire_backlog_seconds",
+                "Time that the waiting frames will take at the present rate.",
+                lambda: scheduler.waiting * scheduler.pace_s,
+            ),
             LiveMetric("maskwire_workers", "Frames in which objects are found at once.", lambda: scheduler.at_once),
             LiveMetric("maskwire_workers_busy", "Frames in which objects are being found.", lambda: scheduler.running),
             *self._memory.live_metrics("tracks"),
@@ -144,9 +164,10 @@ class Tracker:
             self.scheduler,
             self.tracks,
             self._memory.account(caller.tenant),
-            self._note_closed,
+            self._open.discard,
         )
-        self._open += 1
+        self._open.add(opened)
+        TRACKS.labels("new" if epoch == 1 else "taken over").inc()
         try:
             opened.restored()
             await opened.save()
@@ -154,9 +175,6 @@ class Tracker:
             await opened.close()
             raise
         return opened
-
-    def _note_closed(self) -> None:
-        self._open -= 1
 
     async def _describe(self, message: pb.OpenTrack, namespace: str, token: str) -> Description:
         """Checks what a new track is opened with."""

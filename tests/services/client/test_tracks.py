@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,11 +17,12 @@ import pytest
 from maskwire import AsyncClient, Client, InvalidRequest, MaskwireError, TrackedFrame
 from maskwire.cli.local_store import store_program
 from maskwire.video import Clip
+from maskwire_core.storage.store import Store
 from PIL import Image
 from pycocotools import mask as coco
 
 from testing.clips import disc, write_film
-from testing.processes import free_port
+from testing.processes import free_port, wait_until
 from testing.reference.video import write_clip
 from testing.servers import running_server, store_server
 from testing.tracking import HEIGHT, WIDTH, add_model, running_tracker
@@ -186,6 +188,20 @@ def test_another_tracker_goes_on_when_one_is_killed(servers: Servers, expected: 
         assert set(track.click(70, 120, frame=5, object="two").masks) == {"two"}
 
 
+def test_a_clip_that_is_too_long_is_refused_before_it_is_sent(servers: Servers) -> None:
+    sent: list[tuple[int, int]] = []
+    with (
+        running_tracker(servers.redis_url, servers.encoder, "--max-clip-frames", "4") as (tracker, _),
+        servers.client(tracker) as mw,
+    ):
+        with pytest.raises(InvalidRequest, match=r"8 frames, and at most 4 are taken.*max_frames take fewer") as caught:
+            mw.track(servers.folder).open()
+        assert (caught.value.reason, caught.value.field) == ("CLIP_TOO_LONG", "clip")
+        with mw.track(servers.folder, every=2, progress=lambda *done: sent.append(done)) as track:
+            assert track.frames == 4
+    assert sent == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
 def pictures(servers: Servers) -> list[Path]:
     return sorted(servers.folder.iterdir())
 
@@ -286,3 +302,36 @@ def test_the_command_writes_everything_at_once(servers: Servers, tmp_path: Path)
     one, _ = (each["segmentations"][3] for each in document["annotations"])
     if one is not None:
         assert np.array_equal(numbers == 1, coco.decode(one).astype(bool))
+
+
+def test_ctrl_c_writes_what_was_found(servers: Servers, tmp_path: Path) -> None:
+    folder, most = tmp_path / "long", 50 * FRAMES
+    folder.mkdir()
+    for number in range(most):
+        (folder / f"{number}.jpg").hardlink_to(pictures(servers)[number % FRAMES])
+    words = ("track", str(folder), "--click", "one=100,75", "--json", "-o", str(tmp_path / "found.json"))
+    command = [sys.executable, "-m", "maskwire.cli", *words]
+    environment = {**os.environ, "MASKWIRE_TRACKER": servers.tracker}
+    with (
+        subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process,
+        Store(servers.redis_url).connections.commands() as store,
+    ):
+        before = set(store.scan_iter("maskwire:[ct]*:{default*"))
+
+        def is_followed() -> bool:
+            new = set(store.scan_iter("maskwire:track:{default/*")) - before
+            return any(store.hlen(name) > 10 for name in new)
+
+        wait_until(is_followed, process=process)
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=120)
+        after = {name for name in store.scan_iter("maskwire:[ct]*:{default*") if b"/" in name}
+    assert process.returncode == 130, stderr
+    assert "finishing the frame under way" in stderr
+    summary = json.loads(stdout)
+    assert 4 < summary["frames"] < most
+    (annotation,) = json.loads((tmp_path / "found.json").read_text())["annotations"]
+    assert sum(mask is not None for mask in annotation["segmentations"]) == summary["objects"]["one"] > 0
+    assert after <= before  # neither the track nor its clip is left

@@ -18,7 +18,9 @@ from maskwire.cli.local_store import store_program
 from maskwire.v1 import encoder_pb2, encoder_pb2_grpc
 from maskwire_core.errors import Unavailable
 from maskwire_core.storage import cli
+from maskwire_core.storage.clips import ClipStore
 from maskwire_core.storage.store import Store
+from maskwire_core.storage.tracks import TrackStore
 from maskwire_core.tenancy import tokens
 from typer.testing import CliRunner
 
@@ -216,6 +218,26 @@ def give(store: Store, command: Callable[[redis.Redis], object]) -> None:
         command(client)
 
 
+def store_videos(store: Store) -> None:
+    """What a tracker does in the store beside reading and deleting embeddings."""
+    tracks, clips = TrackStore(store, 1000, 10, 100), ClipStore(store, 1000, 10, 100)
+    for track in ("kept", "deleted"):
+        tracks.open("default", track, "me")
+        assert tracks.write("default", track, "me", b"meta", {b"record": b"x"}, [b"gone"], 1)
+    assert tracks.peek("default", "kept") == (1, b"meta")
+    assert tracks.read("default", "kept", [b"record"]) == {b"record": b"x"}
+    tracks.delete("default", "deleted")
+    for clip in ("kept", "deleted"):
+        upload = clips.upload("default", clip)
+        upload.add(b"frame")
+        upload.complete(clips.meta("default", clip) or b"meta", None)
+        assert clips.frame("default", clip, upload.name, 0) == b"frame"
+        clips.keep("default", clip, upload.name, 5)
+    clips.delete("default", "deleted", upload.name)
+    clips.upload("default", "abandoned").abandon()
+    store.close()
+
+
 @pytest.fixture(params=["valkey", "redis"])
 def locked(request: pytest.FixtureRequest, papers: Papers) -> Iterator[Any]:
     program = store_program() if request.param == "valkey" else shutil.which("redis-server")
@@ -253,6 +275,7 @@ def test_the_documented_users_can_do_their_work_and_no_more(locked: Any, tmp_pat
         assert client.embed(picture(2), "two").cached
         client.delete("one", embedding=True)
         assert not admin.exists(f"maskwire:embedding:{{default/{stored.content_key}}}")
+        store_videos(Store(urls["maskwire-tracker"]))
         denied = [entry for entry in admin.acl_log() if entry["object"] != "client|setinfo"]
         assert denied == []
 

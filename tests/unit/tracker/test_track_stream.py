@@ -14,6 +14,7 @@ from maskwire_core.config import TrackerSettings
 from maskwire_core.errors import FailedPrecondition, ServiceError
 from maskwire_core.storage.embedding import Header, pack
 from maskwire_core.storage.store import Store
+from maskwire_core.telemetry.metrics import REGISTRY
 from maskwire_core.tenancy.tenant import EVERYBODY
 from maskwire_tracker.encoding import EncodedFrame, FrameEncoder
 from maskwire_tracker.predictor import Frame
@@ -591,6 +592,51 @@ def test_clips_are_counted_replaced_and_deleted(store: Store) -> None:
         assert place.keys("maskwire:clip:*") == place.keys("maskwire:clips:*") == 0
 
     run(store, scenario, clip_bytes=1100, clips_bytes=33 << 20)
+
+
+def test_open_tracks_followed_frames_and_take_overs_are_counted(store: Store) -> None:
+    async def scenario(place: Place) -> None:
+        def gauges(tracker: Tracker) -> dict[str, float]:
+            return {metric.name: metric.value() for metric in tracker.live_metrics()}
+
+        def counted(name: str, **labels: str) -> float:
+            return REGISTRY.get_sample_value(name, labels) or 0
+
+        opened, followed = "maskwire_tracks_opened_total", "maskwire_frames_followed_total"
+        before = [counted(opened, how="new"), counted(opened, how="taken over"), counted(followed)]
+        await place.clip(FILES[:5])
+        talk, another = place.talk(), place.another()
+        track = await talk.opened(clip_id="clip")
+        await talk.click("one", 0)
+        assert len(await talk.follow()) == 5
+        found = gauges(place.tracker)
+        assert found["maskwire_tracks_open"] == 1
+        assert found["maskwire_tracks_stored_bytes"] > 0
+        assert found["maskwire_queue_waiting"] == found["maskwire_backlog_seconds"] == 0
+        other = place.talk(another)
+        await other.opened(track_id=track.track_id)
+        await other.leave()
+        await talk.leave()
+        assert gauges(place.tracker)["maskwire_tracks_open"] == gauges(another)["maskwire_tracks_open"] == 0
+        after = [counted(opened, how="new"), counted(opened, how="taken over"), counted(followed)]
+        assert [now - then for now, then in zip(after, before, strict=True)] == [1, 1, 5]
+
+    run(store, scenario)
+
+
+def test_a_clip_that_is_too_long_is_refused_by_its_header(store: Store) -> None:
+    async def scenario(place: Place) -> None:
+        call_context.begin("").caller = EVERYBODY
+
+        async def messages() -> AsyncIterator[pb.UploadClipRequest]:
+            yield pb.UploadClipRequest(header=pb.ClipHeader(frames=4, width_px=WIDTH, height_px=HEIGHT))
+            raise AssertionError("a frame is wanted")
+
+        with pytest.raises(ServiceError) as raised:
+            await TrackerService(place.tracker).UploadClip(messages(), cast(Any, None))
+        assert (raised.value.reason, raised.value.field) == ("CLIP_TOO_LONG", "header.frames")
+
+    run(store, scenario, max_clip_frames=3)
 
 
 def test_the_clips_of_a_namespace_have_so_many_bytes(store: Store) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from maskwire import InvalidRequest, MaskwireError
+from maskwire import MaskwireError
 from maskwire.video import Clip, Frame
 from maskwire.video import films as film_module
 from PIL import Image
@@ -315,13 +315,6 @@ def test_a_damaged_picture_is_named(tmp_path: Path) -> None:
 )
 def test_wrong_options_are_refused(film: Path, options: dict[str, Any], field: str, reason: str) -> None:
     assert refused(reason, film, **options).field == field
-
-
-def test_a_long_clip_is_refused_before_it_is_sent(film: Path) -> None:
-    with pytest.raises(InvalidRequest, match="about 60 frames, and at most 50 are taken; take fewer") as caught:
-        Clip(film).check_length(50)
-    assert caught.value.reason == "CLIP_TOO_LONG"
-    Clip(film, every=2).check_length(50)
 
 
 def test_a_frame_describes_itself() -> None:

@@ -17,6 +17,7 @@ from maskwire.cli.output import progress_bar
 from maskwire.cli.track_options import ObjectPrompt, TrackOptions
 from maskwire.cli.work import stopped_by_signals
 from maskwire.errors import InvalidRequest, MaskwireError
+from maskwire.track_opening import TrackArguments
 from maskwire.tracked_frame import TrackedFrame
 from maskwire.video import Clip, MaskSequence, save
 from maskwire.video.saving import check_path
@@ -36,19 +37,22 @@ def track_objects(options: TrackOptions) -> None:
             error.field = f"--{error.field.replace('_', '-')}"
         raise
     errors, stopping, started = Console(stderr=True), threading.Event(), time.perf_counter()
-    arguments = {"model": options.model, "hand_over": options.hand_over, "lossless": options.lossless}
+    arguments: TrackArguments = {
+        "model": options.model,
+        "hand_over": options.hand_over,
+        "lossless": options.lossless,
+    }
     with options.servers.client() as client, contextlib.ExitStack() as stack:
-        with errors.status(f"uploading {clip.name}"):
+        with progress_bar(errors, f"uploading {clip.name}", "") as progress:
+            task = progress.add_task("", total=clip.estimated_frames)
+            arguments["progress"] = lambda sent, count: progress.update(task, completed=sent, total=count)
             try:
-                track = stack.enter_context(client.track(clip, **arguments))  # type: ignore[arg-type]
+                track = stack.enter_context(client.track(clip, **arguments))
             except MaskwireError as error:
-                if error.reason != "NO_MEMORY":
-                    raise
-                raise InvalidRequest(
-                    "the model knows single pictures only; give one with a memory, or follow without: --hand-over",
-                    error.reason,
-                    "--model",
-                ) from error
+                raise _in_options(error) from error
+            except KeyboardInterrupt:
+                errors.print("stopped before anything was followed; nothing is written")
+                raise
         got = stack.enter_context(stopped_by_signals(stopping, lambda: errors.print("finishing the frame under way")))
         _give(track, prompts)
         with progress_bar(errors, "following", "{task.fields[last]}") as progress:
@@ -65,6 +69,20 @@ def track_objects(options: TrackOptions) -> None:
     _report(options, masks, files, seconds, handed_over)
     if got:
         raise KeyboardInterrupt
+
+
+def _in_options(error: MaskwireError) -> MaskwireError:
+    """Returns an error about the clip or the model in the words of the command."""
+    if error.reason == "NO_MEMORY":
+        return InvalidRequest(
+            "the model knows single pictures only; give one with a memory, or follow without: --hand-over",
+            error.reason,
+            "--model",
+        )
+    if error.reason == "CLIP_TOO_LONG":
+        options = "fps, every, start_s, end_s and max_frames", "--fps, --every, --start-s, --end-s and --max-frames"
+        return InvalidRequest(error.message.replace(*options), error.reason, "clip")
+    return error
 
 
 def _prompts(options: TrackOptions) -> list[tuple[str, bool, ObjectPrompt]]:

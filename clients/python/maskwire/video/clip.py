@@ -149,15 +149,6 @@ class Clip:
             return self._selection.max_frames if self._selection.end_s is None else None
         return self._selection.estimate(self._source.frames, self._source.frame_rate)
 
-    def check_length(self, most: int) -> None:
-        """Refuses a clip that has more frames than a server takes, before they are sent, as far as that is known.
-
-        Raises:
-            InvalidRequest: CLIP_TOO_LONG.
-        """
-        if self.estimated_frames is not None and self.estimated_frames > most:
-            raise too_long(self.name, f"about {self.estimated_frames} frames", most)
-
     def __iter__(self) -> Iterator[Frame]:
         """Yields the selected frames.
 
@@ -194,16 +185,6 @@ class Clip:
     def _frames(self) -> Iterator[Frame]:
         for index, (frame, time_s) in enumerate(self._chosen()):
             yield Frame(index, time_s, frame.name, frame.load(), self._max_side)
-
-
-def too_long(name: str, has: str, most: int) -> InvalidRequest:
-    """Makes the error about a clip with too many frames."""
-    return InvalidRequest(
-        f"{name} has {has}, and at most {most} are taken; take fewer of a second with fps or every, or a part with "
-        "start_s, end_s or max_frames",
-        "CLIP_TOO_LONG",
-        "clip",
-    )
 
 
 def _open(clip: Any, frame_rate: float | None) -> tuple[str, _Source]:

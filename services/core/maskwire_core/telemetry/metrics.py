@@ -59,6 +59,13 @@ STREAM_ANSWERS = Counter(
 ERRORS = Counter(
     "maskwire_errors_total", "Errors returned to callers, including those on streams.", ("reason",), registry=REGISTRY
 )
+TRACKS = Counter(
+    "maskwire_tracks_opened_total",
+    "Tracks that streams opened at a tracker: new, or taken over, from the store, where another stream had it before.",
+    ("how",),
+    registry=REGISTRY,
+)
+FRAMES = Counter("maskwire_frames_followed_total", "Frames on which a tracker found objects.", registry=REGISTRY)
 STORE_BYTES = Counter("maskwire_store_bytes_total", "Bytes of embeddings.", ("direction",), registry=REGISTRY)
 STORE_DAMAGED = Counter("maskwire_store_damaged_total", "Damaged values found in the store.", registry=REGISTRY)
 
