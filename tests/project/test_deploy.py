@@ -69,6 +69,9 @@ def expressions() -> dict[str, str]:
             found[f"panel {panel['title']} {target['refId']}"] = target["expr"]
     for rule in documents(DEPLOY / "observe/alerts.yaml")[0]["groups"][0]["rules"]:
         found[f"alert {rule['alert']}"] = rule["expr"]
+    for scaled in documents(DEPLOY / "kubernetes/overlays/gpu/scaling.yaml"):
+        for number, trigger in enumerate(scaled["spec"]["triggers"]):
+            found[f"scaling of {scaled['metadata']['name']} {number}"] = trigger["metadata"]["query"]
     for document in documents(DEPLOY / "kubernetes/overlays/gpu/scaling.yaml"):
         for number, trigger in enumerate(document["spec"]["triggers"]):
             found[f"trigger {number}"] = trigger["metadata"]["query"]

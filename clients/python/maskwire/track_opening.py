@@ -32,8 +32,8 @@ class TrackArguments(ClipArguments, total=False):
             sam2.
         clear_non_cond_mem_around_input: A prompt makes the object forget the followed frames around it.
         memory_temporal_stride_for_eval: Memories are taken from each so many-th frame; 1 by default.
-        progress: Called while the clip is uploaded, with the number of frames that were sent, and of all: on the thread of
-            the event loop, which is not the caller's for `Client`. It begins anew where a tracker is lost.
+        progress: Called while the clip is uploaded, with the number of frames that were sent, and of all: on the thread
+            of the event loop, which is not the caller's for `Client`. It begins anew where a tracker is lost.
         kept_frames: Of frames that are sent one by one, how many of the newest ones can be prompted; 8 by default.
         max_cond_frames_in_attn: Attend to so many prompted frames at most, the closest ones; 0, the default, for all.
     """
