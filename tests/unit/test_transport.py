@@ -1,5 +1,11 @@
 """The client's transport: errors as statuses, callers, and kinds of addresses."""
 
+import asyncio
+import gc
+import weakref
+from typing import Any
+
+import grpc
 import pytest
 from maskwire import (
     DeadlineExceeded,
@@ -12,7 +18,10 @@ from maskwire import (
     ServerUnavailable,
 )
 from maskwire.errors import from_status
+from maskwire.token_bucket import TokenBucket
 from maskwire.transport import Caller, is_loopback, to_status
+from maskwire.transport.calls import Attempt, call_with_retries
+from maskwire.transport.channels import Channels
 from maskwire.transport.credentials import is_local
 
 
@@ -91,3 +100,42 @@ def test_loopback(host: str, expected: bool) -> None:
 )
 def test_servers_on_this_machine(address: str, expected: bool) -> None:
     assert is_local(address) is expected
+
+
+class Nowhere(Channels):
+    """A server that refuses everything."""
+
+    def __init__(self) -> None:
+        self.kind = "encoder"
+        self.addresses = ("localhost:1",)
+        self.budget = TokenBucket(1, 10)
+
+    def pick(self, image_id: str | None, attempt: int) -> Any:
+        return None, self.addresses[0]
+
+
+class File:
+    """What is sent."""
+
+
+def test_an_error_keeps_nothing_of_what_was_sent() -> None:
+    async def fail(code: grpc.StatusCode) -> weakref.ref[File]:
+        file = File()
+
+        async def send(_: Attempt) -> File:
+            try:
+                raise grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), "no")
+            finally:
+                assert file
+
+        with pytest.raises(MaskwireError) as caught:
+            await call_with_retries(Nowhere(), Caller(timeout_s=0.2, retry_s=0.1), None, send)
+        del caught
+        return weakref.ref(file)
+
+    gc.disable()
+    try:
+        for code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED):
+            assert asyncio.run(fail(code))() is None
+    finally:
+        gc.enable()

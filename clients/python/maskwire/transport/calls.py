@@ -3,6 +3,7 @@
 import asyncio
 import math
 import random
+import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -94,22 +95,31 @@ async def call_with_retries(
         left_s = longest_s - (state.seconds_since_start or 0)
         return wanted_s if wanted_s >= left_s else max(wanted_s, channels.budget.reserve(left_s))
 
-    async for retry in AsyncRetrying(
-        retry=retry_if_exception(lambda error: _retryable(error) and not lost.too_many),
-        wait=pause,
-        stop=stop_before_delay(longest_s),
-        reraise=True,
-    ):
-        with retry:
-            number = retry.retry_state.attempt_number - 1
-            try:
-                if hedge_s == math.inf or len(channels.addresses) == 1 or lost:
-                    return await attempt(number)
-                return await _hedged(attempt, number, hedge_s, channels.budget)
-            except ServerUnavailable as error:
-                if lost.too_many:
-                    raise lost.error(channels.kind) from error
-                raise
+    retry = None
+    try:
+        async for retry in AsyncRetrying(
+            retry=retry_if_exception(lambda error: _retryable(error) and not lost.too_many),
+            wait=pause,
+            stop=stop_before_delay(longest_s),
+            reraise=True,
+        ):
+            with retry:
+                number = retry.retry_state.attempt_number - 1
+                try:
+                    if hedge_s == math.inf or len(channels.addresses) == 1 or lost:
+                        return await attempt(number)
+                    return await _hedged(attempt, number, hedge_s, channels.budget)
+                except ServerUnavailable as error:
+                    if lost.too_many:
+                        raise lost.error(channels.kind) from error
+                    raise
+    except MaskwireError as error:
+        # tenacity's state has the error, and the error's traceback has that state, and what the functions above hold,
+        # such as a file: all of it would stay until Python looks for garbage.
+        if retry is not None:
+            retry.retry_state.outcome = None
+        traceback.clear_frames(error.__traceback__)
+        raise
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 
