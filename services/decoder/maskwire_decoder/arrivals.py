@@ -1,6 +1,8 @@
 """Waiting for images that are not in the store yet."""
 
 import asyncio
+import heapq
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import Context
@@ -20,7 +22,6 @@ _RETRY_S = 1.0
 class _Watched:
     """An image that calls wait for."""
 
-    due: float  # when to look next, in the loop's time
     pause_s: float = _FIRST_PAUSE_S
     calls: int = 0
     came: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
@@ -40,6 +41,10 @@ class Arrivals:
         self._store = store
         self._calls = Shares(most)
         self._watched: dict[Wanted, _Watched] = {}
+        # When to look next, in the loop's time; a number that no other has; for which image. Of those that nobody waits
+        # for any more, too, until it is their turn.
+        self._due: list[tuple[float, int, Wanted, _Watched]] = []
+        self._numbers = itertools.count()
         self._looking: asyncio.Task[None] | None = None
 
     @property
@@ -84,8 +89,8 @@ class Arrivals:
     def _watching(self, wanted: Wanted) -> Iterator[_Watched]:
         watched = self._watched.get(wanted)
         if watched is None:
-            now = asyncio.get_running_loop().time()
-            watched = self._watched[wanted] = _Watched(now + _FIRST_PAUSE_S)
+            watched = self._watched[wanted] = _Watched()
+            self._look_after(watched.pause_s, wanted, watched)
             if self._looking is None or self._looking.done():
                 self._looking = asyncio.create_task(self._look(), context=Context())  # of no call
         watched.calls += 1
@@ -96,14 +101,20 @@ class Arrivals:
             if not watched.calls and self._watched.get(wanted) is watched:
                 del self._watched[wanted]
 
+    def _look_after(self, seconds: float, wanted: Wanted, watched: _Watched) -> None:
+        heapq.heappush(self._due, (asyncio.get_running_loop().time() + seconds, next(self._numbers), wanted, watched))
+
     async def _look(self) -> None:
         """Looks for the images that are due, as long as there are any that calls wait for."""
         loop = asyncio.get_running_loop()
         while self._watched:
-            now = loop.time()
-            due = [(wanted, watched) for wanted, watched in self._watched.items() if watched.due <= now][:_BATCH]
+            now, due = loop.time(), list[tuple[Wanted, _Watched]]()
+            while self._due and self._due[0][0] <= now and len(due) < _BATCH:
+                _, _, wanted, watched = heapq.heappop(self._due)
+                if self._watched.get(wanted) is watched:
+                    due.append((wanted, watched))
             if not due:
-                await asyncio.sleep(min(_FIRST_PAUSE_S, min(each.due for each in self._watched.values()) - now))
+                await asyncio.sleep(min(_FIRST_PAUSE_S, self._due[0][0] - now) if self._due else _FIRST_PAUSE_S)
                 continue
             try:
                 stored = await asyncio.to_thread(self._store.are_stored, [wanted for wanted, _ in due])
@@ -115,8 +126,9 @@ class Arrivals:
             for (wanted, watched), is_stored in zip(due, stored, strict=True):
                 if is_stored:
                     self._settle(wanted, watched)
-                watched.pause_s = min(2 * watched.pause_s, longest_s)
-                watched.due = loop.time() + watched.pause_s
+                else:
+                    watched.pause_s = min(2 * watched.pause_s, longest_s)
+                    self._look_after(watched.pause_s, wanted, watched)
 
     def _settle(self, wanted: Wanted, watched: _Watched, error: Exception | None = None) -> None:
         if self._watched.get(wanted) is watched:

@@ -15,6 +15,7 @@ from maskwire_core.telemetry.metrics import LiveMetric
 
 from maskwire_decoder.arrivals import Arrivals
 from maskwire_decoder.deletions import Deletions
+from maskwire_decoder.name_lookups import NameLookups
 from maskwire_decoder.predictor import Predictor, Prepared
 from maskwire_decoder.tenant_cache import TenantCache
 
@@ -69,6 +70,7 @@ class Images:
         self._aliases: OrderedDict[tuple[str, str], tuple[str, float]] = OrderedDict()
         self._loads: Flights[Image | None] = Flights()
         self._decoder_loads: Flights[Predictor] = Flights()
+        self._names = NameLookups(store)
         self._arrivals = Arrivals(store, settings.max_waiting)
 
     def latest(self) -> Image | None:
@@ -143,7 +145,7 @@ class Images:
         """Returns the content key that a name stands for. It is looked up each time, since names may be given to other
         images; while the store is away, a recent answer counts."""
         try:
-            key = await asyncio.to_thread(self._store.get_alias, namespace, image_id)
+            key = await self._names.find(namespace, image_id)
         except Unavailable:
             last, asked = self._aliases.get((namespace, image_id), ("", 0.0))
             if time.monotonic() - asked > _ALIAS_SERVES_S or (namespace, last) not in self._hot:
