@@ -1,12 +1,14 @@
 """Turns the messages of decoder.proto into values, and values into messages."""
 
-import asyncio
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import asdict
+from functools import partial
+from typing import cast
 
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import types_pb2
 from maskwire_core.masks.geometry import ImageSize
+from maskwire_core.runtime.thread_priority import Rests
 
 from maskwire_decoder.images import Image
 from maskwire_decoder.prompts.parsing import Limits, parse_output, parse_prompts
@@ -21,15 +23,23 @@ def parse_reference(message: pb.SegmentRequest | pb.SetImage) -> ImageReference:
     return ImageReference(message.namespace, message.image_id, message.content_key, message.wait_ms, message.model)
 
 
-def parse_query(message: pb.SegmentRequest | pb.StreamPrompts, image: Image, limits: Limits) -> Query:
+def parse_query(
+    message: pb.SegmentRequest | pb.StreamPrompts, image: Image, limits: Limits, rest: Callable[[], None] = lambda: None
+) -> Query:
     """Checks the prompts of a message against the image that they are for.
+
+    Args:
+        message: The message.
+        image: The image.
+        limits: Most prompts and points.
+        rest: Called after each prompt.
 
     Raises:
         InvalidArgument: With the path of the field that is wrong.
     """
     output, size = parse_output(message.output), ImageSize(image.header.width, image.header.height)
     mask_size = image.predictor.config.mask_size
-    prompts = parse_prompts(message.prompts, message.output, size, mask_size, limits)
+    prompts = parse_prompts(message.prompts, message.output, size, mask_size, limits, rest)
     load_logits = isinstance(message, pb.SegmentRequest) and message.load_logits  # streams have no such field
     return Query(prompts, output, message.save_logits, load_logits)
 
@@ -38,8 +48,9 @@ async def parse_query_aside(
     message: pb.SegmentRequest | pb.StreamPrompts, image: Image, segmenter: Segmenter, connection: Hashable
 ) -> Query:
     """As `parse_query`, on another thread where that takes long: prompts may have thousands of points, masks may be as
-    large as the image. One such prompt is parsed in its turn, requests with several one after another. Several prompts
-    for which there is no room in the queue are refused before they are parsed (QUEUE_FULL).
+    large as the image. One such prompt is parsed in its turn; requests with several are parsed one after another, those
+    of each tenant in its turn. Several prompts for which there is no room in the queue are refused before they are
+    parsed (QUEUE_FULL).
 
     Args:
         message: The request.
@@ -52,10 +63,10 @@ async def parse_query_aside(
     if few and len(prompts) > 1:
         segmenter.scheduler.check_room(demand_for(image, connection, bulk=True), len(prompts))
     if few and (any(map(_has_mask, prompts)) or sum(len(p.steps) + len(p.points) for p in prompts) > _MANY):
-        if len(prompts) > 1:  # as a turn it would keep a worker thread for seconds
-            async with segmenter.parsing:
-                return await asyncio.to_thread(parse_query, message, image, segmenter.limits)
         demand = demand_for(image, connection)
+        if len(prompts) > 1:  # as a turn it would keep a worker thread for seconds
+            parse = partial(parse_query, message, image, segmenter.limits, Rests())
+            return cast(Query, (await segmenter.parser.submit(parse, demand)).result)
         return (await segmenter.scheduler.run(demand, parse_query, message, image, segmenter.limits)).result
     return parse_query(message, image, segmenter.limits)
 

@@ -80,7 +80,7 @@ class Segmenter:
         self.scheduler = ThreadScheduler(
             "mask decoder", settings.decode_workers, fair_queue.Limits(settings.queue_limit)
         )
-        self.parsing = asyncio.Semaphore(1)
+        self.parser = ThreadScheduler("parser of prompts", 1, fair_queue.Limits())
         """For requests whose prompts take long to read."""
         self._images = images
         self._saved = SavedLogits(settings, store)

@@ -3,9 +3,12 @@
 import os
 import sys
 import threading
+import time
 
 _NICE = 5
 _SWITCH_S = 0.0005
+_RESTS = 2
+_UNTIRED_S = 0.02
 
 
 def give_way() -> None:
@@ -25,3 +28,24 @@ def switch_soon() -> None:
     for each thing that has happened there: while other threads compute, a call waits for it a dozen times.
     """
     sys.setswitchinterval(_SWITCH_S)
+
+
+class Rests:
+    """Lets other threads have Python's interpreter for twice as long as this one has had it since the last rest.
+
+    For work that may take tenths of a second of it: a thread that always wants it gets it back each time that the event
+    loop has looked at its sockets, and keeps it for half a millisecond, or much longer where its processor is given to
+    others meanwhile. What takes little never rests.
+    """
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+
+    def __call__(self) -> None:
+        """Rests, if it is time to. To be called between pieces of the work, on its thread."""
+        now = time.thread_time()
+        if self._since is None:
+            self._since = now + _UNTIRED_S
+        elif now > self._since:
+            time.sleep(_RESTS * (now - self._since))
+            self._since = now

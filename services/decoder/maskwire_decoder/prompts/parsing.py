@@ -1,7 +1,7 @@
 """Turns the prompts and output options of requests into checked values."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,7 +80,12 @@ def parse_output(options: pb.OutputOptions) -> Output:
 
 
 def parse_prompts(
-    prompts: Sequence[pb.Prompt], options: pb.OutputOptions, size: ImageSize, mask_size: int, limits: Limits
+    prompts: Sequence[pb.Prompt],
+    options: pb.OutputOptions,
+    size: ImageSize,
+    mask_size: int,
+    limits: Limits,
+    rest: Callable[[], None] = lambda: None,
 ) -> tuple[Prompt, ...]:
     """Checks prompts against the image and the model that they are for.
 
@@ -90,6 +95,7 @@ def parse_prompts(
         size: Size of the image.
         mask_size: Side of the model's low-resolution masks.
         limits: Most prompts and points.
+        rest: Called after each prompt.
 
     Raises:
         InvalidArgument: With the path of the field that is wrong.
@@ -110,12 +116,15 @@ def parse_prompts(
             "STEPS_AND_PROMPTS", "prompts with steps say multimask in each step, not here", field="output.multimask"
         )
     multimask = options.multimask if options.HasField("multimask") else True
-    return tuple(
-        _parse_object(prompt, f"prompts[{index}]", size, limits)
-        if prompt.steps
-        else _parse_prompt(prompt, f"prompts[{index}]", size, mask_size, limits, multimask)
-        for index, prompt in enumerate(prompts or [pb.Prompt()])
-    )
+    parsed = []
+    for index, prompt in enumerate(prompts or [pb.Prompt()]):
+        path = f"prompts[{index}]"
+        if prompt.steps:
+            parsed.append(_parse_object(prompt, path, size, limits))
+        else:
+            parsed.append(_parse_prompt(prompt, path, size, mask_size, limits, multimask))
+        rest()
+    return tuple(parsed)
 
 
 def _parse_prompt(
