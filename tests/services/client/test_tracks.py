@@ -202,15 +202,6 @@ def test_a_clip_that_is_too_long_is_refused_before_it_is_sent(servers: Servers) 
     assert sent == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
-def test_a_track_that_cannot_be_opened_leaves_no_clip(servers: Servers) -> None:
-    with Store(servers.redis_url).connections.commands() as store:
-        before = set(store.scan_iter("maskwire:clip:*"))
-        with servers.client() as mw, pytest.raises(InvalidRequest) as caught:
-            mw.track(servers.folder, max_cond_frames_in_attn=1).open()  # found out after the upload
-        assert caught.value.reason == "BAD_OPTIONS"
-        wait_until(lambda: set(store.scan_iter("maskwire:clip:*")) <= before)
-
-
 def pictures(servers: Servers) -> list[Path]:
     return sorted(servers.folder.iterdir())
 

@@ -28,6 +28,11 @@ class Authorizer:
         self._rights = rights
         self._calls: set[CallContext] = set()
 
+    @property
+    def needs_tokens(self) -> bool:
+        """Whether callers need a token."""
+        return self._callers is not None
+
     @contextlib.contextmanager
     def authorized(self, call: CallContext, method: str, metadata: Mapping[str, str | bytes]) -> Iterator[None]:
         """Sets a call's caller. If `check` finds that its token is not valid any more, while the body runs, the call is

@@ -15,8 +15,10 @@ from google.protobuf import descriptor_pool
 
 from maskwire_core import call_context
 from maskwire_core.call_context import CallContext
+from maskwire_core.errors import ResourceExhausted, Unauthenticated
 from maskwire_core.rpc.authorization import Authorizer, invalid_token
 from maskwire_core.rpc.error_status import abort
+from maskwire_core.rpc.floods import Floods
 from maskwire_core.rpc.receiving import STRANGERS_BYTES, Receiver, Unreadable, tolerant_parser
 from maskwire_core.telemetry import tracing
 from maskwire_core.telemetry.metrics import HANDLED, HANDLING, STARTED
@@ -46,12 +48,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def __init__(self, authorizer: Authorizer, receiver: Receiver) -> None:
         self._authorizer = authorizer
         self._receiver = receiver
+        self._floods = Floods()
         self._calls = 0
         self._idle = asyncio.Event()
         self._idle.set()
 
     async def idle(self) -> None:
-        """Waits until no call is being answered; health checks are none."""
+        """Waits until no call is being answered, and keeps nobody waiting for a refusal. Health checks are no calls."""
+        self._floods.end()
         await self._idle.wait()
 
     async def intercept_service(
@@ -110,6 +114,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         try:
             with contextlib.ExitStack() as held:
                 held.enter_context(self._authorizer.authorized(call, method, metadata))
+                self._floods.trust(context.peer())
                 call.caller.charge(requests=1)
                 call.memory = self._receiver.budget.account(call.caller.tenant)
                 # When the answer was read, or nobody wants it. The stubs ask for a class of their own.
@@ -136,6 +141,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 # gRPC's Python client does not report the status if its first write fails. Here it comes into the
                 # window, unread.
                 await asyncio.sleep(_FIRST_MESSAGE_S)
+            if isinstance(error, Unauthenticated):
+                self._floods.stranger_refused(context.peer())
+            elif isinstance(error, ResourceExhausted) and self._authorizer.needs_tokens:  # else all are one tenant
+                await self._floods.tenant_refused(call.caller.tenant, context)
             await abort(context, error)
 
     async def _answer_anybody(self, handler: Handler, messages: AsyncIterator[Any], context: Context) -> Any:
