@@ -126,3 +126,23 @@ def test_who_stood_still_while_writing_writes_anew(
     assert stood
     assert int(raw.eval(STORED, 0)) == total_bytes(raw, "acme") == SIZE
     assert store.get_embedding("acme", key(0)) is not None
+
+
+def test_an_embedding_that_is_written_while_it_is_deleted_stays_in_the_ledger(store: Store, raw: redis.Redis) -> None:
+    """It is entered before the deletion, and written and confirmed before it would be struck out."""
+    writer, eraser = Quotas(store), Quotas(store)
+    writer._reserve("acme", key(0), SIZE, 100, 2 * SIZE, "a")
+    with eraser._striking_out("acme", key(0)):
+        store.put_embedding("acme", key(0), value(0, 1000), 100)
+        assert writer._confirm("acme", key(0), "a")
+    assert int(raw.eval(STORED, 0)) == total_bytes(raw, "acme") == SIZE
+
+
+def test_who_stood_still_while_it_was_deleted_writes_anew(store: Store, raw: redis.Redis) -> None:
+    """A deletion that began when its time to write was over strikes it out."""
+    writer, eraser = Quotas(store), Quotas(store)
+    writer._reserve("acme", key(0), SIZE, 100, 2 * SIZE, "a")
+    raw.delete("maskwire:writing:{acme}")  # as after WRITING_S
+    with eraser._striking_out("acme", key(0)):
+        store.put_embedding("acme", key(0), value(0, 1000), 100)
+        assert not writer._confirm("acme", key(0), "a")

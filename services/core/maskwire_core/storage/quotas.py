@@ -24,7 +24,7 @@ WRITING_S = 30
 _PATIENCE_S = 5
 _PAUSE_S = 0.05
 
-# Prelude of both scripts: the store's time in milliseconds, the content keys that are being written, and a function
+# Prelude of all scripts: the store's time in milliseconds, the content keys that are being written, and a function
 # that strikes a content key out.
 _PRELUDE = """
 local usage, sizes, writing = KEYS[1], KEYS[2], KEYS[3]
@@ -77,6 +77,10 @@ end
 return answer
 """
 )
+
+# Argument: content key. Returns its score; nothing if it is not entered, or is being written: the writer may be done
+# before the deletion that asks, and what it wrote must stay in the ledger.
+_SCORE = _PRELUDE + "return not busy[ARGV[1]] and redis.call('zscore', usage, ARGV[1])"
 
 # Arguments: content key, score, ... Strikes out those that nobody has entered again meanwhile.
 _STRIKE_OUT = (
@@ -146,13 +150,11 @@ class Quotas:
 
     @contextlib.contextmanager
     def _striking_out(self, namespace: str, key: str) -> Iterator[None]:
-        """Strikes an embedding out after the body has deleted it, unless it was entered again meanwhile."""
-        usage, *_ = keys.quota_ledger(namespace)
-        with self._store.connections.commands() as client:
-            score = client.zscore(usage, key)
+        """Strikes an embedding out after the body has deleted it, unless it is written, or entered again, meanwhile."""
+        score = cast("bytes | None", self._run(_SCORE, namespace, key))
         yield
         if score is not None:
-            self._run(_STRIKE_OUT, namespace, key, int(score))
+            self._run(_STRIKE_OUT, namespace, key, score.decode())
 
     def _reserve(self, namespace: str, key: str, size: int, ttl_s: int, quota_bytes: int, writer: str = "") -> None:
         give_up = time.monotonic() + _PATIENCE_S
@@ -182,13 +184,15 @@ class Quotas:
                 time.sleep(_PAUSE_S)
 
     def _confirm(self, namespace: str, key: str, writer: str) -> bool:
-        """Ends the write that `_reserve` began. Returns whether the embedding is still in the ledger."""
+        """Ends the write that `_reserve` began. Returns whether the embedding is in the ledger, protected all the
+        while: a deletion that began after `WRITING_S` would strike it out."""
         usage, _, writing = keys.quota_ledger(namespace)
         with self._store.connections.commands() as client:
             pipeline = client.pipeline()
             pipeline.zscore(usage, key)
             pipeline.zrem(writing, f"{key} {writer}")
-            return pipeline.execute()[0] is not None
+            score, was_writing = pipeline.execute()
+            return score is not None and bool(was_writing)
 
     def _run(self, script: str, namespace: str, *arguments: str | int) -> object:
         with self._store.connections.commands() as client:
