@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from google.rpc.status_pb2 import Status
-from maskwire.v1 import encoder_pb2
+from maskwire.v1 import encoder_pb2, encoder_pb2_grpc, types_pb2
 from PIL import Image
 
 MANY_CALLS: list[tuple[str, Any]] = [
@@ -46,6 +46,26 @@ def frames(data: bytes, chunk: int = 1000, **fields: Any) -> Iterator[encoder_pb
     yield encoder_pb2.EncodeImageRequest(header=header(data, **fields))
     for start in range(0, len(data), chunk):
         yield encoder_pb2.EncodeImageRequest(chunk=data[start : start + chunk])
+
+
+def embed(encoder: str, data: bytes, codec: str, namespace: str = "") -> str:
+    """Embeds an image file that is not stored yet.
+
+    Args:
+        encoder: The encoder's address.
+        data: The file.
+        codec: How it is to be stored, whatever the encoder's settings say: "fp32" or "fp16".
+        namespace: Where; empty for the default one.
+
+    Returns:
+        The image's name.
+    """
+    stored_as = types_pb2.DATA_TYPE_FP32 if codec == "fp32" else types_pb2.DATA_TYPE_FP16
+    with grpc.insecure_channel(encoder) as channel:
+        messages = frames(data, 1 << 20, namespace=namespace, stored_as=stored_as)
+        answer = encoder_pb2_grpc.EncoderServiceStub(channel).EncodeImage(messages)
+    assert not answer.cached
+    return str(answer.image.image_id)
 
 
 def details(error: Any) -> tuple[str, str, str]:

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from testing.reference.predictor import Answer, Reference, build_random, over_white, random_prompt
 from testing.servers import EXACT, Pair, server
+from testing.wire import embed
 
 EVERY_RUN = {"sam2_hiera_small"}  # test_prompts.py has sam2.1_hiera_tiny, and the large one stands below in small
 ALL_KINDS = ("tiny", "small")
@@ -63,12 +64,10 @@ def test_masks_are_those_of_sam2(name: str, exact: Pair, photo: Path, tmp_path: 
     del reference, model
 
     options = ("--model", name, "--checkpoint", str(checkpoint))
-    for codec, bound in (("fp32", 1e-3), ("fp16", FP16_LOGITS)):
-        if codec == "fp16" and not name.endswith(ALL_KINDS):
-            break
-        started = server("maskwire_encoder", exact.redis_url, "--backend", "torch", "--store-codec", codec, *options)
-        with started as encoder, Client(encoder, exact.decoder, timeout_s=600) as client:
-            image_id = client.embed(photo).image_id
+    started = server("maskwire_encoder", exact.redis_url, *EXACT, *options)
+    with started as encoder, Client(encoder, exact.decoder, timeout_s=600) as client:
+        for codec, bound in (("fp32", 1e-3), ("fp16", FP16_LOGITS))[: 2 if name.endswith(ALL_KINDS) else 1]:
+            image_id = embed(encoder, photo.read_bytes(), codec)
             for (prompt, multimask), answer in zip(prompts, answers, strict=True):
                 check(client, image_id, prompt, multimask, answer, bound)
             objects = client.segment_objects(

@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openvino
 import pytest
+import sam2
 from maskwire import Client, Prompt
 
-from testing.reference.predictor import Answer, Reference, build_demo, build_tiny, over_white, random_prompt
-from testing.servers import Pair, server
+from testing.reference.predictor import TINY, Answer, Reference, build_demo, build_random, over_white, random_prompt
+from testing.servers import EXACT, Pair, server
+from testing.wire import embed
 
 KINDS = ("points", "box", "both", "none", "points")
 PROMPTS = int(os.environ.get("MASKWIRE_TEST_PROMPTS", "80"))
-FEWER = 0.3  # share of them for other arithmetic and storage than the plain one
+FEWER = 0.3  # share of them at 1024 px, and for other arithmetic and storage than the plain one
 FP32_LOGITS = 1e-3
-# What fp16 storage costs, measured over 200 prompts on two photographs: 0.005 on the random weights, whose logits go
-# from -10 to 20, and 0.02 on the demo model.
-FP16_LOGITS = {"tiny": 0.03, "demo": 0.1}
 # Measured with bf16 arithmetic on two photographs: 0.995 to 0.998.
 BF16_IOU = 0.99
 SPECK = 1e-3  # share of the picture below which a mask is nothing: single pixels come and go
@@ -33,21 +33,38 @@ class Case:
     prompts: list[tuple[dict[str, Any], bool]]
     answers: list[Answer]
 
-    def some(self, share: float) -> Iterator[tuple[tuple[dict[str, Any], bool], Answer]]:
-        count = round(len(self.prompts) * share)
+    def first(self, count: int) -> Iterator[tuple[tuple[dict[str, Any], bool], Answer]]:
         return zip(self.prompts[:count], self.answers[:count], strict=True)
 
 
-def cases(model: Any, paths: list[Path], seed: int) -> list[Case]:
-    random = np.random.default_rng(seed)
+@dataclass
+class Model:
+    """A model as encoders are told of it, and what sam2 answers with it.
+
+    Attributes:
+        name: Its name in these tests.
+        fp16_logits: What fp16 storage may cost. Measured over 200 prompts on two photographs: 0.005 on the random
+            weights, whose logits go from -10 to 20, and 0.02 on the demo model.
+        options: Options of an encoder.
+        cases: Reference answers.
+    """
+
+    name: str
+    fp16_logits: float
+    options: list[str]
+    cases: list[Case]
+
+
+def cases(model: Any, paths: list[Path], count: int) -> list[Case]:
+    """Draws so many prompts on each image, and asks sam2."""
+    random = np.random.default_rng(11)
     made = []
     for path in paths:
         rgb = over_white(path)
         height, width = rgb.shape[:2]
         reference = Reference(model, rgb)
         prompts = [
-            (random_prompt(random, KINDS[index % len(KINDS)], width, height), bool(index % 3))
-            for index in range(PROMPTS // len(paths))
+            (random_prompt(random, KINDS[index % len(KINDS)], width, height), bool(index % 3)) for index in range(count)
         ]
         made.append(Case(path, prompts, [reference.predict(prompt, multimask) for prompt, multimask in prompts]))
     return made
@@ -59,39 +76,62 @@ def images(photo: Path, cutout: Path) -> list[Path]:
     return sorted(Path(folder).iterdir()) if folder else [photo, cutout]
 
 
-@pytest.fixture(scope="module", params=["tiny", "demo"])
-def model(request: pytest.FixtureRequest, images: list[Path]) -> tuple[str, list[Case]]:
-    built = build_tiny() if request.param == "tiny" else build_demo()
-    return request.param, cases(built, images, seed=11)
+@pytest.fixture(scope="module", params=["tiny", "tiny-256", "demo"])
+def model(
+    request: pytest.FixtureRequest, images: list[Path], tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Model:
+    """The published size has fewer prompts: each costs sixteen times as much as at 256 px."""
+    count = round(PROMPTS * (FEWER if request.param == "tiny" else 1)) // len(images)
+    if request.param == "demo":
+        return Model("demo", 0.1, ["--model", "demo"], cases(build_demo(), images, count))
+    options, changes = ["--model", "sam2.1_hiera_tiny", "--checkpoint", str(tiny_checkpoint)], list[str]()
+    if request.param != "tiny":
+        config = tmp_path_factory.mktemp("configuration") / "256.yaml"
+        text = (Path(sam2.__file__).parent / TINY).read_text()
+        config.write_text(text.replace("image_size: 1024", "image_size: 256"))
+        options[1:2], changes = ["own", "--config", str(config)], ["model.image_size=256"]
+    return Model(request.param, 0.03, options, cases(build_random(TINY, 0, changes), images, count))
 
 
-def options_of(name: str, tiny_checkpoint: Path) -> list[str]:
-    if name == "tiny":
-        return ["--model", "sam2.1_hiera_tiny", "--checkpoint", str(tiny_checkpoint)]
-    return ["--model", "demo"]
+@pytest.fixture(scope="module")
+def torch_encoder(model: Model, exact: Pair) -> Iterator[str]:
+    with server("maskwire_encoder", exact.redis_url, *EXACT, *model.options) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def openvino_encoder(model: Model, exact: Pair) -> Iterator[str]:
+    options = ("--backend", "openvino", "--precision", "fp32", "--store-codec", "fp32")
+    with server("maskwire_encoder", exact.redis_url, *options, *model.options) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def fastest_encoder(model: Model, exact: Pair, openvino_encoder: str) -> Iterator[str]:
+    """What the encoder takes by itself: bf16 where the CPU has it."""
+    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        yield openvino_encoder  # which it is here
+        return
+    with server("maskwire_encoder", exact.redis_url, *model.options) as address:
+        yield address
 
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("codec", "backend"), [("fp32", "torch"), ("fp32", "openvino"), ("fp16", "openvino")])
 def test_random_prompts_equal_sam2(
-    model: tuple[str, list[Case]], codec: str, backend: str, exact: Pair, tiny_checkpoint: Path
+    model: Model, codec: str, backend: str, exact: Pair, request: pytest.FixtureRequest
 ) -> None:
-    name, made = model
-    options = [*options_of(name, tiny_checkpoint), "--backend", backend, "--precision", "fp32"]
-    bound = FP32_LOGITS if codec == "fp32" else FP16_LOGITS[name]
-    share = 1 if (codec, backend) == ("fp32", "torch") else FEWER
+    encoder: str = request.getfixturevalue(f"{backend}_encoder")
+    # One for each backend: those that agree to rounding share embeddings.
+    namespace = f"prompts-{backend}-{model.name}"
+    bound = FP32_LOGITS if codec == "fp32" else model.fp16_logits
+    most = round(PROMPTS * (1 if backend == "torch" else FEWER)) // len(model.cases)
     worst = worst_score = 0.0
     flipped = pixels = tipped = 0
-    with (
-        server("maskwire_encoder", exact.redis_url, "--store-codec", codec, *options) as encoder,
-        # A namespace for each backend: those that agree to rounding share embeddings.
-        Client(encoder, exact.decoder, namespace=f"prompts-{backend}-{codec}") as client,
-    ):
-        for case in made:
-            embedded = client.embed(case.path)
-            assert not embedded.cached
-            image_id = embedded.image_id
-            for (prompt, multimask), answer in case.some(share):
+    with Client(encoder, exact.decoder, namespace=namespace) as client:
+        for case in model.cases:
+            image_id = embed(encoder, case.path.read_bytes(), codec, namespace)
+            for (prompt, multimask), answer in case.first(most):
                 result = client.segment(
                     image_id=image_id,
                     **prompt,
@@ -117,7 +157,7 @@ def test_random_prompts_equal_sam2(
                 pixels += wrong.size
                 assert codec != "fp32" or not (wrong & ~answer.unsure).any()
     print(
-        f"{name} {codec} {backend}: logits within {worst:.2e}, scores {worst_score:.2e}, "
+        f"{model.name} {codec} {backend}: logits within {worst:.2e}, scores {worst_score:.2e}, "
         f"{flipped} of {pixels} pixels differ"
     )
     assert tipped <= PROMPTS * 0.02
@@ -127,19 +167,13 @@ def test_random_prompts_equal_sam2(
 
 
 @pytest.mark.timeout(900)
-def test_the_fastest_arithmetic_gives_the_masks_of_sam2(
-    model: tuple[str, list[Case]], exact: Pair, tiny_checkpoint: Path
-) -> None:
-    """bf16 where the CPU has it: what the encoder takes by itself."""
-    name, made = model
+def test_the_fastest_arithmetic_gives_the_masks_of_sam2(model: Model, exact: Pair, fastest_encoder: str) -> None:
     ious = []
-    with (
-        server("maskwire_encoder", exact.redis_url, *options_of(name, tiny_checkpoint)) as encoder,
-        Client(encoder, exact.decoder, namespace="prompts-fastest") as client,
-    ):
-        for case in made:
-            image_id = client.embed(case.path).image_id
-            for (prompt, _), answer in case.some(FEWER):
+    namespace = f"prompts-fastest-{model.name}"
+    with Client(fastest_encoder, exact.decoder, namespace=namespace) as client:
+        for case in model.cases:
+            image_id = embed(fastest_encoder, case.path.read_bytes(), "fp16", namespace)
+            for (prompt, _), answer in case.first(round(PROMPTS * FEWER) // len(model.cases)):
                 if len(answer.masks) == 1:  # arithmetic may tip the choice between it and the best of three
                     continue
                 result = client.segment(image_id=image_id, **prompt, multimask=True, every=True)
@@ -147,7 +181,7 @@ def test_the_fastest_arithmetic_gives_the_masks_of_sam2(
                     either = np.count_nonzero(mask.array | expected)
                     if either > SPECK * expected.size:
                         ious.append(np.count_nonzero(mask.array & expected) / either)
-    print(f"{name}: mean IoU {np.mean(ious):.4f} of {len(ious)} masks, smallest {min(ious):.3f}")
+    print(f"{model.name}: mean IoU {np.mean(ious):.4f} of {len(ious)} masks, smallest {min(ious):.3f}")
     assert np.mean(ious) >= BF16_IOU
 
 
