@@ -1,5 +1,5 @@
 """What `warm` imports once for all processes that it starts: what servers and commands import, and they themselves but
-for the module `__main__`, which each process runs anew.
+for the module `__main__`, which each process runs anew; and the small model of encoders that fail.
 
 By names, because nothing here uses the modules, and a linter takes away imports that nobody uses.
 """
@@ -55,6 +55,6 @@ def _own() -> Iterator[str]:
 for _name in MODULES:
     import_module(_name)
 if "COVERAGE_PROCESS_CONFIG" not in os.environ:  # else the lines that importing them runs are to be counted
-    for _name in _own():
+    for _name in (*_own(), "testing.small_model"):
         import_module(_name)
 gc.freeze()  # what is collected in a process that is forked need not be these, whose pages it would have to copy

@@ -135,18 +135,19 @@ def switches(server: Server) -> Path:
     return Path(server.command[3])
 
 
-def decoder(folder: Path, redis_url: str, *options: str) -> Server:
+def decoder(folder: Path, redis_url: str, *options: str, warm: bool = True) -> Server:
     port = free_port()
     command = [sys.executable, "-m", "maskwire_decoder", "--port", str(port), "--redis-url", redis_url, *options]
-    return Server(command, port, lambda: _serves(port), folder / f"decoder-{port}.log")
+    return Server(command, port, lambda: _serves(port), folder / f"decoder-{port}.log", warm=warm)
 
 
-def gateway(folder: Path, encoders: Sequence[Server], decoders: Sequence[Server]) -> Server:
+def gateway(folder: Path, encoders: Sequence[Server], decoders: Sequence[Server], warm: bool = True) -> Server:
     port = free_port()
     command = [sys.executable, "-m", "maskwire_gateway", "--port", str(port)]
     command += ["--encoder", ",".join(server.address for server in encoders)]
     command += ["--decoder", ",".join(server.address for server in decoders)]
-    return Server(command, port, lambda: ready(f"http://127.0.0.1:{port}/"), folder / f"gateway-{port}.log")
+    log = folder / f"gateway-{port}.log"
+    return Server(command, port, lambda: ready(f"http://127.0.0.1:{port}/"), log, warm=warm)
 
 
 def _serves(port: int) -> bool:

@@ -74,7 +74,7 @@ def main() -> None:
     streams = parser.parse_args().streams
     with tempfile.TemporaryDirectory() as folder:
         store = processes.store(Path(folder)).start().wait()
-        server = processes.decoder(Path(folder), f"redis://127.0.0.1:{store.port}/0").start().wait()
+        server = processes.decoder(Path(folder), f"redis://127.0.0.1:{store.port}/0", warm=False).start().wait()
         started = time.monotonic()
 
         def told(done: int) -> None:

@@ -135,14 +135,14 @@ def test_streams_are_opened_and_cancelled(world: World, note: Observation) -> No
 @pytest.mark.fault(38, variant="recycled")
 def test_a_decoder_that_has_grown_is_replaced(world: World, note: Observation) -> None:
     """Whatever leaks: nobody notices, and the next process begins anew."""
-    fresh = processes.decoder(world.folder, world.url).start().wait()
+    fresh = processes.decoder(world.folder, world.url, warm=False).start().wait()
     begun = fresh.rss >> 20
     fresh.end()
-    never = processes.decoder(world.folder, world.url, "--recycle-mib", "20").start()
+    never = processes.decoder(world.folder, world.url, "--recycle-mib", "20", warm=False).start()
     assert never.process is not None
     assert never.process.wait(60) == 1
     assert "error: --recycle-mib is 20, but " in never.log.read_text()
-    server = processes.decoder(world.folder, world.url, "--recycle-mib", str(begun + 4)).start().wait()
+    server = processes.decoder(world.folder, world.url, "--recycle-mib", str(begun + 4), warm=False).start().wait()
     note.injected = (
         "streams opened and cancelled at a decoder that may grow by 4 MiB (--recycle-mib), while two people click"
     )

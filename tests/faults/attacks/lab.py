@@ -55,11 +55,11 @@ class Lab:
         guarded = {"MASKWIRE_TOKENS": str(self._file)}
         self.store = processes.store(folder)
         self.store_url = f"redis://{self.store.address}/0"
-        self.decoder, self.another = (processes.decoder(folder, self.store_url) for _ in range(2))
+        self.decoder, self.another = (processes.decoder(folder, self.store_url, warm=False) for _ in range(2))
         self.encoder = _server(folder, "maskwire_encoder", "--redis-url", self.store_url)
         for server in (self.encoder, self.decoder, self.another):
             server.environment = guarded
-        self.gateway = processes.gateway(folder, [self.encoder], [self.decoder])
+        self.gateway = processes.gateway(folder, [self.encoder], [self.decoder], warm=False)
 
     @property
     def servers(self) -> dict[str, Server]:
@@ -118,7 +118,7 @@ class Lab:
 
 
 def _server(folder: Path, package: str, *options: str) -> Server:
-    made = processes.decoder(folder, "", *options)
+    made = processes.decoder(folder, "", *options, warm=False)
     made.command = [sys.executable, "-m", package, "--port", str(made.port), *options]
     made.log = folder / f"{package}-{made.port}.log"
     return made
