@@ -1,4 +1,5 @@
-"""The exported decoder, graph by graph, against sam2's prompt encoder and mask decoder."""
+"""The exported decoder, graph by graph, against sam2's prompt encoder and mask decoder; test_prompts.py and
+test_checkpoints.py have it at the published size."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -20,17 +21,19 @@ from torch import Tensor
 
 from testing.reference.predictor import TINY, build_random
 
-CONFIG = DecoderConfig("m", "f", 1024, 256, True, 0.05, 0.98)
+SIZE = 256
+CONFIG = DecoderConfig("m", "f", SIZE, SIZE // 4, True, 0.05, 0.98)
 
 
 class Case:
     """A model with an image's random features, and the predictor made from it."""
 
     def __init__(self, config: str) -> None:
-        self.model = build_random(config, seed=3)
+        self.model = build_random(config, 3, [f"model.image_size={SIZE}"])
         self.bundle = export_decoder(self.model, CONFIG)
         self.predictor = Predictor(self.bundle, threads=2)
-        self.features = [torch.randn(1, channels, side, side) for channels, side in ((256, 64), (64, 128), (32, 256))]
+        sides = ((256, SIZE // 16), (64, SIZE // 8), (32, SIZE // 4))
+        self.features = [torch.randn(1, channels, side, side) for channels, side in sides]
         self.image = self.predictor.prepare(self.tensors(np.float32))
 
     def tensors(self, dtype: Any) -> dict[str, NDArray[Any]]:
@@ -66,10 +69,10 @@ def random_prompt(seed: int, points: int, with_box: bool, with_mask: bool) -> Pr
     random = np.random.default_rng(seed)
     return Prompt(
         prompt_id="",
-        points=random.uniform(0, 1024, (points, 2)).astype(np.float32),
+        points=random.uniform(0, SIZE, (points, 2)).astype(np.float32),
         labels=random.integers(0, 2, points),
-        box=np.sort(random.uniform(0, 1024, (2, 2)), axis=0).astype(np.float32).reshape(4) if with_box else None,
-        mask=random.standard_normal((256, 256)).astype(np.float32) if with_mask else None,
+        box=np.sort(random.uniform(0, SIZE, (2, 2)), axis=0).astype(np.float32).reshape(4) if with_box else None,
+        mask=random.standard_normal((SIZE // 4, SIZE // 4)).astype(np.float32) if with_mask else None,
     )
 
 
@@ -79,7 +82,7 @@ def assert_close(ours: NDArray[np.float32], expected: NDArray[np.float32]) -> No
 
 
 def masks_of(case: Case, prompt: Prompt, **options: bool) -> Prediction:
-    return case.predictor.predict(case.image, prompt, 1024, 1024, **options)
+    return case.predictor.predict(case.image, prompt, SIZE, SIZE, **options)
 
 
 @given(st.integers(0, 2**32), st.sampled_from([0, 1, 2, 5, 9, 10, 11, 40]), st.booleans(), st.booleans())
