@@ -1,13 +1,13 @@
 """Pictures of all formats in the page: clicked, or refused in words that help."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, expect
 
 from testing.chromium import Tab
 
@@ -20,16 +20,32 @@ def picture() -> Image.Image:
     return image
 
 
+@pytest.fixture(scope="module")
+def used(browser: Browser, gateway: str) -> Iterator[Tab]:
+    """A tab for one picture after the other: to load the page is most of the work of a test."""
+    tab = Tab(browser, gateway)
+    yield tab
+    tab.close()
+
+
+@pytest.fixture(scope="module")
+def empty(browser: Browser, gateway: str) -> Iterator[Tab]:
+    """A tab that shows no picture, whatever it is given."""
+    tab = Tab(browser, gateway)
+    yield tab
+    tab.close()
+
+
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.gif", "a.avif", "a.bmp", "a.ico"])
-def test_what_browsers_show_is_clicked(open_tab: OpenTab, tmp_path: Path, name: str) -> None:
+def test_what_browsers_show_is_clicked(used: Tab, tmp_path: Path, name: str) -> None:
     options: dict[str, Any] = {"sizes": [(240, 160)]} if name == "a.ico" else {}
     picture().save(tmp_path / name, **options)
-    tab = open_tab()
-    tab.open_file(tmp_path / name)
-    expect(tab.page.locator("#title")).to_contain_text("240 \u00d7 160")
-    tab.click(115, 80)
-    tab.until("it.mask")
-    assert tab.page.locator(".notice").count() == 0
+    used.open_file(tmp_path / name)
+    expect(used.page.locator("#title")).to_contain_text("240 \u00d7 160")
+    used.click(115, 80)
+    used.until("it.mask")
+    assert used.page.locator(".notice").count() == 0
+    assert used.failures == []
 
 
 @pytest.mark.parametrize(
@@ -47,7 +63,7 @@ def test_what_browsers_show_is_clicked(open_tab: OpenTab, tmp_path: Path, name: 
         ("empty.jpg", "empty.jpg is empty: it has 0 bytes."),
     ],
 )
-def test_what_browsers_do_not_show_is_refused(open_tab: OpenTab, tmp_path: Path, name: str, words: str) -> None:
+def test_what_browsers_do_not_show_is_refused(empty: Tab, tmp_path: Path, name: str, words: str) -> None:
     path = tmp_path / name
     boxes = {"a.heic": b"heic\0\0\0\0mif1heic", "a.mp4": b"isom\0\0\2\0isomiso2avc1mp41"}
     if name in boxes:
@@ -60,11 +76,11 @@ def test_what_browsers_do_not_show_is_refused(open_tab: OpenTab, tmp_path: Path,
         picture().save(path)
         if name == "cut.png":
             path.write_bytes(path.read_bytes()[:60])
-    tab = open_tab()
-    tab.page.set_input_files("#file", path)
-    expect(tab.page.get_by_role("alert")).to_contain_text(words)
-    expect(tab.page.locator("#welcome")).to_be_visible()
-    expect(tab.page.locator("#images li")).to_have_count(0)
+    empty.page.set_input_files("#file", path)
+    expect(empty.page.get_by_role("alert")).to_contain_text(words)
+    expect(empty.page.locator("#welcome")).to_be_visible()
+    expect(empty.page.locator("#images li")).to_have_count(0)
+    assert empty.failures == []
 
 
 def test_what_the_server_cannot_read_is_sent_as_it_is_shown(open_tab: OpenTab, tmp_path: Path) -> None:
@@ -84,13 +100,12 @@ def test_what_the_server_cannot_read_is_sent_as_it_is_shown(open_tab: OpenTab, t
 
 
 @pytest.mark.parametrize("name", ["turned.png", "turned.webp"])
-def test_turned_pictures_are_seen_alike(open_tab: OpenTab, tmp_path: Path, name: str) -> None:
+def test_turned_pictures_are_seen_alike(used: Tab, tmp_path: Path, name: str) -> None:
     """Upside down: nothing in width and height would say so."""
     exif = Image.Exif()
     exif[0x0112] = 3
     picture().save(tmp_path / name, exif=exif)
-    tab = open_tab()
-    tab.open_file(tmp_path / name)
-    tab.click(115, 80)
-    tab.until("it.mask")
-    assert tab.page.evaluate("() => app.workspace.picture._isConverted")
+    used.open_file(tmp_path / name)
+    used.click(115, 80)
+    used.until("it.mask")
+    assert used.page.evaluate("() => app.workspace.picture._isConverted")
