@@ -12,7 +12,16 @@ import pytest
 import sam2
 from maskwire import Client, Prompt
 
-from testing.reference.predictor import TINY, Answer, Reference, build_demo, build_random, over_white, random_prompt
+from testing.reference.predictor import (
+    TINY,
+    Answer,
+    Reference,
+    build_demo,
+    build_random,
+    build_tiny,
+    over_white,
+    random_prompt,
+)
 from testing.servers import EXACT, Pair, server
 from testing.wire import embed
 
@@ -80,17 +89,18 @@ def images(photo: Path, cutout: Path) -> list[Path]:
 def model(
     request: pytest.FixtureRequest, images: list[Path], tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Model:
-    """The published size has fewer prompts: each costs sixteen times as much as at 256 px."""
-    count = round(PROMPTS * (FEWER if request.param == "tiny" else 1)) // len(images)
+    """The published size has fewer prompts, on one image: each costs sixteen times as much as at 256 px."""
+    if request.param == "tiny":
+        options = ["--model", "sam2.1_hiera_tiny", "--checkpoint", str(tiny_checkpoint)]
+        return Model("tiny", 0.03, options, cases(build_tiny(), images[:1], round(PROMPTS * FEWER)))
+    count = PROMPTS // len(images)
     if request.param == "demo":
         return Model("demo", 0.1, ["--model", "demo"], cases(build_demo(), images, count))
-    options, changes = ["--model", "sam2.1_hiera_tiny", "--checkpoint", str(tiny_checkpoint)], list[str]()
-    if request.param != "tiny":
-        config = tmp_path_factory.mktemp("configuration") / "256.yaml"
-        text = (Path(sam2.__file__).parent / TINY).read_text()
-        config.write_text(text.replace("image_size: 1024", "image_size: 256"))
-        options[1:2], changes = ["own", "--config", str(config)], ["model.image_size=256"]
-    return Model(request.param, 0.03, options, cases(build_random(TINY, 0, changes), images, count))
+    config = tmp_path_factory.mktemp("configuration") / "256.yaml"
+    text = (Path(sam2.__file__).parent / TINY).read_text()
+    config.write_text(text.replace("image_size: 1024", "image_size: 256"))
+    options = ["--model", "own", "--config", str(config), "--checkpoint", str(tiny_checkpoint)]
+    return Model("tiny-256", 0.03, options, cases(build_random(TINY, 0, ["model.image_size=256"]), images, count))
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,28 @@ from maskwire.suggest import no_such
 from maskwire_core.models.registry import PUBLISHED, ModelError
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from sam2 import build_sam  # noqa: F401 - importing it registers the package's configurations with hydra
+from torch import Tensor
+from torch.nn import init
+from torch.overrides import TorchFunctionMode
 
 _CLASSES_OF = ("sam2.", "torch.nn.")
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves tensors as they are that a constructor would fill with random numbers: most of the time that it takes."""
+
+    _DRAWING = frozenset(
+        {init.uniform_, init.normal_, init.trunc_normal_, init.kaiming_uniform_, init.kaiming_normal_}
+        | {init.xavier_uniform_, init.xavier_normal_, Tensor.uniform_, Tensor.normal_, Tensor.erfinv_}
+    )
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        named = kwargs or {}
+        if func in self._DRAWING:
+            return named["tensor"] if "tensor" in named else args[0]
+        return func(*args, **named)
 
 
 def load(name: str, changes: Mapping[str, Any]) -> DictConfig:
@@ -52,7 +72,7 @@ def load(name: str, changes: Mapping[str, Any]) -> DictConfig:
 
 
 def build(config: DictConfig, name: str) -> Any:
-    """Builds the model that a configuration describes, with random weights.
+    """Builds the model that a configuration describes, for weights that are loaded: its own are arbitrary.
 
     Args:
         config: From `load`.
@@ -68,7 +88,8 @@ def build(config: DictConfig, name: str) -> Any:
         if not target.startswith(_CLASSES_OF):
             raise ModelError(f"{name}: {key}._target_ is {target}; only classes of sam2 and torch.nn are built")
     try:
-        model = instantiate(config, _recursive_=True)
+        with _Undrawn():
+            model = instantiate(config, _recursive_=True)
     except InstantiationException as error:
         raise ModelError(f"{name}: {_told(error, config)}") from error
     except Exception as error:  # constructors raise exceptions of many types
