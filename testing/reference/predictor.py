@@ -1,7 +1,5 @@
 """sam2's own predictor, whose masks Maskwire's must equal."""
 
-import copy
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,11 +56,6 @@ def build_tiny(seed: int = 0) -> Any:
 
 def build_demo() -> Any:
     """Builds the demo model in sam2, with the weights that the encoder's package has."""
-    return copy.deepcopy(_demo())
-
-
-@functools.cache
-def _demo() -> Any:
     import maskwire_encoder
 
     model = build_sam2(TINY, None, device="cpu", hydra_overrides_extra=_DEMO)
