@@ -1,5 +1,6 @@
 """Floods of calls that are refused: strangers are disconnected, and refusals of a tenant come later."""
 
+import os
 import socket
 import time
 from collections import Counter
@@ -117,9 +118,11 @@ def test_connections_are_closed_by_their_other_end() -> None:
         with socket.create_server((host, 0), family=family) as listener:
             ends = [socket.create_connection(listener.getsockname()[:2]) for _ in range(2)]
             accepted = [listener.accept()[0] for _ in ends]
+            open_files = len(os.listdir("/dev/fd"))
             peers = [form.format(end.getsockname()[1]) for end in ends]
             assert disconnect(peers[:1]) == 1
             assert ends[0].recv(1) == b""
+            assert len(os.listdir("/dev/fd")) == open_files
             accepted[1].send(b"x")
             assert ends[1].recv(1) == b"x"
             for each in (*ends, *accepted):

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import socket
+import stat
 from collections.abc import Collection
 from urllib.parse import quote
 
@@ -21,13 +22,27 @@ def disconnect(peers: Collection[str]) -> int:
     """
     closed = 0
     with contextlib.suppress(FileNotFoundError):
-        for number in os.listdir(_OPEN_FILES):
-            # Of a copy of the descriptor: its number may be another file's at any time.
-            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(number))) as connection:
-                if connection.type == socket.SOCK_STREAM and _peer(connection) in peers:
-                    connection.shutdown(socket.SHUT_RDWR)
-                    closed += 1
+        for name in os.listdir(_OPEN_FILES):
+            with contextlib.suppress(OSError):  # it is closed by now
+                closed += _shut_down(int(name), peers)
     return closed
+
+
+def _shut_down(number: int, peers: Collection[str]) -> bool:
+    """Closes the connection of a file descriptor if it is one of these. Returns whether it is."""
+    if not stat.S_ISSOCK(os.fstat(number).st_mode):
+        return False
+    copy = os.dup(number)  # which stays the same, while the number may become another file's at any time
+    try:
+        connection = socket.socket(fileno=copy)
+    except OSError:
+        os.close(copy)
+        raise
+    with connection:
+        found = connection.type == socket.SOCK_STREAM and _peer(connection) in peers
+        if found:
+            connection.shutdown(socket.SHUT_RDWR)
+        return found
 
 
 def _peer(connection: socket.socket) -> str:

@@ -96,7 +96,12 @@ class Floods:
 
     def _disconnect(self) -> None:
         peers, self._flooding = self._flooding, set()
-        task = asyncio.get_running_loop().run_in_executor(None, disconnect, peers - self._trusted.keys())
-        task.add_done_callback(
-            lambda done: log.info("closed %d connections whose calls had no valid token", done.result())
-        )
+        done = asyncio.get_running_loop().run_in_executor(None, disconnect, peers - self._trusted.keys())
+        done.add_done_callback(_tell)
+
+
+def _tell(done: asyncio.Future[int]) -> None:
+    if done.exception() is not None:
+        log.error("connections could not be closed", exc_info=done.exception())
+    elif done.result():  # those of calls that came before may be closed already
+        log.info("closed %d connections on which calls without a valid token came in floods", done.result())
