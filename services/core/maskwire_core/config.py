@@ -88,6 +88,15 @@ class ServiceSettings(Settings):
     redis_timeout_s: float = Field(2, gt=0, description="Seconds without a response after which a store command fails.")
 
 
+class ColdTierSettings(ServiceSettings):
+    """Settings of the servers that read what is behind the store."""
+
+    cold_tier: str | None = None
+    """Folder, or address of an object store such as s3://BUCKET/FOLDER, in which embeddings outlive the store's memory;
+    none by default. All encoders and decoders of a store need the same."""
+    cold_timeout_s: float = Field(2, gt=0, description="Seconds in which one of its files must have been read.")
+
+
 AnySettings = TypeVar("AnySettings", bound=Settings)
 
 
@@ -105,7 +114,7 @@ def from_command_line(kind: type[AnySettings]) -> AnySettings:
         sys.exit(1)
 
 
-class EncoderSettings(ServiceSettings):
+class EncoderSettings(ColdTierSettings):
     """Maskwire encoder: turns images into SAM 2 embeddings and stores them."""
 
     port: int = Field(50051, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
@@ -132,6 +141,10 @@ class EncoderSettings(ServiceSettings):
     quota_bytes: int = Field(0, ge=0)
     """Bytes of embeddings that each namespace may store; those that would expire first are evicted. 0: no limit. All
     encoders of a store need the same value."""
+    cold_ttl_s: int = Field(2_592_000, ge=1)
+    """Seconds after which an embedding leaves the cold tier, from when it was last embedded. Images that were embedded
+    with a shorter time to live than --ttl-s, and frames of videos, never get there."""
+    cold_bytes: int = Field(0, ge=0, description="Bytes of the cold tier; the oldest files give way. 0: no limit.")
     queue_limit: int = Field(64, ge=1)
     """Images of each priority that may wait; beyond it, the tenant with most waiting is refused."""
     queue_bytes: int = Field(1024 * MIB, ge=1)
@@ -185,7 +198,7 @@ class EncoderSettings(ServiceSettings):
         return value
 
 
-class DecoderSettings(ServiceSettings):
+class DecoderSettings(ColdTierSettings):
     """Maskwire decoder: turns prompts on stored embeddings into masks."""
 
     port: int = Field(50052, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")

@@ -1,6 +1,7 @@
 """Starts a decoder: python -m maskwire_decoder --help"""
 
 from maskwire.v1 import decoder_pb2_grpc
+from maskwire_core.cold_tier.tier import open_cold_tier
 from maskwire_core.config import DecoderSettings
 from maskwire_core.rpc.server import Service, serve, start
 from maskwire_core.storage.store import open_store
@@ -13,7 +14,7 @@ from maskwire_decoder.service import NAME, RIGHTS, DecoderService
 async def run(settings: DecoderSettings) -> None:
     store = open_store(settings.redis_url, settings.redis_timeout_s, settings.redis_password_file)
     try:
-        images = Images(settings, store)
+        images = Images(settings, store, open_cold_tier(settings, store))
         segmenter = Segmenter(settings, images, store)
         service = DecoderService(segmenter)
         async with images.deletions.watching():

@@ -6,6 +6,7 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from maskwire_core.cold_tier.tier import ColdTier
 from maskwire_core.config import DecoderSettings
 from maskwire_core.errors import CorruptValue, Internal, NotFound, Unavailable, embedding_expired, image_not_found
 from maskwire_core.scheduling.single_flight import Flights
@@ -53,14 +54,16 @@ class Images:
     Args:
         settings: Memory and threads.
         store: Where embeddings and decoders come from.
+        cold: Where embeddings are that left the store, if anywhere.
 
     Attributes:
         deletions: What was deleted lately, of which no copies stay.
     """
 
-    def __init__(self, settings: DecoderSettings, store: Store) -> None:
+    def __init__(self, settings: DecoderSettings, store: Store, cold: ColdTier | None = None) -> None:
         self._settings = settings
         self._store = store
+        self._cold = cold
         self._hot: TenantCache[tuple[str, str], Image] = TenantCache(
             settings.cache_bytes, lambda _, image: image.nbytes
         )
@@ -108,7 +111,8 @@ class Images:
         Raises:
             NotFound: IMAGE_NOT_FOUND or EMBEDDING_EXPIRED.
             ResourceExhausted: TOO_MANY_WAITING: the tenant has too many calls that wait.
-            Unavailable: The store does not answer, or no encoder has published the image's decoder yet.
+            Unavailable: The store or the cold tier behind it does not answer, or no encoder has published the image's
+                decoder yet.
         """
         give_up = time.monotonic() + wait_ms / 1e3
         while True:
@@ -151,6 +155,8 @@ class Images:
             if time.monotonic() - asked > _ALIAS_SERVES_S or (namespace, last) not in self._hot:
                 raise
             return last
+        if key is None and self._cold is not None:
+            key = await self._cold.content_key(namespace, image_id)
         if key is None:
             self._aliases.pop((namespace, image_id), None)
             raise image_not_found(image_id)
@@ -163,6 +169,9 @@ class Images:
     async def _load(self, namespace: str, key: str) -> Image | None:
         read_at = time.monotonic()
         embedding = await asyncio.to_thread(self._store.get_embedding, namespace, key)
+        if embedding is None and self._cold is not None:
+            cold = await self._cold.embedding(namespace, key)
+            embedding = None if cold is None else cold[0]
         if embedding is None:
             return None
         predictor = await self._predictor(embedding.header)

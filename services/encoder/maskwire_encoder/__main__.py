@@ -1,10 +1,13 @@
 """Starts an encoder: python -m maskwire_encoder --help"""
 
+import contextlib
 import sys
 from collections.abc import Callable
 
 import torch
 from maskwire.v1 import encoder_pb2_grpc
+from maskwire_core.cold_tier.mover import Mover
+from maskwire_core.cold_tier.tier import open_cold_tier
 from maskwire_core.config import EncoderSettings
 from maskwire_core.errors import ServiceError
 from maskwire_core.models.registry import ModelError
@@ -19,6 +22,7 @@ from maskwire_encoder.gauges import live_metrics
 from maskwire_encoder.service import NAME, RIGHTS, EncoderService
 
 _PUBLISH_PERIOD_S = 2
+_MOVE_PERIOD_S = 1
 
 
 async def run(settings: EncoderSettings, load: Callable[[ModelSource, EncoderSettings], Model] = Model) -> None:
@@ -36,13 +40,14 @@ async def run(settings: EncoderSettings, load: Callable[[ModelSource, EncoderSet
             sys.exit(f"error: {error} (store at {store.address}; set --redis-url)")
         if settings.threads:
             torch.set_num_threads(settings.threads)
-        encoder = ImageEncoder(settings, store, [load(source, settings) for source in find(settings)])
+        cold = open_cold_tier(settings, store)
+        encoder = ImageEncoder(settings, store, [load(source, settings) for source in find(settings)], cold)
         await encoder.publish_exports()
         await encoder.pipeline.start()
         service = Service(
             NAME,
             lambda server: encoder_pb2_grpc.add_EncoderServiceServicer_to_server(
-                EncoderService(encoder, store), server
+                EncoderService(encoder, store, cold), server
             ),
             RIGHTS,
             live_metrics(encoder.pipeline, settings.queue_limit),
@@ -50,7 +55,11 @@ async def run(settings: EncoderSettings, load: Callable[[ModelSource, EncoderSet
             broken=encoder.pipeline.lost,
         )
         try:
-            async with repeating(_PUBLISH_PERIOD_S, encoder.publish_exports):
+            async with contextlib.AsyncExitStack() as meanwhile:
+                await meanwhile.enter_async_context(repeating(_PUBLISH_PERIOD_S, encoder.publish_exports))
+                if cold is not None:
+                    mover = Mover(cold.files, store, settings.cold_ttl_s, settings.cold_bytes)
+                    await meanwhile.enter_async_context(repeating(_MOVE_PERIOD_S, mover.step))
                 await serve(settings, service)
         finally:
             encoder.pipeline.close()

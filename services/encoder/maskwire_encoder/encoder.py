@@ -13,8 +13,10 @@ from maskwire.v1 import encoder_pb2 as pb
 from maskwire.v1 import types_pb2
 from maskwire_core import names
 from maskwire_core.call_context import current
+from maskwire_core.cold_tier.pending import Kind, Pending
+from maskwire_core.cold_tier.tier import ColdTier
 from maskwire_core.config import EncoderSettings
-from maskwire_core.errors import InvalidArgument, NotFound, ResourceExhausted, not_finite
+from maskwire_core.errors import InvalidArgument, NotFound, ResourceExhausted, Unavailable, not_finite
 from maskwire_core.scheduling.fair_queue import Requester
 from maskwire_core.scheduling.scheduler import Demand
 from maskwire_core.scheduling.single_flight import Flights
@@ -47,6 +49,7 @@ class ImageEncoder:
         settings: Limits, codec and time to live.
         store: Where embeddings are stored.
         models: The models, the default one first; all on one device.
+        cold: Where embeddings go that outlive the store's memory, if anywhere.
 
     Attributes:
         settings: As given.
@@ -55,12 +58,16 @@ class ImageEncoder:
         spool: Where files are kept while they arrive and wait.
     """
 
-    def __init__(self, settings: EncoderSettings, store: Store, models: Sequence[Model]) -> None:
+    def __init__(
+        self, settings: EncoderSettings, store: Store, models: Sequence[Model], cold: ColdTier | None = None
+    ) -> None:
         self.settings = settings
         self.models = {model.source.name: model for model in models}
         self.pipeline = Pipeline(settings, models)
         self.spool = Spool(settings)
         self._store = store
+        self._cold = cold
+        self._restoring: Flights[StoredEmbedding | None] = Flights()
         self._quotas = Quotas(store)
         self._flights: Flights[Encoded] = Flights(self.pipeline.hurry)
 
@@ -126,6 +133,7 @@ class ImageEncoder:
             is_frame,
             codec,
             Demand(Requester(namespace, caller), header.priority == pb.PRIORITY_BULK, deadline),
+            goes_cold=not is_frame and not 0 < header.ttl_s < ttl_s,
             ttl_s=min(header.ttl_s or ttl_s, ttl_s),
             quota_bytes=self.settings.quota_bytes if token.quota_bytes is None else token.quota_bytes,
             received_at=received_at,
@@ -159,6 +167,8 @@ class ImageEncoder:
         """
         started = time.perf_counter()
         found = await asyncio.to_thread(self._store.find_embedding, upload.namespace, upload.key)
+        if found is None and self._cold is not None:
+            found, _ = await self._restoring.share(upload.flight, lambda: self._restore(upload))
         timings = pb.EncodeTimings(lookup_ms=_ms_since(started))
         if found is None:
             shared = await self._flights.join(upload.flight, upload.demand)
@@ -198,6 +208,21 @@ class ImageEncoder:
             await asyncio.to_thread(self._store.publish_decoder, model.decoder)
             if model.tracker is not None:
                 await asyncio.to_thread(self._store.publish_tracker, model.tracker)
+
+    async def _restore(self, upload: Upload) -> StoredEmbedding | None:
+        """Puts an embedding back into the store that had left it; None if the cold tier has none or does not answer."""
+        assert self._cold is not None
+        try:
+            found = await self._cold.embedding(upload.namespace, upload.key)
+        except Unavailable:
+            return None
+        if found is None:
+            return None
+        embedding, value = found
+        await self.pipeline.store(
+            lambda: self._quotas.put_embedding(upload.namespace, upload.key, value, upload.ttl_s, upload.quota_bytes)
+        )
+        return StoredEmbedding(embedding.header, len(value), upload.ttl_s * 1000)
 
     async def _find_or_make(self, upload: Upload, file: ImageFile) -> Encoded:
         with file.held():  # also when its sender leaves, while others wait for the image
@@ -255,11 +280,19 @@ class ImageEncoder:
         if upload.ttl_s * 1000 > stored.ttl_ms:
             args = (upload.namespace, upload.key, stored.nbytes, upload.ttl_s, upload.quota_bytes)
             await asyncio.to_thread(self._quotas.touch_embedding, *args)
+        if self._cold is not None:
+            await asyncio.to_thread(self._send_to, self._cold.pending, upload)
         await asyncio.to_thread(self._store.set_alias, upload.namespace, upload.image_id, upload.key, upload.ttl_s)
         (_CACHED if cached else _ENCODED).inc()
         timings.total_ms = _ms_since(upload.received_at)
         image = describe(stored, upload.image_id, upload.ttl_s * 1000)
         return pb.EncodeImageResponse(image=image, cached=cached, timings=timings)
+
+    @staticmethod
+    def _send_to(pending: Pending, upload: Upload) -> None:
+        if upload.goes_cold:
+            pending.enter(Kind.EMBEDDING, upload.namespace, upload.key)
+        pending.enter(Kind.NAME, upload.namespace, upload.image_id, is_kept=upload.goes_cold)
 
 
 def _record_stages(**stages_ms: float) -> None:

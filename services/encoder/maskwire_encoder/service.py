@@ -8,6 +8,8 @@ from maskwire.v1 import encoder_pb2 as pb
 from maskwire.v1 import encoder_pb2_grpc
 from maskwire_core import names
 from maskwire_core.call_context import current
+from maskwire_core.cold_tier.pending import Kind
+from maskwire_core.cold_tier.tier import ColdTier
 from maskwire_core.errors import DeadlineExceeded, InvalidArgument, embedding_expired, image_not_found
 from maskwire_core.rpc.interceptor import Context
 from maskwire_core.rpc.server import CONTENT_NEEDED
@@ -40,11 +42,13 @@ class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
     Args:
         encoder: Encodes the images.
         store: The encoder's store.
+        cold: What is behind it, if anything.
     """
 
-    def __init__(self, encoder: ImageEncoder, store: Store) -> None:
+    def __init__(self, encoder: ImageEncoder, store: Store, cold: ColdTier | None = None) -> None:
         self._encoder = encoder
         self._store = store
+        self._cold = cold
 
     async def EncodeImage(
         self, requests: AsyncIterator[pb.EncodeImageRequest], context: Context
@@ -91,12 +95,21 @@ class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
     async def DeleteImage(self, request: pb.DeleteImageRequest, context: Context) -> pb.DeleteImageResponse:
         namespace, image_id = current().caller.reading(request.namespace), names.image_id(request.image_id)
         call_id = names.call_id(request.call_id)
-        if request.delete_embedding:
-            key = await asyncio.to_thread(self._store.get_alias, namespace, image_id)
-            if key is not None:
-                await asyncio.to_thread(Quotas(self._store).erase_embedding, namespace, key)
+        key = await asyncio.to_thread(self._store.get_alias, namespace, image_id)
+        is_cold = False
+        if key is None and self._cold is not None:
+            key = await self._cold.content_key(namespace, image_id)
+            is_cold = key is not None
+        if key is not None and request.delete_embedding:
+            if self._cold is not None:
+                await asyncio.to_thread(self._cold.pending.enter, Kind.EMBEDDING, namespace, key, is_kept=False)
+            await asyncio.to_thread(Quotas(self._store).erase_embedding, namespace, key)
+        if self._cold is not None:
+            await asyncio.to_thread(self._cold.pending.enter, Kind.NAME, namespace, image_id, is_kept=False)
         deleted = await asyncio.to_thread(self._store.delete_alias, namespace, image_id, call_id)
-        return pb.DeleteImageResponse(deleted=deleted)
+        if self._cold is not None:
+            await self._cold.forget(namespace, image_id, key if key and request.delete_embedding else "")
+        return pb.DeleteImageResponse(deleted=deleted or is_cold)
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
         models = [

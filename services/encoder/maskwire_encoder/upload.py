@@ -38,6 +38,7 @@ class Upload:
     is_frame: bool  # whether it is resized as a frame of a video
     codec: str  # how the embedding is stored, a key of `codecs.CODECS`
     demand: Demand  # who wants the image encoded, and how soon
+    goes_cold: bool  # whether it may outlive the store's memory
     ttl_s: int  # seconds until the embedding expires
     quota_bytes: int  # bytes that the namespace may store; 0 for no quota
     received_at: float  # `time.perf_counter()` when the header was received

@@ -67,6 +67,10 @@ def start_servers(options: UpOptions) -> None:
                 "MASKWIRE_HOST": listening,
                 "MASKWIRE_LOG_LEVEL": "INFO" if options.verbose else os.environ.get("MASKWIRE_LOG_LEVEL", "WARNING"),
             }
+            if options.cold_tier is not None:  # as seen from here; servers run elsewhere
+                is_address = "://" in options.cold_tier
+                path = options.cold_tier if is_address else str(Path(options.cold_tier).expanduser().absolute())
+                environment["MASKWIRE_COLD_TIER"] = path
             names = ", ".join(models)
             progress.update(
                 f"starting {len(devices)} encoder(s) with {names} (the first start takes longer), "

@@ -55,6 +55,13 @@ class UpOptions:
     store_codec: Annotated[
         str, typer.Option(envvar="MASKWIRE_STORE_CODEC", help="How embeddings are stored: fp32, fp16, int8 or int4.")
     ] = "fp16"
+    cold_tier: Annotated[
+        str | None,
+        typer.Option(
+            envvar="MASKWIRE_COLD_TIER",
+            help="Folder, or address such as s3://BUCKET/FOLDER, that keeps embeddings which left the store's memory.",
+        ),
+    ] = None
     host: Annotated[
         str,
         typer.Option(

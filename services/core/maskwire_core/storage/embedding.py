@@ -176,6 +176,13 @@ def unpack(value: bytes | memoryview) -> Embedding:
     return Embedding(header, tensors)
 
 
+def unpack_owned(value: bytes | memoryview, namespace: str, key: str) -> Embedding:
+    """As `unpack`, for the embedding with this namespace and content key. Raises `CorruptValue` for another's."""
+    embedding = unpack(value)
+    check_owner(embedding.header, namespace, key)
+    return embedding
+
+
 def _check_values(header: Header) -> None:
     """Raises `CorruptValue` unless a header has values of the right types: whoever can write to the store wrote it."""
     kinds: dict[str, tuple[type, ...]] = {

@@ -7,6 +7,8 @@
     maskwire:prompts:{NAMESPACE/CONTENT_KEY}     sorted set: prompts whose logits are saved, by time of use; expires
     maskwire:logits:{NAMESPACE/CONTENT_KEY}      hash: prompts to their logits; expires
     maskwire:deletions                           stream: the latest embeddings that callers deleted
+    maskwire:cold:pending                        hash: files of the cold tier that are to follow the store (`cold_tier`)
+    maskwire:cold:mover                          string: token of the encoder that moves them; expires
     maskwire:decoder:DIGEST                      string: `DecoderBundle.packed`
     maskwire:tracker:DIGEST                      string: `TrackerBundle.packed`
     maskwire:track:{NAMESPACE/TRACK_ID}          hash: what a tracker knows of a track (`tracks`); expires
@@ -29,6 +31,12 @@ EMBEDDINGS = "maskwire:embedding:{*/*}"
 
 DELETIONS = "maskwire:deletions"
 """The key of the list of deletions."""
+
+COLD_PENDING = "maskwire:cold:pending"
+"""The key of what is to be done in the cold tier."""
+
+COLD_MOVER = "maskwire:cold:mover"
+"""The key of the lease on doing it."""
 
 ALIASES = "maskwire:alias:{*/*}"
 """Glob pattern of all image IDs' keys, for SCAN."""

@@ -21,9 +21,8 @@ from maskwire_core.storage.embedding import (
     MAX_HEADER_BYTES,
     Embedding,
     StoredEmbedding,
-    check_owner,
     describe,
-    unpack,
+    unpack_owned,
 )
 from maskwire_core.telemetry import metrics
 from maskwire_core.telemetry.tracing import span
@@ -100,16 +99,19 @@ class Store:
 
     def get_embedding(self, namespace: str, key: str) -> Embedding | None:
         """Reads and verifies an embedding. A damaged one is deleted and counts as missing."""
-        name = keys.embedding(namespace, key)
-        with span("store: read embedding"), self._deleting_corrupt(name):
-            value = self.connections.get(name, MAX_BYTES)
-            if value is None:
-                return None
-            _READ.inc(value.nbytes)
-            embedding = unpack(value.data)
-            check_owner(embedding.header, namespace, key)
-            return embedding
+        with span("store: read embedding"), self._deleting_corrupt(keys.embedding(namespace, key)):
+            value = self.read_embedding(namespace, key)
+            return None if value is None else unpack_owned(value, namespace, key)
         return None
+
+    def read_embedding(self, namespace: str, key: str) -> memoryview | None:
+        """Reads the bytes of an embedding, unverified; None if it is missing."""
+        with self.connections.commands():
+            value = self.connections.get(keys.embedding(namespace, key), MAX_BYTES)
+        if value is None:
+            return None
+        _READ.inc(value.nbytes)
+        return value.data
 
     def find_embedding(self, namespace: str, key: str) -> StoredEmbedding | None:
         """Describes an embedding without reading its tensors.

@@ -67,6 +67,13 @@ TRACKS = Counter(
 )
 FRAMES = Counter("maskwire_frames_followed_total", "Frames on which a tracker found objects.", registry=REGISTRY)
 STORE_BYTES = Counter("maskwire_store_bytes_total", "Bytes of embeddings.", ("direction",), registry=REGISTRY)
+COLD_TIER = Counter(
+    "maskwire_cold_tier_total",
+    "Reads of the files behind the store (found, missing, failed, refused: they failed lately), and files that were "
+    "moved there or could not be (moved, move failed).",
+    ("outcome",),
+    registry=REGISTRY,
+)
 STORE_DAMAGED = Counter("maskwire_store_damaged_total", "Damaged values found in the store.", registry=REGISTRY)
 
 

@@ -1,0 +1,163 @@
+"""Images that left the store, with a real encoder, a real decoder and a folder behind a real store."""
+
+import os
+import resource
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+import redis
+from maskwire import Client, ImageNotFound, ServerUnavailable
+from maskwire.cli.local_store import store_program
+from maskwire.v1 import encoder_pb2_grpc
+from numpy.typing import NDArray
+
+from testing.processes import wait_until
+from testing.servers import running_server, store_server
+from testing.wire import frames, picture
+
+FIRST, SECOND = picture(901), picture(902)
+
+
+@dataclass
+class Lab:
+    """An encoder, a decoder that keeps nothing in memory, and their store; "first" and "second" are in the folder."""
+
+    raw: redis.Redis
+    folder: Path
+    client: Client  # embeds images
+    other: Client  # has embedded none, so cannot send one again that is missing
+    encoder_pid: int
+    masks: dict[str, NDArray[np.bool_]]
+
+    def lose(self) -> None:
+        """Empties the store, and waits for the exported decoder to be there again."""
+        self.raw.flushall()
+        wait_until(lambda: bool(self.raw.keys("maskwire:decoder:*")))
+
+    def followed(self) -> bool:
+        return not self.raw.exists("maskwire:cold:pending")
+
+    def click(self, image_id: str) -> NDArray[np.bool_]:
+        return self.other.segment(image_id, points=[(40, 30)]).mask
+
+    def file(self, image_id: str) -> Path:
+        """The file of an image's embedding, which must be in the store."""
+        key = self.raw.get(f"maskwire:alias:{{default/{image_id}}}")
+        (path,) = self.folder.glob(f"embeddings/=default/*/{key.decode()}")
+        return path
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    folder = tmp_path_factory.mktemp("cold") / "tier"
+    cold = ("--cold-tier", str(folder), "--cold-timeout-s", "0.5")
+    with (
+        store_server(store_program()) as url,
+        running_server("maskwire_encoder", url, *cold) as (encoder, pid),
+        running_server("maskwire_decoder", url, *cold, "--cache-bytes", "0") as (decoder, _),
+        redis.Redis.from_url(url) as raw,
+        Client(encoder, decoder) as client,
+        Client(encoder, decoder, retry_s=0) as other,
+    ):
+        lab = Lab(raw, folder, client, other, pid, {})
+        client.embed(FIRST, "first")
+        client.embed(SECOND, "second")
+        client.embed(picture(903), "deleted")
+        with grpc.insecure_channel(encoder) as channel:
+            short = frames(picture(904), 1 << 20, image_id="shortly", ttl_s=3600)
+            encoder_pb2_grpc.EncoderServiceStub(channel).EncodeImage(short)
+        lab.masks = {name: lab.click(name) for name in ("first", "second")}
+        assert (lab.masks["first"] != lab.masks["second"]).any()
+        wait_until(lab.followed, 60)
+        yield lab
+
+
+def test_a_store_that_was_lost_is_warm_again(lab: Lab) -> None:
+    lab.lose()
+    assert {name: lab.click(name).tobytes() for name in lab.masks} == {
+        name: mask.tobytes() for name, mask in lab.masks.items()
+    }
+    assert lab.client.embed(SECOND, "again").cached
+    assert len(lab.raw.keys("maskwire:embedding:*")) == 1  # put back into the store
+    with pytest.raises(ImageNotFound):
+        lab.click("shortly")  # its caller asked for less time than others have
+
+
+def test_what_is_deleted_does_not_come_back(lab: Lab) -> None:
+    lab.lose()
+    lab.click("deleted")
+    assert lab.client.delete("deleted", embedding=True)
+    for _ in range(2):
+        with pytest.raises(ImageNotFound):
+            lab.click("deleted")
+        lab.lose()
+    assert not lab.client.delete("deleted", embedding=True)
+    assert not lab.client.embed(picture(903), "anew").cached
+
+
+def test_a_name_of_another_image(lab: Lab) -> None:
+    lab.client.embed(FIRST, "renamed")
+    lab.client.embed(SECOND, "renamed")
+    lab.raw.delete("maskwire:alias:{default/renamed}")  # before the files have followed
+    with pytest.raises(ImageNotFound):
+        lab.click("renamed")
+    lab.client.embed(SECOND, "renamed")
+    wait_until(lab.followed, 60)
+    lab.lose()
+    assert (lab.click("renamed") == lab.masks["second"]).all()
+
+
+def test_a_folder_that_hangs_is_no_ones_burden_but_of_those_who_need_it(lab: Lab) -> None:
+    lab.client.embed(FIRST, "first")
+    lab.client.embed(SECOND, "second")
+    path = lab.file("second")
+    value = path.read_bytes()
+    lab.raw.delete(f"maskwire:embedding:{{default/{path.name}}}")
+    path.unlink()
+    os.mkfifo(path)  # who opens it waits
+    for _ in range(4):
+        with pytest.raises(ServerUnavailable) as error:
+            lab.click("second")
+        assert error.value.reason == "COLD_TIER_UNAVAILABLE"
+        assert (lab.click("first") == lab.masks["first"]).all()
+    assert not lab.client.embed(SECOND, "second").cached  # encoded anew
+    assert (lab.click("second") == lab.masks["second"]).all()
+    with path.open("wb"):
+        pass  # those who waited find it empty
+    path.unlink()
+    path.write_bytes(value)
+
+
+def test_damaged_files_are_encoded_anew(lab: Lab) -> None:
+    lab.client.embed(FIRST, "first")
+    path = lab.file("first")
+    wait_until(lab.followed, 60)
+    value = path.read_bytes()
+    path.write_bytes(value[:-100] + bytes(100))
+    lab.lose()
+    time.sleep(5)  # until the folder that hung is asked again
+    with pytest.raises(ImageNotFound):
+        lab.click("first")
+    assert not path.exists()
+    assert not lab.client.embed(FIRST, "first").cached
+    assert (lab.click("first") == lab.masks["first"]).all()
+
+
+def test_a_folder_that_is_full_is_filled_later(lab: Lab) -> None:
+    wait_until(lab.followed, 60)
+    unlimited = resource.prlimit(lab.encoder_pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(lab.encoder_pid, resource.RLIMIT_FSIZE, (100_000, unlimited[1]))
+    lab.client.embed(picture(905), "late")
+    mask = lab.click("late")
+    time.sleep(8)  # meanwhile it fails
+    assert not lab.followed()
+    assert not list(lab.folder.rglob("*.part"))
+    resource.prlimit(lab.encoder_pid, resource.RLIMIT_FSIZE, unlimited)
+    wait_until(lab.followed, 60)
+    lab.lose()
+    assert (lab.click("late") == mask).all()
