@@ -10,7 +10,7 @@ import pkgutil
 from collections.abc import Iterator
 from importlib import import_module
 
-MODULES = (
+_MODULES = (
     "cryptography.x509",
     "cv2",
     "google.rpc.error_details_pb2",
@@ -52,7 +52,7 @@ def _own() -> Iterator[str]:
                 yield module.name
 
 
-for _name in MODULES:
+for _name in _MODULES:
     import_module(_name)
 if "COVERAGE_PROCESS_CONFIG" not in os.environ:  # else the lines that importing them runs are to be counted
     for _name in (*_own(), "testing.small_model"):
