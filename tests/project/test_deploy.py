@@ -101,6 +101,26 @@ def test_the_cluster_has_the_same_alerts() -> None:
     assert rule["spec"] == documents(DEPLOY / "observe/alerts.yaml")[0]
 
 
+def test_nothing_is_scaled_twice() -> None:
+    """By an autoscaler of the base, and by a ScaledObject, of which KEDA makes another."""
+    overlay = DEPLOY / "kubernetes/overlays/gpu"
+    (kustomization,) = documents(overlay / "kustomization.yaml")
+    by_cpu = {
+        document["spec"]["scaleTargetRef"]["name"]
+        for path in (DEPLOY / "kubernetes/base").glob("*.yaml")
+        for document in documents(path)
+        if document.get("kind") == "HorizontalPodAutoscaler"
+    }
+    removed = {
+        patch["metadata"]["name"]
+        for patch in (yaml.safe_load(each.get("patch", "{}")) for each in kustomization["patches"])
+        if patch.get("$patch") == "delete" and patch["kind"] == "HorizontalPodAutoscaler"
+    }
+    by_queue = {each["spec"]["scaleTargetRef"]["name"] for each in documents(overlay / "scaling.yaml")}
+    assert by_queue == {"encoder", "tracker"}
+    assert by_queue & by_cpu == removed
+
+
 def test_runbooks_that_alerts_name_exist() -> None:
     text = (ROOT / "docs/how-to/alerts.md").read_text()
     headings = {re.sub(r"[^a-z0-9 -]", "", line.strip("# ").lower()).replace(" ", "-") for line in text.splitlines()}

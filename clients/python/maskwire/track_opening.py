@@ -12,6 +12,8 @@ from maskwire.v1 import tracker_pb2 as pb
 from maskwire.v1 import tracker_pb2_grpc, types_pb2
 from maskwire.video import Clip, ClipArguments, ClipLike
 
+_MANY_FRAMES = 1000  # which take seconds to count
+_AT_LEAST = 0.98  # of the frames that a film says it has
 _OPTIONS = {field.name for field in pb.TrackOptions.DESCRIPTOR.fields}
 
 
@@ -124,26 +126,11 @@ class TrackOpening:
             return
         given: Any = self._clip
         clip = given if isinstance(given, Clip) else await asyncio.to_thread(Clip, given, **self._clip_arguments)
+        if (clip.estimated_frames or 0) > _MANY_FRAMES:
+            await self._ask_for_room(clip)
         listed = await asyncio.to_thread(clip.listing)
         self.clip, self.times_s = clip, [time_s for _, time_s in listed]
-        header = pb.ClipHeader(
-            namespace=self._connection.caller.namespace,
-            frames=len(listed),
-            width_px=clip.size[0],
-            height_px=clip.size[1],
-            fps=clip.frame_rate,
-        )
-        try:
-            info = await upload_clip(self._connection.servers.trackers, self._connection.caller, header, self._files)
-        except InvalidRequest as error:
-            if error.reason == "CLIP_TOO_LONG":
-                raise InvalidRequest(
-                    f"{clip.name}: {error.message}: fps, every, start_s, end_s and max_frames take fewer",
-                    error.reason,
-                    "clip",
-                ) from error
-            raise
-        self._message.clip_id = info.clip_id
+        self._message.clip_id = (await self._upload(clip, len(listed), self._files)).clip_id
 
     async def connect(self, track_id: str) -> TrackStream:
         """Opens the track: a new one, or the one of a name."""
@@ -169,6 +156,38 @@ class TrackOpening:
 
         await call_with_retries(self._connection.servers.trackers, caller, None, send)
 
+    async def _ask_for_room(self, clip: Clip) -> None:
+        """Asks whether a long clip would be taken, since counting its frames takes long: its header, without frames.
+
+        Raises:
+            InvalidRequest: It is clearly too long.
+        """
+        estimate = clip.estimated_frames or 0
+        least = int(estimate * _AT_LEAST)
+        try:
+            await self._upload(clip, least, _no_files)
+        except InvalidRequest as error:
+            if error.reason == "FRAMES_MISSING":  # the header was taken
+                return
+            error.message = error.message.replace(f"has {least} frames", f"has about {estimate} frames")
+            raise
+
+    async def _upload(self, clip: Clip, count: int, files: Callable[[], AsyncGenerator[bytes, None]]) -> pb.ClipInfo:
+        caller, (width, height) = self._connection.caller, clip.size
+        header = pb.ClipHeader(
+            namespace=caller.namespace, frames=count, width_px=width, height_px=height, fps=clip.frame_rate
+        )
+        try:
+            return await upload_clip(self._connection.servers.trackers, caller, header, files)
+        except InvalidRequest as error:
+            if error.reason == "CLIP_TOO_LONG":
+                raise InvalidRequest(
+                    f"{clip.name}: {error.message}: fps, every, start_s, end_s and max_frames take fewer",
+                    error.reason,
+                    "clip",
+                ) from error
+            raise
+
     async def _files(self) -> AsyncGenerator[bytes, None]:
         """Yields the file of each frame, which is read and encoded when it is wanted."""
         assert self.clip is not None
@@ -185,3 +204,8 @@ class TrackOpening:
             yield file
             if self._progress is not None:
                 self._progress(done, count)
+
+
+async def _no_files() -> AsyncGenerator[bytes, None]:
+    return
+    yield b""

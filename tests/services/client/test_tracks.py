@@ -21,7 +21,7 @@ from maskwire_core.storage.store import Store
 from PIL import Image
 from pycocotools import mask as coco
 
-from testing.clips import disc, write_film
+from testing.clips import disc, numbered, write_film
 from testing.processes import free_port, wait_until
 from testing.reference.video import write_clip
 from testing.servers import running_server, store_server
@@ -200,6 +200,35 @@ def test_a_clip_that_is_too_long_is_refused_before_it_is_sent(servers: Servers) 
         with mw.track(servers.folder, every=2, progress=lambda *done: sent.append(done)) as track:
             assert track.frames == 4
     assert sent == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+class Uncounted(Clip):
+    """A clip whose frames must not be counted, which takes long for long films."""
+
+    def listing(self) -> list[tuple[str, float]]:
+        raise AssertionError("the frames are counted")
+
+
+def test_a_long_clip_is_refused_before_its_frames_are_counted(servers: Servers) -> None:
+    clip = Uncounted([numbered(0)] * 1500)
+    with (
+        running_tracker(servers.redis_url, servers.encoder, "--max-clip-frames", "1400") as (tracker, _),
+        servers.client(tracker) as mw,
+        pytest.raises(InvalidRequest, match=r"has about 1500 frames, and at most 1400 are taken") as caught,
+    ):
+        mw.track(clip).open()
+    assert caught.value.reason == "CLIP_TOO_LONG"
+    with servers.client() as mw, pytest.raises(AssertionError, match="counted"):  # where it is not too long
+        mw.track(clip).open()
+
+
+def test_a_track_that_cannot_be_opened_leaves_no_clip(servers: Servers) -> None:
+    with Store(servers.redis_url).connections.commands() as store:
+        before = set(store.scan_iter("maskwire:clip:*"))
+        with servers.client() as mw, pytest.raises(InvalidRequest) as caught:
+            mw.track(servers.folder, max_cond_frames_in_attn=1).open()  # found out after the upload
+        assert caught.value.reason == "BAD_OPTIONS"
+        wait_until(lambda: set(store.scan_iter("maskwire:clip:*")) <= before)
 
 
 def pictures(servers: Servers) -> list[Path]:
