@@ -27,9 +27,10 @@ async def _many(
     act: Callable[[http2.Connection, float], Awaitable[None]],
     *settings: tuple[int, int],
     reads: bool = True,
+    again: bool = False,
 ) -> Outcomes:
-    """Opens connections at once, and acts on each until the time is over or the server closes it. Counts how they
-    ended, and what came on those that are read."""
+    """Opens connections at once, and acts on each until the time is over or the server closes it; `again` says whether
+    another takes its place then. Counts how they ended, and what came on those that are read."""
     outcomes, end = Outcomes(), time.monotonic() + target.seconds
 
     async def one() -> None:
@@ -47,22 +48,34 @@ async def _many(
         except OSError as error:
             outcomes[type(error).__name__] += 1
 
-    await asyncio.gather(*(one() for _ in range(count)))
+    async def one_after_another() -> None:
+        await one()
+        while again and time.monotonic() < end:
+            await asyncio.sleep(0.01)
+            await one()
+
+    await asyncio.gather(*(one_after_another() for _ in range(count)))
     return outcomes
 
 
 @attack("calls reset at once", "8 connections that open and reset streams as quickly as they can", token=False)
 async def rapid_reset(target: Target) -> Outcomes:
-    async def act(opened: http2.Connection, end: float) -> None:
-        for number in itertools.count(1, 2):
-            if not opened.open or time.monotonic() > end:
-                return
-            await opened.call(number, _SEGMENT)
-            await opened.send(RESET, 0, number, struct.pack(">I", 8))
-            if number % 64 == 1:
-                await asyncio.sleep(0)
+    return await _many(target, 8, _reset_at_once)
 
-    return await _many(target, 8, act)
+
+@attack("calls reset again", "the same, and each connection that is closed is followed by another", token=False)
+async def rapid_reset_again(target: Target) -> Outcomes:
+    return await _many(target, 8, _reset_at_once, again=True)
+
+
+async def _reset_at_once(opened: http2.Connection, end: float) -> None:
+    for number in itertools.count(1, 2):
+        if not opened.open or time.monotonic() > end:
+            return
+        await opened.call(number, _SEGMENT)
+        await opened.send(RESET, 0, number, struct.pack(">I", 8))
+        if number % 64 == 1:
+            await asyncio.sleep(0)
 
 
 @attack("headers without end", "20 connections whose header block goes on and on", token=False)

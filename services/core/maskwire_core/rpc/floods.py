@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections import OrderedDict
 from typing import Any
 
@@ -19,7 +20,8 @@ _REFUSALS_PER_S = 50  # of a tenant, and of an address without tokens
 _AT_ONCE = 200
 _LONGEST_S = 1.0
 _REMEMBERED = 10_000  # connections, and sources
-_GATHER_S = 0.1  # connections are closed together: for that all open files are looked at
+_TELL_S = 10.0  # between lines in the log
+_GATHER_S = 0.02  # connections are closed together: for that all open files are looked at
 
 
 class Floods:
@@ -38,6 +40,8 @@ class Floods:
         self._flooding: set[str] = set()
         self._waiting: set[asyncio.Future[None]] = set()
         self._ends = False
+        self._closed = 0
+        self._told = -_TELL_S
 
     def trust(self, peer: str) -> None:
         """Notes that a call with a valid token has come on a connection."""
@@ -97,11 +101,14 @@ class Floods:
     def _disconnect(self) -> None:
         peers, self._flooding = self._flooding, set()
         done = asyncio.get_running_loop().run_in_executor(None, disconnect, peers - self._trusted.keys())
-        done.add_done_callback(_tell)
+        done.add_done_callback(self._count)
 
-
-def _tell(done: asyncio.Future[int]) -> None:
-    if done.exception() is not None:
-        log.error("connections could not be closed", exc_info=done.exception())
-    elif done.result():  # those of calls that came before may be closed already
-        log.info("closed %d connections on which calls without a valid token came in floods", done.result())
+    def _count(self, done: asyncio.Future[int]) -> None:
+        if done.exception() is not None:
+            log.error("connections could not be closed", exc_info=done.exception())
+            return
+        self._closed += done.result()  # those of calls that came before may be closed already
+        if self._closed and time.monotonic() - self._told > _TELL_S:
+            self._told = time.monotonic()
+            log.warning("closed %d connections on which calls without a valid token came in floods", self._closed)
+            self._closed = 0
