@@ -13,6 +13,7 @@ import pytest
 from maskwire.cli.local_store import store_program
 from maskwire.v1 import encoder_pb2, encoder_pb2_grpc, tracker_pb2_grpc, types_pb2
 from maskwire.v1 import tracker_pb2 as pb
+from maskwire_core.config import TrackerSettings
 from maskwire_core.masks.rle import rle
 from maskwire_core.storage.store import Store
 from maskwire_tracker.options import TrackOptions
@@ -89,7 +90,7 @@ def followed(servers: Servers, count: int | None) -> Found:
         digest = next(each.tracker for each in encoder.ListModels(encoder_pb2.ListModelsRequest()).models)
         bundle = store.get_tracker(digest)
         assert bundle is not None
-        predictor = TrackerPredictor(bundle, 2)
+        predictor = TrackerPredictor(bundle, TrackerSettings().run_threads)  # others would sum in another order
         track = Track(predictor, WIDTH, HEIGHT, TrackOptions(), count)
         found: Found = []
         for index, file in enumerate(servers.files):
