@@ -1,8 +1,8 @@
 """Sends damaged and random input to every parser: python -m tests.faults.fuzz --inputs 100000 --seed 1
 
-Image files, stored embeddings and exported decoders go to their parsers; protobuf messages, HTTP requests and frames of
-a WebSocket to running servers. Each must result in a value or in the error that is documented for it, else the exit
-code is 1; so it is if memory grows beyond a bound at any time. Prints a report.
+Image files, stored embeddings and tracks, and exported decoders and trackers go to their parsers; protobuf messages,
+HTTP requests and frames of a WebSocket to running servers. Each must result in a value or in the error that is
+documented for it, else the exit code is 1; so it is if memory grows beyond a bound at any time. Prints a report.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ import random
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,10 +21,14 @@ from typing import Any
 import numpy as np
 from maskwire_core.errors import CorruptValue, InvalidArgument
 from maskwire_core.models.decoder_bundle import GRAPHS, DecoderBundle, DecoderConfig
-from maskwire_core.models.graph_archive import OnnxGraph
+from maskwire_core.models.graph_archive import Bundle, OnnxGraph
+from maskwire_core.models.tracker_bundle import GRAPHS as TRACKER_GRAPHS
+from maskwire_core.models.tracker_bundle import TrackerBundle, TrackerConfig
 from maskwire_core.storage.codecs import CODECS
 from maskwire_core.storage.embedding import Header, pack, unpack
 from maskwire_encoder.image_input.reading import read_image
+from maskwire_tracker import stored_track
+from maskwire_tracker.remembered import Points, Remembered, TrackedObject
 from PIL import Image
 
 from testing.processes import forget_peak, peak_bytes, resident_bytes
@@ -110,29 +114,72 @@ def read_embedding(value: bytes, originals: list[bytes]) -> Outcome:
     return "embedding"
 
 
-def bundle() -> DecoderBundle:
-    config = DecoderConfig("demo", "f", 512, 128, True, 0.05, 0.98)
-    graphs = {name: OnnxGraph(name.encode() * 20, ("weight",)) for name in GRAPHS}
-    return DecoderBundle(config, graphs, {"weight": np.ones((4, 4), np.float32)})
+def bundles() -> list[tuple[type[Bundle[Any]], bytes, str]]:
+    """Returns an exported decoder and an exported tracker: their types, bytes and digests."""
+    decoder = DecoderConfig("demo", "f", 512, 128, True, 0.05, 0.98)
+    tracker = TrackerConfig(decoder, 7, 64, 16, True, False, True, True, 0, 1, True, (0.5,) * 4)
+    weights = {"weight": np.ones((4, 4), np.float32)}
+    made: list[Bundle[Any]] = [
+        DecoderBundle(decoder, _graphs(GRAPHS), weights),
+        TrackerBundle(tracker, _graphs(TRACKER_GRAPHS), weights),
+    ]
+    return [(type(each), each.packed, each.digest) for each in made]
 
 
-def read_bundle(value: bytes, digest: str) -> Outcome:
+def _graphs(names: Iterable[str]) -> dict[str, OnnxGraph]:
+    return {name: OnnxGraph(name.encode() * 20, ("weight",)) for name in names}
+
+
+def read_bundle(kind: type[Bundle[Any]], value: bytes, digest: str) -> Outcome:
     try:
-        DecoderBundle.unpack(value, digest)
+        kind.unpack(value, digest)
     except CorruptValue:
         return "CorruptValue"
-    return "decoder"
+    return "bundle"
+
+
+def track(pick: random.Random) -> tuple[bytes, dict[bytes, bytes]]:
+    """Returns a stored track: what names its records, and these."""
+    values = np.random.default_rng(pick.getrandbits(32))
+    floats = values.standard_normal((3, 4), np.float32)
+    seen = Remembered(floats[0], 0.5, floats, floats.view(np.uint32).astype(np.uint16))
+    points = Points(floats[:, :2], np.array([1, 0, 1]))
+    objects = {
+        "cup": TrackedObject({0: points}, {0: seen}, {1: seen, 2: Remembered(floats[1], 1.5, None)}, {}, {}, {1: False})
+    }
+    meta = stored_track.pack_meta(stored_track.Description("demo", "f", "d", 20, 10), objects)
+    return meta, {name: stored_track.pack_record(each) for name, each in stored_track.records(objects).items()}
+
+
+def read_track(pick: random.Random, meta: bytes, records: dict[bytes, bytes]) -> Outcome:
+    """Reads a track of which one value is damaged."""
+    values = {b"": meta, **records}
+    name = pick.choice(list(values))
+    values[name] = mutated(pick, values[name])
+    meta = values.pop(b"")
+    try:
+        stored_track.read_description(meta)
+        assert set(stored_track.record_names(meta)) == set(records)
+        stored_track.unpack_objects(meta, values)
+    except CorruptValue:
+        return "CorruptValue"
+    return "track"
 
 
 def run(inputs: int, seed: int) -> tuple[list[str], list[str]]:
     """Returns the lines of the report, and descriptions of what went wrong."""
     pick = random.Random(seed)
-    files, values, whole = image_files(pick), embeddings(pick), bundle()
-    packed, digest = whole.packed, whole.digest
+    files, values, exported, stored = image_files(pick), embeddings(pick), bundles(), track(pick)
+
+    def damaged_bundle() -> Outcome:
+        kind, packed, digest = pick.choice(exported)
+        return read_bundle(kind, mutated(pick, packed), digest)
+
     parsers: dict[str, tuple[float, Callable[[], Outcome]]] = {
-        "image files": (0.5, lambda: read_file(mutated(pick, pick.choice(files)))),
+        "image files": (0.45, lambda: read_file(mutated(pick, pick.choice(files)))),
         "embeddings": (0.2, lambda: read_embedding(mutated(pick, pick.choice(values)), values)),
-        "exported decoders": (0.05, lambda: read_bundle(mutated(pick, packed), digest)),
+        "exported decoders and trackers": (0.05, damaged_bundle),
+        "tracks": (0.05, lambda: read_track(pick, *stored)),
     }
     told: dict[str, Counter[str]] = {}
     wrong: list[str] = []

@@ -60,7 +60,7 @@ def records(objects: Mapping[str, TrackedObject]) -> Records:
 
 
 def pack_meta(description: Description, objects: Mapping[str, TrackedObject]) -> bytes:
-    """Serializes what names the records of a track, in the order in which frames came."""
+    """Serializes what names the records of a track, in the order in which frames came: a digest, and JSON."""
     tracked = [
         {
             "name": name,
@@ -70,7 +70,7 @@ def pack_meta(description: Description, objects: Mapping[str, TrackedObject]) ->
         }
         for name, known in objects.items()
     ]
-    return json.dumps({"version": _VERSION, "track": asdict(description), "objects": tracked}).encode()
+    return _with_digest(json.dumps({"version": _VERSION, "track": asdict(description), "objects": tracked}).encode())
 
 
 def read_description(meta: bytes) -> tuple[Description, list[str]]:
@@ -120,15 +120,12 @@ def pack_record(seen: Remembered) -> bytes:
     shapes = {name: None if array is None else array.shape for name, array in arrays.items()}
     line = json.dumps({"object_score": seen.object_score, **shapes}).encode() + b"\n"
     content = line + b"".join(np.ascontiguousarray(array).tobytes() for array in arrays.values() if array is not None)
-    return xxhash.xxh64_digest(content) + content
+    return _with_digest(content)
 
 
 def unpack_record(packed: bytes) -> Remembered:
     """The inverse of `pack_record`. Raises `CorruptValue`."""
-    digest, content = packed[:_DIGEST_BYTES], packed[_DIGEST_BYTES:]
-    if xxhash.xxh64_digest(content) != digest:
-        raise CorruptValue("a record of a track is damaged")
-    line, _, rest = content.partition(b"\n")
+    line, _, rest = _content(packed).partition(b"\n")
     described, position = json.loads(line), 0
     found: dict[str, NDArray[Any] | None] = {}
     for name, kind in (("pointer", np.float32), ("logits", np.float32), ("memory", np.uint16)):
@@ -140,6 +137,18 @@ def unpack_record(packed: bytes) -> Remembered:
         found[name] = np.frombuffer(rest, kind, count, position).reshape(shape)
         position += count * np.dtype(kind).itemsize
     return Remembered(object_score=described["object_score"], **found)  # type: ignore[arg-type]
+
+
+def _with_digest(content: bytes) -> bytes:
+    return xxhash.xxh64_digest(content) + content
+
+
+def _content(packed: bytes) -> bytes:
+    """The inverse of `_with_digest`. Raises `CorruptValue`."""
+    digest, content = packed[:_DIGEST_BYTES], packed[_DIGEST_BYTES:]
+    if xxhash.xxh64_digest(content) != digest:
+        raise CorruptValue("a part of a track is damaged")
+    return content
 
 
 def _name(letter: str, frame: int, name: str) -> bytes:
@@ -154,7 +163,7 @@ def _unpack(packed: Mapping[bytes, bytes], name: bytes) -> Remembered:
 
 def _read(meta: bytes) -> tuple[Description, list[dict[str, Any]]]:
     try:
-        described = json.loads(meta)
+        described = json.loads(_content(meta))
         if described["version"] != _VERSION or set(described["track"]) != {each.name for each in fields(Description)}:
             raise CorruptValue("a track was written by another version of Maskwire")
         return Description.from_dict(described["track"]), described["objects"]
