@@ -9,6 +9,7 @@ import grpc
 import pytest
 from maskwire import (
     DeadlineExceeded,
+    FailedPrecondition,
     ImageNotFound,
     InvalidRequest,
     MaskwireError,
@@ -29,6 +30,7 @@ from maskwire.transport.credentials import is_local
     "kind",
     [
         DeadlineExceeded,
+        FailedPrecondition,
         ImageNotFound,
         InvalidRequest,
         MaskwireError,

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from maskwire.client import Client
     from maskwire.errors import (
         DeadlineExceeded,
+        FailedPrecondition,
         ImageNotFound,
         InvalidRequest,
         MaskwireError,
@@ -51,6 +52,7 @@ _HOMES = {
     "Client": "client",
     "DeadlineExceeded": "errors",
     "EmbeddedImage": "results",
+    "FailedPrecondition": "errors",
     "FoundMask": "automatic_masks",
     "ImageNotFound": "errors",
     "InvalidRequest": "errors",
@@ -78,6 +80,7 @@ __all__ = [
     "Client",
     "DeadlineExceeded",
     "EmbeddedImage",
+    "FailedPrecondition",
     "FoundMask",
     "ImageNotFound",
     "InvalidRequest",

@@ -49,6 +49,10 @@ class ImageNotFound(MaskwireError):
     """No such image or model is stored or served; embed the image (again)."""
 
 
+class FailedPrecondition(MaskwireError):
+    """Something else has to change first: the model has no memory, or another stream has opened the track."""
+
+
 class Overloaded(MaskwireError):
     """Too much at once; or too large, if `retry_after_s` is None."""
 
@@ -79,6 +83,7 @@ _KINDS: dict[int, type[MaskwireError]] = {
     grpc.StatusCode.UNAUTHENTICATED.value[0]: NotAuthenticated,
     grpc.StatusCode.PERMISSION_DENIED.value[0]: NotAllowed,
     grpc.StatusCode.NOT_FOUND.value[0]: ImageNotFound,
+    grpc.StatusCode.FAILED_PRECONDITION.value[0]: FailedPrecondition,
     grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]: Overloaded,
     grpc.StatusCode.UNAVAILABLE.value[0]: ServerUnavailable,
     # Local cancellation raises asyncio.CancelledError instead; a server that stops cancels what it had not begun.

@@ -6,14 +6,14 @@ from typing import Any
 
 from maskwire.connection import Connection
 from maskwire.errors import InvalidRequest
-from maskwire.transport.calls import Attempt, call_with_retries
-from maskwire.transport.track_stream import TrackStream, upload_clip
+from maskwire.transport.track_stream import TrackStream, parts_of
 from maskwire.v1 import tracker_pb2 as pb
-from maskwire.v1 import tracker_pb2_grpc, types_pb2
+from maskwire.v1 import types_pb2
 from maskwire.video import Clip, ClipArguments, ClipLike
 
 _MANY_FRAMES = 1000  # which take seconds to count
 _AT_LEAST = 0.98  # of the frames that a film says it has
+_Parts = Callable[[], AsyncGenerator[pb.FramePart, None]]
 _OPTIONS = {field.name for field in pb.TrackOptions.DESCRIPTOR.fields}
 
 
@@ -130,31 +130,24 @@ class TrackOpening:
             await self._ask_for_room(clip)
         listed = await asyncio.to_thread(clip.listing)
         self.clip, self.times_s = clip, [time_s for _, time_s in listed]
-        self._message.clip_id = (await self._upload(clip, len(listed), self._files)).clip_id
+        self._message.clip_id = (await self._upload(clip, len(listed), self._parts)).clip_id
 
     async def connect(self, track_id: str) -> TrackStream:
         """Opens the track: a new one, or the one of a name."""
         self._message.track_id = track_id or self._message.track_id
-        channels, caller = self._connection.servers.trackers, self._connection.caller
-        stream = await TrackStream.connect(channels, caller, self._message)
+        caller, request = self._connection.caller, pb.TrackRequest(request_id="open", open=self._message, masks_seen=0)
+        stream = TrackStream(await self._connection.servers.open_track(request, caller), caller)
         self.is_live = not stream.info.clip_id  # of a track that goes on, too
         return stream
 
     async def forget(self, track_id: str) -> None:
         """Deletes from the store what is there: the track, unless it was never opened ("") and its clip."""
         caller, clip_id = self._connection.caller, "" if self._clip is None else self._message.clip_id
-        if not (track_id or clip_id):
-            return
-
-        async def send(attempt: Attempt) -> None:
-            stub: Any = tracker_pb2_grpc.TrackerServiceStub(attempt.channel)
-            how = {"timeout": attempt.left_s, "metadata": attempt.metadata}
-            if track_id:
-                await stub.DeleteTrack(pb.DeleteTrackRequest(track_id=track_id, namespace=caller.namespace), **how)
-            if clip_id:
-                await stub.DeleteClip(pb.DeleteClipRequest(clip_id=clip_id, namespace=caller.namespace), **how)
-
-        await call_with_retries(self._connection.servers.trackers, caller, None, send)
+        servers = self._connection.servers
+        if track_id:
+            await servers.delete_track(pb.DeleteTrackRequest(track_id=track_id, namespace=caller.namespace), caller)
+        if clip_id:
+            await servers.delete_clip(pb.DeleteClipRequest(clip_id=clip_id, namespace=caller.namespace), caller)
 
     async def _ask_for_room(self, clip: Clip) -> None:
         """Asks whether a long clip would be taken, since counting its frames takes long: its header, without frames.
@@ -165,20 +158,20 @@ class TrackOpening:
         estimate = clip.estimated_frames or 0
         least = int(estimate * _AT_LEAST)
         try:
-            await self._upload(clip, least, _no_files)
+            await self._upload(clip, least, _no_parts)
         except InvalidRequest as error:
             if error.reason == "FRAMES_MISSING":  # the header was taken
                 return
             error.message = error.message.replace(f"has {least} frames", f"has about {estimate} frames")
             raise
 
-    async def _upload(self, clip: Clip, count: int, files: Callable[[], AsyncGenerator[bytes, None]]) -> pb.ClipInfo:
+    async def _upload(self, clip: Clip, count: int, parts: _Parts) -> pb.ClipInfo:
         caller, (width, height) = self._connection.caller, clip.size
         header = pb.ClipHeader(
             namespace=caller.namespace, frames=count, width_px=width, height_px=height, fps=clip.frame_rate
         )
         try:
-            return await upload_clip(self._connection.servers.trackers, caller, header, files)
+            return await self._connection.servers.upload_clip(header, parts, caller)
         except InvalidRequest as error:
             if error.reason == "CLIP_TOO_LONG":
                 raise InvalidRequest(
@@ -188,8 +181,8 @@ class TrackOpening:
                 ) from error
             raise
 
-    async def _files(self) -> AsyncGenerator[bytes, None]:
-        """Yields the file of each frame, which is read and encoded when it is wanted."""
+    async def _parts(self) -> AsyncGenerator[pb.FramePart, None]:
+        """Yields the parts of the file of each frame, which is read and encoded when it is wanted."""
         assert self.clip is not None
         frames, count = iter(self.clip), len(self.times_s)
 
@@ -201,11 +194,12 @@ class TrackOpening:
             file = await asyncio.to_thread(next_file)
             if file is None:
                 return
-            yield file
+            for part in parts_of(file):
+                yield part
             if self._progress is not None:
                 self._progress(done, count)
 
 
-async def _no_files() -> AsyncGenerator[bytes, None]:
+async def _no_parts() -> AsyncGenerator[pb.FramePart, None]:
     return
-    yield b""
+    yield pb.FramePart()

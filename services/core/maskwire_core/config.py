@@ -284,11 +284,12 @@ class TrackerSettings(ServiceSettings):
 
 
 class GatewaySettings(Settings):
-    """Maskwire gateway: HTTP and WebSocket in front of encoders and decoders."""
+    """Maskwire gateway: HTTP and WebSocket in front of encoders, decoders and trackers."""
 
     port: int = Field(9001, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
     encoder: str = Field("localhost:50051", description="Address of the encoder, or several separated by commas.")
     decoder: str = Field("localhost:50052", description="Address of the decoder, or several separated by commas.")
+    tracker: str = Field("localhost:50053", description="Address of the tracker, or several separated by commas.")
     timeout_s: float = Field(60, gt=0)
     """Longest time for one call of a server, including retries, in seconds."""
     retry_s: float = Field(5, ge=0)

@@ -1,7 +1,7 @@
 """The gateway as an ASGI application."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 from maskwire import MaskwireError, __version__
@@ -23,17 +23,20 @@ from starlette.websockets import WebSocket
 from maskwire_gateway.http.doorkeeper import Doorkeeper, bearer
 from maskwire_gateway.http.error_responses import error_response
 from maskwire_gateway.http.fetching import Fetcher
-from maskwire_gateway.http.middleware import SOCKET_PATH, GatewayMiddleware
+from maskwire_gateway.http.middleware import STREAM_PATH, TRACK_PATH, GatewayMiddleware
 from maskwire_gateway.http.probes import Probes
 from maskwire_gateway.http.routing import Operation, no_such_path, resources
 from maskwire_gateway.metrics import Telemetry
 from maskwire_gateway.rest import api_page
 from maskwire_gateway.rest.openapi import describe
 from maskwire_gateway.rest.rest_v1 import RestV1
+from maskwire_gateway.rest.videos import Videos
 from maskwire_gateway.roboflow.routes import Roboflow
 from maskwire_gateway.roboflow.server_state import ServerState
 from maskwire_gateway.upstream import Upstream
-from maskwire_gateway.websocket.stream import PROTOCOL, Relay
+from maskwire_gateway.websocket.frames import PROTOCOL
+from maskwire_gateway.websocket.stream import Relay
+from maskwire_gateway.websocket.track import TrackRelay
 
 _EXPOSED_HEADERS = ("X-Request-ID", "X-Processing-Time", "X-Maskwire-Model", "Retry-After")
 
@@ -57,19 +60,24 @@ def application(settings: GatewaySettings, page: Path | None, telemetry: Telemet
             yield
         await upstream.servers.close()
 
-    async def stream(socket: WebSocket) -> None:
-        await socket.accept(PROTOCOL if PROTOCOL in socket.scope["subprotocols"] else None)
-        caller = upstream.caller(bearer(socket))
-        await Relay(upstream.servers, caller, telemetry, socket, Held(memory, holder_of(socket.scope))).run()
+    def relayed(relay: type[Relay | TrackRelay]) -> Callable[[WebSocket], Awaitable[None]]:
+        async def serve(socket: WebSocket) -> None:
+            await socket.accept(PROTOCOL if PROTOCOL in socket.scope["subprotocols"] else None)
+            caller = upstream.caller(bearer(socket))
+            await relay(upstream.servers, caller, telemetry, socket, Held(memory, holder_of(socket.scope))).run()
+
+        return serve
 
     described = [
         *resources(RestV1(upstream, bodies, settings.max_image_bytes), "Images"),
+        *resources(Videos(upstream, bodies), "Videos"),
         *resources(Roboflow(settings, upstream, bodies, fetcher), "For clients of Roboflow"),
         *resources(ServerState(settings, upstream, bodies), "For clients of Roboflow"),
         *resources(Probes(upstream.servers, telemetry, settings.metrics_port is None), "Server"),
     ]
     routes: list[BaseRoute] = [
-        WebSocketRoute(SOCKET_PATH, stream),
+        WebSocketRoute(STREAM_PATH, relayed(Relay)),
+        WebSocketRoute(TRACK_PATH, relayed(TrackRelay)),
         *described,
         *resources(api_page.ApiPage(describe(__version__, described))),
         *api_page.mounts(),
@@ -119,12 +127,17 @@ class _Page:
             return PlainTextResponse("Maskwire's gateway. The API is described at /docs.\n")
         return FileResponse(self._folder / "index.html", headers={"Cache-Control": "no-cache"})
 
-    @Operation("GET", SOCKET_PATH)
-    async def refuse_plain_http(self, request: Request) -> Response:
+    @Operation("GET", STREAM_PATH)
+    async def refuse_plain_stream(self, request: Request) -> Response:
         """Refuses requests of the WebSocket that are no WebSocket."""
-        raise Problem(
-            426,
-            f"{SOCKET_PATH} is a WebSocket: connect to it as ws:// or wss://",
-            "NO_SOCKET",
-            more_headers={"Upgrade": "websocket"},
-        )
+        raise _no_socket(request)
+
+    @Operation("GET", TRACK_PATH)
+    async def refuse_plain_track(self, request: Request) -> Response:
+        """Refuses requests of the WebSocket that are no WebSocket."""
+        raise _no_socket(request)
+
+
+def _no_socket(request: Request) -> Problem:
+    said = f"{request.url.path} is a WebSocket: connect to it as ws:// or wss://"
+    return Problem(426, said, "NO_SOCKET", more_headers={"Upgrade": "websocket"})

@@ -1,6 +1,7 @@
-"""The encoders and decoders behind the gateway, called as any client calls them."""
+"""The servers behind the gateway, called as any client calls them."""
 
 import asyncio
+import dataclasses
 import hashlib
 import time
 
@@ -27,11 +28,11 @@ class Upstream:
         telemetry: Counts images.
 
     Attributes:
-        servers: Encoders and decoders.
+        servers: Encoders, decoders and trackers.
     """
 
     def __init__(self, settings: GatewaySettings, telemetry: Telemetry) -> None:
-        self.servers = Servers(settings.encoder, settings.decoder, Credentials())
+        self.servers = Servers(settings.encoder, settings.decoder, Credentials(), tracker=settings.tracker)
         self._timeout_s = settings.timeout_s
         self._retry_s = settings.retry_s
         self._max_image_bytes = settings.max_image_bytes
@@ -45,6 +46,10 @@ class Upstream:
             return Caller(token, "", self._timeout_s, self._retry_s)
         except InvalidRequest:
             return Caller("", "", self._timeout_s, self._retry_s)
+
+    def without_retries(self, caller: Caller) -> Caller:
+        """The caller of a request of which the gateway keeps nothing that it could send again."""
+        return dataclasses.replace(caller, retry_s=0)
 
     async def embed(
         self, data: bytes, header: pb.EncodeImageHeader, caller: Caller, field: str

@@ -101,6 +101,7 @@ def start_servers(options: UpOptions) -> None:
                 page = f"{'https' if tls else 'http'}://{host_port.join(host, port)}/"
                 command = [sys.executable, "-m", "maskwire_gateway", "--port", str(port)]
                 command += ["--encoder", encoders, "--decoder", decoders]
+                command += ["--tracker", trackers] if trackers else []
                 answers = functools.partial(answers_http, host, port, tls=tls)
                 supervisor.start(Child("gateway", command, answers, environment))
         running = RunningServers(encoders, decoders, page, redis_url, trackers)

@@ -1,9 +1,10 @@
-"""Encoders and decoders, with a method for each of their calls."""
+"""Encoders, decoders and trackers, with a method for each of their calls."""
 
 import asyncio
+import contextlib
 import math
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
@@ -15,7 +16,8 @@ from maskwire.transport.calls import Attempt, call_with_retries
 from maskwire.transport.channels import Channels
 from maskwire.transport.credentials import Credentials
 from maskwire.transport.losses import Losses
-from maskwire.v1 import decoder_pb2, decoder_pb2_grpc, encoder_pb2, encoder_pb2_grpc
+from maskwire.transport.track_call import TrackCall
+from maskwire.v1 import decoder_pb2, decoder_pb2_grpc, encoder_pb2, encoder_pb2_grpc, tracker_pb2, tracker_pb2_grpc
 
 if TYPE_CHECKING:
     from maskwire.v1.encoder_pb2_grpc import EncoderServiceAsyncStub  # exists for type checkers only
@@ -175,6 +177,67 @@ class Servers:
         finally:
             call.cancel()
 
+    async def upload_clip(
+        self,
+        header: tracker_pb2.ClipHeader,
+        parts: Callable[[], AsyncGenerator[tracker_pb2.FramePart, None]],
+        caller: Caller,
+    ) -> tracker_pb2.ClipInfo:
+        """Uploads the frames of a clip; where a tracker is lost, from the beginning.
+
+        Args:
+            header: Describes the clip.
+            parts: Yields the parts of the frames' files, anew at each call.
+            caller: On whose behalf; its `timeout_s` holds for each part rather than for all.
+        """
+
+        async def send(attempt: Attempt) -> tracker_pb2.ClipInfo:
+            call: Any = tracker_pb2_grpc.TrackerServiceStub(attempt.channel).UploadClip(metadata=attempt.metadata)
+
+            async def write(message: tracker_pb2.UploadClipRequest) -> None:
+                async with asyncio.timeout(caller.timeout_s):
+                    await call.write(message)
+
+            try:
+                try:
+                    await write(tracker_pb2.UploadClipRequest(header=header))
+                    async with contextlib.aclosing(parts()) as coming:
+                        async for part in coming:
+                            await write(tracker_pb2.UploadClipRequest(frame=part))
+                    await call.done_writing()
+                except (asyncio.InvalidStateError, grpc.aio.AioRpcError):
+                    pass  # the call has ended before the upload; its answer tells why
+                async with asyncio.timeout(caller.timeout_s):
+                    info: tracker_pb2.ClipInfo = await call
+                    return info
+            except BaseException:
+                call.cancel()
+                raise
+
+        return await call_with_retries(self.trackers, caller, None, send)
+
+    async def delete_clip(self, request: tracker_pb2.DeleteClipRequest, caller: Caller) -> None:
+        """Deletes the frames of a clip, if it exists."""
+        await self._ask_tracker(caller, lambda stub: stub.DeleteClip, request)
+
+    async def get_track(self, request: tracker_pb2.GetTrackRequest, caller: Caller) -> tracker_pb2.TrackInfo:
+        """Looks up what is stored of a track."""
+        info: tracker_pb2.TrackInfo = await self._ask_tracker(caller, lambda stub: stub.GetTrack, request)
+        return info
+
+    async def delete_track(self, request: tracker_pb2.DeleteTrackRequest, caller: Caller) -> None:
+        """Deletes a track, if it exists."""
+        await self._ask_tracker(caller, lambda stub: stub.DeleteTrack, request)
+
+    async def open_track(self, request: tracker_pb2.TrackRequest, caller: Caller) -> TrackCall:
+        """Opens a track, a new one or one to go on with; while trackers are away or busy, tries again. `request` is the
+        first one of the stream."""
+
+        async def begin(attempt: Attempt) -> TrackCall:
+            return await TrackCall.begin(attempt, request)
+
+        return await call_with_retries(self.trackers, caller, request.open.track_id or None, begin)
+
     async def find_unavailable(self) -> list[str]:
         """Finds out, within two seconds, which of "encoder" and "decoder" no server answers for."""
         kinds = (self.encoders, self.decoders)
@@ -189,6 +252,15 @@ class Servers:
             return await method(stub)(request, timeout=attempt.left_s, metadata=attempt.metadata)
 
         return await call_with_retries(self.encoders, caller, None, send)
+
+    async def _ask_tracker(
+        self, caller: Caller, method: Callable[[Any], Callable[..., Awaitable[Any]]], request: Any
+    ) -> Any:
+        async def send(attempt: Attempt) -> Any:
+            stub = tracker_pb2_grpc.TrackerServiceStub(attempt.channel)
+            return await method(stub)(request, timeout=attempt.left_s, metadata=attempt.metadata)
+
+        return await call_with_retries(self.trackers, caller, None, send)
 
 
 async def _is_any_serving(channels: Channels) -> bool:

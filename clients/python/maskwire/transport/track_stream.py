@@ -3,19 +3,15 @@
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-import grpc
 from google.protobuf.empty_pb2 import Empty
 
-from maskwire.errors import DeadlineExceeded, MaskwireError, ServerUnavailable, from_rpc, from_status
+from maskwire.errors import DeadlineExceeded, MaskwireError, ServerUnavailable, from_status
 from maskwire.transport.caller import Caller
-from maskwire.transport.calls import Attempt, call_with_retries
-from maskwire.transport.channels import Channels
-from maskwire.transport.losses import Losses
+from maskwire.transport.track_call import TrackCall
 from maskwire.v1 import tracker_pb2 as pb
-from maskwire.v1 import tracker_pb2_grpc
 
 _CHUNK_BYTES = 1 << 16  # few of them are in flight at a time; see channels.py
 _FRAME = "frame "  # beginning of the request_id of frames
@@ -68,14 +64,18 @@ class TrackAnswers:
 
 
 class TrackStream:
-    """A stream on which a track is open. Made by `connect`.
+    """A stream on which a track is open, as `Servers.open_track` opens it.
+
+    Args:
+        call: The stream.
+        caller: On whose behalf.
 
     Attributes:
         info: What the tracker said last of the track.
     """
 
-    def __init__(self, call: Any, caller: Caller, info: pb.TrackInfo) -> None:
-        self.info = info
+    def __init__(self, call: TrackCall, caller: Caller) -> None:
+        self.info = call.opened.opened
         self._call = call
         self._caller = caller
         self._numbers = itertools.count(1)
@@ -85,35 +85,6 @@ class TrackStream:
         self._writing = asyncio.Lock()
         self._lost: BaseException | None = None
         self._reader = asyncio.create_task(self._read())
-
-    @classmethod
-    async def connect(
-        cls, channels: Channels, caller: Caller, message: pb.OpenTrack, losses: Losses | None = None
-    ) -> "TrackStream":
-        """Opens a track, a new one or one to go on with; while trackers are away or busy, tries again.
-
-        Raises:
-            MaskwireError: The track cannot be opened, or no tracker answers.
-        """
-
-        async def begin(attempt: Attempt) -> tuple[Any, pb.TrackInfo]:
-            call: Any = tracker_pb2_grpc.TrackerServiceStub(attempt.channel).Track(metadata=attempt.metadata)
-            try:
-                with contextlib.suppress(asyncio.InvalidStateError, grpc.aio.AioRpcError):  # read() says why
-                    await call.write(pb.TrackRequest(request_id="open", open=message, masks_seen=0))
-                async with asyncio.timeout(attempt.left_s):
-                    answer = await call.read()
-                if answer is grpc.aio.EOF or answer.HasField("reconnect"):
-                    raise ServerUnavailable("the tracker is about to stop")
-                if answer.HasField("error"):
-                    raise from_status(answer.error)
-            except BaseException:
-                call.cancel()
-                raise
-            return call, answer.opened
-
-        call, info = await call_with_retries(channels, caller, message.track_id or None, begin, losses=losses)
-        return cls(call, caller, info)
 
     @property
     def is_lost(self) -> bool:
@@ -165,9 +136,8 @@ class TrackStream:
 
     async def close(self) -> None:
         """Ends the stream, after what is under way."""
-        with contextlib.suppress(asyncio.InvalidStateError, grpc.aio.AioRpcError):
-            await self._call.done_writing()
-            await asyncio.wait({self._reader}, timeout=self._caller.timeout_s)
+        await self._call.done_writing()
+        await asyncio.wait({self._reader}, timeout=self._caller.timeout_s)
         self._call.cancel()
         self._reader.cancel()
         await asyncio.wait({self._reader})
@@ -179,18 +149,15 @@ class TrackStream:
     async def _send(self, request: pb.TrackRequest) -> None:
         if self._lost is not None:
             raise self._lost
-        try:
-            await self._call.write(request)
-        except (asyncio.InvalidStateError, grpc.aio.AioRpcError):
+        if not await self._call.write(request):
             await asyncio.wait({self._reader})  # learns why
             assert self._lost is not None
-            raise self._lost from None
+            raise self._lost
 
     async def _read(self) -> None:
         reason: MaskwireError = ServerUnavailable("the tracker ended the stream")
-        losses = Losses()
         try:
-            while (answer := await self._call.read()) is not grpc.aio.EOF:
+            while (answer := await self._call.read()) is not None:
                 if answer.HasField("reconnect"):
                     break
                 outcome = answer.WhichOneof("outcome")
@@ -204,9 +171,8 @@ class TrackStream:
                     waiting.queue.put_nowait(answer)
                 elif outcome == "masks":
                     await self.acknowledge()  # nobody waits for them any more
-        except grpc.aio.AioRpcError as error:
-            losses.note(error)
-            reason = from_rpc(error, "tracker")
+        except MaskwireError as error:
+            reason = error
         except asyncio.CancelledError:
             self._end(TrackStreamLost(MaskwireError("the track is closed; open it again", "CLOSED")))
             raise
@@ -226,45 +192,3 @@ def parts_of(file: bytes) -> Iterator[pb.FramePart]:
     for start in range(0, len(file), _CHUNK_BYTES):
         end = start + _CHUNK_BYTES
         yield pb.FramePart(chunk=file[start:end], last=end >= len(file))
-
-
-async def upload_clip(
-    channels: Channels, caller: Caller, header: pb.ClipHeader, frames: Callable[[], AsyncGenerator[bytes, None]]
-) -> pb.ClipInfo:
-    """Uploads the frames of a clip; where a tracker is lost, from the beginning.
-
-    Args:
-        channels: The trackers.
-        caller: On whose behalf; its `timeout_s` holds for each part rather than for all.
-        header: Describes the clip.
-        frames: Yields the file of each frame, anew at each call.
-
-    Raises:
-        MaskwireError: The clip is refused, or no tracker answers.
-    """
-
-    async def send(attempt: Attempt) -> pb.ClipInfo:
-        call: Any = tracker_pb2_grpc.TrackerServiceStub(attempt.channel).UploadClip(metadata=attempt.metadata)
-
-        async def write(message: pb.UploadClipRequest) -> None:
-            async with asyncio.timeout(caller.timeout_s):
-                await call.write(message)
-
-        try:
-            try:
-                await write(pb.UploadClipRequest(header=header))
-                async with contextlib.aclosing(frames()) as files:
-                    async for file in files:
-                        for part in parts_of(file):
-                            await write(pb.UploadClipRequest(frame=part))
-                await call.done_writing()
-            except (asyncio.InvalidStateError, grpc.aio.AioRpcError):
-                pass  # the call has ended before the upload; its answer tells why
-            async with asyncio.timeout(caller.timeout_s):
-                info: pb.ClipInfo = await call
-                return info
-        except BaseException:
-            call.cancel()
-            raise
-
-    return await call_with_retries(channels, caller, None, send)

@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 import io
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
+from maskwire import MaskwireError
 from starlette.requests import ClientDisconnect, Request
 
 from maskwire_core.http.memory import Held, holder_of
@@ -54,18 +55,12 @@ class Bodies:
         """
         body = Body(self._memory, holder_of(request.scope))
         try:
-            is_small = self._memory.is_small(holder_of(request.scope))
-            slowest = _SLOWEST_OF_SMALL_BYTES_PER_S if is_small else _SLOWEST_BYTES_PER_S
+            slowest = self._slowest(request)
             try:
                 body.data = await self._read(request, body, max_bytes, slowest)
             except TimeoutError as error:
-                raise Problem(
-                    408,
-                    f"the body did not come within {self._timeout_s:g} s, or at less than {slowest} bytes a second; "
-                    f"send it faster{', or the token as a header' if is_small else ''}",
-                    "BODY_TOO_SLOW",
-                    more_headers={"Connection": "close"},
-                ) from error
+                slow = f"not within {self._timeout_s:g} s, or at less than {slowest} bytes a second"
+                raise _too_slow(slow, request, self._memory) from error
             except ClientDisconnect as error:
                 raise Problem(499, "the client has left", "CLIENT_LEFT") from error
             except Problem:
@@ -75,6 +70,53 @@ class Bodies:
             yield body
         finally:
             body.release()
+
+    @contextlib.asynccontextmanager
+    async def passing(self, request: Request) -> AsyncIterator[AsyncGenerator[bytes, None]]:
+        """Receives a body that is passed on: yields its chunks, each of which counts as memory until the next one is
+        asked for. It may take as long as whoever asks, but the caller may not be slow. If the body of `with` fails,
+        what is left of it is thrown away.
+
+        Raises:
+            Problem: BODY_TOO_SLOW, CLIENT_LEFT, or TOO_MUCH_IN_PROGRESS.
+        """
+        held = Held(self._memory, holder_of(request.scope))
+        try:
+            async with contextlib.aclosing(self._chunks(request, held)) as chunks:
+                yield chunks
+        except (Problem, MaskwireError) as error:
+            held.release()
+            if not isinstance(error, Problem) or error.reason not in ("BODY_TOO_SLOW", "CLIENT_LEFT"):
+                await _discard(request, self._timeout_s)
+            raise
+        finally:
+            held.release()
+
+    async def _chunks(self, request: Request, held: Held) -> AsyncGenerator[bytes, None]:
+        slowest = self._slowest(request)
+        received, waited_s = 0, 0.0
+        clock = asyncio.get_running_loop().time
+        chunks = aiter(request.stream())
+        while True:
+            started = clock()
+            try:
+                async with asyncio.timeout(_GRACE_S + received / slowest - waited_s):
+                    chunk = await anext(chunks, None)
+            except TimeoutError as error:
+                raise _too_slow(f"at less than {slowest} bytes a second", request, self._memory) from error
+            except ClientDisconnect as error:
+                raise Problem(499, "the client has left", "CLIENT_LEFT") from error
+            if chunk is None:
+                return
+            waited_s += clock() - started
+            received += len(chunk)
+            with held.holding(len(chunk)):
+                yield chunk
+
+    def _slowest(self, request: Request) -> int:
+        """The lowest rate at which a request's body may come, in bytes a second."""
+        is_small = self._memory.is_small(holder_of(request.scope))
+        return _SLOWEST_OF_SMALL_BYTES_PER_S if is_small else _SLOWEST_BYTES_PER_S
 
     async def _read(self, request: Request, body: Body, max_bytes: int, slowest: int) -> bytes:
         declared = request.headers.get("content-length", "0")
@@ -94,6 +136,12 @@ class Bodies:
                 data.write(chunk)
                 limit.reschedule(started + min(self._timeout_s, _GRACE_S + received / slowest))
         return data.getvalue()
+
+
+def _too_slow(how: str, request: Request, memory: Shares) -> Problem:
+    remedy = ", or the token as a header" if memory.is_small(holder_of(request.scope)) else ""
+    said = f"the body came {how}; send it faster{remedy}"
+    return Problem(408, said, "BODY_TOO_SLOW", more_headers={"Connection": "close"})
 
 
 async def _discard(request: Request, timeout_s: float) -> None:

@@ -22,7 +22,8 @@ from maskwire_gateway.metrics import Telemetry
 
 log = logging.getLogger(__name__)
 
-SOCKET_PATH = "/v1/stream"
+STREAM_PATH, TRACK_PATH = SOCKET_PATHS = ("/v1/stream", "/v1/track")
+"""Where the WebSockets are: of sessions, and of tracks."""
 
 _PROBES = ("/healthz", "/readyz", "/readiness", "/metrics")  # neither refused nor counted as load
 _ANY_HOST = ("/healthz", "/readyz", "/readiness")
@@ -134,10 +135,10 @@ class GatewayMiddleware:
             problem = self._visitors.refusal(Headers(scope=scope))
             if problem is not None:
                 raise problem
-            if scope["path"] != SOCKET_PATH:
-                raise Problem(404, f"the WebSocket is at {SOCKET_PATH}", "NO_ROUTE")
+            if scope["path"] not in SOCKET_PATHS:
+                raise Problem(404, f"the WebSockets are at {' and '.join(SOCKET_PATHS)}", "NO_ROUTE")
             if scope["query_string"]:
-                said = f"{SOCKET_PATH} takes no parameters; a token is sent as Authorization or as a subprotocol"
+                said = f"{scope['path']} takes no parameters; a token is sent as Authorization or as a subprotocol"
                 raise Problem(400, said, "BAD_PARAMETER")
             holder = await self._doorkeeper.holder(scope)
             slot = _Slot(self._sockets, holder, "too many WebSockets at once; try again", "TOO_MANY_SOCKETS")

@@ -33,14 +33,16 @@ COMPACT = {"Point": ("x_px", "y_px"), "Box": ("x_min_px", "y_min_px", "x_max_px"
 """Messages that a list of numbers may stand for, and the fields that the numbers are."""
 
 LABELS = "labels"
-"""What a Prompt's JSON has besides its fields: the labels of its points, in their order."""
+"""What the JSON of a message with points has besides its fields: the labels of its points, in their order."""
 
 _ALIASES = {
     "Prompt": {"point_coords": "points", "point_labels": LABELS, "mask_input": "mask"},
+    "TrackPoints": {"point_coords": "points", "point_labels": LABELS},
     "OutputOptions": {"multimask_output": "multimask"},
     "GenerateMasksRequest": {"multimask_output": "multimask"},
 }
 _LABELS = (LABELS, "point_labels")
+_POINTED = ("Prompt", "TrackPoints")  # messages that have them
 _INSTEAD = {
     "boxes": """no field 'boxes'; several objects are several prompts: {"prompts": [{"box": [...]}, {"box": [...]}]}""",
 }
@@ -58,7 +60,7 @@ class Member(NamedTuple):
 def members_of(message: Descriptor) -> Mapping[str, Member]:
     """The names that a message's JSON may have, in the spelling of .proto files."""
     members = {field.name: Member(field.name) for field in message.fields}
-    if message.name == "Prompt":
+    if message.name in _POINTED:
         members[LABELS] = Member(LABELS)
     members |= {alias: members[name] for alias, name in _ALIASES.get(message.name, {}).items()}
     for holder in message.fields:
@@ -234,7 +236,7 @@ class _Reader:
             else:
                 target.append(self._checked(f"{path}[{index}]", read_value, descriptor, item))
 
-    def _set_labels(self, prompt: types_pb2.Prompt, value: Any, path: str) -> None:
+    def _set_labels(self, prompt: Any, value: Any, path: str) -> None:
         if not isinstance(value, list):
             self._refuse(path, "a list of 1 (inside the object) and 0 (outside)", value)
         if len(value) != len(prompt.points):

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from maskwire.v1 import decoder_pb2
+from maskwire.v1 import decoder_pb2, tracker_pb2
 
 from maskwire_gateway.http.routing import EXAMPLE_IMAGE_ID, JSON, Handler, Json, Operation, Resource
 from maskwire_gateway.rest.schemas import Schemas
@@ -13,7 +13,16 @@ corner. Open a call below and press *Try it out*: the examples work on the image
 
 Bytes are base64, 64-bit integers are strings, and a field that is left out has its default. A wrong request is
 answered with what is wrong, a stable `reason`, the `field`, and when to try again. Interactive sessions use the
-WebSocket `/v1/stream`, whose frames are the messages SegmentStreamRequest and SegmentStreamResponse as JSON."""
+WebSocket `/v1/stream`, whose frames are the messages SegmentStreamRequest and SegmentStreamResponse as JSON. Objects
+are followed through the frames of a clip over the WebSocket `/v1/track`, with TrackRequest and TrackResponse; `POST
+/v1/clips` stores the frames."""
+
+_OF_SOCKETS = (
+    decoder_pb2.SegmentStreamRequest,
+    decoder_pb2.SegmentStreamResponse,
+    tracker_pb2.TrackRequest,
+    tracker_pb2.TrackResponse,
+)
 
 _PROBLEM: Json = {
     "type": "object",
@@ -46,7 +55,7 @@ _MEANINGS = {
     400: "The request is wrong.",
     401: "No token, or a wrong one.",
     403: "The web page's origin is not allowed.",
-    404: "There is no such image or model (any more).",
+    404: "There is no such image, track or model (any more).",
     408: "The body came too slowly.",
     413: "Too large.",
     415: "The body is of another type.",
@@ -72,7 +81,7 @@ def describe(version: str, resources: Iterable[Resource]) -> Json:
             if operation.answer is not None:
                 described = {**_describe(operation, handler, schemas), "tags": [resource.tag]}
                 paths.setdefault(operation.path, {})[operation.method.lower()] = described
-    for message in (decoder_pb2.SegmentStreamRequest, decoder_pb2.SegmentStreamResponse):
+    for message in _OF_SOCKETS:
         schemas.of(message)
     return {
         "openapi": "3.1.0",

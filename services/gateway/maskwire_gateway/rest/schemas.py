@@ -10,7 +10,7 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
-from maskwire.v1 import decoder_pb2, encoder_pb2, types_pb2
+from maskwire.v1 import decoder_pb2, encoder_pb2, tracker_pb2, types_pb2
 from pydantic import TypeAdapter
 
 from maskwire_gateway.http.routing import Content, Json
@@ -128,7 +128,7 @@ class Schemas:
 def _comments() -> dict[str, str]:
     """The comments of protos/, by "Message" and "Message.field": docstrings of the stubs for type checkers."""
     found: dict[str, str | None] = {}
-    for module in (types_pb2, encoder_pb2, decoder_pb2):
+    for module in (types_pb2, encoder_pb2, decoder_pb2, tracker_pb2):
         tree = ast.parse(Path(inspect.getfile(module)).with_suffix(".pyi").read_text())
         for message in (node for node in tree.body if isinstance(node, ast.ClassDef)):
             found[message.name] = ast.get_docstring(message)

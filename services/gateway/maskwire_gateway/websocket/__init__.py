@@ -1,1 +1,1 @@
-"""/v1/stream: SegmentStream over a WebSocket."""
+"""Sessions and tracks over WebSockets."""

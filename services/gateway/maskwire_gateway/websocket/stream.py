@@ -2,33 +2,33 @@
 
 import asyncio
 import contextlib
-import json
 import logging
 import re
 from collections import deque
 
-from google.protobuf.message import DecodeError
-from google.rpc.status_pb2 import Status
-from maskwire import InvalidRequest, MaskwireError, ServerUnavailable
-from maskwire.transport import Answer, Caller, Servers, Stream, to_status
+from maskwire import InvalidRequest, MaskwireError
+from maskwire.transport import Answer, Caller, Servers, Stream
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire_core.http.memory import Held
-from maskwire_core.http.problems import RETRY_S, Problem
-from maskwire_core.http.sockets import drained
 from starlette.websockets import WebSocket
 
 from maskwire_gateway.metrics import Telemetry
-from maskwire_gateway.rest.json_codec import text
-from maskwire_gateway.rest.message_reader import Places, read_body
+from maskwire_gateway.rest.message_reader import Places
+from maskwire_gateway.websocket.frames import (
+    MAX_REQUEST_ID,
+    BadFrame,
+    check_request_id,
+    event_frame,
+    memory_of,
+    read_frame,
+    send_frame,
+    status_of,
+)
 
 log = logging.getLogger(__name__)
 
-PROTOCOL = "maskwire.v1"
-
 _MAX_WAITING = 256  # requests without an answer, and answers that wait to be sent
 _MAX_WAITING_BYTES = 1 << 20  # of both; one larger frame or answer is read all the same
-_COPIES = 2  # of a frame: as it came and as a message, then as a message and as bytes that are sent to a decoder
-_MAX_REQUEST_ID = 128  # characters, as the servers allow
 _LOOK_S = 0.2  # how often it is noticed that others have given memory back
 
 
@@ -57,7 +57,7 @@ class Relay:
         sender.add_done_callback(self._sender_ended)
         try:
             while (event := await self._socket.receive())["type"] != "websocket.disconnect":
-                await self._read(event["text"] if event.get("bytes") is None else event["bytes"])
+                await self._read(event_frame(event))
                 del event  # else it would take memory until the next frame comes
                 while self._is_full() and not sender.done():
                     self._changed.clear()
@@ -88,18 +88,14 @@ class Relay:
 
     async def _read(self, frame: str | bytes) -> None:
         self._is_binary = isinstance(frame, bytes)
-        size = _COPIES * (len(frame) if isinstance(frame, bytes) or frame.isascii() else 4 * len(frame))
+        size = memory_of(frame)
         self._memory.add(size)
         is_waiting = False
         try:
-            if isinstance(frame, bytes):
-                request, places = pb.SegmentStreamRequest.FromString(frame), Places()
-            else:
-                request, places = await read_body(frame, pb.SegmentStreamRequest)
-        except DecodeError:
-            self._fail("", InvalidRequest("the frame is no SegmentStreamRequest", "BAD_FRAME"))
-        except Problem as problem:
-            self._fail(_request_id(frame), InvalidRequest(problem.message, "BAD_FRAME", problem.field))
+            request, places = await read_frame(frame, pb.SegmentStreamRequest)
+            check_request_id(request.request_id, places)
+        except BadFrame as bad:
+            self._fail(bad.request_id, bad.error)
         else:
             self._telemetry.frames.inc()
             is_waiting = self._forward(request, places, size)
@@ -110,10 +106,6 @@ class Relay:
     def _forward(self, request: pb.SegmentStreamRequest, places: Places, size: int) -> bool:
         """Sends a request on. Returns whether it waits for an answer, and takes memory until then."""
         name, kind = request.request_id, request.WhichOneof("request")
-        if len(name) > _MAX_REQUEST_ID:
-            said = f"request_id is longer than {_MAX_REQUEST_ID} characters, the first of which the answer repeats"
-            self._fail(name, InvalidRequest(said, "BAD_REQUEST_ID", places.of("request_id")))
-            return False
         if request.HasField("masks_seen"):
             self._caller_acknowledges = True
             self._stream.acknowledge(request.masks_seen)
@@ -150,8 +142,8 @@ class Relay:
 
     def _fail(self, request_id: str, error: MaskwireError) -> None:
         counters = self._stream.counters
-        told = request_id[:_MAX_REQUEST_ID]
-        self._put(pb.SegmentStreamResponse(request_id=told, error=_status_of(error), counters=counters))
+        told = request_id[:MAX_REQUEST_ID]
+        self._put(pb.SegmentStreamResponse(request_id=told, error=status_of(error), counters=counters))
 
     def _put(self, response: pb.SegmentStreamResponse) -> None:
         self._outbox.append(response)
@@ -166,11 +158,7 @@ class Relay:
                 self._changed.clear()
                 await self._changed.wait()
             response = self._outbox.popleft()
-            if self._is_binary:
-                await self._socket.send_bytes(response.SerializeToString())
-            else:
-                await self._socket.send_text(text(response))
-            await drained(self._socket.scope)
+            await send_frame(self._socket, response, self._is_binary)
             self._outbox_bytes -= response.ByteSize()
             self._memory.add(-response.ByteSize())
             self._sent.set()
@@ -179,22 +167,6 @@ class Relay:
                 masks += 1
                 if not self._caller_acknowledges:
                     self._stream.acknowledge(masks)
-
-
-def _request_id(frame: str | bytes) -> str:
-    """The request_id of a frame that is otherwise wrong; empty where none can be read."""
-    try:
-        members = json.loads(frame)
-    except (ValueError, RecursionError):
-        return ""
-    name = members.get("request_id", members.get("requestId")) if isinstance(members, dict) else None
-    return name if isinstance(name, str) and name.isprintable() else ""
-
-
-def _status_of(error: MaskwireError) -> Status:
-    if isinstance(error, ServerUnavailable) and not error.retry_after_s:
-        error.retry_after_s = RETRY_S
-    return to_status(error)
 
 
 def _path(field: str, kind: str) -> str:

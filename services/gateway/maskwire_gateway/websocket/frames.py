@@ -1,0 +1,109 @@
+"""Frames of WebSockets: messages as JSON in text frames, in protobuf's form in binary ones."""
+
+import asyncio
+import json
+from typing import TypeVar
+
+from google.protobuf.message import DecodeError, Message
+from google.rpc.status_pb2 import Status
+from maskwire import InvalidRequest, MaskwireError, ServerUnavailable
+from maskwire.transport import to_status
+from maskwire_core.http.large_json import LARGE_BYTES
+from maskwire_core.http.problems import RETRY_S, Problem
+from maskwire_core.http.sockets import drained
+from starlette.websockets import WebSocket
+
+from maskwire_gateway.rest.json_codec import text
+from maskwire_gateway.rest.message_reader import Places, read_body
+
+AMessage = TypeVar("AMessage", bound=Message)
+
+PROTOCOL = "maskwire.v1"
+"""The subprotocol of both."""
+
+MAX_REQUEST_ID = 128
+"""Characters, as the servers allow."""
+
+_COPIES = 2  # of a frame: as it came and as a message, then as a message and as bytes that are sent to a server
+
+
+class BadFrame(Exception):
+    """A frame that is not the message that it should be.
+
+    Attributes:
+        error: What is wrong.
+        request_id: The request_id of the frame, as far as it can be read.
+    """
+
+    def __init__(self, error: InvalidRequest, request_id: str = "") -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.request_id = request_id
+
+
+def memory_of(frame: str | bytes) -> int:
+    """Bytes of memory that a frame takes while it is passed on."""
+    return _COPIES * (len(frame) if isinstance(frame, bytes) or frame.isascii() else 4 * len(frame))
+
+
+async def read_frame(frame: str | bytes, kind: type[AMessage]) -> tuple[AMessage, Places]:
+    """Reads a frame as a message.
+
+    Raises:
+        BadFrame: It is none.
+    """
+    try:
+        if isinstance(frame, bytes):
+            return kind.FromString(frame), Places()
+        return await read_body(frame, kind)
+    except DecodeError as error:
+        raise BadFrame(InvalidRequest(f"the frame is no {kind.__name__}", "BAD_FRAME")) from error
+    except Problem as problem:
+        wrong = InvalidRequest(problem.message, "BAD_FRAME", problem.field)
+        raise BadFrame(wrong, _request_id(frame)) from problem
+
+
+def check_request_id(request_id: str, places: Places) -> None:
+    """Checks a request's name.
+
+    Raises:
+        BadFrame: It is too long.
+    """
+    if len(request_id) > MAX_REQUEST_ID:
+        said = f"request_id is longer than {MAX_REQUEST_ID} characters, the first of which the answer repeats"
+        raise BadFrame(InvalidRequest(said, "BAD_REQUEST_ID", places.of("request_id")), request_id)
+
+
+def event_frame(event: dict[str, object]) -> str | bytes:
+    """The frame that an event of a WebSocket brought."""
+    frame = event["text"] if event.get("bytes") is None else event["bytes"]
+    assert isinstance(frame, str | bytes)
+    return frame
+
+
+async def send_frame(socket: WebSocket, message: Message, is_binary: bool) -> None:
+    """Sends a message, and waits until the other end has read what was sent."""
+    if is_binary:
+        await socket.send_bytes(message.SerializeToString())
+    elif message.ByteSize() >= LARGE_BYTES:
+        await socket.send_text(await asyncio.to_thread(text, message))
+    else:
+        await socket.send_text(text(message))
+    await drained(socket.scope)
+
+
+def status_of(error: MaskwireError) -> Status:
+    """An error as answers have it."""
+    if isinstance(error, ServerUnavailable) and not error.retry_after_s:
+        error.retry_after_s = RETRY_S
+    return to_status(error)
+
+
+def _request_id(frame: str | bytes) -> str:
+    """The request_id of a frame that is otherwise wrong; empty where none can be read."""
+    try:
+        members = json.loads(frame)
+    except (ValueError, RecursionError):
+        return ""
+    name = members.get("request_id", members.get("requestId")) if isinstance(members, dict) else None
+    return name if isinstance(name, str) and name.isprintable() else ""
