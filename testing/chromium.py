@@ -47,6 +47,7 @@ class Tab:
         width: Width of the window in CSS pixels.
         height: Height of the window in CSS pixels.
         init_script: JavaScript that runs before the page's own.
+        script: Path of the page's own script, whose exports tests read as `app`.
         options: Further options of the browser context, as Playwright has them.
     """
 
@@ -57,8 +58,10 @@ class Tab:
         width: int = 1280,
         height: int = 800,
         init_script: str = "",
+        script: str = "/assets/app.js",
         **options: Any,
     ) -> None:
+        self._script = script
         context = browser.new_context(viewport={"width": width, "height": height}, **options)
         context.grant_permissions(["clipboard-read", "clipboard-write"], origin=url)
         if init_script:
@@ -68,6 +71,7 @@ class Tab:
     def another(self, url: str) -> "Tab":
         """Opens the page in another tab with the same storage."""
         tab = object.__new__(Tab)
+        tab._script = self._script
         tab._open(self.context, url)
         return tab
 
@@ -87,7 +91,7 @@ class Tab:
         assert self.failures == []
 
     def _import_app(self) -> None:
-        self.page.evaluate("async () => { window.app = await import('/assets/app.js') }")
+        self.page.evaluate("async (script) => { window.app = await import(script) }", self._script)
 
     def reload(self) -> None:
         """Reloads the page after all changes have been written to the browser's storage."""

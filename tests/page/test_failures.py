@@ -144,7 +144,7 @@ def test_a_connection_that_was_closed_tells_nothing_more(open_tab: OpenTab) -> N
             const asked = new Promise((resolve) => (answer = resolve));
             let refuse;
             const models = () => new Promise((_, reject) => { refuse = reject; answer(); });
-            const api = { streamUrl: 'ws://127.0.0.1:1/', protocols: [], models };
+            const api = { socketUrl: () => 'ws://127.0.0.1:1/', protocols: [], models };
             const connection = new Connection(api, { image: async () => ({}), recover: async () => {} });
             const told = [];
             for (const name of ['failed', 'state']) connection.addEventListener(name, () => told.push(name));

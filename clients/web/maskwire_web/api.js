@@ -48,8 +48,9 @@ export class Api {
     return sessionStorage.getItem(TOKEN) ?? "";
   }
 
-  get streamUrl() {
-    const url = new URL("stream", this.base);
+  /** Address of a WebSocket: "stream" or "track". */
+  socketUrl(name) {
+    const url = new URL(name, this.base);
     url.protocol = url.protocol.replace("http", "ws");
     return url;
   }
@@ -69,10 +70,31 @@ export class Api {
    * @param imageId its name; if empty, the server issues one
    * @param progress called with the fraction sent, 0 to 1, or with the error before a retry; returns false to give up
    */
-  async upload(blob, imageId, progress) {
+  upload(blob, imageId, progress) {
+    return this._retrying(progress, () => this._send("images", imageId ? { image_id: imageId } : {}, blob, progress));
+  }
+
+  /**
+   * Stores the frames of a clip; otherwise as `upload`.
+   *
+   * @param header the fields of ClipHeader
+   * @param blobs the file of each frame
+   */
+  uploadClip(header, blobs, progress) {
+    const form = new FormData();
+    blobs.forEach((blob, index) => form.append("frame", blob, `${index}`));
+    return this._retrying(progress, () => this._send("clips", header, form, progress));
+  }
+
+  /** Deletes a clip or a track: "clips/NAME" or "tracks/NAME". */
+  async delete(path) {
+    await this._authorised(() => this._fetch(path, { method: "DELETE", keepalive: true }));
+  }
+
+  async _retrying(progress, send) {
     for (let pause = FIRST_PAUSE_MS; ; pause = Math.min(LONGEST_PAUSE_MS, pause * 2)) {
       try {
-        return await this._authorised(() => this._send(blob, imageId, progress));
+        return await this._authorised(send);
       } catch (error) {
         if (!error.isTransient || progress(error) === false) throw error;
         await new Promise((resolve) => setTimeout(resolve, pause));
@@ -132,13 +154,13 @@ export class Api {
   }
 
   /** Uses XMLHttpRequest, since fetch does not report the progress of an upload. */
-  _send(blob, imageId, progress) {
+  _send(path, parameters, body, progress) {
     return new Promise((resolve, reject) => {
       const request = new XMLHttpRequest();
-      const url = new URL("images", this.base);
-      if (imageId) url.searchParams.set("image_id", imageId);
+      const url = new URL(path, this.base);
+      url.search = new URLSearchParams(parameters);
       request.open("POST", url);
-      request.setRequestHeader("Content-Type", blob.type || "application/octet-stream");
+      if (body instanceof Blob) request.setRequestHeader("Content-Type", body.type || "application/octet-stream");
       for (const [name, value] of Object.entries(this._headers())) request.setRequestHeader(name, value);
       request.upload.onprogress = (event) => progress(event.loaded / Math.max(1, event.total));
       request.onerror = () => reject(new ApiError(UNREACHABLE));
@@ -146,7 +168,7 @@ export class Api {
         if (request.status === 200 || request.status === 201) resolve(JSON.parse(request.responseText));
         else reject(ApiError.read(request.status, request.responseText));
       };
-      request.send(blob);
+      request.send(body);
     });
   }
 }

@@ -4,7 +4,6 @@ import { ApiError } from "./api.js";
 
 const FIRST_PAUSE_MS = 250;
 const LONGEST_PAUSE_MS = 8000;
-const SILENCE_MS = 20_000; // with requests open and nothing received for so long, the socket is dead
 const CLOSED = "The image was closed.";
 
 /**
@@ -13,6 +12,9 @@ const CLOSED = "The image was closed.";
  * Fires "state" with detail {state: "open" | "opening" | "waiting", retryMs}.
  */
 export class Connection extends EventTarget {
+  socket = "stream"; // which WebSocket it is
+  silenceMs = 20_000; // with requests open and nothing received for so long, the socket is dead
+
   /**
    * @param api knows the socket's address
    * @param image async () => SetImage, the image that a new socket begins with; rejects if the connection must be given up
@@ -29,7 +31,7 @@ export class Connection extends EventTarget {
     addEventListener("online", this._wake);
     document.addEventListener("visibilitychange", this._wake);
     this._watch = setInterval(() => this._checkSilence(), 1000);
-    this._open();
+    queueMicrotask(() => this._open()); // when subclasses have been made as well
   }
 
   /** Resolves to the answer, or to null if the request was superseded; rejects with ApiError. */
@@ -80,15 +82,20 @@ export class Connection extends EventTarget {
     let opened = false;
     socket.onopen = current(() => {
       opened = true;
-      this._write({ set_image: image });
+      this._write(this._first(image));
     });
     socket.onmessage = current((event) => this._read(JSON.parse(event.data)));
     socket.onclose = current(() => (opened ? this._lost() : this._neverOpened()));
   }
 
+  /** The request that a socket begins with. */
+  _first(image) {
+    return { set_image: image };
+  }
+
   _connect() {
     try {
-      return new WebSocket(this.api.streamUrl, this.api.protocols);
+      return new WebSocket(this.api.socketUrl(this.socket), this.api.protocols);
     } catch {
       this._giveUp(new ApiError("The token has characters that a browser cannot send. Reload the page to enter another."));
       return null;
@@ -113,7 +120,11 @@ export class Connection extends EventTarget {
 
   _readOpening(response) {
     if (response.error) this._refused(ApiError.ofStatus(response.error));
-    if (!response.image_ready || this._ready) return;
+    if (response.image_ready && !this._ready) this._begin();
+  }
+
+  /** Sends what waits for an answer, now that the socket is ready. */
+  _begin() {
     this._ready = true;
     this._pause = FIRST_PAUSE_MS;
     for (const [id, { request, resolve }] of [...this._pending]) {
@@ -176,7 +187,7 @@ export class Connection extends EventTarget {
   /** A socket still looks open when the network has silently gone. */
   _checkSilence() {
     if (!this._socket || (this._ready && !this._pending.size)) this._heard = Date.now();
-    else if (Date.now() - this._heard > SILENCE_MS) this._lost();
+    else if (Date.now() - this._heard > this.silenceMs) this._lost();
   }
 
   _write(request) {

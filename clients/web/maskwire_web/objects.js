@@ -5,7 +5,7 @@ import { newUid } from "./library.js";
 import { Mask } from "./rle.js";
 
 // Distinct from one another, and from the colours of most photographs.
-const COLOURS = ["#3d8bfd", "#ff6b4a", "#1fb978", "#f5b700", "#a66bff", "#12b5cb", "#ff5c9e", "#8bc34a", "#ff9142", "#6c7bff"];
+export const COLOURS = ["#3d8bfd", "#ff6b4a", "#1fb978", "#f5b700", "#a66bff", "#12b5cb", "#ff5c9e", "#8bc34a", "#ff9142", "#6c7bff"];
 
 export class Item {
   /** @param number from 1; gives the colour and the first name */
@@ -62,9 +62,13 @@ function restored(row, number) {
 
 /** Fires "change" whenever something must be redrawn. */
 export class Objects extends EventTarget {
-  /** @param rows stored objects; two tabs may have given them the same number */
-  constructor(rows = []) {
+  /**
+   * @param rows stored objects; two tabs may have given them the same number
+   * @param item (number) => a new object
+   */
+  constructor(rows = [], item = (number) => new Item(number)) {
     super();
+    this._newItem = item;
     this._number = 0;
     this.items = rows.map((row) => {
       this._number = Math.max(this._number + 1, row.number);
@@ -83,7 +87,7 @@ export class Objects extends EventTarget {
   }
 
   _make() {
-    const item = new Item(++this._number);
+    const item = this._newItem(++this._number);
     this.items.push(item);
     return item;
   }

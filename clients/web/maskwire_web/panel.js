@@ -15,6 +15,7 @@ function button(name, label, onclick) {
 
 function summary(item, isAway) {
   if (item.pending.length && isAway) return "Waits for the server";
+  if (item.summary) return item.summary;
   if (item.generated) return `${item.mask.area.toLocaleString()} px · by Everything`;
   const { points, box } = item.prompt;
   const parts = [];

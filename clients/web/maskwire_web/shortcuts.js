@@ -2,8 +2,8 @@
 
 const typing = (target) => target.closest("input:not([type=range]), textarea, select, dialog");
 
-/** Touch gestures. */
-const TOUCH = [
+/** The picture page's: touch gestures, keys, and further names of keys. */
+const PICTURES = { touch: [
   ["Tap", "Add what is under the finger to the object"],
   ["Exclude, then tap", "Take it away from the object"],
   ["Box, then drag", "Draw a box around the object"],
@@ -11,10 +11,7 @@ const TOUCH = [
   ["Drag", "Move the image"],
   ["New", "Begin another object"],
   ["Everything", "Find all objects"],
-];
-
-/** Rows of the help: keys, description, name of the action. Keys without an action are handled elsewhere. */
-const TABLE = [
+], keys: [ // rows of the help: keys, description, name of the action; keys without an action are handled elsewhere
   ["Click", "Add what is there to the object"],
   ["Shift click, Right click", "Take it away from the object"],
   ["Drag", "Draw a box around the object"],
@@ -41,25 +38,23 @@ const TABLE = [
   ["O", "Open images", "open"],
   ["Arrows, Enter", "Move the cursor, click with it"],
   ["?", "This help", "help"],
-];
+], other: { "+": "zoomIn", "=": "zoomIn", "-": "zoomOut", "[": "before", "]": "next", ",": "imageBefore", ".": "imageAfter", backspace: "delete", escape: "cancel" } };
 
-const OTHER = { "+": "zoomIn", "=": "zoomIn", "-": "zoomOut", "[": "before", "]": "next", ",": "imageBefore", ".": "imageAfter", backspace: "delete", escape: "cancel" };
-
-function nameOf(event) {
+function nameOf(event, { keys, other }) {
   const key = event.key.toLowerCase();
   if (event.ctrlKey || event.metaKey) {
     if (key === "z") return event.shiftKey ? "redo" : "undo";
     return key === "y" ? "redo" : undefined;
   }
   if (event.altKey) return undefined;
-  return OTHER[key] ?? TABLE.find(([keys, , name]) => name && keys.toLowerCase() === key)?.[2];
+  return other[event.shiftKey ? `shift ${key}` : key] ?? other[key] ?? keys.find(([text, , name]) => name && text.toLowerCase() === key)?.[2];
 }
 
-/** Calls actions[name]() for keys pressed outside of text fields. */
-export function listen(actions) {
+/** Calls actions[name]() for keys of a table that are pressed outside of text fields. */
+export function listen(actions, table = PICTURES) {
   addEventListener("keydown", (event) => {
     if (typing(event.target) || event.isComposing) return;
-    const action = actions[nameOf(event)];
+    const action = actions[nameOf(event, table)];
     if (!action) return;
     event.preventDefault();
     action();
@@ -67,9 +62,9 @@ export function listen(actions) {
 }
 
 /** Fills the table in the help. */
-export function describe(element) {
+export function describe(element, { touch, keys: rows } = PICTURES) {
   const keys = (text) => text.split(", ").map((key) => `<kbd>${key}</kbd>`).join(" ");
   const lines = (table) => table.map(([text, meaning]) => `<div><span>${meaning}</span><span>${text}</span></div>`).join("");
-  const keyed = TABLE.map(([text, meaning]) => [keys(text), meaning]);
-  element.innerHTML = `<div class="lines for-touch">${lines(TOUCH)}</div><div class="lines for-mouse">${lines(keyed)}</div>`;
+  const keyed = rows.map(([text, meaning]) => [keys(text), meaning]);
+  element.innerHTML = `<div class="lines for-touch">${lines(touch)}</div><div class="lines for-mouse">${lines(keyed)}</div>`;
 }

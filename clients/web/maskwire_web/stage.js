@@ -44,6 +44,15 @@ export class Stage {
     this.draw("picture");
   }
 
+  /** Shows another bitmap of the same size at the same place, or the first one. */
+  replace(bitmap) {
+    const { bitmap: before } = this;
+    if (before?.width !== bitmap.width || before.height !== bitmap.height) this.viewport.show(bitmap.width, bitmap.height);
+    this.bitmap = bitmap;
+    this._small = null;
+    this.draw("picture", "overlay");
+  }
+
   /** Redraws canvases in the next frame. */
   draw(...which) {
     if (!this._stale.size) requestAnimationFrame(() => this._drawNow());

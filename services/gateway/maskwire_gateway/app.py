@@ -114,7 +114,7 @@ class _Page:
     """Handlers of what people open in a browser.
 
     Args:
-        folder: Folder with the page's index.html; None without a page.
+        folder: Folder with index.html and video.html; None without a page.
     """
 
     def __init__(self, folder: Path | None) -> None:
@@ -126,6 +126,13 @@ class _Page:
         if self._folder is None:
             return PlainTextResponse("Maskwire's gateway. The API is described at /docs.\n")
         return FileResponse(self._folder / "index.html", headers={"Cache-Control": "no-cache"})
+
+    @Operation("GET", "/video")
+    async def video(self, request: Request) -> Response:
+        """The page for clips."""
+        if self._folder is None:
+            raise Problem(404, "this gateway has no pages", "NO_ROUTE")
+        return FileResponse(self._folder / "video.html", headers={"Cache-Control": "no-cache"})
 
     @Operation("GET", STREAM_PATH)
     async def refuse_plain_stream(self, request: Request) -> Response:

@@ -120,7 +120,8 @@ class TrackRelay:
                 raise InvalidRequest("the first request must be open", "NOT_OPEN", "request")
             self._call = await self._servers.open_track(request, self._caller)
         except MaskwireError as error:
-            error.field = places.of(error.field)
+            is_inner = error.field.split(".")[0] in pb.OpenTrack.DESCRIPTOR.fields_by_name
+            error.field = places.of(f"open.{error.field}" if is_inner else error.field)
             await self._fail(request.request_id, error)
             return
         await self._send(self._call.opened)

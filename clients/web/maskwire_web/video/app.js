@@ -1,0 +1,338 @@
+// Entry point of the page for clips: creates its parts and connects them.
+
+import { Api } from "../api.js";
+import { askToken, confirmed } from "../dialogs.js";
+import { chosen, filesOf } from "../dropped_files.js";
+import { save } from "../export.js";
+import { Notices } from "../notices.js";
+import { Panel } from "../panel.js";
+import { Pointing } from "../pointing.js";
+import * as shortcuts from "../shortcuts.js";
+import { Stage } from "../stage.js";
+import { Status } from "../status.js";
+import { Viewport } from "../viewport.js";
+import { TrackEditor } from "./editor.js";
+import { KEYS } from "./keys.js";
+import { askHandOver, readClip } from "./opening.js";
+import { Player } from "./player.js";
+import { UnusableClip } from "./reading.js";
+import { davis, youtubeVis } from "./saving.js";
+import { TimelineView } from "./timeline_view.js";
+
+const $ = (id) => document.getElementById(id);
+const all = (selector) => [...document.querySelectorAll(selector)];
+const ZOOM_STEP = 1.25;
+const NO_AUTOMATIC_MASKS = { progress: null };
+
+const notices = new Notices($("spoken"), $("notices"));
+const api = new Api(askToken);
+export const viewport = new Viewport();
+export const editor = new TrackEditor();
+export const player = new Player();
+const status = new Status();
+const stage = new Stage($("picture"), $("overlay"), viewport);
+const isTouch = matchMedia("(pointer: coarse)");
+const models = api.models().then(({ models: list = [] }) => list.find((one) => one.is_default) ?? list[0]);
+let clip = null;
+let connection = ""; // state of the connection to the server
+let working = null; // {text, done, stop}: what is in progress
+let isReading = false;
+
+// Opening
+
+async function open({ files }) {
+  if (!files.length || isReading) return;
+  if (clip && editor.objects.drawn.length && !(await confirmed("Open another clip?", "The objects of this one are lost, unless you have downloaded them.", "Open"))) return;
+  isReading = true;
+  notices.clear();
+  try {
+    const model = await models;
+    const read = await readClip(files, (done) => progress("Reading the frames", done, () => (isReading = false)) && isReading);
+    if (!read) return;
+    const handOver = !model?.tracker;
+    if (handOver && !(await askHandOver(model))) return;
+    await show(read, model, handOver);
+  } catch (error) {
+    notices.error(error instanceof UnusableClip || error.status !== undefined ? error.message : `The clip cannot be opened: ${error.message}`);
+  } finally {
+    isReading = false;
+    progress("");
+  }
+}
+
+async function show(read, model, handOver) {
+  close();
+  clip = read;
+  const track = editor.open(api, clip, { model: model.name, handOver });
+  track.addEventListener("state", ({ detail }) => setConnection(detail.state));
+  track.addEventListener("failed", ({ detail }) => {
+    setConnection("failed");
+    notices.error(detail.message);
+  });
+  track.addEventListener("working", ({ detail: { sent } }) => (sent === null ? progress("") : progress("Sending the frames", sent)));
+  track.addEventListener("restored", () => notices.show("The server no longer had the clip. It has been sent again, with your clicks."));
+  $("about").hidden = !handOver;
+  $("about-model").textContent = model.name;
+  $("title").textContent = `${clip.name} · ${clip.width} × ${clip.height} · ${clip.length} frames`;
+  $("welcome").hidden = true;
+  $("player").hidden = $("tools").hidden = $("panel").hidden = false;
+  pointing.show(clip);
+  strip.show(clip);
+  await player.open(clip);
+  $("overlay").focus({ preventScroll: true });
+}
+
+function close() {
+  editor.close();
+  clip?.close();
+  clip = null;
+}
+
+// Progress
+
+/** Shows what is in progress; nothing for "". Returns true, so that work goes on. */
+function progress(text, done = 0, stop = null) {
+  working = text ? { text, done, stop } : null;
+  showWorking();
+  return true;
+}
+
+function showWorking() {
+  const { following } = editor;
+  const waiting = editor.objects.items.reduce((sum, item) => sum + item.pending.length, 0);
+  const isAway = ["waiting", "failed"].includes(connection);
+  let shown = working;
+  if (!shown && isAway) shown = { text: "Reconnecting. Nothing is lost", done: null };
+  if (!shown && following) {
+    const { reverse, done, total } = following;
+    shown = { text: `Following${reverse ? " backwards" : ""}: ${done} of ${total}`, done: done / total, stop: () => editor.stop() };
+  }
+  if (!shown && waiting) shown = { text: "Finding the object", done: null };
+  $("working").hidden = !shown;
+  if (!shown) return;
+  $("working-text").textContent = shown.text;
+  $("working-stop").hidden = !shown.stop;
+  $("working-stop").onclick = shown.stop;
+  if (shown.done === null) $("working-bar").removeAttribute("value");
+  else $("working-bar").value = shown.done;
+}
+
+function setConnection(state) {
+  connection = state;
+  status.connection(state);
+  panel.show(editor.objects, isAway());
+  showWorking();
+}
+
+const isAway = () => ["waiting", "opening", "failed"].includes(connection);
+
+function showNext() {
+  const { items } = editor.objects;
+  const how = isTouch.matches ? "Tap" : "Click";
+  let text = `${how} an object to get its mask on this frame, or drag a box around it.`;
+  if (items.some((item) => item.prompts.size)) text = "Follow finds the objects on the other frames. New begins another object.";
+  if (items.some((item) => item.found.size > item.prompts.size)) text = `Go to a frame that is wrong, ${how.toLowerCase()} it right, and follow again.`;
+  $("next").hidden = !clip || Boolean(editor.following);
+  $("next").textContent = text;
+}
+
+// Connections between the parts
+
+const pointing = new Pointing($("overlay"), viewport, editor, NO_AUTOMATIC_MASKS, {
+  place: (place) => status.place(place),
+  drawn: () => stage.draw("overlay"),
+  keep: () => {},
+});
+
+const panel = new Panel($("objects"), {
+  select: (item) => editor.objects.select(item),
+  delete: (item) => editor.delete(item),
+  changed: () => editor.objects.changed(),
+});
+
+const strip = new TimelineView($("strip"), {
+  seek: (frame) => {
+    player.pause();
+    player.seek(frame);
+  },
+});
+
+stage.scene = () => ({
+  items: editor.objects.items.map(onFrame),
+  selected: onFrame(editor.objects.selected),
+  preview: editor.preview,
+  layer: null,
+  lit: null,
+  cursor: pointing.cursor,
+});
+strip.scene = () => ({ items: editor.objects.items, selected: editor.objects.selected, frame: editor.at.frame });
+
+/** An object as it is drawn: clicks that wait are drawn on their frame alone. */
+const drawn = new WeakMap();
+function onFrame(item) {
+  const { mask, colour, visible, prompt, isEmpty } = item;
+  const pending = item.pending.filter(({ frame }) => frame === editor.at.frame);
+  if (!drawn.has(item)) drawn.set(item, {});
+  return Object.assign(drawn.get(item), { mask, colour, visible, prompt, pending, isEmpty });
+}
+
+player.addEventListener("frame", ({ detail: { frame, bitmap } }) => {
+  editor.show(frame);
+  stage.replace(bitmap);
+});
+player.addEventListener("state", () => {
+  const name = player.isPlaying ? "pause" : "play";
+  $("play").querySelector("use").setAttribute("href", `#i-${name}`);
+  $("play").ariaLabel = player.isPlaying ? "Pause" : "Play";
+});
+viewport.addEventListener("change", () => clip && status.zoom(viewport.scale));
+editor.addEventListener("found", ({ detail: { frame } }) => {
+  player.pause();
+  player.seek(frame);
+  showWorking();
+});
+editor.addEventListener("error", ({ detail }) => notices.error(detail.message));
+editor.addEventListener("change", () => {
+  stage.draw("overlay");
+  strip.draw();
+  panel.show(editor.objects, isAway());
+  showWorking();
+  showNext();
+  showTime();
+  const { items } = editor.objects;
+  const isPrompted = items.some((item) => item.prompts.size);
+  $("follow").disabled = $("follow-back").disabled = !isPrompted || Boolean(editor.following);
+  for (const button of all("[data-export]")) button.disabled = !items.some((item) => item.found.size);
+});
+editor.timeline.addEventListener("change", () => {
+  $("undo").disabled = !editor.timeline.canUndo;
+  $("redo").disabled = !editor.timeline.canRedo;
+});
+addEventListener("beforeunload", (event) => clip && editor.objects.drawn.length && event.preventDefault());
+addEventListener("pagehide", close);
+
+function showTime() {
+  if (!clip) return;
+  const { frame } = editor.at;
+  $("time").innerHTML = `<b>${frame + 1}</b> of ${clip.length} · ${clip.frames[frame].time_s.toFixed(2)} s`;
+  const slider = $("strip");
+  Object.assign(slider, { ariaValueMax: clip.length, ariaValueNow: frame + 1 });
+}
+
+async function download(kind) {
+  const items = editor.objects.items.filter((item) => item.found.size);
+  if (!items.length) return notices.error("There is no mask yet. Click an object first.");
+  try {
+    const written = kind === "vis" ? youtubeVis(items, clip) : await davis(items, clip, (done) => progress("Writing the masks", done));
+    save(written);
+  } catch (error) {
+    notices.error(error.message);
+  }
+  progress("");
+}
+
+// Buttons and keys
+
+function setTool(name) {
+  pointing.tool = name;
+  for (const button of all("[data-tool]")) {
+    button.setAttribute("aria-checked", button.dataset.tool === name);
+    button.tabIndex = button.dataset.tool === name ? 0 : -1;
+  }
+}
+
+function hideOrShow() {
+  const visible = !editor.objects.items.some((item) => item.visible);
+  for (const item of editor.objects.items) item.visible = visible;
+  editor.objects.changed();
+}
+
+async function copyPlace() {
+  if (!pointing.place) return;
+  await navigator.clipboard?.writeText(pointing.place.join(", "));
+  notices.show(`Copied position ${pointing.place.join(", ")}`);
+}
+
+const withClip = (action) => () => clip && action();
+const actions = {
+  open: () => $("file").click(),
+  help: () => $("help").showModal(),
+  fit: withClip(() => viewport.fit()),
+  actual: withClip(() => viewport.zoom(1 / viewport.scale)),
+  zoomIn: withClip(() => viewport.zoom(ZOOM_STEP)),
+  zoomOut: withClip(() => viewport.zoom(1 / ZOOM_STEP)),
+  include: () => setTool("include"),
+  exclude: () => setTool("exclude"),
+  box: () => setTool("box"),
+  play: withClip(() => player.toggle()),
+  frameBefore: withClip(() => player.step(-1)),
+  frameAfter: withClip(() => player.step(1)),
+  tenBefore: withClip(() => player.step(-10)),
+  tenAfter: withClip(() => player.step(10)),
+  first: withClip(() => player.step(-clip.length)),
+  last: withClip(() => player.step(clip.length)),
+  follow: withClip(() => editor.following || editor.follow(false)),
+  followBack: withClip(() => editor.following || editor.follow(true)),
+  begin: withClip(() => editor.objects.begin()),
+  before: withClip(() => editor.objects.step(-1)),
+  next: withClip(() => editor.objects.step(1)),
+  rename: withClip(() => panel.rename(editor.objects.selected)),
+  delete: withClip(() => editor.delete(editor.objects.selected)),
+  hide: withClip(hideOrShow),
+  undo: () => editor.timeline.undo(),
+  redo: () => editor.timeline.redo(),
+  cancel: () => pointing.gestures.cancel() || (editor.following ? editor.stop() : editor.leave()),
+  copyPlace,
+  save: withClip(() => download("vis")),
+};
+shortcuts.listen(actions, KEYS);
+shortcuts.describe($("shortcuts"), KEYS);
+
+for (const [id, action] of Object.entries({
+  open: actions.open,
+  choose: actions.open,
+  "choose-folder": () => $("folder").click(),
+  "help-button": actions.help,
+  new: actions.begin,
+  undo: actions.undo,
+  redo: actions.redo,
+  fit: actions.fit,
+  play: actions.play,
+  before: actions.frameBefore,
+  after: actions.frameAfter,
+  follow: actions.follow,
+  "follow-back": actions.followBack,
+  connection: () => editor.track?.connection.retryNow(),
+})) {
+  $(id).onclick = action;
+}
+for (const button of all("[data-tool]")) button.onclick = () => setTool(button.dataset.tool);
+for (const button of all("[data-export]")) button.onclick = () => download(button.dataset.export);
+$("file").onchange = $("folder").onchange = ({ target }) => {
+  const taken = chosen(target);
+  open(target.webkitdirectory ? { files: taken.files.filter(({ type }) => type.startsWith("image/")) } : taken);
+  target.value = ""; // so that choosing the same file again fires "change"
+};
+addEventListener("dragover", (event) => {
+  event.preventDefault();
+  document.body.classList.add("dragging");
+});
+addEventListener("dragleave", (event) => event.relatedTarget ?? document.body.classList.remove("dragging"));
+addEventListener("drop", (event) => {
+  event.preventDefault();
+  document.body.classList.remove("dragging");
+  filesOf(event.dataTransfer).then(({ files, isFolder }) => open({ files: isFolder ? files.filter(({ type }) => type.startsWith("image/")) : files }));
+});
+
+const followTouch = () => document.body.classList.toggle("touch", isTouch.matches);
+isTouch.addEventListener("change", followTouch);
+followTouch();
+setTool("include");
+models.then(
+  (model) => {
+    if (!model) return;
+    $("model").hidden = false;
+    $("model").textContent = model.note ? `${model.name} model: rough masks` : model.name;
+  },
+  (error) => notices.error(error.message),
+);
