@@ -194,6 +194,7 @@ def test_what_may_be_opened(open_tab: OpenTab, site: Site, pictures: list[Path],
     def opened(*paths: Path) -> Any:
         page.set_input_files("#file", paths)
         page.get_by_role("button", name="Use hand-over").click()
+        expect(page.locator("#title")).to_contain_text(paths[0].name)
         tab.until_connected()
         return page.evaluate("() => { const { name, length, rate } = app.player.clip; return [name, length, rate] }")
 
@@ -204,7 +205,7 @@ def test_what_may_be_opened(open_tab: OpenTab, site: Site, pictures: list[Path],
     assert [path.read_bytes() for path in frames_of(tab, tmp_path / "jpg")] == [path.read_bytes() for path in pictures]
     for paths, said in (
         ([tmp_path / "notes.txt"], "notes.txt is no film"),
-        ([pictures[0], tmp_path / "small.png"], "small.png is 10 × 10"),
+        ([pictures[0], tmp_path / "small.png"], "small.png is 10"),
     ):
         page.set_input_files("#file", paths)
         expect(page.locator("#notices")).to_contain_text(said)

@@ -228,8 +228,8 @@ def test_errors_are_answers_in_the_callers_words(behind: Behind, clip: str) -> N
                 {"prompt": {"object_id": "a", "points": {"points": [[1, 1]], "labels": [7]}}},
                 ("BAD_LABEL", "prompt.points.labels[0]"),
             ),
-            ({"prompt": {"object_id": "a", "frame": 99, "points": {"points": [[1, 1]]}}}, ("NO_SUCH_FRAME", "prompt.frame")),
-        ):  # fmt: skip
+            ({"prompt": {"object_id": "a", "frame": 99, "points": {}}}, ("NO_SUCH_FRAME", "prompt.frame")),
+        ):
             assert socket.refused(**wrong) == expected
         assert counts(socket.ask(prompt={"object_id": "cup", "points": {"points": [CLICK]}}))["cup"]
 

@@ -18,6 +18,7 @@ import { Player } from "./player.js";
 import { UnusableClip } from "./reading.js";
 import { davis, youtubeVis } from "./saving.js";
 import { TimelineView } from "./timeline_view.js";
+import { Working } from "./working.js";
 
 const $ = (id) => document.getElementById(id);
 const all = (selector) => [...document.querySelectorAll(selector)];
@@ -30,12 +31,12 @@ export const viewport = new Viewport();
 export const editor = new TrackEditor();
 export const player = new Player();
 const status = new Status();
+const working = new Working(editor);
 const stage = new Stage($("picture"), $("overlay"), viewport);
 const isTouch = matchMedia("(pointer: coarse)");
 const models = api.models().then(({ models: list = [] }) => list.find((one) => one.is_default) ?? list[0]);
 let clip = null;
 let connection = ""; // state of the connection to the server
-let working = null; // {text, done, stop}: what is in progress
 let isReading = false;
 
 // Opening
@@ -47,7 +48,10 @@ async function open({ files }) {
   notices.clear();
   try {
     const model = await models;
-    const read = await readClip(files, (done) => progress("Reading the frames", done, () => (isReading = false)) && isReading);
+    const read = await readClip(files, (done) => {
+      working.show("Reading the frames", done, () => (isReading = false));
+      return isReading;
+    });
     if (!read) return;
     const handOver = !model?.tracker;
     if (handOver && !(await askHandOver(model))) return;
@@ -56,7 +60,7 @@ async function open({ files }) {
     notices.error(error instanceof UnusableClip || error.status !== undefined ? error.message : `The clip cannot be opened: ${error.message}`);
   } finally {
     isReading = false;
-    progress("");
+    working.end();
   }
 }
 
@@ -69,7 +73,10 @@ async function show(read, model, handOver) {
     setConnection("failed");
     notices.error(detail.message);
   });
-  track.addEventListener("working", ({ detail: { sent } }) => (sent === null ? progress("") : progress("Sending the frames", sent)));
+  track.addEventListener("working", ({ detail: { sent, waits } }) => {
+    if (sent === null) working.end();
+    else working.show(waits ? `Sending the frames again soon. ${waits}` : "Sending the frames", sent);
+  });
   track.addEventListener("restored", () => notices.show("The server no longer had the clip. It has been sent again, with your clicks."));
   $("about").hidden = !handOver;
   $("about-model").textContent = model.name;
@@ -88,43 +95,14 @@ function close() {
   clip = null;
 }
 
-// Progress
-
-/** Shows what is in progress; nothing for "". Returns true, so that work goes on. */
-function progress(text, done = 0, stop = null) {
-  working = text ? { text, done, stop } : null;
-  showWorking();
-  return true;
-}
-
-function showWorking() {
-  const { following } = editor;
-  const waiting = editor.objects.items.reduce((sum, item) => sum + item.pending.length, 0);
-  const isAway = ["waiting", "failed"].includes(connection);
-  let shown = working;
-  if (!shown && isAway) shown = { text: "Reconnecting. Nothing is lost", done: null };
-  if (!shown && following) {
-    const { reverse, done, total } = following;
-    shown = { text: `Following${reverse ? " backwards" : ""}: ${done} of ${total}`, done: done / total, stop: () => editor.stop() };
-  }
-  if (!shown && waiting) shown = { text: "Finding the object", done: null };
-  $("working").hidden = !shown;
-  if (!shown) return;
-  $("working-text").textContent = shown.text;
-  $("working-stop").hidden = !shown.stop;
-  $("working-stop").onclick = shown.stop;
-  if (shown.done === null) $("working-bar").removeAttribute("value");
-  else $("working-bar").value = shown.done;
-}
+const isAway = () => ["waiting", "opening", "failed"].includes(connection);
 
 function setConnection(state) {
   connection = state;
   status.connection(state);
   panel.show(editor.objects, isAway());
-  showWorking();
+  working.connection(state);
 }
-
-const isAway = () => ["waiting", "opening", "failed"].includes(connection);
 
 function showNext() {
   const { items } = editor.objects;
@@ -186,17 +164,17 @@ player.addEventListener("state", () => {
   $("play").ariaLabel = player.isPlaying ? "Pause" : "Play";
 });
 viewport.addEventListener("change", () => clip && status.zoom(viewport.scale));
-editor.addEventListener("found", ({ detail: { frame } }) => {
+editor.addEventListener("found", ({ detail: { frame, timings } }) => {
   player.pause();
   player.seek(frame);
-  showWorking();
+  $("timings").textContent = `frame ${Math.round(timings?.total_ms ?? 0)} ms`;
 });
 editor.addEventListener("error", ({ detail }) => notices.error(detail.message));
 editor.addEventListener("change", () => {
   stage.draw("overlay");
   strip.draw();
   panel.show(editor.objects, isAway());
-  showWorking();
+  working.draw();
   showNext();
   showTime();
   const { items } = editor.objects;
@@ -210,6 +188,7 @@ editor.timeline.addEventListener("change", () => {
 });
 addEventListener("beforeunload", (event) => clip && editor.objects.drawn.length && event.preventDefault());
 addEventListener("pagehide", close);
+addEventListener("pageshow", (event) => event.persisted && location.reload()); // its clip was closed
 
 function showTime() {
   if (!clip) return;
@@ -223,12 +202,12 @@ async function download(kind) {
   const items = editor.objects.items.filter((item) => item.found.size);
   if (!items.length) return notices.error("There is no mask yet. Click an object first.");
   try {
-    const written = kind === "vis" ? youtubeVis(items, clip) : await davis(items, clip, (done) => progress("Writing the masks", done));
+    const written = kind === "vis" ? youtubeVis(items, clip) : await davis(items, clip, (done) => working.show("Writing the masks", done));
     save(written);
   } catch (error) {
     notices.error(error.message);
   }
-  progress("");
+  working.end();
 }
 
 // Buttons and keys

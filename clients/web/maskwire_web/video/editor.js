@@ -7,7 +7,7 @@ import { TrackItem } from "./objects.js";
 import { Track } from "./track.js";
 
 /**
- * Fires "change" when something must be redrawn, "found" with detail {frame} for each frame that was followed, and
+ * Fires "change" when something must be redrawn, "found" with detail FrameMasks for each frame that was followed, and
  * "error" with detail ApiError. Pointing uses it as it uses the picture page's Editor.
  */
 export class TrackEditor extends EventTarget {
@@ -175,7 +175,7 @@ export class TrackEditor extends EventTarget {
             const item = items.find(({ id }) => id === found.object_id);
             item?.take(masks.frame, found.mask.rle);
           }
-          if (mine === this.following) this._tell("found", { frame: masks.frame });
+          if (mine === this.following) this._tell("found", masks);
         });
       } finally {
         if (mine === this.following) this.following = null;

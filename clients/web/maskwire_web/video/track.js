@@ -6,8 +6,8 @@ import { TrackConnection } from "./connection.js";
 const MOST_LOSSES = 3; // of track or clip, without an answer in between
 
 /**
- * Fires "state" as Connection does, "working" with detail {sent}: the fraction of the clip that was sent, null when all
- * was; and "restored" when the server had lost the track.
+ * Fires "state" as Connection does, "working" with detail {sent, waits}: the fraction of the clip that was sent, null
+ * when all was, and why it is to be sent again; and "restored" when the server had lost the track.
  */
 export class Track extends EventTarget {
   /**
@@ -72,7 +72,8 @@ export class Track extends EventTarget {
     if (!this._clipId) {
       const blobs = this._clip.frames.map(({ blob }) => blob);
       const progress = (sent) => {
-        this._tell("working", { sent: typeof sent === "number" ? sent : 0 });
+        if (sent instanceof ApiError) this._tell("working", { sent: 0, waits: sent.message });
+        else this._tell("working", { sent });
         return !this._closed;
       };
       progress(0);
