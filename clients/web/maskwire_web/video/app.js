@@ -1,6 +1,6 @@
 // Entry point of the page for clips: creates its parts and connects them.
 
-import { Api } from "../api.js";
+import { Api, ApiError } from "../api.js";
 import { askToken, confirmed } from "../dialogs.js";
 import { chosen, filesOf } from "../dropped_files.js";
 import { save } from "../export.js";
@@ -34,30 +34,44 @@ const status = new Status();
 const working = new Working(editor);
 const stage = new Stage($("picture"), $("overlay"), viewport);
 const isTouch = matchMedia("(pointer: coarse)");
-const models = api.models().then(({ models: list = [] }) => list.find((one) => one.is_default) ?? list[0]);
 let clip = null;
 let connection = ""; // state of the connection to the server
 let isReading = false;
+let known = null; // the default model, once it is known
 
 // Opening
 
 async function open({ files }) {
   if (!files.length || isReading) return;
   if (clip && editor.objects.drawn.length && !(await confirmed("Open another clip?", "The objects of this one are lost, unless you have downloaded them.", "Open"))) return;
-  isReading = true;
   notices.clear();
   try {
-    const model = await models;
-    const read = await readClip(files, (done) => {
+    const [model, read] = [await defaultModel(), await taken(files)];
+    if (!read) return;
+    const handOver = !model.tracker;
+    if (!handOver || (await askHandOver(model))) await show(read, model, handOver);
+  } catch (error) {
+    const isKnown = error instanceof UnusableClip || error instanceof ApiError;
+    notices.error(isKnown ? error.message : `The clip cannot be opened: ${error.message}`);
+  }
+}
+
+async function defaultModel() {
+  if (!known) {
+    const { models = [] } = await api.models();
+    known = models.find((one) => one.is_default) ?? models[0];
+  }
+  return known;
+}
+
+/** Resolves to the clip, or to null if it was given up. */
+async function taken(files) {
+  isReading = true;
+  try {
+    return await readClip(files, (done) => {
       working.show("Reading the frames", done, () => (isReading = false));
       return isReading;
     });
-    if (!read) return;
-    const handOver = !model?.tracker;
-    if (handOver && !(await askHandOver(model))) return;
-    await show(read, model, handOver);
-  } catch (error) {
-    notices.error(error instanceof UnusableClip || error.status !== undefined ? error.message : `The clip cannot be opened: ${error.message}`);
   } finally {
     isReading = false;
     working.end();
@@ -307,7 +321,7 @@ const followTouch = () => document.body.classList.toggle("touch", isTouch.matche
 isTouch.addEventListener("change", followTouch);
 followTouch();
 setTool("include");
-models.then(
+defaultModel().then(
   (model) => {
     if (!model) return;
     $("model").hidden = false;
