@@ -207,7 +207,7 @@ addEventListener("pageshow", (event) => event.persisted && location.reload()); /
 function showTime() {
   if (!clip) return;
   const { frame } = editor.at;
-  $("time").innerHTML = `<b>${frame + 1}</b> of ${clip.length} · ${clip.frames[frame].time_s.toFixed(2)} s`;
+  $("time").innerHTML = `<b>${frame + 1}</b> of ${clip.length}<span> · ${clip.frames[frame].time_s.toFixed(2)} s</span>`;
   const slider = $("strip");
   Object.assign(slider, { ariaValueMax: clip.length, ariaValueNow: frame + 1 });
 }

@@ -4,7 +4,6 @@ import { COLOURS } from "../objects.js";
 import { Mask, decodeCounts } from "../rle.js";
 
 const NOTHING = { points: [], box: null };
-const plural = (count, one) => `${count} ${one}${count === 1 ? "" : "s"}`;
 
 /** Whether run lengths have no pixel inside. */
 const isEmptyMask = ({ counts }) => decodeCounts(counts).length < 2;
@@ -52,9 +51,8 @@ export class TrackItem {
   }
 
   get summary() {
-    const prompted = this.prompts.size;
-    if (!prompted && !this.found.size) return "";
+    if (!this.found.size) return "";
     const { length: seen } = [...this.found.values()].filter(({ isEmpty }) => !isEmpty);
-    return `${plural(prompted, "frame")} clicked · on ${seen} of ${this._at.frames}`;
+    return `on ${seen} of ${this._at.frames} frames`;
   }
 }
