@@ -33,6 +33,7 @@ from PIL import Image
 
 from testing.processes import forget_peak, peak_bytes, resident_bytes
 from testing.servers import running_gateway
+from testing.tracking import running_tracker
 from testing.wire import picture
 
 from . import command_line, fuzz_http
@@ -206,8 +207,16 @@ def run(inputs: int, seed: int) -> tuple[list[str], list[str]]:
         right = world.right(400)
         encoder, decoder = world.encoders[0], world.decoders[0]
         servers = SimpleNamespace(encoder=encoder.address, decoder=decoder.address)
-        with running_gateway(servers, "--timeout-s", "2") as (address, gateway):
-            pids = {"encoder": encoder.pid, "decoder": decoder.pid, "gateway": gateway}
+        with (
+            running_tracker(world.url, encoder.address) as (tracker, followed_by),
+            running_gateway(servers, "--timeout-s", "2", "--tracker", tracker) as (address, gateway),
+        ):
+            pids = {
+                "encoder": encoder.pid,
+                "decoder": decoder.pid,
+                "gateway": gateway,
+                "tracker": followed_by.pid,
+            }
             ways: dict[str, Callable[[], fuzz_http.Told]] = {
                 "HTTP by the schema": lambda: fuzz_http.by_schema(address, share, seed),
                 "HTTP requests, damaged": lambda: asyncio.run(fuzz_http.send_requests(address, pick, share)),

@@ -224,10 +224,12 @@ def test_openapi_and_docs(http: httpx.Client) -> None:
     assert references <= known
     assert document["components"]["schemas"]["Point"]["anyOf"][0]["properties"].keys() == {"x_px", "y_px", "label"}
     for path, methods in document["paths"].items():
-        for method in methods:
+        for method, operation in methods.items():
+            if operation["tags"] == ["Videos"]:
+                continue  # there is no tracker here; see test_videos.py
             answer = http.request(method.upper(), path.replace("{image_id}", "nobody"))
             assert answer.status_code != 405
-            assert str(answer.status_code) in methods[method]["responses"], (path, answer.status_code)
+            assert str(answer.status_code) in operation["responses"], (path, answer.status_code)
     for schema in document["components"]["schemas"].values():
         for field in schema.get("properties", {}).values():
             assert "maxim" not in str(field) or field["maximum"] <= 60_000  # bounds that mean something
@@ -241,6 +243,8 @@ def test_every_example_works(http: httpx.Client, client: Client, photo: Path) ->
     deletes = []
     for path, methods in paths:
         for method, operation in methods.items():
+            if operation["tags"] == ["Videos"]:
+                continue  # their examples need a clip
             for parameter in operation.get("parameters", []):
                 if parameter["in"] == "path":
                     path = path.replace(f"{{{parameter['name']}}}", parameter["example"])

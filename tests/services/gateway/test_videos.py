@@ -254,6 +254,21 @@ def test_what_is_not_a_clip_is_refused(behind: Behind) -> None:
     assert refused(http.get("/v1/track"))[:2] == (426, "NO_SOCKET")
 
 
+def test_the_description_has_what_is_answered(behind: Behind) -> None:
+    http = behind.http
+    document = http.get("/openapi.json").json()
+    assert {"TrackRequest", "TrackResponse", "ClipInfo", "TrackInfo"} <= document["components"]["schemas"].keys()
+    assert "labels" in document["components"]["schemas"]["TrackPoints"]["properties"]
+    seen = 0
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            if operation["tags"] == ["Videos"]:
+                answer = http.request(method, path.replace("{track_id}", "nobody").replace("{clip_id}", "nobody"))
+                assert str(answer.status_code) in operation["responses"], (path, answer.status_code)
+                seen += 1
+    assert seen == 4
+
+
 def test_a_clip_takes_little_memory_of_the_gateway(behind: Behind) -> None:
     """Frames are passed on as they come: a clip is ten times as large as all the memory that bodies may take."""
     large = b"\xff" * 3_000_000  # no picture; the tracker looks at it when it is followed
