@@ -1,13 +1,14 @@
 """/v1/track: TrackerService.Track over a WebSocket."""
 
 import asyncio
+import logging
 from dataclasses import dataclass
 
 from maskwire import InvalidRequest, MaskwireError, ServerUnavailable
 from maskwire.transport import Caller, Servers, TrackCall, from_status
 from maskwire.v1 import tracker_pb2 as pb
 from maskwire_core.http.memory import Held
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from maskwire_gateway.metrics import Telemetry
 from maskwire_gateway.rest.message_reader import Places
@@ -21,6 +22,8 @@ from maskwire_gateway.websocket.frames import (
     send_frame,
     status_of,
 )
+
+log = logging.getLogger(__name__)
 
 _MAX_UNANSWERED = 256  # requests; as many as a tracker reads ahead
 _MAX_UNANSWERED_BYTES = 1 << 20  # of them; one larger request is read all the same
@@ -80,6 +83,8 @@ class TrackRelay:
                 while self._is_full() and self._answering is not None and not self._answering.done():
                     self._answered.clear()
                     await self._answered.wait()
+        except WebSocketDisconnect:
+            pass  # the other end left while it was told of an error
         finally:
             if self._answering is not None:
                 self._answering.cancel()
@@ -126,7 +131,12 @@ class TrackRelay:
             return
         await self._send(self._call.opened)
         self._answering = asyncio.create_task(self._answer(self._call))
-        self._answering.add_done_callback(lambda _: self._answered.set())
+        self._answering.add_done_callback(self._answers_ended)
+
+    def _answers_ended(self, answering: "asyncio.Task[None]") -> None:
+        if not answering.cancelled() and answering.exception() is not None:
+            log.debug("the socket cannot be written to: %s", answering.exception())  # reading from it fails as well
+        self._answered.set()
 
     async def _answer(self, call: TrackCall) -> None:
         """Sends the tracker's answers on, and closes the socket at their end."""
