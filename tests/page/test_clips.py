@@ -47,7 +47,7 @@ def site(stack: Stack) -> Iterator[Site]:
 @pytest.fixture(scope="module")
 def pictures(photo: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """The frames of a clip in which a cup moves."""
-    return sorted(write_clip(tmp_path_factory.mktemp("frames"), photo, FRAMES, WIDTH, HEIGHT).glob("*.jpg"))
+    return sorted(write_clip(tmp_path_factory.mktemp("clips") / "frames", photo, FRAMES, WIDTH, HEIGHT).glob("*.jpg"))
 
 
 def frames_of(tab: Tab, folder: Path) -> list[Path]:

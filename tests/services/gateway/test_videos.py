@@ -47,7 +47,7 @@ class Behind:
 
 @pytest.fixture(scope="module")
 def behind(stack: Stack, photo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Behind]:
-    clip = write_clip(tmp_path_factory.mktemp("clip"), photo, FRAMES, WIDTH, HEIGHT)
+    clip = write_clip(tmp_path_factory.mktemp("clips") / "clip", photo, FRAMES, WIDTH, HEIGHT)
     with (
         running_tracker(stack.redis_url, stack.encoder) as (tracker, _),
         running_gateway(stack, "--tracker", tracker) as (gateway, _),
