@@ -24,6 +24,12 @@ export class TimelineView {
       seek(event);
     };
     canvas.onpointermove = (event) => event.buttons & 1 && seek(event);
+    canvas.onkeydown = (event) => {
+      const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+      if (!by) return;
+      event.preventDefault();
+      on.seek(Math.min(this.clip.length - 1, Math.max(0, this.scene().frame + by)));
+    };
   }
 
   show(clip) {
