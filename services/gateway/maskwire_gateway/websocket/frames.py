@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from typing import TypeVar
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 from google.rpc.status_pb2 import Status
@@ -74,7 +75,7 @@ def check_request_id(request_id: str, places: Places) -> None:
         raise BadFrame(InvalidRequest(said, "BAD_REQUEST_ID", places.of("request_id")), request_id)
 
 
-def event_frame(event: dict[str, object]) -> str | bytes:
+def event_frame(event: Mapping[str, Any]) -> str | bytes:
     """The frame that an event of a WebSocket brought."""
     frame = event["text"] if event.get("bytes") is None else event["bytes"]
     assert isinstance(frame, str | bytes)
