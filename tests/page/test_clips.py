@@ -268,4 +268,4 @@ def test_a_track_goes_on_when_its_socket_or_the_track_itself_is_lost(
     breaks = forgets = True
     assert followed() == expected
     assert opened[2:] == [opened[1], ""]
-    expect(tab.page.locator("#notices")).to_contain_text("no longer had the clip")
+    expect(tab.page.locator("#spoken")).to_contain_text("no longer had the clip")

@@ -256,13 +256,16 @@ def test_who_may_open_one(stack: Stack, gateway: str) -> None:
     assert refused(gateway, origin="https://other.example") == 403
     with opened(gateway, origin=gateway):
         pass
-    options = ("--origins", "https://labels.example", "--max-sockets", "2")
+    options = ("--origins", "https://labels.example", "--max-sockets", "2", "--header-timeout-s", "1")
     with running_gateway(stack, *options) as (address, _):
         with opened(address, additional_headers={"Authorization": "Bearer one"}, origin="https://labels.example"):
             url = f"{address.replace('http', 'ws')}/v1/stream"
             with connect(url, subprotocols=["maskwire.v1", "maskwire.bearer.one"]) as connection:  # type: ignore[list-item]
                 assert connection.subprotocol == "maskwire.v1"
                 assert refused(address, additional_headers={"Authorization": "Bearer one"}) == 429
+                time.sleep(1.5)  # it stays, although no request of HTTP follows
+                connection.send("{}")
+                assert "EMPTY_REQUEST" in str(connection.recv(10))
         assert "maskwire_gateway_websockets 0.0" in httpx.get(f"{address}/metrics").text
 
 

@@ -91,7 +91,11 @@ async function show(read, model, handOver) {
     if (sent === null) working.end();
     else working.show(waits ? `Sending the frames again soon. ${waits}` : "Sending the frames", sent);
   });
-  track.addEventListener("restored", () => notices.show("The server no longer had the clip. It has been sent again, with your clicks."));
+  track.addEventListener("restored", () => {
+    const text = "The server no longer had the clip. It has been sent again, with your clicks.";
+    notices.show(text);
+    notices.say(text);
+  });
   $("about").hidden = !handOver;
   $("about-model").textContent = model.name;
   $("title").textContent = `${clip.name} · ${clip.width} × ${clip.height} · ${clip.length} frames`;

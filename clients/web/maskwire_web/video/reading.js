@@ -77,7 +77,7 @@ export async function takeAnimation(file, progress) {
     throw new UnusableClip(`Animations cannot be taken apart ${where}. Convert it to a film, or give its frames as pictures.`);
   }
   const decoder = new ImageDecoder({ data: await file.arrayBuffer(), type: file.type });
-  await decoder.completed;
+  await Promise.all([decoder.completed, decoder.tracks.ready]);
   const { frameCount } = decoder.tracks.selectedTrack;
   if (frameCount < 2) return null;
   const frames = [];

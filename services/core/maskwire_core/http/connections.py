@@ -131,6 +131,7 @@ class Bounded(EndsUnread):
         self.address = ""
         self._connections = connections
         self._waiting: asyncio.TimerHandle | None = None
+        self._is_websocket = False
 
     @property
     def is_waited_for(self) -> bool:
@@ -166,6 +167,7 @@ class Bounded(EndsUnread):
 
     def handle_websocket_upgrade(self, *event: Any) -> None:
         self._forget()
+        self._is_websocket = True
         super().handle_websocket_upgrade(*event)  # type: ignore[misc]
 
     def _forget(self) -> None:
@@ -178,6 +180,8 @@ class Bounded(EndsUnread):
     def _watch(self) -> None:
         """Begins to wait, or stops, after whatever has happened. Between requests uvicorn's own timer runs; it stops
         with the first byte of a request, or of the rest of one that was answered already."""
+        if self._is_websocket:
+            return  # another protocol has the connection, and its own timers
         if self.transport.is_closing():
             self._expect_reading()  # it closes when the caller has read everything, which may never be
         elif self._is_busy:
