@@ -85,8 +85,9 @@ export class TimelineView {
       const frame = Math.min(clip.length - 1, Math.floor(((place + 0.5) / count) * clip.length));
       const thumb = this._thumb(frame);
       if (!thumb) continue;
-      const shown = Math.min(1, each / wide); // the share of its width that fits
-      context.drawImage(thumb, (thumb.width * (1 - shown)) / 2, 0, thumb.width * shown, thumb.height, place * each, 0, each, THUMB_PX);
+      const shown = Math.min(thumb.width, (thumb.height * each) / THUMB_PX); // what fits of its middle
+      const high = Math.min(thumb.height, (thumb.width * THUMB_PX) / each);
+      context.drawImage(thumb, (thumb.width - shown) / 2, (thumb.height - high) / 2, shown, high, place * each, 0, each, THUMB_PX);
     }
   }
 
