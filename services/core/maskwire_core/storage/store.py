@@ -100,14 +100,17 @@ class Store:
     def get_embedding(self, namespace: str, key: str) -> Embedding | None:
         """Reads and verifies an embedding. A damaged one is deleted and counts as missing."""
         with span("store: read embedding"), self._deleting_corrupt(keys.embedding(namespace, key)):
-            value = self.read_embedding(namespace, key)
+            value = self._read_embedding(namespace, key)
             return None if value is None else unpack_owned(value, namespace, key)
         return None
 
     def read_embedding(self, namespace: str, key: str) -> memoryview | None:
         """Reads the bytes of an embedding, unverified; None if it is missing."""
         with self.connections.commands():
-            value = self.connections.get(keys.embedding(namespace, key), MAX_BYTES)
+            return self._read_embedding(namespace, key)
+
+    def _read_embedding(self, namespace: str, key: str) -> memoryview | None:
+        value = self.connections.get(keys.embedding(namespace, key), MAX_BYTES)
         if value is None:
             return None
         _READ.inc(value.nbytes)
