@@ -20,6 +20,7 @@ from testing.servers import Stack
     [
         (("demo.py", "nofile.jpg"), "error: no such file: nofile.jpg\n"),
         (("demo.py", "--point", "3"), "error: --point '3' is not X,Y in pixels, such as 500,375\n"),
+        (("demo.py", "--point", "3,4"), "error: --point belongs to a photograph: demo.py photo.jpg --point 3,4\n"),
     ],
 )
 def test_wrong_arguments_are_said_at_once(command: tuple[str, ...], message: str, tmp_path: Path) -> None:
