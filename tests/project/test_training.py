@@ -4,6 +4,7 @@ import json
 import zipfile
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,19 @@ def test_batches_are_reproducible_and_their_parts_agree(batches: Batches) -> Non
             assert rows.max() == (int(box[3]) - 1) // 4
             assert target[point[1] // 4, point[0] // 4] > 0
     assert not torch.equal(batches[0].images, batches[1].images)
+
+
+def test_parts_are_mostly_asked_for_by_boxes(data: Path) -> None:
+    loaded = pack.Pack.load(data, held_out=False)
+    stage = replace(STAGE, batch=20, easy=0.0, real=1.0)
+    boxes = {}
+    for source_name in ("regions", "coco"):
+        loaded.photos = {source_name: next(iter(loaded.photos.values()))}
+        batch = Batches(loaded, stage, seed=3)[0]
+        assert (batch.parts == (source_name == "regions")).all()
+        torch.manual_seed(0)
+        boxes[source_name] = int(Prompts(batch, SIZE).boxed.sum())
+    assert boxes["regions"] > 1.3 * boxes["coco"] > 0
 
 
 @given(st.integers(0, 2**31))

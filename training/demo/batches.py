@@ -23,6 +23,7 @@ class Batch(NamedTuple):
         boxes: Nx4, x1 y1 x2 y2 in input pixels.
         centres: Nx2, x y: the place farthest from the object's border.
         prominent: N, whether the object is its picture's most prominent.
+        parts: N, whether it is of a source of parts.
     """
 
     images: Tensor
@@ -30,6 +31,7 @@ class Batch(NamedTuple):
     boxes: Tensor
     centres: Tensor
     prominent: Tensor
+    parts: Tensor
 
     def to(self, device: torch.device) -> "Batch":
         return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
@@ -46,10 +48,10 @@ class Batches(Dataset[Batch]):
         random = np.random.default_rng((self.seed, self.stage.size, number))
         images, objects = [], []
         for _ in range(self.stage.batch):
-            image, masks, prominent = self._picture(random)
+            image, masks, prominent, part = self._picture(random)
             images.append(image)
-            objects += [(*_measure(mask, random), flag) for mask, flag in zip(masks, prominent, strict=True)]
-        shares, boxes, centres, prominents = zip(*objects, strict=True)
+            objects += [(*_measure(mask, random), flag, part) for mask, flag in zip(masks, prominent, strict=True)]
+        shares, boxes, centres, prominents, parts = zip(*objects, strict=True)
         targets = order(torch.from_numpy(np.stack(shares))[..., None], 8).flatten(1)
         return Batch(
             torch.from_numpy(np.stack(images)),
@@ -57,10 +59,11 @@ class Batches(Dataset[Batch]):
             torch.tensor(boxes, dtype=torch.float32),
             torch.tensor(centres, dtype=torch.float32),
             torch.tensor(prominents),
+            torch.tensor(parts),
         )
 
-    def _picture(self, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray, list[bool]]:
-        """A scene, flipped at random, with K of its objects: larger ones more often."""
+    def _picture(self, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray, list[bool], bool]:
+        """A scene, flipped at random, with K of its objects, larger ones more often; and whether those are parts."""
         scene = self._scenes.draw(random, self.stage.easy, self.stage.real)
         weights = np.sqrt([np.count_nonzero(mask) for mask in scene.masks])
         count = self.stage.objects
@@ -75,7 +78,7 @@ class Batches(Dataset[Batch]):
             image, masks = image[::-1], masks[:, ::-1]
         if random.random() < 0.1:
             image, masks = image.transpose(1, 0, 2), masks.transpose(0, 2, 1)
-        return np.ascontiguousarray(image), masks, [bool(index == scene.prominent) for index in chosen]
+        return np.ascontiguousarray(image), masks, [bool(index == scene.prominent) for index in chosen], scene.parts
 
 
 def _measure(mask: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, list[int], list[int]]:

@@ -18,6 +18,12 @@ from training.demo.state import State
 _WARM_UP, _LAST_RATE = 100, 0.02
 
 
+def precision(device: torch.device) -> torch.dtype:
+    """bf16, or fp32 on a CPU without instructions for bf16, where it takes half the time."""
+    fast = device.type != "cpu" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if fast else torch.float32
+
+
 def rate(stage: Stage, updates: int) -> float:
     """The learning rate: a short warm-up, then half a cosine down to a fiftieth."""
     fall = 0.5 * (1 + math.cos(math.pi * min(1, updates / stage.updates)))
@@ -36,9 +42,9 @@ def run(
 ) -> None:
     """Updates the state until its stage has `limit` updates.
 
-    Each update starts from the shared weights as they are then, in a bf16 copy; its gradient (clipped to length 1) is
-    applied whenever it is ready, also if another process was faster in between. On one process the result depends on
-    the seed alone, wherever training was interrupted.
+    Each update starts from the shared weights as they are then, in a copy of `precision`; its gradient (clipped to
+    length 1) is applied whenever it is ready, also if another process was faster in between. On one process the result
+    depends on the seed and the precision alone, wherever training was interrupted.
 
     Args:
         state: What is trained, shared between processes.
@@ -52,7 +58,7 @@ def run(
         report: Called after each update with means of the latest figures.
     """
     network = Network(stage.size).to(device).train()
-    copy = torch.zeros(len(state.weights), dtype=torch.bfloat16, device=device)
+    copy = torch.zeros(len(state.weights), dtype=precision(device), device=device)
     gradients = torch.zeros_like(copy)
     state.attach(network, copy, gradients)
     figures: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=100))

@@ -9,9 +9,9 @@ from training.demo.damage import damaged
 from training.demo.decoder import BACKGROUND, CORNER_1, CORNER_2, EMPTY, FOREGROUND, PAD
 from training.demo.order import order, unorder
 
-BOXES, NOTHING, CENTRED = 0.42, 0.6, 0.4
-"""Shares: boxes among all objects; no prompt among the prominent ones; the middle of the object, or of the error, among
-clicks.
+BOXES, BOXED_PARTS, NOTHING, CENTRED = 0.42, 0.8, 0.6, 0.4
+"""Shares: boxes among all objects, and among parts of things, since a click is to mean the whole; no prompt among the
+prominent ones; the middle of the object, or of the error, among clicks.
 """
 
 
@@ -31,7 +31,7 @@ class Prompts:
         number, device = len(batch.boxes), batch.boxes.device
         kind = torch.rand(number, device=device)
         self.nothing = batch.prominent & (kind > 1 - NOTHING)
-        self.boxed = (kind < BOXES) & ~self.nothing
+        self.boxed = (kind < torch.where(batch.parts, BOXED_PARTS, BOXES)) & ~self.nothing
         centred = torch.rand(number, 1, device=device) < CENTRED
         anywhere = self._place(pick(self._inside)[0])
         click = torch.where(centred, batch.centres, anywhere)[:, None]

@@ -15,6 +15,9 @@ WEIGHTS = {"coco": 0.4, "people": 0.2, "regions": 0.22, "food": 0.1, "facade": 0
 WITHOUT_PROMINENT = ("facade", "nuclei", "regions")
 """Sources of many alike objects, of which none is the most prominent."""
 
+PARTS = ("regions",)
+"""Sources of masks that are mostly parts of things."""
+
 PATCHWORK, FAINT = 0.5, 0.15
 """Shares of textured shapes made of several surfaces, and of objects that are hardly seen before what is behind them:
 what a box says is learned from them, since little else tells where they end.
@@ -25,11 +28,14 @@ _LEAST, _MOST = 0.0015, 0.92  # share of the picture that an object may take
 
 @dataclass
 class Scene:
-    """A picture (SxSx3, uint8, RGB), its objects' masks (SxS), and the index of the most prominent, if there is one."""
+    """A picture (SxSx3, uint8, RGB), its objects' masks (SxS), the index of the most prominent, if there is one, and
+    whether the masks are mostly parts of things.
+    """
 
     image: NDArray[np.uint8]
     masks: list[NDArray[np.bool_]]
     prominent: int | None
+    parts: bool
 
 
 class Scenes:
@@ -44,17 +50,18 @@ class Scenes:
     def draw(self, random: np.random.Generator, easy: float, real: float) -> Scene:
         """A scene: `easy` is the share of simple compositions, `real` that of photographs among the rest."""
         while True:
+            source = ""
             if random.random() < easy:
                 image, masks, prominent = *self.compose(random, easy=True), True
             elif random.random() < real and self._sources:
-                image, masks, prominent = self._photograph(random)
+                source, image, masks, prominent = self._photograph(random)
             else:
                 image, masks, prominent = *self.compose(random, easy=False), True
             area = self.size**2
             masks = [mask for mask in masks if _LEAST * area < np.count_nonzero(mask) < _MOST * area]
             if masks:
                 largest = int(np.argmax([np.count_nonzero(mask) for mask in masks]))
-                return Scene(_disturb(image, random), masks, largest if prominent else None)
+                return Scene(_disturb(image, random), masks, largest if prominent else None, source in PARTS)
 
     def compose(self, random: np.random.Generator, easy: bool) -> tuple[Image, list[NDArray[np.bool_]]]:
         """Objects over one another on a background, and what is visible of each.
@@ -100,8 +107,10 @@ class Scenes:
             masks.insert(0 if whole is not None else len(masks), mask)
         return image, masks
 
-    def _photograph(self, random: np.random.Generator) -> tuple[Image, list[NDArray[np.bool_]], bool]:
-        """A random part of a photograph, at most twelve of its masks, and whether one of them may be the prominent."""
+    def _photograph(self, random: np.random.Generator) -> tuple[str, Image, list[NDArray[np.bool_]], bool]:
+        """A source, a random part of a photograph of it, at most twelve of its masks, and whether one of them may be
+        the most prominent.
+        """
         source = self._sources[random.choice(len(self._sources), p=self._weights)]
         photos = self.pack.photos[source]
         photo = photos[random.integers(len(photos))]
@@ -114,7 +123,7 @@ class Scenes:
         chosen = random.permutation(len(photo.masks))[:12]
         masks = [_scale(photo.mask(index)[part].view(np.uint8), self.size) for index in chosen]
         image = _shrink(photo.pixels[part], self.size).astype(np.float32)
-        return image, masks, len(photo.masks) <= 12 and share == 1 and source not in WITHOUT_PROMINENT
+        return source, image, masks, len(photo.masks) <= 12 and share == 1 and source not in WITHOUT_PROMINENT
 
     def _background(self, size: int, random: np.random.Generator) -> Image:
         if not self.pack.backgrounds:
