@@ -18,7 +18,8 @@ from testing.paths import ROOT
         ("bench.encoder", "--quick", "--sizes", "1,2", "--images", "8", "--seconds", "0.2", "--prompts", "1"),
         ("bench.scale", "--seconds", "1", "--processes", "1", "--decoders", "10"),
         ("bench.growth", "--seconds", "0.2"),
-        ("bench", "--only", "decode,click,websocket,masks,store", "--rounds", "1"),
+        ("bench.live", "--frames", "60", "--hurried", "30"),
+        ("bench", "--only", "decode,click,websocket,masks,store,tracking", "--rounds", "1"),
     ],
     ids=lambda command: command[0],
 )
