@@ -25,8 +25,8 @@ class TrackArguments(ClipArguments, total=False):
         track_id: Name of a stored track to go on with, instead of a clip.
         keep: Keep track and clip in the store when the track is closed, until they expire.
         lossless: Send decoded frames as PNG, rather than as JPEG of quality 95. Files of a folder are sent as they are.
-        hand_over: Follow without memory, for models that have none: the mask and box of a frame are the prompt of the
-            next one. Much worse than a trained memory.
+        hand_over: Follow without memory, for models that have none, by what objects looked like on earlier frames.
+            Worse than a trained memory.
         fp16: Keep frames' embeddings in half precision: half the bytes, and masks that may differ a little from sam2's.
         fill_hole_area: Fill holes of at most so many low-resolution pixels; 8 by default.
         non_overlap_masks: Give a pixel that several objects claim to the likeliest one.

@@ -106,6 +106,6 @@ def no_memory(model: str) -> FailedPrecondition:
     return FailedPrecondition(
         "NO_MEMORY",
         f"the weights of {model!r} know single images only; serve a published SAM 2 checkpoint, or set hand_over, "
-        "which is much worse",
+        "which is worse",
         field="open.model",
     )

@@ -23,7 +23,6 @@ from maskwire_core.telemetry.metrics import TRACKS, LiveMetric
 from maskwire_tracker import stored_track
 from maskwire_tracker.encoding import EncodedFrame, FrameEncoder, no_memory
 from maskwire_tracker.frames import ClipFrames, Expected, FrameEmbeddings, LiveFrames
-from maskwire_tracker.hand_over import HandOverTrack
 from maskwire_tracker.messages import check_size, parse_codec, parse_formats, parse_kept_frames, parse_options
 from maskwire_tracker.opened_track import OpenedTrack, TrackName
 from maskwire_tracker.predictors import Predictors
@@ -144,7 +143,7 @@ class Tracker:
             raise NotFound("TRACK_NOT_FOUND", f"there is no track {track_id!r} any more", field="open.track_id")
         predictor = await self._predictors.get(description.tracker, description.hand_over)
         is_live = not description.clip_id
-        track = (HandOverTrack if description.hand_over else Track)(
+        track = Track(
             predictor,
             description.width,
             description.height,

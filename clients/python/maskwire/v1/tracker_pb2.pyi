@@ -236,8 +236,8 @@ class OpenTrack(_message.Message):
     SAM2VideoPredictor's need; DATA_TYPE_FP16 takes half the bytes.
     """
     hand_over: _builtins.bool
-    """Follow without memory: the mask and the box of a frame are the prompt of the next one. Much worse than a trained
-    memory; for models that have none. Each answer says that it was used.
+    """Follow without memory, for models that have none, by what objects looked like on earlier frames. Worse than a
+    trained memory. Each answer says that it was used.
     """
     kept_frames: _builtins.int
     """On a stream of frames, how many of the newest ones prompts are possible on, at most 64; 0: 8."""
