@@ -69,7 +69,8 @@ def _placed(mover: Mover, share: float, size: Sequence[int]) -> NDArray[np.float
     longest = mover.longest[0] + share * (mover.longest[1] - mover.longest[0])
     scale = longest / max(cutout.shape[:2])
     if scale < 1:
-        cutout = cv2.resize(cutout, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        smaller = cv2.resize(cutout, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        cutout = np.asarray(smaller, np.float32)
         scale = 1
     centre = np.array(cutout.shape[1::-1]) / 2
     matrix = cv2.getRotationMatrix2D((float(centre[0]), float(centre[1])), share * mover.turn, scale)

@@ -67,7 +67,7 @@ def rows() -> Iterator[list[Row]]:
     def check(ours: Any, other: Any) -> str:
         mine = enlarge(ours["one"].logits, WIDTH, HEIGHT) > 0
         right = enlarge(other[0]["pred_masks"][0, 0].numpy(), WIDTH, HEIGHT) > 0
-        overlap = np.count_nonzero(mine & right) / max(np.count_nonzero(mine | right), 1)
+        overlap = int(np.count_nonzero(mine & right)) / max(int(np.count_nonzero(mine | right)), 1)
         assert overlap > 0.99
         return f"IoU {overlap:.4f}"
 

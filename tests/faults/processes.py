@@ -141,6 +141,14 @@ def decoder(folder: Path, redis_url: str, *options: str, warm: bool = True) -> S
     return Server(command, port, lambda: _serves(port), folder / f"decoder-{port}.log", warm=warm)
 
 
+def tracker(folder: Path, redis_url: str, encoders: Sequence[Server]) -> Server:
+    """A tracker that writes its tracks to the store after every second frame."""
+    port = free_port()
+    command = [sys.executable, "-m", "maskwire_tracker", "--port", str(port), "--redis-url", redis_url]
+    command += ["--encoder", ",".join(server.address for server in encoders), "--save-every", "2"]
+    return Server(command, port, lambda: _serves(port), folder / f"tracker-{port}.log", warm=True)
+
+
 def gateway(folder: Path, encoders: Sequence[Server], decoders: Sequence[Server], warm: bool = True) -> Server:
     port = free_port()
     command = [sys.executable, "-m", "maskwire_gateway", "--port", str(port)]

@@ -42,4 +42,7 @@ ROWS: dict[int, tuple[str, str]] = {
     36: ("no / bad / expired token, also mid-stream", "UNAUTHENTICATED"),
     37: ("URL to a private address, redirect, rebinding", "INVALID_ARGUMENT, no connection made"),
     38: ("100,000 opened and cancelled streams", "resident memory flat"),
+    39: ("kill -9 encoder while a clip is followed", "goes on with another; masks equal an undisturbed run's"),
+    40: ("store restarted while a clip is followed", "what it kept: masks equal; empty: a clear error, no wrong mask"),
+    41: ("kill -9 tracker, twice, while a clip is followed", "another goes on; masks equal an undisturbed run's"),
 }

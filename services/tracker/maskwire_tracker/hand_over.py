@@ -76,7 +76,8 @@ class HandOverPredictor(TrackerPredictor):
             return replace(found, pointer=self._covered(found.logits))
         size = self.config.decoder.mask_size
         votes = _votes(_features(frame), recalled, self._side)
-        likely = cv2.resize(votes.reshape(self._side, self._side), (size, size), interpolation=cv2.INTER_LINEAR)
+        coarse = votes.reshape(self._side, self._side)
+        likely = np.asarray(cv2.resize(coarse, (size, size), interpolation=cv2.INTER_LINEAR), np.float32)
         inside = likely > _MAJORITY
         if np.count_nonzero(inside) < _FEWEST:
             return self._there(likely, votes, _GONE)
@@ -99,7 +100,8 @@ class HandOverPredictor(TrackerPredictor):
         """Returns the share of each token that a mask covers, (N,)."""
         assert logits is not None
         inside = (logits > 0).reshape(self._side, _TOKEN, self._side, _TOKEN)
-        return inside.mean((1, 3), dtype=np.float32).reshape(-1)
+        shares: Floats = inside.mean((1, 3), dtype=np.float32).reshape(-1)
+        return shares
 
 
 def _features(frame: Frame) -> Floats:

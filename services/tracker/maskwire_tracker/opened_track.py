@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import ParamSpec, TypeVar
+from typing import TypeVar
 
 from maskwire.v1 import tracker_pb2 as pb
 from maskwire_core.config import TrackerSettings
@@ -21,13 +21,13 @@ from maskwire_core.telemetry.metrics import FRAMES, STAGES
 from maskwire_tracker import stored_track
 from maskwire_tracker.frames import FrameEmbeddings, LiveFrames
 from maskwire_tracker.messages import Formats, parse_mask, parse_object_id, parse_points, track_info
+from maskwire_tracker.patience import patient
 from maskwire_tracker.predictor import Frame
 from maskwire_tracker.remembered import Remembered
 from maskwire_tracker.rendering import render
 from maskwire_tracker.stored_track import Description
 from maskwire_tracker.track import Track
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -192,7 +192,7 @@ class OpenedTrack:
         self._count_memory(index)
         self._unsaved_frames += 1
         if self._unsaved_frames >= self.settings.save_every:
-            await self._begin_saving()
+            await patient(self._begin_saving)
         return answer
 
     async def save(self) -> None:
@@ -201,8 +201,12 @@ class OpenedTrack:
         Raises:
             FailedPrecondition: TAKEN_OVER.
         """
-        await self._begin_saving()
-        await self._end_saving()
+
+        async def write() -> None:
+            await self._begin_saving()
+            await self._end_saving()
+
+        await patient(write)
 
     async def close(self) -> None:
         """Gives back what the open track takes."""
@@ -246,7 +250,7 @@ class OpenedTrack:
         """Runs work on a prepared frame, on a worker thread; `FrameMasks` get their timings."""
         before = time.perf_counter()
         is_prepared = self._prepared is not None and self._prepared.index == index
-        tensors = None if is_prepared else await self.frames.get(index, ahead)
+        tensors = None if is_prepared else await patient(lambda: self.frames.get(index, ahead))
         fetched = time.perf_counter()
 
         def run() -> tuple[T, float, float]:

@@ -83,9 +83,8 @@ class Tracker:
         self._open: set[OpenedTrack] = set()
 
     async def self_test(self) -> None:
-        """Shows that the worker threads live and the store answers."""
+        """Shows that the worker threads live. A store that is away is no failure: all trackers share it."""
         await self.scheduler.run(Demand(fair_queue.Requester("", self)), lambda: None)
-        await asyncio.to_thread(self._store.ping)
 
     def live_metrics(self) -> list[LiveMetric]:
         """Returns the gauges of a tracker."""

@@ -16,6 +16,7 @@ from maskwire_core.storage.embedding import Header, pack
 from maskwire_core.storage.store import Store
 from maskwire_core.telemetry.metrics import REGISTRY
 from maskwire_core.tenancy.tenant import EVERYBODY
+from maskwire_tracker import patience
 from maskwire_tracker.encoding import EncodedFrame, FrameEncoder
 from maskwire_tracker.predictor import Frame
 from maskwire_tracker.predictors import Predictors
@@ -453,7 +454,9 @@ def test_a_track_of_a_clip_forgets_what_is_far_when_it_is_too_large(store: Store
     run(store, scenario)
 
 
-def test_what_the_store_did_not_take_is_written_later(store: Store) -> None:
+def test_what_the_store_did_not_take_is_written_later(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "_PATIENCE_S", 0)
+
     async def scenario(place: Place) -> None:
         assert isinstance(store.connections, TwinConnections)
         expected = comparable(await followed_clip(place))
@@ -470,6 +473,26 @@ def test_what_the_store_did_not_take_is_written_later(store: Store) -> None:
         assert list((await other.opened(track_id="mine")).object_ids) == ["one", "two"]
         assert comparable(await other.follow(start=0)) == expected
         await other.leave()
+
+    run(store, scenario)
+
+
+def test_a_store_that_is_away_for_a_moment_is_waited_for(store: Store) -> None:
+    async def scenario(place: Place) -> None:
+        connections = store.connections
+        assert isinstance(connections, TwinConnections)
+        expected = comparable(await followed_clip(place))
+        talk = place.talk()
+        await talk.opened(clip_id="clip")
+        connections.server.connected = False
+        talk.send("waiting", prompt=prompt("one", 0))
+        await place.tracker.self_test()  # is no failure of the tracker
+        await asyncio.sleep(0.2)
+        connections.server.connected = True
+        assert (await talk.receive()).HasField("masks")
+        await talk.click("two", 2, 10, 10)
+        assert [each[0] for each in comparable(await talk.follow())] == [each[0] for each in expected]
+        await talk.leave()
 
     run(store, scenario)
 

@@ -171,8 +171,8 @@ class TrackOptions:
         bool,
         typer.Option(
             "--hand-over",
-            help="Follow without memory, for models that have none, such as the demo model, by what objects looked like "
-            "on earlier frames. Worse.",
+            help="Follow without memory, for models that have none, such as the demo model, by what objects looked "
+            "like on earlier frames. Worse.",
         ),
     ] = False
     lossless: Annotated[bool, typer.Option("--lossless", help="Send frames as PNG instead of JPEG.")] = False
