@@ -65,3 +65,12 @@ def test_a_stream_that_does_not_end_ends_with_the_drain(valkey: str) -> None:
         with pytest.raises(grpc.RpcError):
             next(stream)
         requests.put(None)
+
+
+def test_more_signals_change_nothing(valkey: str) -> None:
+    """As from a supervisor that stops a server which is ending by itself."""
+    with decoder(valkey) as (_, process):
+        while process.poll() is None:
+            process.terminate()
+            time.sleep(0.002)
+        assert process.returncode == 0

@@ -60,6 +60,7 @@ _OPTIONS = [
     ("grpc.server.max_pending_requests_hard_limit", 16_384),
 ]
 
+_STOPPING = (signal.SIGTERM, signal.SIGINT)
 _OWN_HOSTS = ("127.0.0.1", "localhost", "::1", "[::1]")
 _BROKEN_DRAIN_S = 1
 _LAST_ANSWERS_S = 2  # after the last call has been answered, for those who read slowly
@@ -128,7 +129,7 @@ async def serve(settings: ServiceSettings, service: Service) -> None:
             running.enter_context(metrics_server(settings.host, settings.metrics_port, live_metrics))
         _prepare_process(settings)
         stopping = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _STOPPING:
             asyncio.get_running_loop().add_signal_handler(number, stopping.set)
         await server.start()
         for name in ("", service.name):
@@ -143,6 +144,10 @@ async def serve(settings: ServiceSettings, service: Service) -> None:
         checks.shut_down()
         service.drain()
         await _drain(server, interceptor, drain_s)
+    for number in _STOPPING:
+        # It ends already. Without a handler, another signal would change its exit code.
+        asyncio.get_running_loop().remove_signal_handler(number)
+        signal.signal(number, signal.SIG_IGN)
     log.info("stopped")
     if service.broken.is_set():
         raise SystemExit("error: the server cannot do its work any more; its log tells why")
