@@ -11,6 +11,7 @@ import torch
 from maskwire.bilinear import enlarge
 from maskwire_core.models.decoder_bundle import DecoderConfig
 from maskwire_encoder.decoder_export.memory import export_tracker
+from maskwire_tracker.options import TrackOptions
 from maskwire_tracker.predictor import TrackerPredictor
 from maskwire_tracker.track import Track
 
@@ -43,7 +44,8 @@ def rows() -> Iterator[list[Row]]:
         clip = write_clip(Path(folder) / "clip", COFFEE, FRAMES, WIDTH, HEIGHT)
         state = model.init_state(str(clip))
     frames = [predictor.prepare(*each) for each in enumerate(embeddings(model, state["images"]))]
-    track = Track(predictor, WIDTH, HEIGHT, frames=FRAMES)
+    model.fill_hole_area = 0  # sam2 fills them with CUDA only
+    track = Track(predictor, WIDTH, HEIGHT, TrackOptions(fill_hole_area=0), FRAMES)
     model.add_new_points_or_box(state, 0, "one", box=BOX)
     track.add_points(frames[0], "one", box=BOX)
     track.settle(frames[0])
