@@ -75,7 +75,7 @@ def test_a_phone_is_enough(open_tab: OpenTab) -> None:
     expect(tab.page.locator("#about")).to_contain_text(
         "tap an object to get its mask. The demo model\u2019s masks are rough"
     )
-    expect(tab.page.locator("#about")).to_contain_text("maskwire models pull sam2.1_hiera_tiny")
+    expect(tab.page.locator("#about")).to_contain_text("maskwire up --model sam2.1_hiera_tiny")
     for heading in ("Objects", "Download", "Copy as code"):
         expect(tab.page.get_by_role("heading", name=heading)).to_be_visible()
     words = tab.page.inner_text("body").lower()
