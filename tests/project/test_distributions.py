@@ -143,6 +143,7 @@ def test_the_extra_all_is_all_of_them(server: Distribution) -> None:
         "encoder",
         "openvino",
         "decoder",
+        "cold",
         "tracker",
         "gateway",
         "adapters",

@@ -43,7 +43,7 @@ def test_many_names_share_round_trips() -> None:
         found = await asyncio.gather(*calls, return_exceptions=True)
         assert found[:-1] == [f"a/k{number}" if number % 2 == 0 else None for number in range(299)]
         assert isinstance(found[-1], asyncio.CancelledError)
-        assert sorted(shelf.asked[:4]) == [1] * 4
+        assert sorted(shelf.asked)[:4] == [1] * 4
         assert len(shelf.asked) <= 8
         assert sum(shelf.asked) == 299
         assert await lookups.find("b", "k") == "b/k"
