@@ -24,6 +24,9 @@ _DEMO = [
     "model.image_encoder.neck.backbone_channel_list=[384,192,96,48]",
     "model.memory_attention.layer.self_attention.feat_sizes=[32,32]",
     "model.memory_attention.layer.cross_attention.feat_sizes=[32,32]",
+    "++model.sam_mask_decoder_extra_args.dynamic_multimask_via_stability=true",
+    "++model.sam_mask_decoder_extra_args.dynamic_multimask_stability_delta=0.05",
+    "++model.sam_mask_decoder_extra_args.dynamic_multimask_stability_thresh=0.8",  # instead of postprocessing's 0.98
 ]
 
 
@@ -58,7 +61,7 @@ def build_demo() -> Any:
     """Builds the demo model in sam2, with the weights that the encoder's package has."""
     import maskwire_encoder
 
-    model = build_sam2(TINY, None, device="cpu", hydra_overrides_extra=_DEMO)
+    model = build_sam2(TINY, None, device="cpu", hydra_overrides_extra=_DEMO, apply_postprocessing=False)
     weights = load_file(Path(maskwire_encoder.__file__).parent / "weights" / "demo.safetensors")
     missing, unexpected = model.load_state_dict(weights, strict=False)
     assert not unexpected

@@ -32,6 +32,9 @@ _DEMO_CHANGES: dict[str, Any] = {
     "image_encoder.neck.backbone_channel_list": [384, 192, 96, 48],
     "memory_attention.layer.self_attention.feat_sizes": [32, 32],
     "memory_attention.layer.cross_attention.feat_sizes": [32, 32],
+    # Its logits are soft: by sam2's 0.98 nearly every single mask would give way to the best of three, of which none is
+    # trained for corrections.
+    "sam_mask_decoder_extra_args.dynamic_multimask_stability_thresh": 0.8,
 }
 # The demo model's predicted IoUs and stability scores are low: few masks would pass sam2's thresholds.
 _DEMO_EVERYTHING = MaskDefaults(pred_iou_thresh=0.35, stability_score_thresh=0.4)
