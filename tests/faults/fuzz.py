@@ -102,7 +102,11 @@ def embeddings(pick: random.Random) -> list[bytes]:
         name: values.standard_normal(shape, np.float32)
         for name, shape in (("image_embed", (64, 256)), ("high_res_1", (64, 4, 64)), ("high_res_0", (64, 16, 32)))
     }
-    return [pack(Header("default", "a" * 64, "m", "f", "d", 10, 20, codec, 0), tensors) for codec in CODECS]
+    planes = {name: values.integers(-9, 9, (5, 8, 8)).astype(np.int16) for name in tensors}
+    return [
+        pack(Header("default", "a" * 64, "m", "f", "d", 10, 20, codec, 0), planes if codec == "klt" else tensors)
+        for codec in CODECS
+    ]
 
 
 def read_embedding(value: bytes, originals: list[bytes]) -> Outcome:

@@ -134,8 +134,12 @@ class EncoderSettings(ColdTierSettings):
     """Backend of the image encoder on a CPU; auto uses OpenVINO if it is installed and its masks agree with those of
     torch."""
     threads: int = Field(0, ge=0, description="CPU threads of the model; 0 for the default of torch or OpenVINO.")
-    store_codec: Literal["fp32", "fp16", "int8", "int4"] = "fp16"
-    """How embeddings are stored; int8 and int4 take less space and cost exactness."""
+    store_codec: Literal["fp32", "fp16", "int8", "int4", "klt"] = "fp16"
+    """How embeddings are stored; int8 and int4 take less space and cost exactness. klt takes least: a transform fitted
+    to the model, which the first start takes a minute or more for."""
+    store_iou: float = Field(0.99, gt=0, le=1)
+    """Mean IoU of masks from embeddings stored as klt with those from exact ones; a model that does not reach it is
+    stored as fp16."""
     ttl_s: int = Field(86_400, ge=1)
     """Seconds after which an embedding expires, from when it was last embedded."""
     quota_bytes: int = Field(0, ge=0)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from maskwire_core.errors import CorruptValue
 from maskwire_core.models.decoder_bundle import DecoderBundle
 from maskwire_core.models.onnx_sessions import OnnxSessions
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ _MOST_FOLDED = 10  # points above which projecting image tokens costs less than 
 
 Prepared = Mapping[str, NDArray[Any]]
 """What every prompt on an image needs, by the names of the graphs' inputs."""
+_IMAGE_GRAPHS = {"float32": "image_fp32", "float16": "image_fp16", "int16": "image_klt"}
 _ALWAYS = ("tokens", "fine_1", "fine_0")
 _IMAGE_INPUTS = {"click": (*_ALWAYS, "keys", "values", "queries"), "refine": _ALWAYS, "plain": _ALWAYS}
 
@@ -47,10 +49,15 @@ class Predictor:
         """Computes what every prompt on an image needs.
 
         Args:
-            tensors: A stored embedding, fp16 or fp32, in its layout.
+            tensors: A stored embedding: fp16 or fp32 in its layout, or int16 planes if it is stored as klt.
+
+        Raises:
+            CorruptValue: The embedding is stored as klt, but the bundle has no transform.
         """
-        half = all(tensor.dtype == np.float16 for tensor in tensors.values())
-        session = self._sessions.open("image_fp16" if half else "image_fp32", self._threads)
+        (graph,) = {_IMAGE_GRAPHS[str(tensor.dtype)] for tensor in tensors.values()}
+        if graph not in self._sessions:
+            raise CorruptValue(f"the exported decoder of {self.config.model!r} cannot read embeddings stored as klt")
+        session = self._sessions.open(graph, self._threads)
         names = [output.name for output in session.get_outputs()]
         return dict(zip(names, session.run(names, dict(tensors)), strict=True))
 

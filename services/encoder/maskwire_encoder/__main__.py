@@ -18,7 +18,7 @@ from maskwire_core.storage.store import open_store
 from maskwire_encoder.backends.model import Model
 from maskwire_encoder.checkpoints.loading import ModelSource, find
 from maskwire_encoder.encoder import ImageEncoder
-from maskwire_encoder.gauges import live_metrics
+from maskwire_encoder.gauges import live_metrics, live_metrics_of_models
 from maskwire_encoder.service import NAME, RIGHTS, EncoderService
 
 _PUBLISH_PERIOD_S = 2
@@ -50,7 +50,7 @@ async def run(settings: EncoderSettings, load: Callable[[ModelSource, EncoderSet
                 EncoderService(encoder, store, cold), server
             ),
             RIGHTS,
-            live_metrics(encoder.pipeline, settings.queue_limit),
+            [*live_metrics(encoder.pipeline, settings.queue_limit), *live_metrics_of_models(encoder.models.values())],
             encoder.pipeline.self_test,
             broken=encoder.pipeline.lost,
         )

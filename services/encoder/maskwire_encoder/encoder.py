@@ -147,7 +147,7 @@ class ImageEncoder:
         """
         field = "header.stored_as"
         if wanted == types_pb2.DATA_TYPE_UNSPECIFIED:
-            return self.settings.store_codec
+            return model.store_codec
         codec = CODEC_NAMES.get(wanted)
         if codec is None:
             raise InvalidArgument("BAD_DATA_TYPE", f"{wanted} is no DataType", field=field)
@@ -266,7 +266,7 @@ class ImageEncoder:
     def _put(self, upload: Upload, header: Header, tensors: Tensors) -> int:
         """Writes an embedding to the store. Returns its size in bytes."""
         try:
-            value = pack(header, tensors)
+            value = pack(header, upload.model.to_store(tensors, header.codec))
         except NotFinite as error:
             raise not_finite(header.model, str(error)) from error
         self._store.publish_decoder(upload.model.decoder)

@@ -1,15 +1,31 @@
 """The metrics of an encoder: its queue, how work left the queue, and the device."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 
 import torch
 from maskwire_core.telemetry.metrics import LiveMetric
 
+from maskwire_encoder.backends.model import Model
 from maskwire_encoder.pipeline import Pipeline
 
 _WAITING = "maskwire_queue_waiting", "Images that wait to be read or encoded."
 _LEFT = "maskwire_queue_left_total", "Images that left the queue without being encoded."
 _MEMORY = "maskwire_device_memory_bytes", "Memory of the device; used by all processes."
+
+
+def live_metrics_of_models(models: Iterable[Model]) -> Sequence[LiveMetric]:
+    """What storing embeddings as klt costs the masks of each model of which they are."""
+    return [
+        LiveMetric(
+            "maskwire_klt_iou",
+            "Mean IoU of masks from embeddings stored as klt with those from exact ones, as measured at the start.",
+            partial(getattr, transform, "iou"),
+            (("model", model.source.name),),
+        )
+        for model in models
+        if (transform := model.transform) is not None
+    ]
 
 
 def live_metrics(pipeline: Pipeline, queue_limit: int) -> Sequence[LiveMetric]:

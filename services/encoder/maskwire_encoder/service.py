@@ -122,6 +122,8 @@ class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
                 device=str(model.device),
                 decoder=model.decoder.digest,
                 tracker=model.tracker.digest if model.tracker is not None else "",
+                store_codec=model.store_codec,
+                klt_iou=model.transform.iou if model.transform is not None else 0,
             )
             for index, model in enumerate(self._encoder.models.values())
         ]

@@ -187,4 +187,10 @@ class FrameEmbeddings:
             raise InvalidArgument(
                 "OTHER_MODEL", f"frame {index} was embedded with another model, {header.model!r}", field="frame"
             )
+        if header.codec == "klt":
+            raise InvalidArgument(
+                "BAD_DATA_TYPE",
+                f"frame {index} is stored as klt, which trackers do not read; embed it with stored_as DATA_TYPE_FP32",
+                field="frame",
+            )
         return found

@@ -74,10 +74,13 @@ def _list_models(address: str, credentials: Credentials) -> dict[str, Any]:
             models = stub.ListModels(encoder_pb2.ListModelsRequest(), timeout=TIMEOUT_S, metadata=metadata).models
         except grpc.RpcError as error:  # needs a token, unlike health
             return {"models": [], "models_error": error.code().name}
-    names = ("name", "fingerprint", "image_size_px", "is_default", "device", "note")
+    names = ("name", "fingerprint", "image_size_px", "is_default", "device", "note", "store_codec", "klt_iou")
     return {"models": [{name: getattr(model, name) for name in names} for model in models]}
 
 
 def _describe(model: dict[str, Any]) -> str:
     note = f"\n  {model['note']}" if model["note"] else ""
-    return f"{model['name']}, {model['image_size_px']} px, {model['device']}, {model['fingerprint'][:12]}{note}"
+    stored = f", stored as {model['store_codec']}" if model["store_codec"] else ""  # not told by older encoders
+    cost = f" (mean IoU {model['klt_iou']:.4f})" if model["klt_iou"] else ""
+    size = f"{model['image_size_px']} px, {model['device']}"
+    return f"{model['name']}, {size}, {model['fingerprint'][:12]}{stored}{cost}{note}"

@@ -53,7 +53,8 @@ class UpOptions:
     ] = None
     redis_memory_mb: Annotated[int, typer.Option(min=64, help="Memory of the store that is started, in MiB.")] = 2048
     store_codec: Annotated[
-        str, typer.Option(envvar="MASKWIRE_STORE_CODEC", help="How embeddings are stored: fp32, fp16, int8 or int4.")
+        str,
+        typer.Option(envvar="MASKWIRE_STORE_CODEC", help="How embeddings are stored: fp32, fp16, int8, int4 or klt."),
     ] = "fp16"
     cold_tier: Annotated[
         str | None,

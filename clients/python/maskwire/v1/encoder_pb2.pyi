@@ -539,6 +539,8 @@ class ModelInfo(_message.Message):
     DEVICE_FIELD_NUMBER: _builtins.int
     TRACKER_FIELD_NUMBER: _builtins.int
     DECODER_FIELD_NUMBER: _builtins.int
+    STORE_CODEC_FIELD_NUMBER: _builtins.int
+    KLT_IOU_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name by which requests select the model."""
     fingerprint: _builtins.str
@@ -557,6 +559,12 @@ class ModelInfo(_message.Message):
     """
     decoder: _builtins.str
     """Digest of its exported mask decoder."""
+    store_codec: _builtins.str
+    """How its embeddings are stored unless a call asks otherwise: fp32, fp16, int8, int4 or klt. A model is stored as fp16
+    although the encoder was started with klt if klt would cost its masks more than allowed (--store-iou).
+    """
+    klt_iou: _builtins.float
+    """Mean IoU of masks from embeddings stored as klt with those from exact ones, as measured; 0 where they are not."""
     def __init__(
         self,
         *,
@@ -568,10 +576,12 @@ class ModelInfo(_message.Message):
         device: _builtins.str = ...,
         tracker: _builtins.str = ...,
         decoder: _builtins.str = ...,
+        store_codec: _builtins.str = ...,
+        klt_iou: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decoder", b"decoder", "device", b"device", "fingerprint", b"fingerprint", "image_size_px", b"image_size_px", "is_default", b"is_default", "name", b"name", "note", b"note", "tracker", b"tracker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decoder", b"decoder", "device", b"device", "fingerprint", b"fingerprint", "image_size_px", b"image_size_px", "is_default", b"is_default", "klt_iou", b"klt_iou", "name", b"name", "note", b"note", "store_codec", b"store_codec", "tracker", b"tracker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

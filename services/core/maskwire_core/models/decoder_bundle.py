@@ -50,6 +50,7 @@ class DecoderBundle(Bundle[DecoderConfig]):
         config: Configuration.
         graphs: Graphs by name:
             image_fp32, image_fp16: from a stored embedding to what all prompts on it need.
+            image_klt: likewise from one stored as klt; missing if the encoder stores none.
             mask: from that and a mask prompt to image tokens that include the mask.
             click: masks for a prompt of few points without a mask prompt.
             refine: masks for a prompt of few points on image tokens that may include a mask.

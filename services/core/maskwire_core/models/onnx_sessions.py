@@ -30,6 +30,9 @@ class OnnxSessions:
         self._sessions: dict[tuple[str, int], InferenceSession] = {}
         self._opening = threading.Lock()
 
+    def __contains__(self, graph: str) -> bool:
+        return graph in self._graphs
+
     def open(self, graph: str, threads: int) -> InferenceSession:
         """Returns the session of a graph, which is built when it is first asked for.
 

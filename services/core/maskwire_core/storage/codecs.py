@@ -5,6 +5,8 @@
     int8   8 bits per value, one scale per channel; 4 MiB
     int4   4 bits per value, but 6 for the image tokens, which masks depend on most; a minimum and a step per channel
            and block of 128 rows; 2.4 MiB
+    klt    whole numbers that a transform fitted to the model made of the values, without loss; 1 MiB or less. The
+           transform is the encoder's (maskwire_encoder/transform), its inverse a graph of the exported decoder.
 
 docs/explanation/exactness.md says what each costs in accuracy.
 """
@@ -17,6 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from maskwire_core.storage.levels import pack_planes, unpack_planes
+
 Parts = dict[str, NDArray[Any]]
 _BLOCK = 128
 
@@ -25,26 +29,27 @@ _BLOCK = 128
 class Codec:
     """A codec of tensors."""
 
-    # From a tensor's name and its values (fp32, any shape, channels last) to the parts to store, by the codec's names.
-    encode: Callable[[str, NDArray[np.float32]], Parts]
+    # From a tensor's name and its values (fp32, any shape, channels last; for klt int16, planes x rows x columns) to
+    # the parts to store, by the codec's names.
+    encode: Callable[[str, NDArray[Any]], Parts]
     # From the name, the stored parts and the shape to the values: a view of the stored part if that holds plain values
-    # (fp32, fp16), otherwise fp32.
-    decode: Callable[[str, Parts, tuple[int, ...]], NDArray[np.floating[Any]]]
-    # From the name and the shape to the dtype and the number of values of each part.
-    parts: Callable[[str, tuple[int, ...]], dict[str, tuple[str, int]]]
+    # (fp32, fp16), int16 for klt, otherwise fp32.
+    decode: Callable[[str, Parts, tuple[int, ...]], NDArray[Any]]
+    # From the name and the shape to the dtype and the number of values of each part; None if it depends on the values.
+    parts: Callable[[str, tuple[int, ...]], dict[str, tuple[str, int | None]]]
 
 
 class NotFinite(ValueError):
     """A value is NaN or infinite, or too large for a codec."""
 
 
-def encode(codec: str, name: str, tensor: NDArray[np.float32]) -> Parts:
+def encode(codec: str, name: str, tensor: NDArray[Any]) -> Parts:
     """Encodes a tensor into the parts to store, by name.
 
     Args:
         codec: A key of `CODECS`.
         name: Name of the tensor.
-        tensor: Values, fp32 or fp16, any shape, channels last.
+        tensor: Values, fp32 or fp16, any shape, channels last; for klt int16, planes x rows x columns.
 
     Raises:
         NotFinite: A value is NaN or infinite, or too large for the codec.
@@ -91,7 +96,7 @@ def _decode_int8(_: str, parts: Parts, shape: tuple[int, ...]) -> NDArray[np.flo
     return (parts[""].reshape(-1, shape[-1]).astype(np.float32) * parts["scale"]).reshape(shape)
 
 
-def _parts_int8(_: str, shape: tuple[int, ...]) -> dict[str, tuple[str, int]]:
+def _parts_int8(_: str, shape: tuple[int, ...]) -> dict[str, tuple[str, int | None]]:
     return {"": ("|i1", math.prod(shape)), "scale": ("<f4", shape[-1])}
 
 
@@ -118,7 +123,7 @@ def _decode_int4(name: str, parts: Parts, shape: tuple[int, ...]) -> NDArray[np.
     return np.asarray(rows[: int(np.prod(shape[:-1]))], np.float32).reshape(shape)
 
 
-def _parts_int4(name: str, shape: tuple[int, ...]) -> dict[str, tuple[str, int]]:
+def _parts_int4(name: str, shape: tuple[int, ...]) -> dict[str, tuple[str, int | None]]:
     blocks = -(-math.prod(shape[:-1]) // _BLOCK)
     scales = blocks * shape[-1]
     packed = -(-scales * _BLOCK * _bits(name) // 8)
@@ -129,9 +134,19 @@ def _bits(name: str) -> int:
     return 6 if name == "image_embed" else 4
 
 
+def _encode_klt(_: str, planes: NDArray[np.int16]) -> Parts:
+    return {"": np.frombuffer(pack_planes(planes), np.uint8)}
+
+
+def _decode_klt(_: str, parts: Parts, shape: tuple[int, ...]) -> NDArray[np.int16]:
+    count, rows, columns = shape
+    return unpack_planes(parts[""].data, (count, rows, columns))
+
+
 CODECS = {
     "fp32": _plain("<f4"),
     "fp16": _plain("<f2"),
     "int8": Codec(_encode_int8, _decode_int8, _parts_int8),
     "int4": Codec(_encode_int4, _decode_int4, _parts_int4),
+    "klt": Codec(_encode_klt, _decode_klt, lambda _, shape: {"": ("|u1", None)}),
 }

@@ -11,6 +11,7 @@ then           zeros up to a multiple of 64, then the tensors' bytes, each at it
 
 import hashlib
 import json
+import math
 import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -30,6 +31,8 @@ stacked 2x2 transposed convolutions."""
 MAX_HEADER_BYTES = 8192
 MAX_BYTES = 256 << 20
 """Largest embedding; that of an image at 1024 px has 16 MiB as fp32."""
+MAX_VALUES = MAX_BYTES // 4
+"""Most values in the tensors of an embedding of any codec."""
 
 _PREFIX = struct.Struct("<8sIIQ")
 _MAGIC = b"MASKWIRE"
@@ -74,10 +77,11 @@ class Header:
 
 @dataclass(frozen=True)
 class Embedding:
-    """A header, and the tensors by name: fp16 if stored as fp16, otherwise fp32; axes as `LAYOUT` says."""
+    """A header, and the tensors by name: fp16 if stored as fp16, otherwise fp32, with axes as `LAYOUT` says; or, if
+    stored as klt, int16, planes x rows x columns, which the exported decoder turns back into such values."""
 
     header: Header
-    tensors: Mapping[str, NDArray[np.floating[Any]]]
+    tensors: Mapping[str, NDArray[Any]]
 
 
 class StoredEmbedding(NamedTuple):
@@ -88,12 +92,12 @@ class StoredEmbedding(NamedTuple):
     ttl_ms: int  # milliseconds until it expires
 
 
-def pack(header: Header, tensors: Mapping[str, NDArray[np.float32]]) -> bytes:
+def pack(header: Header, tensors: Mapping[str, NDArray[Any]]) -> bytes:
     """Serializes an embedding.
 
     Args:
         header: Its header; `tensors`, `payload_bytes` and `checksum` are set here.
-        tensors: fp32 tensors by name, channels last.
+        tensors: fp32 tensors by name, channels last; for klt, int16, planes x rows x columns.
 
     Raises:
         NotFinite: A value is NaN or infinite, or too large for the header's codec.
@@ -202,17 +206,23 @@ def _check_values(header: Header) -> None:
 
 def _check_tensors(header: Header) -> None:
     """Raises `CorruptValue` unless the tensors have just the parts that their shapes and the codec need, one behind
-    another within the payload. So decoding takes no more memory than the codec does for a payload of this size."""
-    end = 0
+    another within the payload, and few enough values. So decoding takes no more memory than the codec does for a
+    payload of this size, or, where the size of a part depends on its values, for `MAX_VALUES`."""
+    end = values = 0
     for name, described in header.tensors.items():
         shape = described["shape"]
         if not (isinstance(shape, list) and shape and all(type(size) is int and size > 0 for size in shape)):
             raise CorruptValue(f"the tensor {name} of an embedding has the shape {shape}")
+        values += math.prod(shape)
+        if values > MAX_VALUES:
+            raise CorruptValue(f"the tensors of an embedding have more than {MAX_VALUES} values")
         expected = CODECS[header.codec].parts(name, tuple(shape))
         if list(described["parts"]) != list(expected):
             raise CorruptValue(f"the tensor {name} of an embedding has other parts than its codec")
         for part, (dtype, offset, nbytes) in described["parts"].items():
             wanted, count = expected[part]
+            if count is None:
+                count = nbytes if type(nbytes) is int and nbytes >= 0 else -1
             if dtype != wanted or nbytes != count * np.dtype(wanted).itemsize or offset != end:
                 raise CorruptValue(f"the tensor {name} of an embedding is not as large as its shape")
             end += nbytes + -nbytes % _ALIGNMENT

@@ -1,7 +1,7 @@
 """A SAM 2 model on a device: its image encoder, and its exported mask decoder."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,8 @@ from maskwire_encoder.checkpoints import loading
 from maskwire_encoder.decoder_export.export import export_decoder
 from maskwire_encoder.decoder_export.memory import export_tracker
 from maskwire_encoder.image_input.preprocessing import FRAMES, PREPROCESSING
+from maskwire_encoder.transform.basis import Transform
+from maskwire_encoder.transform.kept import find_or_fit
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +47,8 @@ class Model:
         image_size: Side of its square input in pixels.
         device: Where it runs.
         decoder: Its exported mask decoder.
+        transform: What its embeddings pass through before they are stored as klt; None if they are not.
+        store_codec: How embeddings are stored unless a caller asks otherwise, a key of `codecs.CODECS`.
         tracker: What follows objects through videos with it, exported; None if its weights know single images only.
         backend: What runs its image encoder.
         largest: Largest batch.
@@ -61,8 +65,11 @@ class Model:
         self.image_size: int = sam.image_size
         self.device = torch.device(_device_name(settings.device))
         config = self._config(sam)
-        self.decoder = export_decoder(sam, config)
         self.tracker = self._export_tracker(sam, config) if has_memory else None
+        self.transform = self._fit(sam, settings) if settings.store_codec == "klt" else None
+        fits = settings.store_codec != "klt" or self.transform is not None
+        self.store_codec = settings.store_codec if fits else "fp16"
+        self.decoder = export_decoder(sam, config, self.transform.bases if self.transform is not None else None)
         self.backend: Backend
         if self.device.type == "cuda":
             if settings.backend == "openvino":
@@ -72,7 +79,7 @@ class Model:
             self.backend = selection.choose(sam, settings, self.fingerprint)
         self.largest = self.backend.largest
         self.rounds_to_fp16 = self.device.type == "cuda" and settings.store_codec == "fp16"
-        self._decoder, self._codec = ReferenceDecoder(sam), settings.store_codec
+        self._decoder = ReferenceDecoder(sam)
 
     def prepare(self, rgb: NDArray[np.uint8]) -> Tensor:
         """Converts pixels (HxWx3, RGB) to what `encode` takes: 3xSxS, fp32; on CUDA, the pixels themselves."""
@@ -87,6 +94,14 @@ class Model:
         """
         return self.backend.encode(list(images))
 
+    def to_store(self, tensors: Tensors, codec: str) -> Mapping[str, NDArray[Any]]:
+        """Returns what `embedding.pack` takes for a codec: the tensors from `encode`, or for klt their planes.
+
+        Raises:
+            NotFinite: See `Transform.planes`.
+        """
+        return self.transform.planes(tensors) if codec == "klt" and self.transform is not None else tensors
+
     def verify(self, tensors: Tensors) -> None:
         """Checks that an embedding can be stored, and that the masks of a click on it are finite.
 
@@ -98,10 +113,10 @@ class Model:
         """
         failed = f"{self.source.name} ({self.source.checkpoint}) fails on a synthetic image"
         try:
-            for name, tensor in tensors.items():
-                codecs.encode(self._codec, name, tensor)
+            for name, tensor in self.to_store(tensors, self.store_codec).items():
+                codecs.encode(self.store_codec, name, tensor)
         except codecs.NotFinite as error:
-            options = f"--precision {self.backend.precision.split()[0]} --store-codec {self._codec}"
+            options = f"--precision {self.backend.precision.split()[0]} --store-codec {self.store_codec}"
             raise ModelError(
                 f"{failed} with {options}: {error}; try --precision fp32 --store-codec fp32, or another checkpoint"
             ) from error
@@ -138,6 +153,29 @@ class Model:
         backend.start(accuracy, settings.precision, compile_as if settings.compile else None)
         log.info("%s: %s, batches of up to %d", self.source.name, backend.precision, backend.largest)
         return backend
+
+    def _fit(self, sam: Any, settings: EncoderSettings) -> Transform | None:
+        features = ImageFeatures(sam.to(self.device)).eval().requires_grad_(False).to(self.device)
+        folder = settings.cache.expanduser() / "transforms"
+        fitted = find_or_fit(sam, features, self.fingerprint, settings.store_iou, folder)
+        sam.cpu()  # from where it is exported
+        if fitted.bases:
+            log.info(
+                "%s: embeddings are stored as klt in %.1f %% of the bytes of fp32, mean IoU %.4f with exact ones",
+                self.source.name,
+                100 * fitted.share,
+                fitted.iou,
+            )
+            return fitted
+        log.warning(
+            "%s: embeddings are stored as fp16, since klt reaches a mean IoU of %.4f with exact ones in %.1f %% of the "
+            "bytes of fp32; --store-iou asks for %g in 25 %%",
+            self.source.name,
+            fitted.iou,
+            100 * fitted.share,
+            settings.store_iou,
+        )
+        return None
 
     def _export_tracker(self, sam: Any, config: DecoderConfig) -> TrackerBundle | None:
         try:

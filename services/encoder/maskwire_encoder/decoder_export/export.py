@@ -13,6 +13,7 @@ to rounding, but rearranged:
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ from maskwire_encoder.decoder_export.layers import (
     split_heads,
 )
 from maskwire_encoder.decoder_export.onnx_graph import Graph, Shape
+from maskwire_encoder.transform.basis import Basis
 
 
 def to_patches(features: Tensor, patch: int) -> Tensor:
@@ -55,12 +57,13 @@ def to_patches(features: Tensor, patch: int) -> Tensor:
     return split.permute(0, 2, 3 + steps, *order, 1).reshape(batch, rows * columns, patch * patch, channels)
 
 
-def export_decoder(model: Any, config: DecoderConfig) -> DecoderBundle:
+def export_decoder(model: Any, config: DecoderConfig, bases: Mapping[str, Basis] | None = None) -> DecoderBundle:
     """Exports a model's prompt encoder and mask decoder.
 
     Args:
         model: A `sam2.modeling.sam2_base.SAM2Base` in fp32.
         config: The model's configuration.
+        bases: The transform of embeddings that are stored as klt, by the name of each tensor; None if none are.
 
     Returns:
         The bundle; the same weights give the same bytes.
@@ -69,7 +72,10 @@ def export_decoder(model: Any, config: DecoderConfig) -> DecoderBundle:
         ValueError: The model has layers that cannot be exported.
     """
     exporter = DecoderExporter(model)
-    return DecoderBundle(config, exporter.decoder_graphs(), exporter.weights)
+    graphs = exporter.decoder_graphs()
+    if bases is not None:
+        graphs["image_klt"] = exporter.image_of_planes(bases)
+    return DecoderBundle(config, graphs, exporter.weights)
 
 
 class DecoderExporter:
@@ -136,6 +142,42 @@ class DecoderExporter:
             queries=linear(graph, layer.cross_attn_image_to_token.q_proj, positioned),
             fine_1=graph.add("Add", high_res_1, array(first.bias)),
             fine_0=graph.add("Add", high_res_0, array(second.bias)),
+        )
+
+    def image_of_planes(self, bases: Mapping[str, Basis]) -> OnnxGraph:
+        """Builds the graph that does the same for an embedding stored as klt: K x rows x columns, int16, for each
+        tensor. The way back is linear and K is small, so that it is folded into the products and additions that follow.
+        """
+        graph = Graph({name: ("int16", (len(basis.back), self.side, self.side)) for name, basis in bases.items()})
+        levels = {
+            name: graph.reshape(graph.add("Cast", name, to=1), len(basis.back), -1) for name, basis in bases.items()
+        }
+
+        def turned_back(name: str, onto: NDArray[np.float32], weight: NDArray[np.float32] | None = None) -> str:
+            """Adds weight^T (mean + levels @ back), plus what is `onto`."""
+            mean, back = bases[name].mean, bases[name].back
+            if weight is not None:
+                mean, back = mean @ weight.T, back @ weight.T
+            return graph.add("Gemm", levels[name], np.ascontiguousarray(back), mean + onto, transA=1)
+
+        def projected(layer: Any, added: NDArray[np.float32]) -> str:
+            weight = array(layer.weight)
+            return turned_back("image_embed", added @ weight.T + array(layer.bias), weight)
+
+        first, _, _, second, _ = self.decoder.output_upscaling
+        layer = self.decoder.transformer.layers[0]
+        attention, positioned = layer.cross_attn_token_to_image, self.no_mask + self.positions
+        fine_1 = turned_back("high_res_1", np.tile(array(first.bias), 4))
+        fine_0 = turned_back("high_res_0", np.tile(array(second.bias), 16))
+        return self._finish(
+            graph,
+            self._shared,
+            tokens=turned_back("image_embed", self.no_mask[0]),
+            keys=split_heads(graph, projected(attention.k_proj, positioned), attention.num_heads, transposed=True),
+            values=split_heads(graph, projected(attention.v_proj, self.no_mask), attention.num_heads),
+            queries=projected(layer.cross_attn_image_to_token.q_proj, positioned),
+            fine_1=graph.reshape(fine_1, *map(int, self._shared["fine_1"][1])),
+            fine_0=graph.reshape(fine_0, *map(int, self._shared["fine_0"][1])),
         )
 
     def mask(self) -> OnnxGraph:

@@ -15,7 +15,12 @@ Shape = tuple[str, tuple[int | str, ...]]
 
 OPSET = 20
 _IR_VERSION = 10
-_DTYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "int64": TensorProto.INT64}
+_DTYPES = {
+    "float32": TensorProto.FLOAT,
+    "float16": TensorProto.FLOAT16,
+    "int16": TensorProto.INT16,
+    "int64": TensorProto.INT64,
+}
 _MOST_INLINE = 64  # values of a constant inside the graph; larger ones are external, so that graphs share them
 
 
