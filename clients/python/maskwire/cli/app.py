@@ -86,8 +86,9 @@ def prepare(
     context.obj = _served_models
 
 
-def _served_models() -> list[str]:
-    """Returns the names of the models that the encoders serve, for 'maskwire models list' of the servers' package."""
+def _served_models() -> dict[str, str]:
+    """Returns the models that the encoders serve by name, with how their embeddings are stored, for 'maskwire models
+    list' of the servers' package."""
     from maskwire.cli.status import served_models
 
     return served_models()

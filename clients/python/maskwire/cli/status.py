@@ -48,13 +48,13 @@ def show_status(options: StatusOptions) -> None:
         sys.exit(1)
 
 
-def served_models() -> list[str]:
-    """Returns the names of the models that the encoders serve; an empty list if no encoder answers."""
+def served_models() -> dict[str, str]:
+    """Returns by name how the models that the encoders serve are stored; nothing if no encoder answers."""
     credentials = Credentials()
-    names: dict[str, None] = {}
+    served: dict[str, str] = {}
     for address in Channels("encoder", None, credentials).addresses:
-        names.update(dict.fromkeys(str(model["name"]) for model in _list_models(address, credentials)["models"]))
-    return list(names)
+        served.update({str(model["name"]): _stored(model) for model in _list_models(address, credentials)["models"]})
+    return served
 
 
 def _remedy(server: dict[str, Any]) -> str:
@@ -80,7 +80,11 @@ def _list_models(address: str, credentials: Credentials) -> dict[str, Any]:
 
 def _describe(model: dict[str, Any]) -> str:
     note = f"\n  {model['note']}" if model["note"] else ""
-    stored = f", stored as {model['store_codec']}" if model["store_codec"] else ""  # not told by older encoders
-    cost = f" (mean IoU {model['klt_iou']:.4f})" if model["klt_iou"] else ""
     size = f"{model['image_size_px']} px, {model['device']}"
-    return f"{model['name']}, {size}, {model['fingerprint'][:12]}{stored}{cost}{note}"
+    return f"{model['name']}, {size}, {model['fingerprint'][:12]}{_stored(model)}{note}"
+
+
+def _stored(model: dict[str, Any]) -> str:
+    """How a model's embeddings are stored; older encoders do not tell."""
+    cost = f" (mean IoU {model['klt_iou']:.4f})" if model["klt_iou"] else ""
+    return f", stored as {model['store_codec']}{cost}" if model["store_codec"] else ""

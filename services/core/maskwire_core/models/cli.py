@@ -43,7 +43,9 @@ def list_models(context: typer.Context, folder: Folder = _FOLDER, as_json: AsJso
         *(_row(model.name, "published", folder / f"{model.name}.pt", model.size_bytes) for model in published),
         *(_row(name, "added", path, path.stat().st_size if path.exists() else None) for name, path in added.items()),
     ]
-    served = context.obj() if callable(context.obj) else []  # the maskwire command knows which servers to ask
+    served: dict[str, str] = (
+        context.obj() if callable(context.obj) else {}
+    )  # the maskwire command knows which servers to ask
     for row in rows:
         row["served"] = row["name"] in served
     if as_json:
@@ -53,11 +55,11 @@ def list_models(context: typer.Context, folder: Folder = _FOLDER, as_json: AsJso
     for row in rows:
         megabytes = f"{row['size_bytes'] / 1e6:.0f} MB" if row.get("size_bytes") else ""
         missing = "not here" if row["kind"] == "published" else "its file is gone"
-        status = "served now" if row["served"] else "here" if row["here"] else missing
+        status = f"served now{served[row['name']]}" if row["served"] else "here" if row["here"] else missing
         table.add_row(row["name"], row["kind"], megabytes, status)
     for name in served:
         if name not in {row["name"] for row in rows}:
-            table.add_row(name, "", "", "served now")
+            table.add_row(name, "", "", f"served now{served[name]}")
     Console().print(table)
     print("Get one:   maskwire models pull NAME", file=sys.stderr)
     print("Serve it:  maskwire up --model NAME", file=sys.stderr)
