@@ -175,7 +175,10 @@ class Images:
         if embedding is None:
             return None
         predictor = await self._predictor(embedding.header)
-        prepared = await asyncio.to_thread(predictor.prepare, embedding.tensors)
+        try:
+            prepared = await asyncio.to_thread(predictor.prepare, embedding.tensors)
+        except CorruptValue as error:
+            raise _bad_decoder(embedding.header, error) from error
         image = Image(embedding.header, prepared, predictor, read_at, self.deletions)
         if not image.may_be_deleted:
             self._hot.put((namespace, key), image)
@@ -199,10 +202,7 @@ class Images:
         try:
             predictor = await asyncio.to_thread(load)
         except CorruptValue as error:
-            log.error("refusing the decoder %s of the store: %s", header.decoder, error)
-            raise Internal(
-                "BAD_DECODER", f"the decoder that the store has for {header.model!r} is none that an encoder wrote"
-            ) from error
+            raise _bad_decoder(header, error) from error
         if predictor is None:
             raise Unavailable(
                 "DECODER_NOT_PUBLISHED",
@@ -210,3 +210,8 @@ class Images:
                 retry_after_s=1,
             )
         return predictor
+
+
+def _bad_decoder(header: Header, error: CorruptValue) -> Internal:
+    log.error("refusing the decoder %s of the store: %s", header.decoder, error)
+    return Internal("BAD_DECODER", f"the decoder that the store has for {header.model!r} is none that an encoder wrote")

@@ -43,9 +43,8 @@ def list_models(context: typer.Context, folder: Folder = _FOLDER, as_json: AsJso
         *(_row(model.name, "published", folder / f"{model.name}.pt", model.size_bytes) for model in published),
         *(_row(name, "added", path, path.stat().st_size if path.exists() else None) for name, path in added.items()),
     ]
-    served: dict[str, str] = (
-        context.obj() if callable(context.obj) else {}
-    )  # the maskwire command knows which servers to ask
+    # The maskwire command knows which servers to ask.
+    served: dict[str, str] = context.obj() if callable(context.obj) else {}
     for row in rows:
         row["served"] = row["name"] in served
     if as_json:

@@ -124,13 +124,13 @@ class ReferenceDecoder:
         return masks, iou
 
 
-def synthetic_images(count: int, size: int) -> Tensor:
-    """Model inputs with something to segment: ellipses on noise of several scales, the same at each call.
+def synthetic_images(count: int, size: int, seed: int = 7) -> Tensor:
+    """Model inputs with something to segment: ellipses on noise of several scales, the same for one seed.
 
     Returns:
         count x 3 x size x size, fp32, on the CPU.
     """
-    random = torch.Generator().manual_seed(7)
+    random = torch.Generator().manual_seed(seed)
     canvas = torch.zeros(count, 3, size, size)
     for cells in (4, 16, 64):
         noise = torch.randn(count, 3, cells, cells, generator=random)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from maskwire_core.storage.codecs import NotFinite, is_finite
@@ -40,7 +41,7 @@ class Transform:
     iou: float
     share: float
 
-    def planes(self, tensors: Mapping[str, NDArray[np.floating]]) -> dict[str, Planes]:
+    def planes(self, tensors: Mapping[str, NDArray[Any]]) -> dict[str, Planes]:
         """Transforms an embedding.
 
         Args:

@@ -36,12 +36,16 @@ def fit(sam: Any, features: nn.Module, least_iou: float) -> Transform:
         fp16's bytes.
     """
     device = next(features.parameters()).device
-    images = synthetic_images(PICTURES + MEASURED, sam.image_size).to(device)
+
+    def encoded(seed: int) -> Sequence[Tensor]:
+        found: Sequence[Tensor] = features(synthetic_images(1, sam.image_size, seed).to(device))
+        return found
+
     gathered = Fit(sam)
     with torch.no_grad():
-        for image in images[MEASURED:]:
-            gathered.add(features(image[None]))
-        comparison = _Comparison(sam, [features(image[None]) for image in images[:MEASURED]])
+        for picture in range(PICTURES):
+            gathered.add(encoded(picture))
+        comparison = _Comparison(sam, [encoded(PICTURES + picture) for picture in range(MEASURED)])
     try:
         directions = dict(zip(NAMES, gathered.directions(), strict=True))
     except NotFinite:  # which `Model.verify` tells
