@@ -75,7 +75,7 @@ def test_a_decoder_answers_on_a_store_of_both_with_the_iou_that_was_asked_for(
     ious = []
     for got, exact in zip(*masks, strict=True):
         best = int(np.argmax([each.score for each in exact]))
-        a, b = got[best].mask, exact[best].mask
+        a, b = got[best].array, exact[best].array
         ious.append(np.count_nonzero(a & b) / max(1, np.count_nonzero(a | b)))
     assert np.mean(ious) >= ASKED
 
