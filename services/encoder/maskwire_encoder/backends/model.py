@@ -28,6 +28,7 @@ from maskwire_encoder.decoder_export.memory import export_tracker
 from maskwire_encoder.image_input.preprocessing import FRAMES, PREPROCESSING
 from maskwire_encoder.transform.basis import Transform
 from maskwire_encoder.transform.kept import find_or_fit
+from maskwire_encoder.transform.photographs import Photographs
 
 log = logging.getLogger(__name__)
 
@@ -157,7 +158,8 @@ class Model:
     def _fit(self, sam: Any, settings: EncoderSettings) -> Transform | None:
         features = ImageFeatures(sam.to(self.device)).eval().requires_grad_(False).to(self.device)
         folder = settings.cache.expanduser() / "transforms"
-        fitted = find_or_fit(sam, features, self.fingerprint, settings.store_iou, folder)
+        pictures = Photographs(settings.fit_on, settings.max_image_pixels)
+        fitted = find_or_fit(sam, features, self.fingerprint, pictures, settings.store_iou, folder)
         sam.cpu()  # from where it is exported
         if fitted.bases:
             log.info(
