@@ -171,7 +171,7 @@ class Model:
             return fitted
         log.warning(
             "%s: embeddings are stored as fp16, since klt reaches a mean IoU of %.4f with exact ones in %.1f %% of the "
-            "bytes of fp32; --store-iou asks for %g in 25 %%",
+            "bytes of fp32; --store-iou asks for %g and two standard errors more, in 25 %%",
             self.source.name,
             fitted.iou,
             100 * fitted.share,
