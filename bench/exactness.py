@@ -50,8 +50,8 @@ The tests (`scripts/test exactness`) compare masks through running services in t
 random prompts on two photographs, full-size masks differed only in pixels whose logit was within 1e-3 of the
 threshold (fp32): 865 of 1.4 billion.
 
-Size of an embedding of a 1024 px model: fp32 16 MiB, fp16 8 MiB (default), int8 4 MiB, int4 2.4 MiB. What klt
-takes and costs depends on the model and on what is asked: [Stored embeddings](../reference/embeddings.md#how-close-klt-is).
+Size of an embedding of a 1024 px model: fp32 16 MiB, fp16 8 MiB (default), int8 4 MiB, int4 2.4 MiB. klt depends
+on the model and on what is asked for: [Stored embeddings](../reference/embeddings.md#how-close-klt-is).
 
 """
 

@@ -63,9 +63,15 @@ def fit(sam: Any, features: nn.Module, photographs: Photographs, least_iou: floa
             chosen, finest = (bases, iou), power
         else:
             coarsest = power
-        # Where this leads out of what is left, halve what is left.
+        if chosen is None and power == _FINEST:
+            break
         guess = power + math.log2(max(_SAFE * (1 - least_iou), 1e-4) / max(loss, 1e-4)) / _GROWTH
-        power = guess if finest < guess < coarsest else (finest + coarsest) / 2
+        if finest < guess < coarsest:
+            power = guess
+        elif chosen is None and guess <= finest:
+            power = _FINEST
+        else:
+            power = (finest + coarsest) / 2
         if chosen is not None and power - finest < _NEAR:
             break
     if chosen is None:
