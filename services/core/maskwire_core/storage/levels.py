@@ -36,13 +36,12 @@ def pack_planes(planes: Planes) -> bytes:
     if planes.dtype != np.int16 or planes.ndim != 3:
         raise ValueError(f"planes are {planes.dtype} with {planes.ndim} axes instead of int16 with 3")
     heads, bodies = bytearray(), []
-    for plane in planes:
+    candidates = [(kind, _fold(_differences(planes, kind))) for kind in _PREDICTORS]
+    for index, plane in enumerate(planes):
         if not plane.any():
             heads.append(0)
             continue
-        predictor, folded = min(
-            ((kind, _fold(_differences(plane, kind))) for kind in _PREDICTORS), key=lambda each: _bits(each[1])
-        )
+        predictor, folded = min(((kind, each[index]) for kind, each in candidates), key=lambda each: _bits(each[1]))
         form = int(np.searchsorted([1 << bits for bits in _BITS], int(folded.max()), side="right"))
         heads.append(form | predictor << _FORM_BITS)
         bodies.append(_to_bytes(folded.reshape(-1), _BITS[form]))
@@ -94,13 +93,13 @@ def unpack_planes(packed: bytes | memoryview, shape: tuple[int, int, int]) -> Pl
     return planes
 
 
-def _differences(plane: NDArray[np.int16], predictor: int) -> NDArray[np.int16]:
-    """Differences of a plane to its neighbours, modulo 2^16."""
+def _differences(planes: Planes, predictor: int) -> Planes:
+    """Differences of values to their neighbours, modulo 2^16."""
     if predictor & LEFT:
-        plane = np.diff(plane, axis=1, prepend=np.int16(0))
+        planes = np.diff(planes, axis=2, prepend=np.int16(0))
     if predictor & ABOVE:
-        plane = np.diff(plane, axis=0, prepend=np.int16(0))
-    return plane
+        planes = np.diff(planes, axis=1, prepend=np.int16(0))
+    return planes
 
 
 def _fold(values: NDArray[np.int16]) -> NDArray[np.uint16]:
