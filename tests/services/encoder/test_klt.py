@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from maskwire import Client, EmbeddedImage, Mask, Prompt
 from maskwire_core.models.registry import ModelError
 from maskwire_core.storage.embedding import Header, pack, unpack
@@ -24,6 +25,15 @@ from testing.servers import server
 
 ASKED = 0.99
 PHOTOGRAPHS = [ROOT / "examples" / name for name in ("coffee.jpg", "coins.jpg", "rocket.jpg", "demo.jpg")]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """A model this small gains nothing from a second thread, which waits for the first busily."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
