@@ -20,7 +20,7 @@ def options(folder: Path) -> dict[str, str]:
     for part in ("self_attention", "cross_attention"):
         changes[f"memory_attention.layer.{part}.feat_sizes"] = [8, 8]
     for key, value in changes.items():
-        OmegaConf.update(config, f"model.{key}", value)
+        OmegaConf.update(config, f"model.{key}", value, force_add=True)
     path = folder / "small.yaml"
     OmegaConf.save(config, path)
     weights = resources.files("maskwire_encoder") / "weights" / "demo.safetensors"
