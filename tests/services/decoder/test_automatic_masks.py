@@ -118,7 +118,7 @@ def test_every_mask_is_counted(stack: Stack, photo: Path) -> None:
             {"points_per_side": 6},
             {"points_per_side": 4, "crop_n_layers": 1, "multimask_output": False},
         ):
-            *_, last = client.generate_masks(photo, **arguments)
+            *_, last = client.generate_masks(photo, **arguments, pred_iou_thresh=0.5, stability_score_thresh=0.6)
             clicks = 36 * 3 if "crop_n_layers" not in arguments else 16 * 5
             assert sum(last.removed.values()) + len(last.masks) == clicks
             assert last.removed["low_predicted_iou"] > 0

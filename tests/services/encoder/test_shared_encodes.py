@@ -104,6 +104,9 @@ class _SlowModel:
         assert self.may_end.wait(10)
         return [{"image_embed": np.zeros((4, 2), np.float32)}]
 
+    def to_store(self, tensors: Any, codec: str) -> Any:
+        return tensors
+
 
 def test_an_embedding_is_kept_for_the_longest_time_told_to_anybody(valkey: str) -> None:
     """One upload waits for another's encode, which keeps the embedding for a shorter time."""
