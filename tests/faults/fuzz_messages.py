@@ -60,6 +60,12 @@ class Senders:
             ),
             ("EncodeImage", encoder_pb2.EncodeImageRequest, [upload, encoder_pb2.EncodeImageRequest(chunk=data)], True),
             (
+                "EmbedImage",
+                encoder_pb2.EncodeImageRequest,
+                [encoder_pb2.EncodeImageRequest(header=header(data)), encoder_pb2.EncodeImageRequest(chunk=data)],
+                True,
+            ),
+            (
                 "EncodeImages",
                 encoder_pb2.EncodeImagesRequest,
                 [encoder_pb2.EncodeImagesRequest(request_id="1", header=upload.header)],
@@ -90,7 +96,7 @@ class Senders:
                 yield message
 
         try:
-            if name in ("SegmentStream", "EncodeImages"):
+            if name in ("SegmentStream", "EncodeImages", "EmbedImage"):
                 async for response in channel.stream_stream(path)(requests(), timeout=timeout):
                     outcome = _worse(outcome, _told(name, response))
             elif name == "GenerateMasks":
@@ -142,6 +148,8 @@ def conversation() -> list[Message]:
 
 
 def _told(name: str, response: bytes) -> Outcome:
+    if name == "EmbedImage":
+        return "OK"
     kind = decoder_pb2.SegmentStreamResponse if name == "SegmentStream" else encoder_pb2.EncodeImagesResponse
     answer = kind.FromString(response)
     if not answer.HasField("error"):

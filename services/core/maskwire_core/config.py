@@ -258,7 +258,8 @@ class TrackerSettings(ServiceSettings):
     threads: int = Field(0, ge=0, description="CPU threads of each; 0 for the number of cores, at most 8.")
     queue_limit: int = Field(256, ge=1)
     """Frames that may wait for a thread; beyond it, the tenant with most waiting is refused."""
-    frames_ahead: int = Field(4, ge=0, description="Frames that are encoded ahead of the one that is followed.")
+    frames_ahead: int = Field(4, ge=0)
+    """Frames that are embedded ahead of the one that is followed, as far as there is memory (`tracks_bytes`)."""
     save_every: int = Field(8, ge=1)
     """Frames after which a track's state is written to the store; what is not written is followed again after a
     crash."""
@@ -267,7 +268,7 @@ class TrackerSettings(ServiceSettings):
     """Most memory of one track's state, in bytes, and as much in the store. A clip's frames that are farthest from the
     one that is followed are forgotten first."""
     tracks_bytes: int = Field(2048 * MIB, ge=MIB)
-    """Memory of the state of all open tracks, in bytes; tenants share it."""
+    """Memory of the state of all open tracks and of embeddings of their frames, in bytes; tenants share it."""
     stored_tracks_bytes: int = Field(4096 * MIB, ge=1)
     """Bytes of tracks that each namespace may store. All trackers of a store need the same value."""
     max_stored_tracks: int = Field(1000, ge=1)

@@ -192,8 +192,7 @@ class ImageEncoder:
         """
         receive_ms = _ms_since(asked_at)
         # Checked before the flight is joined: a caller who sends other bytes than announced must not fail the others.
-        if file.received != upload.size_bytes or await asyncio.to_thread(file.sha256) != upload.sha256:
-            raise digest_mismatch()
+        await _check_digest(upload, file)
         (stored, stages), joined = await self._flights.share(
             upload.flight, lambda: self._find_or_make(upload, file), upload.demand
         )
@@ -201,6 +200,33 @@ class ImageEncoder:
         if stages is not None and not joined:
             timings.MergeFrom(stages)
         return await self._respond(upload, stored, joined or stages is None, timings)
+
+    async def embed(self, upload: Upload, file: ImageFile) -> bytes:
+        """Embeds an image without storing anything. Its caller's memory has the embedding until it is read.
+
+        Args:
+            upload: Its checked header.
+            file: The image file.
+
+        Returns:
+            The embedding, as `embedding.pack` serializes it.
+
+        Raises:
+            ServiceError: As `encode`; `ResourceExhausted` (TOO_MUCH_IN_PROGRESS) if there is no memory for it.
+        """
+        await _check_digest(upload, file)
+        header, tensors, _ = await self._encode(upload, file)
+
+        memory = current().memory
+
+        def packed() -> bytes:
+            value = _pack(upload, header, tensors)
+            memory.take(len(value))
+            return value
+
+        value = await self.pipeline.store(packed)
+        _ENCODED.inc()
+        return value
 
     async def publish_exports(self) -> None:
         """Publishes the decoders and trackers of all models, unless the store has them already."""
@@ -231,6 +257,15 @@ class ImageEncoder:
 
     async def _make(self, upload: Upload, file: ImageFile) -> Encoded:
         """Encodes and stores an image."""
+        header, tensors, stages = await self._encode(upload, file)
+        started = time.perf_counter()
+        nbytes = await self.pipeline.store(lambda: self._put(upload, header, tensors))
+        stages.store_ms = _ms_since(started)
+        _record_stages(store=stages.store_ms)
+        return StoredEmbedding(header, nbytes, upload.ttl_s * 1000), stages
+
+    async def _encode(self, upload: Upload, file: ImageFile) -> tuple[Header, Tensors, pb.EncodeTimings]:
+        """Encodes an image. Returns the header of its embedding, its tensors, and how long the stages took."""
         started = time.perf_counter()
         pixels, read_queue_ms = await self.pipeline.read(
             upload.model, file, upload.stretch, upload.is_frame, upload.demand
@@ -255,20 +290,12 @@ class ImageEncoder:
             created_at=time.time(),
             stretch=pixels.stretch,
         )
-        started = time.perf_counter()
-        nbytes = await self.pipeline.store(lambda: self._put(upload, header, tensors))
-        store_ms = _ms_since(started)
-        _record_stages(store=store_ms)
         queue_ms = read_queue_ms + model_queue_ms
-        stages = pb.EncodeTimings(read_ms=read_ms, queue_ms=queue_ms, encode_ms=encode_ms, store_ms=store_ms)
-        return StoredEmbedding(header, nbytes, upload.ttl_s * 1000), stages
+        return header, tensors, pb.EncodeTimings(read_ms=read_ms, queue_ms=queue_ms, encode_ms=encode_ms)
 
     def _put(self, upload: Upload, header: Header, tensors: Tensors) -> int:
         """Writes an embedding to the store. Returns its size in bytes."""
-        try:
-            value = pack(header, upload.model.to_store(tensors, header.codec))
-        except NotFinite as error:
-            raise not_finite(header.model, str(error)) from error
+        value = _pack(upload, header, tensors)
         self._store.publish_decoder(upload.model.decoder)
         self._quotas.put_embedding(upload.namespace, upload.key, value, upload.ttl_s, upload.quota_bytes)
         return len(value)
@@ -293,6 +320,20 @@ class ImageEncoder:
         if upload.goes_cold:
             pending.enter(Kind.EMBEDDING, upload.namespace, upload.key)
         pending.enter(Kind.NAME, upload.namespace, upload.image_id, is_kept=upload.goes_cold)
+
+
+async def _check_digest(upload: Upload, file: ImageFile) -> None:
+    """Raises DIGEST_MISMATCH unless a file is what its header announced."""
+    if file.received != upload.size_bytes or await asyncio.to_thread(file.sha256) != upload.sha256:
+        raise digest_mismatch()
+
+
+def _pack(upload: Upload, header: Header, tensors: Tensors) -> bytes:
+    """Serializes an embedding. Raises MODEL_OUTPUT_NOT_FINITE."""
+    try:
+        return pack(header, upload.model.to_store(tensors, header.codec))
+    except NotFinite as error:
+        raise not_finite(header.model, str(error)) from error
 
 
 def _record_stages(**stages_ms: float) -> None:

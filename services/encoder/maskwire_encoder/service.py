@@ -20,6 +20,7 @@ from maskwire_core.tenancy.tokens import Right
 
 from maskwire_encoder.encoder import ImageEncoder
 from maskwire_encoder.receiving import Receiving
+from maskwire_encoder.spool import ImageFile
 from maskwire_encoder.upload import describe, digest_mismatch
 from maskwire_encoder.upload_stream import UploadStream
 
@@ -27,6 +28,7 @@ NAME = pb.DESCRIPTOR.services_by_name["EncoderService"].full_name
 RIGHTS: dict[str, Right | None] = {
     "EncodeImage": "encode",
     "EncodeImages": "encode",
+    "EmbedImage": "encode",
     "GetImage": "read",
     "ListImages": "read",
     "DeleteImage": "delete",
@@ -34,6 +36,8 @@ RIGHTS: dict[str, Right | None] = {
     "GetLoad": "stats",
 }
 """The right that a token needs for each method; None if it needs no right."""
+
+_PART_BYTES = 1 << 20  # of an embedding that is returned
 
 
 class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
@@ -54,21 +58,43 @@ class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
         self, requests: AsyncIterator[pb.EncodeImageRequest], context: Context
     ) -> pb.EncodeImageResponse:
         frames = aiter(requests)
-        longest_pause_s = self._encoder.settings.upload_pause_s
-        first = await _first(frames, longest_pause_s)
-        if first is None or first.WhichOneof("frame") != "header":
-            raise InvalidArgument("HEADER_MISSING", "the first frame must be the header", field="header")
-        upload = self._encoder.accept(first.header, context.peer(), context.time_remaining())
+        upload = self._encoder.accept(await self._header(frames), context.peer(), context.time_remaining())
         found = await self._encoder.find(upload)
         if found is not None:
             return found
-        with closing(Receiving(upload, self._encoder.spool, longest_pause_s)) as receiving:
+        with closing(Receiving(upload, self._encoder.spool, self._encoder.settings.upload_pause_s)) as receiving:
             await context.send_initial_metadata(CONTENT_NEEDED)
-            while receiving.missing and (frame := await receiving.wait(anext(frames, None))) is not None:
-                await receiving.add(frame.chunk)
-            if receiving.file is None:
-                raise digest_mismatch()
-            return await self._encoder.encode(upload, receiving.file, receiving.asked_at)
+            return await self._encoder.encode(upload, await _received(frames, receiving), receiving.asked_at)
+
+    async def EmbedImage(
+        self, requests: AsyncIterator[pb.EncodeImageRequest], context: Context
+    ) -> AsyncIterator[pb.EmbedImageResponse]:
+        frames = aiter(requests)
+        header = await self._header(frames)
+        if header.image_id or header.ttl_s:
+            field = "header.image_id" if header.image_id else "header.ttl_s"
+            raise InvalidArgument(
+                "NOT_STORED", "the embedding is not stored; leave image_id and ttl_s out", field=field
+            )
+        upload = self._encoder.accept(header, context.peer(), context.time_remaining())
+        current().caller.charge(encodes=1, announced_bytes=upload.size_bytes)
+        with closing(Receiving(upload, self._encoder.spool, self._encoder.settings.upload_pause_s)) as receiving:
+            embedding = await self._encoder.embed(upload, await _received(frames, receiving))
+        for start in range(0, len(embedding), _PART_BYTES):
+            yield pb.EmbedImageResponse(chunk=embedding[start : start + _PART_BYTES])
+
+    async def _header(self, frames: AsyncIterator[pb.EncodeImageRequest]) -> pb.EncodeImageHeader:
+        """Receives the first frame of an upload. Raises HEADER_MISSING, UPLOAD_STALLED."""
+        try:
+            async with asyncio.timeout(self._encoder.settings.upload_pause_s):
+                first = await anext(frames, None)
+        except TimeoutError as error:
+            raise DeadlineExceeded(
+                "UPLOAD_STALLED", "the header did not come; send it first", field="header"
+            ) from error
+        if first is None or first.WhichOneof("frame") != "header":
+            raise InvalidArgument("HEADER_MISSING", "the first frame must be the header", field="header")
+        return first.header
 
     async def EncodeImages(
         self, requests: AsyncIterator[pb.EncodeImagesRequest], context: Context
@@ -149,9 +175,10 @@ class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
         )
 
 
-async def _first(frames: AsyncIterator[pb.EncodeImageRequest], seconds: float) -> pb.EncodeImageRequest | None:
-    try:
-        async with asyncio.timeout(seconds):
-            return await anext(frames, None)
-    except TimeoutError as error:
-        raise DeadlineExceeded("UPLOAD_STALLED", "the header did not come; send it first", field="header") from error
+async def _received(frames: AsyncIterator[pb.EncodeImageRequest], receiving: Receiving) -> ImageFile:
+    """Receives the rest of an upload. Returns its file. Raises DIGEST_MISMATCH if nothing of it comes."""
+    while receiving.missing and (frame := await receiving.wait(anext(frames, None))) is not None:
+        await receiving.add(frame.chunk)
+    if receiving.file is None:
+        raise digest_mismatch()
+    return receiving.file

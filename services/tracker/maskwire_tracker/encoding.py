@@ -1,8 +1,8 @@
-"""Has frames encoded: the tracker is a client of the encoder, on behalf of its own callers."""
+"""Has frames embedded: the tracker is a client of the encoder, on behalf of its own callers."""
 
+import asyncio
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from maskwire import MaskwireError
 from maskwire.model_names import canonical
@@ -10,22 +10,11 @@ from maskwire.transport import Caller, Credentials, Servers, to_status
 from maskwire.v1 import encoder_pb2 as pb
 from maskwire.v1 import types_pb2
 from maskwire_core.config import TrackerSettings
-from maskwire_core.errors import FailedPrecondition, NotFound, ServiceError, of_code
+from maskwire_core.errors import CorruptValue, FailedPrecondition, NotFound, ServiceError, Unavailable, of_code
+from maskwire_core.storage.embedding import Embedding, unpack
 
-_FRAME_TTL_S = 300
-"""Seconds after which a frame's embedding expires that no tracker has deleted, because it was killed."""
 _TIMEOUT_S, _RETRY_S = 120, 30
 _TYPES = {"fp32": types_pb2.DATA_TYPE_FP32, "fp16": types_pb2.DATA_TYPE_FP16}
-
-
-@dataclass(frozen=True)
-class EncodedFrame:
-    """A frame whose embedding is stored."""
-
-    content_key: str  # of the embedding
-    width: int  # of the frame, in pixels
-    height: int  # likewise
-    is_ours: bool  # whether this tracker had it encoded, so that nobody else may want it
 
 
 class FrameEncoder:
@@ -59,36 +48,33 @@ class FrameEncoder:
         served = ", ".join(model.name for model in models)
         raise NotFound("MODEL_NOT_FOUND", f"no model {name!r} is served here; there are {served}", field="open.model")
 
-    async def encode(
-        self, file: bytes, *, namespace: str, name: str, model: str, codec: str, token: str
-    ) -> EncodedFrame:
-        """Has a frame encoded, unless its embedding is stored.
+    async def embed(self, file: bytes, *, namespace: str, model: str, codec: str, token: str) -> Embedding:
+        """Has a frame embedded. The embedding comes from the encoder itself, and is not stored.
 
         Args:
             file: The frame's file.
             namespace: Its tenant.
-            name: Name of its image.
             model: Name of the model.
-            codec: How its embedding is stored.
+            codec: Of the embedding, "fp32" or "fp16".
             token: The caller's token.
         """
         header = pb.EncodeImageHeader(
-            image_id=name,
             namespace=namespace,
             sha256=hashlib.sha256(file).digest(),
             size_bytes=len(file),
             model=model,
             resize=pb.RESIZE_VIDEO_FRAME,
             stored_as=_TYPES[codec],
-            ttl_s=_FRAME_TTL_S,
         )
         try:
             caller = Caller(token, timeout_s=_TIMEOUT_S, retry_s=_RETRY_S)
-            answer = await self._servers.encode_image(header, file, caller)
+            value = await self._servers.embed_image(header, file, caller)
         except MaskwireError as error:
             raise relayed(error) from error
-        image = answer.image
-        return EncodedFrame(image.content_key, image.width_px, image.height_px, not answer.cached)
+        try:
+            return await asyncio.to_thread(unpack, memoryview(value))
+        except CorruptValue as error:
+            raise Unavailable("BAD_EMBEDDING", f"the encoder sent a damaged embedding: {error}") from error
 
 
 def relayed(error: MaskwireError) -> ServiceError:

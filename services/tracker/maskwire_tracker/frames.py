@@ -1,21 +1,18 @@
-"""The frames of a track: their files, their embeddings, and what is encoded ahead of the one that is followed."""
+"""The frames of a track: their files, their embeddings, and what is embedded ahead of the one that is followed."""
 
 import asyncio
-import contextlib
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from maskwire_core.errors import InvalidArgument, NotFound, Unavailable
+from maskwire_core.errors import InvalidArgument, NotFound
+from maskwire_core.scheduling.byte_budget import Account
 from maskwire_core.storage.embedding import Embedding
-from maskwire_core.storage.quotas import Quotas
 from maskwire_core.storage.store import Store
 from numpy.typing import NDArray
 
-from maskwire_tracker.encoding import EncodedFrame
-
-_TRIES = 3  # of encoding a frame whose embedding is gone when it is read
+_PATIENCE_S = 30  # for the memory of a frame's embedding
 
 
 class FrameFiles(Protocol):
@@ -95,84 +92,85 @@ class Expected:
     fingerprint: str  # of the model
     width: int  # in pixels
     height: int  # likewise
+    nbytes: int  # of an embedding's tensors
 
 
 class FrameEmbeddings:
-    """Embeddings of frames, which are encoded when they are needed or a little before, and deleted afterwards.
+    """Embeddings of frames. They come from the encoder when they are needed or a little before, and take memory until
+    they are dropped.
 
     Args:
         files: Where the frames are.
-        encode: Has a file encoded.
-        store: Where embeddings are.
+        embed: Has a file embedded.
+        store: Where the embeddings are that callers name.
         expected: What they must be of.
+        memory: On whose account they are; closed with this.
     """
 
     def __init__(
         self,
         files: FrameFiles,
-        encode: Callable[[bytes], Awaitable[EncodedFrame]],
+        embed: Callable[[bytes], Awaitable[Embedding]],
         store: Store,
         expected: Expected,
+        memory: Account,
     ) -> None:
-        self._files, self._encode, self._store, self._expected = files, encode, store, expected
-        self._quotas = Quotas(store)
-        self._encoded: dict[int, asyncio.Task[EncodedFrame]] = {}
+        self._files, self._embed, self._store, self._expected = files, embed, store, expected
+        self._memory = memory
+        self._coming: dict[int, asyncio.Task[Embedding]] = {}
 
-    async def get(self, index: int, ahead: Iterable[int] = ()) -> Mapping[str, NDArray[Any]]:
+    async def get(self, index: int, ahead: Sequence[int] = ()) -> Mapping[str, NDArray[Any]]:
         """Returns a frame's embedding, by the names of its tensors.
 
         Args:
             index: The frame.
-            ahead: Frames that will be needed next, which are encoded meanwhile.
+            ahead: Frames that will be needed next, the next one first. They are embedded meanwhile, as far as there is
+                memory.
 
         Raises:
-            ServiceError: It cannot be encoded or read, or is of another size or model.
+            ServiceError: It cannot be embedded or read, is of another size or model, or there is no memory for it.
         """
-        wanted = {index, *ahead}
-        for other in wanted:
-            self._begin(other)
-        await self._drop(keep=wanted)
-        for _ in range(_TRIES):
-            try:
-                encoded = await self._encoded[index]
-            except BaseException:
-                self._encoded.pop(index, None)
-                raise
-            found = await asyncio.to_thread(self._store.get_embedding, self._expected.namespace, encoded.content_key)
-            if found is not None:
-                return self._checked(index, found).tensors
-            if not encoded.width:
-                raise NotFound(
-                    "EMBEDDING_EXPIRED", f"the embedding of frame {index} is gone; embed it again", field="frame"
-                )
-            del self._encoded[index]
+        self.drop(keep=(index, *ahead))
+        if index not in self._coming:
+            await self._memory.wait(self._expected.nbytes, _PATIENCE_S)
             self._begin(index)
-        raise Unavailable("EMBEDDING_EVICTED", "the store keeps no embeddings; it needs more memory", retry_after_s=5)
+        for other in ahead:
+            if other not in self._coming:
+                if not self._memory.try_take(self._expected.nbytes):
+                    break
+                self._begin(other)
+        try:
+            return self._checked(index, await self._coming[index]).tensors
+        except BaseException:
+            self.drop(keep=self._coming.keys() - {index})
+            raise
 
-    async def close(self) -> None:
-        """Deletes what was encoded for this track."""
-        await self._drop(keep=())
+    def drop(self, keep: Collection[int] = ()) -> None:
+        """Drops embeddings that are not needed any more, whether they have come or not."""
+        for index in self._coming.keys() - set(keep):
+            self._coming.pop(index).cancel()
+            self._memory.give_back(self._expected.nbytes)
+
+    def close(self) -> None:
+        """Drops all embeddings."""
+        self.drop()
+        self._memory.close()
 
     def _begin(self, index: int) -> None:
-        if index not in self._encoded:
-            task = self._encoded[index] = asyncio.create_task(self._encode_frame(index))
-            # Its error is that of whoever needs the frame, if anybody does.
-            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        task = self._coming[index] = asyncio.create_task(self._embedding(index))
+        # Its error is that of whoever needs the frame, if anybody does.
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
 
-    async def _encode_frame(self, index: int) -> EncodedFrame:
+    async def _embedding(self, index: int) -> Embedding:
         content = await self._files.read(index)
-        return EncodedFrame(content, 0, 0, False) if isinstance(content, str) else await self._encode(content)
-
-    async def _drop(self, keep: Iterable[int]) -> None:
-        for index in self._encoded.keys() - set(keep):
-            task = self._encoded.pop(index)
-            if not task.done():
-                task.cancel()
-            elif not task.cancelled() and task.exception() is None and task.result().is_ours:
-                with contextlib.suppress(Unavailable):  # it expires soon
-                    await asyncio.to_thread(
-                        self._quotas.drop_embedding, self._expected.namespace, task.result().content_key
-                    )
+        if isinstance(content, bytes):
+            return await self._embed(content)
+        found = await asyncio.to_thread(self._store.get_embedding, self._expected.namespace, content)
+        if found is None:
+            raise NotFound(
+                "EMBEDDING_EXPIRED", f"the embedding of frame {index} is gone; embed it again", field="frame"
+            )
+        return found
 
     def _checked(self, index: int, found: Embedding) -> Embedding:
         header, expected = found.header, self._expected

@@ -56,7 +56,7 @@ class OpenedTrack:
         scheduler: Runs the work.
         tracks: Where it is stored.
         memory: On whose account its state is.
-        when_closed: Called when it is closed.
+        when_closed: Called when it is closed; set by whoever opens it.
     """
 
     name: TrackName
@@ -69,7 +69,7 @@ class OpenedTrack:
     scheduler: ThreadScheduler
     tracks: TrackStore
     memory: Account
-    when_closed: Callable[["OpenedTrack"], None]
+    when_closed: Callable[[], None] = lambda: None
     _prepared: Frame | None = None
     _saved: stored_track.Records = field(default_factory=dict)
     _saving: "asyncio.Task[bool] | None" = None
@@ -211,8 +211,8 @@ class OpenedTrack:
     async def close(self) -> None:
         """Gives back what the open track takes."""
         self.memory.close()
-        self.when_closed(self)
-        await self.frames.close()
+        self.when_closed()
+        self.frames.close()
 
     async def _begin_saving(self) -> None:
         """Begins a write, after the last one has ended."""
@@ -263,6 +263,7 @@ class OpenedTrack:
 
         demand = Demand(Requester(self.name.namespace, self))
         (result, prepare_ms, work_ms), queue_ms = await self.scheduler.run(demand, run)
+        self.frames.drop(keep=ahead)
         if isinstance(result, pb.FrameMasks):
             timings = result.timings
             timings.encode_ms, timings.fetch_ms = (fetched - before) * 1e3, prepare_ms

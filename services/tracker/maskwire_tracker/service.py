@@ -98,10 +98,11 @@ class TrackerService(tracker_pb2_grpc.TrackerServiceServicer):
                 "a second, or a part",
                 field="header.frames",
             )
-        namespace = current().caller.writing(header.namespace)
+        caller = current().caller
+        namespace = caller.writing(header.namespace)
         clip_id = names.image_id(header.clip_id) if header.clip_id else names.issue_clip_id()
         replaced = await asyncio.to_thread(self._tracker.clips.meta, namespace, clip_id)
-        upload = await asyncio.to_thread(self._tracker.clips.upload, namespace, clip_id)
+        upload = await asyncio.to_thread(self._tracker.clips.upload, namespace, clip_id, caller.token.clips_bytes)
         try:
             await self._receive(messages, header.frames, upload, settings)
             clip = Clip(upload.name, header.frames, header.width_px, header.height_px, header.fps, upload.nbytes)

@@ -234,7 +234,10 @@ class TrackSession:
                 else:
                     self._send_masks(request_id, masks)
             case "follow":
-                await self._follow(opened, request)
+                try:
+                    await self._follow(opened, request)
+                finally:
+                    opened.frames.drop()
             case "stop":
                 pass  # what it would have ended has ended
             case "open":

@@ -1,27 +1,33 @@
 """What all streams of a tracker share, and how a track is opened."""
 
 import asyncio
+import contextlib
 import json
 import secrets
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from maskwire.v1 import tracker_pb2 as pb
 from maskwire_core import names
 from maskwire_core.call_context import current
 from maskwire_core.config import TrackerSettings
-from maskwire_core.errors import CorruptValue, Internal, NotFound
+from maskwire_core.errors import CorruptValue, Internal, NotFound, ResourceExhausted
+from maskwire_core.models.decoder_bundle import DecoderConfig
 from maskwire_core.scheduling import fair_queue
-from maskwire_core.scheduling.byte_budget import ByteBudget
+from maskwire_core.scheduling.byte_budget import Account, ByteBudget
 from maskwire_core.scheduling.executors import ThreadScheduler
 from maskwire_core.scheduling.scheduler import Demand
 from maskwire_core.storage.clips import ClipStore
+from maskwire_core.storage.embedding import Embedding
 from maskwire_core.storage.store import Store
 from maskwire_core.storage.tracks import TrackStore
 from maskwire_core.telemetry import logs
 from maskwire_core.telemetry.metrics import TRACKS, LiveMetric
+from maskwire_core.tenancy.tokens import Token
 
 from maskwire_tracker import stored_track
-from maskwire_tracker.encoding import EncodedFrame, FrameEncoder, no_memory
+from maskwire_tracker.encoding import FrameEncoder, no_memory
 from maskwire_tracker.frames import ClipFrames, Expected, FrameEmbeddings, LiveFrames
 from maskwire_tracker.messages import check_size, parse_codec, parse_formats, parse_kept_frames, parse_options
 from maskwire_tracker.opened_track import OpenedTrack, TrackName
@@ -81,6 +87,7 @@ class Tracker:
         self._predictors = predictors
         self._memory = ByteBudget(settings.tracks_bytes)
         self._open: set[OpenedTrack] = set()
+        self._open_by_token: Counter[str] = Counter()  # number of tracks by the token's ID
 
     async def self_test(self) -> None:
         """Shows that the worker threads live. A store that is away is no failure: all trackers share it."""
@@ -127,6 +134,36 @@ class Tracker:
         Raises:
             ServiceError: See `TrackerService.Track`.
         """
+        with contextlib.ExitStack() as leaving:
+            leaving.enter_context(self._counted(current().caller.token))
+            opened = await self._open_counted(message, token)
+            leaving.callback(self._open.discard, opened)
+            opened.when_closed = leaving.pop_all().close
+        self._open.add(opened)
+        TRACKS.labels("new" if opened.name.epoch == 1 else "taken over").inc()
+        try:
+            opened.restored()
+            await opened.save()
+        except BaseException:
+            await opened.close()
+            raise
+        return opened
+
+    @contextlib.contextmanager
+    def _counted(self, token: Token) -> Iterator[None]:
+        """Counts a track of a token while it is open. Raises TOO_MANY_TRACKS."""
+        if token.max_tracks is not None and self._open_by_token[token.id] >= token.max_tracks:
+            raise ResourceExhausted(
+                "TOO_MANY_TRACKS",
+                f"the token has {token.max_tracks} tracks open, and may have no more; close one, or ask for more",
+            )
+        self._open_by_token[token.id] += 1
+        try:
+            yield
+        finally:
+            self._open_by_token[token.id] -= 1
+
+    async def _open_counted(self, message: pb.OpenTrack, token: str) -> OpenedTrack:
         caller = current().caller
         namespace, formats = caller.writing(message.namespace), parse_formats(message.formats)
         track_id = names.image_id(message.track_id) if message.track_id else names.issue_track_id()
@@ -151,28 +188,19 @@ class Tracker:
             objects,
         )
         live = LiveFrames(description.kept_frames, description.frames) if is_live else None
-        opened = OpenedTrack(
+        memory = self._memory.account(caller.tenant)
+        return OpenedTrack(
             TrackName(namespace, track_id, epoch, owner),
             description,
             track,
-            self._frames(description, live, namespace, track_id, token),
+            self._frames(description, live, namespace, token, predictor.config.decoder, memory.another()),
             live,
             formats,
             self.settings,
             self.scheduler,
             self.tracks,
-            self._memory.account(caller.tenant),
-            self._open.discard,
+            memory,
         )
-        self._open.add(opened)
-        TRACKS.labels("new" if epoch == 1 else "taken over").inc()
-        try:
-            opened.restored()
-            await opened.save()
-        except BaseException:
-            await opened.close()
-            raise
-        return opened
 
     async def _describe(self, message: pb.OpenTrack, namespace: str, token: str) -> Description:
         """Checks what a new track is opened with."""
@@ -223,16 +251,22 @@ class Tracker:
             ) from error
 
     def _frames(
-        self, description: Description, live: LiveFrames | None, namespace: str, track_id: str, token: str
+        self,
+        description: Description,
+        live: LiveFrames | None,
+        namespace: str,
+        token: str,
+        config: DecoderConfig,
+        memory: Account,
     ) -> FrameEmbeddings:
         def read(index: int) -> bytes | None:
             return self.clips.frame(namespace, description.clip_id, description.upload, index)
 
-        async def encode(file: bytes) -> EncodedFrame:
-            name = f"frame of {track_id}"[:256]
-            return await self._encoder.encode(
-                file, namespace=namespace, name=name, model=description.model, codec=description.codec, token=token
+        async def embed(file: bytes) -> Embedding:
+            return await self._encoder.embed(
+                file, namespace=namespace, model=description.model, codec=description.codec, token=token
             )
 
-        expected = Expected(namespace, description.fingerprint, description.width, description.height)
-        return FrameEmbeddings(live or ClipFrames(read, description.clip_id), encode, self._store, expected)
+        nbytes = config.embedding_values * (4 if description.codec == "fp32" else 2)
+        expected = Expected(namespace, description.fingerprint, description.width, description.height, nbytes)
+        return FrameEmbeddings(live or ClipFrames(read, description.clip_id), embed, self._store, expected, memory)

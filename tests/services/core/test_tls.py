@@ -219,7 +219,7 @@ def give(store: Store, command: Callable[[redis.Redis], object]) -> None:
 
 
 def store_videos(store: Store) -> None:
-    """What a tracker does in the store beside reading and deleting embeddings."""
+    """What a tracker does in the store."""
     tracks, clips = TrackStore(store, 1000, 10, 100), ClipStore(store, 1000, 10, 100)
     for track in ("kept", "deleted"):
         tracks.open("default", track, "me")
@@ -235,6 +235,7 @@ def store_videos(store: Store) -> None:
         clips.keep("default", clip, upload.name, 5)
     clips.delete("default", "deleted", upload.name)
     clips.upload("default", "abandoned").abandon()
+    assert store.get_embedding("default", "0" * 64) is None
     store.close()
 
 
@@ -296,6 +297,11 @@ def test_the_documented_users_can_do_their_work_and_no_more(locked: Any, tmp_pat
                 write()
             assert caught.value.reason == "STORE_REFUSES"
         reader.close()
+        tracker = Store(urls["maskwire-tracker"])
+        with pytest.raises(Unavailable) as caught:
+            tracker.put_embedding("default", "a" * 64, b"x", 10)
+        assert caught.value.reason == "STORE_REFUSES"
+        tracker.close()
         writer = Store(urls["maskwire-encoder"])
         for reach in (lambda own: own.set("others:key", 1), lambda own: own.flushall(), lambda own: own.acl_list()):
             with pytest.raises(Unavailable):

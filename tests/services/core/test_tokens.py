@@ -76,6 +76,7 @@ def test_without_a_valid_token_nothing_is_answered(guarded: Guarded, encoder: An
         lambda metadata: encoder.GetImage(image, metadata=metadata),
         lambda metadata: encoder.EncodeImage(frames(picture(1)), metadata=metadata),
         lambda metadata: list(encoder.EncodeImages(iter(()), metadata=metadata)),
+        lambda metadata: list(encoder.EmbedImage(frames(picture(1)), metadata=metadata)),
         lambda metadata: encoder.ListModels(encoder_pb2.ListModelsRequest(), metadata=metadata),
         lambda metadata: decoder.Segment(segment, metadata=metadata),
         lambda metadata: list(decoder.SegmentStream(iter(stream), metadata=metadata)),
@@ -85,7 +86,7 @@ def test_without_a_valid_token_nothing_is_answered(guarded: Guarded, encoder: An
         assert failing(lambda call=call: call(())) == NOBODY
     for metadata in wrong:
         assert failing(lambda metadata=metadata: calls[0](metadata)) == NOBODY
-        assert failing(lambda metadata=metadata: calls[4](metadata)) == NOBODY
+        assert failing(lambda metadata=metadata: calls[5](metadata)) == NOBODY
     assert failing(lambda: calls[0](bearer(text))) == MISSING
     with guarded.client("wrong") as client, pytest.raises(NotAuthenticated, match="no valid token"):
         client.embed(picture(1))

@@ -5,16 +5,20 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_reflection.v1alpha import reflection_pb2
 from maskwire import Client, ImageNotFound
 from maskwire.v1 import decoder_pb2, encoder_pb2, encoder_pb2_grpc, types_pb2
 from maskwire_core.models.registry import add, describe
+from maskwire_core.storage.embedding import unpack
+from maskwire_core.storage.store import Store
 
 from testing import small_model
 from testing.servers import Stack, server
@@ -46,6 +50,25 @@ def test_frames_of_videos_are_embeddings_of_their_own_that_may_expire_soon(encod
     assert found[2].stored_bytes > 1.9 * found[1].stored_bytes
     lives_s = [image.expires_at.ToSeconds() - time.time() for image in found]
     assert lives_s[2] < 61 < 80_000 < min(lives_s[:2])
+
+
+def test_an_embedding_may_be_returned_instead_of_stored(encoder: Any, stack: Stack) -> None:
+    data = picture(7)
+    how = {"resize": encoder_pb2.RESIZE_VIDEO_FRAME, "stored_as": types_pb2.DATA_TYPE_FP32, "namespace": "returned"}
+    with contextlib.closing(Store(stack.redis_url)) as store, store.connections.commands() as client:
+        returned = unpack(b"".join(part.chunk for part in encoder.EmbedImage(frames(data, **how))))
+        assert not list(client.scan_iter("maskwire:*returned*"))
+        key = encoder.EncodeImage(frames(data, **how)).image.content_key
+        stored = store.get_embedding("returned", key)
+    assert stored is not None
+    for name, tensor in stored.tensors.items():
+        np.testing.assert_array_equal(returned.tensors[name], tensor)
+    assert replace(returned.header, created_at=0) == replace(stored.header, created_at=0)
+    for field, value in (("image_id", "seven"), ("ttl_s", 5)):
+        refused = failing(lambda field=field, value=value: list(encoder.EmbedImage(frames(data, **{field: value}))))
+        assert refused == ("INVALID_ARGUMENT", "NOT_STORED", f"header.{field}")
+    wrong = frames(data, sha256=b"x" * 32)
+    assert failing(lambda: list(encoder.EmbedImage(wrong))) == ("INVALID_ARGUMENT", "DIGEST_MISMATCH", "chunk")
 
 
 def test_the_server_answers_without_the_chunks_when_it_has_the_image(encoder: Any) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, cast
 
 import numpy as np
@@ -12,12 +12,13 @@ from maskwire.v1 import tracker_pb2 as pb
 from maskwire_core import call_context
 from maskwire_core.config import TrackerSettings
 from maskwire_core.errors import FailedPrecondition, ServiceError
-from maskwire_core.storage.embedding import Header, pack
+from maskwire_core.storage.embedding import Embedding, Header, pack
 from maskwire_core.storage.store import Store
 from maskwire_core.telemetry.metrics import REGISTRY
-from maskwire_core.tenancy.tenant import EVERYBODY
+from maskwire_core.tenancy.tenant import EVERYBODY, Caller
+from maskwire_core.tenancy.tokens import RIGHTS, issue
 from maskwire_tracker import patience
-from maskwire_tracker.encoding import EncodedFrame, FrameEncoder
+from maskwire_tracker.encoding import FrameEncoder
 from maskwire_tracker.predictor import Frame
 from maskwire_tracker.predictors import Predictors
 from maskwire_tracker.remembered import Points, Remembered, to_bf16
@@ -31,7 +32,8 @@ from testing.tracker_config import small_config
 from testing.wire import described
 
 WIDTH, HEIGHT, SIDE = 160, 140, 8
-CONFIG = small_config(32, SIDE)
+CONFIG = small_config(256, SIDE)
+EMBEDDING_BYTES = 4 * CONFIG.decoder.embedding_values
 
 
 class Arithmetic:
@@ -68,25 +70,24 @@ class Loaded:
 
 
 class Encoder:
-    """Stands for a `FrameEncoder`: stores what the file's bytes add up to."""
+    """Stands for a `FrameEncoder`: embeds what the file's bytes add up to."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self.encoded: list[bytes] = []
-        self.pause: Awaitable[None] | None = None
+    def __init__(self) -> None:
+        self.embedded: list[bytes] = []
 
     async def model(self, name: str, token: str) -> encoder_pb2.ModelInfo:
         return encoder_pb2.ModelInfo(name="arithmetic", fingerprint="f", tracker="" if name == "demo" else "exported")
 
-    async def encode(self, file: bytes, *, namespace: str, name: str, model: str, codec: str, token: str) -> Any:
+    async def embed(self, file: bytes, *, namespace: str, model: str, codec: str, token: str) -> Embedding:
         assert (namespace, model, token) == ("default", "arithmetic", "secret")
-        self.encoded.append(file)
-        key = hashlib.sha256(file + codec.encode()).hexdigest()
-        header = Header(namespace, key, model, "f", "d", HEIGHT, WIDTH, codec, 0)
-        tensors = {"image_embed": np.array([sum(file)], np.float32)}
-        self._store.put_embedding(namespace, key, pack(header, tensors), 100)
+        self.embedded.append(file)
         await asyncio.sleep(0)
-        return EncodedFrame(key, WIDTH, HEIGHT, True)
+        return embedding_of(file, codec)
+
+
+def embedding_of(file: bytes, codec: str) -> Embedding:
+    header = Header("default", hashlib.sha256(file).hexdigest(), "arithmetic", "f", "d", HEIGHT, WIDTH, codec, 0)
+    return Embedding(header, {"image_embed": np.array([sum(file)], np.float32)})
 
 
 FILES = [bytes([n, n * 7 % 251]) for n in range(1, 25)]
@@ -158,7 +159,7 @@ class Place:
     """A tracker with its store."""
 
     def __init__(self, store: Store, **settings: Any) -> None:
-        self.store, self.encoder = store, Encoder(store)
+        self.store, self.encoder = store, Encoder()
         self.settings = TrackerSettings(workers=1, save_every=2, **settings)
         self.draining = asyncio.Event()
         self.tracker = self.another()
@@ -167,12 +168,12 @@ class Place:
         """A tracker with the same store."""
         return Tracker(self.settings, self.store, cast(FrameEncoder, self.encoder), cast(Predictors, Loaded()))
 
-    def talk(self, tracker: Tracker | None = None) -> Talk:
-        call_context.begin("").caller = EVERYBODY
+    def talk(self, tracker: Tracker | None = None, caller: Caller = EVERYBODY) -> Talk:
+        call_context.begin("").caller = caller
         return Talk(TrackSession(tracker or self.tracker, "secret", self.draining))
 
-    async def clip(self, files: list[bytes], clip_id: str = "clip") -> pb.ClipInfo:
-        call_context.begin("").caller = EVERYBODY
+    async def clip(self, files: list[bytes], clip_id: str = "clip", caller: Caller = EVERYBODY) -> pb.ClipInfo:
+        call_context.begin("").caller = caller
 
         async def messages() -> AsyncIterator[pb.UploadClipRequest]:
             size = {"width_px": WIDTH, "height_px": HEIGHT}
@@ -210,12 +211,63 @@ async def followed_clip(place: Place) -> list[pb.FrameMasks]:
     return found
 
 
-def test_frames_are_encoded_once_a_little_ahead_and_not_kept(store: Store) -> None:
+def held(tracker: Tracker) -> float:
+    """Bytes of the state of open tracks and of embeddings of their frames."""
+    gauges = {metric.name: metric.value() for metric in tracker.live_metrics()}
+    return gauges["maskwire_budget_held_bytes"]
+
+
+def test_frames_are_embedded_once_a_little_ahead_and_not_kept(store: Store) -> None:
     async def scenario(place: Place) -> None:
-        found = await followed_clip(place)
-        assert [each.frame for each in found] == list(range(len(FILES)))
-        assert place.encoder.encoded.count(FILES[9]) == 1
-        assert place.keys("maskwire:embedding:*") == 0
+        await place.clip(FILES)
+        talk = place.talk()
+        await talk.opened(clip_id="clip")
+        await talk.click("one", 0)
+        talk.send("follow", follow=pb.Follow(), masks_seen=0)
+        for n in range(7):  # with that of the click, as many masks as whoever reads nothing gets
+            assert (await talk.receive()).masks.frame == n
+        await asyncio.sleep(0.05)
+        assert sorted(place.encoder.embedded) == FILES[: 7 + 4]
+        assert held(place.tracker) > 4 * EMBEDDING_BYTES
+        talk.send(stop={})
+        followed = (await talk.receive()).followed
+        assert held(place.tracker) == followed.stored_bytes
+        await talk.leave()
+        assert held(place.tracker) == 0
+        assert place.keys("maskwire:embedding:*") == place.keys("maskwire:alias:*") == 0
+
+    run(store, scenario)
+
+
+def test_where_memory_is_short_fewer_frames_are_embedded_ahead(store: Store) -> None:
+    async def scenario(place: Place) -> None:
+        await place.clip(FILES)
+        talk = place.talk()
+        await talk.opened(clip_id="clip")
+        await talk.click("one", 0)
+        talk.send("follow", follow=pb.Follow(), masks_seen=0)
+        for n in range(7):
+            assert (await talk.receive()).masks.frame == n
+        await asyncio.sleep(0.05)
+        assert sorted(place.encoder.embedded) == FILES[: 7 + 2]
+        await talk.leave()
+
+    run(store, scenario, tracks_bytes=5 * EMBEDDING_BYTES)  # of which one tenant may have two thirds
+
+
+def test_frames_that_were_embedded_before_are_read_from_the_store(store: Store) -> None:
+    async def scenario(place: Place) -> None:
+        embedding = embedding_of(FILES[0], "fp32")
+        key = embedding.header.content_key
+        store.put_embedding("default", key, pack(embedding.header, embedding.tensors), 100)
+        talk = place.talk()
+        await talk.opened(width_px=WIDTH, height_px=HEIGHT)
+        for sent in (pb.TrackFrame(content_key=key), live_frame(0), pb.TrackFrame(content_key="0" * 64)):
+            talk.send(frame=sent)
+        named, came = [(await talk.click(name, frame)).objects[0] for name, frame in (("one", 0), ("two", 1))]
+        assert named.mask == came.mask
+        assert described((await talk.ask(prompt=prompt("one", 2))).error) == ("EMBEDDING_EXPIRED", "frame")
+        await talk.leave()
 
     run(store, scenario)
 
@@ -671,6 +723,31 @@ def test_the_clips_of_a_namespace_have_so_many_bytes(store: Store) -> None:
         assert place.keys("maskwire:clip:*") == 1
 
     run(store, scenario, clips_bytes=11)
+
+
+def test_a_token_may_have_its_own_limits(store: Store) -> None:
+    async def scenario(place: Place) -> None:
+        _, token = issue(namespaces=["default"], rights=list(RIGHTS), max_tracks=2, clips_bytes=9)
+        limited = Caller(token)
+        await place.clip(FILES[:3], caller=limited)
+        with pytest.raises(ServiceError) as raised:
+            await place.clip(FILES[:3], "another", limited)
+        assert raised.value.reason == "CLIPS_FULL"
+        await place.clip(FILES[:3], "another")
+        with pytest.raises(ServiceError) as raised:
+            await place.talk(caller=limited).opened(clip_id="none")
+        assert raised.value.reason == "CLIP_NOT_FOUND"
+        first, second, third = (place.talk(caller=limited) for _ in range(3))
+        for talk in (first, second):
+            await talk.opened(clip_id="clip")
+        with pytest.raises(ServiceError) as raised:
+            await third.opened(clip_id="clip")
+        assert raised.value.reason == "TOO_MANY_TRACKS"
+        await place.talk().opened(clip_id="clip")
+        await first.leave()
+        await place.talk(caller=limited).opened(clip_id="clip")
+
+    run(store, scenario)
 
 
 def test_a_namespace_without_room_for_a_track_keeps_nothing_of_it(store: Store) -> None:

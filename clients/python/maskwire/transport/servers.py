@@ -79,12 +79,7 @@ class Servers:
             try:
                 await call.write(encoder_pb2.EncodeImageRequest(header=header))
                 if ("maskwire-content", "needed") in (tuple(pair) for pair in await call.initial_metadata()):
-                    attempt.is_sent = False  # until then, a connection that breaks says nothing of the image
-                    async with self._uploading:
-                        for start in range(0, len(data), _CHUNK_BYTES):
-                            await call.write(encoder_pb2.EncodeImageRequest(chunk=data[start : start + _CHUNK_BYTES]))
-                    await call.done_writing()
-                    attempt.is_sent = True
+                    await self._upload(attempt, call, data)
             except (asyncio.InvalidStateError, grpc.aio.AioRpcError):
                 pass  # the call has ended before the upload; its answer tells why, better than the failed write does
             except asyncio.CancelledError:
@@ -94,6 +89,37 @@ class Servers:
             return response
 
         return await call_with_retries(self.encoders, caller, None, send)
+
+    async def embed_image(self, header: encoder_pb2.EncodeImageHeader, data: bytes, caller: Caller) -> bytearray:
+        """Embeds an image file that is not to be stored. Returns the embedding; see encoder.proto."""
+
+        async def send(attempt: Attempt) -> bytearray:
+            stub = encoder_pb2_grpc.EncoderServiceStub(attempt.channel)
+            call: Any = stub.EmbedImage(timeout=attempt.left_s, metadata=attempt.metadata)
+            embedding = bytearray()
+            try:
+                try:
+                    await call.write(encoder_pb2.EncodeImageRequest(header=header))
+                    await self._upload(attempt, call, data)
+                except (asyncio.InvalidStateError, grpc.aio.AioRpcError):
+                    pass  # as above: reading tells why
+                while (part := await call.read()) is not grpc.aio.EOF:
+                    embedding += part.chunk
+            except asyncio.CancelledError:
+                call.cancel()
+                raise
+            return embedding
+
+        return await call_with_retries(self.encoders, caller, None, send)
+
+    async def _upload(self, attempt: Attempt, call: Any, data: bytes) -> None:
+        """Sends the file of an upload whose header was sent."""
+        attempt.is_sent = False  # until all is sent, a connection that breaks says nothing of the image
+        async with self._uploading:
+            for start in range(0, len(data), _CHUNK_BYTES):
+                await call.write(encoder_pb2.EncodeImageRequest(chunk=data[start : start + _CHUNK_BYTES]))
+        await call.done_writing()
+        attempt.is_sent = True
 
     async def get_image(self, request: encoder_pb2.GetImageRequest, caller: Caller) -> encoder_pb2.GetImageResponse:
         """Looks up what is stored under an image's name."""

@@ -26,7 +26,7 @@ from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from maskwire.v1 import types_pb2 as maskwire_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19maskwire/v1/encoder.proto\x12\x0bmaskwire.v1\x1a\x17google/rpc/status.proto\x1a\x17maskwire/v1/types.proto\"\x99\x02\n\x11\x45ncodeImageHeader\x12\x10\n\x08image_id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0e\n\x06sha256\x18\x03 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x04 \x01(\x04\x12\r\n\x05model\x18\x05 \x01(\t\x12\'\n\x08priority\x18\x06 \x01(\x0e\x32\x15.maskwire.v1.Priority\x12%\n\x07stretch\x18\x07 \x01(\x0e\x32\x14.maskwire.v1.Stretch\x12#\n\x06resize\x18\x08 \x01(\x0e\x32\x13.maskwire.v1.Resize\x12(\n\tstored_as\x18\t \x01(\x0e\x32\x15.maskwire.v1.DataType\x12\r\n\x05ttl_s\x18\n \x01(\r\"`\n\x12\x45ncodeImageRequest\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32\x1e.maskwire.v1.EncodeImageHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x07\n\x05\x66rame\"y\n\x13\x45ncodeImageResponse\x12%\n\x05image\x18\x01 \x01(\x0b\x32\x16.maskwire.v1.ImageInfo\x12\x0e\n\x06\x63\x61\x63hed\x18\x02 \x01(\x08\x12+\n\x07timings\x18\x03 \x01(\x0b\x32\x1a.maskwire.v1.EncodeTimings\"\x90\x01\n\rEncodeTimings\x12\x11\n\tlookup_ms\x18\x01 \x01(\x02\x12\x12\n\nreceive_ms\x18\x02 \x01(\x02\x12\x0f\n\x07read_ms\x18\x03 \x01(\x02\x12\x10\n\x08queue_ms\x18\x04 \x01(\x02\x12\x11\n\tencode_ms\x18\x05 \x01(\x02\x12\x10\n\x08store_ms\x18\x06 \x01(\x02\x12\x10\n\x08total_ms\x18\x07 \x01(\x02\"u\n\x13\x45ncodeImagesRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x30\n\x06header\x18\x02 \x01(\x0b\x32\x1e.maskwire.v1.EncodeImageHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x03 \x01(\x0cH\x00\x42\x07\n\x05\x66rame\"\x0f\n\rContentNeeded\"\xc4\x01\n\x14\x45ncodeImagesResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x34\n\x0e\x63ontent_needed\x18\x02 \x01(\x0b\x32\x1a.maskwire.v1.ContentNeededH\x00\x12\x32\n\x06result\x18\x03 \x01(\x0b\x32 .maskwire.v1.EncodeImageResponseH\x00\x12#\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"6\n\x0fGetImageRequest\x12\x10\n\x08image_id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\"9\n\x10GetImageResponse\x12%\n\x05image\x18\x01 \x01(\x0b\x32\x16.maskwire.v1.ImageInfo\"]\n\x11ListImagesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0e\n\x06prefix\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x12\n\npage_token\x18\x04 \x01(\t\"U\n\x12ListImagesResponse\x12&\n\x06images\x18\x01 \x03(\x0b\x32\x16.maskwire.v1.ImageInfo\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"d\n\x12\x44\x65leteImageRequest\x12\x10\n\x08image_id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x18\n\x10\x64\x65lete_embedding\x18\x03 \x01(\x08\x12\x0f\n\x07\x63\x61ll_id\x18\x04 \x01(\t\"&\n\x13\x44\x65leteImageResponse\x12\x0f\n\x07\x64\x65leted\x18\x01 \x01(\x08\"\x13\n\x11ListModelsRequest\"\xbf\x01\n\tModelInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\t\x12\x15\n\rimage_size_px\x18\x03 \x01(\r\x12\x12\n\nis_default\x18\x04 \x01(\x08\x12\x0c\n\x04note\x18\x05 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x06 \x01(\t\x12\x0f\n\x07tracker\x18\x07 \x01(\t\x12\x0f\n\x07\x64\x65\x63oder\x18\x08 \x01(\t\x12\x13\n\x0bstore_codec\x18\t \x01(\t\x12\x0f\n\x07klt_iou\x18\n \x01(\x02\"<\n\x12ListModelsResponse\x12&\n\x06models\x18\x01 \x03(\x0b\x32\x16.maskwire.v1.ModelInfo\"\x10\n\x0eGetLoadRequest\"\x86\x02\n\x0fGetLoadResponse\x12\x0f\n\x07waiting\x18\x01 \x01(\r\x12\x14\n\x0cwaiting_bulk\x18\x02 \x01(\r\x12\x10\n\x08\x65ncoding\x18\x03 \x01(\r\x12\x13\n\x0bqueue_limit\x18\x04 \x01(\r\x12\x16\n\x0eoldest_wait_ms\x18\x05 \x01(\x02\x12\x12\n\nbacklog_ms\x18\x06 \x01(\x02\x12\x0f\n\x07\x65ncoded\x18\x07 \x01(\x04\x12\x0f\n\x07\x62\x61tches\x18\x08 \x01(\x04\x12\x0f\n\x07refused\x18\t \x01(\x04\x12\x0f\n\x07\x65xpired\x18\n \x01(\x04\x12\x11\n\tcancelled\x18\x0b \x01(\x04\x12\x11\n\twaited_ms\x18\x0c \x01(\x01\x12\x0f\n\x07\x62usy_ms\x18\r \x01(\x01*Q\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x18\n\x14PRIORITY_INTERACTIVE\x10\x01\x12\x11\n\rPRIORITY_BULK\x10\x02*L\n\x06Resize\x12\x16\n\x12RESIZE_UNSPECIFIED\x10\x00\x12\x12\n\x0eRESIZE_PICTURE\x10\x01\x12\x16\n\x12RESIZE_VIDEO_FRAME\x10\x02\x32\xbc\x04\n\x0e\x45ncoderService\x12R\n\x0b\x45ncodeImage\x12\x1f.maskwire.v1.EncodeImageRequest\x1a .maskwire.v1.EncodeImageResponse(\x01\x12W\n\x0c\x45ncodeImages\x12 .maskwire.v1.EncodeImagesRequest\x1a!.maskwire.v1.EncodeImagesResponse(\x01\x30\x01\x12G\n\x08GetImage\x12\x1c.maskwire.v1.GetImageRequest\x1a\x1d.maskwire.v1.GetImageResponse\x12M\n\nListImages\x12\x1e.maskwire.v1.ListImagesRequest\x1a\x1f.maskwire.v1.ListImagesResponse\x12P\n\x0b\x44\x65leteImage\x12\x1f.maskwire.v1.DeleteImageRequest\x1a .maskwire.v1.DeleteImageResponse\x12M\n\nListModels\x12\x1e.maskwire.v1.ListModelsRequest\x1a\x1f.maskwire.v1.ListModelsResponse\x12\x44\n\x07GetLoad\x12\x1b.maskwire.v1.GetLoadRequest\x1a\x1c.maskwire.v1.GetLoadResponseB9\n\x0f\x63om.maskwire.v1P\x01Z\x16maskwire/v1;maskwirev1\xaa\x02\x0bMaskwire.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19maskwire/v1/encoder.proto\x12\x0bmaskwire.v1\x1a\x17google/rpc/status.proto\x1a\x17maskwire/v1/types.proto\"\x99\x02\n\x11\x45ncodeImageHeader\x12\x10\n\x08image_id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0e\n\x06sha256\x18\x03 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x04 \x01(\x04\x12\r\n\x05model\x18\x05 \x01(\t\x12\'\n\x08priority\x18\x06 \x01(\x0e\x32\x15.maskwire.v1.Priority\x12%\n\x07stretch\x18\x07 \x01(\x0e\x32\x14.maskwire.v1.Stretch\x12#\n\x06resize\x18\x08 \x01(\x0e\x32\x13.maskwire.v1.Resize\x12(\n\tstored_as\x18\t \x01(\x0e\x32\x15.maskwire.v1.DataType\x12\r\n\x05ttl_s\x18\n \x01(\r\"`\n\x12\x45ncodeImageRequest\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32\x1e.maskwire.v1.EncodeImageHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x07\n\x05\x66rame\"y\n\x13\x45ncodeImageResponse\x12%\n\x05image\x18\x01 \x01(\x0b\x32\x16.maskwire.v1.ImageInfo\x12\x0e\n\x06\x63\x61\x63hed\x18\x02 \x01(\x08\x12+\n\x07timings\x18\x03 \x01(\x0b\x32\x1a.maskwire.v1.EncodeTimings\"#\n\x12\x45mbedImageResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\"\x90\x01\n\rEncodeTimings\x12\x11\n\tlookup_ms\x18\x01 \x01(\x02\x12\x12\n\nreceive_ms\x18\x02 \x01(\x02\x12\x0f\n\x07read_ms\x18\x03 \x01(\x02\x12\x10\n\x08queue_ms\x18\x04 \x01(\x02\x12\x11\n\tencode_ms\x18\x05 \x01(\x02\x12\x10\n\x08store_ms\x18\x06 \x01(\x02\x12\x10\n\x08total_ms\x18\x07 \x01(\x02\"u\n\x13\x45ncodeImagesRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x30\n\x06header\x18\x02 \x01(\x0b\x32\x1e.maskwire.v1.EncodeImageHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x03 \x01(\x0cH\x00\x42\x07\n\x05\x66rame\"\x0f\n\rContentNeeded\"\xc4\x01\n\x14\x45ncodeImagesResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x34\n\x0e\x63ontent_needed\x18\x02 \x01(\x0b\x32\x1a.maskwire.v1.ContentNeededH\x00\x12\x32\n\x06result\x18\x03 \x01(\x0b\x32 .maskwire.v1.EncodeImageResponseH\x00\x12#\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"6\n\x0fGetImageRequest\x12\x10\n\x08image_id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\"9\n\x10GetImageResponse\x12%\n\x05image\x18\x01 \x01(\x0b\x32\x16.maskwire.v1.ImageInfo\"]\n\x11ListImagesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0e\n\x06prefix\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x12\n\npage_token\x18\x04 \x01(\t\"U\n\x12ListImagesResponse\x12&\n\x06images\x18\x01 \x03(\x0b\x32\x16.maskwire.v1.ImageInfo\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"d\n\x12\x44\x65leteImageRequest\x12\x10\n\x08image_id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x18\n\x10\x64\x65lete_embedding\x18\x03 \x01(\x08\x12\x0f\n\x07\x63\x61ll_id\x18\x04 \x01(\t\"&\n\x13\x44\x65leteImageResponse\x12\x0f\n\x07\x64\x65leted\x18\x01 \x01(\x08\"\x13\n\x11ListModelsRequest\"\xbf\x01\n\tModelInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\t\x12\x15\n\rimage_size_px\x18\x03 \x01(\r\x12\x12\n\nis_default\x18\x04 \x01(\x08\x12\x0c\n\x04note\x18\x05 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x06 \x01(\t\x12\x0f\n\x07tracker\x18\x07 \x01(\t\x12\x0f\n\x07\x64\x65\x63oder\x18\x08 \x01(\t\x12\x13\n\x0bstore_codec\x18\t \x01(\t\x12\x0f\n\x07klt_iou\x18\n \x01(\x02\"<\n\x12ListModelsResponse\x12&\n\x06models\x18\x01 \x03(\x0b\x32\x16.maskwire.v1.ModelInfo\"\x10\n\x0eGetLoadRequest\"\x86\x02\n\x0fGetLoadResponse\x12\x0f\n\x07waiting\x18\x01 \x01(\r\x12\x14\n\x0cwaiting_bulk\x18\x02 \x01(\r\x12\x10\n\x08\x65ncoding\x18\x03 \x01(\r\x12\x13\n\x0bqueue_limit\x18\x04 \x01(\r\x12\x16\n\x0eoldest_wait_ms\x18\x05 \x01(\x02\x12\x12\n\nbacklog_ms\x18\x06 \x01(\x02\x12\x0f\n\x07\x65ncoded\x18\x07 \x01(\x04\x12\x0f\n\x07\x62\x61tches\x18\x08 \x01(\x04\x12\x0f\n\x07refused\x18\t \x01(\x04\x12\x0f\n\x07\x65xpired\x18\n \x01(\x04\x12\x11\n\tcancelled\x18\x0b \x01(\x04\x12\x11\n\twaited_ms\x18\x0c \x01(\x01\x12\x0f\n\x07\x62usy_ms\x18\r \x01(\x01*Q\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x18\n\x14PRIORITY_INTERACTIVE\x10\x01\x12\x11\n\rPRIORITY_BULK\x10\x02*L\n\x06Resize\x12\x16\n\x12RESIZE_UNSPECIFIED\x10\x00\x12\x12\n\x0eRESIZE_PICTURE\x10\x01\x12\x16\n\x12RESIZE_VIDEO_FRAME\x10\x02\x32\x90\x05\n\x0e\x45ncoderService\x12R\n\x0b\x45ncodeImage\x12\x1f.maskwire.v1.EncodeImageRequest\x1a .maskwire.v1.EncodeImageResponse(\x01\x12R\n\nEmbedImage\x12\x1f.maskwire.v1.EncodeImageRequest\x1a\x1f.maskwire.v1.EmbedImageResponse(\x01\x30\x01\x12W\n\x0c\x45ncodeImages\x12 .maskwire.v1.EncodeImagesRequest\x1a!.maskwire.v1.EncodeImagesResponse(\x01\x30\x01\x12G\n\x08GetImage\x12\x1c.maskwire.v1.GetImageRequest\x1a\x1d.maskwire.v1.GetImageResponse\x12M\n\nListImages\x12\x1e.maskwire.v1.ListImagesRequest\x1a\x1f.maskwire.v1.ListImagesResponse\x12P\n\x0b\x44\x65leteImage\x12\x1f.maskwire.v1.DeleteImageRequest\x1a .maskwire.v1.DeleteImageResponse\x12M\n\nListModels\x12\x1e.maskwire.v1.ListModelsRequest\x1a\x1f.maskwire.v1.ListModelsResponse\x12\x44\n\x07GetLoad\x12\x1b.maskwire.v1.GetLoadRequest\x1a\x1c.maskwire.v1.GetLoadResponseB9\n\x0f\x63om.maskwire.v1P\x01Z\x16maskwire/v1;maskwirev1\xaa\x02\x0bMaskwire.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,46 +34,48 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'maskwire.v1.encoder_pb2', _
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\017com.maskwire.v1P\001Z\026maskwire/v1;maskwirev1\252\002\013Maskwire.V1'
-  _globals['_PRIORITY']._serialized_start=2078
-  _globals['_PRIORITY']._serialized_end=2159
-  _globals['_RESIZE']._serialized_start=2161
-  _globals['_RESIZE']._serialized_end=2237
+  _globals['_PRIORITY']._serialized_start=2115
+  _globals['_PRIORITY']._serialized_end=2196
+  _globals['_RESIZE']._serialized_start=2198
+  _globals['_RESIZE']._serialized_end=2274
   _globals['_ENCODEIMAGEHEADER']._serialized_start=93
   _globals['_ENCODEIMAGEHEADER']._serialized_end=374
   _globals['_ENCODEIMAGEREQUEST']._serialized_start=376
   _globals['_ENCODEIMAGEREQUEST']._serialized_end=472
   _globals['_ENCODEIMAGERESPONSE']._serialized_start=474
   _globals['_ENCODEIMAGERESPONSE']._serialized_end=595
-  _globals['_ENCODETIMINGS']._serialized_start=598
-  _globals['_ENCODETIMINGS']._serialized_end=742
-  _globals['_ENCODEIMAGESREQUEST']._serialized_start=744
-  _globals['_ENCODEIMAGESREQUEST']._serialized_end=861
-  _globals['_CONTENTNEEDED']._serialized_start=863
-  _globals['_CONTENTNEEDED']._serialized_end=878
-  _globals['_ENCODEIMAGESRESPONSE']._serialized_start=881
-  _globals['_ENCODEIMAGESRESPONSE']._serialized_end=1077
-  _globals['_GETIMAGEREQUEST']._serialized_start=1079
-  _globals['_GETIMAGEREQUEST']._serialized_end=1133
-  _globals['_GETIMAGERESPONSE']._serialized_start=1135
-  _globals['_GETIMAGERESPONSE']._serialized_end=1192
-  _globals['_LISTIMAGESREQUEST']._serialized_start=1194
-  _globals['_LISTIMAGESREQUEST']._serialized_end=1287
-  _globals['_LISTIMAGESRESPONSE']._serialized_start=1289
-  _globals['_LISTIMAGESRESPONSE']._serialized_end=1374
-  _globals['_DELETEIMAGEREQUEST']._serialized_start=1376
-  _globals['_DELETEIMAGEREQUEST']._serialized_end=1476
-  _globals['_DELETEIMAGERESPONSE']._serialized_start=1478
-  _globals['_DELETEIMAGERESPONSE']._serialized_end=1516
-  _globals['_LISTMODELSREQUEST']._serialized_start=1518
-  _globals['_LISTMODELSREQUEST']._serialized_end=1537
-  _globals['_MODELINFO']._serialized_start=1540
-  _globals['_MODELINFO']._serialized_end=1731
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1733
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1793
-  _globals['_GETLOADREQUEST']._serialized_start=1795
-  _globals['_GETLOADREQUEST']._serialized_end=1811
-  _globals['_GETLOADRESPONSE']._serialized_start=1814
-  _globals['_GETLOADRESPONSE']._serialized_end=2076
-  _globals['_ENCODERSERVICE']._serialized_start=2240
-  _globals['_ENCODERSERVICE']._serialized_end=2812
+  _globals['_EMBEDIMAGERESPONSE']._serialized_start=597
+  _globals['_EMBEDIMAGERESPONSE']._serialized_end=632
+  _globals['_ENCODETIMINGS']._serialized_start=635
+  _globals['_ENCODETIMINGS']._serialized_end=779
+  _globals['_ENCODEIMAGESREQUEST']._serialized_start=781
+  _globals['_ENCODEIMAGESREQUEST']._serialized_end=898
+  _globals['_CONTENTNEEDED']._serialized_start=900
+  _globals['_CONTENTNEEDED']._serialized_end=915
+  _globals['_ENCODEIMAGESRESPONSE']._serialized_start=918
+  _globals['_ENCODEIMAGESRESPONSE']._serialized_end=1114
+  _globals['_GETIMAGEREQUEST']._serialized_start=1116
+  _globals['_GETIMAGEREQUEST']._serialized_end=1170
+  _globals['_GETIMAGERESPONSE']._serialized_start=1172
+  _globals['_GETIMAGERESPONSE']._serialized_end=1229
+  _globals['_LISTIMAGESREQUEST']._serialized_start=1231
+  _globals['_LISTIMAGESREQUEST']._serialized_end=1324
+  _globals['_LISTIMAGESRESPONSE']._serialized_start=1326
+  _globals['_LISTIMAGESRESPONSE']._serialized_end=1411
+  _globals['_DELETEIMAGEREQUEST']._serialized_start=1413
+  _globals['_DELETEIMAGEREQUEST']._serialized_end=1513
+  _globals['_DELETEIMAGERESPONSE']._serialized_start=1515
+  _globals['_DELETEIMAGERESPONSE']._serialized_end=1553
+  _globals['_LISTMODELSREQUEST']._serialized_start=1555
+  _globals['_LISTMODELSREQUEST']._serialized_end=1574
+  _globals['_MODELINFO']._serialized_start=1577
+  _globals['_MODELINFO']._serialized_end=1768
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1770
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1830
+  _globals['_GETLOADREQUEST']._serialized_start=1832
+  _globals['_GETLOADREQUEST']._serialized_end=1848
+  _globals['_GETLOADRESPONSE']._serialized_start=1851
+  _globals['_GETLOADRESPONSE']._serialized_end=2113
+  _globals['_ENCODERSERVICE']._serialized_start=2277
+  _globals['_ENCODERSERVICE']._serialized_end=2933
 # @@protoc_insertion_point(module_scope)

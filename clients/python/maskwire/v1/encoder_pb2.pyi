@@ -198,6 +198,28 @@ class EncodeImageResponse(_message.Message):
 Global___EncodeImageResponse: _TypeAlias = EncodeImageResponse  # noqa: Y015
 
 @_typing.final
+class EmbedImageResponse(_message.Message):
+    """A part of an embedding."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHUNK_FIELD_NUMBER: _builtins.int
+    chunk: _builtins.bytes
+    """The next bytes of the embedding, in the form in which others are stored (docs/reference/embeddings.md)."""
+    def __init__(
+        self,
+        *,
+        chunk: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EmbedImageResponse: _TypeAlias = EmbedImageResponse  # noqa: Y015
+
+@_typing.final
 class EncodeTimings(_message.Message):
     """Duration of each stage in milliseconds; 0 for a stage that did not run."""
 

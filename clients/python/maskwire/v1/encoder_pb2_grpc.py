@@ -41,6 +41,11 @@ class EncoderServiceStub:
                 request_serializer=maskwire_dot_v1_dot_encoder__pb2.EncodeImageRequest.SerializeToString,
                 response_deserializer=maskwire_dot_v1_dot_encoder__pb2.EncodeImageResponse.FromString,
                 _registered_method=True)
+        self.EmbedImage = channel.stream_stream(
+                '/maskwire.v1.EncoderService/EmbedImage',
+                request_serializer=maskwire_dot_v1_dot_encoder__pb2.EncodeImageRequest.SerializeToString,
+                response_deserializer=maskwire_dot_v1_dot_encoder__pb2.EmbedImageResponse.FromString,
+                _registered_method=True)
         self.EncodeImages = channel.stream_stream(
                 '/maskwire.v1.EncoderService/EncodeImages',
                 request_serializer=maskwire_dot_v1_dot_encoder__pb2.EncodeImagesRequest.SerializeToString,
@@ -85,6 +90,15 @@ class EncoderServiceServicer:
         unreadable image), RESOURCE_EXHAUSTED (queue or store full, device memory, image too large), NOT_FOUND (model),
         UNAVAILABLE (store, lost device), DEADLINE_EXCEEDED (the deadline passed while the image waited; it was not
         encoded).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EmbedImage(self, request_iterator, context):
+        """Embeds one image, sent as to EncodeImage, and returns the embedding itself, in parts, instead of storing it: for frames
+        of videos, which are needed once. The store is neither read nor written, so image_id and ttl_s of the header stay
+        empty. The file may be sent at once. Errors: as EncodeImage; INVALID_ARGUMENT (NOT_STORED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -144,6 +158,11 @@ def add_EncoderServiceServicer_to_server(servicer, server):
                     servicer.EncodeImage,
                     request_deserializer=maskwire_dot_v1_dot_encoder__pb2.EncodeImageRequest.FromString,
                     response_serializer=maskwire_dot_v1_dot_encoder__pb2.EncodeImageResponse.SerializeToString,
+            ),
+            'EmbedImage': grpc.stream_stream_rpc_method_handler(
+                    servicer.EmbedImage,
+                    request_deserializer=maskwire_dot_v1_dot_encoder__pb2.EncodeImageRequest.FromString,
+                    response_serializer=maskwire_dot_v1_dot_encoder__pb2.EmbedImageResponse.SerializeToString,
             ),
             'EncodeImages': grpc.stream_stream_rpc_method_handler(
                     servicer.EncodeImages,
@@ -205,6 +224,33 @@ class EncoderService:
             '/maskwire.v1.EncoderService/EncodeImage',
             maskwire_dot_v1_dot_encoder__pb2.EncodeImageRequest.SerializeToString,
             maskwire_dot_v1_dot_encoder__pb2.EncodeImageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EmbedImage(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/maskwire.v1.EncoderService/EmbedImage',
+            maskwire_dot_v1_dot_encoder__pb2.EncodeImageRequest.SerializeToString,
+            maskwire_dot_v1_dot_encoder__pb2.EmbedImageResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,6 +43,11 @@ class EncoderServiceStub:
     UNAVAILABLE (store, lost device), DEADLINE_EXCEEDED (the deadline passed while the image waited; it was not
     encoded).
     """
+    EmbedImage: _grpc.StreamStreamMultiCallable[_encoder_pb2.EncodeImageRequest, _encoder_pb2.EmbedImageResponse]
+    """Embeds one image, sent as to EncodeImage, and returns the embedding itself, in parts, instead of storing it: for frames
+    of videos, which are needed once. The store is neither read nor written, so image_id and ttl_s of the header stay
+    empty. The file may be sent at once. Errors: as EncodeImage; INVALID_ARGUMENT (NOT_STORED).
+    """
     EncodeImages: _grpc.StreamStreamMultiCallable[_encoder_pb2.EncodeImagesRequest, _encoder_pb2.EncodeImagesResponse]
     """Embeds many images over one stream. Responses arrive in order of completion, each with the id of its request. A
     bad image results in an error in its own response, and the stream continues.
@@ -78,6 +83,11 @@ class EncoderServiceAsyncStub(EncoderServiceStub):
     unreadable image), RESOURCE_EXHAUSTED (queue or store full, device memory, image too large), NOT_FOUND (model),
     UNAVAILABLE (store, lost device), DEADLINE_EXCEEDED (the deadline passed while the image waited; it was not
     encoded).
+    """
+    EmbedImage: _aio.StreamStreamMultiCallable[_encoder_pb2.EncodeImageRequest, _encoder_pb2.EmbedImageResponse]  # type: ignore[assignment]
+    """Embeds one image, sent as to EncodeImage, and returns the embedding itself, in parts, instead of storing it: for frames
+    of videos, which are needed once. The store is neither read nor written, so image_id and ttl_s of the header stay
+    empty. The file may be sent at once. Errors: as EncodeImage; INVALID_ARGUMENT (NOT_STORED).
     """
     EncodeImages: _aio.StreamStreamMultiCallable[_encoder_pb2.EncodeImagesRequest, _encoder_pb2.EncodeImagesResponse]  # type: ignore[assignment]
     """Embeds many images over one stream. Responses arrive in order of completion, each with the id of its request. A
@@ -117,6 +127,17 @@ class EncoderServiceServicer(metaclass=_abc_1.ABCMeta):
         unreadable image), RESOURCE_EXHAUSTED (queue or store full, device memory, image too large), NOT_FOUND (model),
         UNAVAILABLE (store, lost device), DEADLINE_EXCEEDED (the deadline passed while the image waited; it was not
         encoded).
+        """
+
+    @_abc_1.abstractmethod
+    def EmbedImage(
+        self,
+        request_iterator: _MaybeAsyncIterator[_encoder_pb2.EncodeImageRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_encoder_pb2.EmbedImageResponse], _abc.AsyncIterator[_encoder_pb2.EmbedImageResponse]]:
+        """Embeds one image, sent as to EncodeImage, and returns the embedding itself, in parts, instead of storing it: for frames
+        of videos, which are needed once. The store is neither read nor written, so image_id and ttl_s of the header stay
+        empty. The file may be sent at once. Errors: as EncodeImage; INVALID_ARGUMENT (NOT_STORED).
         """
 
     @_abc_1.abstractmethod

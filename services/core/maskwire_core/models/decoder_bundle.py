@@ -36,6 +36,12 @@ class DecoderConfig:
     stability_threshold: float  # stability score below which a single mask is unstable
     everything: MaskDefaults = field(default_factory=MaskDefaults)  # other models' scores differ from SAM 2's own
 
+    @property
+    def embedding_values(self) -> int:
+        """Number of values in an embedding: of 256 channels at a sixteenth of the input's side, of 64 at an eighth and
+        of 32 at a quarter."""
+        return 4 * self.image_size**2
+
     @classmethod
     def from_dict(cls, described: Mapping[str, Any]) -> "DecoderConfig":
         """The inverse of `dataclasses.asdict`."""

@@ -112,7 +112,7 @@ def tracker_terms(settings: TrackerSettings) -> list[Term]:
     """What a tracker's memory is made of."""
     return [
         Term("the process with one model of 1024 px", _TRACKER),
-        Term("state of open tracks: `tracks_bytes`", settings.tracks_bytes),
+        Term("state of open tracks, and embeddings of their frames: `tracks_bytes`", settings.tracks_bytes),
         Term("finding objects on a frame: 1,024 MiB for each of `workers`", settings.workers * _TRACKING),
         *call_terms(settings),
     ]

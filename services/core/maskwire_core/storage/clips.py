@@ -42,9 +42,15 @@ class ClipStore:
         limits = Limits(nbytes, count, "CLIPS_FULL", "clips", "delete some (DeleteClip), or wait until some expire")
         self._ledger = Ledger(store, keys.clips, limits, ttl_s)
 
-    def upload(self, namespace: str, clip_id: str) -> "Upload":
-        """Begins to store a clip. Raises `ResourceExhausted` (CLIPS_FULL): there is no room for any."""
-        upload = Upload(self, namespace, clip_id)
+    def upload(self, namespace: str, clip_id: str, most_bytes: int | None = None) -> "Upload":
+        """Begins to store a clip. Raises `ResourceExhausted` (CLIPS_FULL): there is no room for any.
+
+        Args:
+            namespace: Tenant.
+            clip_id: Name of the clip.
+            most_bytes: Bytes of clips that the namespace may have, if not as many as others.
+        """
+        upload = Upload(self, namespace, clip_id, most_bytes)
         upload._enter(1)
         return upload
 
@@ -78,14 +84,15 @@ class Upload:
         clips: Where it is stored.
         namespace: Its tenant.
         clip_id: Its name.
+        most_bytes: Bytes of clips that the tenant may have; None for as many as others.
 
     Attributes:
         name: The upload's own name.
         nbytes: Bytes of the frames so far.
     """
 
-    def __init__(self, clips: ClipStore, namespace: str, clip_id: str) -> None:
-        self._clips, self._namespace, self._clip_id = clips, namespace, clip_id
+    def __init__(self, clips: ClipStore, namespace: str, clip_id: str, most_bytes: int | None) -> None:
+        self._clips, self._namespace, self._clip_id, self._most_bytes = clips, namespace, clip_id, most_bytes
         self.name = secrets.token_hex(8)
         self.nbytes = 0
         self._entered = 0  # bytes in the ledger
@@ -130,5 +137,5 @@ class Upload:
         self._clips._ledger.strike(self._namespace, self.name)
 
     def _enter(self, nbytes: int) -> None:
-        self._clips._ledger.enter(self._namespace, self.name, nbytes)
+        self._clips._ledger.enter(self._namespace, self.name, nbytes, self._most_bytes)
         self._entered = nbytes

@@ -67,25 +67,27 @@ class Ledger:
         self._limits = limits
         self._ttl_s = ttl_s
 
-    def enter(self, namespace: str, name: str, nbytes: int | None = None) -> None:
+    def enter(self, namespace: str, name: str, nbytes: int | None = None, most_bytes: int | None = None) -> None:
         """Makes an entry, or changes its size. One that does not grow is never refused.
 
         Args:
             namespace: Tenant.
             name: Name of the entry.
             nbytes: Its size; None: the one that it has, or 0 for a new one.
+            most_bytes: What the namespace may store in all, if it is not what others may.
 
         Raises:
             ResourceExhausted: The limits' reason: the namespace would have more than it may.
         """
         limits = self._limits
-        fits, *others = self._enter(namespace, name, nbytes, str(limits.nbytes), str(limits.count))
+        most = limits.nbytes if most_bytes is None else most_bytes
+        fits, *others = self._enter(namespace, name, nbytes, str(most), str(limits.count))
         if not fits:
             held, count = others
             raise ResourceExhausted(
                 limits.reason,
                 f"the namespace {namespace!r} has {count} {limits.things} of {held} bytes beside this one, and may "
-                f"have {limits.count} of {limits.nbytes} bytes; {limits.remedy}",
+                f"have {limits.count} of {most} bytes; {limits.remedy}",
             )
 
     def keep(self, namespace: str, name: str, nbytes: int) -> None:

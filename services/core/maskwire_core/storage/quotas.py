@@ -143,11 +143,6 @@ class Quotas:
         with self._striking_out(namespace, key):
             erase(self._store, namespace, key)
 
-    def drop_embedding(self, namespace: str, key: str) -> None:
-        """Deletes an embedding that is not needed any more; see `Store.delete_embedding`."""
-        with self._striking_out(namespace, key):
-            self._store.delete_embedding(namespace, key)
-
     @contextlib.contextmanager
     def _striking_out(self, namespace: str, key: str) -> Iterator[None]:
         """Strikes an embedding out after the body has deleted it, unless it is written, or entered again, meanwhile."""

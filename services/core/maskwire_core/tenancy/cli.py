@@ -49,10 +49,12 @@ def new(
     burst_s: Annotated[float, typer.Option(help="Seconds' worth of these rates that may be used at once.")] = 5,
     max_image_bytes: Annotated[int | None, typer.Option(help="Largest image file, in bytes.")] = None,
     quota_bytes: Annotated[int | None, typer.Option(help="Bytes of embeddings that its namespace may store.")] = None,
+    clips_bytes: Annotated[int | None, typer.Option(help="Bytes of clips that its namespace may store.")] = None,
+    max_tracks: Annotated[int | None, typer.Option(help="Tracks that it may have open at once.")] = None,
     ttl: Annotated[str | None, typer.Option(help="How long embeddings are kept: 90s, 12h, ...")] = None,
     file: File = _FILE,
 ) -> None:
-    """Issue a token and print it, this once: it is stored nowhere. Rates are per server process."""
+    """Issue a token and print it, this once: it is stored nowhere. Rates and open tracks are per server process."""
     from maskwire_core import durations
     from maskwire_core.tenancy import tokens
 
@@ -70,6 +72,8 @@ def new(
             burst_s=burst_s,
             max_image_bytes=max_image_bytes,
             quota_bytes=quota_bytes,
+            clips_bytes=clips_bytes,
+            max_tracks=max_tracks,
             ttl_s=int(durations.seconds(ttl)) if ttl else None,
         )
         tokens.change_tokens(file, lambda entries: [*entries, entry])
@@ -130,5 +134,8 @@ def _expiry(entry: "Token") -> str:
 
 
 def _limits(entry: "Token") -> str:
-    names = ("requests_per_s", "encodes_per_s", "bytes_per_s", "max_image_bytes", "quota_bytes", "ttl_s")
+    names = (
+        *("requests_per_s", "encodes_per_s", "bytes_per_s"),
+        *("max_image_bytes", "quota_bytes", "clips_bytes", "max_tracks", "ttl_s"),
+    )
     return "\n".join(f"{name} {value:g}" for name in names if (value := getattr(entry, name)) is not None)

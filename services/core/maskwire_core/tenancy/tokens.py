@@ -61,9 +61,11 @@ class Token(BaseModel):
     encodes_per_s: float | None = Field(default=None, gt=0)  # images to encode per second
     bytes_per_s: float | None = Field(default=None, gt=0)  # bytes of image files and requests per second
     burst_s: float = Field(default=5, gt=0)  # seconds' worth of each rate that may be used at once
-    # Where these are None, the encoder's settings apply.
+    max_tracks: int | None = Field(default=None, ge=1)  # tracks open at once in each tracker; None for no limit
+    # Where these are None, the encoder's and the tracker's settings apply.
     max_image_bytes: int | None = Field(default=None, ge=1)  # largest image file in bytes
     quota_bytes: int | None = Field(default=None, ge=0)  # bytes of embeddings that its namespace may store; 0: no quota
+    clips_bytes: int | None = Field(default=None, ge=1)  # bytes of clips that its namespace may store
     ttl_s: int | None = Field(default=None, ge=1)  # seconds for which embeddings are kept
 
     @property
