@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from maskwire import Client
 from maskwire.video import Clip, MaskSequence, save
-from PIL import Image
+from PIL import Image, ImageColor
 from playwright.sync_api import WebSocketRoute, expect
+from pycocotools import mask as coco
 
 from testing.chromium import Tab
 from testing.clips import write_film
@@ -165,6 +166,9 @@ def test_a_film_is_followed_corrected_and_taken_home(
             assert (got.getpalette() or [])[:30] == (wanted.getpalette() or [])[:30]
         assert json.loads(archive.read("objects.json")) == {"1": "Object 1", "2": "plate"}
 
+    written = tab.download("Film").rename(tmp_path / "drawn.webm")
+    check_film(written, Clip(film), second, page.evaluate(COLOURS))
+
     page.keyboard.press("Home")
     shown(tab, 0)
     page.keyboard.press("p")
@@ -176,6 +180,25 @@ def test_a_film_is_followed_corrected_and_taken_home(
     page.set_viewport_size({"width": 390, "height": 780})
     page.wait_for_timeout(100)
     tab.picture("clips-phone.png")
+
+
+COLOURS = "() => Object.fromEntries(app.editor.objects.items.map(({ id, colour }) => [id, colour]))"
+
+
+def check_film(path: Path, clip: Clip, masks: list[dict[str, str]], colours: dict[str, str]) -> None:
+    """The film has the clip's frames at their times, and on each object something of its colour."""
+    for drawn, frame, found in zip(Clip(path), clip, masks, strict=True):
+        assert drawn.time_s == pytest.approx(frame.time_s, abs=0.002)
+        got, before = (np.asarray(each.picture, np.float32) for each in (drawn, frame))
+        assert got.shape == before.shape
+        inside = {
+            name: coco.decode({"size": [HEIGHT, WIDTH], "counts": rle.encode()}) > 0 for name, rle in found.items()
+        }
+        for name, mask in inside.items():
+            colour = np.array(ImageColor.getrgb(colours[name]), np.float32)
+            alone = mask & (sum(inside.values()) == 1)
+            nearer = np.abs(before - colour)[alone].mean() - np.abs(got - colour)[alone].mean()
+            assert nearer > 0.2 * np.abs(before - colour)[alone].mean()
 
 
 def counts(masks: MaskSequence) -> list[dict[str, str]]:

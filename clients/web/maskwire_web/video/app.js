@@ -14,6 +14,7 @@ import { Viewport } from "../viewport.js";
 import { TrackEditor } from "./editor.js";
 import { KEYS } from "./keys.js";
 import { askHandOver, readClip } from "./opening.js";
+import { canWriteFilms, film } from "./film.js";
 import { Player } from "./player.js";
 import { UnusableClip } from "./reading.js";
 import { davis, youtubeVis } from "./saving.js";
@@ -198,7 +199,8 @@ editor.addEventListener("change", () => {
   const { items } = editor.objects;
   const isPrompted = items.some((item) => item.prompts.size);
   $("follow").disabled = $("follow-back").disabled = !isPrompted || Boolean(editor.following);
-  for (const button of all("[data-export]")) button.disabled = !items.some((item) => item.found.size);
+  const isFound = items.some((item) => item.found.size);
+  for (const button of all("[data-export]")) button.disabled = !isFound || (button.dataset.export === "film" && !canWriteFilms());
 });
 editor.timeline.addEventListener("change", () => {
   $("undo").disabled = !editor.timeline.canUndo;
@@ -216,12 +218,24 @@ function showTime() {
   Object.assign(slider, { ariaValueMax: clip.length, ariaValueNow: frame + 1 });
 }
 
+const WRITERS = {
+  vis: (items) => youtubeVis(items, clip),
+  davis: (items) => davis(items, clip, (done) => working.show("Writing the masks", done)),
+  film(items) {
+    let isWanted = true;
+    return film(items, clip, (done) => {
+      working.show("Writing the film", done, () => (isWanted = false));
+      return isWanted;
+    });
+  },
+};
+
 async function download(kind) {
   const items = editor.objects.items.filter((item) => item.found.size);
   if (!items.length) return notices.error("There is no mask yet. Click an object first.");
   try {
-    const written = kind === "vis" ? youtubeVis(items, clip) : await davis(items, clip, (done) => working.show("Writing the masks", done));
-    save(written);
+    const written = await WRITERS[kind](items);
+    if (written) save(written);
   } catch (error) {
     notices.error(error.message);
   }

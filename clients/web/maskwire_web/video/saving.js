@@ -6,7 +6,8 @@ import { zip } from "../zip.js";
 
 const MOST_NUMBERED = 255;
 
-const stem = (name) => name.replace(/\.[^.]*$/, "") || "clip";
+/** A file's name without its ending. */
+export const stem = (name) => name.replace(/\.[^.]*$/, "") || "clip";
 
 /** Names of the objects, made different from one another. */
 function named(items) {
