@@ -1,7 +1,7 @@
 """Rows 39 to 41: what a tracker needs dies while it follows objects through a clip, and so does the tracker itself."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -68,22 +68,34 @@ def found(frames: list[TrackedFrame]) -> Found:
     return [(frame.index, {name: mask.rle["counts"] for name, mask in frame.masks.items()}) for frame in frames]
 
 
+def disturbed(
+    world: World, trackers: list[Server], clip: Path, note: Observation, faults: Mapping[int, Callable[[], None]]
+) -> Found:
+    """Follows the clip, and breaks something when certain frames have come. The first frame that no tracker can
+    have found before the last fault shows that all goes on."""
+    frames: list[TrackedFrame] = []
+    with client(world, trackers) as mw:
+        for frame in following(mw, clip):
+            frames.append(frame)
+            if frame.index in faults:
+                faults[frame.index]()
+                note.fault()
+            elif frame.index == max(faults) + 1 + AHEAD:
+                note.recovered()
+    return found(frames)
+
+
 @pytest.mark.fault(39)
 def test_the_encoder_is_killed(
     world: World, trackers: list[Server], clip: Path, right: Found, note: Observation
 ) -> None:
     note.injected = "SIGKILL to the encoder that has a frame of the clip in its model"
-    frames = []
-    with client(world, trackers) as mw:
-        for frame in following(mw, clip):
-            frames.append(frame)
-            if frame.index == 3:
-                with world.switched("hold"):
-                    world.busy().kill()
-                note.fault()
-            elif frame.index == 4 + AHEAD:
-                note.recovered()
-    assert found(frames) == right
+
+    def kill() -> None:
+        with world.switched("hold"):
+            world.busy().kill()
+
+    assert disturbed(world, trackers, clip, note, {3: kill}) == right
     note.observed = f"the tracker had the frames encoded by the other encoder; all {FRAMES} masks right"
 
 
@@ -108,18 +120,13 @@ def test_the_store_is_restarted_with_what_it_had(
     world: World, trackers: list[Server], clip: Path, right: Found, note: Observation, lasting: Server
 ) -> None:
     note.injected = "SIGKILL to a store that writes to disk; started again 1 s later with what it had written"
-    frames = []
-    with client(world, trackers) as mw:
-        for frame in following(mw, clip):
-            frames.append(frame)
-            if frame.index == 3:
-                lasting.kill()
-                time.sleep(1)
-                lasting.start()
-                note.fault()
-            elif frame.index == 4 + AHEAD:
-                note.recovered()
-    assert found(frames) == right
+
+    def restart() -> None:
+        lasting.kill()
+        time.sleep(1)
+        lasting.start()
+
+    assert disturbed(world, trackers, clip, note, {3: restart}) == right
     note.observed = f"the tracker waited for the store; all {FRAMES} masks right"
 
 
@@ -128,7 +135,7 @@ def test_the_store_is_restarted_empty(
     world: World, trackers: list[Server], clip: Path, right: Found, note: Observation
 ) -> None:
     note.injected = "SIGKILL and a new, empty store"
-    frames = []
+    frames: list[TrackedFrame] = []
 
     def follow_until_lost() -> None:
         for frame in following(mw, clip):
@@ -155,16 +162,11 @@ def test_two_trackers_are_killed(
     note.injected = "SIGKILL to the tracker, and to the one that went on; one more started before each"
     one, other = trackers
     other.kill()
-    frames = []
-    with client(world, trackers) as mw:
-        for frame in following(mw, clip):
-            frames.append(frame)
-            if frame.index in (3, 8):
-                serving, idle = (one, other) if frame.index == 3 else (other, one)
-                idle.start().wait()
-                serving.kill()
-                note.fault()
-            elif frame.index == 9 + AHEAD:
-                note.recovered()
-    assert found(frames) == right
+
+    def kill(serving: Server, idle: Server) -> None:
+        idle.start().wait()
+        serving.kill()
+
+    faults = {3: lambda: kill(one, other), 8: lambda: kill(other, one)}
+    assert disturbed(world, trackers, clip, note, faults) == right
     note.observed = f"the other tracker went on with the state in the store, twice; all {FRAMES} masks right"

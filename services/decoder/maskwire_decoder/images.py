@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from maskwire_core.cold_tier.tier import ColdTier
 from maskwire_core.config import DecoderSettings
 from maskwire_core.errors import CorruptValue, Internal, NotFound, Unavailable, embedding_expired, image_not_found
+from maskwire_core.models.loaded import LoadedModels
 from maskwire_core.scheduling.single_flight import Flights
 from maskwire_core.storage.embedding import Header
 from maskwire_core.storage.store import Store
@@ -69,10 +70,9 @@ class Images:
         )
         self.deletions = Deletions(store)
         self.deletions.tell(self._hot)
-        self._predictors: OrderedDict[str, Predictor] = OrderedDict()
+        self._predictors: LoadedModels[Predictor] = LoadedModels(_MAX_PREDICTORS)
         self._aliases: OrderedDict[tuple[str, str], tuple[str, float]] = OrderedDict()
         self._loads: Flights[Image | None] = Flights()
-        self._decoder_loads: Flights[Predictor] = Flights()
         self._names = NameLookups(store)
         self._arrivals = Arrivals(store, settings.max_waiting)
 
@@ -174,7 +174,8 @@ class Images:
             embedding = None if cold is None else cold[0]
         if embedding is None:
             return None
-        predictor = await self._predictor(embedding.header)
+        header = embedding.header
+        predictor = await self._predictors.get(header.decoder, lambda: self._load_decoder(header))
         try:
             prepared = await asyncio.to_thread(predictor.prepare, embedding.tensors)
         except CorruptValue as error:
@@ -183,16 +184,6 @@ class Images:
         if not image.may_be_deleted:
             self._hot.put((namespace, key), image)
         return image
-
-    async def _predictor(self, header: Header) -> Predictor:
-        predictor = self._predictors.get(header.decoder)
-        if predictor is None:
-            predictor, _ = await self._decoder_loads.share(header.decoder, lambda: self._load_decoder(header))
-            self._predictors[header.decoder] = predictor
-            if len(self._predictors) > _MAX_PREDICTORS:
-                self._predictors.popitem(last=False)
-        self._predictors.move_to_end(header.decoder)
-        return predictor
 
     async def _load_decoder(self, header: Header) -> Predictor:
         def load() -> Predictor | None:

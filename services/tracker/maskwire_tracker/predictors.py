@@ -2,10 +2,9 @@
 
 import asyncio
 import logging
-from collections import OrderedDict
 
 from maskwire_core.errors import CorruptValue, Internal, Unavailable
-from maskwire_core.scheduling.single_flight import Flights
+from maskwire_core.models.loaded import LoadedModels
 from maskwire_core.storage.store import Store
 
 from maskwire_tracker.hand_over import HandOverPredictor
@@ -26,8 +25,7 @@ class Predictors:
 
     def __init__(self, store: Store, threads: int) -> None:
         self._store, self._threads = store, threads
-        self._loaded: OrderedDict[str, TrackerPredictor] = OrderedDict()
-        self._loads: Flights[TrackerPredictor] = Flights()
+        self._loaded: LoadedModels[TrackerPredictor] = LoadedModels(_MOST)
 
     async def get(self, digest: str, hand_over: bool = False) -> TrackerPredictor:
         """Returns the model whose exported tracker has a digest, or decoder where masks are handed over.
@@ -36,14 +34,7 @@ class Predictors:
             Unavailable: TRACKER_NOT_PUBLISHED.
             Internal: BAD_TRACKER: what the store has cannot be run.
         """
-        found = self._loaded.get(digest)
-        if found is None:
-            found, _ = await self._loads.share(digest, lambda: self._load(digest, hand_over))
-            self._loaded[digest] = found
-            if len(self._loaded) > _MOST:
-                self._loaded.popitem(last=False)
-        self._loaded.move_to_end(digest)
-        return found
+        return await self._loaded.get(digest, lambda: self._load(digest, hand_over))
 
     async def _load(self, digest: str, hand_over: bool) -> TrackerPredictor:
         def load() -> TrackerPredictor | None:

@@ -9,6 +9,7 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc.status_pb2 import Status
 from maskwire import InvalidRequest, MaskwireError, ServerUnavailable
 from maskwire.transport import to_status
+from maskwire.v1 import decoder_pb2, tracker_pb2
 from maskwire_core.http.large_json import LARGE_BYTES
 from maskwire_core.http.problems import RETRY_S, Problem
 from maskwire_core.http.sockets import drained
@@ -17,7 +18,7 @@ from starlette.websockets import WebSocket
 from maskwire_gateway.rest.json_codec import text
 from maskwire_gateway.rest.message_reader import Places, read_body
 
-AMessage = TypeVar("AMessage", bound=Message)
+Request = TypeVar("Request", decoder_pb2.SegmentStreamRequest, tracker_pb2.TrackRequest)
 
 PROTOCOL = "maskwire.v1"
 """The subprotocol of both."""
@@ -47,32 +48,26 @@ def memory_of(frame: str | bytes) -> int:
     return _COPIES * (len(frame) if isinstance(frame, bytes) or frame.isascii() else 4 * len(frame))
 
 
-async def read_frame(frame: str | bytes, kind: type[AMessage]) -> tuple[AMessage, Places]:
-    """Reads a frame as a message.
+async def read_frame(frame: str | bytes, kind: type[Request]) -> tuple[Request, Places]:
+    """Reads a frame as a request.
 
     Raises:
-        BadFrame: It is none.
+        BadFrame: It is none, or its name is too long.
     """
     try:
         if isinstance(frame, bytes):
-            return kind.FromString(frame), Places()
-        return await read_body(frame, kind)
+            request, places = kind.FromString(frame), Places()
+        else:
+            request, places = await read_body(frame, kind)
     except DecodeError as error:
         raise BadFrame(InvalidRequest(f"the frame is no {kind.__name__}", "BAD_FRAME")) from error
     except Problem as problem:
         wrong = InvalidRequest(problem.message, "BAD_FRAME", problem.field)
         raise BadFrame(wrong, _request_id(frame)) from problem
-
-
-def check_request_id(request_id: str, places: Places) -> None:
-    """Checks a request's name.
-
-    Raises:
-        BadFrame: It is too long.
-    """
-    if len(request_id) > MAX_REQUEST_ID:
+    if len(request.request_id) > MAX_REQUEST_ID:
         said = f"request_id is longer than {MAX_REQUEST_ID} characters, the first of which the answer repeats"
-        raise BadFrame(InvalidRequest(said, "BAD_REQUEST_ID", places.of("request_id")), request_id)
+        raise BadFrame(InvalidRequest(said, "BAD_REQUEST_ID", places.of("request_id")), request.request_id)
+    return request, places
 
 
 def event_frame(event: Mapping[str, Any]) -> str | bytes:

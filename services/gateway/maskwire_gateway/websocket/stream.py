@@ -17,7 +17,6 @@ from maskwire_gateway.rest.message_reader import Places
 from maskwire_gateway.websocket.frames import (
     MAX_REQUEST_ID,
     BadFrame,
-    check_request_id,
     event_frame,
     memory_of,
     read_frame,
@@ -93,7 +92,6 @@ class Relay:
         is_waiting = False
         try:
             request, places = await read_frame(frame, pb.SegmentStreamRequest)
-            check_request_id(request.request_id, places)
         except BadFrame as bad:
             self._fail(bad.request_id, bad.error)
         else:

@@ -15,7 +15,6 @@ from maskwire_gateway.rest.message_reader import Places
 from maskwire_gateway.websocket.frames import (
     MAX_REQUEST_ID,
     BadFrame,
-    check_request_id,
     event_frame,
     memory_of,
     read_frame,
@@ -101,7 +100,6 @@ class TrackRelay:
         self._is_binary = isinstance(frame, bytes)
         try:
             request, places = await read_frame(frame, pb.TrackRequest)
-            check_request_id(request.request_id, places)
         except BadFrame as bad:
             await self._fail(bad.request_id, bad.error)
             return
