@@ -16,6 +16,7 @@ from maskwire_core.models.decoder_bundle import BEST, GRAPHS, DecoderBundle, Dec
 from maskwire_core.models.graph_archive import OnnxGraph
 from maskwire_core.storage.embedding import Header, pack
 from maskwire_core.storage.store import Store
+from maskwire_decoder.downloads import Downloads
 from maskwire_decoder.images import Images
 from maskwire_decoder.segmenter import Segmenter
 from maskwire_decoder.service import DecoderService
@@ -136,7 +137,8 @@ class PlainDecoder:
         own = DecoderSettings(**{"workers": 2, "threads": 1, **settings})
         self.images = Images(own, store)
         self.segmenter = Segmenter(own, self.images, store)
-        self.service = DecoderService(self.segmenter)
+        downloads = Downloads(own.downloads, self.images, store, None, self.segmenter.scheduler)
+        self.service = DecoderService(self.segmenter, downloads)
 
     async def segment(self, request: Any) -> Any:
         return await self.service.Segment(request, Context())  # type: ignore[arg-type]

@@ -58,6 +58,12 @@ class Senders:
                 [everything],
                 False,
             ),
+            (
+                "GetEmbedding",
+                decoder_pb2.GetEmbeddingRequest,
+                [decoder_pb2.GetEmbeddingRequest(image_id="fuzz")],
+                False,
+            ),
             ("EncodeImage", encoder_pb2.EncodeImageRequest, [upload, encoder_pb2.EncodeImageRequest(chunk=data)], True),
             (
                 "EmbedImage",
@@ -99,7 +105,7 @@ class Senders:
             if name in ("SegmentStream", "EncodeImages", "EmbedImage"):
                 async for response in channel.stream_stream(path)(requests(), timeout=timeout):
                     outcome = _worse(outcome, _told(name, response))
-            elif name == "GenerateMasks":
+            elif name in ("GenerateMasks", "GetEmbedding"):
                 async for _ in channel.unary_stream(path)(raw[0], timeout=timeout):
                     pass
             elif streams:

@@ -237,6 +237,9 @@ class DecoderSettings(ColdTierSettings):
     """Largest number of masks that one call of GenerateMasks may find, before duplicates are removed."""
     generated_mask_bytes: int = Field(64 * MIB, ge=1)
     """Memory for these masks of all calls, in bytes; one call may have half of it."""
+    downloads: bool = Field(True)
+    """Whether callers who may segment may fetch embeddings and exported decoders, weights included, to decode by
+    themselves."""
 
     @property
     def decode_workers(self) -> int:

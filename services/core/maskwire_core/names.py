@@ -74,6 +74,15 @@ def content_key(value: str) -> str:
     return value
 
 
+def decoder(value: str) -> str:
+    """Returns the digest of an exported decoder. Raises `InvalidArgument` (BAD_DIGEST) if it is not valid."""
+    if not _CONTENT_KEY.fullmatch(value):
+        raise InvalidArgument(
+            "BAD_DIGEST", "decoder must be 64 hex digits, as an embedding's header has them", field="decoder"
+        )
+    return value
+
+
 def issue_image_id() -> str:
     """Makes an ID for an image whose caller gave none; it cannot be guessed."""
     return f"img_{secrets.token_urlsafe(16)}"

@@ -6,6 +6,7 @@ from maskwire_core.config import DecoderSettings
 from maskwire_core.rpc.server import Service, serve, start
 from maskwire_core.storage.store import open_store
 
+from maskwire_decoder.downloads import Downloads
 from maskwire_decoder.images import Images
 from maskwire_decoder.segmenter import Segmenter
 from maskwire_decoder.service import NAME, RIGHTS, DecoderService
@@ -14,9 +15,11 @@ from maskwire_decoder.service import NAME, RIGHTS, DecoderService
 async def run(settings: DecoderSettings) -> None:
     store = open_store(settings.redis_url, settings.redis_timeout_s, settings.redis_password_file)
     try:
-        images = Images(settings, store, open_cold_tier(settings, store))
+        cold = open_cold_tier(settings, store)
+        images = Images(settings, store, cold)
         segmenter = Segmenter(settings, images, store)
-        service = DecoderService(segmenter)
+        downloads = Downloads(settings.downloads, images, store, cold, segmenter.scheduler)
+        service = DecoderService(segmenter, downloads)
         async with images.deletions.watching():
             await serve(
                 settings,

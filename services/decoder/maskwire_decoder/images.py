@@ -124,7 +124,7 @@ class Images:
                     raise
 
     async def _find(self, namespace: str, image_id: str, content_key: str) -> tuple[Image, bool]:
-        key = content_key or await self._key(namespace, image_id)
+        key = content_key or await self.content_key(namespace, image_id)
         hot = self._hot.get((namespace, key))
         if hot is not None:
             return hot, True
@@ -145,9 +145,14 @@ class Images:
             key = image.header.content_key
             await self._find(image.header.namespace, key, key)
 
-    async def _key(self, namespace: str, image_id: str) -> str:
+    async def content_key(self, namespace: str, image_id: str) -> str:
         """Returns the content key that a name stands for. It is looked up each time, since names may be given to other
-        images; while the store is away, a recent answer counts."""
+        images; while the store is away, a recent answer counts.
+
+        Raises:
+            NotFound: IMAGE_NOT_FOUND.
+            Unavailable: The store or the cold tier behind it does not answer.
+        """
         try:
             key = await self._names.find(namespace, image_id)
         except Unavailable:

@@ -13,20 +13,24 @@ from maskwire_core.telemetry import tracing
 from maskwire_core.tenancy.tokens import Right
 
 from maskwire_decoder.automatic_masks.generator import Generator
+from maskwire_decoder.downloads import Downloads
 from maskwire_decoder.messages import answer_message, parse_query_aside, parse_reference, trace_stages
 from maskwire_decoder.segmenter import Segmenter
 from maskwire_decoder.sessions.session import Session
 
 NAME = pb.DESCRIPTOR.services_by_name["DecoderService"].full_name
-RIGHTS: dict[str, Right | None] = {"Segment": "segment", "SegmentStream": "segment", "GenerateMasks": "segment"}
+RIGHTS: dict[str, Right | None] = dict.fromkeys(
+    ("Segment", "SegmentStream", "GenerateMasks", "GetEmbedding", "GetDecoder"), "segment"
+)
 """The right that a token needs for each method."""
 
 
 class DecoderService(decoder_pb2_grpc.DecoderServiceServicer):
     """See protos/maskwire/v1/decoder.proto."""
 
-    def __init__(self, segmenter: Segmenter) -> None:
+    def __init__(self, segmenter: Segmenter, downloads: Downloads) -> None:
         self._segmenter = segmenter
+        self._downloads = downloads
         self._draining = asyncio.Event()
 
     def drain(self) -> None:
@@ -59,3 +63,17 @@ class DecoderService(decoder_pb2_grpc.DecoderServiceServicer):
     ) -> AsyncIterator[pb.GenerateMasksResponse]:
         async for response in Generator(self._segmenter, context, request).generate():
             yield response
+
+    async def GetEmbedding(
+        self, request: pb.GetEmbeddingRequest, context: Context
+    ) -> AsyncIterator[pb.GetEmbeddingResponse]:
+        file = await self._downloads.embedding(request, context.peer())
+        yield pb.GetEmbeddingResponse(info=file.info)
+        for chunk in file.chunks(request.part):
+            yield pb.GetEmbeddingResponse(chunk=chunk)
+
+    async def GetDecoder(self, request: pb.GetDecoderRequest, context: Context) -> AsyncIterator[pb.GetDecoderResponse]:
+        file = await self._downloads.decoder(request)
+        yield pb.GetDecoderResponse(info=file.info)
+        for chunk in file.chunks(request.part):
+            yield pb.GetDecoderResponse(chunk=chunk)

@@ -28,6 +28,7 @@ from maskwire_gateway.http.probes import Probes
 from maskwire_gateway.http.routing import Operation, no_such_path, resources
 from maskwire_gateway.metrics import Telemetry
 from maskwire_gateway.rest import api_page
+from maskwire_gateway.rest.downloads import Downloads
 from maskwire_gateway.rest.openapi import describe
 from maskwire_gateway.rest.rest_v1 import RestV1
 from maskwire_gateway.rest.videos import Videos
@@ -38,7 +39,7 @@ from maskwire_gateway.websocket.frames import PROTOCOL
 from maskwire_gateway.websocket.stream import Relay
 from maskwire_gateway.websocket.track import TrackRelay
 
-_EXPOSED_HEADERS = ("X-Request-ID", "X-Processing-Time", "X-Maskwire-Model", "Retry-After")
+_EXPOSED_HEADERS = ("X-Request-ID", "X-Processing-Time", "X-Maskwire-Model", "Retry-After", "ETag", "Content-Range")
 
 
 def application(settings: GatewaySettings, page: Path | None, telemetry: Telemetry, memory: Shares) -> ASGIApp:
@@ -70,6 +71,7 @@ def application(settings: GatewaySettings, page: Path | None, telemetry: Telemet
 
     described = [
         *resources(RestV1(upstream, bodies, settings.max_image_bytes), "Images"),
+        *resources(Downloads(upstream), "Decoding elsewhere"),
         *resources(Videos(upstream, bodies), "Videos"),
         *resources(Roboflow(settings, upstream, bodies, fetcher), "For clients of Roboflow"),
         *resources(ServerState(settings, upstream, bodies), "For clients of Roboflow"),

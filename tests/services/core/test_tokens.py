@@ -81,6 +81,8 @@ def test_without_a_valid_token_nothing_is_answered(guarded: Guarded, encoder: An
         lambda metadata: decoder.Segment(segment, metadata=metadata),
         lambda metadata: list(decoder.SegmentStream(iter(stream), metadata=metadata)),
         lambda metadata: list(decoder.GenerateMasks(decoder_pb2.GenerateMasksRequest(), metadata=metadata)),
+        lambda metadata: list(decoder.GetEmbedding(decoder_pb2.GetEmbeddingRequest(), metadata=metadata)),
+        lambda metadata: list(decoder.GetDecoder(decoder_pb2.GetDecoderRequest(), metadata=metadata)),
     ]
     for call in calls:
         assert failing(lambda call=call: call(())) == NOBODY
@@ -125,21 +127,40 @@ def test_health_is_open_and_reflection_off(guarded: Guarded) -> None:
 
 def test_each_method_needs_its_right(guarded: Guarded, encoder: Any, decoder: Any) -> None:
     data = picture(2)
-    calls = {
-        "encode": lambda metadata: encoder.EncodeImage(frames(data, image_id="two"), metadata=metadata),
-        "read": lambda metadata: encoder.GetImage(encoder_pb2.GetImageRequest(image_id="two"), metadata=metadata),
-        "segment": lambda metadata: decoder.Segment(
-            decoder_pb2.SegmentRequest(image_id="two", prompts=[POINT]), metadata=metadata
+    calls = [  # the first embeds what the others are about
+        ("encode", lambda metadata: encoder.EncodeImage(frames(data, image_id="two"), metadata=metadata)),
+        ("read", lambda metadata: encoder.GetImage(encoder_pb2.GetImageRequest(image_id="two"), metadata=metadata)),
+        (
+            "segment",
+            lambda metadata: decoder.Segment(
+                decoder_pb2.SegmentRequest(image_id="two", prompts=[POINT]), metadata=metadata
+            ),
         ),
-        "stats": lambda metadata: encoder.GetLoad(encoder_pb2.GetLoadRequest(), metadata=metadata),
-        "delete": lambda metadata: encoder.DeleteImage(
-            encoder_pb2.DeleteImageRequest(image_id="two"), metadata=metadata
+        (
+            "segment",
+            lambda metadata: list(
+                decoder.GetEmbedding(decoder_pb2.GetEmbeddingRequest(image_id="two"), metadata=metadata)
+            ),
         ),
-    }
+        (
+            "segment",
+            lambda metadata: list(
+                decoder.GetDecoder(
+                    decoder_pb2.GetDecoderRequest(decoder=exported.decoder, graphs=["mask"]), metadata=metadata
+                )
+            ),
+        ),
+        ("stats", lambda metadata: encoder.GetLoad(encoder_pb2.GetLoadRequest(), metadata=metadata)),
+        (
+            "delete",
+            lambda metadata: encoder.DeleteImage(encoder_pb2.DeleteImageRequest(image_id="two"), metadata=metadata),
+        ),
+    ]
     only = {right: bearer(guarded.token(rights=[right])) for right in RIGHTS}
-    for needed, call in calls.items():
+    (exported,) = encoder.ListModels(encoder_pb2.ListModelsRequest(), metadata=only["read"]).models
+    for needed, call in calls:
         for right, metadata in only.items():
-            if right == needed:  # the first of all embeds what the others are about
+            if right == needed:
                 call(metadata)
             else:
                 expected = ("PERMISSION_DENIED", "RIGHT_MISSING", "")
@@ -164,10 +185,12 @@ def test_a_foreign_image_is_as_one_that_is_not_there(guarded: Guarded, encoder: 
             set_image=decoder_pb2.SetImage(**fields, content_key=content_key), request_id="1"
         )
         generate = decoder_pb2.GenerateMasksRequest(**fields, content_key=content_key)
+        fetch = decoder_pb2.GetEmbeddingRequest(**fields, content_key=content_key)
         for call in (
             lambda: encoder.GetImage(encoder_pb2.GetImageRequest(**fields), metadata=theirs),
             lambda: decoder.Segment(segment, metadata=theirs),
             lambda: list(decoder.GenerateMasks(generate, metadata=theirs)),
+            lambda: list(decoder.GetEmbedding(fetch, metadata=theirs)),
         ):
             with pytest.raises(grpc.RpcError) as caught:
                 call()

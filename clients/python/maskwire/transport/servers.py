@@ -203,6 +203,26 @@ class Servers:
         finally:
             call.cancel()
 
+    def get_embedding(
+        self, request: decoder_pb2.GetEmbeddingRequest, caller: Caller
+    ) -> AsyncGenerator[decoder_pb2.GetEmbeddingResponse, None]:
+        """Fetches an embedding; see `_download`."""
+
+        def call(attempt: Attempt) -> Any:
+            return decoder_pb2_grpc.DecoderServiceStub(attempt.channel).GetEmbedding(request, metadata=attempt.metadata)
+
+        return self._download(call, request.image_id, caller)
+
+    def get_decoder(
+        self, request: decoder_pb2.GetDecoderRequest, caller: Caller
+    ) -> AsyncGenerator[decoder_pb2.GetDecoderResponse, None]:
+        """Fetches graphs of an exported decoder; see `_download`."""
+
+        def call(attempt: Attempt) -> Any:
+            return decoder_pb2_grpc.DecoderServiceStub(attempt.channel).GetDecoder(request, metadata=attempt.metadata)
+
+        return self._download(call, None, caller)
+
     async def upload_clip(
         self,
         header: tracker_pb2.ClipHeader,
@@ -269,6 +289,35 @@ class Servers:
         kinds = (self.encoders, self.decoders)
         serving = await asyncio.gather(*map(_is_any_serving, kinds))
         return [channels.kind for channels, is_serving in zip(kinds, serving, strict=True) if not is_serving]
+
+    async def _download(
+        self, begin: Callable[[Attempt], Any], image_id: str | None, caller: Caller
+    ) -> AsyncGenerator[Any, None]:
+        """Yields the responses of a call of the decoder. The call is retried until its first response has come; closing
+        the iterator cancels it. The caller's `timeout_s` holds for each response."""
+
+        async def send(attempt: Attempt) -> tuple[Any, Any]:
+            call = begin(attempt)
+            try:
+                async with asyncio.timeout(attempt.left_s):
+                    return call, await call.read()
+            except BaseException:
+                call.cancel()
+                raise
+
+        call, response = await call_with_retries(self.decoders, caller, image_id, send)
+        try:
+            while response is not grpc.aio.EOF:
+                yield response
+                self.check()
+                async with asyncio.timeout(caller.timeout_s):
+                    response = await call.read()
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"the decoder sent nothing for {caller.timeout_s:g} s") from error
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc(error, "decoder") from error
+        finally:
+            call.cancel()
 
     async def _ask_encoder(
         self, caller: Caller, method: "Callable[[EncoderServiceAsyncStub], Callable[..., Awaitable[T]]]", request: Any

@@ -860,3 +860,217 @@ class GenerationSummary(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GenerationSummary: _TypeAlias = GenerationSummary  # noqa: Y015
+
+@_typing.final
+class FilePart(_message.Message):
+    """A part of a file."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIRST_BYTE_FIELD_NUMBER: _builtins.int
+    MAX_BYTES_FIELD_NUMBER: _builtins.int
+    IF_ETAG_FIELD_NUMBER: _builtins.int
+    first_byte: _builtins.int
+    """The first byte that is wanted, counted from 0. Behind the end there is nothing, which is no error."""
+    max_bytes: _builtins.int
+    """Most bytes that are wanted; 0: all that follow."""
+    if_etag: _builtins.str
+    """Send the whole file unless its etag is this one; empty: the part in any case."""
+    def __init__(
+        self,
+        *,
+        first_byte: _builtins.int = ...,
+        max_bytes: _builtins.int = ...,
+        if_etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_byte", b"first_byte", "if_etag", b"if_etag", "max_bytes", b"max_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FilePart: _TypeAlias = FilePart  # noqa: Y015
+
+@_typing.final
+class FileInfo(_message.Message):
+    """What a file is that follows in chunks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ETAG_FIELD_NUMBER: _builtins.int
+    TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    etag: _builtins.str
+    """Tells versions of the file apart: equal exactly if the bytes are equal. At most 128 of the characters A-Z, a-z, 0-9,
+    '.', '_' and '-'.
+    """
+    total_bytes: _builtins.int
+    """Size of the whole file in bytes; 0 where it is not sent because the caller has it."""
+    def __init__(
+        self,
+        *,
+        etag: _builtins.str = ...,
+        total_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "total_bytes", b"total_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FileInfo: _TypeAlias = FileInfo  # noqa: Y015
+
+@_typing.final
+class GetEmbeddingRequest(_message.Message):
+    """Request of GetEmbedding."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IMAGE_ID_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    CONTENT_KEY_FIELD_NUMBER: _builtins.int
+    CODEC_FIELD_NUMBER: _builtins.int
+    PART_FIELD_NUMBER: _builtins.int
+    KNOWN_ETAGS_FIELD_NUMBER: _builtins.int
+    image_id: _builtins.str
+    """The image's name."""
+    namespace: _builtins.str
+    """Tenant; empty: "default"."""
+    content_key: _builtins.str
+    """Take this embedding, whatever image_id names by now."""
+    codec: _builtins.str
+    """How its values are to be stored: fp32, fp16, int8 or int4, each of which the others can be turned into; or klt, if
+    it is stored so, which cannot be turned into another. Empty: as it is stored.
+    """
+    @_builtins.property
+    def part(self) -> Global___FilePart:
+        """A part of the file; absent: all of it."""
+
+    @_builtins.property
+    def known_etags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Etags of what the caller has: where the file is one of them, only its description is sent."""
+
+    def __init__(
+        self,
+        *,
+        image_id: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        content_key: _builtins.str = ...,
+        codec: _builtins.str = ...,
+        part: Global___FilePart | None = ...,
+        known_etags: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec", b"codec", "content_key", b"content_key", "image_id", b"image_id", "known_etags", b"known_etags", "namespace", b"namespace", "part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetEmbeddingRequest: _TypeAlias = GetEmbeddingRequest  # noqa: Y015
+
+@_typing.final
+class GetEmbeddingResponse(_message.Message):
+    """The file of an embedding: first its description, then its bytes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INFO_FIELD_NUMBER: _builtins.int
+    CHUNK_FIELD_NUMBER: _builtins.int
+    chunk: _builtins.bytes
+    """The following bytes."""
+    @_builtins.property
+    def info(self) -> Global___FileInfo:
+        """The first response."""
+
+    def __init__(
+        self,
+        *,
+        info: Global___FileInfo | None = ...,
+        chunk: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "content", b"content", "info", b"info"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "content", b"content", "info", b"info"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["info", "chunk"]  # noqa: Y015
+    _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_content) -> _WhichOneofReturnType_content | None: ...
+
+Global___GetEmbeddingResponse: _TypeAlias = GetEmbeddingResponse  # noqa: Y015
+
+@_typing.final
+class GetDecoderRequest(_message.Message):
+    """Request of GetDecoder."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECODER_FIELD_NUMBER: _builtins.int
+    GRAPHS_FIELD_NUMBER: _builtins.int
+    WITHOUT_FIELD_NUMBER: _builtins.int
+    PART_FIELD_NUMBER: _builtins.int
+    KNOWN_ETAGS_FIELD_NUMBER: _builtins.int
+    decoder: _builtins.str
+    """SHA-256 of the exported decoder in hex, as an embedding's header and ListModels (decoder) name it."""
+    @_builtins.property
+    def graphs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of graphs, at least one. The file is a zip archive without compression: bundle.json, NAME.onnx for each graph,
+        and the weights that they need as NAME.npy.
+        """
+
+    @_builtins.property
+    def without(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of graphs that the caller has: weights that these need are left out."""
+
+    @_builtins.property
+    def part(self) -> Global___FilePart:
+        """A part of the file; absent: all of it."""
+
+    @_builtins.property
+    def known_etags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As in GetEmbeddingRequest."""
+
+    def __init__(
+        self,
+        *,
+        decoder: _builtins.str = ...,
+        graphs: _abc.Iterable[_builtins.str] | None = ...,
+        without: _abc.Iterable[_builtins.str] | None = ...,
+        part: Global___FilePart | None = ...,
+        known_etags: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decoder", b"decoder", "graphs", b"graphs", "known_etags", b"known_etags", "part", b"part", "without", b"without"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDecoderRequest: _TypeAlias = GetDecoderRequest  # noqa: Y015
+
+@_typing.final
+class GetDecoderResponse(_message.Message):
+    """The file of graphs: first its description, then its bytes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INFO_FIELD_NUMBER: _builtins.int
+    CHUNK_FIELD_NUMBER: _builtins.int
+    chunk: _builtins.bytes
+    """The following bytes."""
+    @_builtins.property
+    def info(self) -> Global___FileInfo:
+        """The first response."""
+
+    def __init__(
+        self,
+        *,
+        info: Global___FileInfo | None = ...,
+        chunk: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "content", b"content", "info", b"info"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "content", b"content", "info", b"info"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["info", "chunk"]  # noqa: Y015
+    _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_content) -> _WhichOneofReturnType_content | None: ...
+
+Global___GetDecoderResponse: _TypeAlias = GetDecoderResponse  # noqa: Y015

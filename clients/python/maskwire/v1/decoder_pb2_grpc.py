@@ -51,6 +51,16 @@ class DecoderServiceStub:
                 request_serializer=maskwire_dot_v1_dot_decoder__pb2.GenerateMasksRequest.SerializeToString,
                 response_deserializer=maskwire_dot_v1_dot_decoder__pb2.GenerateMasksResponse.FromString,
                 _registered_method=True)
+        self.GetEmbedding = channel.unary_stream(
+                '/maskwire.v1.DecoderService/GetEmbedding',
+                request_serializer=maskwire_dot_v1_dot_decoder__pb2.GetEmbeddingRequest.SerializeToString,
+                response_deserializer=maskwire_dot_v1_dot_decoder__pb2.GetEmbeddingResponse.FromString,
+                _registered_method=True)
+        self.GetDecoder = channel.unary_stream(
+                '/maskwire.v1.DecoderService/GetDecoder',
+                request_serializer=maskwire_dot_v1_dot_decoder__pb2.GetDecoderRequest.SerializeToString,
+                response_deserializer=maskwire_dot_v1_dot_decoder__pb2.GetDecoderResponse.FromString,
+                _registered_method=True)
 
 
 class DecoderServiceServicer:
@@ -87,6 +97,24 @@ class DecoderServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetEmbedding(self, request, context):
+        """Returns a stored embedding (docs/reference/embeddings.md has its form), for callers who decode by themselves: first
+        what it is, then its bytes in chunks of at most 64 KiB. Needs the same right as Segment. Errors: as Segment;
+        INVALID_ARGUMENT (BAD_CODEC, CODEC_NOT_AVAILABLE), PERMISSION_DENIED (DOWNLOADS_OFF), RESOURCE_EXHAUSTED
+        (TOO_MUCH_IN_PROGRESS).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetDecoder(self, request, context):
+        """Returns graphs of an exported decoder with their weights, in the same way. Errors: INVALID_ARGUMENT (BAD_DIGEST,
+        NO_SUCH_GRAPH), NOT_FOUND (DECODER_NOT_FOUND), and as GetEmbedding.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DecoderServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -104,6 +132,16 @@ def add_DecoderServiceServicer_to_server(servicer, server):
                     servicer.GenerateMasks,
                     request_deserializer=maskwire_dot_v1_dot_decoder__pb2.GenerateMasksRequest.FromString,
                     response_serializer=maskwire_dot_v1_dot_decoder__pb2.GenerateMasksResponse.SerializeToString,
+            ),
+            'GetEmbedding': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetEmbedding,
+                    request_deserializer=maskwire_dot_v1_dot_decoder__pb2.GetEmbeddingRequest.FromString,
+                    response_serializer=maskwire_dot_v1_dot_decoder__pb2.GetEmbeddingResponse.SerializeToString,
+            ),
+            'GetDecoder': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetDecoder,
+                    request_deserializer=maskwire_dot_v1_dot_decoder__pb2.GetDecoderRequest.FromString,
+                    response_serializer=maskwire_dot_v1_dot_decoder__pb2.GetDecoderResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -189,6 +227,60 @@ class DecoderService:
             '/maskwire.v1.DecoderService/GenerateMasks',
             maskwire_dot_v1_dot_decoder__pb2.GenerateMasksRequest.SerializeToString,
             maskwire_dot_v1_dot_decoder__pb2.GenerateMasksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetEmbedding(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/maskwire.v1.DecoderService/GetEmbedding',
+            maskwire_dot_v1_dot_decoder__pb2.GetEmbeddingRequest.SerializeToString,
+            maskwire_dot_v1_dot_decoder__pb2.GetEmbeddingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDecoder(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/maskwire.v1.DecoderService/GetDecoder',
+            maskwire_dot_v1_dot_decoder__pb2.GetDecoderRequest.SerializeToString,
+            maskwire_dot_v1_dot_decoder__pb2.GetDecoderResponse.FromString,
             options,
             channel_credentials,
             insecure,

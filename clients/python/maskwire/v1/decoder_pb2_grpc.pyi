@@ -52,6 +52,16 @@ class DecoderServiceStub:
     response says. A caller that cancels ends the work within one click. Errors: as Segment; RESOURCE_EXHAUSTED
     (TOO_MANY_MASKS, ANSWER_TOO_LARGE).
     """
+    GetEmbedding: _grpc.UnaryStreamMultiCallable[_decoder_pb2.GetEmbeddingRequest, _decoder_pb2.GetEmbeddingResponse]
+    """Returns a stored embedding (docs/reference/embeddings.md has its form), for callers who decode by themselves: first
+    what it is, then its bytes in chunks of at most 64 KiB. Needs the same right as Segment. Errors: as Segment;
+    INVALID_ARGUMENT (BAD_CODEC, CODEC_NOT_AVAILABLE), PERMISSION_DENIED (DOWNLOADS_OFF), RESOURCE_EXHAUSTED
+    (TOO_MUCH_IN_PROGRESS).
+    """
+    GetDecoder: _grpc.UnaryStreamMultiCallable[_decoder_pb2.GetDecoderRequest, _decoder_pb2.GetDecoderResponse]
+    """Returns graphs of an exported decoder with their weights, in the same way. Errors: INVALID_ARGUMENT (BAD_DIGEST,
+    NO_SUCH_GRAPH), NOT_FOUND (DECODER_NOT_FOUND), and as GetEmbedding.
+    """
 
 @_typing.type_check_only
 class DecoderServiceAsyncStub(DecoderServiceStub):
@@ -76,6 +86,16 @@ class DecoderServiceAsyncStub(DecoderServiceStub):
     result as SAM2AutomaticMaskGenerator. Masks come as they are found, before it is known which of them stay; the last
     response says. A caller that cancels ends the work within one click. Errors: as Segment; RESOURCE_EXHAUSTED
     (TOO_MANY_MASKS, ANSWER_TOO_LARGE).
+    """
+    GetEmbedding: _aio.UnaryStreamMultiCallable[_decoder_pb2.GetEmbeddingRequest, _decoder_pb2.GetEmbeddingResponse]  # type: ignore[assignment]
+    """Returns a stored embedding (docs/reference/embeddings.md has its form), for callers who decode by themselves: first
+    what it is, then its bytes in chunks of at most 64 KiB. Needs the same right as Segment. Errors: as Segment;
+    INVALID_ARGUMENT (BAD_CODEC, CODEC_NOT_AVAILABLE), PERMISSION_DENIED (DOWNLOADS_OFF), RESOURCE_EXHAUSTED
+    (TOO_MUCH_IN_PROGRESS).
+    """
+    GetDecoder: _aio.UnaryStreamMultiCallable[_decoder_pb2.GetDecoderRequest, _decoder_pb2.GetDecoderResponse]  # type: ignore[assignment]
+    """Returns graphs of an exported decoder with their weights, in the same way. Errors: INVALID_ARGUMENT (BAD_DIGEST,
+    NO_SUCH_GRAPH), NOT_FOUND (DECODER_NOT_FOUND), and as GetEmbedding.
     """
 
 class DecoderServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -116,6 +136,28 @@ class DecoderServiceServicer(metaclass=_abc_1.ABCMeta):
         result as SAM2AutomaticMaskGenerator. Masks come as they are found, before it is known which of them stay; the last
         response says. A caller that cancels ends the work within one click. Errors: as Segment; RESOURCE_EXHAUSTED
         (TOO_MANY_MASKS, ANSWER_TOO_LARGE).
+        """
+
+    @_abc_1.abstractmethod
+    def GetEmbedding(
+        self,
+        request: _decoder_pb2.GetEmbeddingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_decoder_pb2.GetEmbeddingResponse], _abc.AsyncIterator[_decoder_pb2.GetEmbeddingResponse]]:
+        """Returns a stored embedding (docs/reference/embeddings.md has its form), for callers who decode by themselves: first
+        what it is, then its bytes in chunks of at most 64 KiB. Needs the same right as Segment. Errors: as Segment;
+        INVALID_ARGUMENT (BAD_CODEC, CODEC_NOT_AVAILABLE), PERMISSION_DENIED (DOWNLOADS_OFF), RESOURCE_EXHAUSTED
+        (TOO_MUCH_IN_PROGRESS).
+        """
+
+    @_abc_1.abstractmethod
+    def GetDecoder(
+        self,
+        request: _decoder_pb2.GetDecoderRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_decoder_pb2.GetDecoderResponse], _abc.AsyncIterator[_decoder_pb2.GetDecoderResponse]]:
+        """Returns graphs of an exported decoder with their weights, in the same way. Errors: INVALID_ARGUMENT (BAD_DIGEST,
+        NO_SUCH_GRAPH), NOT_FOUND (DECODER_NOT_FOUND), and as GetEmbedding.
         """
 
 def add_DecoderServiceServicer_to_server(servicer: DecoderServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -150,3 +150,7 @@ CODECS = {
     "int4": Codec(_encode_int4, _decode_int4, _parts_int4),
     "klt": Codec(_encode_klt, _decode_klt, lambda _, shape: {"": ("|u1", None)}),
 }
+
+CONVERTIBLE = {"fp32": 1, "fp16": 2, "int8": 4, "int4": 8}
+"""Codecs of values, each of which can be turned into the others, and how many times as large they are as fp32, at most.
+Whole numbers of klt are no values: the transform is known to the encoder, its inverse to the exported decoder."""

@@ -14,7 +14,7 @@ import json
 import math
 import struct
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -159,15 +159,9 @@ def unpack(value: bytes | memoryview) -> Embedding:
     Raises:
         CorruptValue: The value is not an embedding of this version, or it is truncated or damaged.
     """
-    header, start = read_header(value)
-    payload = memoryview(value)[start:]
-    if len(payload) != header.payload_bytes:
-        raise CorruptValue(f"an embedding has {len(payload)} bytes of tensors instead of {header.payload_bytes}")
-    if xxhash.xxh3_128_hexdigest(payload) != header.checksum:
-        raise CorruptValue("the tensors of an embedding are damaged")
+    header, payload = _verified(value)
     codec = CODECS[header.codec]
     try:
-        _check_tensors(header)
         tensors = {}
         for name, described in header.tensors.items():
             parts = {
@@ -185,6 +179,45 @@ def unpack_owned(value: bytes | memoryview, namespace: str, key: str) -> Embeddi
     embedding = unpack(value)
     check_owner(embedding.header, namespace, key)
     return embedding
+
+
+def verify_owned(value: bytes | memoryview, namespace: str, key: str) -> Header:
+    """Verifies a stored value's checksums, and that it is the embedding with this namespace and content key, without
+    decoding its tensors. Raises `CorruptValue` otherwise."""
+    header, _ = _verified(value)
+    check_owner(header, namespace, key)
+    return header
+
+
+def convert(value: bytes | memoryview, codec: str) -> bytes:
+    """Serializes a stored value anew, in another codec.
+
+    Args:
+        value: The stored value.
+        codec: One of `codecs.CONVERTIBLE`, as its own must be.
+
+    Raises:
+        CorruptValue: As `unpack`.
+        NotFinite: It has values that are too large for the codec.
+    """
+    embedding = unpack(value)
+    tensors = {name: np.asarray(tensor, np.float32) for name, tensor in embedding.tensors.items()}
+    return pack(replace(embedding.header, codec=codec), tensors)
+
+
+def _verified(value: bytes | memoryview) -> tuple[Header, memoryview]:
+    """Returns the header and the payload of a stored value, whose size, checksums and tensors' sizes are right."""
+    header, start = read_header(value)
+    payload = memoryview(value)[start:]
+    if len(payload) != header.payload_bytes:
+        raise CorruptValue(f"an embedding has {len(payload)} bytes of tensors instead of {header.payload_bytes}")
+    if xxhash.xxh3_128_hexdigest(payload) != header.checksum:
+        raise CorruptValue("the tensors of an embedding are damaged")
+    try:
+        _check_tensors(header)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CorruptValue(f"the tensors of an embedding do not fit: {error}") from error
+    return header, payload
 
 
 def _check_values(header: Header) -> None:

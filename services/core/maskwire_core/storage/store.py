@@ -23,6 +23,7 @@ from maskwire_core.storage.embedding import (
     StoredEmbedding,
     describe,
     unpack_owned,
+    verify_owned,
 )
 from maskwire_core.telemetry import metrics
 from maskwire_core.telemetry.tracing import span
@@ -102,6 +103,15 @@ class Store:
         with span("store: read embedding"), self._deleting_corrupt(keys.embedding(namespace, key)):
             value = self._read_embedding(namespace, key)
             return None if value is None else unpack_owned(value, namespace, key)
+        return None
+
+    def get_embedding_value(self, namespace: str, key: str) -> memoryview | None:
+        """As `get_embedding`, but returns the bytes as they are stored, verified."""
+        with span("store: read embedding"), self._deleting_corrupt(keys.embedding(namespace, key)):
+            value = self._read_embedding(namespace, key)
+            if value is not None:
+                verify_owned(value, namespace, key)
+            return value
         return None
 
     def read_embedding(self, namespace: str, key: str) -> memoryview | None:
@@ -293,6 +303,11 @@ class Store:
     def get_decoder(self, digest: str) -> DecoderBundle | None:
         """Reads an exported decoder and verifies its digest. A damaged one is deleted and counts as missing."""
         return self._read_bundle(keys.decoder(digest), digest, DecoderBundle)
+
+    def decoder_bytes(self, digest: str) -> int:
+        """Size of an exported decoder in bytes; 0 if it is missing."""
+        with self.connections.commands() as client:
+            return int(client.strlen(keys.decoder(digest)))
 
     def get_tracker(self, digest: str) -> TrackerBundle | None:
         """Reads an exported tracker as `get_decoder` does a decoder."""

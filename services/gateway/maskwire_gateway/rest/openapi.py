@@ -59,6 +59,7 @@ _MEANINGS = {
     408: "The body came too slowly.",
     413: "Too large.",
     415: "The body is of another type.",
+    416: "The range begins behind the file's end.",
     422: "The body has not the right form.",
     429: "Too much at once; Retry-After says when to try again.",
     500: "A fault of the servers.",
