@@ -24,6 +24,8 @@ _OF_SOCKETS = (
     tracker_pb2.TrackResponse,
 )
 
+_PATH_EXAMPLES = {"decoder": "0" * 64, "graphs": "click"}  # digests differ: /v1/models tells them
+
 _PROBLEM: Json = {
     "type": "object",
     "required": ["message"],
@@ -104,7 +106,7 @@ def _describe(operation: Operation, handler: Handler, schemas: Schemas) -> Json:
             "in": "path",
             "required": True,
             "schema": {"type": "string", "minLength": 1},
-            "example": EXAMPLE_IMAGE_ID,
+            "example": _PATH_EXAMPLES.get(name, EXAMPLE_IMAGE_ID),
         }
         for name in operation.path_parameters
     ]
