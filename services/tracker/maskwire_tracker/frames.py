@@ -12,6 +12,7 @@ from maskwire_core.storage.embedding import Embedding
 from maskwire_core.storage.store import Store
 from numpy.typing import NDArray
 
+_MOST_SENT_AGAIN = 64  # frames that a caller keeps for a tracker that takes over
 _PATIENCE_S = 30  # for the memory of a frame's embedding
 
 
@@ -24,16 +25,21 @@ class FrameFiles(Protocol):
 
 
 class LiveFrames:
-    """The newest frames of a stream.
+    """The newest frames of a stream, and at most 64 that were not followed yet: a tracker that takes over is sent them
+    again before it is asked to follow.
 
     Args:
-        kept: How many are kept.
+        kept: How many of the newest are kept.
         frames: Number of frames before the first one that comes now.
+
+    Attributes:
+        count: Number of frames so far.
     """
 
     def __init__(self, kept: int, frames: int) -> None:
         self.count = frames
         self._kept = kept
+        self._followed = frames  # number of frames up to the newest that was followed
         self._frames: OrderedDict[int, tuple[bytes | str, int]] = OrderedDict()
 
     def add(self, content: bytes | str, captured_at_us: int) -> int:
@@ -41,10 +47,23 @@ class LiveFrames:
         self._frames[self.count] = content, captured_at_us
         self.count += 1
         dropped = 0
-        while len(self._frames) > self._kept:
+        while self._may_drop():
             gone, _ = self._frames.popitem(last=False)[1]
             dropped += len(gone) if isinstance(gone, bytes) else 0
         return dropped
+
+    def followed(self, index: int) -> None:
+        """Notes that objects were followed to a frame."""
+        self._followed = max(self._followed, index + 1)
+
+    @property
+    def done_with(self) -> int:
+        """Number of frames that a tracker which takes over need not be sent again."""
+        return max(self._followed, self.count - _MOST_SENT_AGAIN)
+
+    def _may_drop(self) -> bool:
+        """Whether the oldest frame may go."""
+        return len(self._frames) > self._kept and next(iter(self._frames)) < self.done_with
 
     def captured_at_us(self, index: int) -> int:
         """Returns when a frame was taken, as its caller said."""

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from maskwire.v1 import tracker_pb2 as pb
@@ -187,6 +187,7 @@ class OpenedTrack:
         FRAMES.inc()
         self.description.followed_to = index
         if self.live is not None:
+            self.live.followed(index)
             self.track.forget_before(max(0, index + 1 - self.description.kept_frames))
             answer.captured_at_us = self.live.captured_at_us(index)
         self._count_memory(index)
@@ -221,7 +222,8 @@ class OpenedTrack:
         changed = {name: seen for name, seen in now.items() if before.get(name) is not seen}
         gone = [name for name in before if name not in now]
         self.description.stored_bytes = nbytes = sum(seen.size for seen in now.values())
-        meta = stored_track.pack_meta(self.description, self.track.objects)
+        frames = self.description.frames if self.live is None else self.live.done_with
+        meta = stored_track.pack_meta(replace(self.description, frames=frames), self.track.objects)
         self._saved_before, self._saved, self._unsaved_frames = before, now, 0
 
         def write() -> bool:

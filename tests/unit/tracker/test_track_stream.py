@@ -382,6 +382,36 @@ def test_live_frames_are_followed_as_those_of_a_clip(store: Store) -> None:
     run(store, scenario)
 
 
+def test_frames_wait_to_be_followed_although_newer_ones_came(store: Store) -> None:
+    """A tracker that takes over is sent frames again before it is asked to follow, more than may be prompted."""
+
+    async def scenario(place: Place) -> None:
+        await place.clip(FILES)
+        clip = place.talk()
+        await clip.opened(clip_id="clip")
+        await clip.click("one", 0)
+        expected = comparable(await clip.follow())
+        found = []
+        for count in (0, 6, 12):  # frames that were followed before
+            live = place.talk(place.another())
+            opened = await live.opened(track_id="camera", width_px=WIDTH, height_px=HEIGHT, kept_frames=2)
+            assert opened.frames == count
+            for n in range(count, count + 6):
+                live.send(frame=live_frame(n))
+                if n == 0:
+                    await live.click("one", 0)
+            live.send("live", follow=pb.Follow(live=True, start=count))
+            found += [(await live.receive()).masks for _ in range(6)]
+            live.send(stop={})
+            assert (await live.receive()).followed.frames == count + 6
+            live.send(frame=live_frame(0))  # is not followed, and is to come again
+            await live.leave()
+        assert comparable(found) == expected[: len(found)]
+        await clip.leave()
+
+    run(store, scenario)
+
+
 def test_a_live_track_takes_the_same_memory_however_long_it_gets(store: Store) -> None:
     async def scenario(place: Place) -> None:
         talk = place.talk()
