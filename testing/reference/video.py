@@ -1,6 +1,6 @@
 """sam2's own video predictor, which Maskwire's tracker must equal."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ from PIL import Image
 from sam2.build_sam import build_sam2_video_predictor
 
 CONFIGS = {"2.1": "configs/sam2.1/sam2.1_hiera_t.yaml", "2.0": "configs/sam2/sam2_hiera_t.yaml"}
+_VISIBLE = 0.3  # bias of the object score, with which objects of seeded models hardly ever vanish
 
 
-def build_video(version: str, size: int, changes: Sequence[str] = (), seed: int = 0, visible: float = 0.3) -> Any:
+def build_video(version: str, size: int, changes: Sequence[str] = (), seed: int = 0) -> Any:
     """Builds a `SAM2VideoPredictor` with seeded weights in which every part matters.
 
     sam2's initial weights leave most of the memory without effect (layer scales of 1e-6, equal layers), so that an
@@ -27,7 +28,6 @@ def build_video(version: str, size: int, changes: Sequence[str] = (), seed: int 
         size: Side of the model's input in pixels.
         changes: Hydra overrides.
         seed: Seed of torch's random numbers.
-        visible: Bias of the object score. At 0.3 objects hardly ever vanish, at -0.2 now and then.
     """
     torch.manual_seed(seed)
     overrides = [f"++model.image_size={size}", *changes]
@@ -48,9 +48,59 @@ def build_video(version: str, size: int, changes: Sequence[str] = (), seed: int 
         for head in model.sam_mask_decoder.output_hypernetworks_mlps:
             head.layers[-1].weight.mul_(40)
             head.layers[-1].bias.mul_(40)
-        model.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.fill_(visible)
+        model.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.fill_(_VISIBLE)
     _mend(model)
     return model.eval().requires_grad_(False)
+
+
+def make_objects_vanish(model: Any, clip: Path, places: Sequence[tuple[float, float]], gone: Collection[int]) -> None:
+    """Fits the head of the object score, so that objects are gone on some frames of a clip and visible on the others.
+
+    The score of seeded weights hardly changes from frame to frame. The last layer of its head is fitted to what it sees
+    while objects are followed through the clip both ways: first when they are never gone, then when they always are,
+    and last as the layer fitted so far says.
+
+    Args:
+        model: A `SAM2VideoPredictor`, which is changed.
+        clip: Folder of the clip's JPEGs.
+        places: x and y of clicks on objects, in pixels of the frames.
+        gone: Frames on which they are to be gone.
+    """
+    layer = model.sam_mask_decoder.pred_obj_score_head.layers[-1]
+    given: list[torch.Tensor] = []
+    hook = layer.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0].reshape(-1, layer.in_features)))
+    rows: list[torch.Tensor] = []
+    wanted: list[float] = []
+    layer.weight.zero_()
+    for bias in (1.0, -1.0, None, None):
+        if bias is not None:
+            layer.bias.fill_(bias)
+        for backwards in (False, True):
+            state = model.init_state(str(clip))
+            start = state["num_frames"] - 1 if backwards else 0
+            for name, place in enumerate(places):
+                model.add_new_points_or_box(state, start, name, points=np.array([place], np.float32), labels=np.ones(1))
+            model.propagate_in_video_preflight(state)
+            given.clear()
+            for frame, _, _ in model.propagate_in_video(state, start, reverse=backwards):
+                wanted += [-1.0 if frame in gone else 1.0] * len(given)
+                rows += given
+                given.clear()
+        if bias != 1:
+            _fit(layer, torch.cat(rows), torch.tensor(wanted))
+    hook.remove()
+
+
+def _fit(layer: torch.nn.Linear, rows: torch.Tensor, wanted: torch.Tensor) -> None:
+    """Fits a layer with one output to rows of inputs, by ridge regression."""
+    given, wanted = rows.double(), wanted.double()
+    middle = given.mean(0)
+    centred = given - middle
+    product = centred @ centred.T
+    ridge = 1e-4 * product.diagonal().mean() * torch.eye(len(given), dtype=torch.double)
+    weight = centred.T @ torch.linalg.solve(product + ridge, wanted - wanted.mean())
+    layer.weight.copy_(weight[None])
+    layer.bias.fill_(float(wanted.mean() - weight @ middle))
 
 
 def _mend(model: Any) -> None:

@@ -2,7 +2,7 @@
 
 import pickle
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,12 @@ from maskwire_tracker.remembered import Remembered, from_bf16
 from maskwire_tracker.track import Track
 from numpy.typing import NDArray
 
-from testing.reference.video import build_video, embeddings, fill_holes_without_cuda, write_clip
+from testing.reference.video import build_video, embeddings, fill_holes_without_cuda, make_objects_vanish, write_clip
 
 WIDTH, HEIGHT, FRAMES = 240, 180, 8
 LAST = FRAMES - 1
 SIZE = 128  # side of the model's input; the arithmetic is that of larger ones, in less time
+GONE = (2, 3, 6)  # frames on which the objects of a model of which they vanish are gone
 
 
 @dataclass
@@ -34,23 +35,31 @@ class Model:
     ours: TrackerPredictor
     folder: Path
     stored: list[dict[str, NDArray[Any]]]
+    vanishing: bool  # whether objects are gone on the frames GONE, and there on the others
 
 
-def make(folder: Path, photograph: Path, version: str, size: int, **more: Any) -> Model:
-    model = build_video(version, size, **more)
+def make(folder: Path, photograph: Path, described: str) -> Model:
+    """Makes a kind of model: its version, and then "vanishing" (objects are gone on some frames, and come back) or the
+    side of its input."""
+    version, _, kind = described.partition(" ")
+    vanishing = kind == "vanishing"
+    model = build_video(version, int(kind.removeprefix("at ")) if kind.startswith("at ") else SIZE)
     clip = write_clip(folder / "clip", photograph, FRAMES, WIDTH, HEIGHT)
+    if vanishing:
+        make_objects_vanish(model, clip, [(100, 75), (60, 125)], GONE)
     decoder = model.sam_mask_decoder
     config = DecoderConfig(
         model="seeded",
         fingerprint="",
-        image_size=size,
-        mask_size=size // 4,
+        image_size=model.image_size,
+        mask_size=model.image_size // 4,
         dynamic_multimask=decoder.dynamic_multimask_via_stability,
         stability_delta=decoder.dynamic_multimask_stability_delta,
         stability_threshold=decoder.dynamic_multimask_stability_thresh,
     )
     images = model.init_state(str(clip))["images"]
-    return Model(model, TrackerPredictor(export_tracker(model, config), 2), clip, embeddings(model, images))
+    ours = TrackerPredictor(export_tracker(model, config), 2)
+    return Model(model, ours, clip, embeddings(model, images), vanishing)
 
 
 @dataclass
@@ -64,7 +73,8 @@ class Both:
             belong to one object only, those are left out that two claim with logits nearer to one another than ours
             are to sam2's: rounding decides them.
         rounded_apart: Largest share of a memory's values that both rounded to different bf16 values.
-        vanished: How often an object was not visible.
+        visible: How often an object was visible on a followed frame.
+        vanished: How often it was not.
         returned: How often an object was visible on a followed frame after it was not on the one before.
     """
 
@@ -74,6 +84,7 @@ class Both:
     gaps: list[float] = field(default_factory=list)
     overlaps: list[float] = field(default_factory=list)
     rounded_apart: float = 0.0
+    visible: int = 0
     vanished: int = 0
     returned: int = 0
     _is_gone: dict[str, bool] = field(default_factory=dict)
@@ -127,7 +138,8 @@ class Both:
         for name, seen in found.items():
             theirs = self.theirs(name, index)
             is_gone = bool((theirs == -1024).all())
-            self.vanished += is_gone
+            self.visible += followed and not is_gone
+            self.vanished += followed and is_gone
             self.returned += followed and self._is_gone.get(name, False) and not is_gone
             self._is_gone[name] = is_gone
             assert seen.logits is not None
@@ -355,33 +367,36 @@ def at_random(both: Both) -> None:
     both.follow()
 
 
-QUICK_STEPS = {("2.1", "corrections_that_stay")}
+QUICK_STEPS = {("2.1", "corrections_that_stay"), ("2.1 vanishing", "a_short_one")}
 QUICK_WHOLE = {("2.1", "masks_as_they_are"), ("2.0", "backwards_and_late")}
 """What the default run does; the rest is slow."""
-LARGE = {"2.1 at 512": ("corrections_that_stay", "three_objects_apart"), "2.1 at 1024": ("a_short_one",)}
+SOME = {
+    "2.1 at 512": ("corrections_that_stay", "three_objects_apart"),
+    "2.1 at 1024": ("a_short_one",),
+    "2.0 vanishing": ("corrections_that_stay", "three_objects_apart"),
+}
+"""Kinds of models of which only some sessions are tested."""
+RETURNING = ("corrections_that_stay", "three_objects_apart", "a_short_one")
+"""Sessions in which objects are followed over frames on which they are to be gone, and on to others."""
 
 
 def cases(*kinds: str, quick: set[tuple[str, str]]) -> list[Any]:
-    """Pairs of a kind of model and a session; see `made` for the kinds."""
+    """Pairs of a kind of model and a session; see `make` for the kinds."""
     found = [(kind, name) for kind in kinds for name in SESSIONS]
-    found += [(kind, name) for kind, names in LARGE.items() for name in names]
+    found += [(kind, name) for kind, names in SOME.items() for name in names]
     return [pytest.param(kind, name, marks=() if (kind, name) in quick else pytest.mark.slow) for kind, name in found]
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, photo: Path) -> Iterator[Callable[[str], Model]]:
-    """A function that makes a kind of model, each once: its version, and then "vanishing" (objects are often not
-    visible) or the side of its input."""
+    """Makes a kind of model (see `make`), each once."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     fill_holes_without_cuda()
 
     @cache
     def make_once(described: str) -> Model:
-        version, _, kind = described.partition(" ")
-        size = int(kind.removeprefix("at ")) if kind.startswith("at ") else SIZE
-        visible = -0.2 if kind == "vanishing" else 0.3
-        return make(tmp_path_factory.mktemp("tracking"), photo, version, size, visible=visible)
+        return make(tmp_path_factory.mktemp("tracking"), photo, described)
 
     yield make_once
     torch.set_num_threads(threads)
@@ -397,9 +412,10 @@ def test_each_step_equals_sam2s(model: Model, name: str) -> None:
     script, options = SESSIONS[name]
     both = Both(model, options, forced=True)
     script(both)
-    print(name, max(both.gaps), min(both.overlaps), both.vanished, both.rounded_apart)
+    print(name, max(both.gaps), min(both.overlaps), both.visible, both.vanished, both.returned, both.rounded_apart)
     assert max(both.gaps) < 1e-4
     assert both.rounded_apart < 0.01
+    check_that_objects_vanish(both, name)
 
 
 @pytest.mark.parametrize(("model", "name"), cases("2.1", "2.0", "2.1 vanishing", quick=QUICK_WHOLE), indirect=["model"])
@@ -407,8 +423,28 @@ def test_whole_sessions_equal_sam2s(model: Model, name: str) -> None:
     script, options = SESSIONS[name]
     both = Both(model, options, forced=False)
     script(both)
-    print(name, max(both.gaps), min(both.overlaps), both.vanished)
+    print(name, max(both.gaps), min(both.overlaps), both.visible, both.vanished, both.returned)
     assert min(both.overlaps) >= 0.999
+    check_that_objects_vanish(both, name)
+
+
+def check_that_objects_vanish(both: Both, name: str) -> None:
+    """Where a session's objects are to vanish and come back, they did."""
+    if both.model.vanishing and name in RETURNING:
+        assert both.visible
+        assert both.vanished
+        assert both.returned
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "name"), [("2.1 at 512", name) for name in SOME["2.1 at 512"]], indirect=["model"])
+def test_whole_sessions_over_fp16_embeddings(model: Model, name: str) -> None:
+    script, options = SESSIONS[name]
+    halves = [{key: value.astype(np.float16) for key, value in stored.items()} for stored in model.stored]
+    both = Both(replace(model, stored=halves), options, forced=False)
+    script(both)
+    print(name, max(both.gaps), min(both.overlaps))
+    assert min(both.overlaps) >= 0.998
 
 
 @pytest.mark.parametrize(
