@@ -259,6 +259,9 @@ class TrackerSettings(ServiceSettings):
     encoder: str = Field("localhost:50051", description="Address of the encoder, or several separated by commas.")
     workers: int = Field(1, ge=1, description="Frames in which objects are found at the same time.")
     threads: int = Field(0, ge=0, description="CPU threads of each; 0 for the number of cores, at most 8.")
+    cuda: Literal["auto", "never"] = "auto"
+    """Whether models run on CUDA; auto where the installed ONNX Runtime has it (onnxruntime-gpu) and gives what it
+    gives on the CPU."""
     queue_limit: int = Field(256, ge=1)
     """Frames that may wait for a thread; beyond it, the tenant with most waiting is refused."""
     frames_ahead: int = Field(4, ge=0)

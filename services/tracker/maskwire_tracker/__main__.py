@@ -15,7 +15,7 @@ async def run(settings: TrackerSettings) -> None:
     store = open_store(settings.redis_url, settings.redis_timeout_s, settings.redis_password_file)
     try:
         encoder = FrameEncoder(settings)
-        tracker = Tracker(settings, store, encoder, Predictors(store, settings.run_threads))
+        tracker = Tracker(settings, store, encoder, Predictors(store, settings.run_threads, settings.cuda == "auto"))
         service = TrackerService(tracker)
         try:
             await serve(

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 from maskwire_core.models.decoder_bundle import BEST
-from maskwire_core.models.onnx_sessions import OnnxSessions
 from maskwire_core.models.tracker_bundle import TrackerBundle
 from numpy.typing import NDArray
 
 from maskwire_tracker.remembered import Floats, HalfBits, Points, Remembered, to_bf16
+from maskwire_tracker.runtimes import choose
 from maskwire_tracker.selection import Recalled
 
 _NO_OBJECT = np.float32(-1024)  # sam2_base.NO_OBJ_SCORE: logits of an object that is not there
@@ -37,6 +37,7 @@ class TrackerPredictor:
     Args:
         bundle: The exported tracker.
         threads: CPU threads of a run.
+        cuda: Whether to take CUDA; see `choose`.
 
     Raises:
         CorruptValue: A graph would read files; see `check_graph`.
@@ -45,10 +46,10 @@ class TrackerPredictor:
         config: The model's configuration.
     """
 
-    def __init__(self, bundle: TrackerBundle, threads: int) -> None:
+    def __init__(self, bundle: TrackerBundle, threads: int, cuda: bool = False) -> None:
         self.config = bundle.config
         self._threads = threads
-        self._sessions = OnnxSessions(bundle.graphs, bundle.weights)
+        self._sessions = choose(bundle, threads, cuda)
         self._no_object = np.array(bundle.config.no_object_pointer, np.float32)
 
     def prepare(self, index: int, tensors: Inputs) -> Frame:

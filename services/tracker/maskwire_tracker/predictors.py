@@ -21,10 +21,11 @@ class Predictors:
     Args:
         store: Where they are published.
         threads: CPU threads of a run.
+        cuda: Whether to take CUDA where it is; models that hand masks over stay on the CPU.
     """
 
-    def __init__(self, store: Store, threads: int) -> None:
-        self._store, self._threads = store, threads
+    def __init__(self, store: Store, threads: int, cuda: bool) -> None:
+        self._store, self._threads, self._cuda = store, threads, cuda
         self._loaded: LoadedModels[TrackerPredictor] = LoadedModels(_MOST)
 
     async def get(self, digest: str, hand_over: bool = False) -> TrackerPredictor:
@@ -42,7 +43,7 @@ class Predictors:
                 decoder = self._store.get_decoder(digest)
                 return None if decoder is None else HandOverPredictor(decoder, self._threads)
             bundle = self._store.get_tracker(digest)
-            return None if bundle is None else TrackerPredictor(bundle, self._threads)
+            return None if bundle is None else TrackerPredictor(bundle, self._threads, self._cuda)
 
         try:
             found = await asyncio.to_thread(load)

@@ -1,7 +1,7 @@
-"""Exported graphs in ONNX Runtime on a CPU."""
+"""Exported graphs in ONNX Runtime."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
@@ -10,6 +10,9 @@ from onnxruntime import InferenceSession, OrtValue, SessionOptions
 from maskwire_core.models.graph_archive import OnnxGraph
 from maskwire_core.models.graph_check import check_graph
 
+Provider = str | tuple[str, Mapping[str, str]]
+"""An execution provider of ONNX Runtime: its name, or its name and options."""
+
 
 class OnnxSessions:
     """Sessions of a bundle's graphs, which share one copy of the bundle's constants. May be used from several threads.
@@ -17,15 +20,21 @@ class OnnxSessions:
     Args:
         graphs: Graphs by name.
         weights: The initializers of all graphs by name.
+        providers: What runs an operation: the first that can.
 
     Raises:
         CorruptValue: A graph would read files; see `check_graph`.
     """
 
-    def __init__(self, graphs: Mapping[str, OnnxGraph], weights: Mapping[str, NDArray[Any]]) -> None:
+    def __init__(
+        self,
+        graphs: Mapping[str, OnnxGraph],
+        weights: Mapping[str, NDArray[Any]],
+        providers: Sequence[Provider] = ("CPUExecutionProvider",),
+    ) -> None:
         for graph in graphs.values():
             check_graph(graph)
-        self._graphs = graphs
+        self._graphs, self._providers = graphs, list(providers)
         self._weights = {name: OrtValue.ortvalue_from_numpy(array) for name, array in weights.items()}
         self._sessions: dict[tuple[str, int], InferenceSession] = {}
         self._opening = threading.Lock()
@@ -68,4 +77,4 @@ class OnnxSessions:
         options.add_session_config_entry("session.force_spinning_stop", "1")
         wanted = self._graphs[graph]
         options.add_external_initializers(list(wanted.weights), [self._weights[name] for name in wanted.weights])
-        return InferenceSession(wanted.model, options, providers=["CPUExecutionProvider"])
+        return InferenceSession(wanted.model, options, providers=self._providers)
