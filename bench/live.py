@@ -1,11 +1,11 @@
 """Follows three objects through a long live stream: memory, time for each frame, and frames that are skipped.
 
-    python -m bench.live [--frames 10000] [--hurried 2000] [--out bench/results/live.md]
+    python -m bench.live [--frames 10000] [--hurried 2000] [--size 128] [--out bench/results/live.md]
 
 First every frame is followed: a frame is sent when the masks of the one four frames before were read, so that the
 tracker is always busy. Then frames come three times as fast as it follows them, as from a camera, and it may skip those
-that are not the newest. A store, an encoder and a tracker run as processes; the model is sam2.1_hiera_tiny at 128 px
-with seeded weights, whose memory is that of the real one but for its size.
+that are not the newest. A store, an encoder and a tracker of one thread each run as processes; the model is
+sam2.1_hiera_tiny with seeded weights, whose memory is that of the real one but for its size.
 """
 
 import argparse
@@ -14,7 +14,6 @@ import contextlib
 import itertools
 import json
 import os
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -24,20 +23,20 @@ from typing import Any
 
 import httpx
 from maskwire import AsyncClient, AsyncTrack
-from maskwire.cli.health import health
 from maskwire.cli.local_store import store_program
 from rich.console import Console
 
 from bench.harness import machine
 from testing.paths import COFFEE, ROOT
-from testing.processes import free_port, resident_bytes, running, wait_until
+from testing.processes import free_port, resident_bytes
 from testing.reference.video import write_clip
-from testing.servers import server, store_server
-from testing.tracking import HEIGHT, WIDTH, add_model
+from testing.servers import running_server, store_server
+from testing.tracking import HEIGHT, SIDE, WIDTH, add_model
 
 MODEL = "seeded"
 CLICKS = {"one": (100, 75), "two": (60, 125), "three": (150, 60)}
 PICTURES = 32  # that go to and fro
+PROCESSES = ("tracker", "encoder", "store", "caller")
 IN_FLIGHT = 4
 FASTER = 3  # times as many frames come as can be followed
 
@@ -94,23 +93,23 @@ class Outcome:
 
 
 @contextlib.contextmanager
-def started() -> Iterator[Servers]:
-    """Runs the servers."""
+def started(size: int) -> Iterator[Servers]:
+    """Runs the servers, with a model for pictures of `size` px."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        add_model(folder, MODEL)
+        add_model(folder, MODEL, size)
         pictures = write_clip(folder / "clip", COFFEE, PICTURES, WIDTH, HEIGHT, step=2)
         stores: list[Any] = []
         url = stack.enter_context(store_server(store_program(), started=stores))
-        options = ("--model", MODEL, "--models", str(folder), "--device", "cpu", "--backend", "torch")
-        encoder = stack.enter_context(server("maskwire_encoder", url, *options, cold=True))
-        port, metrics_port = free_port(), free_port()
-        words = ("--port", str(port), "--metrics-port", str(metrics_port), "--redis-url", url, "--encoder", encoder)
-        tracker = stack.enter_context(running([sys.executable, "-m", "maskwire_tracker", *words]))
-        wait_until(lambda: health(f"127.0.0.1:{port}") == "SERVING", process=tracker)
-        pids = {"tracker": tracker.pid, "store": stores[0].pid, "caller": os.getpid()}
+        one = ("--threads", "1")  # several would spin while they wait for a core
+        options = ("--model", MODEL, "--models", str(folder), "--device", "cpu", "--backend", "torch", *one)
+        encoder, encoder_pid = stack.enter_context(running_server("maskwire_encoder", url, *options, cold=True))
+        metrics_port = free_port()
+        more = ("--encoder", encoder, "--metrics-port", str(metrics_port), *one)
+        tracker, tracker_pid = stack.enter_context(running_server("maskwire_tracker", url, *more, cold=True))
+        pids = dict(zip(PROCESSES, (tracker_pid, encoder_pid, stores[0].pid, os.getpid()), strict=True))
         files = [path.read_bytes() for path in sorted(pictures.glob("*.jpg"))]
-        yield Servers(url, encoder, f"127.0.0.1:{port}", metrics_port, pids, files)
+        yield Servers(url, encoder, tracker, metrics_port, pids, files)
 
 
 def camera(pictures: list[bytes]) -> Iterator[bytes]:
@@ -190,9 +189,9 @@ async def newest_first(servers: Servers, frames: int, period_s: float) -> Outcom
 
 def report(every: Outcome, hurried: Outcome, skipped: int) -> str:
     """Returns the figures as Markdown."""
-    lines = ["| frames | tracker | store | caller |", "|---|---|---|---|"]
+    lines = [f"| frames | {' | '.join(PROCESSES)} |", "|---|" + "---|" * len(PROCESSES)]
     for count, resident in every.resident_mib.items():
-        shown = " | ".join(f"{resident[name]:.1f}" for name in ("tracker", "store", "caller"))
+        shown = " | ".join(f"{resident[name]:.1f}" for name in PROCESSES)
         lines.append(f"| {count} | {shown} |")
     return "\n".join(
         [
@@ -216,23 +215,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=10_000)
     parser.add_argument("--hurried", type=int, default=2_000)
+    parser.add_argument("--size", type=int, default=SIDE, help="side of the model's input in px")
     parser.add_argument("--out", type=Path, default=ROOT / "bench" / "results" / "live.md")
     arguments = parser.parse_args()
     frames, load = arguments.frames, os.getloadavg()[0]
     at = tuple(dict.fromkeys(max(1, frames * share // 100) for share in (1, 5, 10, 25, 50, 75, 100)))
-    with started() as servers, Console(stderr=True).status(f"{frames} live frames ..."):
+    with started(arguments.size) as servers, Console(stderr=True).status(f"{frames} live frames ..."):
         every = asyncio.run(every_frame(servers, frames, at))
         before = servers.skipped()
         hurried = asyncio.run(newest_first(servers, arguments.hurried, every.frame_ms / 1e3 / FASTER))
         skipped = servers.skipped() - before
     if hurried.followed + skipped != hurried.sent:
         raise SystemExit(f"error: {hurried.sent} frames were sent, {hurried.followed} followed, {skipped} skipped")
-    about, command = machine(), f"python -m bench.live --frames {frames} --hurried {arguments.hurried}"
+    command = f"python -m bench.live --frames {frames} --hurried {arguments.hurried} --size {arguments.size}"
+    about = machine()
     text = report(every, hurried, skipped)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(
         f"# Three objects on live frames\n\nGenerated by `{command}` on {about['cores']} cores ({about['cpu']}), "
-        f"{about['date']}; all processes on the same machine, 128 px. Load average before: {load:.1f}.\n\n{text}"
+        f"{about['date']}; all processes on the same machine. Load average before: {load:.1f}.\n\n{text}"
     )
     document = {
         "command": command,

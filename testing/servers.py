@@ -57,7 +57,7 @@ def server(package: str, redis_url: str, *options: str, cold: bool = False) -> I
 
 @contextlib.contextmanager
 def running_server(package: str, redis_url: str, *options: str, cold: bool = False) -> Iterator[tuple[str, int]]:
-    """Runs an encoder or a decoder as `server` does. Yields its address and process id."""
+    """Runs an encoder, a decoder or a tracker as `server` does. Yields its address and process id."""
     port = free_port()
     words = ["--port", str(port), "--redis-url", redis_url, *options]
     started: AbstractContextManager[Process] = (

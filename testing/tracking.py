@@ -19,12 +19,13 @@ from testing.warm import Warm, running_module
 WIDTH, HEIGHT, SIDE = 240, 180, 128
 
 
-def add_model(folder: Path, name: str) -> None:
-    """Makes a model of sam2.1_hiera_tiny at 128 px, with seeded weights, known to encoders.
+def add_model(folder: Path, name: str, side: int = SIDE) -> None:
+    """Makes a model of sam2.1_hiera_tiny, with seeded weights, known to encoders.
 
     Args:
         folder: Their folder of models.
         name: The model's name.
+        side: Side of its pictures in px.
     """
     import torch
     from hydra import compose
@@ -33,9 +34,9 @@ def add_model(folder: Path, name: str) -> None:
     from testing.reference.predictor import TINY
     from testing.reference.video import build_video
 
-    model = build_video("2.1", SIDE)
+    model = build_video("2.1", side)
     config = compose(config_name=TINY)
-    OmegaConf.update(config, "model.image_size", SIDE)
+    OmegaConf.update(config, "model.image_size", side)
     OmegaConf.save(config, folder / f"{name}.yaml")
     torch.save({"model": model.state_dict()}, folder / f"{name}.pt")
     add(folder, describe(name, str(folder / f"{name}.yaml"), folder / f"{name}.pt"))

@@ -26,15 +26,15 @@ BOX = (140, 30, 330, 240)
 
 
 @contextlib.contextmanager
-def rows() -> Iterator[list[Row]]:
+def rows(size: int = SIZE) -> Iterator[list[Row]]:
     torch.set_num_threads(THREADS)
-    model: Any = build_video("2.1", SIZE)
+    model: Any = build_video("2.1", size)
     decoder = model.sam_mask_decoder
     config = DecoderConfig(
         "seeded",
         "f",
-        SIZE,
-        SIZE // 4,
+        size,
+        size // 4,
         decoder.dynamic_multimask_via_stability,
         decoder.dynamic_multimask_stability_delta,
         decoder.dynamic_multimask_stability_thresh,
@@ -75,7 +75,7 @@ def rows() -> Iterator[list[Row]]:
 
     yield [
         Row(
-            f"following an object on a frame, {SIZE} px, seven memories",
+            f"following an object on a frame, {size} px, seven memories",
             "SAM2VideoPredictor",
             0.75,
             lambda: track.follow(last),
