@@ -18,7 +18,7 @@ from bench import worker
 from bench.harness import Outcome, as_json, machine, measure, table
 from testing.paths import ROOT
 
-ROWS = ("decode", "click", "websocket", "masks", "store", "jpeg", "reading", "encode", "tracking")
+ROWS = ("decode", "click", "websocket", "masks", "store", "jpeg", "reading", "encode", "regions", "tracking")
 
 _OF_ALL, _OF_SOME = ("bench", "results", "cpu.md"), ("out", "bench.md")
 

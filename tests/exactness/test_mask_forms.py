@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from maskwire.mask import Mask
 from maskwire.v1 import types_pb2 as pb
+from maskwire_core.masks.geometry import ImageSize
 from maskwire_decoder.masks.rendering import render
 from maskwire_decoder.predictor import Prediction
 from maskwire_decoder.prompts.parsing import Prompt, parse_output
@@ -49,7 +50,7 @@ def test_all_forms_are_the_same_mask(seed: int, side: int, roughness: int, width
     ]
     output = parse_output(pb.OutputOptions(formats=formats, logits_type=pb.DATA_TYPE_FP32))
     prediction = Prediction(logits[None], np.array([0.9], np.float32), 3.0)
-    result = render(PROMPT, prediction, output, width, height)
+    result = render(PROMPT, prediction, output, ImageSize(width, height))
     (message,) = result.masks
     read = Mask(message, (height, width), ALL_FORMS, None)
     np.testing.assert_array_equal(read.array, mask)
@@ -93,6 +94,6 @@ def test_threshold_holes_and_sprinkles_equal_sam2(seed: int, threshold: float, h
         full = transforms.postprocess_masks(torch.from_numpy(logits)[None, None], (50, 70))[0, 0].numpy()
     options = pb.OutputOptions(mask_threshold=threshold, max_hole_area=holes, max_sprinkle_area=sprinkles)
     prediction = Prediction(logits[None], np.ones(1, np.float32), 1.0)
-    result = render(PROMPT, prediction, parse_output(options), 70, 50)
+    result = render(PROMPT, prediction, parse_output(options), ImageSize(70, 50))
     mask = Mask(result.masks[0], (50, 70), ["rle"], None).array
     assert not ((mask != (full > threshold)) & (np.abs(full - threshold) > 1e-3)).any()

@@ -3,6 +3,7 @@
 import json
 import struct
 import tracemalloc
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from maskwire_core.errors import CorruptValue
 from maskwire_core.storage.codecs import NotFinite, is_finite
-from maskwire_core.storage.embedding import Header, content_key, pack, read_header, unpack
+from maskwire_core.storage.embedding import Header, Region, content_key, pack, read_header, unpack
 from numpy.typing import NDArray
 
 TENSORS = {
@@ -135,11 +136,29 @@ def test_readers_know_what_older_writers_left_out_and_not_what_newer_ones_add() 
             unpack(written(members, other))
 
 
+def test_a_region_knows_its_image() -> None:
+    region = Region("w" * 64, 100, 50, 4000, 3000)
+    value = pack(replace(header(), region=region), TENSORS)
+    read = unpack(value).header
+    assert read.region == region
+    assert read.size == (4000, 3000, (100, 50, 640, 480))
+    assert header().size == (640, 480, None)
+    assert b"region" not in bytes(pack(header(), TENSORS))  # versions that know no regions read images
+    described = {"image": "w" * 64, "x": 100, "y": 50, "image_width": 4000, "image_height": 3000}
+    for wrong in ({"x": 3361}, {"y": -1}, {"image_width": True}, {"image_height": 529}, {"image": 7}, {"z": 1}):
+        with pytest.raises(CorruptValue):
+            read_header(rewritten(value, region=described | wrong))
+    for other in (None, [], "all", {"image": "w" * 64}):
+        with pytest.raises(CorruptValue):
+            read_header(rewritten(value, region=other))
+
+
 def test_content_key_depends_on_everything_that_was_done() -> None:
     parts = (b"i" * 32, "fingerprint", "decoder", "sam2/1", "fp16")
     changed = [(b"j" * 32, *parts[1:])]
     changed += [(*parts[:index], "other", *parts[index + 1 :]) for index in range(1, 5)]
-    assert len({content_key(*each) for each in (parts, *changed)}) == 6
+    changed += [(*parts, "w 0 0 9 9"), (*parts, "w 1 0 9 9")]
+    assert len({content_key(*each) for each in (parts, *changed)}) == 8
     assert content_key(*parts) == content_key(*parts)
 
 

@@ -15,6 +15,7 @@ from maskwire.connection import (
     ImageArguments,
     ManyArguments,
     SegmentArguments,
+    Wanted,
     in_callers_words,
     reading,
 )
@@ -25,12 +26,14 @@ from maskwire.prompts import (
     Box,
     Format,
     Labels,
+    Output,
     Points,
     Prompt,
     check_normalized,
     output_options,
     prompts_from_boxes,
 )
+from maskwire.regions import Place, choose_regions
 from maskwire.results import EmbeddedImage, Result
 from maskwire.session import AsyncSession
 from maskwire.sources import ImageLike
@@ -352,7 +355,48 @@ class AsyncClient:
                     f"prompts[{index}]",
                 )
         messages = [prompt.message() for prompt in several]
+        if asked.region == "auto":
+            return await self._segment_in_regions(asked, output, messages, save_logits, load_logits)
         wanted = await self._connection.resolve(asked)
+        return await self._ask(wanted, asked, output, messages, save_logits, load_logits)
+
+    async def _segment_in_regions(
+        self,
+        asked: AskedImage,
+        output: Output,
+        messages: Sequence[types_pb2.Prompt],
+        save_logits: bool,
+        load_logits: bool,
+    ) -> list[Result]:
+        """Answers prompts, each in a region around its object; see `choose_regions`."""
+        wanted = await self._connection.with_picture(await self._connection.resolve_image(asked))
+        plain = Output(types_pb2.OutputOptions(), ("rle",))
+        if output.options.HasField("multimask"):
+            plain.options.multimask = output.options.multimask
+
+        async def look(place: Place, clicks: Sequence[types_pb2.Prompt]) -> list[Result]:
+            return await self._ask(await self._connection.of_region(wanted, place), asked, plain, clicks)
+
+        assert wanted.stored is not None
+        places = await choose_regions(messages, wanted.stored, look)
+        results: dict[int, Result] = {}
+        for place in dict.fromkeys(places):
+            within = wanted if place is None else await self._connection.of_region(wanted, place)
+            chosen = [index for index, each in enumerate(places) if each == place]
+            prompts = [messages[index] for index in chosen]
+            answers = await self._ask(within, asked, output, prompts, save_logits, load_logits)
+            results.update(zip(chosen, answers, strict=True))
+        return [results[index] for index in range(len(messages))]
+
+    async def _ask(
+        self,
+        wanted: Wanted,
+        asked: AskedImage,
+        output: Output,
+        messages: Sequence[types_pb2.Prompt],
+        save_logits: bool = False,
+        load_logits: bool = False,
+    ) -> list[Result]:
         request = decoder_pb2.SegmentRequest(
             image_id=wanted.image_id,
             namespace=self.namespace,
@@ -370,7 +414,7 @@ class AsyncClient:
             return await self._connection.servers.segment(request, self._connection.caller)
 
         response = await self._connection.ask(wanted, send)
-        cached = wanted.stored is None or wanted.stored.cached
+        cached = all(each is None or each.cached for each in (wanted.stored, wanted.region))
         source = wanted.source or self._connection.images.source(wanted.image_id, response.image.content_key)
         request.save_logits = False
         request.content_key = response.image.content_key  # forms that are fetched later must be of the same image

@@ -4,10 +4,10 @@ import asyncio
 import os
 import re
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, replace
 from pathlib import PurePath
-from typing import Any, NamedTuple, TypedDict, TypeVar
+from typing import Any, Literal, NamedTuple, TypedDict, TypeVar
 
 from PIL import Image
 
@@ -16,11 +16,12 @@ from maskwire.errors import ImageNotFound, InvalidRequest, MaskwireError
 from maskwire.image_cache import ImageCache
 from maskwire.pictures import Channels, Stretch
 from maskwire.prompts import OutputArguments, wait_ms
+from maskwire.regions import Place, Region, check_region
 from maskwire.results import EmbeddedImage
-from maskwire.sources import DEFAULT_READING, STRETCHES, ImageLike, Reading, Source
+from maskwire.sources import DEFAULT_READING, STRETCHES, ImageLike, LastPicture, Reading, Source
 from maskwire.transport import Caller, Servers, tracing
 from maskwire.transport.calls import EMBEDS
-from maskwire.v1 import encoder_pb2
+from maskwire.v1 import encoder_pb2, types_pb2
 
 T = TypeVar("T")
 
@@ -63,11 +64,17 @@ class ImageArguments(ReadingArguments, total=False):
         wait_s: How long to wait for an image that another caller is embedding, in seconds, at most 60.
         channels: Order of an array's colour channels. Use "bgr" for what OpenCV's imread returns.
         stretch: How samples are mapped to 8 bits; see `embed`.
+        region: The part of the image to look at, (x_min, y_min, x_max, y_max) in whole pixels: it is cut out and
+            embedded at the model's full resolution. Prompts must lie in it; they and the masks are in pixels of the
+            whole image all the same. "auto", for `segment` and `segment_objects`: a square for each prompt, of whose
+            side the object takes a third to a half: around its box or its mask; else clicks are answered from near by
+            first, and from farther away until the mask lies within. None: the whole image.
     """
 
     image_id: str | None
     model: str
     wait_s: float
+    region: Region | None
 
 
 class SegmentArguments(ImageArguments, OutputArguments, total=False):
@@ -97,12 +104,13 @@ class AskedImage(NamedTuple):
     model: str = ""
     wait_ms: int = 0
     reading: Reading = DEFAULT_READING
+    region: Literal["auto"] | Place | None = None
 
     @classmethod
     def of(cls, image: ImageLike | EmbeddedImage | None, arguments: ImageArguments) -> "AskedImage":
         """Checks and converts the arguments of a call."""
-        waiting_ms = wait_ms(arguments.get("wait_s", 0))
-        return cls(image, arguments.get("image_id"), arguments.get("model", ""), waiting_ms, reading(arguments))
+        waiting_ms, region = wait_ms(arguments.get("wait_s", 0)), check_region(arguments.get("region"))
+        return cls(image, arguments.get("image_id"), arguments.get("model", ""), waiting_ms, reading(arguments), region)
 
 
 @dataclass
@@ -114,11 +122,13 @@ class Wanted:
     source: Source | None  # its picture, likewise
     model: str  # the model that must have embedded it; empty for any
     may_be_path: bool = False  # whether the name looks like a file's
+    region: EmbeddedImage | None = None  # what is stored of the region that is meant; None for the whole image
 
     @property
     def content_key(self) -> str:
-        """Which image it is, whatever its name comes to mean; empty where only the name is known."""
-        return self.stored.content_key if self.stored is not None else ""
+        """Which image or region it is, whatever its name comes to mean; empty where only the name is known."""
+        stored = self.region or self.stored
+        return stored.content_key if stored is not None else ""
 
     def not_found(self, error: ImageNotFound) -> MaskwireError:
         """Makes the error to raise where no such image is stored: for a file's name, that there is no such file."""
@@ -136,6 +146,7 @@ class Connection:
         self.servers = servers
         self.caller = caller
         self.images = ImageCache()
+        self._pictures = LastPicture()
         self._sessions: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def __repr__(self) -> str:
@@ -154,20 +165,77 @@ class Connection:
 
     async def embed(self, source: Source, image_id: str | None, model: str = "", bulk: bool = False) -> EmbeddedImage:
         """Embeds an image, and remembers it; see `AsyncClient.embed`."""
-        identity, data, digest = await asyncio.to_thread(source.load)
         header = encoder_pb2.EncodeImageHeader(
             image_id=image_id or "",
-            namespace=self.caller.namespace,
-            sha256=digest,
-            size_bytes=len(data),
             model=model,
             priority=encoder_pb2.PRIORITY_BULK if bulk else encoder_pb2.PRIORITY_INTERACTIVE,
             stretch=STRETCHES[source.stretch],
         )
+        identity, stored = await self._upload(header, source)
+        self.images.add(identity, image_id, model, source, stored)
+        return stored
+
+    async def _upload(self, header: encoder_pb2.EncodeImageHeader, source: Source) -> tuple[Hashable, EmbeddedImage]:
+        """Embeds a picture, and returns what it was when it was read, and what is stored of it."""
+        identity, data, header.sha256 = await asyncio.to_thread(source.load)
+        header.namespace, header.size_bytes = self.caller.namespace, len(data)
         with tracing.span("embed"):
             response = await self.servers.encode_image(header, data, self.caller)
-        stored = EmbeddedImage.from_messages(response.image, response.cached, response.timings)
-        self.images.add(identity, image_id, model, source, stored)
+        return identity, EmbeddedImage.from_messages(response.image, response.cached, response.timings)
+
+    async def with_picture(self, wanted: Wanted) -> Wanted:
+        """Returns an image with what is stored of it, and its picture.
+
+        Raises:
+            InvalidRequest: NO_PICTURE: this client has not seen the picture.
+        """
+        if wanted.stored is None:
+            wanted = replace(wanted, stored=await self.ask(wanted, lambda _: self.get(wanted.image_id)))
+        source = wanted.source or self.images.source(wanted.image_id, wanted.content_key)
+        if source is None:
+            raise InvalidRequest(
+                f"a region needs the picture of {wanted.image_id!r}, which this client has not seen; pass it",
+                "NO_PICTURE",
+                "image",
+            )
+        return replace(wanted, source=source)
+
+    async def of_region(self, wanted: Wanted, place: Place) -> Wanted:
+        """Returns a region of an image, which is embedded unless it is stored.
+
+        Raises:
+            InvalidRequest: NO_PICTURE: this client has not seen the picture. BAD_REGION: the image is smaller.
+        """
+        whole = await self.with_picture(wanted)
+
+        async def embed(content_key: str) -> EmbeddedImage:
+            return await self._embed_region(whole, content_key, place)
+
+        region = await self.ask(whole, embed)  # which embeds the image again if it is gone
+        return replace(whole, region=region)
+
+    async def _embed_region(self, whole: Wanted, image: str, place: Place) -> EmbeddedImage:
+        known = self.images.region(image, place)
+        if known is not None:
+            return replace(known, cached=True)
+        assert whole.source is not None
+        assert whole.stored is not None
+        if place[2] > whole.stored.width or place[3] > whole.stored.height:
+            raise InvalidRequest(
+                f"the region ends at {place[2:]}, and the image is {whole.stored.width}x{whole.stored.height} px",
+                "BAD_REGION",
+                "region",
+            )
+        left, top, right, bottom = place
+        header = encoder_pb2.EncodeImageHeader(
+            image_id=whole.image_id,
+            model=whole.stored.model,
+            region=types_pb2.Box(x_min_px=left, y_min_px=top, x_max_px=right, y_max_px=bottom),
+            region_of=image,
+        )
+        part = await asyncio.to_thread(self._pictures.crop, whole.source, place)
+        _, stored = await self._upload(header, part)
+        self.images.add_region(image, place, stored)
         return stored
 
     async def get(self, image_id: str) -> EmbeddedImage:
@@ -198,6 +266,13 @@ class Connection:
         return await asyncio.to_thread(Source, image, reading)
 
     async def resolve(self, asked: AskedImage) -> Wanted:
+        """As `resolve_image`, and embeds the region that is asked for."""
+        if asked.region == "auto":
+            raise InvalidRequest("'auto' is for segment and segment_objects; give a box", "BAD_REGION", "region")
+        wanted = await self.resolve_image(asked)
+        return wanted if asked.region is None else await self.of_region(wanted, asked.region)
+
+    async def resolve_image(self, asked: AskedImage) -> Wanted:
         """Finds the image that a call asks for; a picture is embedded if this client has not done so yet."""
         image, image_id, model = asked.image, asked.image_id, asked.model
         self.servers.check()
@@ -227,14 +302,21 @@ class Connection:
         stored = replace(stored, cached=True) if stored else await self.embed(source, image_id, model)
         return Wanted(stored.image_id, stored, source, model)
 
-    async def embed_again(self, wanted: Wanted, error: ImageNotFound) -> EmbeddedImage:
-        """Embeds an image that the store has lost, by the model that embedded it before. Raises the error, in the
-        caller's words, where this client does not have its picture."""
+    async def embed_again(self, wanted: Wanted, error: ImageNotFound) -> str:
+        """Embeds an image that the store has lost, by the model that embedded it before, and the region of it that is
+        meant. Returns the content key. Raises the error, in the caller's words, where this client does not have its
+        picture."""
         source = wanted.source or self.images.source(wanted.image_id, wanted.content_key or None)
         if source is None:
             raise wanted.not_found(error) from error
         model = wanted.model or (wanted.stored.model if wanted.stored else self.images.model(wanted.image_id))
-        return await self.embed(source, wanted.image_id, model)
+        lost, region = wanted.stored, wanted.region
+        wanted.stored, wanted.region = await self.embed(source, wanted.image_id, model), None
+        if region is not None and region.region is not None:
+            if lost is not None:
+                self.images.forget_region(lost.content_key, region.region)
+            wanted.region = (await self.of_region(wanted, region.region)).region
+        return wanted.content_key
 
     async def ask(self, wanted: Wanted, send: Callable[[str], Awaitable[T]]) -> T:
         """Calls a server about an image, given its content key; if the store has lost it, embeds it and calls again."""
@@ -242,7 +324,7 @@ class Connection:
             try:
                 return await send(wanted.content_key)
             except ImageNotFound as error:
-                wanted.stored = await self.embed_again(wanted, error)
+                await self.embed_again(wanted, error)
         return await send(wanted.content_key)
 
 

@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Hashable
 
+from maskwire.regions import Place
 from maskwire.results import EmbeddedImage
 from maskwire.sources import Source
 
@@ -19,6 +20,8 @@ class ImageCache:
     def __init__(self) -> None:
         self._stored: OrderedDict[tuple[Hashable, str | None, str], EmbeddedImage] = OrderedDict()
         self._sources: OrderedDict[str, tuple[Source, EmbeddedImage]] = OrderedDict()
+        self._regions: OrderedDict[tuple[str, Place], EmbeddedImage] = OrderedDict()
+        self._images: dict[str, str] = {}  # content keys of images by those of their regions
 
     def add(self, identity: Hashable, asked_id: str | None, model: str, source: Source, stored: EmbeddedImage) -> None:
         """Adds an image.
@@ -42,6 +45,22 @@ class ImageCache:
             _, (dropped, _) = self._sources.popitem(last=False)
             held -= dropped.held_bytes
 
+    def add_region(self, image: str, place: Place, stored: EmbeddedImage) -> None:
+        """Adds a region of the image whose embedding has the content key `image`."""
+        self._regions[image, place] = stored
+        self._images[stored.content_key] = image
+        if len(self._regions) > _MAX_IMAGES:
+            _, dropped = self._regions.popitem(last=False)
+            self._images.pop(dropped.content_key, None)
+
+    def region(self, image: str, place: Place) -> EmbeddedImage | None:
+        """Returns what is stored of a region of an image; None if it was not embedded by this client."""
+        return self._regions.get((image, place))
+
+    def forget_region(self, image: str, place: Place) -> None:
+        """Forgets that a region is stored."""
+        self._regions.pop((image, place), None)
+
     def stored(self, identity: Hashable, asked_id: str | None, model: str) -> EmbeddedImage | None:
         """Returns the stored image of a source that was embedded under the given requested name by the given model (by
         any if that is empty); None if there is none."""
@@ -52,9 +71,11 @@ class ImageCache:
         return image_id in self._sources
 
     def source(self, image_id: str, content_key: str | None = None) -> Source | None:
-        """Returns the picture of a name; with a content key, only if that is still the image's; None if unknown."""
+        """Returns the picture of a name; with a content key, only if that is still the image's or one of its regions';
+        None if unknown."""
         source, stored = self._sources.get(image_id, (None, None))
-        return source if stored is not None and content_key in (None, stored.content_key) else None
+        image = self._images.get(content_key or "", content_key)
+        return source if stored is not None and image in (None, stored.content_key) else None
 
     def model(self, image_id: str) -> str:
         """Returns the model that embedded the image of a name; empty if unknown."""

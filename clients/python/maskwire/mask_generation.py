@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 from maskwire.automatic_masks import AutomaticMaskArguments, MaskCollector, Update, make_request
 from maskwire.connection import AskedImage, Connection, ImageArguments
-from maskwire.errors import ImageNotFound, OutputMissing, ServerUnavailable
+from maskwire.errors import ImageNotFound, InvalidRequest, OutputMissing, ServerUnavailable
 from maskwire.results import EmbeddedImage
 from maskwire.sources import ImageLike, Source
 from maskwire.transport.losses import Losses
@@ -32,8 +32,10 @@ async def generate_masks(
         stored = await connection.ask(wanted, lambda _: connection.get(name))
     request = make_request(stored.width, stored.height, arguments)
     request.image_id, request.namespace, request.wait_ms = name, connection.caller.namespace, asked.wait_ms
-    request.content_key, request.model = stored.content_key, asked.model
+    request.content_key, request.model = wanted.content_key or stored.content_key, asked.model
     source = source or connection.images.source(name, stored.content_key)
+    if request.crops and wanted.region is not None:
+        raise InvalidRequest("crops are of the whole image; leave crop_n_layers or region out", "BAD_REGION", "region")
     if request.crops:
         if source is None:
             raise OutputMissing(
@@ -57,7 +59,7 @@ async def generate_masks(
             except ImageNotFound as error:
                 if starts >= _MAX_STARTS:
                     raise
-                request.content_key = (await connection.embed_again(wanted, error)).content_key
+                request.content_key = await connection.embed_again(wanted, error)
             except ServerUnavailable:
                 if starts >= _MAX_STARTS or losses.too_many:
                     raise

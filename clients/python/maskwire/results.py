@@ -47,6 +47,7 @@ class EmbeddedImage:
         stretch: How samples were mapped to 8 bits: none, range or percentile.
         expires_at: Time at which it leaves the store, in UTC.
         timings: Duration of each stage in milliseconds.
+        region: The part of the image that was embedded, as x_min, y_min, x_max, y_max in pixels; None for all of it.
     """
 
     image_id: str
@@ -59,6 +60,7 @@ class EmbeddedImage:
     expires_at: datetime
     timings: dict[str, float] = field(default_factory=dict, compare=False, repr=False)
     stretch: Stretch = "none"
+    region: tuple[int, int, int, int] | None = None
 
     @classmethod
     def from_messages(
@@ -76,6 +78,7 @@ class EmbeddedImage:
             expires_at=info.expires_at.ToDatetime(tzinfo=UTC),
             timings=milliseconds(timings) if timings is not None else {},
             stretch=stretch_of(info.stretch),
+            region=_place(info),
         )
 
 
@@ -98,6 +101,8 @@ class Result(Picklable):
         cached: Whether the embedding was available, so that this call encoded nothing.
         refined: Whether saved logits were refined.
         is_preview: Whether this is the preview of a click, made by `hover` of a session.
+        region: The part of the image that the model saw, as x_min, y_min, x_max, y_max in pixels; None for all of it.
+            `logits` are the region's; all else is of the whole image.
         timings: Duration of each stage of the whole request in milliseconds.
     """
 
@@ -119,6 +124,7 @@ class Result(Picklable):
         self.height = image.height_px
         self.model = image.model
         self.content_key = image.content_key
+        self.region = _place(image)
         self.object_score = message.object_score
         self.prompt_id = message.prompt_id
         self.cached = cached
@@ -340,6 +346,13 @@ class Result(Picklable):
                 f"this client has not seen the picture of {self.image_id!r}; pass it as image=...", "OUTPUT_MISSING"
             )
         return source.picture()
+
+
+def _place(image: types_pb2.ImageInfo | decoder_pb2.SegmentedImage) -> tuple[int, int, int, int] | None:
+    if not image.HasField("region"):
+        return None
+    box = image.region
+    return int(box.x_min_px), int(box.y_min_px), int(box.x_max_px), int(box.y_max_px)
 
 
 def milliseconds(timings: Any) -> dict[str, float]:

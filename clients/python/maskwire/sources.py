@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import threading
 from collections.abc import Hashable
 from functools import cached_property
 from pathlib import Path
@@ -158,6 +159,27 @@ class Source:
         except PictureError as error:
             raise _invalid(error) from error
         return Image.fromarray(np.ascontiguousarray(pixels))
+
+
+class LastPicture:
+    """The picture that was cut last, decoded: prompts on one image often come one after another."""
+
+    def __init__(self) -> None:
+        self._identity: Hashable = None
+        self._picture = Image.new("RGB", (1, 1))
+        self._lock = threading.Lock()
+
+    def crop(self, source: Source, place: tuple[int, int, int, int]) -> Source:
+        """Cuts a part out of a picture: x_min, y_min, x_max, y_max in pixels of it. Blocks.
+
+        Raises:
+            InvalidRequest: The picture cannot be decoded.
+        """
+        with self._lock:
+            identity = source.identify()
+            if identity != self._identity:
+                self._picture, self._identity = source.picture(), identity
+            return Source(self._picture.crop(place))
 
 
 _File = bytes | bytearray | memoryview | IO[bytes]

@@ -67,10 +67,10 @@ def request_id(value: str) -> str:
     return value
 
 
-def content_key(value: str) -> str:
+def content_key(value: str, field: str = "content_key") -> str:
     """Returns a content key, or "" for none. Raises `InvalidArgument` (BAD_CONTENT_KEY) if it is not valid."""
     if value and not _CONTENT_KEY.fullmatch(value):
-        raise InvalidArgument("BAD_CONTENT_KEY", "content_key must be as an encoder gave it", field="content_key")
+        raise InvalidArgument("BAD_CONTENT_KEY", f"{field} must be as an encoder gave it", field=field)
     return value
 
 

@@ -40,8 +40,11 @@ class Image:
 
     @property
     def may_be_deleted(self) -> bool:
-        """Whether it was deleted after it was read; it may have been embedded again since."""
-        return self.deletions.may_be_deleted(self.header.namespace, self.header.content_key, self.read_at)
+        """Whether it, or the image that it is a region of, was deleted after it was read; it may have been embedded
+        again since."""
+        header = self.header
+        names = {header.content_key} if header.region is None else {header.content_key, header.region.image}
+        return any(self.deletions.may_be_deleted(header.namespace, name, self.read_at) for name in names)
 
     @property
     def nbytes(self) -> int:
@@ -126,7 +129,7 @@ class Images:
     async def _find(self, namespace: str, image_id: str, content_key: str) -> tuple[Image, bool]:
         key = content_key or await self.content_key(namespace, image_id)
         hot = self._hot.get((namespace, key))
-        if hot is not None:
+        if hot is not None and not hot.may_be_deleted:
             return hot, True
         image, _ = await self._loads.share((namespace, key), lambda: self._load(namespace, key))
         while image is not None and image.may_be_deleted:  # meanwhile

@@ -7,7 +7,6 @@ from typing import cast
 
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import types_pb2
-from maskwire_core.masks.geometry import ImageSize
 from maskwire_core.runtime.thread_priority import Rests
 
 from maskwire_decoder.images import Image
@@ -37,9 +36,8 @@ def parse_query(
     Raises:
         InvalidArgument: With the path of the field that is wrong.
     """
-    output, size = parse_output(message.output), ImageSize(image.header.width, image.header.height)
-    mask_size = image.predictor.config.mask_size
-    prompts = parse_prompts(message.prompts, message.output, size, mask_size, limits, rest)
+    output, mask_size = parse_output(message.output), image.predictor.config.mask_size
+    prompts = parse_prompts(message.prompts, message.output, image.header.size, mask_size, limits, rest)
     load_logits = isinstance(message, pb.SegmentRequest) and message.load_logits  # streams have no such field
     return Query(prompts, output, message.save_logits, load_logits)
 
@@ -78,12 +76,14 @@ def _has_mask(prompt: types_pb2.Prompt) -> bool:
 def image_message(found: FoundImage) -> pb.SegmentedImage:
     """Describes an image under the name that the caller used."""
     header = found.image.header
+    width, height, region = header.size
     return pb.SegmentedImage(
         image_id=found.image_id,
-        height_px=header.height,
-        width_px=header.width,
+        height_px=height,
+        width_px=width,
         model=header.model,
         content_key=header.content_key,
+        region=None if region is None else region.message(),
     )
 
 

@@ -243,7 +243,7 @@ def _known_bytes(query: Query, image: Image) -> int:
     prompts, output = query.prompts, query.output
     mask_bytes = 0
     if types_pb2.MASK_FORMAT_PACKED_BITS in output.formats:
-        mask_bytes += image.header.height * -(-image.header.width // 8)
+        mask_bytes += image.header.size.height * -(-image.header.size.width // 8)
     if types_pb2.MASK_FORMAT_LOGITS in output.formats:
         mask_bytes += image.predictor.config.mask_size**2 * LOGITS_DTYPES[output.logits_type].itemsize
     masks = _count_masks(query)

@@ -68,6 +68,5 @@ def render(
     image: Image, prompt: Prompt, prediction: Prediction, output: Output, refined: bool, room: AnswerRoom
 ) -> Answer:
     """Turns logits into masks of the image's size; see `rendering.render`."""
-    width, height = image.header.width, image.header.height
-    result, ms = timed(MASK, rendering.render, prompt, prediction, output, width, height, refined, room)
+    result, ms = timed(MASK, rendering.render, prompt, prediction, output, image.header.size, refined, room)
     return Answer(results=(result,), timings=Timings(mask_ms=ms))

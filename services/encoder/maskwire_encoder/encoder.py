@@ -16,7 +16,14 @@ from maskwire_core.call_context import current
 from maskwire_core.cold_tier.pending import Kind, Pending
 from maskwire_core.cold_tier.tier import ColdTier
 from maskwire_core.config import EncoderSettings
-from maskwire_core.errors import InvalidArgument, NotFound, ResourceExhausted, Unavailable, not_finite
+from maskwire_core.errors import (
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+    Unavailable,
+    embedding_expired,
+    not_finite,
+)
 from maskwire_core.scheduling.fair_queue import Requester
 from maskwire_core.scheduling.scheduler import Demand
 from maskwire_core.scheduling.single_flight import Flights
@@ -31,6 +38,7 @@ from maskwire_encoder.backends.device import Tensors
 from maskwire_encoder.backends.model import Model
 from maskwire_encoder.encode_lease import found_or_leased
 from maskwire_encoder.pipeline import Pipeline
+from maskwire_encoder.regions import Part, check_size, find_whole, parse_part
 from maskwire_encoder.spool import ImageFile, Spool
 from maskwire_encoder.upload import CODEC_NAMES, STRETCHES, Upload, describe, digest_mismatch
 
@@ -109,7 +117,8 @@ class ImageEncoder:
         if header.resize not in pb.Resize.values():
             raise InvalidArgument("BAD_RESIZE", f"{header.resize} is no Resize", field="header.resize")
         is_frame, codec = header.resize == pb.RESIZE_VIDEO_FRAME, self._codec(model, header.stored_as)
-        image_id = names.image_id(header.image_id) if header.image_id else names.issue_image_id()
+        part = parse_part(header)
+        image_id = names.image_id(header.image_id) if header.image_id else "" if part else names.issue_image_id()
         namespace = current().caller.writing(header.namespace)
         logs.bind(namespace, image_id)
         if header.priority not in pb.Priority.values():
@@ -128,13 +137,15 @@ class ImageEncoder:
                 model.decoder.digest,
                 model.arithmetic_of(stretch, is_frame),
                 codec,
+                part.identity if part else "",
             ),
             stretch,
             is_frame,
             codec,
             Demand(Requester(namespace, caller), header.priority == pb.PRIORITY_BULK, deadline),
-            goes_cold=not is_frame and not 0 < header.ttl_s < ttl_s,
+            goes_cold=not is_frame and part is None and not 0 < header.ttl_s < ttl_s,
             ttl_s=min(header.ttl_s or ttl_s, ttl_s),
+            part=part,
             quota_bytes=self.settings.quota_bytes if token.quota_bytes is None else token.quota_bytes,
             received_at=received_at,
         )
@@ -266,10 +277,16 @@ class ImageEncoder:
 
     async def _encode(self, upload: Upload, file: ImageFile) -> tuple[Header, Tensors, pb.EncodeTimings]:
         """Encodes an image. Returns the header of its embedding, its tensors, and how long the stages took."""
+        part, region = upload.part, None
+        if part is not None:
+            args = (upload.namespace, upload.image_id, part, upload.model.fingerprint)
+            region = await asyncio.to_thread(find_whole, self._store, *args)
         started = time.perf_counter()
         pixels, read_queue_ms = await self.pipeline.read(
             upload.model, file, upload.stretch, upload.is_frame, upload.demand
         )
+        if part is not None:
+            check_size(part, pixels.width, pixels.height)
         for warning in pixels.warnings:
             log.info("the image file: %s", warning)
         read_ms = _ms_since(started) - read_queue_ms
@@ -289,6 +306,7 @@ class ImageEncoder:
             codec=upload.codec,
             created_at=time.time(),
             stretch=pixels.stretch,
+            region=region,
         )
         queue_ms = read_queue_ms + model_queue_ms
         return header, tensors, pb.EncodeTimings(read_ms=read_ms, queue_ms=queue_ms, encode_ms=encode_ms)
@@ -297,23 +315,36 @@ class ImageEncoder:
         """Writes an embedding to the store. Returns its size in bytes."""
         value = _pack(upload, header, tensors)
         self._store.publish_decoder(upload.model.decoder)
+        if upload.part is not None:
+            self._enter(upload, upload.part)  # before it is written: else it counts as deleted
         self._quotas.put_embedding(upload.namespace, upload.key, value, upload.ttl_s, upload.quota_bytes)
         return len(value)
 
     async def _respond(
         self, upload: Upload, stored: StoredEmbedding, cached: bool, timings: pb.EncodeTimings
     ) -> pb.EncodeImageResponse:
-        """Makes the image ID stand for an embedding, which is kept as long as the upload wants, and the response."""
+        """Makes the image ID stand for an embedding, which is kept as long as the upload wants, and the response. A
+        region gets no name, but stays with its image."""
         if upload.ttl_s * 1000 > stored.ttl_ms:
             args = (upload.namespace, upload.key, stored.nbytes, upload.ttl_s, upload.quota_bytes)
             await asyncio.to_thread(self._quotas.touch_embedding, *args)
-        if self._cold is not None:
-            await asyncio.to_thread(self._send_to, self._cold.pending, upload)
-        await asyncio.to_thread(self._store.set_alias, upload.namespace, upload.image_id, upload.key, upload.ttl_s)
+        if upload.part is not None:
+            await asyncio.to_thread(self._enter, upload, upload.part)
+        else:
+            if self._cold is not None:
+                await asyncio.to_thread(self._send_to, self._cold.pending, upload)
+            await asyncio.to_thread(self._store.set_alias, upload.namespace, upload.image_id, upload.key, upload.ttl_s)
         (_CACHED if cached else _ENCODED).inc()
         timings.total_ms = _ms_since(upload.received_at)
         image = describe(stored, upload.image_id, upload.ttl_s * 1000)
         return pb.EncodeImageResponse(image=image, cached=cached, timings=timings)
+
+    def _enter(self, upload: Upload, part: Part) -> None:
+        """Has a region be deleted with its image; if that was deleted already, deletes the region and raises NotFound
+        (EMBEDDING_EXPIRED)."""
+        if not self._store.enter_region(upload.namespace, part.image, upload.key, upload.ttl_s):
+            self._quotas.erase_embedding(upload.namespace, upload.key)
+            raise embedding_expired(upload.image_id)
 
     @staticmethod
     def _send_to(pending: Pending, upload: Upload) -> None:

@@ -71,11 +71,11 @@ class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
     ) -> AsyncIterator[pb.EmbedImageResponse]:
         frames = aiter(requests)
         header = await self._header(frames)
-        if header.image_id or header.ttl_s:
-            field = "header.image_id" if header.image_id else "header.ttl_s"
-            raise InvalidArgument(
-                "NOT_STORED", "the embedding is not stored; leave image_id and ttl_s out", field=field
-            )
+        for field in ("image_id", "ttl_s", "region_of"):
+            if getattr(header, field):
+                raise InvalidArgument(
+                    "NOT_STORED", f"the embedding is not stored; leave {field} out", field=f"header.{field}"
+                )
         upload = self._encoder.accept(header, context.peer(), context.time_remaining())
         current().caller.charge(encodes=1, announced_bytes=upload.size_bytes)
         with closing(Receiving(upload, self._encoder.spool, self._encoder.settings.upload_pause_s)) as receiving:

@@ -10,6 +10,8 @@ from maskwire_core.errors import InvalidArgument
 from maskwire_core.scheduling.scheduler import Demand
 from maskwire_core.storage.embedding import StoredEmbedding
 
+from maskwire_encoder.regions import Part
+
 if TYPE_CHECKING:
     from maskwire_encoder.backends.model import Model  # which takes torch along
 
@@ -40,6 +42,7 @@ class Upload:
     demand: Demand  # who wants the image encoded, and how soon
     goes_cold: bool  # whether it may outlive the store's memory
     ttl_s: int  # seconds until the embedding expires
+    part: Part | None  # the part of an image that the file is, if it is no image
     quota_bytes: int  # bytes that the namespace may store; 0 for no quota
     received_at: float  # `time.perf_counter()` when the header was received
 
@@ -59,11 +62,13 @@ def digest_mismatch() -> InvalidArgument:
 def describe(stored: StoredEmbedding, image_id: str, ttl_ms: int) -> types_pb2.ImageInfo:
     """Describes an image whose name or embedding expires in `ttl_ms` milliseconds, whichever is first."""
     header = stored.header
+    width, height, region = header.size
     info = types_pb2.ImageInfo(
         image_id=image_id,
         namespace=header.namespace,
-        height_px=header.height,
-        width_px=header.width,
+        height_px=height,
+        width_px=width,
+        region=None if region is None else region.message(),
         model=header.model,
         model_fingerprint=header.fingerprint,
         content_key=header.content_key,

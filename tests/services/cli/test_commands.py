@@ -46,6 +46,15 @@ def terminal(stack: Stack, tmp_path: Path) -> Terminal:
     return Terminal(stack, tmp_path)
 
 
+def test_segment_looks_at_a_region(terminal: Terminal, stack: Stack, photo: Path) -> None:
+    with stack.client() as client:
+        expected = client.segment(photo, box=(330, 90, 420, 160), region=(300, 50, 500, 200)).mask
+    terminal.run("segment", photo, "--box", "330,90,420,160", "--region", "300,50,500,200", "-o", "mask.png")
+    np.testing.assert_array_equal(np.asarray(Image.open(terminal.folder / "mask.png")) == 255, expected)
+    said = terminal.run("segment", photo, "--point", "330,90", "--region", "1,2", "-o", "mask.png", code=2)
+    assert "X0,Y0,X1,Y1" in said.stderr
+
+
 def test_segment_writes_every_format(terminal: Terminal, stack: Stack, photo: Path) -> None:
     click = ("--point", "300,200", "--negative", "20,380")
     with stack.client() as client:

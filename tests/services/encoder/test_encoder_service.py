@@ -64,7 +64,7 @@ def test_an_embedding_may_be_returned_instead_of_stored(encoder: Any, stack: Sta
     for name, tensor in stored.tensors.items():
         np.testing.assert_array_equal(returned.tensors[name], tensor)
     assert replace(returned.header, created_at=0) == replace(stored.header, created_at=0)
-    for field, value in (("image_id", "seven"), ("ttl_s", 5)):
+    for field, value in (("image_id", "seven"), ("ttl_s", 5), ("region_of", "b" * 64)):
         refused = failing(lambda field=field, value=value: list(encoder.EmbedImage(frames(data, **{field: value}))))
         assert refused == ("INVALID_ARGUMENT", "NOT_STORED", f"header.{field}")
     wrong = frames(data, sha256=b"x" * 32)

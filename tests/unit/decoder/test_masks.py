@@ -17,7 +17,8 @@ from maskwire.v1 import types_pb2 as pb
 from maskwire_core.errors import ResourceExhausted
 from maskwire_core.masks.answer_room import COPIES, AnswerRoom
 from maskwire_core.masks.forms import polygons
-from maskwire_core.masks.rle import rle
+from maskwire_core.masks.geometry import ImageSize, Rectangle
+from maskwire_core.masks.rle import placed, rle
 from maskwire_core.scheduling.byte_budget import ByteBudget
 from maskwire_decoder.masks.rendering import render, without_specks
 from maskwire_decoder.prompts.encoding import Prediction
@@ -70,7 +71,9 @@ def test_all_forms_are_the_same_mask(seed: int, side: int, width: int, height: i
     logits = rough(seed, side)
     mask = enlarge(logits, width, height) > 0
     output = parse_output(pb.OutputOptions(formats=FORMATS.values(), logits_type=pb.DATA_TYPE_FP32))
-    result = render(PROMPT, Prediction(logits[None], np.array([0.9], np.float32), 3.0), output, width, height)
+    result = render(
+        PROMPT, Prediction(logits[None], np.array([0.9], np.float32), 3.0), output, ImageSize(width, height)
+    )
     assert (result.prompt_id, result.object_score) == ("p", 3.0)
     (message,) = result.masks
     read = Mask(message, (height, width), tuple(FORMATS), None)
@@ -87,14 +90,14 @@ def test_all_forms_are_the_same_mask(seed: int, side: int, width: int, height: i
 def test_only_the_forms_asked_for_are_made(name: str) -> None:
     output = parse_output(pb.OutputOptions(formats=[FORMATS[name]]))
     prediction = Prediction(np.ones((1, 8, 8), np.float32), np.ones(1, np.float32), 0)
-    (mask,) = render(PROMPT, prediction, output, 9, 5).masks
+    (mask,) = render(PROMPT, prediction, output, ImageSize(9, 5)).masks
     assert {field.name for field, _ in mask.ListFields()} == {name, "score"}
 
 
 def test_every_mask_of_a_prediction_is_returned() -> None:
     candidates = np.stack([np.full((8, 8), value, np.float32) for value in (-1, 1, 2)])
     prediction = Prediction(candidates, np.array([0.2, 0.7, 0.3], np.float32), 0.5)
-    result = render(PROMPT, prediction, parse_output(pb.OutputOptions()), 8, 8)
+    result = render(PROMPT, prediction, parse_output(pb.OutputOptions()), ImageSize(8, 8))
     assert [round(mask.score, 3) for mask in result.masks] == [0.2, 0.7, 0.3]
     assert [mask.rle.counts for mask in result.masks] == ["P2", "0P2", "0P2"]
 
@@ -103,7 +106,7 @@ def test_logits_are_clamped_unless_asked_otherwise() -> None:
     prediction = Prediction(np.full((1, 4, 4), -50, np.float32), np.ones(1, np.float32), 0)
     for unclamped, value in ((False, -32), (True, -50)):
         options = pb.OutputOptions(formats=[pb.MASK_FORMAT_LOGITS], unclamped_logits=unclamped)
-        (mask,) = render(PROMPT, prediction, parse_output(options), 4, 4).masks
+        (mask,) = render(PROMPT, prediction, parse_output(options), ImageSize(4, 4)).masks
         assert mask.logits.data_type == pb.DATA_TYPE_FP16
         assert set(np.frombuffer(mask.logits.data, "<f2")) == {value}
 
@@ -111,7 +114,9 @@ def test_logits_are_clamped_unless_asked_otherwise() -> None:
 def test_a_mask_at_another_threshold_is_that_of_shifted_logits() -> None:
     logits = rough(7, 64)
     options = pb.OutputOptions(mask_threshold=0.75)
-    (mask,) = render(PROMPT, Prediction(logits[None], np.ones(1, np.float32), 0), parse_output(options), 80, 90).masks
+    (mask,) = render(
+        PROMPT, Prediction(logits[None], np.ones(1, np.float32), 0), parse_output(options), ImageSize(80, 90)
+    ).masks
     assert mask.rle.counts.encode() == rle(logits - np.float32(0.75), 80, 90)["counts"]
 
 
@@ -149,12 +154,12 @@ def test_what_is_made_is_counted_and_refused_where_it_does_not_fit(form: str) ->
     noise = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
     prediction = Prediction(noise[None], np.ones(1, np.float32), 1.0)
     output = parse_output(pb.OutputOptions(formats=[FORMATS[form]]))
-    size = render(PROMPT, prediction, output, 640, 480).ByteSize()
+    size = render(PROMPT, prediction, output, ImageSize(640, 480)).ByteSize()
     room = AnswerRoom(nbytes=2 * size + 100)
-    render(PROMPT, prediction, output, 640, 480, room=room)
+    render(PROMPT, prediction, output, ImageSize(640, 480), room=room)
     many = replace(prediction, logits=np.repeat(noise[None], 3, axis=0), iou=np.ones(3, np.float32))
     with pytest.raises(ResourceExhausted, match="Ask for RLE, or for fewer prompts") as caught:
-        render(PROMPT, many, output, 640, 480, room=room)
+        render(PROMPT, many, output, ImageSize(640, 480), room=room)
     assert (caught.value.reason, caught.value.field) == ("ANSWER_TOO_LARGE", "output.formats")
 
 
@@ -178,3 +183,15 @@ def test_room_for_parts_of_a_known_size_is_taken_ahead() -> None:
     with budget.account("a") as memory, pytest.raises(ResourceExhausted) as refused:
         AnswerRoom(memory, known_bytes=3001)
     assert (refused.value.reason, budget.held) == ("TOO_MUCH_IN_PROGRESS", 0)
+
+
+@given(st.integers(0, 2**32), st.tuples(*[st.integers(1, 30)] * 2))
+def test_a_regions_mask_is_placed_in_the_image(seed: int, size: tuple[int, int]) -> None:
+    random, (width, height) = np.random.default_rng(seed), size
+    wide, high = (int(random.integers(1, side + 1)) for side in size)
+    x, y = int(random.integers(width - wide + 1)), int(random.integers(height - high + 1))
+    mask = (random.random((high, wide)) < random.choice([0, 0.3, 0.9, 1])).astype(np.uint8)
+    whole = np.zeros((height, width), np.uint8)
+    whole[y : y + high, x : x + wide] = mask
+    runs = placed(coco.encode(np.asfortranarray(mask)), ImageSize(width, height, Rectangle(x, y, wide, high)))
+    assert runs == coco.encode(np.asfortranarray(whole))

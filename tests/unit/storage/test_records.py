@@ -13,7 +13,9 @@ from maskwire_core.models.decoder_bundle import GRAPHS, DecoderBundle, DecoderCo
 from maskwire_core.models.graph_archive import OnnxGraph
 from maskwire_core.models.tracker_bundle import GRAPHS as TRACKER_GRAPHS
 from maskwire_core.models.tracker_bundle import TrackerBundle, TrackerConfig
-from maskwire_core.storage.embedding import Header, pack
+from maskwire_core.storage.embedding import Header, Region, pack
+from maskwire_core.storage.inventory import Inventory
+from maskwire_core.storage.quotas import Quotas
 from maskwire_core.storage.store import Store
 
 KEY = "a" * 64
@@ -148,3 +150,29 @@ def test_an_array_that_lies_about_its_shape_takes_no_memory() -> None:
     packed = made.getvalue()
     with pytest.raises(CorruptValue, match="do not fit its shape"):
         DecoderBundle.unpack(packed, hashlib.sha256(packed).hexdigest())
+
+
+def test_regions_go_with_their_image(store: Store, raw: redis.Redis) -> None:
+    part = dataclasses.replace(HEADER, content_key="b" * 64, region=Region(KEY, 5, 5, 100, 100))
+    quotas = Quotas(store)
+
+    def put(header: Header) -> None:
+        quotas.put_embedding("default", header.content_key, pack(header, TENSORS), 100, quota_bytes=1 << 20)
+
+    assert not store.enter_region("default", KEY, part.content_key, 100)  # there is no such image
+    put(HEADER)
+    put(part)
+    assert store.find_embedding("default", part.content_key) is None  # nor is the region its image's
+    assert store.enter_region("default", KEY, part.content_key, 100)
+    put(part)
+    assert store.get_embedding("default", part.content_key) is not None
+    assert store.get_embedding_value("default", part.content_key) is not None
+    assert store.find_embedding("default", part.content_key) is not None
+    store.set_alias("default", "photo", KEY, 100)
+    assert not Inventory(store).select(unreferenced=True)
+    store.delete_alias("default", "photo")
+    assert len(Inventory(store).select(unreferenced=True)) == 2
+    quotas.erase_embedding("default", KEY)
+    assert raw.keys("maskwire:[^d]*") == [b"maskwire:sizes:{default}"]
+    assert raw.hgetall("maskwire:sizes:{default}") == {b"total": b"0"}
+    assert len(raw.xrange("maskwire:deletions")) == 2  # decoders are told of both

@@ -17,6 +17,11 @@ def parse_box(text: str) -> tuple[float, ...]:
     return _numbers(text, 4, "X0,Y0,X1,Y1 in pixels, such as 75,275,1725,850")
 
 
+def parse_region(text: str) -> str | tuple[float, ...]:
+    """Parses "X0,Y0,X1,Y1" likewise, or "auto"."""
+    return text if text == "auto" else _numbers(text, 4, "auto, or X0,Y0,X1,Y1 in whole pixels, such as 75,275,331,531")
+
+
 def _numbers(text: str, count: int, form: str) -> tuple[float, ...]:
     try:
         numbers = tuple(float(part) for part in text.replace(",", " ").split())

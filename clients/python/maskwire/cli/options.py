@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from maskwire.cli.coordinates import parse_box, parse_point
+from maskwire.cli.coordinates import parse_box, parse_point, parse_region
 
 if TYPE_CHECKING:
     from maskwire.client import Client
@@ -137,6 +137,15 @@ class SegmentOptions:
         ),
     ] = None
     embedding: EmbeddingOptions
+    region: Annotated[
+        tuple | None,  # type: ignore[type-arg]
+        typer.Option(
+            parser=parse_region,
+            metavar="auto|X0,Y0,X1,Y1",
+            help="Look at this part of the image alone, at the model's full resolution, for small objects of large "
+            "pictures; 'auto' chooses one around each object.",
+        ),
+    ] = None
     every: Annotated[bool, typer.Option("--all", help="Write all candidate masks instead of the best.")] = False
     single: Annotated[bool, typer.Option("--single", help="Use the model's single mask, for unambiguous prompts.")] = (
         False

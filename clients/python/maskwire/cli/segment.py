@@ -51,7 +51,12 @@ def segment_images(options: SegmentOptions) -> None:
     writes = not to_stdout and not (options.as_json and output is None and options.form is None)
     names = _file_names([source for source, _ in jobs], form, output, is_folder)
     errors, done, failed = Console(stderr=True), [], 0
-    arguments = {"multimask": not options.single, "every": options.every, "outputs": formats.FORMATS[form].outputs}
+    arguments = {
+        "multimask": not options.single,
+        "every": options.every,
+        "outputs": formats.FORMATS[form].outputs,
+        "region": options.region,
+    }
 
     title = f"segmenting {jobs[0][0].text if len(jobs) == 1 else f'{len(jobs)} images'}"
     with options.servers.client() as client, errors.status(title):

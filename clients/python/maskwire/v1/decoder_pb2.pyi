@@ -43,7 +43,10 @@ class SegmentRequest(_message.Message):
     wait_ms: _builtins.int
     """How long to wait for the image if it is not there yet (its encode may be in flight), in milliseconds; at most 60,000."""
     content_key: _builtins.str
-    """Take this embedding, whatever image_id names by now. Errors: NOT_FOUND (EMBEDDING_EXPIRED) when it is not stored."""
+    """Take this embedding, whatever image_id names by now: the image's, or that of a region of it. On a region, prompts and
+    masks are in pixels of the whole image all the same, but logits are the region's. Errors: NOT_FOUND
+    (EMBEDDING_EXPIRED) when it is not stored; INVALID_ARGUMENT (OUT_OF_REGION) for prompts elsewhere in the image.
+    """
     save_logits: _builtins.bool
     """Share the logits of the best mask of each prompt with all decoders through the store, where they belong to the
     embedding and live for minutes: under the prompts of this request, for load_logits of later ones, or under a prompt's
@@ -136,6 +139,7 @@ class SegmentedImage(_message.Message):
     WIDTH_PX_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     CONTENT_KEY_FIELD_NUMBER: _builtins.int
+    REGION_FIELD_NUMBER: _builtins.int
     image_id: _builtins.str
     """The image's name."""
     height_px: _builtins.int
@@ -146,6 +150,10 @@ class SegmentedImage(_message.Message):
     """Model that embedded it."""
     content_key: _builtins.str
     """Digest of image bytes, model and preprocessing."""
+    @_builtins.property
+    def region(self) -> _types_pb2.Box:
+        """The part of the image whose embedding was used; absent: all of it."""
+
     def __init__(
         self,
         *,
@@ -154,10 +162,11 @@ class SegmentedImage(_message.Message):
         width_px: _builtins.int = ...,
         model: _builtins.str = ...,
         content_key: _builtins.str = ...,
+        region: _types_pb2.Box | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["region", b"region"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_key", b"content_key", "height_px", b"height_px", "image_id", b"image_id", "model", b"model", "width_px", b"width_px"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_key", b"content_key", "height_px", b"height_px", "image_id", b"image_id", "model", b"model", "region", b"region", "width_px", b"width_px"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -85,6 +85,8 @@ class EncodeImageHeader(_message.Message):
     RESIZE_FIELD_NUMBER: _builtins.int
     STORED_AS_FIELD_NUMBER: _builtins.int
     TTL_S_FIELD_NUMBER: _builtins.int
+    REGION_FIELD_NUMBER: _builtins.int
+    REGION_OF_FIELD_NUMBER: _builtins.int
     image_id: _builtins.str
     """Name to store the image under, replacing any image of that name. If empty, the server makes one up. At most 256
     characters, without control characters.
@@ -111,6 +113,18 @@ class EncodeImageHeader(_message.Message):
     """Seconds after which the embedding and the name expire, if that is sooner than the encoder's --ttl-s or the token says;
     0: as these say. An embedding that is kept for longer already stays so.
     """
+    region_of: _builtins.str
+    """Content key of the image that a region is a part of; image_id is then only repeated in the answer. Errors: NOT_FOUND
+    (EMBEDDING_EXPIRED) when its embedding is not stored: embed the image first.
+    """
+    @_builtins.property
+    def region(self) -> _types_pb2.Box:
+        """The file is not an image but this part of one, in whole pixels of that image, cut from it and embedded at the model's
+        full resolution. Its embedding has no name: its content key is given to decoders, and prompts on it and masks are in
+        pixels of the whole image. It is deleted with the embedding of the whole image. Errors: INVALID_ARGUMENT (BAD_REGION:
+        the part is not within the image, or the file has another size; OTHER_MODEL).
+        """
+
     def __init__(
         self,
         *,
@@ -124,10 +138,12 @@ class EncodeImageHeader(_message.Message):
         resize: Global___Resize.ValueType = ...,
         stored_as: _types_pb2.DataType.ValueType = ...,
         ttl_s: _builtins.int = ...,
+        region: _types_pb2.Box | None = ...,
+        region_of: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["region", b"region"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["image_id", b"image_id", "model", b"model", "namespace", b"namespace", "priority", b"priority", "resize", b"resize", "sha256", b"sha256", "size_bytes", b"size_bytes", "stored_as", b"stored_as", "stretch", b"stretch", "ttl_s", b"ttl_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image_id", b"image_id", "model", b"model", "namespace", b"namespace", "priority", b"priority", "region", b"region", "region_of", b"region_of", "resize", b"resize", "sha256", b"sha256", "size_bytes", b"size_bytes", "stored_as", b"stored_as", "stretch", b"stretch", "ttl_s", b"ttl_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

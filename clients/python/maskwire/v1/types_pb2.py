@@ -26,7 +26,7 @@ from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17maskwire/v1/types.proto\x12\x0bmaskwire.v1\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x81\x02\n\tImageInfo\x12\x10\n\x08image_id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x11\n\theight_px\x18\x03 \x01(\r\x12\x10\n\x08width_px\x18\x04 \x01(\r\x12\r\n\x05model\x18\x05 \x01(\t\x12\x19\n\x11model_fingerprint\x18\x06 \x01(\t\x12\x13\n\x0b\x63ontent_key\x18\x07 \x01(\t\x12\x14\n\x0cstored_bytes\x18\x08 \x01(\x04\x12.\n\nexpires_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x07stretch\x18\n \x01(\x0e\x32\x14.maskwire.v1.Stretch\"A\n\x05Point\x12\x0c\n\x04x_px\x18\x01 \x01(\x02\x12\x0c\n\x04y_px\x18\x02 \x01(\x02\x12\x12\n\x05label\x18\x03 \x01(\x05H\x00\x88\x01\x01\x42\x08\n\x06_label\"M\n\x03\x42ox\x12\x10\n\x08x_min_px\x18\x01 \x01(\x02\x12\x10\n\x08y_min_px\x18\x02 \x01(\x02\x12\x10\n\x08x_max_px\x18\x03 \x01(\x02\x12\x10\n\x08y_max_px\x18\x04 \x01(\x02\"_\n\x06Logits\x12\x0e\n\x06height\x18\x01 \x01(\r\x12\r\n\x05width\x18\x02 \x01(\r\x12(\n\tdata_type\x18\x03 \x01(\x0e\x32\x15.maskwire.v1.DataType\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"\xe5\x01\n\x04Step\x12\'\n\tadd_point\x18\x01 \x01(\x0b\x32\x12.maskwire.v1.PointH\x00\x12\x16\n\x0cremove_point\x18\x02 \x01(\rH\x00\x12#\n\x07set_box\x18\x03 \x01(\x0b\x32\x10.maskwire.v1.BoxH\x00\x12\'\n\x05\x63lear\x18\x04 \x01(\x0b\x32\x16.google.protobuf.EmptyH\x00\x12\x13\n\x06refine\x18\x05 \x01(\x08H\x01\x88\x01\x01\x12\x16\n\tmultimask\x18\x06 \x01(\x08H\x02\x88\x01\x01\x42\x08\n\x06\x63hangeB\t\n\x07_refineB\x0c\n\n_multimask\"\xe6\x01\n\x06Prompt\x12\x11\n\tprompt_id\x18\x01 \x01(\t\x12\"\n\x06points\x18\x02 \x03(\x0b\x32\x12.maskwire.v1.Point\x12\"\n\x03\x62ox\x18\x03 \x01(\x0b\x32\x10.maskwire.v1.BoxH\x00\x88\x01\x01\x12!\n\x04mask\x18\x04 \x01(\x0b\x32\x13.maskwire.v1.Logits\x12\'\n\x08mask_rle\x18\x05 \x01(\x0b\x32\x10.maskwire.v1.RleH\x01\x88\x01\x01\x12 \n\x05steps\x18\x06 \x03(\x0b\x32\x11.maskwire.v1.StepB\x06\n\x04_boxB\x0b\n\t_mask_rle\"\x9c\x02\n\rOutputOptions\x12(\n\x07\x66ormats\x18\x01 \x03(\x0e\x32\x17.maskwire.v1.MaskFormat\x12+\n\ncandidates\x18\x02 \x01(\x0e\x32\x17.maskwire.v1.Candidates\x12\x16\n\tmultimask\x18\x03 \x01(\x08H\x00\x88\x01\x01\x12*\n\x0blogits_type\x18\x04 \x01(\x0e\x32\x15.maskwire.v1.DataType\x12\x16\n\x0emask_threshold\x18\x05 \x01(\x02\x12\x15\n\rmax_hole_area\x18\x06 \x01(\r\x12\x19\n\x11max_sprinkle_area\x18\x07 \x01(\r\x12\x18\n\x10unclamped_logits\x18\x08 \x01(\x08\x42\x0c\n\n_multimask\"#\n\x03Rle\x12\x0c\n\x04size\x18\x01 \x03(\r\x12\x0e\n\x06\x63ounts\x18\x02 \x01(\t\"2\n\x07Polygon\x12\x16\n\x0e\x63oordinates_px\x18\x01 \x03(\x05\x12\x0f\n\x07is_hole\x18\x02 \x01(\x08\"\xa3\x01\n\x04Mask\x12\r\n\x05score\x18\x01 \x01(\x02\x12\x1d\n\x03rle\x18\x02 \x01(\x0b\x32\x10.maskwire.v1.Rle\x12\x0b\n\x03png\x18\x03 \x01(\x0c\x12&\n\x08polygons\x18\x04 \x03(\x0b\x32\x14.maskwire.v1.Polygon\x12\x13\n\x0bpacked_bits\x18\x05 \x01(\x0c\x12#\n\x06logits\x18\x06 \x01(\x0b\x32\x13.maskwire.v1.Logits\"j\n\x0cPromptResult\x12\x11\n\tprompt_id\x18\x01 \x01(\t\x12 \n\x05masks\x18\x02 \x03(\x0b\x32\x11.maskwire.v1.Mask\x12\x14\n\x0cobject_score\x18\x03 \x01(\x02\x12\x0f\n\x07refined\x18\x04 \x01(\x08*q\n\x07Stretch\x12\x17\n\x13STRETCH_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTRETCH_AUTO\x10\x01\x12\x10\n\x0cSTRETCH_NONE\x10\x02\x12\x11\n\rSTRETCH_RANGE\x10\x03\x12\x16\n\x12STRETCH_PERCENTILE\x10\x04*M\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x44\x41TA_TYPE_FP16\x10\x01\x12\x12\n\x0e\x44\x41TA_TYPE_FP32\x10\x02*\xa2\x01\n\nMaskFormat\x12\x1b\n\x17MASK_FORMAT_UNSPECIFIED\x10\x00\x12\x13\n\x0fMASK_FORMAT_RLE\x10\x01\x12\x13\n\x0fMASK_FORMAT_PNG\x10\x02\x12\x18\n\x14MASK_FORMAT_POLYGONS\x10\x03\x12\x1b\n\x17MASK_FORMAT_PACKED_BITS\x10\x04\x12\x16\n\x12MASK_FORMAT_LOGITS\x10\x05*Q\n\nCandidates\x12\x1a\n\x16\x43\x41NDIDATES_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43\x41NDIDATES_BEST\x10\x01\x12\x12\n\x0e\x43\x41NDIDATES_ALL\x10\x02\x42\x39\n\x0f\x63om.maskwire.v1P\x01Z\x16maskwire/v1;maskwirev1\xaa\x02\x0bMaskwire.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17maskwire/v1/types.proto\x12\x0bmaskwire.v1\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa3\x02\n\tImageInfo\x12\x10\n\x08image_id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x11\n\theight_px\x18\x03 \x01(\r\x12\x10\n\x08width_px\x18\x04 \x01(\r\x12\r\n\x05model\x18\x05 \x01(\t\x12\x19\n\x11model_fingerprint\x18\x06 \x01(\t\x12\x13\n\x0b\x63ontent_key\x18\x07 \x01(\t\x12\x14\n\x0cstored_bytes\x18\x08 \x01(\x04\x12.\n\nexpires_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x07stretch\x18\n \x01(\x0e\x32\x14.maskwire.v1.Stretch\x12 \n\x06region\x18\x0b \x01(\x0b\x32\x10.maskwire.v1.Box\"A\n\x05Point\x12\x0c\n\x04x_px\x18\x01 \x01(\x02\x12\x0c\n\x04y_px\x18\x02 \x01(\x02\x12\x12\n\x05label\x18\x03 \x01(\x05H\x00\x88\x01\x01\x42\x08\n\x06_label\"M\n\x03\x42ox\x12\x10\n\x08x_min_px\x18\x01 \x01(\x02\x12\x10\n\x08y_min_px\x18\x02 \x01(\x02\x12\x10\n\x08x_max_px\x18\x03 \x01(\x02\x12\x10\n\x08y_max_px\x18\x04 \x01(\x02\"_\n\x06Logits\x12\x0e\n\x06height\x18\x01 \x01(\r\x12\r\n\x05width\x18\x02 \x01(\r\x12(\n\tdata_type\x18\x03 \x01(\x0e\x32\x15.maskwire.v1.DataType\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"\xe5\x01\n\x04Step\x12\'\n\tadd_point\x18\x01 \x01(\x0b\x32\x12.maskwire.v1.PointH\x00\x12\x16\n\x0cremove_point\x18\x02 \x01(\rH\x00\x12#\n\x07set_box\x18\x03 \x01(\x0b\x32\x10.maskwire.v1.BoxH\x00\x12\'\n\x05\x63lear\x18\x04 \x01(\x0b\x32\x16.google.protobuf.EmptyH\x00\x12\x13\n\x06refine\x18\x05 \x01(\x08H\x01\x88\x01\x01\x12\x16\n\tmultimask\x18\x06 \x01(\x08H\x02\x88\x01\x01\x42\x08\n\x06\x63hangeB\t\n\x07_refineB\x0c\n\n_multimask\"\xe6\x01\n\x06Prompt\x12\x11\n\tprompt_id\x18\x01 \x01(\t\x12\"\n\x06points\x18\x02 \x03(\x0b\x32\x12.maskwire.v1.Point\x12\"\n\x03\x62ox\x18\x03 \x01(\x0b\x32\x10.maskwire.v1.BoxH\x00\x88\x01\x01\x12!\n\x04mask\x18\x04 \x01(\x0b\x32\x13.maskwire.v1.Logits\x12\'\n\x08mask_rle\x18\x05 \x01(\x0b\x32\x10.maskwire.v1.RleH\x01\x88\x01\x01\x12 \n\x05steps\x18\x06 \x03(\x0b\x32\x11.maskwire.v1.StepB\x06\n\x04_boxB\x0b\n\t_mask_rle\"\x9c\x02\n\rOutputOptions\x12(\n\x07\x66ormats\x18\x01 \x03(\x0e\x32\x17.maskwire.v1.MaskFormat\x12+\n\ncandidates\x18\x02 \x01(\x0e\x32\x17.maskwire.v1.Candidates\x12\x16\n\tmultimask\x18\x03 \x01(\x08H\x00\x88\x01\x01\x12*\n\x0blogits_type\x18\x04 \x01(\x0e\x32\x15.maskwire.v1.DataType\x12\x16\n\x0emask_threshold\x18\x05 \x01(\x02\x12\x15\n\rmax_hole_area\x18\x06 \x01(\r\x12\x19\n\x11max_sprinkle_area\x18\x07 \x01(\r\x12\x18\n\x10unclamped_logits\x18\x08 \x01(\x08\x42\x0c\n\n_multimask\"#\n\x03Rle\x12\x0c\n\x04size\x18\x01 \x03(\r\x12\x0e\n\x06\x63ounts\x18\x02 \x01(\t\"2\n\x07Polygon\x12\x16\n\x0e\x63oordinates_px\x18\x01 \x03(\x05\x12\x0f\n\x07is_hole\x18\x02 \x01(\x08\"\xa3\x01\n\x04Mask\x12\r\n\x05score\x18\x01 \x01(\x02\x12\x1d\n\x03rle\x18\x02 \x01(\x0b\x32\x10.maskwire.v1.Rle\x12\x0b\n\x03png\x18\x03 \x01(\x0c\x12&\n\x08polygons\x18\x04 \x03(\x0b\x32\x14.maskwire.v1.Polygon\x12\x13\n\x0bpacked_bits\x18\x05 \x01(\x0c\x12#\n\x06logits\x18\x06 \x01(\x0b\x32\x13.maskwire.v1.Logits\"j\n\x0cPromptResult\x12\x11\n\tprompt_id\x18\x01 \x01(\t\x12 \n\x05masks\x18\x02 \x03(\x0b\x32\x11.maskwire.v1.Mask\x12\x14\n\x0cobject_score\x18\x03 \x01(\x02\x12\x0f\n\x07refined\x18\x04 \x01(\x08*q\n\x07Stretch\x12\x17\n\x13STRETCH_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTRETCH_AUTO\x10\x01\x12\x10\n\x0cSTRETCH_NONE\x10\x02\x12\x11\n\rSTRETCH_RANGE\x10\x03\x12\x16\n\x12STRETCH_PERCENTILE\x10\x04*M\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x44\x41TA_TYPE_FP16\x10\x01\x12\x12\n\x0e\x44\x41TA_TYPE_FP32\x10\x02*\xa2\x01\n\nMaskFormat\x12\x1b\n\x17MASK_FORMAT_UNSPECIFIED\x10\x00\x12\x13\n\x0fMASK_FORMAT_RLE\x10\x01\x12\x13\n\x0fMASK_FORMAT_PNG\x10\x02\x12\x18\n\x14MASK_FORMAT_POLYGONS\x10\x03\x12\x1b\n\x17MASK_FORMAT_PACKED_BITS\x10\x04\x12\x16\n\x12MASK_FORMAT_LOGITS\x10\x05*Q\n\nCandidates\x12\x1a\n\x16\x43\x41NDIDATES_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43\x41NDIDATES_BEST\x10\x01\x12\x12\n\x0e\x43\x41NDIDATES_ALL\x10\x02\x42\x39\n\x0f\x63om.maskwire.v1P\x01Z\x16maskwire/v1;maskwirev1\xaa\x02\x0bMaskwire.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,34 +34,34 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'maskwire.v1.types_pb2', _gl
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\017com.maskwire.v1P\001Z\026maskwire/v1;maskwirev1\252\002\013Maskwire.V1'
-  _globals['_STRETCH']._serialized_start=1720
-  _globals['_STRETCH']._serialized_end=1833
-  _globals['_DATATYPE']._serialized_start=1835
-  _globals['_DATATYPE']._serialized_end=1912
-  _globals['_MASKFORMAT']._serialized_start=1915
-  _globals['_MASKFORMAT']._serialized_end=2077
-  _globals['_CANDIDATES']._serialized_start=2079
-  _globals['_CANDIDATES']._serialized_end=2160
+  _globals['_STRETCH']._serialized_start=1754
+  _globals['_STRETCH']._serialized_end=1867
+  _globals['_DATATYPE']._serialized_start=1869
+  _globals['_DATATYPE']._serialized_end=1946
+  _globals['_MASKFORMAT']._serialized_start=1949
+  _globals['_MASKFORMAT']._serialized_end=2111
+  _globals['_CANDIDATES']._serialized_start=2113
+  _globals['_CANDIDATES']._serialized_end=2194
   _globals['_IMAGEINFO']._serialized_start=103
-  _globals['_IMAGEINFO']._serialized_end=360
-  _globals['_POINT']._serialized_start=362
-  _globals['_POINT']._serialized_end=427
-  _globals['_BOX']._serialized_start=429
-  _globals['_BOX']._serialized_end=506
-  _globals['_LOGITS']._serialized_start=508
-  _globals['_LOGITS']._serialized_end=603
-  _globals['_STEP']._serialized_start=606
-  _globals['_STEP']._serialized_end=835
-  _globals['_PROMPT']._serialized_start=838
-  _globals['_PROMPT']._serialized_end=1068
-  _globals['_OUTPUTOPTIONS']._serialized_start=1071
-  _globals['_OUTPUTOPTIONS']._serialized_end=1355
-  _globals['_RLE']._serialized_start=1357
-  _globals['_RLE']._serialized_end=1392
-  _globals['_POLYGON']._serialized_start=1394
-  _globals['_POLYGON']._serialized_end=1444
-  _globals['_MASK']._serialized_start=1447
-  _globals['_MASK']._serialized_end=1610
-  _globals['_PROMPTRESULT']._serialized_start=1612
-  _globals['_PROMPTRESULT']._serialized_end=1718
+  _globals['_IMAGEINFO']._serialized_end=394
+  _globals['_POINT']._serialized_start=396
+  _globals['_POINT']._serialized_end=461
+  _globals['_BOX']._serialized_start=463
+  _globals['_BOX']._serialized_end=540
+  _globals['_LOGITS']._serialized_start=542
+  _globals['_LOGITS']._serialized_end=637
+  _globals['_STEP']._serialized_start=640
+  _globals['_STEP']._serialized_end=869
+  _globals['_PROMPT']._serialized_start=872
+  _globals['_PROMPT']._serialized_end=1102
+  _globals['_OUTPUTOPTIONS']._serialized_start=1105
+  _globals['_OUTPUTOPTIONS']._serialized_end=1389
+  _globals['_RLE']._serialized_start=1391
+  _globals['_RLE']._serialized_end=1426
+  _globals['_POLYGON']._serialized_start=1428
+  _globals['_POLYGON']._serialized_end=1478
+  _globals['_MASK']._serialized_start=1481
+  _globals['_MASK']._serialized_end=1644
+  _globals['_PROMPTRESULT']._serialized_start=1646
+  _globals['_PROMPTRESULT']._serialized_end=1752
 # @@protoc_insertion_point(module_scope)

@@ -161,14 +161,15 @@ class ImageInfo(_message.Message):
     STORED_BYTES_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     STRETCH_FIELD_NUMBER: _builtins.int
+    REGION_FIELD_NUMBER: _builtins.int
     image_id: _builtins.str
     """Name of the image, given by the caller or else by the server; unique in its namespace."""
     namespace: _builtins.str
     """Tenant that the image belongs to; "default" if none was given."""
     height_px: _builtins.int
-    """Height of the image in pixels."""
+    """Height of the image in pixels; of the whole image where a region of it was embedded."""
     width_px: _builtins.int
-    """Width of the image in pixels."""
+    """Width of the image in pixels, likewise."""
     model: _builtins.str
     """Name of the model that computed the embedding, such as "sam2.1_hiera_tiny"."""
     model_fingerprint: _builtins.str
@@ -183,6 +184,10 @@ class ImageInfo(_message.Message):
     def expires_at(self) -> _timestamp_pb2.Timestamp:
         """When the embedding expires, unless the image is embedded again before."""
 
+    @_builtins.property
+    def region(self) -> Global___Box:
+        """The part of the image that was embedded, in whole pixels; absent: all of it."""
+
     def __init__(
         self,
         *,
@@ -196,10 +201,11 @@ class ImageInfo(_message.Message):
         stored_bytes: _builtins.int = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
         stretch: Global___Stretch.ValueType = ...,
+        region: Global___Box | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "region", b"region"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_key", b"content_key", "expires_at", b"expires_at", "height_px", b"height_px", "image_id", b"image_id", "model", b"model", "model_fingerprint", b"model_fingerprint", "namespace", b"namespace", "stored_bytes", b"stored_bytes", "stretch", b"stretch", "width_px", b"width_px"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_key", b"content_key", "expires_at", b"expires_at", "height_px", b"height_px", "image_id", b"image_id", "model", b"model", "model_fingerprint", b"model_fingerprint", "namespace", b"namespace", "region", b"region", "stored_bytes", b"stored_bytes", "stretch", b"stretch", "width_px", b"width_px"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -400,8 +406,9 @@ class Prompt(_message.Message):
 
     @_builtins.property
     def mask_rle(self) -> Global___Rle:
-        """A mask of the image's size instead of logits. The decoder averages it over each low-resolution pixel and scales it
-        to logits from -10 (outside) to 10 (inside), as SAM 2 does with a mask input. Not together with mask.
+        """A mask of the image's size instead of logits; on a region, its part there counts. The decoder averages it over each
+        low-resolution pixel and scales it to logits from -10 (outside) to 10 (inside), as SAM 2 does with a mask input. Not
+        together with mask.
         """
 
     @_builtins.property

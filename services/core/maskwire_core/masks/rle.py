@@ -12,6 +12,9 @@ from maskwire.bilinear import Axis, Floats, Integers, between, enlarge, is_small
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
+from maskwire_core.masks.geometry import ImageSize
+from maskwire_core.masks.rle_input import run_lengths
+
 _TINY = 1e-30  # differences below are of numbers that may have lost digits
 
 
@@ -29,12 +32,53 @@ def rle(logits: Floats, width: int, height: int) -> dict[str, Any]:
     if is_small(width, height):  # torch adds in another order there
         small: Any = coco.encode(np.asfortranarray(enlarge(logits, width, height) > 0).view(np.uint8))
         return cast(dict[str, Any], small)
-    ends = _changes(logits, width, height)
-    if len(ends) and ends[-1] == width * height:
-        ends = ends[:-1]
-    counts: Any = np.diff(ends, prepend=0, append=width * height).astype(np.uint32)
+    return _encode(_changes(logits, width, height), width, height)
+
+
+def placed(runs: dict[str, Any], size: ImageSize) -> dict[str, Any]:
+    """Places the mask of a region in the whole image, without a pixel of either in memory.
+
+    Args:
+        runs: COCO RLE of the region's size.
+        size: Size of the image, and the region.
+
+    Returns:
+        COCO RLE of the image's size; `runs` itself where the region is the image.
+    """
+    region = size.region
+    if region is None or region[2:] == (size.width, size.height):
+        return runs
+    lengths = run_lengths(runs["counts"].decode())
+    assert lengths is not None
+    ends = np.cumsum(lengths)
+    starts, ends = ends[0 : len(ends) - len(ends) % 2 : 2], ends[1::2]  # of the runs inside
+    starts, ends = starts[ends > starts], ends[ends > starts]
+    # A run is cut where a column of the region ends.
+    first = starts // region.height
+    columns = (ends - 1) // region.height - first + 1
+    column = np.repeat(first - (np.cumsum(columns) - columns), columns) + np.arange(columns.sum())
+    top = column * region.height
+    moved = (column + region.x) * size.height + region.y - top
+    cut_starts = np.maximum(np.repeat(starts, columns), top) + moved
+    cut_ends = np.minimum(np.repeat(ends, columns), top + region.height) + moved
+    return _encode(_odd(np.concatenate([cut_starts, cut_ends])), size.width, size.height)
+
+
+def _encode(changes: Integers, width: int, height: int) -> dict[str, Any]:
+    """Encodes a mask by the places where it changes, in increasing order."""
+    if len(changes) and changes[-1] == width * height:
+        changes = changes[:-1]
+    counts: Any = np.diff(changes, prepend=0, append=width * height).astype(np.uint32)
     encoded: Any = coco.frPyObjects({"size": [height, width], "counts": counts}, height, width)
     return cast(dict[str, Any], encoded)
+
+
+def _odd(places: Integers) -> Integers:
+    """Returns the places that are there an odd number of times, in increasing order: what changes twice at one place
+    does not change."""
+    found, times = np.unique(places, return_counts=True)
+    odd: Integers = found[times % 2 == 1]
+    return odd
 
 
 def _changes(logits: Floats, width: int, height: int) -> Integers:
@@ -43,11 +87,9 @@ def _changes(logits: Floats, width: int, height: int) -> Integers:
     rows, columns = logits.shape
     x, y = Axis.of(columns, width), Axis.of(rows, height)
     top, bottom = (between(row[x.low], row[x.high], x.weight) for row in (logits[0], logits[-1]))
-    # Each column starts and ends outside. What changes twice at one place does not change.
+    # Each column starts and ends outside.
     starts, ends = np.flatnonzero(top > 0) * height, np.flatnonzero(bottom > 0) * height + height
-    changes, times = np.unique(np.concatenate([starts, _crossings(logits, x, y), ends]), return_counts=True)
-    odd: Integers = changes[times % 2 == 1]
-    return odd
+    return _odd(np.concatenate([starts, _crossings(logits, x, y), ends]))
 
 
 def _crossings(logits: Floats, x: Axis, y: Axis) -> Integers:

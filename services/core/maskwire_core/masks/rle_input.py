@@ -20,12 +20,12 @@ def decode_rle(rle: pb.Rle, path: str, size: ImageSize) -> NDArray[np.uint8]:
         size: Size of the image, which the mask must have.
 
     Returns:
-        HxW, 1 inside and 0 outside.
+        HxW, 1 inside and 0 outside; of the image's region, if it has one.
 
     Raises:
         InvalidArgument: BAD_MASK_SIZE or BAD_MASK_DATA.
     """
-    width, height = size
+    width, height, region = size
     if list(rle.size[:3]) != [height, width]:
         raise InvalidArgument(
             "BAD_MASK_SIZE",
@@ -36,16 +36,19 @@ def decode_rle(rle: pb.Rle, path: str, size: ImageSize) -> NDArray[np.uint8]:
         raise InvalidArgument(
             "BAD_MASK_DATA", f"a mask of more than {_MAX_COUNTS} characters; smooth it", field=f"{path}.counts"
         )
-    lengths = _decode_run_lengths(rle.counts)
+    lengths = run_lengths(rle.counts)
     if lengths is None or lengths.sum() != width * height:
         raise InvalidArgument(
             "BAD_MASK_DATA", f"counts are no compressed COCO runs of {height}x{width} pixels", field=f"{path}.counts"
         )
     values = np.arange(len(lengths)) % 2
-    return np.repeat(values.astype(np.uint8), lengths).reshape(width, height).T
+    mask = np.repeat(values.astype(np.uint8), lengths).reshape(width, height).T
+    if region is None:
+        return mask
+    return np.ascontiguousarray(mask[region.y : region.y + region.height, region.x : region.x + region.width])
 
 
-def _decode_run_lengths(counts: str) -> NDArray[np.int64] | None:
+def run_lengths(counts: str) -> NDArray[np.int64] | None:
     """Returns the lengths of runs, outside first, or None if the text is not COCO's compressed form. pycocotools would
     read beyond the end of such a text, and write beyond the end of a mask."""
     digits = np.frombuffer(counts.encode("utf-8", "replace"), np.uint8).astype(np.int64) - 48

@@ -22,6 +22,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from maskwire_core.errors import CorruptValue
+from maskwire_core.masks.geometry import ImageSize, Rectangle
 from maskwire_core.storage.codecs import CODECS, encode
 
 VERSION = 2
@@ -40,7 +41,20 @@ _ALIGNMENT = 64
 _MAX_PIXELS = 1 << 31  # of an image; encoders accept a twentieth of it, unless they are told otherwise
 
 
-def content_key(image_sha256: bytes, fingerprint: str, decoder: str, arithmetic: str, codec: str) -> str:
+@dataclass(frozen=True)
+class Region:
+    """That an embedding is of a part of an image alone, cut out of it."""
+
+    image: str  # content key of the whole image
+    x: int  # left edge of the part in pixels of the image
+    y: int  # top edge, likewise
+    image_width: int  # width of the whole image in pixels
+    image_height: int  # height of the whole image in pixels
+
+
+def content_key(
+    image_sha256: bytes, fingerprint: str, decoder: str, arithmetic: str, codec: str, region: str = ""
+) -> str:
     """The identity of an embedding: 64 hex digits, equal exactly if all that determines its bytes and use is equal.
 
     Args:
@@ -49,8 +63,9 @@ def content_key(image_sha256: bytes, fingerprint: str, decoder: str, arithmetic:
         decoder: Digest of the exported decoder. An embedding whose decoder is no longer published is never found.
         arithmetic: Version of the preprocessing, and the encoder's precision.
         codec: How tensors are stored, a key of `codecs.CODECS`.
+        region: Of what image a region is a part, and of which part of it; empty for an image.
     """
-    parts = "\0".join((image_sha256.hex(), fingerprint, decoder, arithmetic, codec))
+    parts = "\0".join((image_sha256.hex(), fingerprint, decoder, arithmetic, codec, *([region] if region else [])))
     return hashlib.sha256(parts.encode()).hexdigest()
 
 
@@ -63,8 +78,8 @@ class Header:
     model: str  # name of the model
     fingerprint: str  # digest of the model's weights and configuration
     decoder: str  # SHA-256 of the exported decoder that reads it, in hex
-    height: int  # height of the image in pixels, after EXIF orientation
-    width: int  # width of the image in pixels, after EXIF orientation
+    height: int  # height of the image, or of its region, in pixels, after EXIF orientation
+    width: int  # width in pixels, likewise
     codec: str  # how tensors are stored, a key of `codecs.CODECS`
     created_at: float  # when it was encoded, in seconds since 1970
     stretch: str = "none"  # how the image's samples were mapped to 8 bits: "none", "range" or "percentile"
@@ -73,6 +88,15 @@ class Header:
     tensors: dict[str, Any] = field(default_factory=dict)
     payload_bytes: int = 0  # size of all tensors in bytes
     checksum: str = ""  # xxh3_128 of the payload, in hex
+    region: Region | None = None  # the image that it is a region of, and where it lies there; None for an image
+
+    @property
+    def size(self) -> ImageSize:
+        """Size of the whole image, and the region, if it is one."""
+        if self.region is None:
+            return ImageSize(self.width, self.height)
+        part = Rectangle(self.region.x, self.region.y, self.width, self.height)
+        return ImageSize(self.region.image_width, self.region.image_height, part)
 
 
 @dataclass(frozen=True)
@@ -119,6 +143,8 @@ def pack(header: Header, tensors: Mapping[str, NDArray[Any]]) -> bytes:
         "payload_bytes": len(payload),
         "checksum": xxhash.xxh3_128_hexdigest(payload),
     }
+    if header.region is None:
+        del filled["region"]  # older versions know no such member
     text = json.dumps(filled).encode()
     prefix = _PREFIX.pack(_MAGIC, VERSION, len(text), xxhash.xxh3_64_intdigest(text))
     padding = -(len(prefix) + len(text)) % _ALIGNMENT
@@ -144,7 +170,8 @@ def read_header(value: bytes | memoryview) -> tuple[Header, int]:
         text = bytes(value[_PREFIX.size : end])
         if len(text) != length or xxhash.xxh3_64_intdigest(text) != checksum:
             raise CorruptValue("the header of an embedding is damaged")
-        header = Header(**json.loads(text))
+        members = json.loads(text)
+        header = Header(**members | ({"region": Region(**members["region"])} if "region" in members else {}))
         if header.codec not in CODECS or header.layout != LAYOUT:
             raise CorruptValue(f"unknown codec {header.codec!r} or layout {header.layout!r}")
         _check_values(header)
@@ -229,12 +256,25 @@ def _check_values(header: Header) -> None:
         "dict[str, Any]": (dict,),
     }
     for each in fields(header):
+        if each.name == "region":
+            continue
         kind = each.type if isinstance(each.type, str) else getattr(each.type, "__name__", "")
         value = getattr(header, each.name)
         if isinstance(value, bool) or not isinstance(value, kinds.get(kind, (dict,))):
             raise CorruptValue(f"the header of an embedding has {each.name} of the wrong type")
+    if header.region is not None:
+        _check_region(header, header.region)
     if min(header.height, header.width) < 1 or header.height * header.width > _MAX_PIXELS:
         raise CorruptValue(f"an embedding of an image of {header.width}x{header.height} pixels")
+
+
+def _check_region(header: Header, region: Region) -> None:
+    sides = (region.x, region.y, region.image_width, region.image_height)
+    if not isinstance(region.image, str) or any(type(side) is not int for side in sides):
+        raise CorruptValue("the header of an embedding has a region of the wrong type")
+    fits = 0 <= region.x <= region.image_width - header.width and 0 <= region.y <= region.image_height - header.height
+    if not fits or region.image_width * region.image_height > _MAX_PIXELS:
+        raise CorruptValue("an embedding of a region that is not within its image")
 
 
 def _check_tensors(header: Header) -> None:

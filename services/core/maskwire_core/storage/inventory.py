@@ -32,6 +32,7 @@ class InventoryItem:
     key: str  # content key
     nbytes: int  # size in bytes
     created_at: float | None  # when the image was encoded, in seconds since 1970; None if the header cannot be read
+    region_of: str = ""  # content key of the image that it is a region of; empty for an image
 
 
 @dataclass
@@ -83,7 +84,7 @@ class Inventory:
         """Yields all embeddings, damaged ones too."""
         commands = ("STRLEN",), ("GETRANGE", 0, MAX_HEADER_BYTES - 1)
         for (namespace, key), (nbytes, start) in self._read(keys.EMBEDDINGS, *commands):
-            yield InventoryItem(namespace, key, nbytes or 0, _created_at(start or b""))
+            yield InventoryItem(namespace, key, nbytes or 0, *_described(start or b""))
 
     def select(
         self, namespace: str | None = None, older_than_s: float | None = None, unreferenced: bool = False
@@ -93,14 +94,15 @@ class Inventory:
         Args:
             namespace: The embedding belongs to this tenant.
             older_than_s: It was encoded more than so many seconds ago, or its header cannot be read.
-            unreferenced: No image ID stands for it, and it is old enough to have been given one.
+            unreferenced: No image ID stands for it, or for the image that it is a region of, and it is old enough to
+                have been given one.
         """
         now = time.time()
         referenced = {(tenant, key) for (tenant, _), key in self._aliases()} if unreferenced else set()
 
         def selected(item: InventoryItem) -> bool:
             age_s = now - (item.created_at or 0)
-            if unreferenced and ((item.namespace, item.key) in referenced or age_s < _SETTLING_S):
+            if unreferenced and ((item.namespace, item.region_of or item.key) in referenced or age_s < _SETTLING_S):
                 return False
             return namespace in (None, item.namespace) and (older_than_s is None or age_s > older_than_s)
 
@@ -153,8 +155,10 @@ def _batches(items: Iterable[T]) -> Iterator[list[T]]:
         yield batch
 
 
-def _created_at(start: bytes) -> float | None:
+def _described(start: bytes) -> tuple[float | None, str]:
+    """When an embedding was made, and the content key of the image that it is a region of, from its value's start."""
     try:
-        return read_header(start)[0].created_at
+        header = read_header(start)[0]
     except CorruptValue:
-        return None
+        return None, ""
+    return header.created_at, "" if header.region is None else header.region.image

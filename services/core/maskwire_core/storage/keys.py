@@ -6,6 +6,7 @@
     maskwire:deleted:{NAMESPACE/IMAGE_ID}        string: call that deleted the image ID last; expires
     maskwire:prompts:{NAMESPACE/CONTENT_KEY}     sorted set: prompts whose logits are saved, by time of use; expires
     maskwire:logits:{NAMESPACE/CONTENT_KEY}      hash: prompts to their logits; expires
+    maskwire:regions:{NAMESPACE/CONTENT_KEY}     set: content keys of the regions of an image; expires
     maskwire:deletions                           stream: the latest embeddings that callers deleted
     maskwire:cold:pending                        hash: files of the cold tier that are to follow the store (`cold_tier`)
     maskwire:cold:mover                          string: token of the encoder that moves them; expires
@@ -70,6 +71,10 @@ def prompts(namespace: str, content_key: str) -> str:
 
 def logits(namespace: str, content_key: str) -> str:
     return f"maskwire:logits:{{{namespace}/{content_key}}}"
+
+
+def regions(namespace: str, content_key: str) -> str:
+    return f"maskwire:regions:{{{namespace}/{content_key}}}"
 
 
 def decoder(digest: str) -> str:

@@ -139,9 +139,12 @@ class Quotas:
         self._store.touch_embedding(namespace, key, ttl_s)
 
     def erase_embedding(self, namespace: str, key: str) -> None:
-        """Deletes an embedding, and what was made of it, for good; see `deletions.erase`."""
+        """Deletes an embedding, its regions, and what was made of them, for good; see `deletions.erase`."""
+        regions = self._store.find_regions(namespace, key)
         with self._striking_out(namespace, key):
             erase(self._store, namespace, key)
+        for region in regions:
+            self.erase_embedding(namespace, region)
 
     @contextlib.contextmanager
     def _striking_out(self, namespace: str, key: str) -> Iterator[None]:

@@ -20,8 +20,10 @@ from maskwire_core.storage.embedding import (
     MAX_BYTES,
     MAX_HEADER_BYTES,
     Embedding,
+    Header,
     StoredEmbedding,
     describe,
+    read_header,
     unpack_owned,
     verify_owned,
 )
@@ -46,6 +48,13 @@ _RELEASE = 'return redis.call("get", KEYS[1]) == ARGV[1] and redis.call("del", K
 _DELETE_ALIAS = """
 if redis.call("del", KEYS[1]) == 0 then return redis.call("get", KEYS[2]) == ARGV[1] end
 if ARGV[1] ~= "" then redis.call("set", KEYS[2], ARGV[1], "px", ARGV[2]) end
+return true
+"""
+# Enters a region of an image that is stored, so that both are deleted together. The list lives as long as the region.
+_ENTER_REGION = """
+if redis.call("exists", KEYS[1]) == 0 then return false end
+redis.call("sadd", KEYS[2], ARGV[1])
+if redis.call("pttl", KEYS[2]) < tonumber(ARGV[2]) then redis.call("pexpire", KEYS[2], ARGV[2]) end
 return true
 """
 _ATTEMPTS_MS = 120_000  # how long after the first attempt of a call others may follow
@@ -99,19 +108,22 @@ class Store:
         _WRITTEN.inc(len(value))
 
     def get_embedding(self, namespace: str, key: str) -> Embedding | None:
-        """Reads and verifies an embedding. A damaged one is deleted and counts as missing."""
+        """Reads and verifies an embedding. A damaged one is deleted and counts as missing, and so is a region whose
+        image was deleted."""
         with span("store: read embedding"), self._deleting_corrupt(keys.embedding(namespace, key)):
             value = self._read_embedding(namespace, key)
-            return None if value is None else unpack_owned(value, namespace, key)
+            embedding = None if value is None else unpack_owned(value, namespace, key)
+            return None if embedding is None or self._lost_its_image(embedding.header) else embedding
         return None
 
     def get_embedding_value(self, namespace: str, key: str) -> memoryview | None:
         """As `get_embedding`, but returns the bytes as they are stored, verified."""
         with span("store: read embedding"), self._deleting_corrupt(keys.embedding(namespace, key)):
             value = self._read_embedding(namespace, key)
-            if value is not None:
-                verify_owned(value, namespace, key)
-            return value
+            if value is None:
+                return None
+            verify_owned(value, namespace, key)
+            return None if self._lost_its_image(read_header(value)[0]) else value
         return None
 
     def read_embedding(self, namespace: str, key: str) -> memoryview | None:
@@ -131,11 +143,12 @@ class Store:
 
         Returns:
             Its description; None if it is missing. A value with a damaged header or a wrong size is deleted and counts
-            as missing.
+            as missing, and so is a region whose image was deleted.
         """
         with span("store: look up embedding"), self._deleting_corrupt(keys.embedding(namespace, key)):
             (found,) = self._look_up(namespace, [key])
-            return describe(namespace, key, *found)
+            stored = describe(namespace, key, *found)
+            return None if stored is None or self._lost_its_image(stored.header) else stored
         return None
 
     def touch_embedding(self, namespace: str, key: str, ttl_s: int) -> None:
@@ -148,6 +161,31 @@ class Store:
         `deletions.erase` is for what nobody may see any more."""
         with self.connections.commands() as client:
             client.delete(keys.embedding(namespace, key))
+
+    # Regions of images
+
+    def enter_region(self, namespace: str, image: str, key: str, ttl_s: int) -> bool:
+        """Enters a region in the list of its image's. What is not in it is not found: an image's regions go with it.
+        Returns whether the image's embedding, under the content key `image`, is stored; else nothing is entered."""
+        names = keys.embedding(namespace, image), keys.regions(namespace, image)
+        with self.connections.commands() as client:
+            return bool(client.eval(_ENTER_REGION, 2, *names, key, str(ttl_s * 1000)))
+
+    def find_regions(self, namespace: str, image: str) -> list[str]:
+        """Returns the content keys of an image's regions."""
+        with self.connections.commands() as client:
+            found = cast("set[bytes]", client.smembers(keys.regions(namespace, image)))
+            return [key.decode("ascii", "replace") for key in found]
+
+    def _lost_its_image(self, header: Header) -> bool:
+        """Whether an embedding is of a region whose image was deleted; it is deleted then, too."""
+        if header.region is None:
+            return False
+        with self.connections.commands() as client:
+            if client.sismember(keys.regions(header.namespace, header.region.image), header.content_key):
+                return False
+            client.delete(keys.embedding(header.namespace, header.content_key))
+            return True
 
     # Leases on encoding an image. They only save work: a store that is short of memory may evict one, and then
     # two encoders store the same bytes.

@@ -16,8 +16,8 @@ from maskwire.v1 import types_pb2
 from maskwire_core.call_context import current
 from maskwire_core.errors import InvalidArgument, ResourceExhausted
 from maskwire_core.masks.answer_room import MAX_ANSWER_BYTES
-from maskwire_core.masks.geometry import ImageSize, parse_box
-from maskwire_core.masks.rle import rle
+from maskwire_core.masks.geometry import ImageSize, Rectangle, parse_box
+from maskwire_core.masks.rle import placed, rle
 from maskwire_core.models.decoder_bundle import MaskDefaults
 from maskwire_core.scheduling.byte_budget import Account
 from numpy.typing import NDArray
@@ -233,7 +233,8 @@ class Generator:
         box = _box(runs) + np.array([x, y, x, y], np.float32)
         if nms.near_crop_edge(box, crop.box, crop.width, crop.height):
             return Removed("at_crop_edge")
-        counts = _on_canvas(runs, int(x), int(y), crop.width, crop.height)["counts"].decode()
+        within = ImageSize(crop.width, crop.height, Rectangle(int(x), int(y), *size))
+        counts = placed(runs, within)["counts"].decode()
         return Candidate(crop, place, counts, int(coco.area(runs)), box, iou, stability, point + crop.box[:2])
 
     def _keep(self) -> list[Candidate]:
@@ -295,7 +296,9 @@ def _grid_and_order(part: Part) -> tuple[NDArray[np.float64], NDArray[np.int64]]
 def _begin(part: Part, path: str, image: Image, whole: pb.SegmentedImage) -> _Crop:
     size = np.array([0, 0, image.header.width, image.header.height], np.float32)
     if part.box is None:
-        return _Crop(size, whole.width_px, whole.height_px)
+        region = image.header.size.region
+        corner = [] if region is None else [*region[:2], *region[:2]]
+        return _Crop(size + np.array(corner or [0] * 4, np.float32), whole.width_px, whole.height_px)
     box = parse_box(part.box, f"{path}.box", ImageSize(whole.width_px, whole.height_px))
     if (box[2:] - box[:2] != size[2:]).any() or (box != np.rint(box)).any():
         raise InvalidArgument(
@@ -318,16 +321,6 @@ def _box(runs: Any) -> NDArray[np.float32]:
         return np.zeros(4, np.float32)
     x, y, width, height = coco.toBbox(runs)
     return np.array([x, y, x + width - 1, y + height - 1], np.float32)
-
-
-def _on_canvas(runs: Any, x: int, y: int, width: int, height: int) -> Any:
-    """Places a crop's mask in the whole image."""
-    if runs["size"] == [height, width]:
-        return runs
-    mask = coco.decode(runs)
-    canvas = np.zeros((height, width), np.uint8, order="F")
-    canvas[y : y + mask.shape[0], x : x + mask.shape[1]] = mask
-    return coco.encode(canvas)
 
 
 def _message(box: NDArray[np.float32]) -> types_pb2.Box:

@@ -7,7 +7,8 @@ import numpy as np
 from maskwire.v1 import types_pb2 as pb
 from maskwire_core.masks.answer_room import AnswerRoom
 from maskwire_core.masks.forms import mask_in_forms
-from maskwire_core.masks.rle import rle
+from maskwire_core.masks.geometry import ImageSize
+from maskwire_core.masks.rle import placed, rle
 from numpy.typing import NDArray
 
 from maskwire_decoder.prompts.encoding import Prediction
@@ -45,8 +46,7 @@ def render(
     prompt: Prompt,
     prediction: Prediction,
     output: Output,
-    width: int,
-    height: int,
+    size: ImageSize,
     refined: bool = False,
     room: AnswerRoom | None = None,
 ) -> pb.PromptResult:
@@ -56,8 +56,7 @@ def render(
         prompt: The prompt, whose id the answer carries.
         prediction: Its masks as logits.
         output: The forms in which they are returned.
-        width: Width of the image in pixels.
-        height: Height of the image in pixels.
+        size: Size of the image; where the masks are those of a region of it, with the region.
         refined: Whether saved logits were refined.
         room: What is left of the answer; None: this is all of it.
 
@@ -67,7 +66,7 @@ def render(
     room = room or AnswerRoom()
     room.take(len(prompt.prompt_id.encode()))
     masks = [
-        _render(logits, float(iou), output, width, height, room)
+        _render(logits, float(iou), output, size, room)
         for logits, iou in zip(prediction.logits, prediction.iou, strict=True)
     ]
     return pb.PromptResult(
@@ -75,9 +74,7 @@ def render(
     )
 
 
-def _render(
-    logits: NDArray[np.float32], score: float, output: Output, width: int, height: int, room: AnswerRoom
-) -> pb.Mask:
+def _render(logits: NDArray[np.float32], score: float, output: Output, size: ImageSize, room: AnswerRoom) -> pb.Mask:
     result = pb.Mask(score=score)
     if pb.MASK_FORMAT_LOGITS in output.formats:
         dtype = LOGITS_DTYPES[output.logits_type]
@@ -89,6 +86,7 @@ def _render(
         return result  # no mask of the image's size is needed
     cleaned = without_specks(logits, output.threshold, output.max_hole_area, output.max_sprinkle_area)
     # Subtracting the threshold before upsampling is the same but for rounding; the usual one, 0, has none.
+    width, height = (size.width, size.height) if size.region is None else size.region[2:]
     runs: Any = rle(cleaned - np.float32(output.threshold) if output.threshold else cleaned, width, height)
-    result.MergeFrom(mask_in_forms(runs, output.formats, width, height, room))
+    result.MergeFrom(mask_in_forms(placed(runs, size), output.formats, size.width, size.height, room))
     return result

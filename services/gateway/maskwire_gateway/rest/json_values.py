@@ -53,12 +53,15 @@ def read_value(field: FieldDescriptor, value: Any) -> Any:
 
 
 def read_parameter(field: FieldDescriptor, text: str) -> Any:
-    """Reads a query parameter's text as JSON would have the value. A text that does not fit is returned as it is."""
+    """Reads a query parameter's text as JSON would have the value; a box is four numbers with commas between them. A
+    text that does not fit is returned as it is."""
     if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
         return _FLAGS.get(text.lower(), text)
     if field.cpp_type == FieldDescriptor.CPPTYPE_STRING or field.enum_type is not None:
         return text
     try:
+        if field.message_type is not None:
+            return [float(number) for number in text.split(",")]
         return int(text) if field.cpp_type in _INTEGERS else float(text)
     except ValueError:
         return text
