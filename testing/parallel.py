@@ -11,22 +11,29 @@ from xdist.scheduler import LoadScopeScheduling
 from testing.paths import ROOT
 
 _ALONE = "tests of time bounds"
+_FAULTS = "tests/faults/"
+_QUIET = "tests/unit/"
+"""Its tests start no process and take one core, so that they may run beside those of time bounds."""
 
 
 def scopes(collection: Sequence[str]) -> dict[str, str]:
     """Returns for each test the name of what it belongs to, given the tests' ids in the order of a process of tests.
 
-    A file's tests share servers, and those of tests/faults a cluster. Where a file comes again, the tests of time
-    bounds begin: those of all files go to one process at the end, when the others have nothing left to do.
+    A file's tests share servers, and those of tests/faults a cluster. The tests of time bounds, of whatever file, go to
+    one process: those before the unit tier, or if there is none of it, those from where a file comes again.
     """
+    files = [nodeid.partition("::")[0] for nodeid in collection]
+    first_quiet = next((index for index, file in enumerate(files) if file.startswith(_QUIET)), None)
     found: dict[str, str] = {}
     seen, last, alone = set[str](), "", False
-    for nodeid in collection:
-        file = nodeid.partition("::")[0]
-        alone = alone or (file != last and file in seen)
+    for index, (nodeid, file) in enumerate(zip(collection, files, strict=True)):
+        if first_quiet is not None:
+            alone = index < first_quiet
+        else:
+            alone = alone or (file != last and file in seen)
         seen.add(file)
         last = file
-        found[nodeid] = _ALONE if alone else "tests/faults" if file.startswith("tests/faults/") else file
+        found[nodeid] = _ALONE if alone else _FAULTS if file.startswith(_FAULTS) else file
     return found
 
 
@@ -53,15 +60,21 @@ class Parallel:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Puts tests/faults first, which is more than any file for one process, and tests of time bounds last: between
-        others, all processes would wait for each, and it for their tests."""
-        if "PYTEST_XDIST_WORKER" in os.environ:
-            items.sort(
-                key=lambda item: (
-                    item.get_closest_marker("time_bound") is not None,
-                    not item.nodeid.startswith("tests/faults/"),
-                )
-            )
+        """Puts tests/faults first, which is more than any file for one process.
+
+        Tests of time bounds come before all, while another process runs the unit tier; where there is none, they come
+        last. Between others, all processes would wait for each, and it for their tests.
+        """
+        if "PYTEST_XDIST_WORKER" not in os.environ:
+            return
+        any_quiet = any(item.nodeid.startswith(_QUIET) for item in items)
+
+        def rank(item: pytest.Item) -> int:
+            if item.get_closest_marker("time_bound") is not None:
+                return 0 if any_quiet else 4
+            return 1 if item.nodeid.startswith(_QUIET) else 2 if item.nodeid.startswith(_FAULTS) else 3
+
+        items.sort(key=rank)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_make_scheduler(self, config: pytest.Config, log: object) -> _Together:
@@ -70,8 +83,9 @@ class Parallel:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
-        """Lets a test whose subject is a time run while no other does. Its fixtures are made while others run."""
-        if "PYTEST_XDIST_WORKER" not in os.environ:
+        """Lets a test whose subject is a time run while no other does but of the unit tier. Its fixtures are made while
+        others run."""
+        if "PYTEST_XDIST_WORKER" not in os.environ or item.nodeid.startswith(_QUIET):
             return (yield)
         with contextlib.closing(_Room()) as self._room:
             self._room.enter()

@@ -55,11 +55,15 @@ def test_only_a_missed_bound_is_tried_again(tmp_path: Path) -> None:
     assert "test_unmarked: first" not in ran.stdout
 
 
-def test_they_run_last_in_one_process() -> None:
+def test_they_run_in_one_process() -> None:
+    """First, beside the unit tier; without it, last."""
     store, waiting = "tests/services/core/test_store.py", "tests/services/decoder/test_waiting.py"
     failing, killed = "tests/faults/test_store_fails.py", "tests/faults/test_decoders_fail.py"
     others = [f"{killed}::test_a", f"{failing}::test_a", f"{store}::test_a", f"{store}::test_b", f"{waiting}::test_a"]
     bounds = [f"{killed}::test_c", f"{failing}::test_c", f"{store}::test_c"]
-    found = scopes([*others, *bounds])
-    assert [found[test] for test in others] == ["tests/faults", "tests/faults", store, store, waiting]
-    assert {found[test] for test in bounds} == {"tests of time bounds"}
+    unit = [f"tests/unit/test_{name}.py::test_a" for name in "ab"]
+    for collection in ([*others, *bounds], [*bounds, *unit, *others]):
+        found = scopes(collection)
+        assert [found[test] for test in others] == ["tests/faults/", "tests/faults/", store, store, waiting]
+        assert {found[test] for test in bounds} == {"tests of time bounds"}
+    assert [found[test] for test in unit] == ["tests/unit/test_a.py", "tests/unit/test_b.py"]
