@@ -69,16 +69,32 @@ def running_server(package: str, redis_url: str, *options: str, cold: bool = Fal
 
 
 @dataclass
-class Pair:
-    """The addresses of an encoder and a decoder, and the URL of their store."""
+class Stack:
+    """An encoder, a decoder and their store.
+
+    Attributes:
+        encoder: Address of the encoder.
+        decoder: Address of the decoder.
+        redis_url: URL of the store.
+        pids: The servers' processes by name.
+    """
 
     encoder: str
     decoder: str
     redis_url: str
+    pids: dict[str, int]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that point clients to these servers."""
+        return {"MASKWIRE_ENCODER": self.encoder, "MASKWIRE_DECODER": self.decoder}
+
+    def client(self, **arguments: object) -> Client:
+        return Client(self.encoder, self.decoder, **arguments)  # type: ignore[arg-type]
 
 
 @contextlib.contextmanager
-def encoder_and_decoder(redis_url: str, *options: str) -> Iterator[Pair]:
+def encoder_and_decoder(redis_url: str, *options: str) -> Iterator[Stack]:
     """Runs an encoder and a decoder, which start beside each other.
 
     Args:
@@ -94,7 +110,8 @@ def encoder_and_decoder(redis_url: str, *options: str) -> Iterator[Pair]:
         for address, process in servers.items():
             wait_until(lambda address=address: health(address) == "SERVING", process=process)  # type: ignore[misc]
         encoder, decoder = servers
-        yield Pair(encoder, decoder, redis_url)
+        pids = {"encoder": servers[encoder].pid, "decoder": servers[decoder].pid}
+        yield Stack(encoder, decoder, redis_url, pids)
 
 
 class Servers(Protocol):
@@ -105,29 +122,17 @@ class Servers(Protocol):
 
 
 @dataclass
-class Stack:
+class Up(Stack):
     """The servers that `maskwire up` started, as its `--json` line describes them, and its process."""
 
-    encoder: str
-    decoder: str
     gateway: str | None
-    redis_url: str
     model: str
     tracker: str
-    pids: dict[str, int]
     process: subprocess.Popen[bytes]
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """The variables that point clients to these servers."""
-        return {"MASKWIRE_ENCODER": self.encoder, "MASKWIRE_DECODER": self.decoder}
-
-    def client(self, **arguments: object) -> Client:
-        return Client(self.encoder, self.decoder, **arguments)  # type: ignore[arg-type]
 
 
 @contextlib.contextmanager
-def up(*options: str, gateway: bool = False) -> Iterator[Stack]:
+def up(*options: str, gateway: bool = False) -> Iterator[Up]:
     """Runs `maskwire up` on free ports; it must end with code 0.
 
     Args:
@@ -153,7 +158,7 @@ def up(*options: str, gateway: bool = False) -> Iterator[Stack]:
     try:
         line = process.stdout.readline()
         assert line, "maskwire up ended before it was ready"
-        yield Stack(**json.loads(line), process=process)
+        yield Up(**json.loads(line), process=process)
     finally:
         if process.poll() is None:
             process.terminate()

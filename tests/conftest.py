@@ -1,6 +1,7 @@
 """Fixtures: real servers that tests share, each a process on a port of its own, and the pictures they are sent."""
 
 import contextlib
+import gc
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from PIL import Image
 
 from testing.parallel import Parallel
 from testing.paths import COFFEE
-from testing.servers import EXACT, Pair, Stack, encoder_and_decoder, running_gateway, store_server, up
+from testing.servers import EXACT, Stack, encoder_and_decoder, running_gateway, store_server
 from testing.time_bounds import SecondTries
 from testing.web_server import Web, serving
 from testing.wire import MANY_CALLS, as_base64
@@ -36,6 +37,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # Those of ONNX Runtime spin all the same: where others want the cores, a decode takes twice the processor time on two
 # threads. Servers that tests start have one; some tests in tests/exactness decode on two.
 os.environ.setdefault("MASKWIRE_THREADS", "1")
+# A process that reads pictures takes a quarter of a second of a core to start; an encoder has one more for large ones.
+os.environ.setdefault("MASKWIRE_READERS", "1")
 
 
 @pytest.hookimpl(trylast=True)
@@ -43,6 +46,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The unit tier goes first: it tells soonest, and libraries that others load (which flush denormal numbers to zero,
     for one) do not reach it."""
     items.sort(key=lambda item: "tests/unit/" not in item.nodeid)
+
+
+def pytest_collection_finish() -> None:
+    """Garbage is looked for in what tests make, not each time in all that they have imported and in the tests
+    themselves, which takes half a second."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -75,12 +85,13 @@ def store_url(request: pytest.FixtureRequest) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
     """A store, an encoder with the demo model and a decoder, for the tests that leave them running."""
-    with up() as started:
+    limits = ("--maxmemory", "1gb", "--maxmemory-policy", "volatile-lru")
+    with store_server(store_program(), *limits) as url, encoder_and_decoder(url) as started:
         yield started
 
 
 @pytest.fixture(scope="session")
-def exact() -> Iterator[Pair]:
+def exact() -> Iterator[Stack]:
     """An encoder with the demo model whose masks can be compared with sam2's, a decoder, and a store of their own."""
     with store_server(store_program()) as url, encoder_and_decoder(url, *EXACT) as servers:
         yield servers

@@ -14,14 +14,14 @@ from sam2.utils.amg import coco_encode_rle, rle_to_mask
 
 from testing.reference.predictor import build_demo, everything, over_white
 from testing.reference.torchvision_operators import nms
-from testing.servers import Pair
+from testing.servers import Stack
 
 # Low, so that the demonstration model has much to offer.
 LOW: Any = {"pred_iou_thresh": 0.05, "stability_score_thresh": 0.3, "stability_score_offset": 0.2}
 
 
 @pytest.fixture
-def client(exact: Pair) -> Iterator[Client]:
+def client(exact: Stack) -> Iterator[Client]:
     with Client(exact.encoder, exact.decoder) as opened:
         yield opened
 

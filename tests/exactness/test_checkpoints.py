@@ -12,7 +12,7 @@ from maskwire_core.models.registry import PUBLISHED
 from safetensors.torch import save_file
 
 from testing.reference.predictor import Answer, Reference, build_random, over_white, random_prompt
-from testing.servers import EXACT, Pair, server
+from testing.servers import EXACT, Stack, server
 from testing.wire import embed
 
 # test_prompts.py has sam2.1_hiera_tiny, also as it is stored in fp16, and the large one stands below in small.
@@ -51,7 +51,7 @@ def check(client: Client, image_id: str, prompt: dict[str, Any], multimask: bool
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[] if name in EVERY_RUN else [pytest.mark.slow]) for name in PUBLISHED]
 )
-def test_masks_are_those_of_sam2(name: str, exact: Pair, photo: Path, tmp_path: Path) -> None:
+def test_masks_are_those_of_sam2(name: str, exact: Stack, photo: Path, tmp_path: Path) -> None:
     model = build_random(PUBLISHED[name].config, seed=3)
     checkpoint = tmp_path / f"{name}.pt"
     torch.save({"model": model.state_dict()}, checkpoint)
@@ -86,7 +86,7 @@ def test_masks_are_those_of_sam2(name: str, exact: Pair, photo: Path, tmp_path: 
 
 @pytest.mark.parametrize(("published", "size"), [("sam2.1_hiera_t", 512), ("sam2.1_hiera_l", 256)])
 def test_a_model_of_another_size_from_a_configuration_of_ones_own(
-    published: str, size: int, exact: Pair, photo: Path, tmp_path: Path
+    published: str, size: int, exact: Stack, photo: Path, tmp_path: Path
 ) -> None:
     """A YAML file with another image_size, and weights as safetensors."""
     config = f"configs/sam2.1/{published}.yaml"

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from testing.reference.predictor import TINY
-from testing.servers import EXACT, Pair, encoder_and_decoder
+from testing.servers import EXACT, Stack, encoder_and_decoder
 
 SCRIPT = Path(__file__).with_name("image_predictor_script.py").read_text()
 IMPORTS = "from sam2."
@@ -41,7 +41,7 @@ def run(pictures: list[Path]) -> Run:
     return execute
 
 
-def on_servers(run: Run, servers: Pair, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Predicted:
+def on_servers(run: Run, servers: Stack, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Predicted:
     monkeypatch.setenv("MASKWIRE_ENCODER", servers.encoder)
     monkeypatch.setenv("MASKWIRE_DECODER", servers.decoder)
     assert SCRIPT.count(IMPORTS) == 2 + SCRIPT.split('"""')[1].count(IMPORTS)
@@ -53,7 +53,7 @@ def on_servers(run: Run, servers: Pair, given: dict[str, Any], monkeypatch: pyte
     "a script of the calls in its notebook, and of all others, with other imports",
     package="sam2",
 )
-def test_a_script_for_sam2_moves_by_its_imports(run: Run, exact: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_script_for_sam2_moves_by_its_imports(run: Run, exact: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     ours = on_servers(run, exact, DEMO, monkeypatch)
     # sam2's own modules know feature maps of images of 1024 px only; the demo model's have 512.
     compare(ours, run(SCRIPT.replace(IMPORTS, "from testing.reference.demo_"), DEMO), objects=True)

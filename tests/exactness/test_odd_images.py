@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
 from testing.reference.predictor import Reference, build_demo
-from testing.servers import Pair
+from testing.servers import Stack
 
 Pixels = NDArray[np.uint8]
 
@@ -135,7 +135,7 @@ def model() -> Any:
 
 
 @pytest.fixture(scope="module")
-def client(exact: Pair) -> Iterator[Client]:
+def client(exact: Stack) -> Iterator[Client]:
     # Its own namespace: nothing that another test has stored.
     with Client(exact.encoder, exact.decoder, namespace="odd") as connected:
         yield connected

@@ -22,7 +22,7 @@ from testing.reference.predictor import (
     over_white,
     random_prompt,
 )
-from testing.servers import EXACT, Pair, server
+from testing.servers import EXACT, Stack, server
 from testing.wire import embed
 
 KINDS = ("points", "box", "both", "none", "points")
@@ -104,20 +104,20 @@ def model(
 
 
 @pytest.fixture(scope="module")
-def torch_encoder(model: Model, exact: Pair) -> Iterator[str]:
+def torch_encoder(model: Model, exact: Stack) -> Iterator[str]:
     with server("maskwire_encoder", exact.redis_url, *EXACT, *model.options) as address:
         yield address
 
 
 @pytest.fixture(scope="module")
-def openvino_encoder(model: Model, exact: Pair) -> Iterator[str]:
+def openvino_encoder(model: Model, exact: Stack) -> Iterator[str]:
     options = ("--backend", "openvino", "--precision", "fp32", "--store-codec", "fp32")
     with server("maskwire_encoder", exact.redis_url, *options, *model.options) as address:
         yield address
 
 
 @pytest.fixture(scope="module")
-def fastest_encoder(model: Model, exact: Pair, openvino_encoder: str) -> Iterator[str]:
+def fastest_encoder(model: Model, exact: Stack, openvino_encoder: str) -> Iterator[str]:
     """What the encoder takes by itself: bf16 where the CPU has it."""
     if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         yield openvino_encoder  # which it is here
@@ -129,7 +129,7 @@ def fastest_encoder(model: Model, exact: Pair, openvino_encoder: str) -> Iterato
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("codec", "backend"), [("fp32", "torch"), ("fp32", "openvino"), ("fp16", "openvino")])
 def test_random_prompts_equal_sam2(
-    model: Model, codec: str, backend: str, exact: Pair, request: pytest.FixtureRequest
+    model: Model, codec: str, backend: str, exact: Stack, request: pytest.FixtureRequest
 ) -> None:
     encoder: str = request.getfixturevalue(f"{backend}_encoder")
     # One for each backend: those that agree to rounding share embeddings.
@@ -177,7 +177,7 @@ def test_random_prompts_equal_sam2(
 
 
 @pytest.mark.timeout(900)
-def test_the_fastest_arithmetic_gives_the_masks_of_sam2(model: Model, exact: Pair, fastest_encoder: str) -> None:
+def test_the_fastest_arithmetic_gives_the_masks_of_sam2(model: Model, exact: Stack, fastest_encoder: str) -> None:
     ious = []
     namespace = f"prompts-fastest-{model.name}"
     with Client(fastest_encoder, exact.decoder, namespace=namespace) as client:
@@ -195,7 +195,7 @@ def test_the_fastest_arithmetic_gives_the_masks_of_sam2(model: Model, exact: Pai
     assert np.mean(ious) >= BF16_IOU
 
 
-def test_several_objects_in_one_request_equal_sam2(exact: Pair, photo: Path) -> None:
+def test_several_objects_in_one_request_equal_sam2(exact: Stack, photo: Path) -> None:
     rgb = over_white(photo)
     boxes = np.array([(150, 60, 480, 330), (10, 20, 200, 300), (300, 100, 590, 390)], np.float32)
     predictor = Reference(build_demo(), rgb).predictor
@@ -214,7 +214,7 @@ def test_several_objects_in_one_request_equal_sam2(exact: Pair, photo: Path) -> 
         np.testing.assert_allclose([mask.score for mask in result.candidates], scores[index], atol=1e-4)
 
 
-def test_refining_with_a_mask_equals_sam2(exact: Pair, photo: Path) -> None:
+def test_refining_with_a_mask_equals_sam2(exact: Stack, photo: Path) -> None:
     reference = Reference(build_demo(), over_white(photo))
     with Client(exact.encoder, exact.decoder) as client:
         outputs: Any = {"outputs": ("logits",), "logits_dtype": "float32"}

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from testing.clicks import CLICKS, LOGITS, click
 from testing.reference.predictor import Reference, build_demo, over_white
-from testing.servers import Pair, server
+from testing.servers import Stack, server
 
 
 class ByHand:
@@ -31,7 +31,7 @@ class ByHand:
         return self._logits, float(answer.scores[best])
 
 
-def test_corrective_clicks_equal_sam2_with_logits_fed_back(exact: Pair, photo: Path) -> None:
+def test_corrective_clicks_equal_sam2_with_logits_fed_back(exact: Stack, photo: Path) -> None:
     by_hand = ByHand(photo)
     with Client(exact.encoder, exact.decoder) as client, client.session(photo, **LOGITS) as session:
         for clicked in CLICKS:
@@ -42,7 +42,7 @@ def test_corrective_clicks_equal_sam2_with_logits_fed_back(exact: Pair, photo: P
         assert session.counters == {"decodes": 5, "superseded": 0}
 
 
-def test_a_box_and_a_click_on_it_equal_sam2(exact: Pair, photo: Path) -> None:
+def test_a_box_and_a_click_on_it_equal_sam2(exact: Stack, photo: Path) -> None:
     reference, box = Reference(build_demo(), over_white(photo)), (135, 40, 500, 345)
     first = reference.predict({"box": box}, multimask=False)
     clicks = {"points": [(300, 330)], "labels": [0]}
@@ -61,7 +61,7 @@ def test_a_box_and_a_click_on_it_equal_sam2(exact: Pair, photo: Path) -> None:
 
 
 @pytest.mark.parametrize("kept", ["all", "one"])
-def test_undo_and_redo_restore_prompts_and_logits(exact: Pair, photo: Path, kept: str) -> None:
+def test_undo_and_redo_restore_prompts_and_logits(exact: Stack, photo: Path, kept: str) -> None:
     """Also where the logits were dropped for want of memory, and are decoded again."""
     with contextlib.ExitStack() as stack:
         options = () if kept == "all" else ("--logits-cache-bytes", "0")

@@ -30,7 +30,7 @@ from playwright.sync_api import expect
 from testing.chromium import Tab
 from testing.guarded import bearer, guarded_servers
 from testing.processes import free_port, wait_until
-from testing.servers import Pair, Stack, encoder_and_decoder, running_gateway, server, store_server
+from testing.servers import Stack, encoder_and_decoder, running_gateway, server, store_server
 from testing.time_bounds import assert_within
 from testing.web_server import Web
 from testing.wire import details, frames, picture
@@ -56,7 +56,7 @@ def test_a_killed_gateway_is_survived(
 
 
 def _gateway_killed(
-    open_tab: Callable[..., Tab], servers: Pair, photo: Path, tmp_path: Path, note: Observation
+    open_tab: Callable[..., Tab], servers: Stack, photo: Path, tmp_path: Path, note: Observation
 ) -> float:
     """Returns how many seconds the first click after a kill took."""
     port = free_port()

@@ -10,9 +10,10 @@ import maskwire
 import maskwire.errors
 import maskwire.transport
 import pytest
+from maskwire import Client
 
 from testing.paths import ROOT
-from testing.servers import Stack
+from testing.servers import Stack, running_server
 
 PACKAGES = {
     "maskwire": ROOT / "clients/python/maskwire",
@@ -215,9 +216,9 @@ def test_the_reader_of_pictures_needs_no_client() -> None:
 
 
 def test_the_running_decoder_has_no_torch(stack: Stack, photo: Path) -> None:
-    with stack.client() as client:
+    started = running_server("maskwire_decoder", stack.redis_url, cold=True)
+    with started as (decoder, pid), Client(stack.encoder, decoder) as client:
         client.segment(photo, points=[(300, 200)])
-    (pid,) = (pid for name, pid in stack.pids.items() if name.startswith("decoder"))
-    mapped = Path(f"/proc/{pid}/maps").read_text()
+        mapped = Path(f"/proc/{pid}/maps").read_text()
     assert "onnxruntime" in mapped
     assert "torch" not in mapped

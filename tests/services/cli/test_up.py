@@ -19,7 +19,7 @@ from maskwire.v1 import tracker_pb2 as pb
 from PIL import Image
 
 from testing.processes import free_port, wait_until
-from testing.servers import Stack, ready, up
+from testing.servers import Up, ready, up
 from testing.tracking import conversation
 from testing.warm import run_module
 
@@ -66,13 +66,13 @@ def test_killed_servers_are_restarted_and_calls_succeed(photo: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def used() -> Iterator[Stack]:
+def used() -> Iterator[Up]:
     """What the first of two tests uses and the second one ends."""
     with up("--trackers", "1") as stack:
         yield stack
 
 
-def test_a_tracker_is_started_that_asks_the_encoder(used: Stack, photo: Path) -> None:
+def test_a_tracker_is_started_that_asks_the_encoder(used: Up, photo: Path) -> None:
     with Image.open(photo) as image:
         width, height = image.size
     with conversation(used.tracker, width_px=width, height_px=height, hand_over=True) as (talk, opened):
@@ -83,7 +83,7 @@ def test_a_tracker_is_started_that_asks_the_encoder(used: Stack, photo: Path) ->
     assert local_servers.find_running()[0].environment["MASKWIRE_TRACKER"] == used.tracker
 
 
-def test_killing_a_decoder_during_use_loses_no_answer(used: Stack, photo: Path) -> None:
+def test_killing_a_decoder_during_use_loses_no_answer(used: Up, photo: Path) -> None:
     with used.client(retry_s=60) as client:
         expected = client.segment(photo, image_id="photo", points=[(300, 200)]).mask
         masks, errors = [], []
@@ -114,7 +114,7 @@ def children(pid: int) -> list[int]:
     return [int(child) for file in Path(f"/proc/{pid}/task").glob("*/children") for child in file.read_text().split()]
 
 
-def test_ctrl_c_drains(used: Stack) -> None:
+def test_ctrl_c_drains(used: Up) -> None:
     servers = children(used.process.pid)
     assert len(servers) == 4
     with used.client() as client:

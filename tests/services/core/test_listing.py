@@ -39,7 +39,7 @@ def test_the_client_lists_its_images(stack: Stack) -> None:
         listed = {each.image_id: each for each in client.images()}
         assert set(listed) == set(stored)
         for name, each in listed.items():
-            assert (each.width, each.height, each.model) == (60, 40, stack.model)
+            assert (each.width, each.height, each.model) == (60, 40, "demo")
             assert each.content_key == stored[name].content_key
             assert abs((each.expires_at - stored[name].expires_at).total_seconds()) < 5
             assert client.segment(each, points=[(3, 3)]).image_id == name

@@ -42,7 +42,7 @@ def cpu_s(pid: int) -> float:
 
 
 def test_leaving_off_ends_the_work(stack: Stack, photo: Path) -> None:
-    (pid,) = (pid for name, pid in stack.pids.items() if name.startswith("decoder"))
+    pid = stack.pids["decoder"]
 
     def used_s(seconds: float) -> float:
         before = cpu_s(pid)

@@ -90,7 +90,7 @@ def wire(stack: Stack, photo: Path, encoder: Any) -> Iterator[Callable[..., Wire
 
 
 def test_a_click_after_200_hovers_comes_within_two_decodes(wire: Callable[..., Wire], stack: Stack) -> None:
-    (pid,) = (pid for name, pid in stack.pids.items() if name.startswith("decoder"))
+    pid = stack.pids["decoder"]
     stream = wire()
     shift = random.random()  # clicks that nobody made before: the decoder remembers those of other tests
     stream.click("first", 260 + shift, 130)
@@ -151,7 +151,7 @@ def test_a_click_does_not_wait_for_the_steps_that_a_hover_needs(wire: Callable[.
 
 
 def test_names_of_requests_whose_answers_are_not_read_fill_no_memory(stack: Stack) -> None:
-    (pid,) = (pid for name, pid in stack.pids.items() if "decoder" in name)
+    pid = stack.pids["decoder"]
     options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
     enough = threading.Event()
 

@@ -18,6 +18,7 @@ from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 from maskwire import Client, ServerUnavailable
 from maskwire.cli.health import health
+from maskwire.cli.local_store import store_program
 from maskwire.v1 import encoder_pb2, encoder_pb2_grpc
 from maskwire_core.storage.store import Store
 from maskwire_encoder.backends.model import Model
@@ -26,25 +27,23 @@ from maskwire_encoder.image_input.reading import read_image
 
 from testing import small_model
 from testing.processes import free_port, wait_until
-from testing.servers import Stack, up
+from testing.servers import Stack, running_server, store_server
 from testing.warm import running_module
 from testing.wire import MANY_CALLS, details, frames, picture
 
-SETTINGS = {"MASKWIRE_THREADS": "1", "MASKWIRE_MAX_BATCH": "4", "MASKWIRE_QUEUE_LIMIT": "300"}
+OPTIONS = {"threads": "1", "max-batch": "4", "queue-limit": "300", "store-codec": "fp32"}
 
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Two encoders, kept running, on one store that keeps what they encode in fp32."""
     folder = tmp_path_factory.mktemp("small")
-    chosen = {**small_model.options(folder), "device": "cpu,cpu", "decoders": "0", "store-codec": "fp32"}
-    settings = {**SETTINGS, "MASKWIRE_BACKEND": chosen.pop("backend"), "MASKWIRE_CACHE": str(folder)}
+    chosen = {**small_model.options(folder), **OPTIONS, "cache": str(folder)}
     words = [word for name, value in chosen.items() for word in (f"--{name}", value)]
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in settings.items():
-            patch.setenv(name, value)
-        with up(*words) as stack:
-            yield stack
+    with store_server(store_program()) as url, contextlib.ExitStack() as running:
+        started = [running.enter_context(running_server("maskwire_encoder", url, *words)) for _ in range(2)]
+        pids = {f"encoder {address}": pid for address, pid in started}
+        yield Stack(",".join(address for address, _ in started), "", url, pids)
 
 
 class Encoders:
@@ -52,7 +51,7 @@ class Encoders:
 
     def __init__(self, stack: Stack, channels: list[grpc.Channel]) -> None:
         self.stubs = [encoder_pb2_grpc.EncoderServiceStub(channel) for channel in channels]
-        self.pids = [stack.pids[name] for name in stack.pids if name.startswith("encoder")]
+        self.pids = list(stack.pids.values())
         self._before = [self.load(index) for index in range(2)]
 
     def load(self, index: int) -> encoder_pb2.GetLoadResponse:
@@ -152,7 +151,7 @@ def test_a_client_uses_all_its_encoders(pair: Stack, encoders: Encoders) -> None
 
 
 def test_a_killed_encoders_work_is_taken_over(pair: Stack, encoders: Encoders, leases: Any) -> None:
-    """Its lease outlives it by three seconds. Last of the pair's tests: the supervisor starts it again meanwhile."""
+    """Its lease outlives it by three seconds. Last of the pair's tests."""
     data = picture(3)
     lease = lease_of(encoders, data)
     busy = [encoders.stubs[0].EncodeImage.future(frames(picture(900 + index))) for index in range(60)]
