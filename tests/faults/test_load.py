@@ -31,7 +31,7 @@ from .world import Doing, World, counts
 @pytest.mark.time_bound
 def test_ten_times_too_much(world: World, note: Observation, kind: str) -> None:
     work = {"encoder": "a model slowed by 0.1 s an image", "decoder": "20 prompts a call"}[kind]
-    seconds = float(os.environ.get("MASKWIRE_TEST_OVERLOAD_S", "5"))
+    seconds = float(os.environ.get("MASKWIRE_TEST_OVERLOAD_S", "3"))
     note.injected = f"calls with deadlines of 2 s for {seconds:g} s, ten times the rate of one after another; {work}"
     server = (world.encoders if kind == "encoder" else world.decoders)[0]
     stored = world.calm.embed(picture(250))
@@ -89,10 +89,9 @@ def test_ten_times_too_much(world: World, note: Observation, kind: str) -> None:
 
     stolen, total = cores()
     gc.collect()
-    gc.freeze()  # a collection of all that pytest has loaded would be measured as the server's silence
+    gc.freeze()  # a collection of what other tests have left would be measured as the server's silence
     with world.switched("slow", *world.encoders):
         rate = asyncio.run(overload())
-    gc.unfreeze()
     stolen, total = (now - before for now, before in zip(cores(), (stolen, total), strict=True))
     refused_ms.sort()
     assert set(codes) <= {"answered", "QUEUE_FULL", "DEADLINE_EXCEEDED"}
@@ -119,14 +118,14 @@ def cores() -> tuple[int, int]:
 
 @pytest.mark.fault(38, variant="short")
 def test_streams_are_opened_and_cancelled(world: World, note: Observation) -> None:
-    count = int(os.environ.get("MASKWIRE_TEST_STREAMS", "4000"))
+    count = int(os.environ.get("MASKWIRE_TEST_STREAMS", "2000"))
     note.injected = f"{count} streams opened and cancelled, in turn before, while and after they are answered"
     server = world.decoders[0]
-    asyncio.run(open_and_cancel(server.address, 3000))  # what a server allocates once
+    asyncio.run(open_and_cancel(server.address, 1500))  # what a server allocates once
     files, before = server.open_files, server.rss
     asyncio.run(open_and_cancel(server.address, count))
     grown = (server.rss - before) / (1 << 20)
-    assert grown < 16
+    assert grown < 8
     assert server.open_files <= files + 20  # connections to the store may be new; a leak would have thousands
     world.check(world.calm, 250)
     note.observed = f"resident memory grew by {grown:.1f} MiB, open files by {server.open_files - files}"

@@ -115,12 +115,12 @@ def test_the_link_is_bad(world: World, note: Observation, link: str) -> None:
             for _ in range(5):
                 session.click(30, 20)
         calm_s = time.monotonic() - started
-        large = picture(2300, 600, 400)  # 0.7 MB: six seconds at 1 Mbit/s
+        large = picture(2300, 400, 300)  # 0.36 MB: three seconds at 1 Mbit/s
         for proxy in (to_encoder, to_decoder):
             proxy.bytes_per_s = 125_000
         if link == "both":
             client.embed(large)
-            large = picture(2301, 600, 400)
+            large = picture(2301, 400, 300)
         asked = time.monotonic()
         with pytest.raises(MaskwireError):
             hasty.embed(large)

@@ -233,7 +233,7 @@ def test_issued_names_cannot_be_guessed(guarded: Guarded, encoder: Any) -> None:
 @pytest.mark.parametrize("how", ["revoked", "expired", "narrowed"])
 @pytest.mark.time_bound
 def test_open_calls_end_with_their_token(guarded: Guarded, decoder: Any, encoder: Any, how: str) -> None:
-    ends_at = datetime.now(UTC) + timedelta(seconds=6)
+    ends_at = datetime.now(UTC) + timedelta(seconds=4)
     text = guarded.token(**({"expires_at": ends_at} if how == "expired" else {}))
     staying = guarded.token()
     name = text.split("_")[1]
@@ -273,7 +273,7 @@ def test_open_calls_end_with_their_token(guarded: Guarded, decoder: Any, encoder
     decoder.Segment(segment, metadata=bearer(staying))
     closed.set()
     assert list(streams[staying]) == []
-    assert_within(took_s, 9 if how == "expired" else 4)
+    assert_within(took_s, 7 if how == "expired" else 4)
 
 
 def test_a_broken_file_changes_nothing(guarded: Guarded, encoder: Any) -> None:

@@ -155,7 +155,7 @@ def test_fifty_clients_with_mixed_bad_input(stack: Stack, photo: Path) -> None:
 
         def use(seed: int) -> list[str]:
             wrong = []
-            order = random.Random(seed).sample(kinds, len(kinds))
+            order = random.Random(seed).sample(kinds, len(kinds) // 2)
             with httpx.Client(base_url=address, timeout=120, verify=False) as one:  # without reading certificates
                 for path, arguments, expected in order:
                     answer = one.post(path, **arguments)
@@ -187,7 +187,7 @@ def test_fifty_clients_with_mixed_bad_input(stack: Stack, photo: Path) -> None:
             for line in metrics.splitlines()
             if "seconds_count" in line and 'status="200"' in line
         )
-        assert fine > 200
+        assert fine > 100
         assert max(peaks) - begun < 600e6
         assert resident[1] - resident[0] < 60e6
 
