@@ -18,7 +18,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import grpc
 import numpy as np
+from maskwire.v1.tracker_pb2_grpc import TrackerServiceStub
 from maskwire_core.errors import CorruptValue, InvalidArgument
 from maskwire_core.models.decoder_bundle import GRAPHS, DecoderBundle, DecoderConfig
 from maskwire_core.models.graph_archive import Bundle, OnnxGraph
@@ -33,10 +35,10 @@ from PIL import Image
 
 from testing.processes import forget_peak, peak_bytes, resident_bytes
 from testing.servers import running_gateway
-from testing.tracking import running_tracker
+from testing.tracking import running_tracker, upload
 from testing.wire import picture
 
-from . import command_line, fuzz_http
+from . import command_line, fuzz_http, fuzz_messages
 from .fuzz_messages import Outcome, send_messages
 from .mutations import mutated
 from .world import World, counts
@@ -203,7 +205,9 @@ def run(inputs: int, seed: int) -> tuple[list[str], list[str]]:
     def left() -> int:
         return inputs - sum(outcomes.total() for outcomes in told.values())
 
-    share = left() // 6  # of each way over HTTP; half of what is left are messages
+    share = (
+        left() // 6
+    )  # of each way over HTTP, and of a tracker's messages; the others are an encoder's and a decoder's
     with tempfile.TemporaryDirectory() as folder, World(Path(folder), count=1) as world:
         world.calm.embed(picture(400), image_id="fuzz")
         with world.client() as client:
@@ -214,7 +218,9 @@ def run(inputs: int, seed: int) -> tuple[list[str], list[str]]:
         with (
             running_tracker(world.url, encoder.address) as (tracker, followed_by),
             running_gateway(servers, "--timeout-s", "2", "--tracker", tracker) as (address, gateway),
+            grpc.insecure_channel(tracker) as channel,
         ):
+            upload(TrackerServiceStub(channel), "fuzz", [picture(400), picture(401)], width_px=60, height_px=40)
             pids = {
                 "encoder": encoder.pid,
                 "decoder": decoder.pid,
@@ -225,7 +231,12 @@ def run(inputs: int, seed: int) -> tuple[list[str], list[str]]:
                 "HTTP by the schema": lambda: fuzz_http.by_schema(address, share, seed),
                 "HTTP requests, damaged": lambda: asyncio.run(fuzz_http.send_requests(address, pick, share)),
                 "WebSocket": lambda: asyncio.run(fuzz_http.send_frames(address, pick, share)),
-                "messages": lambda: asyncio.run(send_messages(world, pick, left())),
+                "messages to a tracker": lambda: asyncio.run(
+                    send_messages(fuzz_messages.tracker(tracker), pick, share)
+                ),
+                "messages to an encoder and a decoder": lambda: asyncio.run(
+                    send_messages(fuzz_messages.encoder_and_decoder(encoder.address, decoder.address), pick, left())
+                ),
             }
             for name, send in ways.items():
                 with growth.during(name, SERVERS_MIB, **pids):

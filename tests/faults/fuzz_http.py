@@ -10,20 +10,23 @@ import contextlib
 import json
 import random
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
 import requests
 import schemathesis
 import websockets
+from google.protobuf.message import Message
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.errors import Unsatisfiable
-from maskwire.v1 import decoder_pb2
+from maskwire.v1 import decoder_pb2, tracker_pb2
 from schemathesis import Case, GenerationMode
 
 from testing.wire import picture
 
-from .fuzz_messages import conversation
+from .fuzz_messages import clicked, conversation, track
 from .mutations import mutated, random_message
 
 _FINE = {200, 204, 400, 401, 403, 404, 405, 406, 413, 415, 422, 429, 504}
@@ -32,6 +35,8 @@ _ODD: list[Any] = [None, True, 0, -1, 1e308, "", "fuzz", "\0", "é" * 200, [], {
 _TIMEOUT_S = 30
 # What is no HTTP is answered with 400 at once, and the answer is lost with the connection if more was being written.
 _CUT_SHORT = "closed while being written"
+
+_MULTIPART = "multipart/form-data; boundary=x"
 
 Told = tuple[Counter[str], list[str]]
 """Counts of outcomes, and what went wrong."""
@@ -117,6 +122,10 @@ class Requests:
             ("GET", f"/v1/images/{image_id}", None),
             ("DELETE", "/v1/images/sent", None),
             ("GET", "/v1/models", None),
+            ("POST", "/v1/clips?clip_id=fuzz&frames=2&width_px=60&height_px=40", _form(picture(400), picture(401))),
+            ("DELETE", "/v1/clips/sent", None),
+            ("GET", "/v1/tracks/fuzz", None),
+            ("DELETE", "/v1/tracks/sent", None),
         ]
 
     def next(self) -> tuple[str, str, dict[str, str], bytes]:
@@ -126,9 +135,7 @@ class Requests:
         headers = {"content-type": "application/json"}
         if isinstance(content, bytes):
             body = mutated(pick, content)
-            headers["content-type"] = pick.choice(
-                ("image/png", "application/octet-stream", "multipart/form-data; boundary=x")
-            )
+            headers["content-type"] = pick.choice(("image/png", "application/octet-stream", _MULTIPART, _MULTIPART))
         elif content is None:
             body = b""
         elif pick.random() < 0.6:
@@ -192,34 +199,63 @@ async def send_requests(address: str, pick: random.Random, count: int) -> Told:
 
 
 async def send_frames(address: str, pick: random.Random, count: int) -> Told:
-    """Sends damaged and random frames; the gateway must answer a last valid prompt, or close with a reason."""
+    """Sends damaged and random frames of both kinds of sockets, half of each."""
+    asked = decoder_pb2.SegmentStreamRequest(set_image=decoder_pb2.SetImage(image_id="fuzz"))
+    segments = _Talk("/v1/stream", conversation(), asked, decoder_pb2.SegmentStreamResponse)
+    tracks = [_Talk("/v1/track", track(of_clip), clicked(""), tracker_pb2.TrackResponse) for of_clip in (True, False)]
     outcomes, wrong = Counter[str](), list[str]()
-    real = conversation()
-    while outcomes.total() < count:
-        async with websockets.connect(f"ws{address[4:]}/v1/stream", max_size=None, open_timeout=_TIMEOUT_S) as socket:
-            await socket.send(real[0].SerializeToString())
-            for _ in range(min(20, count - outcomes.total())):
-                message = decoder_pb2.SegmentStreamRequest()
-                message.CopyFrom(pick.choice(real))
-                if pick.random() < 0.5:
-                    random_message(pick, message)
-                await socket.send(mutated(pick, message.SerializeToString()))
-                outcomes["frames"] += 1
-            last = decoder_pb2.SegmentStreamRequest(set_image=real[0].set_image)
-            last.request_id, last.masks_seen = "alive", 1_000_000  # so that nothing more waits for this reader
-            await socket.send(last.SerializeToString())
-            try:
-                await asyncio.wait_for(_until_answered(socket), _TIMEOUT_S)
-            except (TimeoutError, websockets.ConnectionClosed) as error:
-                wrong.append(f"the WebSocket ended: {type(error).__name__}: {error}")
+    for talk, share in ((segments, count // 2), (tracks[0], count // 4), (tracks[1], count - count // 2 - count // 4)):
+        outcomes[talk.path] += share
+        wrong += await _send_frames(address, pick, share, talk)
     return outcomes, wrong
 
 
-async def _until_answered(socket: websockets.ClientConnection) -> None:
+@dataclass(frozen=True)
+class _Talk:
+    """What is sent on a WebSocket."""
+
+    path: str
+    real: Sequence[Message]  # the first of them opens it
+    last: Message  # is answered, whatever came before
+    answers: type[Message]
+
+
+async def _send_frames(address: str, pick: random.Random, count: int, talk: _Talk) -> list[str]:
+    """Sends damaged frames, after the first, which is whole. The gateway must answer a last valid request, or close
+    with a reason. Returns what went wrong."""
+    wrong, sent = list[str](), 0
+    while sent < count:
+        async with websockets.connect(f"ws{address[4:]}{talk.path}", max_size=None, open_timeout=_TIMEOUT_S) as socket:
+            await socket.send(talk.real[0].SerializeToString())
+            for _ in range(min(20, count - sent)):
+                message = type(talk.last)()
+                message.CopyFrom(pick.choice(talk.real))
+                if pick.random() < 0.5:
+                    random_message(pick, message)
+                await socket.send(mutated(pick, message.SerializeToString()))
+                sent += 1
+            last = type(talk.last)()
+            last.CopyFrom(talk.last)
+            last.request_id, last.masks_seen = "alive", 1_000_000  # so that nothing more waits for this reader
+            await socket.send(last.SerializeToString())
+            try:
+                await asyncio.wait_for(_until_answered(socket, talk.answers), _TIMEOUT_S)
+            except (TimeoutError, websockets.ConnectionClosed) as error:
+                wrong.append(f"{talk.path} ended: {type(error).__name__}: {error}")
+    return wrong
+
+
+async def _until_answered(socket: websockets.ClientConnection, answers: type[Any]) -> None:
     async for frame in socket:
         assert isinstance(frame, bytes)
-        if decoder_pb2.SegmentStreamResponse.FromString(frame).request_id == "alive":
+        if answers.FromString(frame).request_id == "alive":
             return
+
+
+def _form(*files: bytes) -> bytes:
+    """Returns the frames of a clip as a form whose boundary is "x"."""
+    head = b'--x\r\nContent-Disposition: form-data; name="frame"; filename="a"\r\n\r\n'
+    return b"".join(head + file + b"\r\n" for file in files) + b"--x--\r\n"
 
 
 def _tell(outcomes: Counter[str], wrong: list[str], asked: str, answer: Any) -> None:
