@@ -247,6 +247,24 @@ def _stays(value: Callable[[], int], seconds: float = 3) -> bool:
     return before == value()
 
 
+def test_floods_of_tiny_frames_end_it(gateway: str) -> None:
+    request = pb.SegmentStreamRequest(request_id="a" * 100, set_image=pb.SetImage(image_id="nothing"))
+    message = request.SerializeToString()
+    with connect(f"ws{gateway[4:]}/v1/stream") as connection:
+        connection.send(message[at : at + 1] for at in range(len(message)))
+        answer = connection.recv(60)
+        assert isinstance(answer, bytes)
+        assert pb.SegmentStreamResponse.FromString(answer).request_id == request.request_id
+        with pytest.raises(ConnectionClosed) as closed:
+            connection.send(b"x" for _ in range(100_000))
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1008
+    with connect(f"ws{gateway[4:]}/v1/stream") as connection, contextlib.suppress(ConnectionClosed):
+        for _ in range(100_000):
+            connection.ping()
+        raise AssertionError("it is still open")
+
+
 def test_who_may_open_one(stack: Stack, gateway: str) -> None:
     def refused(address: str, **options: Any) -> int:
         with pytest.raises(InvalidStatus) as caught, connect(f"{address.replace('http', 'ws')}/v1/stream", **options):

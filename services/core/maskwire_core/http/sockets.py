@@ -3,8 +3,10 @@
 import asyncio
 from typing import Any, cast
 
+from maskwire.token_bucket import TokenBucket
 from starlette.types import Scope
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame
 from websockets.http11 import Request
 
 from maskwire_core.http.connections import Connections, EndsUnread
@@ -15,6 +17,11 @@ from maskwire_core.scheduling.shares import Shares
 
 _TRY_AGAIN_LATER = 1013
 _POLICY = 1008
+_PIECE_BYTES = 4 << 10  # that are read at a time: a frame may have two bytes, and takes some microseconds
+_FRAMES = 1024  # of a message; more if they have `_FRAME_BYTES` on average
+_FRAME_BYTES = 1024
+_OVERHEAD_BYTES = 64  # of memory, of a frame
+_CONTROLS_PER_S, _CONTROLS_AT_ONCE = 10, 100  # pings and pongs
 _DRAINED = "maskwire.drained"  # in the scope: waits until the caller has read
 
 
@@ -23,7 +30,7 @@ class BoundedSocket(EndsUnread, WebSocketsSansIOProtocol):
 
     Nothing is read before the application accepts it. Then what has arrived and was not taken by the application counts
     as its holder's memory, and beyond the holder's share the socket is closed. A message that does not arrive in time
-    ends it, too, and so does a caller that reads nothing.
+    ends it, too, or one in too many pieces, and so do floods of pings, and a caller that reads nothing.
 
     Args:
         connections: All connections.
@@ -43,6 +50,8 @@ class BoundedSocket(EndsUnread, WebSocketsSansIOProtocol):
         self._frame_s = frame_s
         self._held: Held | None = None  # from the first message on
         self._queued = 0
+        self._message_bytes = 0  # of the message that is arriving
+        self._controls = TokenBucket(_CONTROLS_PER_S, _CONTROLS_AT_ONCE)
         self._arriving: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
@@ -79,12 +88,42 @@ class BoundedSocket(EndsUnread, WebSocketsSansIOProtocol):
         except Problem as problem:
             self._end(_TRY_AGAIN_LATER, problem.message)
             return
-        super().data_received(data)
+        for start in range(0, len(data), _PIECE_BYTES):
+            if self.transport.is_closing():
+                return
+            super().data_received(data[start : start + _PIECE_BYTES])
         self._settle()
+
+    def handle_text(self, event: Frame) -> None:
+        self._message_bytes = len(event.data)
+        super().handle_text(event)
+
+    def handle_bytes(self, event: Frame) -> None:
+        self._message_bytes = len(event.data)
+        super().handle_bytes(event)
+
+    def handle_cont(self, event: Frame) -> None:
+        self._message_bytes += len(event.data)
+        super().handle_cont(event)
+        if len(self.frames) > _FRAMES + self._message_bytes // _FRAME_BYTES:
+            self._end(_POLICY, "the message comes in too many pieces; send larger ones")
+
+    def handle_ping(self) -> None:
+        super().handle_ping()
+        self._count_control()
+
+    def handle_pong(self, event: Frame) -> None:
+        super().handle_pong(event)
+        self._count_control()
+
+    def _count_control(self) -> None:
+        if self._controls.wait_s():
+            self._end(_POLICY, f"more than {_CONTROLS_PER_S} pings and pongs a second")
+        self._controls.take()
 
     def send_receive_event_to_app(self) -> None:
         before = self.queue.qsize()
-        size = sum(map(len, self.frames))
+        size = self._message_bytes
         if self.curr_msg_data_type == "text" and not all(frame.isascii() for frame in self.frames):
             size *= 4  # Python's text takes so much for each character, if one of them is a rare one
         super().send_receive_event_to_app()
@@ -115,7 +154,9 @@ class BoundedSocket(EndsUnread, WebSocketsSansIOProtocol):
         """Counts what is there now: a part of a message, and messages that were not taken."""
         if self.disconnected:
             return
-        partial = len(self.conn.reader.buffer) + sum(map(len, self.frames))
+        partial = len(self.conn.reader.buffer)
+        if self.frames:
+            partial += self._message_bytes + _OVERHEAD_BYTES * len(self.frames)
         if self._held is not None:
             self._held.add(partial + self._queued - self._held.held_bytes)
         if not partial or self.read_paused:
