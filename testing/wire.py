@@ -19,7 +19,7 @@ MANY_CALLS: list[tuple[str, Any]] = [
     ("grpc.service_config", json.dumps({"connectionScaling": {"maxConnectionsPerSubchannel": 100}})),
     ("grpc.max_connections_per_subchannel_cap", 100),
 ]
-"""Options of a channel that opens as many connections as its calls need: servers answer 64 of each at a time."""
+"""Options of a channel that opens as many connections as its calls need: servers answer 32 of each at a time."""
 
 
 def picture(seed: int, width: int = 60, height: int = 40) -> bytes:

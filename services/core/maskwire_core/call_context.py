@@ -45,6 +45,11 @@ class CallContext:
     def caller(self, caller: Caller) -> None:
         self._caller = caller
 
+    @property
+    def tenant(self) -> str | None:
+        """On whose account the call is; None before it was authorized."""
+        return None if self._caller is None else self._caller.tenant
+
     def revoke(self) -> None:
         """Cancels the call because its token is not valid any more."""
         if not self.revoked and self.task is not None:

@@ -1,6 +1,5 @@
-"""Floods of calls that are refused: strangers are disconnected, and refusals of a tenant come later."""
+"""Floods of calls that are refused or reset: they are held, and so are new connections of who makes them."""
 
-import os
 import socket
 import time
 from collections import Counter
@@ -12,7 +11,7 @@ import grpc
 import pytest
 from maskwire.cli.health import health
 from maskwire.v1 import decoder_pb2, decoder_pb2_grpc
-from maskwire_core.rpc.disconnecting import disconnect
+from maskwire_core.rpc.newcomers import Newcomers
 from maskwire_core.tenancy import tokens
 
 from testing.guarded import bearer
@@ -62,16 +61,28 @@ def call(channel: grpc.Channel, token: str = "") -> tuple[str, str]:
     return error.code().name, error.details()
 
 
-def flood(channel: grpc.Channel, count: int, at_once: int = 50) -> Counter[str]:
-    """Makes calls without a token, some at a time. Returns how often they ended in which way."""
-    stub, codes = decoder_pb2_grpc.DecoderServiceStub(channel), Counter[str]()
-    for _ in range(count // at_once):
-        for future in [stub.Segment.future(REQUEST) for _ in range(at_once)]:
-            codes[future.code().name] += 1
-    return codes
+def flood(channel: grpc.Channel, count: int, token: str = "") -> list[grpc.Future]:
+    """Makes calls at the same time that the server refuses. Returns them."""
+    segment, metadata = decoder_pb2_grpc.DecoderServiceStub(channel).Segment, bearer(token) if token else ()
+    return [segment.future(REQUEST, metadata=metadata) for _ in range(count)]
 
 
-def test_who_floods_without_a_token_is_disconnected(flooded: Flooded) -> None:
+def codes(calls: list[grpc.Future]) -> Counter[str]:
+    """Waits for calls. Returns how often they ended in which way."""
+    return Counter(each.code().name for each in calls)
+
+
+def answers_newcomers(address: str) -> bool:
+    """Whether a connection can be opened now."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=0.5).close()
+    except TimeoutError:
+        return False
+    return True
+
+
+def test_strangers_who_flood_wait_and_so_do_their_connections(flooded: Flooded) -> None:
     with (
         grpc.insecure_channel(flooded.address, OWN_CONNECTION) as proxy,
         grpc.insecure_channel(flooded.address, OWN_CONNECTION) as friend,
@@ -79,19 +90,14 @@ def test_who_floods_without_a_token_is_disconnected(flooded: Flooded) -> None:
     ):
         for channel in (proxy, friend):
             assert call(channel, flooded.token)[0] == ANSWERED
-        states = list[grpc.ChannelConnectivity]()
-        stranger.subscribe(states.append)
-        codes = Counter[str]()
-        while grpc.ChannelConnectivity.IDLE not in states[1:] and codes.total() < MOST:
-            codes += flood(stranger, 100)
-        assert codes["UNAUTHENTICATED"] >= 200
-        assert codes.total() < MOST
+        calls = flood(stranger, 300)
+        wait_until(lambda: not answers_newcomers(flooded.address))
+        assert not all(each.done() for each in calls)
         # On a connection with calls that have a valid token, all go on.
-        unread = list[grpc.ChannelConnectivity]()
-        proxy.subscribe(unread.append)
-        assert set(flood(proxy, 300)) == {"UNAUTHENTICATED"}
+        assert codes(flood(proxy, 300)) == {"UNAUTHENTICATED": 300}
         assert call(proxy, flooded.token)[0] == call(friend, flooded.token)[0] == ANSWERED
-        assert set(unread) == {grpc.ChannelConnectivity.READY}
+        assert codes(calls) == {"UNAUTHENTICATED": 300}
+    wait_until(lambda: answers_newcomers(flooded.address))
 
 
 def test_refusals_of_a_tenant_come_later_and_later(flooded: Flooded) -> None:
@@ -110,20 +116,42 @@ def test_refusals_of_a_tenant_come_later_and_later(flooded: Flooded) -> None:
         assert call(channel, flooded.token)[0] == ANSWERED
 
 
-def test_connections_are_closed_by_their_other_end() -> None:
-    for family, host, form in (
-        (socket.AF_INET, "127.0.0.1", "ipv4:127.0.0.1:{}"),
-        (socket.AF_INET6, "::1", "ipv6:%5B::1%5D:{}"),
+def test_who_resets_calls_in_floods_keeps_their_places(flooded: Flooded) -> None:
+    with (
+        grpc.insecure_channel(flooded.address, OWN_CONNECTION) as friend,
+        grpc.insecure_channel(flooded.address, OWN_CONNECTION) as channel,
     ):
-        with socket.create_server((host, 0), family=family) as listener:
-            ends = [socket.create_connection(listener.getsockname()[:2]) for _ in range(2)]
-            accepted = [listener.accept()[0] for _ in ends]
-            open_files = len(os.listdir("/dev/fd"))
-            peers = [form.format(end.getsockname()[1]) for end in ends]
-            assert disconnect(peers[:1]) == 1
-            assert ends[0].recv(1) == b""
-            assert len(os.listdir("/dev/fd")) == open_files
-            accepted[1].send(b"x")
-            assert ends[1].recv(1) == b"x"
-            for each in (*ends, *accepted):
-                each.close()
+        assert call(friend, flooded.slow_token)[0] in (ANSWERED, "RESOURCE_EXHAUSTED")
+        refused = Counter[str]()
+        while not refused["UNAVAILABLE"] and refused.total() < MOST:
+            for each in flood(channel, 32, flooded.token):
+                each.cancel()
+            with pytest.raises(grpc.RpcError) as caught:
+                decoder_pb2_grpc.DecoderServiceStub(channel).Segment(REQUEST, metadata=bearer(flooded.token))
+            error: Any = caught.value
+            refused[error.code().name if "stream" in error.details().lower() else "answered"] += 1
+        assert refused["UNAVAILABLE"]  # by gRPC itself: all streams are busy
+        assert call(friend, flooded.slow_token)[0] == "RESOURCE_EXHAUSTED"
+
+
+@pytest.mark.parametrize(
+    ("family", "host", "network"),
+    [(socket.AF_INET, "127.0.0.1", "127.0.0.1"), (socket.AF_INET6, "::1", "::/64")],
+    ids=("IPv4", "IPv6"),
+)
+def test_new_connections_of_a_network_wait(family: socket.AddressFamily, host: str, network: str) -> None:
+    newcomers = Newcomers()
+    with socket.create_server((host, 0), family=family) as listener:
+        address = listener.getsockname()[:2]
+        with socket.create_connection(address) as old, listener.accept()[0] as accepted:
+            try:
+                newcomers.keep_waiting(["203.0.113.7", "2001:db8::/64", network, "198.51.100.0"])
+                with pytest.raises(TimeoutError):
+                    socket.create_connection(address, timeout=0.3)
+                old.send(b"x")
+                assert accepted.recv(1) == b"x"
+                newcomers.keep_waiting(["203.0.113.7", "2001:db8::/64"])
+                socket.create_connection(address).close()
+            finally:
+                newcomers.keep_waiting([])
+            socket.create_connection(address).close()

@@ -18,7 +18,7 @@ from maskwire.transport.process import check_process, claim_process
 _DEFAULTS = {"encoder": "localhost:50051", "decoder": "localhost:50052", "tracker": "localhost:50053"}
 
 _MAX_MESSAGE_BYTES = 64 << 20
-_CONNECTIONS = 32  # to one server; each has up to 64 calls at a time
+_CONNECTIONS = 32  # to one server; each has up to 32 calls at a time
 _OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),

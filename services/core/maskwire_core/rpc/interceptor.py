@@ -20,6 +20,7 @@ from maskwire_core.rpc.authorization import Authorizer, invalid_token
 from maskwire_core.rpc.error_status import abort
 from maskwire_core.rpc.floods import Floods
 from maskwire_core.rpc.receiving import STRANGERS_BYTES, Receiver, Unreadable, tolerant_parser
+from maskwire_core.rpc.turns import Turns
 from maskwire_core.telemetry import tracing
 from maskwire_core.telemetry.metrics import HANDLED, HANDLING, STARTED
 
@@ -49,6 +50,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._authorizer = authorizer
         self._receiver = receiver
         self._floods = Floods()
+        self._turns = Turns()
+        self._handlers: dict[str, Handler] = {}
         self._calls = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -63,19 +66,25 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable["Handler | None"]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> "Handler | None":
-        handler = await continuation(handler_call_details)
         path = str(handler_call_details.method)
-        if handler is None:
-            return None
+        if path not in self._handlers:
+            handler = await continuation(handler_call_details)
+            if handler is None:
+                return None
+            self._handlers[path] = self._surround(handler, path)
+        return self._handlers[path]
+
+    def _surround(self, handler: Handler, path: str) -> Handler:
+        """The handler of a method that is called at last, for all of its calls."""
         _, service, method = path.split("/")
         if path.startswith(_HEALTH):
             answer = functools.partial(self._answer_anybody, handler)
             return _with_method(handler, answer, _request_kind(service, method), STRANGERS_BYTES)
-        metadata = dict(handler_call_details.invocation_metadata or ())
         kinds = ("unary", "client_stream", "server_stream", "bidi_stream")
         labels = (kinds[bool(handler.request_streaming) + 2 * bool(handler.response_streaming)], service, method)
 
-        async def observed(messages: AsyncIterator[Any], context: Context) -> Any:
+        async def surrounded(messages: AsyncIterator[Any], context: Context) -> Any:
+            metadata = dict(context.invocation_metadata() or ())
             call = call_context.begin(str(metadata.get("x-request-id", "")))
             STARTED.labels(*labels).inc()
             self._calls += 1
@@ -97,8 +106,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 HANDLED.labels(*labels, code).inc()
                 HANDLING.labels(*labels).observe(took_s)
                 log.debug("%s %s after %.1f ms", method, code, took_s * 1e3)
+                if cancelled and self._authorizer.needs_tokens:  # else all are one tenant
+                    call.memory.close()
+                    await self._floods.reset(context.peer(), call.tenant)
 
-        return _with_method(handler, observed, _request_kind(service, method))
+        return _with_method(handler, surrounded, _request_kind(service, method))
 
     async def _answer(
         self,
@@ -114,7 +126,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         try:
             with contextlib.ExitStack() as held:
                 held.enter_context(self._authorizer.authorized(call, method, metadata))
-                self._floods.trust(context.peer())
+                self._floods.trust(context.peer(), call.caller.tenant)
+                if self._authorizer.needs_tokens:  # else all are one tenant
+                    await self._turns.begin(call.caller.tenant)
                 call.caller.charge(requests=1)
                 call.memory = self._receiver.budget.account(call.caller.tenant)
                 # When the answer was read, or nobody wants it. The stubs ask for a class of their own.
@@ -142,14 +156,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 # window, unread.
                 await asyncio.sleep(_FIRST_MESSAGE_S)
             if isinstance(error, Unauthenticated):
-                self._floods.stranger_refused(context.peer())
+                await self._floods.refused(context.peer(), None, context)
             elif isinstance(error, ResourceExhausted) and self._authorizer.needs_tokens:  # else all are one tenant
-                await self._floods.tenant_refused(call.caller.tenant, context)
+                await self._floods.refused(context.peer(), call.caller.tenant, context)
             await abort(context, error)
 
     async def _answer_anybody(self, handler: Handler, messages: AsyncIterator[Any], context: Context) -> Any:
         """Answers a health check."""
         try:
+            if self._authorizer.needs_tokens:
+                await self._floods.refused(context.peer(), None, context)
             request = await self._receiver.from_stranger(messages, context.peer())
         except Exception as error:  # as above
             await abort(context, error)

@@ -51,8 +51,8 @@ _OPTIONS = [
     # Calls of one connection, and those that have ended or were reset but are not given up here yet. What is beyond it
     # waits at the client, or is reset by gRPC itself where the client does not keep to it: a call that comes further
     # takes half a millisecond of the event loop, and all callers' calls are taken up in the order in which they came.
-    ("grpc.max_concurrent_streams", 64),
-    ("grpc.http2.max_deallocating_streams", 64),  # without it, calls are reset whose client kept to the limit
+    ("grpc.max_concurrent_streams", 32),
+    ("grpc.http2.max_deallocating_streams", 32),  # without it, calls are reset whose client kept to the limit
     # gRPC drops calls that this process has not taken up yet, from the first number on some at random, from the
     # second on all, without a status and whoever sent them. With its defaults, 1,000 and 3,000, a burst of one caller
     # ended calls of others as CANCELLED. A call that waits there takes its headers' memory.

@@ -1,0 +1,79 @@
+"""Calls begin by turns of tenants."""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from maskwire_core.errors import ResourceExhausted
+from maskwire_core.scheduling.shares import Shares
+
+_BURST_S = 0.001  # between two calls of a burst, which are taken up faster than they can be answered
+_LONGEST_S = 0.002  # from one beginning to the next during a burst
+MOST_WAITING = 8192
+"""Calls that wait, of which one tenant may have two thirds."""
+
+
+class Turns:
+    """Has calls begin one after another when many come at once: a tenant's after one of each other tenant.
+
+    gRPC takes up calls in the order in which they come, whoever makes them, and that takes a third of what a short call
+    costs. During a burst the rest of it is put off, so that calls of others, which come behind, are soon taken up, too.
+    """
+
+    def __init__(self) -> None:
+        self._shares = Shares(MOST_WAITING)
+        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}  # by tenant, whose turn is next first
+        self._taken_up = self._began = 0.0  # when a call was, in the loop's time
+        self._timer: asyncio.Handle | None = None
+
+    async def begin(self, tenant: str) -> None:
+        """Waits until a tenant's call may begin.
+
+        Raises:
+            ResourceExhausted: TOO_MANY_CALLS: too many of the tenant's calls wait.
+        """
+        now = asyncio.get_running_loop().time()
+        is_burst, self._taken_up = now - self._taken_up < _BURST_S, now
+        if not is_burst and not self._waiting:
+            self._began = now
+            return
+        with self._place(tenant) as turn:
+            await turn
+
+    @contextmanager
+    def _place(self, tenant: str) -> Iterator["asyncio.Future[None]"]:
+        refusal = ResourceExhausted(
+            "TOO_MANY_CALLS", "too many calls have come at once; make fewer, or try again later", retry_after_s=1
+        )
+        loop = asyncio.get_running_loop()
+        with self._shares.holding(tenant, 1, refusal):
+            turn: asyncio.Future[None] = loop.create_future()
+            self._waiting.setdefault(tenant, deque()).append(turn)
+            if self._timer is None:
+                self._timer = loop.call_soon(self._next)
+            yield turn
+
+    def _next(self) -> None:
+        """Lets the next call begin, if it is time to, and looks again soon."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        is_burst = now - self._taken_up < _BURST_S
+        if not is_burst or now - self._began >= _LONGEST_S:
+            self._let_begin()
+            self._began = now
+        self._timer = None
+        if self._waiting:
+            self._timer = loop.call_later(_BURST_S, self._next) if is_burst else loop.call_soon(self._next)
+
+    def _let_begin(self) -> None:
+        while self._waiting:
+            tenant = next(iter(self._waiting))
+            turns = self._waiting.pop(tenant)
+            while turns and turns[0].done():  # its caller has left
+                turns.popleft()
+            if turns:
+                turns.popleft().set_result(None)
+                if turns:
+                    self._waiting[tenant] = turns  # behind all others
+                return
