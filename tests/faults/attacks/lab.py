@@ -15,8 +15,6 @@ from typing import Any
 
 from maskwire import Client
 from maskwire.cli.supervisor import with_parent_death_signal
-from maskwire_core.config import DecoderSettings, EncoderSettings, GatewaySettings
-from maskwire_core.runtime.memory_sum import stated_sum
 from maskwire_core.tenancy import tokens
 from maskwire_core.tenancy.tokens import RIGHTS
 
@@ -29,12 +27,6 @@ from tests.faults.processes import Server
 _PACKAGE = "tests.faults.attacks"  # pytest imports this module under another name
 TENANTS = ("works", "attacks", "attacks-too")
 """Namespaces: whose clicks are measured, and who attacks."""
-SUMS = {
-    "encoder": stated_sum(EncoderSettings.model_construct()),
-    "decoder": stated_sum(DecoderSettings.model_construct()),
-    "gateway": stated_sum(GatewaySettings.model_construct()),
-}
-"""What each server takes at most, in bytes, as docs/explanation/security.md says."""
 
 
 class Lab:
@@ -243,9 +235,10 @@ class Memory:
 
     def _look(self) -> None:
         while not self._stop.wait(0.02):
+            most = self.most  # `restart` makes another
             for name, server in self._servers.items():
                 if server.lives:
-                    self.most[name] = max(self.most[name], family_bytes(server.pid))
+                    most[name] = max(most[name], family_bytes(server.pid))
 
 
 def family_bytes(pid: int) -> int:

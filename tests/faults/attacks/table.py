@@ -9,8 +9,19 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from maskwire_core.config import DecoderSettings, EncoderSettings, GatewaySettings
+from maskwire_core.runtime.memory_sum import stated_sum
+
 RESULTS = "out/attacks.json"
 COMMITTED = Path(__file__).with_name("results.json")
+SLOWER, CALM_MS = 3, 10
+"""How much longer clicks may take under attack; calm ones that take less than so many milliseconds count as that."""
+SUMS = {
+    "encoder": stated_sum(EncoderSettings.model_construct()),
+    "decoder": stated_sum(DecoderSettings.model_construct()),
+    "gateway": stated_sum(GatewaySettings.model_construct()),
+}
+"""What each server takes at most, in bytes, as docs/explanation/security.md says."""
 _OUTCOMES = 4
 
 
@@ -50,6 +61,16 @@ class Seen:
     outcomes: dict[str, int]
     tries: int
 
+    @property
+    def most_clicks_ms(self) -> float:
+        """How long 99 of 100 clicks may take during the attack."""
+        return SLOWER * max(self.calm_ms, CALM_MS)
+
+    @property
+    def too_large(self) -> list[str]:
+        """Servers that took more memory than their sum."""
+        return [name for name, mib in self.peak_mib.items() if mib > SUMS[name] >> 20]
+
 
 def save(seen: Seen, path: Path) -> None:
     """Adds what was seen to a file; it replaces what was seen of the same attack before."""
@@ -63,7 +84,7 @@ def load(path: Path) -> list[Seen]:
 
 
 def table(path: Path = COMMITTED) -> str:
-    """Returns a Markdown table of all attacks that were made."""
+    """Returns a Markdown table of all attacks that were made. What misses a bound is bold."""
     lines = [
         "| attack | by | seen before | peak memory | another tenant's slowest call | its clicks, p99 | outcome |",
         "|---|---|---|---|---|---|---|",
@@ -73,19 +94,26 @@ def table(path: Path = COMMITTED) -> str:
             f"*{seen.name}*: {seen.how}",
             seen.who,
             seen.before,
-            memory(seen.peak_mib, seen.grown_mib),
-            f"{seen.slowest_s:.2g} s" + (f", {seen.refused} refused" if seen.refused else ""),
-            f"{seen.clicks_ms:.0f} ms, calm {seen.calm_ms:.0f}" + (" (second try)" if seen.tries > 1 else ""),
+            memory(seen),
+            f"{seen.slowest_s:.2g} s" + (f", **{seen.refused} refused**" if seen.refused else ""),
+            _bold(f"{seen.clicks_ms:.0f} ms", seen.clicks_ms > seen.most_clicks_ms)
+            + f", calm {seen.calm_ms:.0f}"
+            + (" (second try)" if seen.tries > 1 else ""),
             outcome(seen.outcomes),
         )
         lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     return "\n".join(lines)
 
 
-def memory(peak_mib: Mapping[str, int], grown_mib: Mapping[str, int]) -> str:
-    """Names the server that has grown most."""
-    name = max(grown_mib, key=lambda one: grown_mib[one])
-    return f"{name} {peak_mib[name]:,} MiB ({grown_mib[name]:+,})"
+def memory(seen: Seen) -> str:
+    """Names the servers that took too much, else the one that has grown most."""
+    names = seen.too_large or [max(seen.grown_mib, key=lambda one: seen.grown_mib[one])]
+    said = ", ".join(f"{name} {seen.peak_mib[name]:,} MiB ({seen.grown_mib[name]:+,})" for name in names)
+    return _bold(said, bool(seen.too_large))
+
+
+def _bold(text: str, is_bold: bool) -> str:
+    return f"**{text}**" if is_bold else text
 
 
 def outcome(outcomes: Mapping[str, int]) -> str:
