@@ -376,8 +376,6 @@ SOME = {
     "2.0 vanishing": ("corrections_that_stay", "three_objects_apart"),
 }
 """Kinds of models of which only some sessions are tested."""
-RETURNING = ("corrections_that_stay", "three_objects_apart", "a_short_one")
-"""Sessions in which objects are followed over frames on which they are to be gone, and on to others."""
 
 
 def cases(*kinds: str, quick: set[tuple[str, str]]) -> list[Any]:
@@ -429,8 +427,8 @@ def test_whole_sessions_equal_sam2s(model: Model, name: str) -> None:
 
 
 def check_that_objects_vanish(both: Both, name: str) -> None:
-    """Where a session's objects are to vanish and come back, they did."""
-    if both.model.vanishing and name in RETURNING:
+    """Where objects are to vanish and come back, they did; random sessions may be too short for it."""
+    if both.model.vanishing and name != "at_random":
         assert both.visible
         assert both.vanished
         assert both.returned
