@@ -4,7 +4,7 @@ import { Api } from "./api.js";
 import { AutomaticMasks } from "./automatic_masks.js";
 import { AutomaticMasksForm } from "./automatic_masks_form.js";
 import { askToken } from "./dialogs.js";
-import { chosen, filesOf } from "./dropped_files.js";
+import * as dropped from "./dropped_files.js";
 import { Editor } from "./editor.js";
 import { Filmstrip } from "./filmstrip.js";
 import { Guide } from "./guide.js";
@@ -17,6 +17,7 @@ import * as shortcuts from "./shortcuts.js";
 import { Stage } from "./stage.js";
 import { Status } from "./status.js";
 import { manageImages } from "./storage_dialog.js";
+import { Tools } from "./tools.js";
 import { Viewport } from "./viewport.js";
 import { Workspace } from "./workspace.js";
 
@@ -188,22 +189,7 @@ function select(action) {
   action();
 }
 
-function setTool(name) {
-  pointing.tool = name;
-  for (const button of all("[data-tool]")) {
-    button.setAttribute("aria-checked", button.dataset.tool === name);
-    button.tabIndex = button.dataset.tool === name ? 0 : -1;
-  }
-}
-
-function moveTool(event) {
-  const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-  if (!by) return;
-  const buttons = all("[data-tool]");
-  const next = buttons[(buttons.indexOf(event.target) + by + buttons.length) % buttons.length];
-  setTool(next.dataset.tool);
-  next.focus();
-}
+const tools = new Tools(all("[data-tool]"), (name) => (pointing.tool = name));
 
 function hideOrShow() {
   const visible = !editor.objects.items.some((item) => item.visible && item.mask);
@@ -220,9 +206,9 @@ const actions = {
   actual: withPicture(() => viewport.zoom(1 / viewport.scale)),
   zoomIn: withPicture(() => viewport.zoom(ZOOM_STEP)),
   zoomOut: withPicture(() => viewport.zoom(1 / ZOOM_STEP)),
-  include: () => setTool("include"),
-  exclude: () => setTool("exclude"),
-  box: () => setTool("box"),
+  include: () => tools.choose("include"),
+  exclude: () => tools.choose("exclude"),
+  box: () => tools.choose("box"),
   imageBefore: () => workspace.step(-1),
   imageAfter: () => workspace.step(1),
   begin: withSession(() => select(() => editor.objects.begin())),
@@ -257,36 +243,16 @@ for (const [id, action] of Object.entries({
 })) {
   $(id).onclick = action;
 }
-for (const button of all("[data-tool]")) {
-  button.onclick = () => setTool(button.dataset.tool);
-  button.onkeydown = moveTool;
-}
 for (const button of all("[data-export]")) button.onclick = () => share.download(button.dataset.export, workspace.picture);
 for (const button of all("[data-copy]")) button.onclick = () => share.copyPrompt(button.dataset.copy, workspace.picture);
-$("file").onchange = $("folder").onchange = ({ target }) => {
-  add(chosen(target));
-  target.value = ""; // so that choosing the same file again fires "change"
-};
-
-// Dropping and pasting
-
+dropped.listen([$("file"), $("folder")], add);
 addEventListener("paste", (event) => {
   if (!event.clipboardData?.files.length) return;
   event.preventDefault();
-  filesOf(event.clipboardData).then(add);
-});
-addEventListener("dragover", (event) => {
-  event.preventDefault();
-  document.body.classList.add("dragging");
-});
-addEventListener("dragleave", (event) => event.relatedTarget ?? document.body.classList.remove("dragging"));
-addEventListener("drop", (event) => {
-  event.preventDefault();
-  document.body.classList.remove("dragging");
-  filesOf(event.dataTransfer).then(add);
+  dropped.filesOf(event.clipboardData).then(add);
 });
 
-setTool("include");
+tools.choose("include");
 showImages();
 workspace.resume();
 api

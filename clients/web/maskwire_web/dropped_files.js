@@ -17,9 +17,34 @@ export function filesOf(transfer) {
 }
 
 /** The files chosen in an input element. */
-export function chosen(input) {
+function chosen(input) {
   const isFolder = input.webkitdirectory;
   return { files: isFolder ? byName([...input.files]) : [...input.files], isFolder };
+}
+
+/**
+ * Opens files that are chosen in the page's inputs or dropped anywhere on it.
+ *
+ * @param open called with {files, isFolder}
+ */
+export function listen(inputs, open) {
+  for (const input of inputs) {
+    input.onchange = () => {
+      open(chosen(input));
+      input.value = ""; // so that choosing the same file again fires "change"
+    };
+  }
+  const { classList } = document.body;
+  addEventListener("dragover", (event) => {
+    event.preventDefault();
+    classList.add("dragging");
+  });
+  addEventListener("dragleave", (event) => event.relatedTarget ?? classList.remove("dragging"));
+  addEventListener("drop", (event) => {
+    event.preventDefault();
+    classList.remove("dragging");
+    filesOf(event.dataTransfer).then(open);
+  });
 }
 
 function byName(files) {

@@ -2,7 +2,7 @@
 
 import { Api, ApiError } from "../api.js";
 import { askToken, confirmed } from "../dialogs.js";
-import { chosen, filesOf } from "../dropped_files.js";
+import { listen } from "../dropped_files.js";
 import { save } from "../export.js";
 import { Notices } from "../notices.js";
 import { Panel } from "../panel.js";
@@ -10,6 +10,7 @@ import { Pointing } from "../pointing.js";
 import * as shortcuts from "../shortcuts.js";
 import { Stage } from "../stage.js";
 import { Status } from "../status.js";
+import { Tools } from "../tools.js";
 import { Viewport } from "../viewport.js";
 import { TrackEditor } from "./editor.js";
 import { KEYS } from "./keys.js";
@@ -42,7 +43,8 @@ let known = null; // the default model, once it is known
 
 // Opening
 
-async function open({ files }) {
+async function open({ files: given, isFolder }) {
+  const files = isFolder ? given.filter(({ type }) => type.startsWith("image/")) : given;
   if (!files.length || isReading) return;
   if (clip && editor.objects.drawn.length && !(await confirmed("Open another clip?", "The objects of this one are lost, unless you have downloaded them.", "Open"))) return;
   notices.clear();
@@ -244,13 +246,7 @@ async function download(kind) {
 
 // Buttons and keys
 
-function setTool(name) {
-  pointing.tool = name;
-  for (const button of all("[data-tool]")) {
-    button.setAttribute("aria-checked", button.dataset.tool === name);
-    button.tabIndex = button.dataset.tool === name ? 0 : -1;
-  }
-}
+const tools = new Tools(all("[data-tool]"), (name) => (pointing.tool = name));
 
 function hideOrShow() {
   const visible = !editor.objects.items.some((item) => item.visible);
@@ -272,9 +268,9 @@ const actions = {
   actual: withClip(() => viewport.zoom(1 / viewport.scale)),
   zoomIn: withClip(() => viewport.zoom(ZOOM_STEP)),
   zoomOut: withClip(() => viewport.zoom(1 / ZOOM_STEP)),
-  include: () => setTool("include"),
-  exclude: () => setTool("exclude"),
-  box: () => setTool("box"),
+  include: () => tools.choose("include"),
+  exclude: () => tools.choose("exclude"),
+  box: () => tools.choose("box"),
   play: withClip(() => player.toggle()),
   frameBefore: withClip(() => player.step(-1)),
   frameAfter: withClip(() => player.step(1)),
@@ -317,28 +313,13 @@ for (const [id, action] of Object.entries({
 })) {
   $(id).onclick = action;
 }
-for (const button of all("[data-tool]")) button.onclick = () => setTool(button.dataset.tool);
 for (const button of all("[data-export]")) button.onclick = () => download(button.dataset.export);
-$("file").onchange = $("folder").onchange = ({ target }) => {
-  const taken = chosen(target);
-  open(target.webkitdirectory ? { files: taken.files.filter(({ type }) => type.startsWith("image/")) } : taken);
-  target.value = ""; // so that choosing the same file again fires "change"
-};
-addEventListener("dragover", (event) => {
-  event.preventDefault();
-  document.body.classList.add("dragging");
-});
-addEventListener("dragleave", (event) => event.relatedTarget ?? document.body.classList.remove("dragging"));
-addEventListener("drop", (event) => {
-  event.preventDefault();
-  document.body.classList.remove("dragging");
-  filesOf(event.dataTransfer).then(({ files, isFolder }) => open({ files: isFolder ? files.filter(({ type }) => type.startsWith("image/")) : files }));
-});
+listen([$("file"), $("folder")], open);
 
 const followTouch = () => document.body.classList.toggle("touch", isTouch.matches);
 isTouch.addEventListener("change", followTouch);
 followTouch();
-setTool("include");
+tools.choose("include");
 defaultModel().then(
   (model) => {
     if (!model) return;
