@@ -107,6 +107,9 @@ def test_a_film_is_followed_corrected_and_taken_home(
     expect(page.locator("#about")).to_be_visible()
     expect(page.locator("#follow")).to_be_disabled()
 
+    page.locator("[data-tool=include]").press("ArrowRight")
+    page.locator("[data-tool=exclude]:focus").press("ArrowLeft")
+    expect(page.locator("[data-tool=include]")).to_be_checked()
     tab.click(*CLICK)
     page.wait_for_function("() => app.editor.objects.selected.found.size === 1")
     follow(tab, "f")
