@@ -20,7 +20,7 @@ from maskwire_core.storage.store import Store
 from PIL import Image
 
 from testing.parallel import Parallel
-from testing.paths import COFFEE
+from testing.paths import COFFEE, ROOT
 from testing.servers import EXACT, Stack, encoder_and_decoder, running_gateway, store_server
 from testing.time_bounds import SecondTries
 from testing.web_server import Web, serving
@@ -179,6 +179,16 @@ def decoder(stack: Stack) -> Iterator[Any]:
 def web() -> Iterator[Web]:
     with serving() as served:
         yield served
+
+
+@pytest.fixture(scope="session")
+def browser_runtime() -> None:
+    """Skips tests that decode in the browser where that has not been fetched, or fails them where CI is set."""
+    if not (ROOT / "clients/web/maskwire_web/decoder/onnxruntime").exists():
+        message = "scripts/browser-decoder has not fetched the runtime; it needs npm"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
 
 
 @pytest.fixture(scope="module")

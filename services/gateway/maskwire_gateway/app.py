@@ -16,10 +16,10 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount, WebSocketRoute
-from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 from starlette.websockets import WebSocket
 
+from maskwire_gateway.http.assets import ISOLATION, Assets
 from maskwire_gateway.http.doorkeeper import Doorkeeper, bearer
 from maskwire_gateway.http.error_responses import error_response
 from maskwire_gateway.http.fetching import Fetcher
@@ -86,7 +86,7 @@ def application(settings: GatewaySettings, page: Path | None, telemetry: Telemet
         *resources(_Page(page)),
     ]
     if page is not None:
-        routes.append(Mount("/assets", StaticFiles(directory=page)))
+        routes.append(Mount("/assets", Assets(directory=page)))
 
     async def answer_error(request: Request, error: Exception) -> Response:
         if isinstance(error, HTTPException):  # Starlette's own
@@ -127,7 +127,7 @@ class _Page:
         """The page, or a line of text without one."""
         if self._folder is None:
             return PlainTextResponse("Maskwire's gateway. The API is described at /docs.\n")
-        return FileResponse(self._folder / "index.html", headers={"Cache-Control": "no-cache"})
+        return FileResponse(self._folder / "index.html", headers={"Cache-Control": "no-cache", **ISOLATION})
 
     @Operation("GET", "/video")
     async def video(self, request: Request) -> Response:

@@ -152,5 +152,6 @@ CODECS = {
 }
 
 CONVERTIBLE = {"fp32": 1, "fp16": 2, "int8": 4, "int4": 8}
-"""Codecs of values, each of which can be turned into the others, and how many times as large they are as fp32, at most.
-Whole numbers of klt are no values: the transform is known to the encoder, its inverse to the exported decoder."""
+"""Codecs of values, each of which can be turned into the others, and how many times as large what they store becomes as
+fp32, at most. Whole numbers of klt are no values: the transform is known to the encoder, its inverse to the exported
+decoder."""
