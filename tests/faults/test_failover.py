@@ -46,10 +46,10 @@ def use(store: Store, key: str) -> None:
     assert (embedding.tensors["t"] == int(key, 16)).all()
     assert store.find_embedding("default", key) is not None
     store.touch_embedding("default", key, 100)
-    assert store.take_lease("default", key, "me", 1000)
-    assert not store.take_lease("default", key, "you", 1000)
-    assert store.renew_lease("default", key, "me", 1000)
-    store.release_lease("default", key, "me")
+    assert store.take_lease(keys.lease("default", key), "me", 1000)
+    assert not store.take_lease(keys.lease("default", key), "you", 1000)
+    assert store.renew_lease(keys.lease("default", key), "me", 1000)
+    store.release_lease(keys.lease("default", key), "me")
     store.set_alias("default", "a name {with} braces", key, 100)
     assert store.get_alias("default", "a name {with} braces") == key
     assert store.find_aliases("default", ["a name {with} braces"])["a name {with} braces"].ttl_ms > 0

@@ -58,7 +58,7 @@ async def run(settings: EncoderSettings, load: Callable[[ModelSource, EncoderSet
             async with contextlib.AsyncExitStack() as meanwhile:
                 await meanwhile.enter_async_context(repeating(_PUBLISH_PERIOD_S, encoder.publish_exports))
                 if cold is not None:
-                    mover = Mover(cold.files, store, settings.cold_ttl_s, settings.cold_bytes)
+                    mover = Mover(cold, store, settings.cold_ttl_s, settings.cold_bytes)
                     await meanwhile.enter_async_context(repeating(_MOVE_PERIOD_S, mover.step))
                 await serve(settings, service)
         finally:

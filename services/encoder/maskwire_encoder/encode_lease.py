@@ -7,6 +7,7 @@ import secrets
 from collections.abc import AsyncIterator
 
 from maskwire_core.errors import ServiceError
+from maskwire_core.storage import keys
 from maskwire_core.storage.embedding import StoredEmbedding
 from maskwire_core.storage.store import Store
 
@@ -38,11 +39,11 @@ async def found_or_leased(store: Store, namespace: str, key: str) -> AsyncIterat
         Unavailable: The store does not answer.
         ResourceExhausted: The store has no memory left.
     """
-    token = secrets.token_hex(16)
+    lease, token = keys.lease(namespace, key), secrets.token_hex(16)
     pause_s = _FIRST_POLL_S
     while True:
         # The lease is taken before looking up: an encoder stores its embedding before it releases the lease.
-        leasing = asyncio.create_task(asyncio.to_thread(store.take_lease, namespace, key, token, LEASE_MS))
+        leasing = asyncio.create_task(asyncio.to_thread(store.take_lease, lease, token, LEASE_MS))
         try:
             leased = await asyncio.shield(leasing)
             found = await asyncio.to_thread(store.find_embedding, namespace, key)
@@ -50,26 +51,26 @@ async def found_or_leased(store: Store, namespace: str, key: str) -> AsyncIterat
                 yield found
                 return
             if leased:
-                async with _renewed(store, namespace, key, token):
+                async with _renewed(store, lease, token):
                     yield None
                 return
         finally:
             with contextlib.suppress(ServiceError):  # the lease expires by itself
                 if await leasing:  # the store may still grant it to a caller that was cancelled
-                    await asyncio.to_thread(store.release_lease, namespace, key, token)
+                    await asyncio.to_thread(store.release_lease, lease, token)
         # Pauses grow with the time waited, so that the delay they add stays proportionate to it.
         await asyncio.sleep(pause_s)
         pause_s = min(pause_s * _POLL_GROWTH, _LAST_POLL_S)
 
 
 @contextlib.asynccontextmanager
-async def _renewed(store: Store, namespace: str, key: str, token: str) -> AsyncIterator[None]:
+async def _renewed(store: Store, lease: str, token: str) -> AsyncIterator[None]:
     async def renew() -> None:
         while True:
             await asyncio.sleep(LEASE_MS / 1e3 / _RENEWALS)
             try:
-                if not await asyncio.to_thread(store.renew_lease, namespace, key, token, LEASE_MS):
-                    log.warning("lost the lease on %s; another encoder may encode it too", key)
+                if not await asyncio.to_thread(store.renew_lease, lease, token, LEASE_MS):
+                    log.warning("lost %s; another encoder may encode the image too", lease)
                     return
             except ServiceError as error:
                 log.warning("could not renew a lease: %s", error)

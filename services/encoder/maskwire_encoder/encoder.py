@@ -13,7 +13,6 @@ from maskwire.v1 import encoder_pb2 as pb
 from maskwire.v1 import types_pb2
 from maskwire_core import names
 from maskwire_core.call_context import current
-from maskwire_core.cold_tier.pending import Kind, Pending
 from maskwire_core.cold_tier.tier import ColdTier
 from maskwire_core.config import EncoderSettings
 from maskwire_core.errors import (
@@ -332,7 +331,7 @@ class ImageEncoder:
             await asyncio.to_thread(self._enter, upload, upload.part)
         else:
             if self._cold is not None:
-                await asyncio.to_thread(self._send_to, self._cold.pending, upload)
+                await self._cold.follow(upload.namespace, upload.image_id, upload.key, is_kept=upload.goes_cold)
             await asyncio.to_thread(self._store.set_alias, upload.namespace, upload.image_id, upload.key, upload.ttl_s)
         (_CACHED if cached else _ENCODED).inc()
         timings.total_ms = _ms_since(upload.received_at)
@@ -345,12 +344,6 @@ class ImageEncoder:
         if not self._store.enter_region(upload.namespace, part.image, upload.key, upload.ttl_s):
             self._quotas.erase_embedding(upload.namespace, upload.key)
             raise embedding_expired(upload.image_id)
-
-    @staticmethod
-    def _send_to(pending: Pending, upload: Upload) -> None:
-        if upload.goes_cold:
-            pending.enter(Kind.EMBEDDING, upload.namespace, upload.key)
-        pending.enter(Kind.NAME, upload.namespace, upload.image_id, is_kept=upload.goes_cold)
 
 
 async def _check_digest(upload: Upload, file: ImageFile) -> None:

@@ -1,14 +1,13 @@
 """The gRPC service of an encoder."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
-from contextlib import closing
 
 from maskwire.v1 import encoder_pb2 as pb
 from maskwire.v1 import encoder_pb2_grpc
 from maskwire_core import names
 from maskwire_core.call_context import current
-from maskwire_core.cold_tier.pending import Kind
 from maskwire_core.cold_tier.tier import ColdTier
 from maskwire_core.errors import DeadlineExceeded, InvalidArgument, embedding_expired, image_not_found
 from maskwire_core.rpc.interceptor import Context
@@ -62,7 +61,9 @@ class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
         found = await self._encoder.find(upload)
         if found is not None:
             return found
-        with closing(Receiving(upload, self._encoder.spool, self._encoder.settings.upload_pause_s)) as receiving:
+        with contextlib.closing(
+            Receiving(upload, self._encoder.spool, self._encoder.settings.upload_pause_s)
+        ) as receiving:
             await context.send_initial_metadata(CONTENT_NEEDED)
             return await self._encoder.encode(upload, await _received(frames, receiving), receiving.asked_at)
 
@@ -78,7 +79,9 @@ class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
                 )
         upload = self._encoder.accept(header, context.peer(), context.time_remaining())
         current().caller.charge(encodes=1, announced_bytes=upload.size_bytes)
-        with closing(Receiving(upload, self._encoder.spool, self._encoder.settings.upload_pause_s)) as receiving:
+        with contextlib.closing(
+            Receiving(upload, self._encoder.spool, self._encoder.settings.upload_pause_s)
+        ) as receiving:
             embedding = await self._encoder.embed(upload, await _received(frames, receiving))
         for start in range(0, len(embedding), _PART_BYTES):
             yield pb.EmbedImageResponse(chunk=embedding[start : start + _PART_BYTES])
@@ -105,6 +108,8 @@ class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
     async def GetImage(self, request: pb.GetImageRequest, context: Context) -> pb.GetImageResponse:
         namespace, image_id = current().caller.reading(request.namespace), names.image_id(request.image_id)
         found = (await asyncio.to_thread(self._store.find_aliases, namespace, [image_id])).get(image_id)
+        if found is None and self._cold is not None:
+            found = await self._cold.find(namespace, image_id, self._encoder.settings.cold_ttl_s)
         if found is None:
             named = await asyncio.to_thread(self._store.get_alias, namespace, image_id)
             raise image_not_found(image_id) if named is None else embedding_expired(image_id)
@@ -126,15 +131,13 @@ class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
         if key is None and self._cold is not None:
             key = await self._cold.content_key(namespace, image_id)
             is_cold = key is not None
-        if key is not None and request.delete_embedding:
-            if self._cold is not None:
-                await asyncio.to_thread(self._cold.pending.enter, Kind.EMBEDDING, namespace, key, is_kept=False)
-            await asyncio.to_thread(Quotas(self._store).erase_embedding, namespace, key)
-        if self._cold is not None:
-            await asyncio.to_thread(self._cold.pending.enter, Kind.NAME, namespace, image_id, is_kept=False)
-        deleted = await asyncio.to_thread(self._store.delete_alias, namespace, image_id, call_id)
-        if self._cold is not None:
-            await self._cold.forget(namespace, image_id, key if key and request.delete_embedding else "")
+        if not request.delete_embedding:
+            key = None
+        forgetting = self._cold.forgetting(namespace, image_id, key) if self._cold else contextlib.nullcontext()
+        async with forgetting:
+            if key is not None:
+                await asyncio.to_thread(Quotas(self._store).erase_embedding, namespace, key)
+            deleted = await asyncio.to_thread(self._store.delete_alias, namespace, image_id, call_id)
         return pb.DeleteImageResponse(deleted=deleted or is_cold)
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:

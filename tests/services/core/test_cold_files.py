@@ -1,5 +1,6 @@
 """Images that left the store, with a real encoder, a real decoder and a folder behind a real store."""
 
+import dataclasses
 import os
 import resource
 import time
@@ -78,7 +79,9 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 
 def test_a_store_that_was_lost_is_warm_again(lab: Lab) -> None:
+    before = lab.client.get("first")
     lab.lose()
+    assert dataclasses.replace(lab.client.get("first"), expires_at=before.expires_at) == before
     assert {name: lab.click(name).tobytes() for name in lab.masks} == {
         name: mask.tobytes() for name, mask in lab.masks.items()
     }
@@ -161,3 +164,16 @@ def test_a_folder_that_is_full_is_filled_later(lab: Lab) -> None:
     wait_until(lab.followed, 60)
     lab.lose()
     assert (lab.click("late") == mask).all()
+
+
+@pytest.mark.slow  # a thousand encodes take minutes
+def test_a_thousand_images_are_read_back_without_an_encode(lab: Lab) -> None:
+    names = [f"one of many {number}" for number in range(1000)]
+    for number, name in enumerate(names):
+        lab.client.embed(np.random.default_rng(number).integers(0, 256, (60, 80, 3), np.uint8), name)
+    masks = {name: lab.click(name).tobytes() for name in names}
+    assert len(set(masks.values())) > 900
+    wait_until(lab.followed, 300)
+    lab.lose()
+    assert {name: lab.click(name).tobytes() for name in names} == masks
+    assert not lab.raw.keys("maskwire:embedding:*")

@@ -12,6 +12,7 @@ import torch
 from maskwire_core.config import EncoderSettings
 from maskwire_core.scheduling.fair_queue import Requester
 from maskwire_core.scheduling.scheduler import Demand
+from maskwire_core.storage import keys
 from maskwire_core.storage.store import Store
 from maskwire_encoder.encode_lease import found_or_leased
 from maskwire_encoder.encoder import ImageEncoder
@@ -147,8 +148,8 @@ class _AnswersLate(Store):
         super().__init__(url)
         self.granted, self.may_answer = threading.Event(), threading.Event()
 
-    def take_lease(self, namespace: str, key: str, token: str, ttl_ms: int) -> bool:
-        leased = super().take_lease(namespace, key, token, ttl_ms)
+    def take_lease(self, lease: str, token: str, ttl_ms: int) -> bool:
+        leased = super().take_lease(lease, token, ttl_ms)
         self.granted.set()
         assert self.may_answer.wait(10)
         return leased
@@ -170,5 +171,5 @@ def test_a_lease_is_released_if_its_caller_leaves_while_it_is_granted(valkey: st
         await asyncio.wait({taking})
 
     asyncio.run(scenario())
-    assert Store.take_lease(store, "default", key, "another", 1)
+    assert Store.take_lease(store, keys.lease("default", key), "another", 1)
     store.close()

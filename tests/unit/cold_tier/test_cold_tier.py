@@ -15,7 +15,7 @@ from maskwire_core.cold_tier import pending
 from maskwire_core.cold_tier.files import ColdFiles
 from maskwire_core.cold_tier.mover import Mover
 from maskwire_core.cold_tier.patience import Patience
-from maskwire_core.cold_tier.pending import Kind, Pending
+from maskwire_core.cold_tier.pending import Kind
 from maskwire_core.cold_tier.tier import ColdTier
 from maskwire_core.errors import InvalidArgument, Unavailable
 from maskwire_core.storage import keys
@@ -41,7 +41,7 @@ def tier(store: Store, tmp_path: Path) -> ColdTier:
 
 
 def moved(tier: ColdTier, store: Store, **options: Any) -> Mover:
-    mover = Mover(tier.files, store, **{"ttl_s": 1000, "most_bytes": 0, **options})
+    mover = Mover(tier, store, **{"ttl_s": 1000, "most_bytes": 0, **options})
     assert mover._leads()
     mover.move()
     with store.connections.commands() as client:
@@ -83,6 +83,21 @@ def test_what_left_the_store_is_read_back(tier: ColdTier, store: Store) -> None:
     assert wait(tier.embedding("tenant", KEY)) is None
 
 
+def test_what_left_the_store_is_described(tier: ColdTier, store: Store, tmp_path: Path) -> None:
+    embed(tier, store)
+    assert wait(tier.find("default", "photo", 1000)) is None  # pending
+    moved(tier, store)
+    found = wait(tier.find("default", "photo", 1000))
+    assert found is not None
+    assert (found.header.content_key, found.nbytes) == (KEY, len(VALUE))
+    assert 900_000 < found.ttl_ms <= 1_000_000
+    for ttl_s, image_id in ((0, "photo"), (1000, "other")):
+        assert wait(tier.find("default", image_id, ttl_s)) is None
+    (path,) = tmp_path.glob("embeddings/*/*/*")
+    path.write_bytes(VALUE[:-1])
+    assert wait(tier.find("default", "photo", 1000)) is None
+
+
 def test_what_is_pending_is_not_believed(tier: ColdTier, store: Store) -> None:
     embed(tier, store)
     moved(tier, store)
@@ -112,9 +127,15 @@ def test_what_is_deleted_goes(tier: ColdTier, store: Store, tmp_path: Path) -> N
     assert tier.pending.count() == 0
     embed(tier, store)
     moved(tier, store)
-    wait(tier.forget("default", "photo", KEY))
+    wait(forget(tier))
     assert files(tmp_path) == []
-    wait(tier.forget("default", "photo", KEY))  # again
+    wait(forget(tier))  # again
+
+
+async def forget(tier: ColdTier) -> None:
+    async with tier.forgetting("default", "photo", KEY):
+        assert await tier.content_key("default", "photo") is None
+        assert await tier.embedding("default", KEY) is None
 
 
 def test_a_name_that_changes_while_it_is_written(tier: ColdTier, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,8 +171,8 @@ def test_an_embedding_that_is_deleted_while_it_is_written(
 
 def test_a_mover_without_the_lease_moves_nothing(tier: ColdTier, store: Store, tmp_path: Path) -> None:
     embed(tier, store)
-    assert Mover(tier.files, store, 1000, 0)._leads()
-    Mover(tier.files, store, 1000, 0).move()
+    assert Mover(tier, store, 1000, 0)._leads()
+    Mover(tier, store, 1000, 0).move()
     assert files(tmp_path) == []
 
 
@@ -280,7 +301,7 @@ STEP = st.sampled_from(["set 1", "set 2", "set shortly", "delete", "expire", "mo
 def test_a_name_never_means_an_earlier_image(tmp_path_factory: pytest.TempPathFactory, steps: list[str]) -> None:
     store = twin_store()
     tier = ColdTier(str(tmp_path_factory.mktemp("tier")), store, timeout_s=5)
-    mover = Mover(tier.files, store, 1000, 0)
+    mover = Mover(tier, store, 1000, 0)
     assert mover._leads()
     means: str | None = None  # what the name stood for last, and may stand for after the store has lost it
 
@@ -307,7 +328,7 @@ def test_a_name_never_means_an_earlier_image(tmp_path_factory: pytest.TempPathFa
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(tier.files, "write_name", _broken)
                 patch.setattr(tier.files, "delete_name", _broken)
-                if Pending(store).count():
+                if tier.pending.count():
                     with pytest.raises(OSError, match="full"):
                         mover.move()
         if store.get_alias("default", "photo") is None:

@@ -10,12 +10,20 @@ import contextlib
 import hashlib
 import json
 import secrets
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from maskwire_core.errors import CorruptValue, InvalidArgument
-from maskwire_core.storage.embedding import MAX_BYTES, Embedding, unpack_owned
+from maskwire_core.storage.embedding import (
+    MAX_BYTES,
+    MAX_HEADER_BYTES,
+    Embedding,
+    StoredEmbedding,
+    describe,
+    unpack_owned,
+)
 
 _MAX_NAME_BYTES = 8192
 
@@ -71,6 +79,28 @@ class ColdFiles:
         except CorruptValue:
             self._delete(path)
             return None
+
+    def find_embedding(self, namespace: str, key: str, ttl_s: float) -> StoredEmbedding | None:
+        """Describes an embedding without reading its tensors, as `Store.find_embedding` does.
+
+        Args:
+            namespace: Tenant.
+            key: Content key.
+            ttl_s: Seconds after which a file is deleted.
+
+        Returns:
+            Its description; None if it is missing, damaged or due to be deleted.
+        """
+        path = self._embedding(namespace, key)
+        try:
+            file = _described(self._system.info(path))
+            start = self._system.cat_file(path, start=0, end=MAX_HEADER_BYTES)
+        except FileNotFoundError:
+            return None
+        ttl_ms = int((file.written_at + ttl_s - time.time()) * 1e3)
+        with contextlib.suppress(CorruptValue):  # deleted when the embedding is read
+            return describe(namespace, key, start, file.nbytes, ttl_ms) if ttl_ms > 0 else None
+        return None
 
     def delete_embedding(self, namespace: str, key: str) -> None:
         """Deletes an embedding, if it exists."""

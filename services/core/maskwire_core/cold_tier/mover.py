@@ -1,14 +1,13 @@
 """Makes the files of a cold tier follow the store, and keeps them within their bytes and their time."""
 
-import asyncio
 import logging
 import secrets
 import threading
 import time
 from collections.abc import Callable
 
-from maskwire_core.cold_tier.files import ColdFiles
-from maskwire_core.cold_tier.pending import Entry, Kind, Pending
+from maskwire_core.cold_tier.pending import Entry, Kind
+from maskwire_core.cold_tier.tier import ColdTier
 from maskwire_core.errors import ServiceError
 from maskwire_core.storage import keys
 from maskwire_core.storage.store import Store
@@ -21,8 +20,6 @@ _LEASE_MS = 10_000
 _SWEEP_S = 600.0
 _TRIES = 3  # of an entry in one go, when the store changes while its file is written
 
-_RENEW = 'return redis.call("get", KEYS[1]) == ARGV[1] and redis.call("pexpire", KEYS[1], ARGV[2])'
-
 
 class Mover:
     """Moves what is pending; of all encoders of a store one does. Methods block for as long as the files do.
@@ -31,7 +28,7 @@ class Mover:
     last one to write finds what is true.
 
     Args:
-        files: The files.
+        tier: The files, and what is pending.
         store: The store in front of them.
         ttl_s: Seconds after which a file that was not written again is deleted.
         most_bytes: Bytes of all files; the oldest give way. 0: no limit.
@@ -40,15 +37,15 @@ class Mover:
 
     def __init__(
         self,
-        files: ColdFiles,
+        tier: ColdTier,
         store: Store,
         ttl_s: float,
         most_bytes: int,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._files = files
+        self._files = tier.files
+        self._pending = tier.pending
         self._store = store
-        self._pending = Pending(store)
         self._ttl_s = ttl_s
         self._most_bytes = most_bytes
         self._clock = clock
@@ -60,7 +57,6 @@ class Mover:
         """Moves what is due, unless another encoder does or this one still is at it. Never waits for the files."""
         if self._busy.acquire(blocking=False):
             threading.Thread(target=self._work, name="cold tier's mover", daemon=True).start()
-        await asyncio.sleep(0)
 
     def _work(self) -> None:
         try:
@@ -136,9 +132,7 @@ class Mover:
     def _leads(self) -> bool:
         """Takes or renews the lease on moving. Returns whether this mover has it."""
         try:
-            with self._store.connections.commands() as client:
-                if client.set(keys.COLD_MOVER, self._token, nx=True, px=_LEASE_MS):
-                    return True
-                return bool(client.eval(_RENEW, 1, keys.COLD_MOVER, self._token, str(_LEASE_MS)))
+            lease = keys.COLD_MOVER, self._token, _LEASE_MS
+            return self._store.take_lease(*lease) or self._store.renew_lease(*lease)
         except ServiceError:
             return False

@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import sys
+from collections.abc import AsyncIterator
 
 from maskwire_core.cold_tier.files import ColdFiles
 from maskwire_core.cold_tier.patience import Patience
 from maskwire_core.cold_tier.pending import Kind, Pending
 from maskwire_core.config import ColdTierSettings
 from maskwire_core.errors import InvalidArgument, Unavailable
-from maskwire_core.storage.embedding import Embedding
+from maskwire_core.storage.embedding import Embedding, StoredEmbedding
 from maskwire_core.storage.store import Store
 from maskwire_core.telemetry.metrics import COLD_TIER, STORE_BYTES
 
@@ -41,20 +42,56 @@ class ColdTier:
         self.pending = Pending(store)
         self._patience = Patience(timeout_s)
 
+    async def follow(self, namespace: str, image_id: str, key: str, *, is_kept: bool) -> None:
+        """Makes the files follow the store, in which the caller gives an image ID to an embedding next.
+
+        Args:
+            namespace: Tenant.
+            image_id: The image ID.
+            key: Content key of the embedding.
+            is_kept: Whether the image may outlive the store's memory; otherwise the ID's file goes.
+        """
+        if is_kept:
+            await asyncio.to_thread(self.pending.enter, Kind.EMBEDDING, namespace, key)
+        await asyncio.to_thread(self.pending.enter, Kind.NAME, namespace, image_id, is_kept=is_kept)
+
     async def content_key(self, namespace: str, image_id: str) -> str | None:
         """Returns the content key that an image ID stands for; None if it is unknown."""
         if not await asyncio.to_thread(self.pending.is_trusted, Kind.NAME, namespace, image_id):
             return None
         return await self._patience.run(self.files.read_name, namespace, image_id)
 
-    async def forget(self, namespace: str, image_id: str = "", key: str = "") -> None:
-        """Deletes the files of an image ID, a content key or both, as far as they answer in time; the rest is left to
-        whoever does what is pending."""
+    @contextlib.asynccontextmanager
+    async def forgetting(self, namespace: str, image_id: str, key: str | None) -> AsyncIterator[None]:
+        """Deletes files, while the body deletes from the store what they are of. From the beginning on nobody finds
+        them; those that do not answer in time are deleted later.
+
+        Args:
+            namespace: Tenant.
+            image_id: Its name goes.
+            key: Content key of the embedding that goes; None if none does.
+        """
+        await asyncio.to_thread(self.pending.enter, Kind.NAME, namespace, image_id, is_kept=False)
+        if key is not None:
+            await asyncio.to_thread(self.pending.enter, Kind.EMBEDDING, namespace, key, is_kept=False)
+        yield
         with contextlib.suppress(Unavailable):
-            if image_id:
-                await self._patience.run(self.files.delete_name, namespace, image_id)
-            if key:
+            await self._patience.run(self.files.delete_name, namespace, image_id)
+            if key is not None:
                 await self._patience.run(self.files.delete_embedding, namespace, key)
+
+    async def find(self, namespace: str, image_id: str, ttl_s: int) -> StoredEmbedding | None:
+        """Describes the embedding that an image ID stands for; None if there is none.
+
+        Args:
+            namespace: Tenant.
+            image_id: The image ID.
+            ttl_s: Seconds after which files are deleted.
+        """
+        key = await self.content_key(namespace, image_id)
+        if key is None or not await asyncio.to_thread(self.pending.is_trusted, Kind.EMBEDDING, namespace, key):
+            return None
+        return await self._patience.run(self.files.find_embedding, namespace, key, ttl_s)
 
     async def embedding(self, namespace: str, key: str) -> tuple[Embedding, bytes] | None:
         """Returns an embedding, verified, and its bytes as the store had them; None if there is none."""

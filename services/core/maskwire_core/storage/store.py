@@ -187,23 +187,23 @@ class Store:
             client.delete(keys.embedding(header.namespace, header.content_key))
             return True
 
-    # Leases on encoding an image. They only save work: a store that is short of memory may evict one, and then
-    # two encoders store the same bytes.
+    # Leases, by their keys: `keys.lease`, `keys.COLD_MOVER`. They only save work: a store that is short of memory may
+    # evict one, and then two servers do the same.
 
-    def take_lease(self, namespace: str, key: str, token: str, ttl_ms: int) -> bool:
-        """Takes the lease on an image unless somebody else has it. Returns whether `token` owns it now."""
+    def take_lease(self, lease: str, token: str, ttl_ms: int) -> bool:
+        """Takes a lease unless somebody else has it. Returns whether `token` owns it now."""
         with self.connections.commands() as client:
-            return bool(client.set(keys.lease(namespace, key), token, nx=True, px=ttl_ms))
+            return bool(client.set(lease, token, nx=True, px=ttl_ms))
 
-    def renew_lease(self, namespace: str, key: str, token: str, ttl_ms: int) -> bool:
+    def renew_lease(self, lease: str, token: str, ttl_ms: int) -> bool:
         """Extends a lease. Returns whether `token` still owned it."""
         with self.connections.commands() as client:
-            return bool(client.eval(_RENEW, 1, keys.lease(namespace, key), token, str(ttl_ms)))
+            return bool(client.eval(_RENEW, 1, lease, token, str(ttl_ms)))
 
-    def release_lease(self, namespace: str, key: str, token: str) -> None:
+    def release_lease(self, lease: str, token: str) -> None:
         """Releases a lease if `token` owns it."""
         with self.connections.commands() as client:
-            client.eval(_RELEASE, 1, keys.lease(namespace, key), token)
+            client.eval(_RELEASE, 1, lease, token)
 
     # Image IDs
 
