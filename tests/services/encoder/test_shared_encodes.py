@@ -61,7 +61,9 @@ def test_an_encode_that_follows_a_cancelled_one_can_be_hurried() -> None:
     def upload(caller: str, bulk: bool) -> Upload:
         demand = Demand(Requester("default", caller), bulk)
         sha256 = hashlib.sha256(DATA).digest()
-        return Upload("default", caller, sha256, len(DATA), model, "key", "auto", False, "fp16", demand, True, 60, 0, 0)
+        return Upload(
+            "default", caller, sha256, len(DATA), model, "key", "auto", False, "fp16", demand, True, 60, None, 0, 0
+        )
 
     async def scenario() -> None:
         before = asyncio.all_tasks()
@@ -119,7 +121,21 @@ def test_an_embedding_is_kept_for_the_longest_time_told_to_anybody(valkey: str) 
     def upload(name: str, ttl_s: int) -> Upload:
         demand = Demand(Requester("default", name))
         return Upload(
-            "default", name, sha256, len(data), cast(Any, model), key, "auto", False, "fp16", demand, True, ttl_s, 0, 0
+            "default",
+            name,
+            sha256,
+            len(data),
+            cast(Any, model),
+            key,
+            "auto",
+            False,
+            "fp16",
+            demand,
+            True,
+            ttl_s,
+            None,
+            0,
+            0,
         )
 
     async def scenario() -> list[Any]:
