@@ -103,13 +103,16 @@ def compose(
             top, left = (int(random.integers(side - 399)) for side in photo.shape[:2])
             part = picture[y : y + 400, x : x + 400]
             part[:] = photo[top : top + part.shape[0], left : left + part.shape[1]]
-    placed = []
-    for number in range(PER_PICTURE):
+    placed: list[Placed] = []
+    while (number := len(placed)) < PER_PICTURE:
         chosen = objects[random.integers(len(objects))]
         longest = np.exp(random.uniform(np.log(SHORTEST), np.log(LONGEST)))
         scale = longest / max(chosen.mask.shape)
         size = [max(1, round(side * scale)) for side in chosen.mask.shape[::-1]]
         alpha = cv2.resize(chosen.mask.astype(np.float32), size, interpolation=cv2.INTER_AREA)[..., None]
+        mask = alpha[..., 0] > 0.5
+        if not mask.any():  # too thin at this size
+            continue
         pixels = cv2.resize(chosen.pixels, size, interpolation=cv2.INTER_AREA)
         # Each in a cell of its own, so that none hides another.
         column, row = number % 5, number // 5
@@ -117,7 +120,6 @@ def compose(
         y = int((row + random.uniform(0.1, 0.8)) * HEIGHT / 4)
         part = picture[y : y + size[1], x : x + size[0]]
         part[:] = np.rint(pixels * alpha + part * (1 - alpha))
-        mask = alpha[..., 0] > 0.5
         left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
         placed.append(Placed(mask[top : top + height, left : left + width], x + left, y + top))
     return picture, placed

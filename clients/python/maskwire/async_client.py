@@ -140,7 +140,11 @@ class AsyncClient:
             ServerUnavailable: No encoder answers.
         """
         source = await self._connection.source_of(image, reading(arguments))
-        return await self._connection.embed(source, image_id, arguments.get("model", ""), arguments.get("bulk", False))
+        model, bulk = arguments.get("model", ""), arguments.get("bulk", False)
+        stored = await self._connection.embed(source, image_id, model, bulk)
+        if arguments.get("tiles"):
+            await self._connection.embed_tiles(Wanted(stored.image_id, stored, source, model))
+        return stored
 
     @overload
     def embed_many(

@@ -86,6 +86,7 @@ class FoundMask(Picklable):
         self.bbox = _xywh(message.box)
         self.point_coords = [[message.point.x_px, message.point.y_px]]
         self.crop_box = _xywh(message.crop_box)
+        self._message = message
         self._rle = message.rle
 
     def __repr__(self) -> str:
@@ -100,6 +101,10 @@ class FoundMask(Picklable):
 
     def __hash__(self) -> int:
         return hash((self._rle.counts, self.predicted_iou))
+
+    def message(self) -> pb.GeneratedMask:
+        """Returns the mask as the decoder sent it."""
+        return self._message
 
     @property
     def box(self) -> tuple[int, int, int, int]:

@@ -19,12 +19,14 @@ from maskwire.prompts import OutputArguments, wait_ms
 from maskwire.regions import Place, Region, check_region
 from maskwire.results import EmbeddedImage
 from maskwire.sources import DEFAULT_READING, STRETCHES, ImageLike, LastPicture, Reading, Source
+from maskwire.tiles import tiles_of
 from maskwire.transport import Caller, Servers, tracing
 from maskwire.transport.calls import EMBEDS
 from maskwire.v1 import encoder_pb2, types_pb2
 
 T = TypeVar("T")
 
+_TILES_IN_FLIGHT = 2
 _FILE_ENDINGS = frozenset(Image.registered_extensions()) | {".heic", ".heif", ".avif", ".svg", ".npy", ".pdf"}
 
 
@@ -48,10 +50,13 @@ class EmbedArguments(ReadingArguments, total=False):
     Attributes:
         model: Name of the model; empty for the server's default.
         bulk: Low priority: interactive images go first.
+        tiles: Also embed the tiles in which `everything` looks at a large picture with `tiles=True`, with low priority;
+            False. Those that are stored are not encoded again.
     """
 
     model: str
     bulk: bool
+    tiles: bool
 
 
 class ImageArguments(ReadingArguments, total=False):
@@ -200,7 +205,24 @@ class Connection:
             )
         return replace(wanted, source=source)
 
-    async def of_region(self, wanted: Wanted, place: Place) -> Wanted:
+    async def embed_tiles(self, image: Wanted) -> None:
+        """Embeds the tiles of an image that is stored, with low priority, two at a time."""
+        image = await self.with_picture(image)
+        assert image.stored is not None
+        tiles = tiles_of(image.stored.width, image.stored.height)
+
+        async def work() -> None:
+            for tile in tiles:
+                await self.of_region(image, tile.place, bulk=True)
+
+        tasks = [asyncio.create_task(work()) for _ in range(_TILES_IN_FLIGHT)]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def of_region(self, wanted: Wanted, place: Place, *, bulk: bool = False) -> Wanted:
         """Returns a region of an image, which is embedded unless it is stored.
 
         Raises:
@@ -209,12 +231,12 @@ class Connection:
         whole = await self.with_picture(wanted)
 
         async def embed(content_key: str) -> EmbeddedImage:
-            return await self._embed_region(whole, content_key, place)
+            return await self._embed_region(whole, content_key, place, bulk)
 
         region = await self.ask(whole, embed)  # which embeds the image again if it is gone
         return replace(whole, region=region)
 
-    async def _embed_region(self, whole: Wanted, image: str, place: Place) -> EmbeddedImage:
+    async def _embed_region(self, whole: Wanted, image: str, place: Place, bulk: bool) -> EmbeddedImage:
         known = self.images.region(image, place)
         if known is not None:
             return replace(known, cached=True)
@@ -230,6 +252,7 @@ class Connection:
         header = encoder_pb2.EncodeImageHeader(
             image_id=whole.image_id,
             model=whole.stored.model,
+            priority=encoder_pb2.PRIORITY_BULK if bulk else encoder_pb2.PRIORITY_INTERACTIVE,
             region=types_pb2.Box(x_min_px=left, y_min_px=top, x_max_px=right, y_max_px=bottom),
             region_of=image,
         )

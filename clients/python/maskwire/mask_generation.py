@@ -2,12 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from os import PathLike
+from pathlib import Path
 
 from maskwire.automatic_masks import AutomaticMaskArguments, MaskCollector, Update, make_request
-from maskwire.connection import AskedImage, Connection, ImageArguments
+from maskwire.connection import AskedImage, Connection, ImageArguments, Wanted
 from maskwire.errors import ImageNotFound, InvalidRequest, OutputMissing, ServerUnavailable
 from maskwire.results import EmbeddedImage
 from maskwire.sources import ImageLike, Source
+from maskwire.tile_generation import generate_over_tiles
+from maskwire.tile_journal import TileJournal
 from maskwire.transport.losses import Losses
 from maskwire.v1 import decoder_pb2 as pb
 
@@ -17,7 +21,17 @@ _EMBEDS_IN_FLIGHT = 2
 
 
 class GenerationArguments(ImageArguments, AutomaticMaskArguments, total=False):
-    """`ImageArguments` and `AutomaticMaskArguments`."""
+    """`ImageArguments`, `AutomaticMaskArguments`, and what is for large pictures.
+
+    Attributes:
+        tiles: Look at the picture tile by tile, at several scales, and join what is found; False. Each tile is clicked
+            as densely as an image is without. docs/how-to/large-pictures.md has the rules.
+        journal: With `tiles`, a file in which each tile is entered when it is done: a call with the same arguments and
+            this file goes on where another one ended, even if it was killed.
+    """
+
+    tiles: bool
+    journal: str | PathLike[str] | None
 
 
 async def generate_masks(
@@ -25,14 +39,44 @@ async def generate_masks(
 ) -> AsyncIterator[Update]:
     """Yields the masks of an image as they are found; see `AsyncClient.generate_masks`."""
     asked = AskedImage.of(image, arguments)
-    wanted = await connection.resolve(asked)
+    if not arguments.get("tiles"):
+        if arguments.get("journal") is not None:
+            raise InvalidRequest("a journal is of tiles; give tiles=True, too", "BAD_JOURNAL", "journal")
+        async for update in _generate(connection, await connection.resolve(asked), asked.wait_ms, arguments):
+            yield update
+        return
+    if asked.region is not None:
+        raise InvalidRequest("tiles are of the whole image; leave one of them out", "BAD_REGION", "region")
+    whole = await connection.with_picture(await connection.resolve_image(asked))
+    assert whole.stored is not None
+    parameters = AutomaticMaskArguments(
+        **{name: arguments[name] for name in AutomaticMaskArguments.__annotations__ if name in arguments}  # type: ignore
+    )
+    path = arguments.get("journal")
+    job = {
+        "content_key": whole.stored.content_key,
+        "parameters": {k: v for k, v in parameters.items() if v is not None},
+    }
+    journal = await asyncio.to_thread(TileJournal, None if path is None else Path(path), job)
+
+    def generate(part: Wanted, of_tile: AutomaticMaskArguments) -> AsyncIterator[Update]:
+        return _generate(connection, part, asked.wait_ms, of_tile)
+
+    async for update in generate_over_tiles(connection, whole, parameters, generate, journal):
+        yield update
+
+
+async def _generate(
+    connection: Connection, wanted: Wanted, wait_ms: int, arguments: AutomaticMaskArguments
+) -> AsyncIterator[Update]:
+    """Yields the masks of an image or a region."""
     name, source = wanted.image_id, wanted.source
     stored = wanted.stored
     if stored is None:
         stored = await connection.ask(wanted, lambda _: connection.get(name))
     request = make_request(stored.width, stored.height, arguments)
-    request.image_id, request.namespace, request.wait_ms = name, connection.caller.namespace, asked.wait_ms
-    request.content_key, request.model = wanted.content_key or stored.content_key, asked.model
+    request.image_id, request.namespace, request.wait_ms = name, connection.caller.namespace, wait_ms
+    request.content_key, request.model = wanted.content_key or stored.content_key, wanted.model
     source = source or connection.images.source(name, stored.content_key)
     if request.crops and wanted.region is not None:
         raise InvalidRequest("crops are of the whole image; leave crop_n_layers or region out", "BAD_REGION", "region")

@@ -22,7 +22,7 @@ Place = tuple[int, int, int, int]
 _FILLED = 0.5  # largest share of a region's side that the object takes; the smallest is a square root of 2 less
 _LEAST_PX = 192  # a smaller region would be enlarged more than the model has ever seen
 _FARTHER = 4  # how much larger the next region is in which clicks are answered
-_MOST = 0.7  # share of the image's longer side from which on a region shows little more than the image
+MOST = 0.7  # share of the image's longer side from which on a region shows little more than the image
 _STEPS = 8  # regions of a size lie so many to a side, so that prompts near one another share one
 
 
@@ -140,7 +140,7 @@ def choose_region(width: int, height: int, extent: NDArray[np.float64], least: f
     """
     needed = max(*(extent[2:] - extent[:2]) / _FILLED, least)
     side = round(_LEAST_PX * 2 ** (math.ceil(2 * math.log2(needed / _LEAST_PX) - 1e-9) / 2))
-    if side > _MOST * max(width, height):
+    if side > MOST * max(width, height):
         return None
     starts = []
     for length, low, high in zip((width, height), extent[:2], extent[2:], strict=True):

@@ -33,7 +33,8 @@ def embed_images(options: EmbedOptions) -> None:
         task = progress.add_task("", total=len(sources), last="")
 
         def embed(source: Input) -> EmbeddedImage:
-            return inputs.embed_file(client, source, options.embedding, bulk=len(sources) > 1)
+            bulk = len(sources) > 1
+            return inputs.embed_file(client, source, options.embedding, bulk=bulk, tiles=options.tiles)
 
         for source, outcome in work_through(sources, embed, _IMAGES_AT_ONCE):
             file = source.text

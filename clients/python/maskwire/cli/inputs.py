@@ -70,10 +70,14 @@ def embed_input(client: Client, source: Input, options: EmbeddingOptions) -> tup
     return found, found.cached
 
 
-def embed_file(client: Client, source: Input, options: EmbeddingOptions, bulk: bool = False) -> EmbeddedImage:
-    """Embeds an image file under its given name, or else under a digest of its content and stretch."""
+def embed_file(
+    client: Client, source: Input, options: EmbeddingOptions, *, bulk: bool = False, tiles: bool = False
+) -> EmbeddedImage:
+    """Embeds an image file, and its tiles if wanted, under its given name, or else under a digest of its content and
+    stretch."""
     picture = Source(source.loaded().image, Reading(stretch=options.stretch))
-    return client.embed(picture, options.image_id or picture.content_name(), model=options.model, bulk=bulk)
+    name = options.image_id or picture.content_name()
+    return client.embed(picture, name, model=options.model, bulk=bulk, tiles=tiles)
 
 
 def _read_standard_input() -> bytes:

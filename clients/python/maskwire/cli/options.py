@@ -236,6 +236,19 @@ class EverythingOptions:
         ),
     ]
     parameters: MaskGenerationOptions
+    tiles: Annotated[
+        bool,
+        typer.Option(
+            "--tiles", help="Look at the picture tile by tile, at several scales, for small objects of large pictures."
+        ),
+    ] = False
+    journal: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="With --tiles, note here what is done; the same command goes on from there if it ended.",
+        ),
+    ] = None
     embedding: EmbeddingOptions
     servers: ServerOptions
     as_json: _AsJson = False
@@ -259,6 +272,9 @@ class EmbedOptions:
         ),
     ]
     embedding: EmbeddingOptions
+    tiles: Annotated[
+        bool, typer.Option("--tiles", help="Also embed the tiles in which 'everything --tiles' looks at an image.")
+    ] = False
     servers: EncoderOptions
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per image, each on a line.")] = False
 

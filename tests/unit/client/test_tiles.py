@@ -1,0 +1,123 @@
+"""Tiles of large pictures, and what is kept of those that are done."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from maskwire.automatic_masks import FoundMask, Update
+from maskwire.errors import InvalidRequest
+from maskwire.tile_generation import generate_over_tiles
+from maskwire.tile_journal import TileJournal
+from maskwire.tiles import clicks_in, tiles_of
+from maskwire.v1 import decoder_pb2 as pb
+from maskwire.v1 import types_pb2
+
+SIZE = (2100, 1500)
+JOB = {"content_key": "c", "parameters": {}}
+
+
+@given(st.integers(1, 5000), st.integers(1, 5000))
+def test_whatever_is_half_as_long_as_a_tile_lies_in_one(width: int, height: int) -> None:
+    tiles = list(tiles_of(width, height))
+    sides = sorted({max(x1 - x0, y1 - y0) for (x0, y0, x1, y1), _ in tiles})
+    assert all(side <= 0.7 * max(width, height) for side in sides)
+    for side in sides:
+        of_size = [tile for tile in tiles if max(tile.place[2] - tile.place[0], tile.place[3] - tile.place[1]) == side]
+        area = sum((x1 - x0) * (y1 - y0) for _, (x0, y0, x1, y1) in of_size)
+        assert area == width * height  # the cores are the picture
+        for place, core in of_size:
+            for low, high, near, far, end in zip(place, place[2:], core, core[2:], (width, height), strict=False):
+                assert 0 <= low <= near < far <= high <= end
+                assert low == 0 or near - low >= side // 4
+                assert high == end or high - far >= side // 4
+
+
+def test_every_place_is_clicked_once_at_each_scale() -> None:
+    clicks = np.concatenate(
+        [
+            clicks_in(tile, 32) * (tile.place[2] - tile.place[0], tile.place[3] - tile.place[1]) + tile.place[:2]
+            for tile in tiles_of(*SIZE)
+        ]
+    )
+    assert len(np.unique(clicks, axis=0)) == len(clicks)
+    assert len(clicks) == pytest.approx(SIZE[0] * SIZE[1] / 32**2, rel=0.1)
+    assert (clicks.max(0) > np.array(SIZE) - 32).all()
+
+
+def found(x: float, y: float, side: float, iou: float = 0.9) -> FoundMask:
+    box = types_pb2.Box(x_min_px=x, y_min_px=y, x_max_px=x + side, y_max_px=y + side)
+    rle = types_pb2.Rle(size=SIZE[::-1], counts="x")
+    return FoundMask(pb.GeneratedMask(rle=rle, box=box, predicted_iou=iou))
+
+
+def run(journal: TileJournal, ends_after: int = 1000, **arguments: Any) -> tuple[list[Update], list[Any]]:
+    """Runs everything over the tiles of a picture, in each of which something in its middle, and one object, is found.
+    Returns the updates, and the tiles that were clicked."""
+    clicked = []
+
+    async def of_region(image: Any, place: Any) -> Any:
+        return SimpleNamespace(place=place)
+
+    async def generate(part: Any, of_tile: Any) -> AsyncIterator[Any]:
+        place = getattr(part, "place", (0, 0, *SIZE))
+        clicked.append(place)
+        (grid,) = of_tile["point_grids"]
+        assert len(grid)
+        masks = [found((place[0] + place[2]) / 2, place[1] + 400, 50), found(1000, 700, 90, iou=len(clicked))]
+        yield SimpleNamespace(masks=masks, removed={"low_stability": 2})
+
+    stored = SimpleNamespace(width=SIZE[0], height=SIZE[1], model="demo", content_key="c")
+    image: Any = SimpleNamespace(stored=stored, image_id="photo")
+    connection: Any = SimpleNamespace(of_region=of_region)
+
+    async def collect() -> list[Update]:
+        updates = []
+        async for update in generate_over_tiles(connection, image, arguments, generate, journal):  # type: ignore[arg-type]
+            updates.append(update)
+            if len(updates) == ends_after:
+                break
+        return updates
+
+    return asyncio.run(collect()), clicked
+
+
+def test_masks_of_tiles_are_joined() -> None:
+    updates, clicked = run(TileJournal(None, JOB), points_per_side=8)
+    tiles = [tile.place for tile in tiles_of(*SIZE)]
+    assert clicked == [*tiles, (0, 0, *SIZE)]
+    last = updates[-1]
+    assert [update.is_last for update in updates] == [False] * (len(updates) - 1) + [True]
+    assert last.done == last.total
+    assert [mask.predicted_iou for mask in last.masks if mask.bbox[0] == 1000] == [1]  # once, as it was seen first
+    assert len(last.masks) == len({tuple(mask.bbox) for mask in last.masks})
+    assert last.removed["duplicates"] == 2 * len(clicked) - len(last.masks)
+    assert last.removed["low_stability"] == 2 * len(clicked)
+    assert sum(len(update.new) for update in updates) == len(last.masks)
+    with pytest.raises(InvalidRequest, match="crop_n_layers"):
+        run(TileJournal(None, JOB), crop_n_layers=1)
+
+
+def test_a_job_that_was_killed_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    whole, clicked = run(TileJournal(None, JOB))
+    _, first = run(TileJournal(path, JOB), ends_after=3)
+    with path.open("ab") as file:
+        file.write(b'{"tile": [0, 0')  # cut off
+    updates, rest = run(TileJournal(path, JOB))
+    assert first + rest == clicked
+    assert [mask.bbox for mask in updates[-1].masks] == [mask.bbox for mask in whole[-1].masks]
+    assert updates[-1].removed == whole[-1].removed
+    assert run(TileJournal(path, JOB))[1] == []  # nothing is left to do
+    with pytest.raises(InvalidRequest, match="another picture"):
+        TileJournal(path, {**JOB, "content_key": "d"})
+    (tmp_path / "other").write_text("hello\n")
+    for wrong in (tmp_path / "other", tmp_path, tmp_path / "no" / "folder"):
+        with pytest.raises(InvalidRequest) as caught:
+            TileJournal(wrong, JOB)
+        assert (caught.value.reason, caught.value.field) == ("BAD_JOURNAL", "journal")
