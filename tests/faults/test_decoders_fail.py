@@ -41,7 +41,10 @@ RETRIES = json.dumps(
         ]
     }
 )
-"""For streams that a connection refuses unread while many are being cancelled; clients send such calls again."""
+"""For streams that a connection refuses unread (REFUSED_STREAM). A cancelled call no longer counts at the client, but
+does at the server until its handler has noticed and its memory is given up: by gRPC's source, a new stream is refused
+where more are allocated than `grpc.max_concurrent_streams` and `grpc.http2.max_deallocating_streams` allow. So a client
+that keeps to the limit and cancels many may meet it; Maskwire's send such calls again."""
 
 
 def serving(world: World, client: Any, image_id: str) -> Server:
