@@ -2,44 +2,33 @@
 
 import asyncio
 import logging
-import math
 import time
 from collections.abc import Sequence
 
-from maskwire.model_names import canonical
-from maskwire.pictures.formats import EMPTY
-from maskwire.suggest import model_not_served
 from maskwire.v1 import encoder_pb2 as pb
-from maskwire.v1 import types_pb2
-from maskwire_core import names
 from maskwire_core.call_context import current
 from maskwire_core.cold_tier.tier import ColdTier
 from maskwire_core.config import EncoderSettings
 from maskwire_core.errors import (
-    InvalidArgument,
-    NotFound,
-    ResourceExhausted,
     Unavailable,
     embedding_expired,
     not_finite,
 )
-from maskwire_core.scheduling.fair_queue import Requester
-from maskwire_core.scheduling.scheduler import Demand
 from maskwire_core.scheduling.single_flight import Flights
 from maskwire_core.storage.codecs import NotFinite
-from maskwire_core.storage.embedding import Header, StoredEmbedding, content_key, pack
+from maskwire_core.storage.embedding import Header, StoredEmbedding, pack
 from maskwire_core.storage.quotas import Quotas
 from maskwire_core.storage.store import Store
-from maskwire_core.telemetry import logs, tracing
+from maskwire_core.telemetry import tracing
 from maskwire_core.telemetry.metrics import IMAGES, STAGES
 
 from maskwire_encoder.backends.device import Tensors
 from maskwire_encoder.backends.model import Model
 from maskwire_encoder.encode_lease import found_or_leased
 from maskwire_encoder.pipeline import Pipeline
-from maskwire_encoder.regions import Part, check_size, find_whole, parse_part
+from maskwire_encoder.regions import Part, check_size, find_whole
 from maskwire_encoder.spool import ImageFile, Spool
-from maskwire_encoder.upload import CODEC_NAMES, STRETCHES, Upload, describe, digest_mismatch
+from maskwire_encoder.upload import Upload, describe, digest_mismatch
 
 log = logging.getLogger(__name__)
 
@@ -77,94 +66,6 @@ class ImageEncoder:
         self._restoring: Flights[StoredEmbedding | None] = Flights()
         self._quotas = Quotas(store)
         self._flights: Flights[Encoded] = Flights(self.pipeline.hurry)
-
-    def accept(self, header: pb.EncodeImageHeader, caller: str, time_left_s: float | None) -> Upload:
-        """Checks the header of an upload.
-
-        Args:
-            header: The header.
-            caller: The caller's address; callers take turns.
-            time_left_s: Seconds until the call's deadline; None if it has none.
-
-        Raises:
-            InvalidArgument: A field is wrong.
-            NotFound: The model is not served here.
-            PermissionDenied: The namespace belongs to another tenant.
-            ResourceExhausted: The file is too large.
-        """
-        received_at = time.perf_counter()
-        model = self.models.get(canonical(header.model)) if header.model else next(iter(self.models.values()))
-        if model is None:
-            raise NotFound("MODEL_NOT_FOUND", model_not_served(header.model, self.models), field="model")
-        if len(header.sha256) != 32:
-            raise InvalidArgument(
-                "BAD_DIGEST", "sha256 must be the 32 bytes of the file's SHA-256", field="header.sha256"
-            )
-        if not header.size_bytes:
-            raise InvalidArgument("EMPTY_IMAGE", EMPTY, field="image")
-        token = current().caller.token
-        most_bytes = min(self.settings.max_image_bytes, token.max_image_bytes or self.settings.max_image_bytes)
-        if header.size_bytes > most_bytes:
-            raise ResourceExhausted(
-                "IMAGE_TOO_LARGE",
-                f"the file has {header.size_bytes} bytes; at most {most_bytes} are accepted",
-                field="image",
-            )
-        stretch = STRETCHES.get(header.stretch)
-        if stretch is None:
-            raise InvalidArgument("BAD_STRETCH", f"{header.stretch} is no Stretch", field="header.stretch")
-        if header.resize not in pb.Resize.values():
-            raise InvalidArgument("BAD_RESIZE", f"{header.resize} is no Resize", field="header.resize")
-        is_frame, codec = header.resize == pb.RESIZE_VIDEO_FRAME, self._codec(model, header.stored_as)
-        part = parse_part(header)
-        image_id = names.image_id(header.image_id) if header.image_id else "" if part else names.issue_image_id()
-        namespace = current().caller.writing(header.namespace)
-        logs.bind(namespace, image_id)
-        if header.priority not in pb.Priority.values():
-            raise InvalidArgument("BAD_PRIORITY", f"{header.priority} is no Priority", field="header.priority")
-        ttl_s = token.ttl_s or self.settings.ttl_s
-        deadline = math.inf if time_left_s is None else asyncio.get_running_loop().time() + time_left_s
-        return Upload(
-            namespace,
-            image_id,
-            header.sha256,
-            header.size_bytes,
-            model,
-            content_key(
-                header.sha256,
-                model.fingerprint,
-                model.decoder.digest,
-                model.arithmetic_of(stretch, is_frame),
-                codec,
-                part.identity if part else "",
-            ),
-            stretch,
-            is_frame,
-            codec,
-            Demand(Requester(namespace, caller), header.priority == pb.PRIORITY_BULK, deadline),
-            goes_cold=not is_frame and part is None and not 0 < header.ttl_s < ttl_s,
-            ttl_s=min(header.ttl_s or ttl_s, ttl_s),
-            part=part,
-            quota_bytes=self.settings.quota_bytes if token.quota_bytes is None else token.quota_bytes,
-            received_at=received_at,
-        )
-
-    def _codec(self, model: Model, wanted: types_pb2.DataType.ValueType) -> str:
-        """Returns the codec of an embedding, a key of `codecs.CODECS`.
-
-        Raises:
-            InvalidArgument: BAD_DATA_TYPE.
-        """
-        field = "header.stored_as"
-        if wanted == types_pb2.DATA_TYPE_UNSPECIFIED:
-            return model.store_codec
-        codec = CODEC_NAMES.get(wanted)
-        if codec is None:
-            raise InvalidArgument("BAD_DATA_TYPE", f"{wanted} is no DataType", field=field)
-        if codec == "fp32" and model.rounds_to_fp16:
-            said = "this encoder's device rounds embeddings to fp16; ask one that was started with --store-codec fp32"
-            raise InvalidArgument("BAD_DATA_TYPE", said, field=field)
-        return codec
 
     async def find(self, upload: Upload) -> pb.EncodeImageResponse | None:
         """Answers an upload whose embedding is stored or being made already.

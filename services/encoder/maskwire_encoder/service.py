@@ -20,7 +20,7 @@ from maskwire_core.tenancy.tokens import Right
 from maskwire_encoder.encoder import ImageEncoder
 from maskwire_encoder.receiving import Receiving
 from maskwire_encoder.spool import ImageFile
-from maskwire_encoder.upload import describe, digest_mismatch
+from maskwire_encoder.upload import accept, describe, digest_mismatch
 from maskwire_encoder.upload_stream import UploadStream
 
 NAME = pb.DESCRIPTOR.services_by_name["EncoderService"].full_name
@@ -57,7 +57,8 @@ class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
         self, requests: AsyncIterator[pb.EncodeImageRequest], context: Context
     ) -> pb.EncodeImageResponse:
         frames = aiter(requests)
-        upload = self._encoder.accept(await self._header(frames), context.peer(), context.time_remaining())
+        encoder, header = self._encoder, await self._header(frames)
+        upload = accept(header, encoder.models, encoder.settings, context.peer(), context.time_remaining())
         found = await self._encoder.find(upload)
         if found is not None:
             return found
@@ -77,7 +78,8 @@ class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
                 raise InvalidArgument(
                     "NOT_STORED", f"the embedding is not stored; leave {field} out", field=f"header.{field}"
                 )
-        upload = self._encoder.accept(header, context.peer(), context.time_remaining())
+        encoder = self._encoder
+        upload = accept(header, encoder.models, encoder.settings, context.peer(), context.time_remaining())
         current().caller.charge(encodes=1, announced_bytes=upload.size_bytes)
         with contextlib.closing(
             Receiving(upload, self._encoder.spool, self._encoder.settings.upload_pause_s)

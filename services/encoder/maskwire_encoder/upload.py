@@ -1,29 +1,41 @@
-"""Values that pass between the stages of an upload."""
+"""Uploads: their headers, checked, and what is said of the images."""
 
+import asyncio
+import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from maskwire.model_names import canonical
 from maskwire.pictures import Stretch
+from maskwire.pictures.formats import EMPTY
+from maskwire.suggest import model_not_served
+from maskwire.v1 import encoder_pb2 as pb
 from maskwire.v1 import types_pb2
-from maskwire_core.errors import InvalidArgument
+from maskwire_core import names
+from maskwire_core.call_context import current
+from maskwire_core.config import EncoderSettings
+from maskwire_core.errors import InvalidArgument, NotFound, ResourceExhausted
+from maskwire_core.scheduling.fair_queue import Requester
 from maskwire_core.scheduling.scheduler import Demand
-from maskwire_core.storage.embedding import StoredEmbedding
+from maskwire_core.storage.embedding import StoredEmbedding, content_key
+from maskwire_core.telemetry import logs
 
-from maskwire_encoder.regions import Part
+from maskwire_encoder.regions import Part, parse_part
 
 if TYPE_CHECKING:
     from maskwire_encoder.backends.model import Model  # which takes torch along
 
-STRETCHES: dict[types_pb2.Stretch.ValueType, Stretch] = {
+_STRETCHES: dict[types_pb2.Stretch.ValueType, Stretch] = {
     types_pb2.STRETCH_UNSPECIFIED: "auto",
     types_pb2.STRETCH_AUTO: "auto",
     types_pb2.STRETCH_NONE: "none",
     types_pb2.STRETCH_RANGE: "range",
     types_pb2.STRETCH_PERCENTILE: "percentile",
 }
-CODEC_NAMES = {types_pb2.DATA_TYPE_FP16: "fp16", types_pb2.DATA_TYPE_FP32: "fp32"}
-_STRETCH_VALUES: dict[str, types_pb2.Stretch.ValueType] = {name: value for value, name in STRETCHES.items()}
+_CODECS = {types_pb2.DATA_TYPE_FP16: "fp16", types_pb2.DATA_TYPE_FP32: "fp32"}
+_STRETCH_VALUES: dict[str, types_pb2.Stretch.ValueType] = {name: value for value, name in _STRETCHES.items()}
 
 
 @dataclass(frozen=True)
@@ -50,6 +62,102 @@ class Upload:
     def flight(self) -> tuple[str, str]:
         """Key under which concurrent uploads share one encode."""
         return self.namespace, self.key
+
+
+def accept(
+    header: pb.EncodeImageHeader,
+    models: Mapping[str, "Model"],
+    settings: EncoderSettings,
+    caller: str,
+    time_left_s: float | None,
+) -> Upload:
+    """Checks the header of an upload.
+
+    Args:
+        header: The header.
+        models: The models that are served, by name, the default one first.
+        settings: Limits, codec and time to live.
+        caller: The caller's address; callers take turns.
+        time_left_s: Seconds until the call's deadline; None if it has none.
+
+    Raises:
+        InvalidArgument: A field is wrong.
+        NotFound: The model is not served here.
+        PermissionDenied: The namespace belongs to another tenant.
+        ResourceExhausted: The file is too large.
+    """
+    received_at = time.perf_counter()
+    model = models.get(canonical(header.model)) if header.model else next(iter(models.values()))
+    if model is None:
+        raise NotFound("MODEL_NOT_FOUND", model_not_served(header.model, models), field="model")
+    if len(header.sha256) != 32:
+        raise InvalidArgument("BAD_DIGEST", "sha256 must be the 32 bytes of the file's SHA-256", field="header.sha256")
+    if not header.size_bytes:
+        raise InvalidArgument("EMPTY_IMAGE", EMPTY, field="image")
+    token = current().caller.token
+    most_bytes = min(settings.max_image_bytes, token.max_image_bytes or settings.max_image_bytes)
+    if header.size_bytes > most_bytes:
+        raise ResourceExhausted(
+            "IMAGE_TOO_LARGE",
+            f"the file has {header.size_bytes} bytes; at most {most_bytes} are accepted",
+            field="image",
+        )
+    stretch = _STRETCHES.get(header.stretch)
+    if stretch is None:
+        raise InvalidArgument("BAD_STRETCH", f"{header.stretch} is no Stretch", field="header.stretch")
+    if header.resize not in pb.Resize.values():
+        raise InvalidArgument("BAD_RESIZE", f"{header.resize} is no Resize", field="header.resize")
+    is_frame, codec = header.resize == pb.RESIZE_VIDEO_FRAME, _codec(model, header.stored_as)
+    part = parse_part(header)
+    image_id = names.image_id(header.image_id) if header.image_id else "" if part else names.issue_image_id()
+    namespace = current().caller.writing(header.namespace)
+    logs.bind(namespace, image_id)
+    if header.priority not in pb.Priority.values():
+        raise InvalidArgument("BAD_PRIORITY", f"{header.priority} is no Priority", field="header.priority")
+    ttl_s = token.ttl_s or settings.ttl_s
+    deadline = math.inf if time_left_s is None else asyncio.get_running_loop().time() + time_left_s
+    return Upload(
+        namespace,
+        image_id,
+        header.sha256,
+        header.size_bytes,
+        model,
+        content_key(
+            header.sha256,
+            model.fingerprint,
+            model.decoder.digest,
+            model.arithmetic_of(stretch, is_frame),
+            codec,
+            part.identity if part else "",
+        ),
+        stretch,
+        is_frame,
+        codec,
+        Demand(Requester(namespace, caller), header.priority == pb.PRIORITY_BULK, deadline),
+        goes_cold=not is_frame and part is None and not 0 < header.ttl_s < ttl_s,
+        ttl_s=min(header.ttl_s or ttl_s, ttl_s),
+        part=part,
+        quota_bytes=settings.quota_bytes if token.quota_bytes is None else token.quota_bytes,
+        received_at=received_at,
+    )
+
+
+def _codec(model: "Model", wanted: types_pb2.DataType.ValueType) -> str:
+    """Returns the codec of an embedding, a key of `codecs.CODECS`.
+
+    Raises:
+        InvalidArgument: BAD_DATA_TYPE.
+    """
+    field = "header.stored_as"
+    if wanted == types_pb2.DATA_TYPE_UNSPECIFIED:
+        return model.store_codec
+    codec = _CODECS.get(wanted)
+    if codec is None:
+        raise InvalidArgument("BAD_DATA_TYPE", f"{wanted} is no DataType", field=field)
+    if codec == "fp32" and model.rounds_to_fp16:
+        said = "this encoder's device rounds embeddings to fp16; ask one that was started with --store-codec fp32"
+        raise InvalidArgument("BAD_DATA_TYPE", said, field=field)
+    return codec
 
 
 def digest_mismatch() -> InvalidArgument:

@@ -14,6 +14,7 @@ from maskwire_core.tenancy.tenant import rate_limited
 
 from maskwire_encoder.encoder import ImageEncoder
 from maskwire_encoder.receiving import Receiving, too_many_bytes
+from maskwire_encoder.upload import accept
 
 P = ParamSpec("P")
 
@@ -149,7 +150,8 @@ class UploadStream:
 
     async def _find(self, name: str, header: pb.EncodeImageHeader) -> pb.EncodeImageResponse | None:
         """Returns the response to an upload that needs no encoding; otherwise asks for its file."""
-        upload = self._encoder.accept(header, self._context.peer(), self._context.time_remaining())
+        encoder = self._encoder
+        upload = accept(header, encoder.models, encoder.settings, self._context.peer(), self._context.time_remaining())
         found = await self._encoder.find(upload)
         if found is None:
             self._in_flight[name] = Receiving(upload, self._encoder.spool, self._encoder.settings.upload_pause_s)
