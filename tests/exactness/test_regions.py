@@ -10,7 +10,7 @@ from maskwire import Client, InvalidRequest
 from numpy.typing import NDArray
 
 from testing.reference.predictor import Reference, build_demo, everything, over_white, random_prompt
-from testing.servers import Pair
+from testing.servers import Stack
 
 LEFT, TOP, RIGHT, BOTTOM = PLACE = (217, 60, 473, 290)
 FP32_LOGITS = 1e-3
@@ -36,7 +36,7 @@ def rounded(prompt: dict[str, Any]) -> dict[str, Any]:
     return {name: np.rint(value).tolist() for name, value in prompt.items()}
 
 
-def test_masks_on_a_region_are_those_of_the_reference_on_the_crop(exact: Pair, photo: Path) -> None:
+def test_masks_on_a_region_are_those_of_the_reference_on_the_crop(exact: Stack, photo: Path) -> None:
     rgb = over_white(photo)
     height, width = rgb.shape[:2]
     reference = Reference(build_demo(), rgb[TOP:BOTTOM, LEFT:RIGHT])
@@ -64,7 +64,7 @@ def test_masks_on_a_region_are_those_of_the_reference_on_the_crop(exact: Pair, p
         np.testing.assert_allclose(again.logits, expected.logits[expected.scores.argmax()], atol=FP32_LOGITS)
 
 
-def test_a_session_on_a_region_refines_as_one_on_the_crop(exact: Pair, photo: Path) -> None:
+def test_a_session_on_a_region_refines_as_one_on_the_crop(exact: Stack, photo: Path) -> None:
     crop = np.ascontiguousarray(over_white(photo)[TOP:BOTTOM, LEFT:RIGHT])
     clicks = [((100, 90), True), ((180, 40), False), ((60, 120), True)]
     with (
@@ -86,7 +86,7 @@ def test_a_session_on_a_region_refines_as_one_on_the_crop(exact: Pair, photo: Pa
         assert (caught.value.reason, caught.value.field) == ("OUT_OF_REGION", "x")
 
 
-def test_everything_in_a_region_is_that_of_the_crop(exact: Pair, photo: Path) -> None:
+def test_everything_in_a_region_is_that_of_the_crop(exact: Stack, photo: Path) -> None:
     rgb = over_white(photo)
     low: Any = {"pred_iou_thresh": 0.05, "stability_score_thresh": 0.3, "stability_score_offset": 0.2}
     low["points_per_side"] = 4
