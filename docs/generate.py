@@ -2,8 +2,9 @@
 
 docs/reference/settings.md from the settings, docs/reference/grpc.md from protos/, docs/compatibility.md from the tests
 that run clients of others (compatibility_table.py), and from bench/results/ the tables of figures in README.md,
-docs/explanation/performance.md and docs/explanation/scaling.md. docs/explanation/security.md gets what the servers'
-memory is made of, and from tests/faults/attacks/ the table of attacks.
+docs/explanation/performance.md, docs/explanation/exactness.md and docs/explanation/scaling.md.
+docs/explanation/security.md gets what the servers' memory is made of, and from tests/faults/attacks/ the table of
+attacks.
 """
 
 import importlib.util
@@ -203,6 +204,30 @@ def scaling(heading: str) -> str:
     return "".join(table[1:]).partition("\n\n")[0]
 
 
+def exactness() -> str:
+    """What the last run of `python -m bench.exactness` said."""
+    return (RESULTS / "exactness.md").read_text().rstrip()
+
+
+def codecs() -> str:
+    """The last run of `python -m bench.codecs`: what each codec of the store costs."""
+    run = json.loads((RESULTS / "codecs.json").read_text())
+    lines = [
+        "| model | codec | MiB | a click | a box | five corrections | flips | encode, ms | decode, ms |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for model, measured in run["models"].items():
+        for codec, each in measured["codecs"].items():
+            ious = " | ".join(
+                f"{each[kind]['mean']:.4f}, {each[kind]['least']:.4f}" for kind in ("click", "box", "corrections")
+            )
+            shares = f"{each['flips']:.1%} | {each['encode_ms']:.0f} | {each['decode_ms']:.1f}"
+            lines.append(f"| {model} | {codec} | {each['mib']:.2f} | {ious} | {shares} |")
+        if "klt" not in measured["codecs"]:
+            lines.append(f"| {model} | klt | falls back to fp16 | | | | | | |")
+    return "\n".join(lines)
+
+
 def memory() -> str:
     """What each server's memory is made of, with the settings of docker-compose.yml and deploy/kubernetes."""
     lines = ["| Server | term | MiB |", "|---|---|---|"]
@@ -247,7 +272,7 @@ def main() -> None:
     stale = []
     readme = DOCS.parent / "README.md"
     performance_page, scaling_page = DOCS / "explanation/performance.md", DOCS / "explanation/scaling.md"
-    security_page = DOCS / "explanation/security.md"
+    security_page, exactness_page = DOCS / "explanation/security.md", DOCS / "explanation/exactness.md"
     clusters, processes = scaling("cluster"), scaling("processes")
     for path, text in (
         (DOCS / "reference/settings.md", settings()),
@@ -256,6 +281,7 @@ def main() -> None:
         (readme, filled(readme, performance=performance(*_IN_README))),
         (performance_page, filled(performance_page, performance=performance())),
         (scaling_page, filled(scaling_page, clusters=clusters, processes=processes)),
+        (exactness_page, filled(exactness_page, exactness=exactness(), codecs=codecs())),
         (security_page, filled(security_page, memory=memory(), attacks=attacks())),
     ):
         if not path.exists() or path.read_text() != text:
