@@ -48,6 +48,7 @@ class Tab:
         height: Height of the window in CSS pixels.
         init_script: JavaScript that runs before the page's own.
         script: Path of the page's own script, whose exports tests read as `app`.
+        decode: Where the page decodes what people point at: "server", or "here".
         options: Further options of the browser context, as Playwright has them.
     """
 
@@ -59,11 +60,13 @@ class Tab:
         height: int = 800,
         init_script: str = "",
         script: str = "/assets/app.js",
+        decode: str = "server",
         **options: Any,
     ) -> None:
         self._script = script
         context = browser.new_context(viewport={"width": width, "height": height}, **options)
         context.grant_permissions(["clipboard-read", "clipboard-write"], origin=url)
+        context.add_init_script(f"if (origin !== 'null') localStorage.setItem('maskwire.decode', '{decode}');")
         if init_script:
             context.add_init_script(init_script)
         self._open(context, url)

@@ -102,6 +102,11 @@ export class Api {
     }
   }
 
+  /** Fetches a path below /v1/, with the token; throws ApiError unless it is there. */
+  fetch(path, options) {
+    return this._authorised(() => this._fetch(path, options));
+  }
+
   /** Segments everything in an image: yields each GenerateMasksResponse as it arrives. */
   async *masks(imageId, request, signal) {
     const response = await this._authorised(() =>

@@ -9,6 +9,7 @@ import { Editor } from "./editor.js";
 import { Filmstrip } from "./filmstrip.js";
 import { Guide } from "./guide.js";
 import { Library } from "./library.js";
+import { LocalDecoding } from "./local_decoding.js";
 import { Notices } from "./notices.js";
 import { Panel } from "./panel.js";
 import { Pointing } from "./pointing.js";
@@ -28,7 +29,8 @@ const ZOOM_STEP = 1.25;
 const notices = new Notices($("spoken"), $("notices"));
 const api = new Api(askToken);
 export const viewport = new Viewport();
-export const editor = new Editor();
+export const local = new LocalDecoding(api);
+export const editor = new Editor(local);
 export const library = await Library.open();
 export const workspace = new Workspace(api, library, editor);
 const automaticMasks = new AutomaticMasks();
@@ -165,7 +167,7 @@ automaticMasks.addEventListener("change", () => {
   stage.draw("overlay");
   showNext();
 });
-editor.addEventListener("answer", ({ detail }) => status.mask(detail.timings, detail.roundTripMs));
+editor.addEventListener("answer", ({ detail }) => status.mask(detail));
 editor.addEventListener("error", ({ detail }) => notices.error(detail.message));
 editor.addEventListener("change", () => {
   stage.draw("overlay");
@@ -232,7 +234,7 @@ for (const [id, action] of Object.entries({
   choose: actions.open,
   sample: addSample,
   "choose-folder": () => $("folder").click(),
-  kept: () => manageImages(library, workspace),
+  kept: () => manageImages(library, workspace, local),
   "help-button": actions.help,
   new: actions.begin,
   undo: actions.undo,

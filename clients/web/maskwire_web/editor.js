@@ -9,12 +9,14 @@ import { Timeline } from "./timeline.js";
 const MOST_HOVERS = 2; // on their way at the same time
 
 /**
- * Fires "change" when something must be redrawn, "answer" with detail {timings, roundTripMs} for each mask, and
+ * Fires "change" when something must be redrawn, "answer" with detail {timings, tookMs, isLocal} for each mask, and
  * "error" with detail ApiError.
  */
 export class Editor extends EventTarget {
-  constructor() {
+  /** @param local LocalDecoding */
+  constructor(local) {
     super();
+    this._local = local;
     this.timeline = new Timeline();
     this._setObjects();
     this.preview = null; // {mask, box} under the pointer
@@ -32,7 +34,7 @@ export class Editor extends EventTarget {
   open(api, store, rows = []) {
     this.close();
     this._setObjects(rows);
-    this.session = new Session(api, store);
+    this.session = new Session(api, store, this._local);
     for (const item of this.objects.items) item.history.steps.forEach(() => this.timeline.push(this._entry(item)));
     return this.session;
   }
@@ -185,8 +187,8 @@ export class Editor extends EventTarget {
     this._changed();
   }
 
-  _answered({ timings }, start) {
-    this.dispatchEvent(new CustomEvent("answer", { detail: { timings, roundTripMs: performance.now() - start } }));
+  _answered({ timings, isLocal = false }, start) {
+    this.dispatchEvent(new CustomEvent("answer", { detail: { timings, tookMs: performance.now() - start, isLocal } }));
   }
 
   _setObjects(rows) {

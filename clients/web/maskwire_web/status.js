@@ -32,10 +32,14 @@ export class Status {
     this._show();
   }
 
-  /** @param timings SegmentTimings */
-  mask(timings, roundTripMs) {
+  /**
+   * @param timings SegmentTimings
+   * @param isLocal whether this browser decoded it
+   */
+  mask({ timings, tookMs, isLocal }) {
     const decode = (timings?.decode_ms ?? 0) + (timings?.mask_ms ?? 0);
-    this._mask = `<span class="of-mask">decode <b>${ms(decode)}</b> · round trip <b>${ms(roundTripMs)}</b></span>`;
+    const took = isLocal ? "here" : `round trip <b>${ms(tookMs)}</b>`;
+    this._mask = `<span class="of-mask">decode <b>${ms(decode)}</b> · ${took}</span>`;
     this._show();
   }
 

@@ -8,11 +8,13 @@ function megabytes(bytes) {
   return bytes < 1e5 ? `${Math.ceil(bytes / 1e3)} kB` : `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB`;
 }
 
-/** Shows how much is stored, and removes the current image or all of them. */
-export async function manageImages(library, workspace) {
+/** Shows how much is stored and where masks are decoded, and removes the current image or all of them. */
+export async function manageImages(library, workspace, local) {
   const count = library.images.length;
   $("kept-text").textContent = `${count === 1 ? "1 image" : `${count} images`}, ${megabytes(library.bytes)}.`;
   $("remove-image").hidden = !workspace.image;
+  $("decode-here").checked = local.isWanted;
+  $("decode-here").onchange = () => local.choose($("decode-here").checked);
   $("kept-images").returnValue = "";
   $("kept-images").showModal();
   await new Promise((resolve) => $("kept-images").addEventListener("close", resolve, { once: true }));

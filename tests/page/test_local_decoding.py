@@ -1,0 +1,98 @@
+"""The page decodes what people point at by itself, and goes on without decoder servers."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+from maskwire.cli.health import health
+from playwright.sync_api import Browser, expect
+
+from testing.chromium import Tab
+from testing.processes import free_port, wait_until
+from testing.servers import Stack, running_gateway
+from testing.warm import running_module
+
+OpenTab = Callable[..., Tab]
+CLICK, OUTSIDE, OTHER = (260, 130), (300, 330), (50, 40)
+
+pytestmark = pytest.mark.usefixtures("browser_runtime")
+
+
+@contextlib.contextmanager
+def decoder_at(address: str, redis_url: str) -> Iterator[None]:
+    with running_module("maskwire_decoder", "--port", address.split(":")[1], "--redis-url", redis_url) as process:
+        wait_until(lambda: health(address) == "SERVING", process=process)
+        yield
+
+
+def until_decoding(tab: Tab) -> None:
+    tab.page.wait_for_function("() => app.local.isReady(app.editor.session?.image) || app.local.failure")
+    assert tab.page.evaluate("() => app.local.failure") == ""
+
+
+def test_hovering_asks_no_server(open_tab: OpenTab) -> None:
+    tab = open_tab(decode="here")
+    sent: list[str] = []
+    tab.page.on("websocket", lambda socket: socket.on("framesent", lambda frame: sent.append(str(frame))))
+    tab.reload()
+    tab.open_sample()
+    until_decoding(tab)
+    sent.clear()
+    tab.move(*CLICK)
+    tab.page.wait_for_function("() => app.editor.preview?.mask")
+    expect(tab.page.locator("#timings")).to_contain_text("here")
+    assert not [frame for frame in sent if "segment" in frame]
+    area = tab.page.evaluate("() => app.editor.preview.mask.area")
+    tab.click(*CLICK)
+    tab.until("it.mask")
+    expect(tab.page.locator("#timings")).to_contain_text("round trip")
+    assert [frame for frame in sent if "segment" in frame]
+    assert tab.mask.sum() == pytest.approx(area, abs=5)  # but for pixels that rounding decides
+
+
+def test_people_who_do_not_want_it_download_nothing(open_tab: OpenTab) -> None:
+    tab = open_tab()
+    asked: list[str] = []
+    tab.page.on("request", lambda request: asked.append(request.url))
+    tab.open_sample()
+    tab.move(*CLICK)
+    tab.page.wait_for_function("() => app.editor.preview?.mask")
+    expect(tab.page.locator("#timings")).to_contain_text("round trip")
+    assert not [url for url in asked if "onnxruntime" in url or "embedding" in url]
+
+
+def test_clicks_go_on_while_decoder_servers_are_stopped(browser: Browser, stack: Stack) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    with contextlib.ExitStack() as gateway:
+        with decoder_at(address, stack.redis_url):
+            url, _ = gateway.enter_context(running_gateway(stack, decoder=address))
+            tab = Tab(browser, url, decode="here")
+            gateway.callback(tab.close)
+            tab.open_sample()
+            until_decoding(tab)
+            tab.click(*CLICK)
+            tab.until("it.mask")
+            before = tab.mask
+        tab.click(*OUTSIDE, button="right")
+        tab.until("it.prompt.points.length === 2")
+        tab.page.keyboard.press("n")
+        tab.click(*OTHER)
+        tab.until("it.id === 'object-2' && it.mask")
+        alone = tab.mask
+        expect(tab.page.locator("#timings")).to_contain_text("here")
+        tab.page.keyboard.press("Control+z")
+        tab.page.keyboard.press("Control+z")
+        tab.page.wait_for_function("() => app.editor.objects.items[0].prompt.points.length === 1")
+        tab.page.wait_for_function("() => app.editor.objects.items[0].mask")
+        assert (tab.mask == before).mean() > 0.9999
+        tab.page.keyboard.press("Control+Shift+z")
+        tab.page.keyboard.press("Control+Shift+z")
+        tab.page.wait_for_function("() => app.editor.objects.items[1].mask && !app.editor.isWaiting")
+        with decoder_at(address, stack.redis_url):
+            tab.until_connected()
+            assert tab.page.evaluate("() => app.editor.objects.items.map((item) => item.prompt.points.length)") == [
+                2,
+                1,
+            ]
+            np.testing.assert_array_equal(tab.mask, alone)
