@@ -28,9 +28,16 @@ def decoder_at(address: str, redis_url: str) -> Iterator[None]:
 
 def until_decoding(tab: Tab) -> None:
     """Waits until the page has all that it decodes with."""
-    ready = "app.local.isReady(app.editor.session?.image) && (await app.local._starting)._loaded.includes('refine')"
-    tab.page.wait_for_function(f"async () => app.local.failure || ({ready})", timeout=60_000)
-    assert tab.page.evaluate("() => app.local.failure") == ""
+    failure = tab.page.evaluate(
+        """async () => {
+            const { local, editor } = app;
+            const hasAll = async () => (await local._starting)._loaded.includes('refine');
+            const isReady = async () => local.isReady(editor.session?.image) && (await hasAll());
+            while (!local.failure && !(await isReady())) await new Promise((resolve) => setTimeout(resolve, 50));
+            return local.failure;
+        }"""
+    )
+    assert failure == ""
 
 
 def test_hovering_asks_no_server(open_tab: OpenTab) -> None:
