@@ -37,6 +37,7 @@ from maskwire_encoder.checkpoints import loading
 from maskwire_encoder.encoder import ImageEncoder
 from maskwire_encoder.image_input.reading import read_image
 from maskwire_encoder.spool import ImageFile
+from maskwire_encoder.upload import accept
 from PIL import Image
 from rich.console import Console
 
@@ -145,7 +146,7 @@ async def serve(model: Model, settings: EncoderSettings, store: Store, files: Se
     async def caller(number: int) -> None:
         for index in work:
             started = time.perf_counter()
-            upload = encoder.accept(headers[index], f"caller {number}", None)
+            upload = accept(headers[index], encoder.models, settings, f"caller {number}", None)
             if await encoder.find(upload) is None:
                 await encoder.encode(upload, ImageFile.of(files[index]), time.perf_counter())
             taken.append(time.perf_counter() - started)
@@ -154,7 +155,8 @@ async def serve(model: Model, settings: EncoderSettings, store: Store, files: Se
     await asyncio.gather(*(caller(number) for number in range(callers)))
     elapsed = time.perf_counter() - started
     for made in headers:
-        await asyncio.to_thread(store.delete_embedding, made.namespace, encoder.accept(made, "", None).key)
+        key = accept(made, encoder.models, settings, "", None).key
+        await asyncio.to_thread(store.delete_embedding, made.namespace, key)
     tally = encoder.pipeline.model.tally
     return {
         "images_s": len(files) / elapsed,
