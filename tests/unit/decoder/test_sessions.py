@@ -309,6 +309,7 @@ def _leave(decoder: PlainDecoder) -> Coroutine[Any, Any, None]:
     async def scenario() -> None:
         stream = Stream(decoder)
         stream.send("image", set_image=pb.SetImage(image_id="cup"))
+        await stream.answer("image")  # an answer that came just now would be returned in place of a cancellation
         stream.click("click", (1, 1, 1))
         await stream.answer("click")
 

@@ -392,10 +392,12 @@ def test_frames_wait_to_be_followed_although_newer_ones_came(store: Store) -> No
         await clip.click("one", 0)
         expected = comparable(await clip.follow())
         found = []
-        for count in (0, 6, 12):  # frames that were followed before
+        for followed in (0, 6, 12):  # frames before, of which the last may not be in the store
             live = place.talk(place.another())
             opened = await live.opened(track_id="camera", width_px=WIDTH, height_px=HEIGHT, kept_frames=2)
-            assert opened.frames == count
+            count = opened.frames
+            assert max(0, followed - 2) <= count <= followed
+            del found[count:]
             for n in range(count, count + 6):
                 live.send(frame=live_frame(n))
                 if n == 0:
