@@ -20,7 +20,7 @@ from maskwire_core.tenancy.tokens import Right
 from maskwire_encoder.encoder import ImageEncoder
 from maskwire_encoder.receiving import Receiving
 from maskwire_encoder.spool import ImageFile
-from maskwire_encoder.upload import accept, describe, digest_mismatch
+from maskwire_encoder.upload import Upload, accept, describe, digest_mismatch
 from maskwire_encoder.upload_stream import UploadStream
 
 NAME = pb.DESCRIPTOR.services_by_name["EncoderService"].full_name
@@ -57,14 +57,11 @@ class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
         self, requests: AsyncIterator[pb.EncodeImageRequest], context: Context
     ) -> pb.EncodeImageResponse:
         frames = aiter(requests)
-        encoder, header = self._encoder, await self._header(frames)
-        upload = accept(header, encoder.models, encoder.settings, context.peer(), context.time_remaining())
+        upload = self._accept(await self._header(frames), context)
         found = await self._encoder.find(upload)
         if found is not None:
             return found
-        with contextlib.closing(
-            Receiving(upload, self._encoder.spool, self._encoder.settings.upload_pause_s)
-        ) as receiving:
+        with self._receiving(upload) as receiving:
             await context.send_initial_metadata(CONTENT_NEEDED)
             return await self._encoder.encode(upload, await _received(frames, receiving), receiving.asked_at)
 
@@ -78,12 +75,9 @@ class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
                 raise InvalidArgument(
                     "NOT_STORED", f"the embedding is not stored; leave {field} out", field=f"header.{field}"
                 )
-        encoder = self._encoder
-        upload = accept(header, encoder.models, encoder.settings, context.peer(), context.time_remaining())
+        upload = self._accept(header, context)
         current().caller.charge(encodes=1, announced_bytes=upload.size_bytes)
-        with contextlib.closing(
-            Receiving(upload, self._encoder.spool, self._encoder.settings.upload_pause_s)
-        ) as receiving:
+        with self._receiving(upload) as receiving:
             embedding = await self._encoder.embed(upload, await _received(frames, receiving))
         for start in range(0, len(embedding), _PART_BYTES):
             yield pb.EmbedImageResponse(chunk=embedding[start : start + _PART_BYTES])
@@ -100,6 +94,13 @@ class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
         if first is None or first.WhichOneof("frame") != "header":
             raise InvalidArgument("HEADER_MISSING", "the first frame must be the header", field="header")
         return first.header
+
+    def _accept(self, header: pb.EncodeImageHeader, context: Context) -> Upload:
+        encoder = self._encoder
+        return accept(header, encoder.models, encoder.settings, context.peer(), context.time_remaining())
+
+    def _receiving(self, upload: Upload) -> "contextlib.closing[Receiving]":
+        return contextlib.closing(Receiving(upload, self._encoder.spool, self._encoder.settings.upload_pause_s))
 
     async def EncodeImages(
         self, requests: AsyncIterator[pb.EncodeImagesRequest], context: Context

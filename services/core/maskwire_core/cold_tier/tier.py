@@ -51,9 +51,7 @@ class ColdTier:
             key: Content key of the embedding.
             is_kept: Whether the image may outlive the store's memory; otherwise the ID's file goes.
         """
-        if is_kept:
-            await asyncio.to_thread(self.pending.enter, Kind.EMBEDDING, namespace, key)
-        await asyncio.to_thread(self.pending.enter, Kind.NAME, namespace, image_id, is_kept=is_kept)
+        await asyncio.to_thread(self._enter, namespace, image_id, key if is_kept else None, is_kept=is_kept)
 
     async def content_key(self, namespace: str, image_id: str) -> str | None:
         """Returns the content key that an image ID stands for; None if it is unknown."""
@@ -71,9 +69,7 @@ class ColdTier:
             image_id: Its name goes.
             key: Content key of the embedding that goes; None if none does.
         """
-        await asyncio.to_thread(self.pending.enter, Kind.NAME, namespace, image_id, is_kept=False)
-        if key is not None:
-            await asyncio.to_thread(self.pending.enter, Kind.EMBEDDING, namespace, key, is_kept=False)
+        await asyncio.to_thread(self._enter, namespace, image_id, key, is_kept=False)
         yield
         with contextlib.suppress(Unavailable):
             await self._patience.run(self.files.delete_name, namespace, image_id)
@@ -104,6 +100,12 @@ class ColdTier:
         _FOUND.inc()
         _READ.inc(len(found[1]))
         return found
+
+    def _enter(self, namespace: str, image_id: str, key: str | None, *, is_kept: bool) -> None:
+        """Enters the files of an image ID and, unless its content key is None, of an embedding. Blocks."""
+        if key is not None:
+            self.pending.enter(Kind.EMBEDDING, namespace, key, is_kept=is_kept)
+        self.pending.enter(Kind.NAME, namespace, image_id, is_kept=is_kept)
 
 
 def open_cold_tier(settings: ColdTierSettings, store: Store) -> ColdTier | None:
