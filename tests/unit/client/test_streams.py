@@ -193,6 +193,16 @@ def test_when_a_decoder_dies_another_gives_the_same_next_mask(monkeypatch: pytes
     run(monkeypatch, scenario)
 
 
+def test_a_session_stays_with_its_image_whatever_the_name_comes_to_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(world: World, session: AsyncSession) -> None:
+        await session.click(*A[:2])
+        put_image(world.store, "cup", world.image + 0.5, WIDTH, HEIGHT)
+        world.in_use().kill()
+        assert counts(await session.click(*B[:2])) == world.expected([A, B])
+
+    run(monkeypatch, scenario)
+
+
 def test_clicks_in_flight_survive_and_each_is_answered_once(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(world: World, session: AsyncSession) -> None:
         masks = session.masks()
