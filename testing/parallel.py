@@ -12,15 +12,16 @@ from testing.paths import ROOT
 
 _ALONE = "tests of time bounds"
 _FAULTS = "tests/faults/"
-_QUIET = "tests/unit/"
-"""Its tests start no process and take one core, so that they may run beside those of time bounds."""
+_QUIET = ("tests/unit/", "tests/project/")
+"""Their tests take one core, so that they may run beside those of time bounds."""
 
 
 def scopes(collection: Sequence[str]) -> dict[str, str]:
     """Returns for each test the name of what it belongs to, given the tests' ids in the order of a process of tests.
 
     A file's tests share servers, and those of tests/faults a cluster. The tests of time bounds, of whatever file, go to
-    one process: those before the unit tier, or if there is none of it, those from where a file comes again.
+    one process: those before the unit tier and tests/project, or if there is none of them, those from where a file
+    comes again.
     """
     files = [nodeid.partition("::")[0] for nodeid in collection]
     first_quiet = next((index for index, file in enumerate(files) if file.startswith(_QUIET)), None)
@@ -62,8 +63,8 @@ class Parallel:
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Puts tests/faults first, which is more than any file for one process.
 
-        Tests of time bounds come before all, while another process runs the unit tier; where there is none, they come
-        last. Between others, all processes would wait for each, and it for their tests.
+        Tests of time bounds come before all, while another process runs the unit tier and tests/project; where there is
+        none of them, they come last. Between others, all processes would wait for each, and it for their tests.
         """
         if "PYTEST_XDIST_WORKER" not in os.environ:
             return
@@ -83,8 +84,8 @@ class Parallel:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
-        """Lets a test whose subject is a time run while no other does but of the unit tier. Its fixtures are made while
-        others run."""
+        """Lets a test whose subject is a time run while no other does but of the unit tier and tests/project. Its
+        fixtures are made while others run."""
         if "PYTEST_XDIST_WORKER" not in os.environ or item.nodeid.startswith(_QUIET):
             return (yield)
         with contextlib.closing(_Room()) as self._room:

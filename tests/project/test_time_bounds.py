@@ -56,14 +56,14 @@ def test_only_a_missed_bound_is_tried_again(tmp_path: Path) -> None:
 
 
 def test_they_run_in_one_process() -> None:
-    """First, beside the unit tier; without it, last."""
+    """First, beside the unit tier and tests/project; without them, last."""
     store, waiting = "tests/services/core/test_store.py", "tests/services/decoder/test_waiting.py"
     failing, killed = "tests/faults/test_store_fails.py", "tests/faults/test_decoders_fail.py"
     others = [f"{killed}::test_a", f"{failing}::test_a", f"{store}::test_a", f"{store}::test_b", f"{waiting}::test_a"]
     bounds = [f"{killed}::test_c", f"{failing}::test_c", f"{store}::test_c"]
-    unit = [f"tests/unit/test_{name}.py::test_a" for name in "ab"]
-    for collection in ([*others, *bounds], [*bounds, *unit, *others]):
+    quiet = [f"tests/{name}.py::test_a" for name in ("project/test_training", "unit/test_a")]
+    for collection in ([*others, *bounds], [*bounds, *quiet, *others]):
         found = scopes(collection)
         assert [found[test] for test in others] == ["tests/faults/", "tests/faults/", store, store, waiting]
         assert {found[test] for test in bounds} == {"tests of time bounds"}
-    assert [found[test] for test in unit] == ["tests/unit/test_a.py", "tests/unit/test_b.py"]
+    assert [found[test] for test in quiet] == ["tests/project/test_training.py", "tests/unit/test_a.py"]
