@@ -4,19 +4,24 @@ import asyncio
 import base64
 import json
 import os
+import sys
 import tracemalloc
+import weakref
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from maskwire_core.http import images
-from maskwire_core.http.bodies import Body
-from maskwire_core.http.large_json import body_in_turn
+from maskwire_core.http.bodies import Bodies, Body
+from maskwire_core.http.large_json import body_in_turn, memory_of_json
+from maskwire_core.http.memory import Held
 from maskwire_core.http.problems import Problem
 from maskwire_core.scheduling.shares import Shares
+from maskwire_gateway.http.error_responses import error_response, forget_frames
 from maskwire_gateway.roboflow.form_reader import read_form
 from maskwire_gateway.roboflow.forms import SegmentForm
+from starlette.requests import Request
 
 MIB = 1 << 20
 _TOLERATED = str.maketrans({"-": "+", "_": "/", "\n": "", "\r": "", " ": "", "\t": ""})
@@ -76,12 +81,13 @@ def test_a_body_of_json_counts_once_more_while_it_is_parsed() -> None:
             return json.loads(text)
 
         body = Body(shares, "somebody")
-        body.data = json.dumps("x" * (size - 2)).encode()
-        body.hold(size)
+        body.write(json.dumps("x" * (size - 2)).encode())
         assert await body_in_turn(parse, body) == "x" * (size - 2)
         assert (body.data, held, shares.held) == (b"", [2 * size], size)  # the text counts for the body
+        body.release()
 
-        body.data = json.dumps("x" * (size - 2)).encode()
+        body = Body(shares, "somebody")
+        body.write(json.dumps("x" * (size - 2)).encode())
         shares.add("others", 9 * MIB)
         with pytest.raises(Problem) as refused:
             await body_in_turn(parse, body)
@@ -91,12 +97,87 @@ def test_a_body_of_json_counts_once_more_while_it_is_parsed() -> None:
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("rare", ["", "é", "猫", "😀", r"\u00e9", r"\u732b", r"\ud83d\ude00", "é猫😀"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-32"])
+def test_json_takes_no_more_memory_than_is_counted(rare: str, encoding: str) -> None:
+    """Python keeps a text with as many bytes a character as its rarest character needs."""
+    data = f'["{"A" * 100_000}{rare}"]'.encode(encoding)
+    text_bytes, value_bytes = memory_of_json(data)
+    text = data.decode(encoding)
+    overhead = sys.getsizeof("😀")
+    assert sys.getsizeof(text) <= text_bytes + overhead
+    assert sys.getsizeof(json.loads(text)[0]) <= value_bytes + overhead
+    if not rare and encoding == "utf-8":
+        assert text_bytes == value_bytes == len(data)
+
+
+def test_a_refused_body_is_not_kept_while_the_rest_of_it_comes() -> None:
+    kept = []
+
+    async def run() -> None:
+        shares, pieces = Shares(12 * MIB), iter(range(40))
+
+        async def next_piece() -> Any:
+            kept.append(tracemalloc.get_traced_memory()[0])
+            return {"type": "http.request", "body": bytes(MIB), "more_body": next(pieces, None) is not None}
+
+        scope: dict[str, Any] = {"type": "http", "method": "POST", "path": "/", "headers": []}
+        with pytest.raises(Problem) as refused:
+            async with Bodies(shares, 30).receive(Request(scope, next_piece), 100 * MIB):
+                pass
+        assert refused.value.reason == "TOO_MUCH_IN_PROGRESS"
+        assert shares.held == 0
+
+    tracemalloc.start()
+    try:
+        asyncio.run(run())
+    finally:
+        tracemalloc.stop()
+    assert max(kept) > 7 * MIB
+    assert kept[-1] < 4 * MIB
+
+
+def test_what_was_released_counts_nothing_any_more() -> None:
+    """Answers may come for a socket that was closed."""
+    shares = Shares(MIB)
+    held = Held(shares, "somebody")
+    held.hold(1000)
+    held.release()
+    held.add(1000)
+    held.hold(1000)
+    held.give_back(1000)
+    assert (held.held_bytes, shares.held) == (0, 0)
+
+
+def test_an_answered_error_keeps_nothing_of_its_request() -> None:
+    class Large:
+        pass
+
+    large = Large()
+    gone = weakref.ref(large)
+
+    def fail(large: Large) -> None:
+        try:
+            raise ValueError(large)
+        except ValueError as error:
+            raise Problem(400, "no") from error
+
+    try:
+        fail(large)
+    except Problem as problem:
+        del large
+        error_response(problem, "/")
+        forget_frames(problem)
+        problem.__cause__.args = ()  # type: ignore[union-attr]
+        assert gone() is None
+
+
 def test_a_body_is_read_in_the_encoding_that_json_has() -> None:
     for encoding in ("utf-8", "utf-8-sig", "utf-16", "utf-32"):
         body = Body(Shares(MIB), "")
-        body.data = '{"name": "ß"}'.encode(encoding)
+        body.write('{"name": "ß"}'.encode(encoding))
         assert json.loads(body.text()) == {"name": "ß"}
-    body.data = b'{"name": "\xff"}'
+    body.write(b'{"name": "\xff"}')
     assert body.text() == b'{"name": "\xff"}'  # for whoever parses it to say so
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from maskwire import AsyncClient, MaskwireError
 from maskwire_core.http.bodies import Bodies
-from maskwire_core.http.large_json import in_turn
+from maskwire_core.http.large_json import body_in_turn
 from maskwire_core.http.problems import Problem, problem_of
 from maskwire_core.scheduling.shares import Shares
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -56,7 +56,7 @@ def post(path: str, form: type[Form], answer: Callable[[Form], Awaitable[Any]]) 
 
     async def endpoint(request: Request) -> Response:
         async with _BODIES.receive(request, _BODY_BYTES) as body:
-            content = await answer(await in_turn(_parse, body.data, form))
+            content = await answer(await body_in_turn(_parse, body, form))
             return await asyncio.to_thread(JSONResponse, content)  # a mask as nested lists takes long
 
     return Route(path, endpoint, methods=["POST"])
@@ -121,7 +121,7 @@ def misfit(error: ValidationError, within: str = "") -> Problem:
     return Problem(400, first["msg"], "BAD_REQUEST", path.lstrip("."))
 
 
-def _parse(data: bytes, form: type[Form]) -> Form:
+def _parse(data: str | bytes, form: type[Form]) -> Form:
     try:
         return form.model_validate_json(data)
     except ValidationError as error:

@@ -14,7 +14,7 @@ from maskwire_core.http.connections import Connections, Timeouts
 from maskwire_core.http.fast_connections import BoundedHttpTools
 from maskwire_core.http.listening import LOOP
 from maskwire_core.http.sockets import BoundedSocket
-from maskwire_core.runtime.process_memory import settle
+from maskwire_core.runtime.process_memory import return_at_once, settle
 from maskwire_core.runtime.thread_priority import switch_soon
 from maskwire_core.scheduling.shares import Shares
 from maskwire_core.telemetry.exposition import exposed
@@ -75,6 +75,7 @@ def main() -> None:
     config.load()
     switch_soon()
     settle()
+    return_at_once()
     with contextlib.ExitStack() as running:
         running.callback(flush)
         if settings.metrics_port is not None:

@@ -21,7 +21,7 @@ from starlette.websockets import WebSocket
 
 from maskwire_gateway.http.assets import ISOLATION, Assets
 from maskwire_gateway.http.doorkeeper import Doorkeeper, bearer
-from maskwire_gateway.http.error_responses import error_response
+from maskwire_gateway.http.error_responses import error_response, forget_frames
 from maskwire_gateway.http.fetching import Fetcher
 from maskwire_gateway.http.middleware import STREAM_PATH, TRACK_PATH, GatewayMiddleware
 from maskwire_gateway.http.probes import Probes
@@ -94,7 +94,9 @@ def application(settings: GatewaySettings, page: Path | None, telemetry: Telemet
                 error = no_such_path(request.method, request.url.path, routes)
             else:
                 error = Problem(error.status_code, error.detail, "NO_ROUTE", more_headers=error.headers or {})
-        return error_response(error, request.url.path)
+        response = error_response(error, request.url.path)
+        forget_frames(error)
+        return response
 
     kinds = (Problem, MaskwireError, HTTPException, Exception)
     starlette = Starlette(routes=routes, lifespan=lifespan, exception_handlers=dict.fromkeys(kinds, answer_error))

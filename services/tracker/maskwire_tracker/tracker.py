@@ -36,6 +36,9 @@ from maskwire_tracker.remembered import TrackedObject
 from maskwire_tracker.stored_track import Description
 from maskwire_tracker.track import Track
 
+_COPIES = 2  # of a stored track while it is restored: what the store has of it, and what is made of that
+_PATIENCE_S = 30  # for memory for both
+
 
 @dataclass(frozen=True)
 class Clip:
@@ -172,12 +175,16 @@ class Tracker:
         description = await self._describe(message, namespace, token) if known is None else None
         owner = secrets.token_hex(8)
         epoch, meta = await asyncio.to_thread(self.tracks.open, namespace, track_id, owner)
-        objects: dict[str, TrackedObject] = {}
-        if meta is not None:
-            description, objects = await asyncio.to_thread(self._restore, namespace, track_id, meta)
-        if description is None:
-            raise NotFound("TRACK_NOT_FOUND", f"there is no track {track_id!r} any more", field="open.track_id")
-        predictor = await self._predictors.get(description.tracker, description.hand_over)
+        memory = self._memory.account(caller.tenant)
+        with contextlib.ExitStack() as failing:
+            failing.callback(memory.close)
+            objects: dict[str, TrackedObject] = {}
+            if meta is not None:
+                description, objects = await self._restore(namespace, track_id, meta, memory)
+            if description is None:
+                raise NotFound("TRACK_NOT_FOUND", f"there is no track {track_id!r} any more", field="open.track_id")
+            predictor = await self._predictors.get(description.tracker, description.hand_over)
+            failing.pop_all()
         is_live = not description.clip_id
         track = Track(
             predictor,
@@ -188,7 +195,6 @@ class Tracker:
             objects,
         )
         live = LiveFrames(description.kept_frames, description.frames) if is_live else None
-        memory = self._memory.account(caller.tenant)
         return OpenedTrack(
             TrackName(namespace, track_id, epoch, owner),
             description,
@@ -240,15 +246,21 @@ class Tracker:
         await asyncio.to_thread(self.clips.keep, namespace, clip_id, clip.upload, clip.nbytes)
         return clip
 
-    def _restore(self, namespace: str, track_id: str, meta: bytes) -> tuple[Description, dict[str, TrackedObject]]:
+    async def _restore(
+        self, namespace: str, track_id: str, meta: bytes, memory: Account
+    ) -> tuple[Description, dict[str, TrackedObject]]:
+        """Reads a stored track, when there is memory for what the store has of it and what is made of that."""
         try:
             description, _ = stored_track.read_description(meta)
-            packed = self.tracks.read(namespace, track_id, stored_track.record_names(meta))
-            return description, stored_track.unpack_objects(meta, packed)
+            await memory.wait(_COPIES * description.stored_bytes, _PATIENCE_S)
+            return description, await asyncio.to_thread(self._objects, namespace, track_id, meta)
         except CorruptValue as error:
             raise Internal(
                 "BAD_TRACK", f"what is stored of the track {track_id!r} cannot be read; open a new one"
             ) from error
+
+    def _objects(self, namespace: str, track_id: str, meta: bytes) -> dict[str, TrackedObject]:
+        return stored_track.unpack_objects(meta, self.tracks.read(namespace, track_id, stored_track.record_names(meta)))
 
     def _frames(
         self,

@@ -30,6 +30,7 @@ class Target:
     Attributes:
         encoder: Address of the encoder.
         decoder: Address of the decoder.
+        tracker: Address of the tracker.
         gateway: Address of the gateway, host and port.
         store: URL of the store, which only an attacker reaches who can write to it.
         namespace: The attacker's namespace; empty for nobody.
@@ -42,6 +43,7 @@ class Target:
 
     encoder: str
     decoder: str
+    tracker: str
     gateway: str
     store: str
     namespace: str

@@ -30,7 +30,7 @@ TENANTS = ("works", "attacks", "attacks-too")
 
 
 class Lab:
-    """A store, an encoder, a decoder and a gateway, of which both servers require tokens.
+    """A store, an encoder, a decoder and a tracker, which require tokens, a gateway, and a cold tier behind the store.
 
     Args:
         folder: For logs and the token file.
@@ -47,15 +47,25 @@ class Lab:
         guarded = {"MASKWIRE_TOKENS": str(self._file)}
         self.store = processes.store(folder)
         self.store_url = f"redis://{self.store.address}/0"
-        self.decoder, self.another = (processes.decoder(folder, self.store_url, warm=False) for _ in range(2))
-        self.encoder = _server(folder, "maskwire_encoder", "--redis-url", self.store_url)
-        for server in (self.encoder, self.decoder, self.another):
+        stores = ("--redis-url", self.store_url, "--cold-tier", str(folder / "cold"))
+        self.decoder, self.another = (_server(folder, "maskwire_decoder", *stores) for _ in range(2))
+        self.encoder = _server(folder, "maskwire_encoder", *stores)
+        self.tracker = _server(
+            folder, "maskwire_tracker", "--redis-url", self.store_url, "--encoder", self.encoder.address
+        )
+        for server in (self.encoder, self.decoder, self.another, self.tracker):
             server.environment = guarded
         self.gateway = processes.gateway(folder, [self.encoder], [self.decoder], warm=False)
+        self.gateway.command += ["--tracker", self.tracker.address]
 
     @property
     def servers(self) -> dict[str, Server]:
-        return {"encoder": self.encoder, "decoder": self.decoder, "gateway": self.gateway}
+        return {
+            "encoder": self.encoder,
+            "decoder": self.decoder,
+            "tracker": self.tracker,
+            "gateway": self.gateway,
+        }
 
     def _issue(self, namespace: str, **fields: Any) -> str:
         text, entry = tokens.issue(namespaces=[namespace], rights=list(RIGHTS), **fields)
@@ -88,6 +98,7 @@ class Lab:
         return {
             "encoder": self.encoder.address,
             "decoder": self.decoder.address,
+            "tracker": self.tracker.address,
             "gateway": self.gateway.address,
             "store": self.store_url,
             "namespace": tenant,

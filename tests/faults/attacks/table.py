@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from maskwire_core.config import DecoderSettings, EncoderSettings, GatewaySettings
+from maskwire_core.config import DecoderSettings, EncoderSettings, GatewaySettings, TrackerSettings
 from maskwire_core.runtime.memory_sum import stated_sum
 
 RESULTS = "out/attacks.json"
@@ -19,6 +19,7 @@ SLOWER, CALM_MS = 3, 10
 SUMS = {
     "encoder": stated_sum(EncoderSettings.model_construct()),
     "decoder": stated_sum(DecoderSettings.model_construct()),
+    "tracker": stated_sum(TrackerSettings.model_construct()),
     "gateway": stated_sum(GatewaySettings.model_construct()),
 }
 """What each server takes at most, in bytes, as docs/explanation/security.md says."""

@@ -1,11 +1,10 @@
-"""Attacks on the gateway: requests and sockets that do not end, deep and large bodies, and pages of strangers."""
+"""Attacks on the gateway: requests and sockets that do not end, and pages of strangers."""
 
 import asyncio
 import base64
 import contextlib
 import json
 import os
-import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import httpx
@@ -174,54 +173,6 @@ async def _written(transport: asyncio.Transport) -> None:
         if transport.get_write_buffer_size() <= MIB:
             return
         await asyncio.sleep(0.05)
-
-
-async def _posts(target: Target, path: str, body: bytes, at_once: int, **headers: str) -> Outcomes:
-    outcomes = Outcomes()
-    sent = {"content-type": "application/json", **dict(target.metadata)}
-    sent |= {name.replace("_", "-"): value for name, value in headers.items()}
-    async with httpx.AsyncClient(base_url=f"http://{target.gateway}", timeout=target.seconds) as client:
-
-        async def one() -> None:
-            try:
-                answer = await client.post(path, content=body, headers=sent)
-                reason = answer.json().get("reason", "") if answer.status_code >= 400 else ""
-                outcomes[f"{answer.status_code} {reason}".strip()] += 1
-            except (httpx.HTTPError, ValueError) as error:
-                outcomes[type(error).__name__] += 1
-
-        await asyncio.gather(*(one() for _ in range(at_once)))
-    return outcomes
-
-
-@attack("deep JSON", "100 bodies of a megabyte of opening brackets", token=True)
-async def deep(target: Target) -> Outcomes:
-    return await _posts(target, f"/v1/images/{target.image_id}/segment", b'{"prompts":' + b"[" * MIB, 100)
-
-
-@attack("wide JSON", "20 bodies with 400,000 empty objects each", token=True)
-async def wide(target: Target) -> Outcomes:
-    return await _posts(
-        target, f"/v1/images/{target.image_id}/segment", b'{"prompts":[' + b"{}," * 400_000 + b"{}]}", 20
-    )
-
-
-@attack("large bodies before the token", "20 bodies of 60 MiB", token=False)
-async def large_bodies(target: Target) -> Outcomes:
-    return await _posts(target, "/v1/images", bytes(60 * MIB), 20, content_type="application/octet-stream")
-
-
-@attack("bodies that inflate", "50 bodies with content-encoding gzip", token=True)
-async def gzipped(target: Target) -> Outcomes:
-    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
-    body = packer.compress(bytes(60 * MIB)) + packer.flush()
-    return await _posts(target, "/v1/images", body, 50, content_encoding="gzip")
-
-
-@attack("base64 of large files", "8 bodies of 60 MiB of JSON for /sam2", token=True)
-async def base64_bodies(target: Target) -> Outcomes:
-    body = b'{"image":{"type":"base64","value":"' + b"A" * (60 * MIB) + b'"}}'
-    return await _posts(target, "/sam2/embed_image", body, 8)
 
 
 @attack(

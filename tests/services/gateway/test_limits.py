@@ -55,6 +55,13 @@ def test_bodies_have_limits(stack: Stack, photo: Path) -> None:
         wait_until(lambda: httpx.post(f"{address}/v1/images", content=photo.read_bytes()).status_code == 200, 5)
         for one in slow:
             one.close()
+        # What a request is kept for counts until it is answered.
+        body = json.dumps({"wait_ms": 1000, "prompts": [CLICK]}).encode() + b" " * 3_500_000
+        with concurrent.futures.ThreadPoolExecutor() as threads:
+            answers = list(
+                threads.map(lambda _: httpx.post(f"{address}/v1/images/missing/segment", content=body), range(2))
+            )
+        assert sorted(answer.json()["reason"] for answer in answers) == ["IMAGE_NOT_FOUND", "TOO_MUCH_IN_PROGRESS"]
 
 
 def test_who_sends_nothing_keeps_nobody_out(stack: Stack) -> None:

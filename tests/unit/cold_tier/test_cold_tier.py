@@ -278,12 +278,30 @@ def test_no_more_threads_hang_than_may(store: Store) -> None:
     held = threading.Event()
 
     async def outcomes() -> None:
-        for why in ("no answer", "no answer", "failed lately"):
+        for why in ("no answer", "no answer", "too much is asked of it"):
             with pytest.raises(Unavailable, match=why):
-                await patience.run(held.wait)
+                await patience.run("somebody", held.wait)
         held.set()
 
     wait(outcomes())
+
+
+def test_tenants_take_turns_at_the_files(store: Store) -> None:
+    """Who asks for many is no reason to refuse others."""
+    patience = Patience(20, at_once=2)
+    order: list[str] = []
+
+    async def outcomes() -> None:
+        many = [asyncio.create_task(patience.run("many", order.append, "many")) for _ in range(60)]
+        await asyncio.sleep(0)
+        await patience.run("few", order.append, "few")
+        many[-1].cancel()  # of those who leave nothing stays
+        await asyncio.gather(*many, return_exceptions=True)
+        assert await asyncio.gather(*(patience.run("many", abs, -1) for _ in range(5))) == [1] * 5
+
+    wait(outcomes())
+    assert order.index("few") <= 4
+    assert patience._running == 0
 
 
 @pytest.mark.parametrize("url", ["nonsense://x", "", "relative/folder"])

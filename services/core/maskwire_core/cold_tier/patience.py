@@ -1,8 +1,11 @@
 """Calls of file systems that may hang: nobody waits for them longer than said."""
 
 import asyncio
+import contextlib
+import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -19,8 +22,9 @@ _PAUSE_S = 5.0
 class Patience:
     """Runs functions that block on threads of their own, and gives up on those that take too long.
 
-    After three failures in a row, calls fail at once; every five seconds one may try again. A function that hangs keeps
-    its thread, of which there are at most `at_once`: when all hang, calls fail at once, too. Used on one event loop.
+    At most `at_once` run at the same time; when more are asked for, tenants take turns, and what has no turn in time is
+    given up. After three failures in a row, calls fail at once; every five seconds one may try again. A function that
+    hangs keeps its thread. Used on one event loop.
 
     Args:
         timeout_s: Seconds until a call is given up.
@@ -30,28 +34,42 @@ class Patience:
 
     def __init__(self, timeout_s: float, at_once: int = 16, clock: Callable[[], float] = time.monotonic) -> None:
         self._timeout_s = timeout_s
-        self._free = at_once
+        self._at_once = at_once
         self._clock = clock
         self._failures = 0
         self._closed_until = 0.0
+        self._running = self._threads = 0
+        self._work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}  # by tenant, whose turn is next first
 
-    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def run(self, tenant: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs a function.
+
+        Args:
+            tenant: On whose behalf.
+            function: What blocks.
+            args: Its arguments.
+            kwargs: Likewise.
 
         Raises:
             Unavailable: COLD_TIER_UNAVAILABLE: it failed, takes too long, or was not tried.
             ServiceError: The function raised it, for a reason of its own.
         """
         now = self._clock()
-        if not self._free or (self._failures >= _FAILURES and now < self._closed_until):
-            COLD_TIER.labels("refused").inc()
-            raise _unavailable("it failed lately", max(self._closed_until - now, 1.0))
+        if self._failures >= _FAILURES and now < self._closed_until:
+            raise _refused("it failed lately", max(self._closed_until - now, 1.0))
         self._closed_until = now + _PAUSE_S  # until this call has succeeded, others do not try a failing tier
+        is_running = False
         try:
-            result = await asyncio.wait_for(self._on_thread(lambda: function(*args, **kwargs)), self._timeout_s)
+            async with asyncio.timeout(self._timeout_s):
+                await self._turn(tenant)
+                is_running = True
+                result = await self._on_thread(lambda: function(*args, **kwargs))
         except ServiceError:
             raise
         except Exception as error:  # file systems raise errors of their own libraries
+            if not is_running:
+                raise _refused("too much is asked of it", 1.0) from error
             self._failures += 1
             COLD_TIER.labels("failed").inc()
             why = f"no answer in {self._timeout_s:g} s" if isinstance(error, TimeoutError) else str(error)
@@ -59,12 +77,42 @@ class Patience:
         self._failures = 0
         return result
 
+    async def _turn(self, tenant: str) -> None:
+        """Waits until one more function may run, and counts it."""
+        if self._running < self._at_once:
+            self._running += 1
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(tenant, deque()).append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():  # it came just now
+                self._ended()
+            raise
+
+    def _ended(self) -> None:
+        """Lets the next function run, after one has ended."""
+        self._running -= 1
+        while self._waiting:
+            tenant = next(iter(self._waiting))
+            turns = self._waiting.pop(tenant)
+            while turns and turns[0].done():  # its caller has left
+                turns.popleft()
+            if turns:
+                self._running += 1
+                turns.popleft().set_result(None)
+                if turns:
+                    self._waiting[tenant] = turns  # behind all others
+                return
+
     def _on_thread(self, function: Callable[[], T]) -> "asyncio.Future[T]":
+        """Runs a function that was counted."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[T] = loop.create_future()
 
         def settle(outcome: T | None, error: BaseException | None) -> None:
-            self._free += 1
+            self._ended()
             if answer.done():  # nobody waits any more
                 return
             if error is not None:
@@ -78,15 +126,25 @@ class Patience:
                 outcome = function()
             except BaseException as error:  # the caller's, who awaits it
                 raised = error
-            try:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
                 loop.call_soon_threadsafe(settle, outcome, raised)
-            except RuntimeError:  # the loop has ended
-                return
 
-        self._free -= 1
-        # Not a pool's: those are waited for at the end of the process, and one that hangs would never end.
-        threading.Thread(target=work, name="cold tier", daemon=True).start()
+        self._work.put(work)
+        if self._threads < self._running:  # starting one holds up the event loop, so they stay
+            self._threads += 1
+            # Not a pool's: those are waited for at the end of the process, and one that hangs would never end.
+            threading.Thread(target=_serve, args=(self._work,), name="cold tier", daemon=True).start()
         return answer
+
+
+def _serve(work: "queue.SimpleQueue[Callable[[], None]]") -> None:
+    while True:
+        work.get()()
+
+
+def _refused(why: str, retry_after_s: float) -> Unavailable:
+    COLD_TIER.labels("refused").inc()
+    return _unavailable(why, retry_after_s)
 
 
 def _unavailable(why: str, retry_after_s: float) -> Unavailable:

@@ -55,9 +55,10 @@ class ColdTier:
 
     async def content_key(self, namespace: str, image_id: str) -> str | None:
         """Returns the content key that an image ID stands for; None if it is unknown."""
-        if not await asyncio.to_thread(self.pending.is_trusted, Kind.NAME, namespace, image_id):
+        key = await self._patience.run(namespace, self.files.read_name, namespace, image_id)
+        if key is None or not await asyncio.to_thread(self.pending.is_trusted, Kind.NAME, namespace, image_id):
             return None
-        return await self._patience.run(self.files.read_name, namespace, image_id)
+        return key
 
     @contextlib.asynccontextmanager
     async def forgetting(self, namespace: str, image_id: str, key: str | None) -> AsyncIterator[None]:
@@ -72,9 +73,9 @@ class ColdTier:
         await asyncio.to_thread(self._enter, namespace, image_id, key, is_kept=False)
         yield
         with contextlib.suppress(Unavailable):
-            await self._patience.run(self.files.delete_name, namespace, image_id)
+            await self._patience.run(namespace, self.files.delete_name, namespace, image_id)
             if key is not None:
-                await self._patience.run(self.files.delete_embedding, namespace, key)
+                await self._patience.run(namespace, self.files.delete_embedding, namespace, key)
 
     async def find(self, namespace: str, image_id: str, ttl_s: int) -> StoredEmbedding | None:
         """Describes the embedding that an image ID stands for; None if there is none.
@@ -87,13 +88,13 @@ class ColdTier:
         key = await self.content_key(namespace, image_id)
         if key is None or not await asyncio.to_thread(self.pending.is_trusted, Kind.EMBEDDING, namespace, key):
             return None
-        return await self._patience.run(self.files.find_embedding, namespace, key, ttl_s)
+        return await self._patience.run(namespace, self.files.find_embedding, namespace, key, ttl_s)
 
     async def embedding(self, namespace: str, key: str) -> tuple[Embedding, bytes] | None:
         """Returns an embedding, verified, and its bytes as the store had them; None if there is none."""
         if not await asyncio.to_thread(self.pending.is_trusted, Kind.EMBEDDING, namespace, key):
             return None
-        found = await self._patience.run(self.files.read_embedding, namespace, key)
+        found = await self._patience.run(namespace, self.files.read_embedding, namespace, key)
         if found is None:
             _MISSING.inc()
             return None

@@ -19,19 +19,44 @@ _SLOWEST_OF_SMALL_BYTES_PER_S = 64 << 10  # of holders with a small share, who a
 
 
 class Body(Held):
-    """A body that was received, and the memory that its request takes."""
+    """A body, as far as it has come, and the memory that its request takes. What it keeps counts."""
 
     def __init__(self, shares: Shares, holder: str) -> None:
         super().__init__(shares, holder)
-        self.data = b""
+        self._received = io.BytesIO()  # its value is what was written, not a copy
+
+    @property
+    def data(self) -> bytes:
+        """What has come, and was not taken."""
+        return self._received.getvalue()
+
+    @property
+    def size(self) -> int:
+        """How many bytes that is."""
+        return self._received.tell()
+
+    def write(self, chunk: bytes) -> None:
+        """Adds what comes. Raises as `hold`."""
+        self.hold(len(chunk))  # as it arrives: a size that is merely declared takes no memory
+        self._received.write(chunk)
+
+    def take(self) -> bytes:
+        """Returns the body and keeps it no longer, but it still counts."""
+        data, self._received = self.data, io.BytesIO()
+        return data
 
     def text(self) -> str | bytes:
         """Returns the body as text, as JSON says what it is, and keeps it no longer; bytes if it is none."""
-        data, self.data = self.data, b""
+        data = self.take()
         try:
             return data.decode(json.detect_encoding(data), "surrogatepass")
         except UnicodeDecodeError:
             return data
+
+    def release(self) -> None:
+        """Keeps nothing, and counts no memory any longer."""
+        self.take()  # an error in whose traceback this body is may stay for long
+        super().release()
 
 
 class Bodies:
@@ -57,7 +82,7 @@ class Bodies:
         try:
             slowest = self._slowest(request)
             try:
-                body.data = await self._read(request, body, max_bytes, slowest)
+                await self._read(request, body, max_bytes, slowest)
             except TimeoutError as error:
                 slow = f"not within {self._timeout_s:g} s, or at less than {slowest} bytes a second"
                 raise _too_slow(slow, request, self._memory) from error
@@ -118,10 +143,9 @@ class Bodies:
         is_small = self._memory.is_small(holder_of(request.scope))
         return _SLOWEST_OF_SMALL_BYTES_PER_S if is_small else _SLOWEST_BYTES_PER_S
 
-    async def _read(self, request: Request, body: Body, max_bytes: int, slowest: int) -> bytes:
+    async def _read(self, request: Request, body: Body, max_bytes: int, slowest: int) -> None:
         declared = request.headers.get("content-length", "0")
         size = int(declared) if declared.isdecimal() else 0
-        data = io.BytesIO()  # its value is what was written, not a copy
         received = 0
         too_large = Problem(413, f"the body is larger than {max_bytes} bytes", "BODY_TOO_LARGE")
         if size > max_bytes:
@@ -132,10 +156,8 @@ class Bodies:
                 received += len(chunk)
                 if received > max_bytes:
                     raise too_large
-                body.hold(len(chunk))  # as it arrives: a size that is merely declared takes no memory
-                data.write(chunk)
+                body.write(chunk)
                 limit.reschedule(started + min(self._timeout_s, _GRACE_S + received / slowest))
-        return data.getvalue()
 
 
 def _too_slow(how: str, request: Request, memory: Shares) -> Problem:

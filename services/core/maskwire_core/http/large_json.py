@@ -1,6 +1,8 @@
 """JSON that is large, or grows when it is parsed."""
 
 import asyncio
+import json
+import re
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -12,6 +14,9 @@ LARGE_BYTES = 1 << 17
 
 _MAX_VALUES = 1_000_000
 """Values in one body: as Python objects they take up to 72 bytes each, and "[]," has three."""
+
+_BELOW_U_0100, _BELOW_U_10000 = bytes(range(0xC4)), bytes(range(0xF0))  # what UTF-8 has in characters below these
+_BEYOND_U_FFFF, _BEYOND_U_00FF = re.compile(rb"\\u[dD][89a-bA-B]"), re.compile(rb"\\u(?!00)")
 
 _turn = asyncio.Lock()  # Python parses one at a time in any case, and what one takes meanwhile is enough
 
@@ -31,18 +36,36 @@ async def in_turn(function: Callable[..., T], data: str | bytes, *arguments: obj
 
 
 async def body_in_turn(function: Callable[..., T], body: Body, *arguments: object) -> T:
-    """Calls a function that parses a body, as `in_turn`, and keeps no bytes of it: what the function returns counts for
-    as many. Meanwhile they count once more.
+    """Calls a function that parses a body, as `in_turn`, and keeps no bytes of it. What the function returns counts for
+    the body, and while it is parsed so does the text: Python's takes up to four bytes a character, all of them as many
+    as the rarest.
 
     Raises:
         Problem: TOO_MANY_VALUES or TOO_MUCH_IN_PROGRESS.
     """
-    size = len(body.data)
-    if size < LARGE_BYTES:
+    if body.size < LARGE_BYTES:
+        _, value_bytes = memory_of_json(body.data)
+        body.hold(value_bytes - body.size)
         return function(body.text(), *arguments)
     async with _turn:
-        with body.holding(size):
+        text_bytes, value_bytes = await asyncio.to_thread(memory_of_json, body.data)
+        body.hold(value_bytes - body.size)
+        with body.holding(text_bytes):
             return await asyncio.to_thread(_checked_body, function, body, *arguments)
+
+
+def memory_of_json(data: bytes) -> tuple[int, int]:
+    """Returns the most bytes of memory that JSON takes as text, and those that the texts in it take."""
+    if json.detect_encoding(data) not in ("utf-8", "utf-8-sig"):
+        return 4 * len(data), 4 * len(data)
+    in_text = in_values = 1
+    if not data.isascii():
+        beyond = data.translate(None, _BELOW_U_0100)
+        in_text = in_values = (4 if beyond.translate(None, _BELOW_U_10000) else 2) if beyond else 1
+    if b"\\u" in data:
+        escaped = 4 if _BEYOND_U_FFFF.search(data) else 2 if _BEYOND_U_00FF.search(data) else 1
+        in_values = max(in_values, escaped)
+    return in_text * len(data), in_values * len(data)
 
 
 def _checked_body(function: Callable[..., T], body: Body, *arguments: object) -> T:

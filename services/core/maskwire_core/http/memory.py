@@ -12,13 +12,13 @@ from maskwire_core.runtime.process_memory import give_back
 from maskwire_core.scheduling.shares import Shares
 
 _HOLDER = "maskwire.holder"  # in the scope: on whose account a request takes memory and slots
-_ANSWER = "maskwire.answer"  # and what its answer takes
+_ANSWER = "maskwire.answer"  # and what it takes until its answer is read
 _MUCH = 64 << 20
 _LOOK_S = 1.0
 
 
 class Held:
-    """The memory that one request or WebSocket takes.
+    """The memory that one request or WebSocket takes, until it is released: what is counted later counts nothing.
 
     Args:
         shares: Memory of all requests, in bytes.
@@ -29,6 +29,7 @@ class Held:
         self.held_bytes = 0
         self._shares = shares
         self._holder = holder
+        self._is_released = False
 
     def hold(self, count: int) -> None:
         """Counts more bytes of memory, until `release`.
@@ -36,10 +37,10 @@ class Held:
         Raises:
             Problem: TOO_MUCH_IN_PROGRESS: the caller's requests, or all together, take too much.
         """
-        if not self._shares.take(self._holder, count):
+        if not self._is_released and not self.fits(count):
             remedy = ", with the token as a header" if self._shares.is_small(self._holder) else ""
             raise busy(f"too many large requests at once; try again{remedy}", "TOO_MUCH_IN_PROGRESS")
-        self.held_bytes += count
+        self.add(count)
 
     @contextlib.contextmanager
     def holding(self, count: int) -> Iterator[None]:
@@ -48,12 +49,17 @@ class Held:
         try:
             yield
         finally:
-            self.add(-min(count, self.held_bytes))  # nothing is held any longer if it was released
+            self.give_back(count)
+
+    def give_back(self, count: int) -> None:
+        """Counts fewer bytes: all of them if there are not as many, as after `release`."""
+        self.add(-min(count, self.held_bytes))
 
     def add(self, count: int) -> None:
         """Counts bytes that are there already, whatever the caller's share; a negative number is given back."""
-        self._shares.add(self._holder, count)
-        self.held_bytes += count
+        if not self._is_released:
+            self._shares.add(self._holder, count)
+            self.held_bytes += count
 
     def fits(self, count: int) -> bool:
         """Whether `hold` would count so many more bytes now."""
@@ -62,6 +68,7 @@ class Held:
     def release(self) -> None:
         """Counts no memory any longer."""
         self.add(-self.held_bytes)
+        self._is_released = True
 
 
 def holder_of(scope: Scope) -> str:
@@ -70,12 +77,12 @@ def holder_of(scope: Scope) -> str:
 
 
 def set_holder(scope: Scope, holder: str, answer: Held | None = None) -> None:
-    """Says on whose account a request takes memory and slots, and what its answer takes."""
+    """Says on whose account a request takes memory and slots, and what it takes until its answer is read."""
     scope[_HOLDER], scope[_ANSWER] = holder, answer
 
 
 def hold_answer(scope: Scope, count: int) -> None:
-    """Counts bytes of memory that a request's answer takes until it is read.
+    """Counts bytes of memory that a request takes until its answer is read.
 
     Raises:
         Problem: TOO_MUCH_IN_PROGRESS.

@@ -22,6 +22,7 @@ from maskwire_core.rpc.receiving import STRANGERS
 _STEP = 256 * MIB
 _ENCODER, _DECODER, _GATEWAY = 768 * MIB, 256 * MIB, 128 * MIB  # measured at rest, and rounded up
 _TRACKER, _TRACKING = 512 * MIB, 1024 * MIB  # with one model; a frame of 1024 px and what it recalls, estimated
+_JSON = 2 * 4 * 16 * MIB
 _READER, _DECODED, _BETWEEN = 64 * MIB, 512 * MIB, 28 * MIB
 _DECODING = 128 * MIB
 _PIXELS = EncoderSettings.model_fields["max_image_pixels"].default
@@ -126,6 +127,7 @@ def gateway_terms(settings: GatewaySettings) -> list[Term]:
             "bodies of requests, frames of WebSockets, and large answers until they are read: `body_memory_bytes`",
             settings.body_memory_bytes,
         ),
+        Term("one JSON of 16 MiB while it is parsed: text and values, of four bytes a character", _JSON),
     ]
 
 

@@ -1,6 +1,7 @@
 """Fetches files by URL, without giving callers access to this machine's network."""
 
 import asyncio
+import io
 import socket
 from collections.abc import Sequence
 
@@ -83,13 +84,13 @@ class Fetcher:
                 raise _refused("the URL redirects; give the address of the image itself", "URL_REDIRECTS")
             if response.status_code != 200:
                 raise _refused(f"the URL answered {response.status_code}", "URL_FAILED")
-            data = bytearray()
+            data = io.BytesIO()  # its value is what was written, not a copy
             async for chunk in response.aiter_raw():
-                data += chunk
                 body.hold(len(chunk))
-                if len(data) > max_bytes:
+                data.write(chunk)
+                if data.tell() > max_bytes:
                     raise Problem(413, f"the image is larger than {max_bytes} bytes", "IMAGE_TOO_LARGE", _FIELD)
-        return bytes(data)
+        return data.getvalue()
 
 
 def _refused(message: str, reason: str) -> Problem:

@@ -1,5 +1,6 @@
 """/v1: the services' own messages as JSON."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import TypeVar
@@ -7,22 +8,23 @@ from typing import TypeVar
 from maskwire import MaskwireError
 from maskwire.transport import Caller
 from maskwire.v1 import decoder_pb2, encoder_pb2
-from maskwire_core.http.bodies import Bodies
+from maskwire_core.http.bodies import Bodies, Body
+from maskwire_core.http.memory import hold_answer
 from maskwire_core.http.problems import Problem, problem_of
-from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from maskwire_gateway.http.doorkeeper import bearer
 from maskwire_gateway.http.media_types import NOT_JSON, check_media_type
 from maskwire_gateway.http.routing import ERRORS, JSON, Json, Operation, check_names, fields_of
+from maskwire_gateway.rest.form_parts import boundary_of
+from maskwire_gateway.rest.image_form import FORM_BYTES, read_image_form
 from maskwire_gateway.rest.json_codec import respond, text
 from maskwire_gateway.rest.message_reader import Places, read_body, read_parameters
 from maskwire_gateway.upstream import Upstream
 
 _MAX_JSON_BYTES = 16 << 20
-_FORM_BYTES = 1 << 16  # what multipart/form-data adds to a file
+_COPIES = 2  # of a message until it is answered: itself, and the bytes that are sent
 
 _IMAGE = "/v1/images/{image_id}"
 _ERRORS_OF_BODIES = (*ERRORS, 408, 413, 415, 429)
@@ -76,8 +78,8 @@ class RestV1:
     async def embed(self, request: Request) -> Response:
         """Makes an image ready for prompts. One that is stored already is not encoded again."""
         parameters = list(request.query_params.multi_items())
-        async with self._bodies.receive(request, self._max_image_bytes + _FORM_BYTES) as body:
-            data, field, parts = await _file_of(request, body.data)
+        async with self._bodies.receive(request, self._max_image_bytes + FORM_BYTES) as body:
+            data, field, parts = await _file_of(request, body)
             check_names([name for name, _ in parameters + parts], _UPLOAD_FIELDS)
             header = read_parameters(dict(parameters + parts), encoder_pb2.EncodeImageHeader)
             response = await self._upstream.embed(data, header, self._caller(request), field)
@@ -154,6 +156,8 @@ class RestV1:
         check_media_type(request, "JSON", NOT_JSON)
         async with self._bodies.receive(request, _MAX_JSON_BYTES) as body:
             message, places = await read_body(body.data, kind)
+            kept = body.size + _COPIES * message.ByteSize()  # the JSON is kept for errors, which name places in it
+        hold_answer(request.scope, kept)
         message.image_id = _image_id(request, message.image_id)
         return message, places
 
@@ -192,32 +196,18 @@ def _image_id(request: Request, given: str) -> str:
     return image_id
 
 
-async def _file_of(request: Request, body: bytes) -> tuple[bytes, str, list[tuple[str, str]]]:
-    """Finds the image file, which is the body or its part named "file".
+async def _file_of(request: Request, body: Body) -> tuple[bytes, str, list[tuple[str, str]]]:
+    """Finds the image file, which is the body or its part named "file", and whose memory counts for the body.
 
     Returns:
         The file, its field for errors, and the other parts of a form.
     """
     check_media_type(request, "an image file", ["application/json"])
-    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        return body, "body", []
-
-    async def stream() -> AsyncIterator[bytes]:
-        yield body
-
-    try:
-        form = await MultiPartParser(request.headers, stream(), max_files=2, max_fields=16).parse()  # type: ignore[arg-type]
-    except (MultiPartException, KeyError, ValueError) as error:
-        raise Problem(400, f"the form cannot be read: {error}", "BAD_FORM", "body") from error
-    try:
-        parts = form.multi_items()
-        for name, value in parts:
-            if isinstance(value, UploadFile) and name != "file":
-                raise Problem(400, f"the image is in a part named {name!r}; name it 'file'", "BAD_PARAMETER", name)
-        check_names([name for name, _ in parts], ["file", *_UPLOAD_FIELDS], "part")
-        part = form.get("file")
-        if not isinstance(part, UploadFile):
-            raise Problem(400, 'the form has no file in a part named "file"', "NO_FILE", "file")
-        return await part.read(), "file", [(name, value) for name, value in parts if isinstance(value, str)]
-    finally:
-        await form.close()
+    boundary = boundary_of(request.headers.get("content-type", ""))
+    if boundary is None:
+        return body.data, "body", []
+    form_bytes = body.size
+    with body.holding(form_bytes):
+        file, parts = await asyncio.to_thread(read_image_form, body.take(), boundary, _UPLOAD_FIELDS)
+    body.give_back(form_bytes - len(file))
+    return file, "file", parts

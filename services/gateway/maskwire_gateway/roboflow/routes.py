@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import sys
 import time
 from functools import partial
 from typing import TypeVar
@@ -182,7 +183,7 @@ class Roboflow:
         if not named:
             named = [model_versions.choose(model, models, self._other_model, "sam2_version_id")]
         data = await self._read_image(form.image, body)
-        body.add(-len(form.image.value))
+        body.give_back(sys.getsizeof(form.image.value))
         form.image = None  # frees the memory of its base64
         digest = (await asyncio.to_thread(hashlib.sha256, data)).digest()
         # Equal images get equal names, so that a client that sends its image with each click leaves one name behind.

@@ -116,7 +116,7 @@ class Relay:
 
         def answered(answer: Answer) -> None:
             self._unanswered -= 1
-            self._memory.add(-min(size, self._memory.held_bytes))  # all was given back if the socket has closed
+            self._memory.give_back(size)
             error = answer.exception()
             if isinstance(error, MaskwireError):
                 error.field = places.of(_path(error.field, kind))

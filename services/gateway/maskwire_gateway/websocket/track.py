@@ -77,7 +77,7 @@ class TrackRelay:
                 try:
                     await self._read(frame, size)
                 finally:
-                    self._memory.add(-min(size, self._memory.held_bytes))
+                    self._memory.give_back(size)
                 del event, frame  # else they would take memory until the next one comes
                 while self._is_full() and self._answering is not None and not self._answering.done():
                     self._answered.clear()
@@ -162,7 +162,7 @@ class TrackRelay:
             ends = outcome == "error" or request.is_follow == (outcome == "followed")
             if request.request_id == answer.request_id and ends:
                 self._unanswered.remove(request)
-                self._memory.add(-min(request.size, self._memory.held_bytes))
+                self._memory.give_back(request.size)
                 self._answered.set()
                 return request
         return None
@@ -177,4 +177,4 @@ class TrackRelay:
             async with self._sending:
                 await send_frame(self._socket, answer, self._is_binary)
         finally:
-            self._memory.add(-min(size, self._memory.held_bytes))
+            self._memory.give_back(size)
