@@ -77,8 +77,9 @@ def random_prompt(seed: int, points: int, with_box: bool, with_mask: bool) -> Pr
 
 
 def assert_close(ours: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
-    """Equal but for the order of sums: fp32 logits of up to tens, from sums over thousands of products."""
-    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5 * max(1, np.abs(expected).max()))
+    """Equal but for the order of sums and the last bit of sines: fp32 logits of up to tens, from sums over thousands of
+    products. Most differ by 2.5e-6 of the largest, of random prompts one in a hundred by 7.5e-6."""
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=1.5e-5 * max(1, np.abs(expected).max()))
 
 
 def masks_of(case: Case, prompt: Prompt, **options: bool) -> Prediction:

@@ -40,25 +40,6 @@ def until_decoding(tab: Tab) -> None:
     assert failure == ""
 
 
-def test_hovering_asks_no_server(open_tab: OpenTab) -> None:
-    tab = open_tab(decode="here")
-    sent: list[str] = []
-    tab.page.on("websocket", lambda socket: socket.on("framesent", lambda frame: sent.append(str(frame))))
-    tab.reload()
-    tab.open_sample()
-    until_decoding(tab)
-    sent.clear()
-    tab.move(*CLICK)
-    tab.page.wait_for_function("() => app.editor.preview?.mask")
-    expect(tab.page.locator("#timings")).to_contain_text("here")
-    assert not [frame for frame in sent if "segment" in frame]
-    area = tab.page.evaluate("() => app.editor.preview.mask.area")
-    tab.click(*CLICK)
-    tab.until("it.mask")
-    assert [frame for frame in sent if "segment" in frame]
-    assert tab.mask.sum() == pytest.approx(area, abs=5)  # but for pixels that rounding decides
-
-
 def test_people_who_do_not_want_it_download_nothing(open_tab: OpenTab) -> None:
     tab = open_tab()
     asked: list[str] = []
@@ -70,18 +51,29 @@ def test_people_who_do_not_want_it_download_nothing(open_tab: OpenTab) -> None:
     assert not [url for url in asked if "onnxruntime" in url or "embedding" in url]
 
 
-def test_clicks_go_on_while_decoder_servers_are_stopped(browser: Browser, stack: Stack) -> None:
+def test_hovering_asks_no_server_and_clicks_go_on_without(browser: Browser, stack: Stack) -> None:
+    sent: list[str] = []
     address = f"127.0.0.1:{free_port()}"
     with contextlib.ExitStack() as gateway:
         with decoder_at(address, stack.redis_url):
             url, _ = gateway.enter_context(running_gateway(stack, decoder=address))
             tab = Tab(browser, url, decode="here")
             gateway.callback(tab.close)
+            tab.page.on("websocket", lambda socket: socket.on("framesent", lambda frame: sent.append(str(frame))))
             tab.open_sample()
             until_decoding(tab)
+            assert sent  # the image was set
+            sent.clear()
+            tab.move(*CLICK)
+            tab.page.wait_for_function("() => app.editor.preview?.mask")
+            expect(tab.page.locator("#timings")).to_contain_text("here")
+            assert not [frame for frame in sent if "segment" in frame]
+            hovered = tab.page.evaluate("() => app.editor.preview.mask.area")
             tab.click(*CLICK)
             tab.until("it.mask")
+            assert [frame for frame in sent if "segment" in frame]
             before = tab.mask
+            assert before.sum() == pytest.approx(hovered, abs=5)  # but for pixels that rounding decides
         tab.click(*OUTSIDE, button="right")
         tab.until("it.prompt.points.length === 2")
         tab.page.keyboard.press("n")

@@ -19,7 +19,7 @@ from testing.paths import ROOT
         ("bench.scale", "--seconds", "1", "--processes", "1", "--decoders", "10"),
         ("bench.growth", "--seconds", "0.2"),
         ("bench.live", "--frames", "60", "--hurried", "30"),
-        ("bench.browser", "--hovers", "5"),
+        ("bench.browser", "--hovers", "5", "--pages", "2", "--seconds", "2", "--megapixels", "4"),
         ("bench", "--only", "decode,click,websocket,masks,store,tracking", "--rounds", "1"),
     ],
     ids=lambda command: command[0],

@@ -42,6 +42,16 @@ def test_what_is_fed_back_and_how_many_candidates_there_are() -> None:
     assert shapes[3:] == [([], None), ([[5, 5]], None)]
 
 
+def test_a_candidate_is_chosen_where_there_are_some() -> None:
+    steps = [added(1, 1, candidate=2), added(2, 2), added(3, 3, multimask=True, candidate=3)]
+    assert [step.candidate for step in folded(*steps).steps] == [2, 0, 3]
+    assert folded(steps[0]).last.digest != folded(added(1, 1)).last.digest
+    for step in (added(2, 2, candidate=1), added(2, 2, multimask=True, candidate=4)):
+        with pytest.raises(InvalidArgument, match="candidate is") as refused:
+            folded(steps[0], step)
+        assert (refused.value.reason, refused.value.field) == ("BAD_CANDIDATE", "steps[1].candidate")
+
+
 def test_only_steps_since_the_last_one_that_feeds_nothing_back_are_needed() -> None:
     clicks = [added(x, x) for x in range(1, 6)]
     assert list(folded(*clicks).predecessors()) == [3, 2, 1, 0]

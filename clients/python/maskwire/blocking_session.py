@@ -97,9 +97,13 @@ class Session:
         """Names of the objects whose edits were answered. Set `object_id` to go on with one of them."""
         return self._session.objects
 
-    def click(self, x: float, y: float, *, positive: bool = True, refine: bool | None = None) -> Result:
-        """Adds a click inside the object, or outside of it; x and y in pixels of the image."""
-        return _answer(lambda: self._session.click(x, y, positive=positive, refine=refine))
+    def click(
+        self, x: float, y: float, *, positive: bool = True, refine: bool | None = None, candidate: int = 0
+    ) -> Result:
+        """Adds a click inside the object, or outside of it; x and y in pixels of the image. Of the model's three
+        candidates for a lone click, `candidate` takes the first, second or third (1 to 3) instead of the best (0).
+        """
+        return _answer(lambda: self._session.click(x, y, positive=positive, refine=refine, candidate=candidate))
 
     def remove_point(self, index: int, *, refine: bool | None = None) -> Result | None:
         """Removes a click: its index in the order in which they were made, from 0."""

@@ -147,10 +147,11 @@ class AsyncSession:
     # Edits of the object
 
     def click(
-        self, x: float, y: float, *, positive: bool = True, refine: bool | None = None
+        self, x: float, y: float, *, positive: bool = True, refine: bool | None = None, candidate: int = 0
     ) -> "asyncio.Future[Result]":
-        """Adds a click inside the object, or outside of it; x and y in pixels of the image."""
-        return self._add(types_pb2.Step(add_point=_point(x, y, positive)), refine)
+        """Adds a click inside the object, or outside of it; x and y in pixels of the image. Of the model's three
+        candidates for a lone click, `candidate` takes the first, second or third (1 to 3) instead of the best (0)."""
+        return self._add(types_pb2.Step(add_point=_point(x, y, positive), candidate=candidate), refine)
 
     def remove_point(self, index: int, *, refine: bool | None = None) -> "asyncio.Future[Result | None]":
         """Removes a click: its index in the order in which they were made, from 0."""

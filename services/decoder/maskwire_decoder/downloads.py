@@ -2,9 +2,11 @@
 
 import asyncio
 import hashlib
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import asdict, dataclass
+from typing import Any
 
+import numpy as np
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire_core import names
 from maskwire_core.call_context import current
@@ -18,12 +20,34 @@ from maskwire_core.storage.codecs import CODECS, CONVERTIBLE, NotFinite
 from maskwire_core.storage.embedding import Header, convert, read_header
 from maskwire_core.storage.store import Store
 from maskwire_core.telemetry import logs
+from numpy.typing import NDArray
 
 from maskwire_decoder.images import Images
 
 CHUNK_BYTES = 1 << 16
 _COPIES = 3  # of a bundle while a part of it is packed: as the store has it, its arrays, and what is made of them
 _WAIT_S = 10.0  # for memory
+
+
+def _compact(array: NDArray[Any]) -> NDArray[Any]:
+    """Returns fp32 values in half precision if that has them exactly."""
+    halved = _halved(array)
+    return halved if np.array_equal(halved, array) else array
+
+
+def _halved(array: NDArray[Any]) -> NDArray[Any]:
+    """Returns fp32 values in half precision, rounded; as they are if that is too small for one of them."""
+    if array.dtype != np.float32 or np.abs(array).max(initial=0) > np.finfo(np.float16).max:
+        return array
+    return array.astype(np.float16)
+
+
+WEIGHTS: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
+    "": lambda array: array,
+    "compact": _compact,
+    "half": _halved,
+}
+"""How weights are given out, by the names that requests have for it."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +149,12 @@ class Downloads:
         digest, wanted, present = names.decoder(request.decoder), sorted({*request.graphs}), sorted({*request.without})
         if not wanted:
             raise InvalidArgument("NO_SUCH_GRAPH", "graphs is empty; name at least one", field="graphs")
-        choice = hashlib.sha256(" ".join((*wanted, "-", *present)).encode()).hexdigest()
+        if request.weights not in WEIGHTS:
+            known = " and ".join(filter(None, WEIGHTS))
+            raise InvalidArgument(
+                "BAD_WEIGHTS", f"weights is {request.weights[:20]!r}; there are {known}", field="weights"
+            )
+        choice = hashlib.sha256(" ".join((request.weights, *wanted, "-", *present)).encode()).hexdigest()
         etag = f"{digest}-{choice[:16]}"
         nbytes = await asyncio.to_thread(self._store.decoder_bytes, digest)
         if not nbytes:
@@ -133,7 +162,7 @@ class Downloads:
         if etag in request.known_etags:
             return File(etag, None)
         await current().memory.wait(_COPIES * nbytes, _WAIT_S)
-        packed = await asyncio.to_thread(self._pack, digest, wanted, present)
+        packed = await asyncio.to_thread(self._pack, digest, wanted, present, request.weights)
         current().memory.give_back(_COPIES * nbytes - len(packed))
         return File(etag, memoryview(packed))
 
@@ -155,7 +184,7 @@ class Downloads:
         await current().memory.wait(len(cold[1]), _WAIT_S)
         return cold[0].header, memoryview(cold[1])
 
-    def _pack(self, digest: str, wanted: list[str], present: list[str]) -> bytes:
+    def _pack(self, digest: str, wanted: list[str], present: list[str], form: str) -> bytes:
         bundle = self._store.get_decoder(digest)
         if bundle is None:
             raise NotFound("DECODER_NOT_FOUND", f"no exported decoder {digest} is stored", field="decoder")
@@ -166,7 +195,8 @@ class Downloads:
         left_out = {weight for name in present for weight in bundle.graphs[name].weights}
         graphs = {name: bundle.graphs[name] for name in wanted}
         needed = {weight for graph in graphs.values() for weight in graph.weights} - left_out
-        return GraphArchive(asdict(bundle.config), graphs, {name: bundle.weights[name] for name in needed}).pack()
+        weights = {name: WEIGHTS[form](bundle.weights[name]) for name in needed}
+        return GraphArchive(asdict(bundle.config), graphs, weights).pack(compressed=bool(form))
 
 
 def _etag(header: Header, codec: str) -> str:

@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 from maskwire_core.masks.answer_room import AnswerRoom
+from maskwire_core.models.decoder_bundle import CANDIDATES
 from maskwire_core.scheduling.executors import ThreadScheduler
 from maskwire_core.scheduling.scheduler import Demand
 from maskwire_core.scheduling.single_flight import Flights
@@ -15,7 +16,7 @@ from maskwire_decoder.images import Image
 from maskwire_decoder.masks.rendering import clamp
 from maskwire_decoder.prefix_cache import PrefixCache, PrefixKey
 from maskwire_decoder.prompts.earlier_prompts import find_earlier
-from maskwire_decoder.prompts.encoding import CANDIDATES, Prediction
+from maskwire_decoder.prompts.encoding import Prediction
 from maskwire_decoder.prompts.parsing import Output, Prompt
 from maskwire_decoder.saved_logits import SavedLogits, name_steps
 from maskwire_decoder.stages import Answer, Timings, decode, render
@@ -54,7 +55,7 @@ class ObjectDecoder:
         if history is None:
             return Plan(prompt, feedback=prompt.mask)
         known = self._cache.get(_key(image, history.last.digest))
-        if known is not None and (len(known.iou) == CANDIDATES or not (output.every and prompt.multimask)):
+        if known is not None and (len(known.iou) == CANDIDATES or not prompt.gives_all(output.every)):
             return Plan(prompt, known if output.every else known.only_best())
         first = last = len(history.steps) - 1
         for index in history.predecessors():
@@ -101,7 +102,7 @@ class ObjectDecoder:
             return plan
         feedback, spent = plan.feedback, Answer()
         for step, shape in plan.prompt.history.shapes(plan.missing):
-            prompt = Prompt("", shape.points, shape.labels, shape.box_array, feedback, step.multimask)
+            prompt = Prompt("", *shape.arrays, feedback, step.multimask, candidate=step.candidate)
             key = _key(image, step.digest)
             shared = Demand(demand.requester, demand.bulk)  # others who wait for the step may have more time
 

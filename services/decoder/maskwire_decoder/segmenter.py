@@ -14,6 +14,7 @@ from maskwire_core.call_context import current
 from maskwire_core.config import DecoderSettings
 from maskwire_core.errors import InvalidArgument, ResourceExhausted
 from maskwire_core.masks.answer_room import MAX_ANSWER_BYTES, AnswerRoom
+from maskwire_core.models.decoder_bundle import CANDIDATES
 from maskwire_core.scheduling import fair_queue
 from maskwire_core.scheduling.byte_budget import ByteBudget
 from maskwire_core.scheduling.executors import ThreadScheduler
@@ -27,7 +28,6 @@ from maskwire_decoder.images import Image, Images
 from maskwire_decoder.masks.rendering import clamp
 from maskwire_decoder.object_decoding import ObjectDecoder, Plan, decode_and_render
 from maskwire_decoder.prefix_cache import PrefixCache
-from maskwire_decoder.prompts.encoding import CANDIDATES
 from maskwire_decoder.prompts.mask_input import LOGITS_DTYPES
 from maskwire_decoder.prompts.parsing import Limits, Output, Prompt
 from maskwire_decoder.saved_logits import SavedLogits
@@ -261,4 +261,4 @@ def _known_bytes(query: Query, image: Image) -> int:
 
 def _count_masks(query: Query) -> int:
     """Returns how many masks a query is answered with."""
-    return sum(CANDIDATES if query.output.every and prompt.multimask else 1 for prompt in query.prompts)
+    return sum(CANDIDATES if prompt.gives_all(query.output.every) else 1 for prompt in query.prompts)

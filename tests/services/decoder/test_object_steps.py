@@ -84,6 +84,22 @@ def test_known_steps_are_not_decoded_again_and_all_candidates_are_to_be_had(exac
         assert again.timings.decode_ms == 0
 
 
+def test_later_steps_go_on_from_the_candidate_that_was_chosen(exact: Stack, photo: Path) -> None:
+    reference = Reference(build_demo(), over_white(photo))
+    with grpc.insecure_channel(exact.decoder) as channel:
+        decoder = decoder_pb2_grpc.DecoderServiceStub(channel)
+        output = {"candidates": pb.CANDIDATES_ALL}
+        every = logits_of(decoder.Segment(asked([added(260, 130)], output=output)).results[0])
+        for number, expected in enumerate(every, 1):
+            first = added(260, 130, candidate=number)
+            (chosen,) = decoder.Segment(asked([first], output=output)).results
+            np.testing.assert_allclose(logits_of(chosen), [expected], atol=1e-4)
+            (refined,) = decoder.Segment(asked([first, added(300, 330, 0)])).results
+            clicks = {"points": [(260, 130), (300, 330)], "labels": [1, 0], "mask": expected}
+            answer = reference.predict(clicks, multimask=False)
+            np.testing.assert_allclose(logits_of(refined)[0], answer.logits[0], atol=1e-3)
+
+
 def streamed(address: str, image_id: str, requests: list[decoder_pb2.StreamPrompts]) -> list[Any]:
     """The answers of one stream."""
     with grpc.insecure_channel(address) as channel:

@@ -1,7 +1,9 @@
 """Embeddings and exported decoders for callers who decode by themselves, over gRPC and HTTP."""
 
 import hashlib
+import io
 import re
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from maskwire.v1 import decoder_pb2_grpc
 from maskwire_core.models.graph_archive import GraphArchive
 from maskwire_core.storage.embedding import Header, convert, pack, read_header, unpack
 from maskwire_core.storage.store import Store
+from numpy.typing import NDArray
 
 from testing.servers import Stack, server
 from testing.wire import failing
@@ -147,6 +150,7 @@ def test_a_damaged_embedding_is_not_sent(http: httpx.Client, opened: Store) -> N
         ("{decoder}/clock", {}, 400, "NO_SUCH_GRAPH", "graphs"),
         ("{decoder}/click,click", {}, 400, "NO_SUCH_GRAPH", "graphs"),
         ("{decoder}/click", {"without": "clock"}, 400, "NO_SUCH_GRAPH", "without"),
+        ("{decoder}/click", {"weights": "quarter"}, 400, "BAD_WEIGHTS", "weights"),
     ],
 )
 def test_refusals(
@@ -180,6 +184,23 @@ def test_graphs_of_a_decoder(http: httpx.Client, opened: Store, stored: bytes, d
     assert http.get(f"{decoder_path}/image_fp16,click", headers=known).status_code == 304
 
 
+def test_weights_in_half_precision(http: httpx.Client, opened: Store, stored: bytes, decoder_path: str) -> None:
+    bundle = opened.get_decoder(read_header(stored)[0].decoder)
+    assert bundle is not None
+    whole, compact, half = (
+        http.get(f"{decoder_path}/click", params={"weights": form} if form else {}) for form in ("", "compact", "half")
+    )
+    assert len({each.headers["etag"] for each in (whole, compact, half)}) == 3
+    assert len(half.content) <= len(compact.content) < 0.6 * len(whole.content)  # the demo model's own are half
+    assert arrays(compact.content).keys() == arrays(half.content).keys() == set(bundle.graphs["click"].weights)
+    for name, array in arrays(compact.content).items():
+        np.testing.assert_array_equal(array, bundle.weights[name])
+    for name, array in arrays(half.content).items():
+        full = bundle.weights[name]
+        assert array.dtype == (np.float16 if full.dtype == np.float32 else full.dtype)
+        np.testing.assert_array_equal(array, full.astype(array.dtype))
+
+
 def test_a_server_may_give_out_nothing(stack: Stack, stored: bytes) -> None:
     with (
         server("maskwire_decoder", stack.redis_url, "--downloads", "false") as address,
@@ -190,6 +211,13 @@ def test_a_server_may_give_out_nothing(stack: Stack, stored: bytes) -> None:
         assert failing(lambda: list(stub.GetEmbedding(pb.GetEmbeddingRequest(image_id="cup-file")))) == off
         request = pb.GetDecoderRequest(decoder=read_header(stored)[0].decoder, graphs=["click"])
         assert failing(lambda: list(stub.GetDecoder(request))) == off
+
+
+def arrays(content: bytes) -> dict[str, NDArray[Any]]:
+    """Reads the weights of an archive that may be compressed."""
+    with zipfile.ZipFile(io.BytesIO(content)) as opened:
+        names = [name for name in opened.namelist() if name.endswith(".npy")]
+        return {name.removesuffix(".npy"): np.load(io.BytesIO(opened.read(name))) for name in names}
 
 
 def archive(content: bytes) -> GraphArchive:

@@ -1017,8 +1017,14 @@ class GetDecoderRequest(_message.Message):
     WITHOUT_FIELD_NUMBER: _builtins.int
     PART_FIELD_NUMBER: _builtins.int
     KNOWN_ETAGS_FIELD_NUMBER: _builtins.int
+    WEIGHTS_FIELD_NUMBER: _builtins.int
     decoder: _builtins.str
     """SHA-256 of the exported decoder in hex, as an embedding's header and ListModels (decoder) name it."""
+    weights: _builtins.str
+    """How fp32 weights are sent: compact: arrays whose values half precision has exactly in half precision, the others as
+    they are; half: all in half precision, rounded. Whoever reads them turns them back into fp32. Both make files of the
+    archive that are compressed by DEFLATE. Empty: as they are.
+    """
     @_builtins.property
     def graphs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of graphs, at least one. The file is a zip archive without compression: bundle.json, NAME.onnx for each graph,
@@ -1045,10 +1051,11 @@ class GetDecoderRequest(_message.Message):
         without: _abc.Iterable[_builtins.str] | None = ...,
         part: Global___FilePart | None = ...,
         known_etags: _abc.Iterable[_builtins.str] | None = ...,
+        weights: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decoder", b"decoder", "graphs", b"graphs", "known_etags", b"known_etags", "part", b"part", "without", b"without"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decoder", b"decoder", "graphs", b"graphs", "known_etags", b"known_etags", "part", b"part", "weights", b"weights", "without", b"without"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -109,7 +109,7 @@ class DecoderServiceServicer:
 
     def GetDecoder(self, request, context):
         """Returns graphs of an exported decoder with their weights, in the same way. Errors: INVALID_ARGUMENT (BAD_DIGEST,
-        NO_SUCH_GRAPH), NOT_FOUND (DECODER_NOT_FOUND), and as GetEmbedding.
+        NO_SUCH_GRAPH, BAD_WEIGHTS), NOT_FOUND (DECODER_NOT_FOUND), and as GetEmbedding.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -60,7 +60,7 @@ class DecoderServiceStub:
     """
     GetDecoder: _grpc.UnaryStreamMultiCallable[_decoder_pb2.GetDecoderRequest, _decoder_pb2.GetDecoderResponse]
     """Returns graphs of an exported decoder with their weights, in the same way. Errors: INVALID_ARGUMENT (BAD_DIGEST,
-    NO_SUCH_GRAPH), NOT_FOUND (DECODER_NOT_FOUND), and as GetEmbedding.
+    NO_SUCH_GRAPH, BAD_WEIGHTS), NOT_FOUND (DECODER_NOT_FOUND), and as GetEmbedding.
     """
 
 @_typing.type_check_only
@@ -95,7 +95,7 @@ class DecoderServiceAsyncStub(DecoderServiceStub):
     """
     GetDecoder: _aio.UnaryStreamMultiCallable[_decoder_pb2.GetDecoderRequest, _decoder_pb2.GetDecoderResponse]  # type: ignore[assignment]
     """Returns graphs of an exported decoder with their weights, in the same way. Errors: INVALID_ARGUMENT (BAD_DIGEST,
-    NO_SUCH_GRAPH), NOT_FOUND (DECODER_NOT_FOUND), and as GetEmbedding.
+    NO_SUCH_GRAPH, BAD_WEIGHTS), NOT_FOUND (DECODER_NOT_FOUND), and as GetEmbedding.
     """
 
 class DecoderServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -157,7 +157,7 @@ class DecoderServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_decoder_pb2.GetDecoderResponse], _abc.AsyncIterator[_decoder_pb2.GetDecoderResponse]]:
         """Returns graphs of an exported decoder with their weights, in the same way. Errors: INVALID_ARGUMENT (BAD_DIGEST,
-        NO_SUCH_GRAPH), NOT_FOUND (DECODER_NOT_FOUND), and as GetEmbedding.
+        NO_SUCH_GRAPH, BAD_WEIGHTS), NOT_FOUND (DECODER_NOT_FOUND), and as GetEmbedding.
         """
 
 def add_DecoderServiceServicer_to_server(servicer: DecoderServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

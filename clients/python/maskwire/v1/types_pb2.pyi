@@ -325,6 +325,7 @@ class Step(_message.Message):
     CLEAR_FIELD_NUMBER: _builtins.int
     REFINE_FIELD_NUMBER: _builtins.int
     MULTIMASK_FIELD_NUMBER: _builtins.int
+    CANDIDATE_FIELD_NUMBER: _builtins.int
     remove_point: _builtins.int
     """Removes a click: its index among the object's clicks, from 0."""
     refine: _builtins.bool
@@ -334,6 +335,11 @@ class Step(_message.Message):
     multimask: _builtins.bool
     """Whether the model gives three candidates, of which the best counts, or its single mask. Absent: three for a lone
     click without box and logits, else the single mask.
+    """
+    candidate: _builtins.int
+    """Which of the three candidates counts: 1 to 3, in the model's order, as CANDIDATES_ALL returns them; it alone is the answer
+    then, and later steps go on from it. 0: the one with the highest score. Errors: INVALID_ARGUMENT (BAD_CANDIDATE, where
+    there are no candidates, too).
     """
     @_builtins.property
     def add_point(self) -> Global___Point:
@@ -356,10 +362,11 @@ class Step(_message.Message):
         clear: _empty_pb2.Empty | None = ...,
         refine: _builtins.bool | None = ...,
         multimask: _builtins.bool | None = ...,
+        candidate: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_multimask", b"_multimask", "_refine", b"_refine", "add_point", b"add_point", "change", b"change", "clear", b"clear", "multimask", b"multimask", "refine", b"refine", "remove_point", b"remove_point", "set_box", b"set_box"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_multimask", b"_multimask", "_refine", b"_refine", "add_point", b"add_point", "change", b"change", "clear", b"clear", "multimask", b"multimask", "refine", b"refine", "remove_point", b"remove_point", "set_box", b"set_box"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_multimask", b"_multimask", "_refine", b"_refine", "add_point", b"add_point", "candidate", b"candidate", "change", b"change", "clear", b"clear", "multimask", b"multimask", "refine", b"refine", "remove_point", b"remove_point", "set_box", b"set_box"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__multimask: _TypeAlias = _typing.Literal["multimask"]  # noqa: Y015
     _WhichOneofArgType__multimask: _TypeAlias = _typing.Literal["_multimask", b"_multimask"]  # noqa: Y015

@@ -4,7 +4,7 @@
 import { readHeader } from "./embedding.js";
 import { Predictor } from "./predictor.js";
 
-const TOLERANCE = 1e-3; // of logits, between the browser's and the server's
+const TOLERANCE = { compact: 1e-3, half: 0.1 }; // of logits, between the browser's and the server's, by the form of weights
 const MORE = ["mask", "refine", "plain"]; // graphs that few prompts need: loaded with the first that does
 const MOST_THREADS = 4;
 
@@ -17,16 +17,20 @@ export class Decoder {
    *
    * @param fetch async (path, options) => Response of the gateway's /v1/ with that path; throws if it is an error
    * @param threads how many, where the page is cross-origin isolated; else there is one
+   * @param weights how they are downloaded: "compact", in half precision where that changes nothing, or "half", all of
+   *   them, which is half of the bytes for SAM 2.1 and moves logits by up to some hundredths
    * @throws CannotDecode
    */
-  static async start({ fetch, threads = Math.min(MOST_THREADS, navigator.hardwareConcurrency ?? 1) }) {
-    const decoder = new Decoder(fetch);
+  static async start({ fetch, threads = Math.min(MOST_THREADS, navigator.hardwareConcurrency ?? 1), weights = "compact" }) {
+    const decoder = new Decoder(fetch, weights);
     decoder.threads = (await decoder._ask("start", { threads })).threads;
     return decoder;
   }
 
-  constructor(fetch) {
+  constructor(fetch, weights) {
+    if (!(weights in TOLERANCE)) throw new CannotDecode(`weights is "compact" or "half", not ${weights}`);
     this._fetch = fetch;
+    this._weights = weights;
     this._waiting = new Map(); // by id, {resolve, reject}
     this._number = 0;
     this._digest = ""; // of the exported decoder whose graphs are loaded
@@ -110,8 +114,9 @@ export class Decoder {
   }
 
   async _load(digest, graphs, isOther) {
-    const without = isOther || !this._loaded.length ? "" : `?without=${this._loaded.join(",")}`;
-    const archive = await this._download(`decoders/${digest}/${graphs.join(",")}${without}`);
+    const query = new URLSearchParams({ weights: this._weights });
+    if (!isOther && this._loaded.length) query.set("without", this._loaded.join(","));
+    const archive = await this._download(`decoders/${digest}/${graphs.join(",")}?${query}`);
     const bytes = archive.byteLength;
     await this._ask("load", { archive, isOther }, [archive]);
     this._digest = digest;
@@ -125,13 +130,13 @@ export class Decoder {
     const request = {
       points: [point],
       content_key: contentKey,
-      output: { formats: ["logits"], candidates: "all", logits_type: "fp32", unclamped_logits: true },
+      output: { formats: ["logits"], logits_type: "fp32", unclamped_logits: true },
     };
     const options = { method: "POST", body: JSON.stringify(request), headers: { "Content-Type": "application/json" } };
     const answer = await (await this._fetch(`images/${encodeURIComponent(imageId)}/segment`, options)).json();
-    const { masks } = await this.segment({ points: [point], labels: [1] }, { every: true, withLogits: true });
+    const { masks } = await this.segment({ points: [point], labels: [1] }, { withLogits: true });
     const worst = Math.max(...masks.map(({ logits }, index) => difference(logits, answer.results[0].masks[index].logits.data)));
-    if (!(worst <= TOLERANCE)) throw new CannotDecode(`this browser's logits differ from the server's by ${worst}`);
+    if (!(worst <= TOLERANCE[this._weights])) throw new CannotDecode(`this browser's logits differ from the server's by ${worst}`);
     this._agreed.add(digest);
   }
 

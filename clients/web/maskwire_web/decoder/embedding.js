@@ -87,7 +87,18 @@ export function half(number) {
   return number >> 15 ? -size : size;
 }
 
-async function inflate(packed) {
+let halves; // every number in half precision
+
+/** Numbers in half precision as a Float32Array. */
+export function widened(numbers) {
+  halves ??= Float32Array.from({ length: 1 << 16 }, (_, number) => half(number));
+  const values = new Float32Array(numbers.length);
+  for (let at = 0; at < values.length; at++) values[at] = halves[numbers[at]];
+  return values;
+}
+
+/** Undoes DEFLATE. */
+export async function inflate(packed) {
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate-raw"));
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }

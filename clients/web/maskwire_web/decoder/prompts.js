@@ -12,10 +12,10 @@ const [PADDING, BOX_MIN, BOX_MAX] = [-1, 2, 3];
  * @param prompt {points: [[x, y], ...], labels: [1, ...], box: [x_min, y_min, x_max, y_max] or null, mask: Float32Array of
  *   S x S logits or null, multimask: boolean}, in pixels of the image
  * @param size {width, height} of the image in pixels
- * @param every whether all candidates are wanted, or the best
+ * @param every whether all candidates are wanted, or the best; a prompt with {candidate: 1 to 3} gives that one alone
  * @returns {graph, points, labels, masks, mask, multimask}: the name of the graph and its inputs
  */
-export function encodePrompt(config, { points = [], labels = [], box = null, mask = null, multimask = true }, size, every) {
+export function encodePrompt(config, { points = [], labels = [], box = null, mask = null, multimask = true, candidate = 0 }, size, every) {
   const corners = box ? [[box[0], box[1], BOX_MIN], [box[2], box[3], BOX_MAX]] : [];
   const clicks = points.map(([x, y], index) => [x, y, labels[index] ?? 1]);
   const given = [...corners, ...clicks];
@@ -26,7 +26,7 @@ export function encodePrompt(config, { points = [], labels = [], box = null, mas
     graph: all.length > MOST_FOLDED ? "plain" : mask ? "refine" : "click",
     points: Float32Array.from(all.flatMap(([x, y]) => [scaled(x, size.width), scaled(y, size.height)])),
     labels: BigInt64Array.from(all.map(([, , label]) => BigInt(label))),
-    masks: multimask ? (every ? [1, 2, 3] : [BEST]) : config.dynamic_multimask ? [0, BEST] : [0],
+    masks: multimask ? (every && !candidate ? [1, 2, 3] : [candidate || BEST]) : config.dynamic_multimask ? [0, BEST] : [0],
     mask,
     multimask,
   };
@@ -75,7 +75,7 @@ export function clamp(logits) {
  * does.
  *
  * @param steps as in the Step message, in the short forms of HTTP: {add_point: [x, y] or {x_px, y_px, label}},
- *   {remove_point: index}, {set_box: [...]}, {clear: {}}, each with refine and multimask if given
+ *   {remove_point: index}, {set_box: [...]}, {clear: {}}, each with refine, multimask and candidate if given
  * @returns [{points, labels, box, multimask, refine, key}, ...]; refine: the mask of the one before is fed back
  */
 export function promptsOf(steps) {
@@ -87,8 +87,9 @@ export function promptsOf(steps) {
     shape = after(shape, step);
     const refine = !wasEmpty && !isEmpty(shape) && (step.refine ?? !takesAway);
     const multimask = step.multimask ?? (shape.clicks.length === 1 && !shape.box && !refine);
+    const { candidate = 0 } = step;
     key = isEmpty(shape) ? "" : `${key}${JSON.stringify([step, refine, multimask])}`;
-    return { points: shape.clicks.map(([x, y]) => [x, y]), labels: shape.clicks.map(([, , label]) => label), box: shape.box, multimask, refine, key };
+    return { points: shape.clicks.map(([x, y]) => [x, y]), labels: shape.clicks.map(([, , label]) => label), box: shape.box, multimask, candidate, refine, key };
   });
 }
 

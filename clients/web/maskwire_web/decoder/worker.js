@@ -21,9 +21,10 @@ const CALLS = {
   },
 
   /** Takes graphs: those of another decoder than before, or more of the same. */
-  load({ archive, isOther }) {
+  async load({ archive, isOther }) {
+    const read = await readArchive(archive);
     if (isOther || !predictor) predictor = new Predictor(ort);
-    predictor.load(readArchive(archive));
+    predictor.load(read);
   },
 
   /** Takes an embedding, whose graph and weights are there. Returns {width, height}. */

@@ -10,6 +10,8 @@ GRAPHS = {"image_fp32", "image_fp16", "mask", "click", "refine", "plain"}
 BEST = 4
 """Value of a graph's input that chooses masks: the candidate with the highest predicted IoU. 0 chooses the single mask,
 1 to 3 one of the three candidates."""
+CANDIDATES = BEST - 1
+"""How many candidates there are."""
 
 
 @dataclass(frozen=True)

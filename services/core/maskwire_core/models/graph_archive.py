@@ -19,6 +19,7 @@ from maskwire_core.errors import CorruptValue
 Config = TypeVar("Config")
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
+_LEVEL = 1  # of compression: higher ones make weights hardly smaller
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ class GraphArchive:
     graphs: Mapping[str, OnnxGraph]
     weights: Mapping[str, NDArray[Any]]
 
-    def pack(self) -> bytes:
-        """Returns an uncompressed zip file. Equal archives give equal bytes."""
+    def pack(self, compressed: bool = False) -> bytes:
+        """Returns a zip file, by default without compression. Equal archives give equal bytes."""
         needed = {name: graph.weights for name, graph in self.graphs.items()}
         described = {"config": dict(self.config), "graphs": needed}
         files = {"bundle.json": json.dumps(described, sort_keys=True).encode()}
@@ -53,10 +54,10 @@ class GraphArchive:
             content = io.BytesIO()
             np.save(content, array, allow_pickle=False)
             files[f"{name}.npy"] = content.getvalue()
-        buffer = io.BytesIO()
-        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        buffer, method = io.BytesIO(), zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
+        with zipfile.ZipFile(buffer, "w") as archive:
             for name, content_bytes in files.items():
-                archive.writestr(zipfile.ZipInfo(name, _EPOCH), content_bytes)
+                archive.writestr(zipfile.ZipInfo(name, _EPOCH), content_bytes, method, _LEVEL)
         return buffer.getvalue()
 
     @classmethod

@@ -18,7 +18,7 @@ from maskwire_core.errors import InvalidArgument, ResourceExhausted
 from maskwire_core.masks.answer_room import MAX_ANSWER_BYTES
 from maskwire_core.masks.geometry import ImageSize, Rectangle, parse_box
 from maskwire_core.masks.rle import placed, rle
-from maskwire_core.models.decoder_bundle import MaskDefaults
+from maskwire_core.models.decoder_bundle import CANDIDATES, MaskDefaults
 from maskwire_core.scheduling.byte_budget import Account
 from numpy.typing import NDArray
 from pycocotools import mask as coco
@@ -29,7 +29,6 @@ from maskwire_decoder.automatic_masks.summary import Removed, Tally
 from maskwire_decoder.images import Image
 from maskwire_decoder.masks.rendering import clamp, without_specks
 from maskwire_decoder.messages import image_message, timings_message
-from maskwire_decoder.prompts.encoding import CANDIDATES
 from maskwire_decoder.prompts.parsing import Prompt
 from maskwire_decoder.segmenter import Segmenter, demand_for
 from maskwire_decoder.stages import MASK, Answer, Timings, decode, timed

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from maskwire_decoder.prompts.parsing import Prompt
 
-CANDIDATES = BEST - 1
-
 # Labels of the prompt encoder beside 0 and 1 (sam2.modeling.sam.prompt_encoder)
 _PADDING, _BOX_MIN, _BOX_MAX = -1, 2, 3
 
@@ -76,7 +74,7 @@ class EncodedPrompt:
             every: All of these instead of the one with the highest predicted IoU.
         """
         if prompt.multimask:
-            wanted = [*range(1, BEST)] if every else [BEST]
+            wanted = [*range(1, BEST)] if prompt.gives_all(every) else [prompt.candidate or BEST]
         else:
             wanted = [0, BEST] if config.dynamic_multimask else [0]
         points, labels = _encode_points(prompt, width, height, config.image_size)

@@ -28,6 +28,11 @@ class Prompt:
     mask: NDArray[np.float32] | None = None  # SxS fp32 logits that are refined, S being the model's mask size, or None
     multimask: bool = True  # whether the model gives its three candidates, or its single mask
     history: StepList | None = None  # the steps that have led to these points and this box, where it was sent as steps
+    candidate: int = 0  # the candidate that is given alone, 1 to 3; 0: the best one, or all that are asked for
+
+    def gives_all(self, every: bool) -> bool:
+        """Whether all candidates are given, if `every` one is asked for."""
+        return every and self.multimask and not self.candidate
 
 
 @dataclass(frozen=True)
@@ -148,8 +153,9 @@ def _parse_object(prompt: pb.Prompt, path: str, size: ImageSize, limits: Limits)
             "STEPS_AND_PROMPTS", "give steps, or points, box and mask, not both", field=f"{path}.steps"
         )
     history = parse_steps(prompt.steps, f"{path}.steps", size, limits.points)
-    shape, multimask = history.shape, history.last.multimask
-    return Prompt(prompt.prompt_id, shape.points, shape.labels, shape.box_array, None, multimask, history)
+    return Prompt(
+        prompt.prompt_id, *history.shape.arrays, None, history.last.multimask, history, history.last.candidate
+    )
 
 
 def _check_known(enum: type, value: int, path: str) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from maskwire.v1 import types_pb2 as pb
 from maskwire_core.errors import InvalidArgument
 from maskwire_core.masks.geometry import ImageSize, parse_box, parse_point
+from maskwire_core.models.decoder_bundle import CANDIDATES
 from numpy.typing import NDArray
 
 MAX_STEPS = 1000
@@ -31,6 +32,7 @@ class Step(NamedTuple):
     change: Change  # what it changes
     refine: bool  # whether the logits of the mask before it are fed back to the model
     multimask: bool  # whether the model gives three candidates, of which the best counts, instead of its single mask
+    candidate: int  # the candidate that counts instead of the best, 1 to 3; 0: the best
     digest: bytes  # identifies the steps up to this one: all that determines its mask's logits, beside the image
 
 
@@ -68,6 +70,11 @@ class Shape:
     def labels(self) -> NDArray[np.int64]:
         """N, 1 for positive and 0 for negative clicks."""
         return np.array([click[2] for click in self.clicks], np.int64)
+
+    @property
+    def arrays(self) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32] | None]:
+        """Points, labels and box."""
+        return self.points, self.labels, self.box_array
 
     @property
     def box_array(self) -> NDArray[np.float32] | None:
@@ -137,8 +144,15 @@ def parse_steps(steps: Sequence[pb.Step], path: str, size: ImageSize, max_points
         refine = refine and not shape.is_empty
         alone = len(shape.clicks) == 1 and shape.box is None and not refine
         multimask = message.multimask if message.HasField("multimask") else alone
-        digest = _EMPTY if shape.is_empty else _digest(digest, change, refine, multimask)
-        parsed.append(Step(change, refine, multimask, digest))
+        if message.candidate and not (multimask and message.candidate <= CANDIDATES):
+            raise InvalidArgument(
+                "BAD_CANDIDATE",
+                f"candidate is {message.candidate}; a step with multimask has {CANDIDATES}, counted from 1, no other",
+                field=f"{path}[{index}].candidate",
+            )
+        step = Step(change, refine, multimask, message.candidate, _EMPTY)
+        digest = _EMPTY if shape.is_empty else _digest(digest, step)
+        parsed.append(step._replace(digest=digest))
     if shape.is_empty:
         raise InvalidArgument("NO_PROMPTS", "these steps leave no point and no box to segment by", field=path)
     return StepList(tuple(parsed), shape)
@@ -170,8 +184,8 @@ def _parse_change(step: pb.Step, shape: Shape, path: str, size: ImageSize, max_p
             )
 
 
-def _digest(before: bytes, change: Change, refine: bool, multimask: bool) -> bytes:
+def _digest(before: bytes, step: Step) -> bytes:
     """Extends the digest of a list of steps by one step."""
-    kind, values = change
-    packed = struct.pack(f"<??{len(values)}f", refine, multimask, *values)
+    kind, values = step.change
+    packed = struct.pack(f"<??B{len(values)}f", step.refine, step.multimask, step.candidate, *values)
     return hashlib.blake2b(before + packed + kind.encode(), digest_size=_DIGEST_BYTES).digest()

@@ -10,6 +10,8 @@ to rounding, but rearranged:
 - The other projections of image tokens are folded into the few prompt tokens, one head at a time:
   (Wq x) . (Wk y) = x . (Wq^T Wk y). For many prompt tokens the plain form is cheaper.
 - Only the masks that are returned are computed.
+- The positions of image tokens are computed from the few numbers that they come from, once when a graph is loaded: a
+  table of them would be a third of what browsers download to decode at 1024 px.
 """
 
 import math
@@ -95,10 +97,9 @@ class DecoderExporter:
             raise ValueError("this SAM 2 configuration has no high-resolution features; Maskwire needs them")
         self.size: int = model.image_size
         self.side: int = model.sam_image_embedding_size
-        self.positions = array(self.prompts.get_dense_pe()[0].flatten(1).T)
         self.no_mask = array(self.prompts.no_mask_embed.weight)
         self.weights: dict[str, NDArray[Any]] = {}
-        tokens, channels = self.positions.shape
+        tokens, channels = self.side**2, self.no_mask.shape[1]
         layer = self.decoder.transformer.layers[0].cross_attn_token_to_image
         heads, depth = layer.num_heads, layer.internal_dim // layer.num_heads
         self._shared: dict[str, Shape] = {
@@ -131,7 +132,7 @@ class DecoderExporter:
         first, _, _, second, _ = self.decoder.output_upscaling
         layer = self.decoder.transformer.layers[0]
         tokens = graph.add("Add", embed, self.no_mask)
-        positioned = graph.add("Add", tokens, self.positions)
+        positioned = graph.add("Add", tokens, self._positions(graph))
         attention = layer.cross_attn_token_to_image
         return self._finish(
             graph,
@@ -153,29 +154,35 @@ class DecoderExporter:
             name: graph.reshape(graph.add("Cast", name, to=1), len(basis.back), -1) for name, basis in bases.items()
         }
 
-        def turned_back(name: str, onto: NDArray[np.float32], weight: NDArray[np.float32] | None = None) -> str:
-            """Adds weight^T (mean + levels @ back), plus what is `onto`."""
+        def turned_back(
+            name: str, onto: NDArray[np.float32], weight: NDArray[np.float32] | None = None, positions: str = ""
+        ) -> str:
+            """Adds weight^T (mean + levels @ back + positions), plus what is `onto`."""
             mean, back = bases[name].mean, bases[name].back
             if weight is not None:
                 mean, back = mean @ weight.T, back @ weight.T
-            return graph.add("Gemm", levels[name], np.ascontiguousarray(back), mean + onto, transA=1)
+            added: str | NDArray[np.float32] = mean + onto
+            if positions:
+                assert weight is not None
+                added = graph.add("Gemm", positions, np.ascontiguousarray(weight.T), added)
+            return graph.add("Gemm", levels[name], np.ascontiguousarray(back), added, transA=1)
 
-        def projected(layer: Any, added: NDArray[np.float32]) -> str:
+        def projected(layer: Any, positions: str = "") -> str:
             weight = array(layer.weight)
-            return turned_back("image_embed", added @ weight.T + array(layer.bias), weight)
+            return turned_back("image_embed", self.no_mask[0] @ weight.T + array(layer.bias), weight, positions)
 
         first, _, _, second, _ = self.decoder.output_upscaling
         layer = self.decoder.transformer.layers[0]
-        attention, positioned = layer.cross_attn_token_to_image, self.no_mask + self.positions
+        attention, positions = layer.cross_attn_token_to_image, self._positions(graph)
         fine_1 = turned_back("high_res_1", np.tile(array(first.bias), 4))
         fine_0 = turned_back("high_res_0", np.tile(array(second.bias), 16))
         return self._finish(
             graph,
             self._shared,
             tokens=turned_back("image_embed", self.no_mask[0]),
-            keys=split_heads(graph, projected(attention.k_proj, positioned), attention.num_heads, transposed=True),
-            values=split_heads(graph, projected(attention.v_proj, self.no_mask), attention.num_heads),
-            queries=projected(layer.cross_attn_image_to_token.q_proj, positioned),
+            keys=split_heads(graph, projected(attention.k_proj, positions), attention.num_heads, transposed=True),
+            values=split_heads(graph, projected(attention.v_proj), attention.num_heads),
+            queries=projected(layer.cross_attn_image_to_token.q_proj, positions),
             fine_1=graph.reshape(fine_1, *map(int, self._shared["fine_1"][1])),
             fine_0=graph.reshape(fine_0, *map(int, self._shared["fine_0"][1])),
         )
@@ -221,13 +228,13 @@ class DecoderExporter:
             start.insert(0, decoder.obj_score_token)
         outputs = np.concatenate([array(token.weight) for token in start])
         prompt = self._prompt_tokens(graph, outputs)
-        hidden, tokens = prompt, "tokens"
+        hidden, tokens, positions = prompt, "tokens", self._positions(graph)
         token_to_image = folded_token_to_image if folded else attention_layer
         for index, layer in enumerate(transformer.layers):
             ready = projected and index == 0
             hidden = self._self_attention(graph, layer, hidden, prompt)
             queries = graph.add("Add", hidden, prompt)
-            positioned = "" if ready else graph.add("Add", tokens, self.positions)
+            positioned = "" if ready else graph.add("Add", tokens, positions)
             attention = layer.cross_attn_token_to_image
             if ready:
                 q = split_heads(graph, linear(graph, attention.q_proj, queries), attention.num_heads)
@@ -239,14 +246,14 @@ class DecoderExporter:
             keys = graph.add("Add", hidden, prompt)
             attention = layer.cross_attn_image_to_token
             if folded:
-                tokens = folded_image_to_token(graph, attention, positioned, keys, hidden, tokens, len(self.positions))
+                tokens = folded_image_to_token(graph, attention, positioned, keys, hidden, tokens, self.side**2)
             else:
                 tokens = graph.add("Add", tokens, attention_layer(graph, attention, positioned, keys, hidden))
             tokens = norm(graph, layer.norm4, tokens)
         # From here on only the output tokens are read, not those of points and boxes.
         rows = (np.array([0]), np.array([len(outputs)]), np.array([-2]))
         hidden, prompt = (graph.add("Slice", value, *rows) for value in (hidden, prompt))
-        positioned = graph.add("Add", tokens, self.positions)
+        positioned = graph.add("Add", tokens, positions)
         queries = graph.add("Add", hidden, prompt)
         seen = token_to_image(graph, transformer.final_attn_token_to_image, queries, positioned, tokens)
         hidden = norm(graph, transformer.norm_final_attn, graph.add("Add", hidden, seen))
@@ -255,16 +262,25 @@ class DecoderExporter:
     def _prompt_tokens(self, graph: Graph, outputs: NDArray[np.float32]) -> str:
         """Adds the output tokens, followed by the embedding of each point (PromptEncoder._embed_points)."""
         scaled = graph.add("Div", graph.add("Add", "points", np.float32(0.5)), np.float32(self.size))
-        scaled = graph.add("Sub", graph.add("Mul", scaled, np.float32(2)), np.float32(1))
-        gaussian = array(self.prompts.pe_layer.positional_encoding_gaussian_matrix)
-        angles = graph.add("Mul", graph.add("MatMul", scaled, gaussian), np.float32(2 * math.pi))
-        positions = graph.add("Concat", graph.add("Sin", angles), graph.add("Cos", angles), axis=-1)
+        positions = self._encoded(graph, graph.add("Sub", graph.add("Mul", scaled, np.float32(2)), np.float32(1)))
         real = graph.add("Cast", graph.add("GreaterOrEqual", "labels", np.int64(0)), to=1)
         positions = graph.add("Mul", positions, graph.add("Unsqueeze", real, np.array([-1])))
         kinds = [self.prompts.not_a_point_embed, *self.prompts.point_embeddings]
         table = np.concatenate([array(kind.weight) for kind in kinds])
         labels = graph.add("Gather", table, graph.add("Add", "labels", np.int64(1)), axis=0)
         return graph.add("Concat", outputs, graph.add("Add", positions, labels), axis=-2)
+
+    def _positions(self, graph: Graph) -> str:
+        """Adds the positions of image tokens (N, C)."""
+        axis = (np.arange(self.side, dtype=np.float32) + np.float32(0.5)) / np.float32(self.side) * 2 - 1
+        x, y = np.meshgrid(axis, axis)
+        return self._encoded(graph, np.stack([x.ravel(), y.ravel()], axis=1))
+
+    def _encoded(self, graph: Graph, places: str | NDArray[np.float32]) -> str:
+        """Adds the encoding of places, x and y from -1 to 1 (PositionEmbeddingRandom)."""
+        gaussian = array(self.prompts.pe_layer.positional_encoding_gaussian_matrix)
+        angles = graph.add("Mul", graph.add("MatMul", places, gaussian), np.float32(2 * math.pi))
+        return graph.add("Concat", graph.add("Sin", angles), graph.add("Cos", angles), axis=-1)
 
     @staticmethod
     def _self_attention(graph: Graph, layer: Any, hidden: str, prompt: str) -> str:

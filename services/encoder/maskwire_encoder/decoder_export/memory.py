@@ -83,7 +83,7 @@ class _TrackerExporter(DecoderExporter):
         super().__init__(model)
         _check(model)
         self._model, self._attention, self._memory = model, model.memory_attention, model.memory_encoder
-        self._tokens, self._channels = self.positions.shape
+        self._tokens, self._channels = self.side**2, self.no_mask.shape[1]
         plane = torch.zeros(1, 1, self.side, self.side)
         self._sine = array(model.image_encoder.neck.position_encoding(plane)[0].flatten(1).T)
         self._memory_sine = array(self._memory.position_encoding(plane)[0].flatten(1).T)

@@ -15,6 +15,7 @@ from maskwire_gateway.upstream import Upstream
 _FILE: Json = {"type": "string", "format": "binary"}
 _GRAPHS: Json = {"type": "string", "description": "Graphs that the caller has, separated by commas."}
 _ERRORS = (*ERRORS, 416, 429)
+_NOT_WEIGHTS = ("decoder", "graphs", "without", "part", "known_etags")
 _NOT_IN_QUERY = ("image_id", "part", "known_etags")
 
 
@@ -48,7 +49,7 @@ class Downloads:
     @Operation(
         "GET",
         "/v1/decoders/{decoder}/{graphs}",
-        query={"without": _GRAPHS},
+        query={"without": _GRAPHS, **fields_of(pb.GetDecoderRequest, without=_NOT_WEIGHTS)},
         answer={"application/zip": _FILE},
         errors=_ERRORS,
     )
@@ -61,6 +62,7 @@ class Downloads:
             graphs=_names(str(request.path_params["graphs"]), "graphs"),
             without=_names(without, "without") if without else [],
             part=part,
+            weights=request.query_params.get("weights", ""),
             known_etags=file_answers.known_etags(request),
         )
         responses = self._upstream.servers.get_decoder(message, self._caller(request))

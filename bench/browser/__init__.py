@@ -1,0 +1,1 @@
+"""Measures masks that a browser decodes; see `__main__`."""
