@@ -67,11 +67,12 @@ export class Api {
   /**
    * Stores an image. Retries while the server is away or busy.
    *
-   * @param imageId its name; if empty, the server issues one
+   * @param header {image_id, model}: its name, and the model that embeds it; without, the server issues or chooses one
    * @param progress called with the fraction sent, 0 to 1, or with the error before a retry; returns false to give up
    */
-  upload(blob, imageId, progress) {
-    return this._retrying(progress, () => this._send("images", imageId ? { image_id: imageId } : {}, blob, progress));
+  upload(blob, header, progress) {
+    const given = Object.fromEntries(Object.entries(header).filter(([, value]) => value));
+    return this._retrying(progress, () => this._send("images", given, blob, progress));
   }
 
   /**

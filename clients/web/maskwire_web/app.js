@@ -8,8 +8,10 @@ import * as dropped from "./dropped_files.js";
 import { Editor } from "./editor.js";
 import { Filmstrip } from "./filmstrip.js";
 import { Guide } from "./guide.js";
+import { LabelBar } from "./label_bar.js";
 import { Library } from "./library.js";
 import { LocalDecoding } from "./local_decoding.js";
+import { ModelChoice } from "./model_choice.js";
 import { Notices } from "./notices.js";
 import { Panel } from "./panel.js";
 import { Pointing } from "./pointing.js";
@@ -19,12 +21,13 @@ import { Stage } from "./stage.js";
 import { Status } from "./status.js";
 import { manageImages } from "./storage_dialog.js";
 import { Tools } from "./tools.js";
+import { View } from "./view.js";
 import { Viewport } from "./viewport.js";
 import { Workspace } from "./workspace.js";
 
 const $ = (id) => document.getElementById(id);
+const SPACE_BELOW_PX = 64; // for the hint above the tools, and around both
 const all = (selector) => [...document.querySelectorAll(selector)];
-const ZOOM_STEP = 1.25;
 
 const notices = new Notices($("spoken"), $("notices"));
 const api = new Api(askToken);
@@ -37,7 +40,9 @@ const automaticMasks = new AutomaticMasks();
 const guide = new Guide();
 const status = new Status();
 const stage = new Stage($("picture"), $("overlay"), viewport);
-const share = new Share(editor, notices, api.base);
+const view = new View(viewport, stage);
+const labelBar = new LabelBar(editor);
+const share = new Share(editor, workspace, notices, api.base);
 const filmstrip = new Filmstrip({
   open: (digest) => workspace.open(library.find(digest)),
   step: (by) => workspace.step(by),
@@ -66,9 +71,10 @@ workspace.addEventListener("change", () => {
   const { image, picture } = workspace;
   automaticMasks.clear();
   pointing.show(picture);
-  stage.show(picture?.bitmap ?? null);
   $("welcome").hidden = Boolean(image);
-  $("panel").hidden = $("tools").hidden = !picture;
+  $("panel").hidden = $("tools").hidden = $("view").hidden = !picture;
+  viewport.insets.bottom = $("tools").offsetHeight + SPACE_BELOW_PX;
+  stage.show(picture?.bitmap ?? null);
   $("title").textContent = image ? `${image.name} · ${image.width} × ${image.height}` : "";
   if (picture) $("overlay").focus({ preventScroll: true });
   showImages();
@@ -112,7 +118,8 @@ function showWorking() {
 }
 
 function showNext() {
-  const step = automaticMasks.progress ? "everything" : editor.objects.masked.length ? "more" : "first";
+  const byPrompts = editor.objects.masked.length ? "more" : "first";
+  const step = automaticMasks.progress ? "everything" : pointing.drawHand ? pointing.tool : byPrompts;
   guide.next(workspace.picture ? step : null);
 }
 
@@ -124,7 +131,7 @@ const keep = (masks) => {
   if (masks.length > 1) automaticMasks.clear();
 };
 
-const pointing = new Pointing($("overlay"), viewport, editor, automaticMasks, {
+export const pointing = new Pointing($("overlay"), viewport, editor, automaticMasks, {
   place: (place) => status.place(place),
   drawn: () => stage.draw("overlay"),
   keep,
@@ -134,6 +141,10 @@ const panel = new Panel($("objects"), {
   select: (item) => select(() => editor.objects.select(item)),
   delete: (item) => editor.delete(item),
   changed: () => editor.objects.changed(),
+  other(item) {
+    select(() => editor.objects.select(item));
+    editor.chooseCandidate();
+  },
 });
 
 const search = new AutomaticMasksForm(automaticMasks, {
@@ -160,6 +171,7 @@ stage.scene = () => ({
   layer: automaticMasks.layer,
   lit: automaticMasks.progress && pointing.lit,
   cursor: pointing.cursor,
+  hand: pointing.drawHand,
 });
 
 viewport.addEventListener("change", () => workspace.picture && status.zoom(viewport.scale));
@@ -174,10 +186,9 @@ editor.addEventListener("change", () => {
   panel.show(editor.objects, isAway());
   showWorking();
   showNext();
-  const { selected, masked } = editor.objects;
-  for (const button of all("[data-export], [data-copy]")) {
-    button.disabled = ["coco", "polygons"].includes(button.dataset.export) ? !masked.length : !selected.mask;
-  }
+  labelBar.show(editor.objects.selected);
+  for (const button of all("[data-export]")) button.disabled = !share.canDownload(button.dataset.export);
+  for (const button of all("[data-copy]")) button.disabled = !editor.objects.selected.mask;
 });
 editor.timeline.addEventListener("change", () => {
   $("undo").disabled = !editor.timeline.canUndo;
@@ -191,7 +202,12 @@ function select(action) {
   action();
 }
 
-const tools = new Tools(all("[data-tool]"), (name) => (pointing.tool = name));
+const tools = new Tools(all("[data-tool]"), (name) => {
+  pointing.choose(name);
+  showNext();
+  $("brush").hidden = !["brush", "eraser"].includes(name);
+});
+$("brush-size").oninput = ({ target }) => pointing.hand.resize(Number(target.value));
 
 function hideOrShow() {
   const visible = !editor.objects.items.some((item) => item.visible && item.mask);
@@ -206,16 +222,20 @@ const actions = {
   help: () => $("help").showModal(),
   fit: withPicture(() => viewport.fit()),
   actual: withPicture(() => viewport.zoom(1 / viewport.scale)),
-  zoomIn: withPicture(() => viewport.zoom(ZOOM_STEP)),
-  zoomOut: withPicture(() => viewport.zoom(1 / ZOOM_STEP)),
+  zoomIn: withPicture(() => view.zoomIn()),
+  zoomOut: withPicture(() => view.zoomOut()),
   include: () => tools.choose("include"),
   exclude: () => tools.choose("exclude"),
   box: () => tools.choose("box"),
+  brush: () => tools.choose("brush"),
+  eraser: () => tools.choose("eraser"),
+  vertices: () => tools.choose("vertices"),
   imageBefore: () => workspace.step(-1),
   imageAfter: () => workspace.step(1),
   begin: withSession(() => select(() => editor.objects.begin())),
   before: withSession(() => select(() => editor.objects.step(-1))),
   next: withSession(() => select(() => editor.objects.step(1))),
+  otherMask: withSession(() => editor.chooseCandidate()),
   rename: withSession(() => panel.rename(editor.objects.selected)),
   delete: withSession(() => editor.delete(editor.objects.selected)),
   hide: withSession(hideOrShow),
@@ -225,7 +245,11 @@ const actions = {
   cancel: () => pointing.gestures.cancel() || search.cancel() || editor.leave(),
   copyPlace: () => pointing.place && share.copy(pointing.place.join(", "), `position ${pointing.place.join(", ")}`),
   save: withPicture(() => share.download("mask", workspace.picture)),
+  editLabels: withSession(() => labelBar.edit()),
 };
+for (let number = 1; number <= 9; number++) {
+  actions[`label${number}`] = withSession(() => labelBar.press(number));
+}
 shortcuts.listen(actions);
 shortcuts.describe($("shortcuts"));
 
@@ -245,7 +269,7 @@ for (const [id, action] of Object.entries({
 })) {
   $(id).onclick = action;
 }
-for (const button of all("[data-export]")) button.onclick = () => share.download(button.dataset.export, workspace.picture);
+for (const button of all("[data-export]")) button.onclick = () => share.download(button.dataset.export, workspace.picture, stage.opacity);
 for (const button of all("[data-copy]")) button.onclick = () => share.copyPrompt(button.dataset.copy, workspace.picture);
 dropped.listen([$("file"), $("folder")], add);
 addEventListener("paste", (event) => {
@@ -256,13 +280,16 @@ addEventListener("paste", (event) => {
 
 tools.choose("include");
 showImages();
-workspace.resume();
-api
-  .models()
-  .then(({ models = [] }) => {
-    const model = models.find((one) => one.is_default) ?? models[0];
-    if (!model) return;
+const choice = new ModelChoice({
+  chosen(model) {
     guide.model(model);
-    if (model.note) search.isRough();
-  })
+    search.setRough(Boolean(model.note));
+    workspace.use(choice.name);
+  },
+});
+const listed = api
+  .models()
+  .then(({ models = [] }) => models.length && choice.show(models))
   .catch((error) => notices.error(error.message));
+if (choice.isKept) await listed; // so that the image is not opened with another model first
+workspace.resume();

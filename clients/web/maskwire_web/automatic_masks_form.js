@@ -2,7 +2,7 @@
 
 const $ = (id) => document.getElementById(id);
 const LOWEST_SCORE = 0.8;
-const ROUGH_STABILITY = 0.5;
+const [STABILITY, ROUGH_STABILITY] = [0.95, 0.5];
 
 export class AutomaticMasksForm {
   /**
@@ -24,9 +24,9 @@ export class AutomaticMasksForm {
     $("keep-all").onclick = () => this.on.keep(automaticMasks.found);
   }
 
-  /** Lowers the default stability score, since masks of a demonstration model are less stable than SAM 2's. */
-  isRough() {
-    $("stability").value = ROUGH_STABILITY;
+  /** Chooses the default stability score: a lower one for a demonstration model, whose masks are less stable than SAM 2's. */
+  setRough(isRough) {
+    $("stability").value = isRough ? ROUGH_STABILITY : STABILITY;
   }
 
   toggle(open = $("everything-form").hidden) {

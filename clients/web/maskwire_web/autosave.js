@@ -29,8 +29,13 @@ export class Autosave {
     return this._last;
   }
 
+  /** Resolves when what has changed so far is stored. */
+  written() {
+    return this._last.catch(() => {});
+  }
+
   _state(item) {
-    return [item.name, item.visible, item.mask, item.history];
+    return [item.name, item.label, item.visible, item.mask, item.history];
   }
 
   _look() {

@@ -26,4 +26,13 @@ export async function confirmed(title, text, action) {
   return answered($("confirm"));
 }
 
-for (const id of ["token", "confirm"]) $(`${id}-cancel`).onclick = () => $(id).close("");
+/** Lets people edit the list of labels, a label a line. Resolves to the text, or to null if they cancel. */
+export async function editLabels(text) {
+  $("label-lines").value = text;
+  return (await answered($("label-list"))) ? $("label-lines").value : null;
+}
+
+for (const id of ["token", "label-list", "confirm"]) {
+  const cancel = document.getElementById(`${id}-cancel`); // the page for clips has fewer dialogs
+  if (cancel) cancel.onclick = () => $(id).close("");
+}

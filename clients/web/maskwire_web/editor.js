@@ -1,12 +1,14 @@
 // Editing an image's objects: clicks, boxes, previews, undo. Keeps session, objects and timeline consistent.
 
 import { ApiError } from "./api.js";
-import { Objects } from "./objects.js";
+import * as labels from "./labels.js";
+import { Item, Objects } from "./objects.js";
 import { Mask } from "./rle.js";
 import { Session } from "./session.js";
 import { Timeline } from "./timeline.js";
 
 const MOST_HOVERS = 2; // on their way at the same time
+const CANDIDATES = 3; // of the model, for a lone click
 
 /**
  * Fires "change" when something must be redrawn, "answer" with detail {timings, tookMs, isLocal} for each mask, and
@@ -61,6 +63,21 @@ export class Editor extends EventTarget {
     return this._change((history) => history.add({ set_box: box }), { box });
   }
 
+  /** Takes another of the model's candidates for a lone click: the next of the three that differs. */
+  async chooseCandidate() {
+    const { selected: item } = this.objects;
+    if (!item.mask || !item.history.hasCandidates) return;
+    const { counts } = item.mask;
+    for (let tries = 0; tries < 2 && item.mask?.counts === counts; tries++) {
+      await this._change((history) => (history.hasCandidates ? history.add({ choose: (history.candidate % CANDIDATES) + 1 }) : null));
+    }
+  }
+
+  /** Changes the selected object's mask by hand; @param edit see `edited` in drawing.js */
+  edit(edit) {
+    return this._change((history) => history.add({ edit }));
+  }
+
   /** @param point of the selected object's prompt; its place in the list may change until it is removed */
   removePoint(point) {
     return this._change((history) => {
@@ -103,10 +120,21 @@ export class Editor extends EventTarget {
     this.timeline.push({ undo, redo });
   }
 
+  /** Gives an object another label; can be undone, but for one that has nothing yet. */
+  label(item, label) {
+    const { label: before } = item;
+    const give = (name) => () => {
+      item.label = name;
+      this._changed();
+    };
+    give(label)();
+    if (!item.isEmpty) this.timeline.push({ undo: give(before), redo: give(label) });
+  }
+
   /** Makes objects of generated masks; can be undone. */
   keep(found) {
     const { objects } = this;
-    const items = found.map(({ mask, score, generated }) => Object.assign(objects.add(), { mask, score, generated }));
+    const items = found.map((one) => objects.add().generate(one));
     const undo = () => items.forEach((item) => objects.remove(item));
     const redo = () => items.forEach((item) => objects.insert(item, objects.items.length));
     if (items.length) objects.select(items[items.length - 1]);
@@ -115,12 +143,12 @@ export class Editor extends EventTarget {
 
   /**
    * @param change (History) => History, or null if there is nothing to do any more
-   * @param shown {point} or {box}, to be drawn at once
+   * @param shown {point} or {box}, to be drawn at once; absent for changes by hand
    */
-  async _change(change, shown) {
+  async _change(change, shown = null) {
     const { session, objects } = this;
     if (!session) return;
-    if (objects.selected.generated) objects.begin(); // a generated mask is not edited
+    if (objects.selected.generated && shown) objects.begin(); // clicks do not change a generated mask
     const item = objects.selected;
     const entry = this._entry(item);
     this.timeline.push(entry);
@@ -155,7 +183,8 @@ export class Editor extends EventTarget {
     if (!history) return false;
     const start = performance.now();
     try {
-      const response = history.isEmpty ? null : await session.segment(item.id, history.steps);
+      const isKnown = history.isEmpty || item.has(history);
+      const response = isKnown ? null : await session.segment(item.id, history.prompts);
       item.update(history, response);
       if (response) this._answered(response, start);
     } catch (error) {
@@ -175,7 +204,7 @@ export class Editor extends EventTarget {
     const start = performance.now();
     const { generated, id, history } = this.objects.selected;
     const request = this.session
-      .segment(generated ? "next" : id, history.add(step).steps, true)
+      .segment(generated ? "next" : id, generated ? [step] : history.add(step).prompts, true)
       .catch(() => null); // the click will say what is wrong
     this._hovers.add(request);
     const response = await request;
@@ -192,7 +221,7 @@ export class Editor extends EventTarget {
   }
 
   _setObjects(rows) {
-    this.objects = new Objects(rows);
+    this.objects = new Objects(rows, (number) => Object.assign(new Item(number), { label: labels.current() }));
     this.objects.addEventListener("change", () => this._changed());
     this._changed();
   }

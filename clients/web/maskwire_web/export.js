@@ -1,9 +1,9 @@
 // Exports objects to files.
 
-import { outlines, signedArea, simplified } from "./contours.js";
+import * as annotations from "./annotations.js";
+import { outlines, pathOf } from "./contours.js";
 import { greyPng } from "./png.js";
-
-const SIMPLIFY_PX = 1;
+import { zip } from "./zip.js";
 
 const json = (value) => new Blob([JSON.stringify(value, null, 1)], { type: "application/json" });
 const stem = (fileName) => fileName.replace(/\.[^.]*$/, "") || "image";
@@ -34,42 +34,56 @@ export async function cutoutPng(item, image) {
   return [await canvas.convertToBlob({ type: "image/png" }), `${stem(image.fileName)}-${slug(item.name)}.png`];
 }
 
-/** A COCO data set: a category for each object name, annotations with RLE, area, box and score. */
-export async function coco(items, image) {
-  const names = [...new Set(items.map((item) => item.name))];
-  const annotations = items.map((item, index) => ({
-    id: index + 1,
-    image_id: 1,
-    category_id: names.indexOf(item.name) + 1,
-    segmentation: { size: [item.mask.height, item.mask.width], counts: item.mask.counts },
-    area: item.mask.area,
-    bbox: item.mask.box,
-    iscrowd: 0,
-    score: item.score,
-  }));
-  const dataset = {
-    images: [{ id: 1, file_name: image.fileName, width: image.width, height: image.height }],
-    categories: names.map((name, index) => ({ id: index + 1, name })),
-    annotations,
-  };
-  return [json(dataset), `${stem(image.fileName)}-coco.json`];
+/** The picture with objects drawn over it as on the stage: filled, with their outlines. A PNG of the picture's size. */
+export async function overlayPng(items, image, opacity) {
+  const canvas = new OffscreenCanvas(image.width, image.height);
+  const context = canvas.getContext("2d");
+  context.fillStyle = "#fff"; // the background that the server puts under transparent images
+  context.fillRect(0, 0, image.width, image.height);
+  context.drawImage(image.bitmap, 0, 0);
+  context.lineWidth = Math.max(1, Math.round(Math.max(image.width, image.height) / 500));
+  for (const { mask, colour } of items) {
+    const path = pathOf(outlines(mask));
+    context.fillStyle = context.strokeStyle = colour;
+    context.globalAlpha = opacity;
+    context.fill(path, "evenodd");
+    context.globalAlpha = 1;
+    context.stroke(path);
+  }
+  return [await canvas.convertToBlob({ type: "image/png" }), `${stem(image.fileName)}-overlay.png`];
 }
 
-/** A simplified outline, or the original if the simplified one would have no area. */
-function polygon(line) {
-  const short = simplified(line, SIMPLIFY_PX);
-  return short.length > 2 && signedArea(short) * signedArea(line) > 0 ? short : line;
+/** A file of annotations of one image, which a function of annotations.js makes. */
+export async function annotationFile(kind, items, image) {
+  const described = { fileName: image.fileName, width: image.width, height: image.height, items };
+  const name = stem(image.fileName);
+  if (kind === "coco") return [json(annotations.coco([described])), `${name}-coco.json`];
+  if (kind === "polygons") return [json(annotations.polygons(described)), `${name}-polygons.json`];
+  if (kind === "labelme") return [json(await annotations.labelme(described)), `${name}.json`];
+  return [new Blob([annotations.yolo(described, annotations.categories([described]))]), `${name}.txt`];
 }
 
-/** Outlines along pixel edges, simplified by at most a pixel; each has a non-zero area. */
-export async function polygons(items, image) {
-  const objects = items.map((item) => {
-    const lines = outlines(item.mask).map((line) => ({ isHole: signedArea(line) < 0, line: polygon(line) }));
-    const of = (hole) => lines.filter(({ isHole }) => isHole === hole).map(({ line }) => line);
-    return { name: item.name, polygons: of(false), holes: of(true), score: item.score };
-  });
-  const { fileName, width, height } = image;
-  return [json({ image: fileName, width, height, simplify_px: SIMPLIFY_PX, objects }), `${stem(fileName)}-polygons.json`];
+/**
+ * All annotations in a ZIP archive: COCO (one file for all images), YOLO, labelme, and a mask for each object.
+ *
+ * @param images [{fileName, width, height, items}, ...]
+ */
+export async function archive(images) {
+  const files = [["coco.json", json(annotations.coco(images))]];
+  const names = annotations.categories(images);
+  files.push(["yolo/data.yaml", new Blob([annotations.yoloNames(names)])]);
+  const stems = new Set();
+  for (const image of images) {
+    let name = stem(image.fileName);
+    for (let number = 2; stems.has(name); number++) name = `${stem(image.fileName)}-${number}`; // another folder's
+    stems.add(name);
+    files.push([`yolo/labels/${name}.txt`, new Blob([annotations.yolo(image, names)])]);
+    files.push([`labelme/${name}.json`, json(await annotations.labelme(image))]);
+    for (const [index, { mask, title }] of image.items.entries()) {
+      files.push([`masks/${name}-${index + 1}-${slug(title)}.png`, await greyPng(mask.bytes(), mask.width, mask.height)]);
+    }
+  }
+  return [await zip(files), "annotations.zip"];
 }
 
 /** Downloads a file. */

@@ -7,17 +7,22 @@ const BOX_TOOL_TRAVEL = { mouse: 4, pen: 6, touch: 16 };
 
 /**
  * Reports to `on`: hover(at, event), leave(), tap(at, {negative, alternate}), drag(from, to), dragged(from, to),
- * cancelled(), pan(dx, dy), zoom(factor, at).
+ * cancelled(), pan(dx, dy), zoom(factor, at); with tools that draw, draw(at, {pointerType, alternate}) at first,
+ * drawing(at) and drawn() instead of taps and drags.
  */
 export class Gestures {
-  /** @param tool () => the selected tool: "include", "exclude" or "box" */
-  constructor(element, tool, on) {
+  /**
+   * @param tool () => the selected tool
+   * @param draws (tool) => whether presses and drags with it draw
+   */
+  constructor(element, tool, draws, on) {
     this.element = element;
     this.tool = tool;
+    this.draws = draws;
     this.on = on;
     this.spaceHeld = false;
     this._pointers = new Map();
-    this._gesture = null; // null, "maybe tap", "box", "pan", "pinch" or "spent"
+    this._gesture = null; // null, "maybe tap", "box", "draw", "pan", "pinch" or "spent"
     for (const [name, handle] of Object.entries({
       pointerdown: this._down,
       pointermove: this._move,
@@ -34,7 +39,7 @@ export class Gestures {
 
   /** Cancels the current gesture; returns whether there was one. */
   cancel() {
-    const busy = this._gesture === "box";
+    const busy = ["box", "draw"].includes(this._gesture);
     if (busy) this.on.cancelled();
     if (this._gesture) this._gesture = "spent";
     return busy;
@@ -52,14 +57,15 @@ export class Gestures {
     const at = this._at(event);
     this._pointers.set(event.pointerId, { at });
     if (this._pointers.size === 2) {
-      if (this._gesture === "box") this.on.cancelled();
+      this.cancel();
       this._gesture = "pinch";
     } else if (this._pointers.size > 2) {
       this._gesture = "spent";
     } else {
       this._start = at;
       this._button = event.button;
-      this._gesture = this.spaceHeld || event.button === 1 ? "pan" : "maybe tap";
+      this._gesture = this.spaceHeld || event.button === 1 ? "pan" : this.draws(this.tool()) ? "draw" : "maybe tap";
+      if (this._gesture === "draw") this.on.draw(at, { pointerType: event.pointerType, alternate: event.altKey });
     }
     event.preventDefault();
   }
@@ -77,6 +83,7 @@ export class Gestures {
     if (this._gesture === "maybe tap") this._decide(event, at);
     else if (this._gesture === "pan") this.on.pan(at[0] - before[0], at[1] - before[1]);
     if (this._gesture === "box") this.on.drag(this._start, at);
+    if (this._gesture === "draw") this.on.drawing(at);
   }
 
   _decide(event, at) {
@@ -105,6 +112,7 @@ export class Gestures {
     const gesture = this._gesture;
     this._gesture = this._pointers.size ? "spent" : null;
     if (gesture === "box") this.on.dragged(this._start, at);
+    if (gesture === "draw") this.on.drawn();
     if (gesture === "maybe tap") {
       const negative = event.shiftKey || this._button === 2 || this.tool() === "exclude";
       this.on.tap(this._start, { negative, alternate: event.altKey });

@@ -9,11 +9,17 @@ const NEXT = {
     first: "Click an object to get its mask, or drag a box around it.",
     more: "Click what is missing. Shift-click or right-click what does not belong to it. N begins another object.",
     everything: "Click a mask to keep it as an object.",
+    brush: "Drag to paint what the mask lacks.",
+    eraser: "Drag to rub out what is too much.",
+    vertices: "Drag a vertex, or the outline between two. Alt-click removes a vertex.",
   },
   touch: {
     first: "Tap an object to get its mask. Two fingers zoom and move the image.",
     more: "Tap what is missing. With Exclude, tap what does not belong to it. New begins another object.",
     everything: "Tap a mask to keep it as an object.",
+    brush: "Drag to paint what the mask lacks. Two fingers move the image.",
+    eraser: "Drag to rub out what is too much. Two fingers move the image.",
+    vertices: "Drag a vertex, or the outline between two.",
   },
 };
 
@@ -29,7 +35,7 @@ export class Guide {
 
   /** @param model a ModelInfo; one with a note is for demonstration */
   model({ name, note, device }) {
-    $("model").hidden = false;
+    $("model").hidden = !note && !$("models").hidden; // a list tells the name already
     $("model").textContent = note ? `${name} model: rough masks` : name;
     $("model").title = [note, device].filter(Boolean).join(" · ");
     $("model").disabled = !note;
@@ -37,7 +43,7 @@ export class Guide {
     $("about-model").textContent = name;
   }
 
-  /** @param step "first", "more" or "everything"; null without an image */
+  /** @param step "first", "more", "everything" or a tool for changes by hand; null without an image */
   next(step) {
     $("next").hidden = !step;
     $("next").textContent = step ? NEXT[isTouch.matches ? "touch" : "mouse"][step] : "";

@@ -1,27 +1,44 @@
 // The objects on an image, and which of them clicks are for.
 
+import { COLOURS } from "./colours.js";
+import { edited } from "./drawing.js";
 import { History } from "./history.js";
+import { colourOf } from "./labels.js";
 import { newUid } from "./library.js";
 import { Mask } from "./rle.js";
-
-// Distinct from one another, and from the colours of most photographs.
-export const COLOURS = ["#3d8bfd", "#ff6b4a", "#1fb978", "#f5b700", "#a66bff", "#12b5cb", "#ff5c9e", "#8bc34a", "#ff9142", "#6c7bff"];
 
 export class Item {
   /** @param number from 1; gives the colour and the first name */
   constructor(number) {
     this.id = `object-${number}`; // also its prompt_id
     this.name = `Object ${number}`;
-    this.colour = COLOURS[(number - 1) % COLOURS.length];
+    this.label = ""; // its class; see labels.js
+    this._colour = COLOURS[(number - 1) % COLOURS.length];
     this.history = new History();
     this.pending = []; // clicks and boxes that were not answered yet
     this.mask = null;
+    this._base = { mask: null, of: "[]" }; // the mask without edits, and the steps that it was decoded from, as JSON
     this.score = 0;
     this.generated = null; // parameters of an automatic mask, which is not edited: see AutomaticMasks.items
     this.visible = true;
     this.made = Date.now();
     this.uid = newUid(); // key in the browser's storage
     this.revision = 0; // of the stored row
+  }
+
+  /** That of its label, or its own. */
+  get colour() {
+    return colourOf(this.label) ?? this._colour;
+  }
+
+  /** What lists call it: its label, and its name if that says more. */
+  get title() {
+    const isNamed = this.name !== `Object ${this.number}`;
+    return this.label ? (isNamed ? `${this.label} · ${this.name}` : this.label) : this.name;
+  }
+
+  get number() {
+    return Number(this.id.split("-")[1]);
   }
 
   get isEmpty() {
@@ -32,12 +49,26 @@ export class Item {
     return this.history.prompt;
   }
 
-  /** @param response the SegmentResponse for the history; none where the history is empty */
-  update(history, response) {
+  /** Whether the mask of a history can be made of what is here: only edits have changed. */
+  has(history) {
+    return JSON.stringify(history.prompts) === this._base.of;
+  }
+
+  /** @param response the SegmentResponse for the history's prompts; none where these are empty, or the same as before */
+  update(history, response = null) {
     const best = response?.results[0].masks[0];
-    this.mask = best ? new Mask(best.rle) : null;
+    if (!this.has(history)) {
+      this._base = { mask: best ? new Mask(best.rle) : null, of: JSON.stringify(history.prompts) };
+      this.score = best?.score ?? 0;
+    }
+    this.mask = history.edits.reduce(edited, this._base.mask);
     this.history = history; // only now: if the response cannot be read, nothing changes
-    this.score = best?.score ?? 0;
+  }
+
+  /** @param found a generated mask, which edits can change, but not clicks */
+  generate({ mask, score, generated }) {
+    Object.assign(this, { mask, score, generated, _base: { mask, of: "[]" } });
+    return this;
   }
 }
 
@@ -45,18 +76,20 @@ const plain = (mask) => mask && { size: [mask.height, mask.width], counts: mask.
 
 /** An object as a row of the browser's storage; `restored` reads it. */
 export function stored(item) {
-  const { uid, revision, made, name, visible, score, generated, history } = item;
-  const number = Number(item.id.split("-")[1]);
+  const { uid, revision, made, number, name, label, visible, score, generated, history } = item;
   const { made: steps, undone } = history;
-  return { uid, revision, made, number, name, visible, score, generated, mask: plain(item.mask), steps, undone };
+  const base = history.edits.length ? plain(item._base.mask) : undefined; // without, the mask itself
+  return { base, uid, revision, made, number, name, label, visible, score, generated, mask: plain(item.mask), steps, undone };
 }
 
 function restored(row, number) {
-  const { uid, revision, made, visible, score, generated } = row;
+  const { uid, revision, made, label = "", visible, score, generated } = row;
   const history = new History(row.steps, row.undone);
-  const item = Object.assign(new Item(number), { uid, revision, made, visible, score, generated, history });
+  const item = Object.assign(new Item(number), { uid, revision, made, label, visible, score, generated, history });
   if (row.name !== `Object ${row.number}`) item.name = row.name;
   item.mask = row.mask && new Mask(row.mask);
+  const base = row.base === undefined ? item.mask : row.base && new Mask(row.base);
+  item._base = { mask: base, of: JSON.stringify(history.prompts) };
   return item;
 }
 

@@ -26,7 +26,7 @@ function summary(item, isAway) {
 }
 
 export class Panel {
-  /** @param on {select(item), delete(item), changed()} */
+  /** @param on {select(item), delete(item), changed(), other(item)}; other: another candidate is wanted */
   constructor(list, on) {
     this.list = list;
     this.on = on;
@@ -49,14 +49,16 @@ export class Panel {
       const row = this._rows.get(item) ?? this._make(item);
       if (this.list.children[index] !== row) this.list.insertBefore(row, this.list.children[index] ?? null);
       const before = row.className;
+      row.style.setProperty("--colour", item.colour);
       row.classList.toggle("selected", item === objects.selected);
       row.classList.toggle("empty", item.isEmpty);
       row.classList.toggle("waiting", item.pending.length > 0 && isAway);
       row.classList.toggle("concealed", !item.visible);
       row.querySelector("[data-hide]").setAttribute("aria-pressed", !item.visible);
+      row.querySelector("[data-other]").hidden = !item.mask || !item.history?.hasCandidates;
       const select = row.querySelector(".object");
       select.setAttribute("aria-pressed", item === objects.selected);
-      select.querySelector(".name").textContent = item.name;
+      select.querySelector(".name").textContent = item.title;
       select.querySelector(".summary").textContent = summary(item, isAway);
       if (item === objects.selected && row.className !== before) row.scrollIntoView({ block: "nearest", inline: "nearest" });
     });
@@ -91,7 +93,6 @@ export class Panel {
 
   _make(item) {
     const row = document.createElement("li");
-    row.style.setProperty("--colour", item.colour);
     const select = document.createElement("button");
     select.type = "button";
     select.className = "object";
@@ -103,8 +104,11 @@ export class Panel {
       this.on.changed();
     });
     hide.dataset.hide = "";
+    const other = button("other", "Another mask for this click (M)", () => this.on.other(item));
+    other.dataset.other = "";
     row.append(
       select,
+      other,
       button("pen", "Rename", () => this.rename(item)),
       hide,
       button("bin", "Delete", () => this.on.delete(item)),

@@ -48,25 +48,26 @@ export class Picture {
    * Stores the image on the server, under the same name as before. If the server cannot decode the file, or decodes it to
    * another size, the pixels that the browser shows are uploaded instead.
    *
+   * @param model that embeds it; "" for the server's default
    * @param progress as in Api.upload
    * @returns its ImageInfo, and sets `timings`. Rejects with ApiError or UnusablePicture.
    */
-  async store(api, progress) {
-    const image = await this._send(api, progress);
+  async store(api, model, progress) {
+    const image = await this._send(api, model, progress);
     if (image) return (this.info = image);
     if (this._isConverted) throw new UnusablePicture(`The server cannot use ${this.fileName}. Save it as PNG or JPEG and open that.`);
     this._sent = null;
     this._isConverted = true;
-    return this.store(api, progress);
+    return this.store(api, model, progress);
   }
 
   /** Resolves to null if the server cannot decode the file, or decodes it to another size. */
-  async _send(api, progress) {
+  async _send(api, model, progress) {
     this._sent ??= await this._asPng();
     const start = performance.now();
     let answer;
     try {
-      answer = await api.upload(this._sent, this.info?.image_id, progress);
+      answer = await api.upload(this._sent, { image_id: this.info?.image_id, model }, progress);
     } catch (error) {
       if (error.reason === "IMAGE_UNREADABLE") return null;
       if ([400, 413].includes(error.status)) throw new UnusablePicture(`${this.fileName}: ${error.message}`);

@@ -1,6 +1,7 @@
 // Turns gestures and arrow keys into clicks, boxes and previews on the image.
 
 import { Gestures } from "./gestures.js";
+import { HAND_TOOLS, HandTools } from "./hand_tools.js";
 
 const CURSOR_STEP = 12; // CSS pixels; with Shift, one pixel of the image
 const LEAST_BOX_PX = 0.5;
@@ -16,13 +17,20 @@ export class Pointing {
     this.place = null; // of pointer or cursor, in image pixels
     this._cursor = [0, 0]; // of the keyboard's crosshair, in image pixels
     this._usesKeys = false;
-    this.gestures = new Gestures(element, () => this.tool, {
+    this.hand = new HandTools(editor, viewport, () => on.drawn());
+    this.gestures = new Gestures(element, () => this.tool, () => this._isDrawing, {
       hover: (at, event) => this._hoverAt(viewport.toImage(at), event.shiftKey || this.tool === "exclude"),
       leave: () => this._hoverAt(null),
       tap: (at, how) => this._click(viewport.toImage(at), how),
       drag: (from, to) => this._drag(from, to),
       dragged: (from, to) => this._dragged(from, to),
-      cancelled: () => editor.leave(),
+      cancelled: () => {
+        editor.leave();
+        this.hand.cancel();
+      },
+      draw: (at, how) => this.image && this.hand.start(viewport.toImage(at), { ...how, tool: this.tool, image: this.image }),
+      drawing: (at) => this.hand.move(viewport.toImage(at)),
+      drawn: () => this.hand.end(),
       pan: (dx, dy) => viewport.pan(dx, dy),
       zoom: (factor, at) => viewport.zoom(factor, at),
     });
@@ -40,6 +48,22 @@ export class Pointing {
     this.lit = this.place = null;
     this.on.place(null); // the old one was on another image
     this._cursor = image ? [image.width / 2, image.height / 2].map(Math.round) : [0, 0];
+  }
+
+  choose(tool) {
+    this.tool = tool;
+    this.editor.leave();
+    this.hand.hover(null);
+  }
+
+  /** (context, colour) draws what the chosen tool does by hand; null with other tools. */
+  get drawHand() {
+    return this._isDrawing ? (context, colour) => this.hand.draw(context, this.tool, colour) : null;
+  }
+
+  /** Whether presses and drags change the mask by hand. */
+  get _isDrawing() {
+    return HAND_TOOLS.includes(this.tool) && !this.automaticMasks.progress;
   }
 
   /** The crosshair's position while the keyboard is used, else null. */
@@ -73,7 +97,8 @@ export class Pointing {
       this.lit = place && this.automaticMasks.at(...place);
       this.element.classList.toggle("pick", Boolean(this.lit));
       this.on.drawn();
-    } else if (place && !this.gestures.spaceHeld) this.editor.hover(...this.place, negative);
+    } else if (this._isDrawing) this.hand.hover(place);
+    else if (place && !this.gestures.spaceHeld) this.editor.hover(...this.place, negative);
     else this.editor.leave();
   }
 

@@ -78,6 +78,18 @@ export class Mask {
     return false;
   }
 
+  /** One byte for each pixel of a box {x, y, width, height}, row by row: 255 or 0. */
+  within([left, top, width, height]) {
+    const bytes = new Uint8Array(width * height);
+    for (let x = 0; x < width; x++) {
+      const column = this.columns[left + x];
+      for (let i = 0; i < column.length; i += 2) {
+        for (let y = column[i]; y < column[i + 1]; y++) if (y >= top && y < top + height) bytes[(y - top) * width + x] = 255;
+      }
+    }
+    return bytes;
+  }
+
   /** One byte per pixel, row by row: `inside` or 0. */
   bytes(inside = 255) {
     const bytes = new Uint8Array(this.width * this.height);

@@ -4,25 +4,44 @@ import * as files from "./export.js";
 import * as snippets from "./snippets.js";
 
 const ONE = { mask: files.maskPng, cutout: files.cutoutPng };
-const ALL = { coco: files.coco, polygons: files.polygons };
 const NO_MASK = "There is no mask yet. Click an object in the image first.";
 const NONE_SELECTED = "The selected object has no mask yet. Click it in the image first.";
 
 export class Share {
-  constructor(editor, notices, base) {
-    Object.assign(this, { editor, notices, base });
+  /** @param workspace has the images @param base address of the HTTP interface */
+  constructor(editor, workspace, notices, base) {
+    Object.assign(this, { editor, workspace, notices, base });
   }
 
-  /** Saves the selected object ("mask", "cutout") or all of them ("coco", "polygons") to a file. */
-  async download(kind, picture) {
+  /** Whether there is something to save. */
+  canDownload(kind) {
+    const { selected, masked } = this.editor.objects;
+    if (kind === "zip") return masked.length > 0 || this.workspace.library.images.some(({ count }) => count);
+    return Boolean(kind in ONE ? selected.mask : masked.length);
+  }
+
+  /**
+   * Saves to a file: the selected object ("mask", "cutout"), all of the image ("overlay", "coco", "polygons", "yolo",
+   * "labelme"), or those of all images ("zip").
+   *
+   * @param opacity of masks in "overlay"
+   */
+  async download(kind, picture, opacity) {
     const { selected, masked } = this.editor.objects;
     try {
-      if (!masked.length) throw new Error(NO_MASK);
-      if (kind in ONE && !selected.mask) throw new Error(NONE_SELECTED);
-      files.save(await (kind in ONE ? ONE[kind](selected, picture) : ALL[kind](masked, picture)));
+      if (!this.canDownload(kind)) throw new Error(kind in ONE && masked.length ? NONE_SELECTED : NO_MASK);
+      files.save(await this._made(kind, picture, opacity));
     } catch (error) {
       this.notices.error(error.message);
     }
+  }
+
+  async _made(kind, picture, opacity) {
+    const { selected, masked } = this.editor.objects;
+    if (kind in ONE) return ONE[kind](selected, picture);
+    if (kind === "overlay") return files.overlayPng(masked, picture, opacity);
+    if (kind === "zip") return files.archive(await this.workspace.annotated());
+    return files.annotationFile(kind, masked, picture);
   }
 
   /** Copies the selected object's prompt as "sdk", "curl" or "json". */

@@ -7,6 +7,7 @@ const PICTURES = { touch: [
   ["Tap", "Add what is under the finger to the object"],
   ["Exclude, then tap", "Take it away from the object"],
   ["Box, then drag", "Draw a box around the object"],
+  ["Brush, Eraser, then drag", "Paint or rub out by hand"],
   ["Two fingers", "Zoom and move the image"],
   ["Drag", "Move the image"],
   ["New", "Begin another object"],
@@ -19,14 +20,20 @@ const PICTURES = { touch: [
   ["Wheel, +, −", "Zoom"],
   ["Space drag", "Move the image"],
   ["0", "Fit the image", "fit"],
-  ["1", "Actual size", "actual"],
+  ["A", "Actual size", "actual"],
   ["I", "Include", "include"],
   ["X", "Exclude", "exclude"],
   ["B", "Box", "box"],
+  ["P", "Brush: paint what the mask lacks", "brush"],
+  ["D", "Eraser: rub out what is too much", "eraser"],
+  ["V", "Vertices: drag the outline; Alt click removes one", "vertices"],
   ["N", "New object", "begin"],
   ["[, ]", "Previous, next object"],
   ["Comma, Period", "Previous, next image"],
+  ["M", "Another mask for a lone click", "otherMask"],
   ["R", "Rename", "rename"],
+  ["1 … 9", "Give the object that label"],
+  ["L", "Edit the labels", "editLabels"],
   ["Delete", "Delete the object", "delete"],
   ["H", "Show or hide the masks", "hide"],
   ["Ctrl Z", "Undo", "undo"],
@@ -38,7 +45,7 @@ const PICTURES = { touch: [
   ["O", "Open images", "open"],
   ["Arrows, Enter", "Move the cursor, click with it"],
   ["?", "This help", "help"],
-], other: { "+": "zoomIn", "=": "zoomIn", "-": "zoomOut", "[": "before", "]": "next", ",": "imageBefore", ".": "imageAfter", backspace: "delete", escape: "cancel" } };
+], other: { "+": "zoomIn", "=": "zoomIn", "-": "zoomOut", "[": "before", "]": "next", ",": "imageBefore", ".": "imageAfter", backspace: "delete", escape: "cancel", ...Object.fromEntries(Array.from({ length: 9 }, (_, index) => [index + 1, `label${index + 1}`])) } };
 
 function nameOf(event, { keys, other }) {
   const key = event.key.toLowerCase();

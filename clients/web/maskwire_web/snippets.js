@@ -9,7 +9,8 @@ const label = (point) => (point.label === 0 ? 0 : 1);
 function sdkStep(step) {
   if (step.add_point) {
     const { x_px, y_px } = step.add_point;
-    return `s.click(${round(x_px)}, ${round(y_px)}${label(step.add_point) ? "" : ", positive=False"})`;
+    const more = `${label(step.add_point) ? "" : ", positive=False"}${step.candidate ? `, candidate=${step.candidate}` : ""}`;
+    return `s.click(${round(x_px)}, ${round(y_px)}${more})`;
   }
   if (step.set_box) return `s.box(${corners(step.set_box).join(", ")})`;
   if (step.remove_point !== undefined) return `s.remove_point(${step.remove_point})`;
@@ -32,13 +33,14 @@ export function sdk(item, image) {
       "",
     ].join("\n");
   }
-  const calls = item.history.steps.map(sdkStep);
+  const calls = item.history.prompts.map(sdkStep);
   calls[calls.length - 1] = `result = ${calls[calls.length - 1]}`;
   return [
     "from maskwire import Client",
     "",
     `with Client() as mw, mw.session(${name}) as s:`,
     ...calls.map((call) => `    ${call}`),
+    ...(item.history.edits.length ? ["# What was changed by hand is not in this mask."] : []),
     "result.mask, result.score, result.rle",
     "",
   ].join("\n");
@@ -46,6 +48,7 @@ export function sdk(item, image) {
 
 /** SegmentRequest as JSON. */
 function request(item) {
+  if (item.history.candidate) return { prompts: [{ steps: item.history.prompts }] }; // only steps name a candidate
   const points = item.generated ? [item.generated.point] : item.prompt.points;
   const { box } = item.prompt;
   const prompt = { points: points.map((point) => ({ x_px: round(point.x_px ?? 0), y_px: round(point.y_px ?? 0), label: label(point) })) };

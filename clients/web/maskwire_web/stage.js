@@ -11,6 +11,7 @@ export class Stage {
     this.overlay = overlay.getContext("2d");
     this.viewport = viewport;
     this.bitmap = null;
+    this.opacity = 0.42; // of the selected object's mask; others are paler
     this._paths = new WeakMap(); // Mask -> Path2D
     this._stale = new Set();
     viewport.addEventListener("change", () => this.draw("picture", "overlay"));
@@ -114,7 +115,7 @@ export class Stage {
     const { overlay: context, bitmap } = this;
     this._prepare(context);
     if (!bitmap || !this._scene) return;
-    const { items, selected, preview, layer, lit, cursor } = this._scene();
+    const { items, selected, preview, layer, lit, cursor, hand } = this._scene();
     for (const item of items) {
       if (item.mask && item.visible) this._drawMask(item.mask, item.colour, this._strength(item, selected, layer));
     }
@@ -126,13 +127,14 @@ export class Stage {
       if (item.visible && (item === selected || item.pending.length)) this._drawPrompt(item, preview, item === selected);
     }
     if (preview?.box) this._drawBox(preview.box, tint);
+    hand?.(context, selected.colour);
     if (cursor) this._drawCursor(cursor);
   }
 
   /** Fills objects, or only outlines them while automatic masks are shown. */
   _strength(item, selected, layer) {
     if (layer) return { fill: 0, width: 1 };
-    return item === selected ? { fill: 0.42, width: 2 } : { fill: 0.3, width: 1 };
+    return item === selected ? { fill: this.opacity, width: 2 } : { fill: (this.opacity * 5) / 7, width: 1 };
   }
 
   /** The preview of a click: filled for a new object, an outline if the object has a mask already. */

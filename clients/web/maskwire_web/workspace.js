@@ -2,6 +2,7 @@
 
 import { ApiError } from "./api.js";
 import { Autosave } from "./autosave.js";
+import { Objects } from "./objects.js";
 import { Picture, UnusablePicture } from "./picture.js";
 
 const LAST = "maskwire.image"; // key of this tab's image in sessionStorage
@@ -18,6 +19,17 @@ export class Workspace extends EventTarget {
     this.autosave = new Autosave(editor, library);
     this.image = null; // of the library
     this.picture = null;
+    this._model = ""; // that embeds images; "" for the server's default
+  }
+
+  /** Uses another model from now on, on the open image as well. */
+  async use(model) {
+    if (model === this._model) return;
+    this._model = model;
+    const { image } = this;
+    if (!image) return;
+    await this.close();
+    await this.open(image);
   }
 
   /** Adds files to the library and opens the first of them. Files in folders that are not images are skipped. */
@@ -95,6 +107,18 @@ export class Workspace extends EventTarget {
     if (isShown && rest.length) await this.open(rest[Math.min(at, rest.length - 1)]);
   }
 
+  /** All images that have masks, as annotations.js takes them. */
+  async annotated() {
+    await this.autosave.written();
+    const images = await Promise.all(
+      this.library.images.map(async (image) => {
+        const { masked } = new Objects(await this.library.objects(image));
+        return { fileName: image.name, width: image.width, height: image.height, items: masked };
+      }),
+    );
+    return images.filter(({ items }) => items.length);
+  }
+
   _askForFile(image, count) {
     const objects = count ? ` Its ${count === 1 ? "object is" : `${count} objects are`} kept.` : "";
     this._trouble(`${image.name} is not in this browser any more.${objects} Open the same file again to go on.`, "open");
@@ -113,7 +137,7 @@ export class Workspace extends EventTarget {
 
   async _store(picture) {
     this._working("Uploading", 0);
-    const info = await picture.store(this.api, (progress) => {
+    const info = await picture.store(this.api, this._model, (progress) => {
       if (this.picture !== picture) return false;
       if (progress instanceof ApiError) this._working("Waiting for the server");
       else if (progress < 1) this._working("Uploading", progress);

@@ -1,6 +1,6 @@
 // The objects of a clip: their prompts and masks on each frame.
 
-import { COLOURS } from "../objects.js";
+import { COLOURS } from "../colours.js";
 import { Mask, decodeCounts } from "../rle.js";
 
 const NOTHING = { points: [], box: null };
