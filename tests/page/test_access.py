@@ -82,7 +82,7 @@ def test_a_phone_is_enough(open_tab: OpenTab) -> None:
     assert not [word for word in ("mouse", "shift", "right-click", "drop ", "click to") if word in words]
     assert tab.page.evaluate("() => document.documentElement.scrollWidth") == 390
     expect(tab.page.locator("#objects").get_by_role("button", name="Delete")).to_have_count(2)
-    for button in tab.page.locator("button, header a").all():
+    for button in tab.page.locator("button:not(#exports .four button), header a").all():  # those are a row to scroll
         edge = button.bounding_box()
         if edge is None:
             continue

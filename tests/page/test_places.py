@@ -71,13 +71,12 @@ def test_polygons_have_an_area(open_tab: OpenTab) -> None:
     script = """async (rles) => {
         const { Mask } = await import('/assets/rle.js');
         const { outlines } = await import('/assets/contours.js');
-        const { polygons } = await import('/assets/export.js');
-        return Promise.all(rles.map(async (rle) => {
+        const { polygons } = await import('/assets/annotations.js');
+        return rles.map((rle) => {
             const mask = new Mask(rle);
-            const [file] = await polygons([{ name: 'one', mask, score: 1 }], { fileName: 'a.png' });
-            const [item] = JSON.parse(await file.text()).objects;
+            const [item] = polygons({ fileName: 'a.png', items: [{ name: 'one', mask, score: 1 }] }).objects;
             return [outlines(mask).length, item.polygons, item.holes];
-        }));
+        });
     }"""
     rles = [coco.encode(np.asfortranarray(mask)) for mask in masks]
     for count, polygons, holes in tab.page.evaluate(

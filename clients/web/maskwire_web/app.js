@@ -188,7 +188,7 @@ editor.addEventListener("change", () => {
   showNext();
   labelBar.show(editor.objects.selected);
   for (const button of all("[data-export]")) button.disabled = !share.canDownload(button.dataset.export);
-  for (const button of all("[data-copy]")) button.disabled = !editor.objects.selected.mask;
+  for (const button of all("[data-copy]")) button.disabled = !share.canCopy;
 });
 editor.timeline.addEventListener("change", () => {
   $("undo").disabled = !editor.timeline.canUndo;

@@ -44,10 +44,15 @@ export class Share {
     return files.annotationFile(kind, masked, picture);
   }
 
+  /** Whether the selected object has prompts to copy. */
+  get canCopy() {
+    return snippets.hasCode(this.editor.objects.selected);
+  }
+
   /** Copies the selected object's prompt as "sdk", "curl" or "json". */
   copyPrompt(kind, picture) {
     const { selected } = this.editor.objects;
-    if (!selected.mask) return this.notices.error(NONE_SELECTED);
+    if (!this.canCopy) return this.notices.error(NONE_SELECTED);
     if (kind === "curl") return this.copy(snippets.curl(selected, picture, this.base), "curl commands");
     if (kind === "json") return this.copy(snippets.json(selected), "the prompt as JSON");
     return this.copy(snippets.sdk(selected, picture), "Python code");

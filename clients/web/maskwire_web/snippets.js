@@ -17,6 +17,11 @@ function sdkStep(step) {
   return "s.clear()";
 }
 
+/** Whether there is code for an object: not for one that was made by hand alone. */
+export const hasCode = (item) => Boolean(item.mask && (item.generated || item.history.prompts.length));
+
+const byHand = (item) => (item.history.edits.length ? ["# What was changed by hand is not in this mask."] : []);
+
 /** Python code that returns this object's mask. */
 export function sdk(item, image) {
   const name = python(image.fileName);
@@ -30,6 +35,7 @@ export function sdk(item, image) {
       `        ${name}, points_per_side=${pointsPerSide}, pred_iou_thresh=${minScore}, stability_score_thresh=${stability}`,
       "    )",
       `    mask = masks[${index}]`,
+      ...byHand(item),
       "",
     ].join("\n");
   }
@@ -40,7 +46,7 @@ export function sdk(item, image) {
     "",
     `with Client() as mw, mw.session(${name}) as s:`,
     ...calls.map((call) => `    ${call}`),
-    ...(item.history.edits.length ? ["# What was changed by hand is not in this mask."] : []),
+    ...byHand(item),
     "result.mask, result.score, result.rle",
     "",
   ].join("\n");
