@@ -15,7 +15,7 @@ export class LocalDecoding {
   }
 
   /**
-   * Whether people want the downloads that decoding here needs: some 25 MB at first, then a megabyte or more an image. As
+   * Whether people want the downloads that decoding here needs: 10 to 20 MB at first, then a megabyte or more an image. As
    * they chose, else where the line is good for it and the machine is no phone.
    */
   get isWanted() {

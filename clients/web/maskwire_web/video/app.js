@@ -246,7 +246,7 @@ async function download(kind) {
 
 // Buttons and keys
 
-const tools = new Tools(all("[data-tool]"), (name) => (pointing.tool = name));
+const tools = new Tools(all("[data-tool]"), (name) => pointing.choose(name));
 
 function hideOrShow() {
   const visible = !editor.objects.items.some((item) => item.visible);
