@@ -7,6 +7,7 @@ connection is waited for, and one for what it does not read.
 import asyncio
 import contextlib
 import resource
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,11 +19,21 @@ from maskwire_core.scheduling.shares import Shares
 _REFUSAL = "HTTP/1.1 {} \r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
+class Abortable(Protocol):
+    """What can be ended at once."""
+
+    def abort(self) -> object:
+        """Ends it."""
+
+
 class Connection(Protocol):
     """What `Connections` asks of a connection."""
 
     address: str
-    transport: asyncio.Transport
+
+    @property
+    def transport(self) -> "Abortable":
+        """What it is made of."""
 
     @property
     def is_waited_for(self) -> bool:
@@ -83,6 +94,17 @@ class Connections:
         return False
 
 
+class _Handshake:
+    """A connection whose TLS handshake is under way."""
+
+    is_waited_for = True
+
+    def __init__(self, address: str, abort: Callable[[], object]) -> None:
+        self.address = address
+        self.transport = self
+        self.abort = abort
+
+
 class EndsUnread:
     """Ends a connection whose caller reads nothing for some time. It precedes one of uvicorn's protocols in a class's
     bases."""
@@ -132,6 +154,15 @@ class Bounded(EndsUnread):
         self._connections = connections
         self._waiting: asyncio.TimerHandle | None = None
         self._is_websocket = False
+
+    def expect_handshake(self, transport: asyncio.Transport, done: asyncio.Future[None]) -> None:
+        """Counts a connection from now on, until its TLS handshake is done and it counts by itself."""
+        address = network_of(transport.get_extra_info("peername"))
+        handshake = _Handshake(address, lambda: self.loop.call_soon(transport.abort))  # asyncio begins it first
+        if self._connections.admit(handshake):
+            done.add_done_callback(lambda _: self._connections.left(handshake))
+        else:
+            handshake.abort()
 
     @property
     def is_waited_for(self) -> bool:
