@@ -18,6 +18,7 @@ from maskwire_core.telemetry.metrics import REGISTRY
 from maskwire_core.tenancy.tenant import EVERYBODY, Caller
 from maskwire_core.tenancy.tokens import RIGHTS, issue
 from maskwire_tracker import patience
+from maskwire_tracker import tracker as tracker_module
 from maskwire_tracker.encoding import FrameEncoder
 from maskwire_tracker.predictor import Frame
 from maskwire_tracker.predictors import Predictors
@@ -293,6 +294,35 @@ def test_another_tracker_gives_the_masks_that_the_first_would_have_given(store: 
             await talk.follow()
         for each in (talk, other):
             await each.leave()
+
+    run(store, scenario)
+
+
+def test_a_stored_track_is_restored_when_there_is_memory_for_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracker_module, "_PATIENCE_S", 0.01)
+
+    async def scenario(place: Place) -> None:
+        await place.clip(FILES)
+        talk = place.talk()
+        await talk.opened(track_id="mine", clip_id="clip")
+        await talk.click("one", 0)
+        await talk.follow(start=0)
+        await talk.leave()
+        other = place.another()
+        with other._memory.account(EVERYBODY.tenant) as beside:
+            while beside.try_take(1000):  # what one tenant may have
+                pass
+            talk = place.talk(other)
+            talk.send(open=pb.OpenTrack(track_id="mine"))
+            with monkeypatch.context() as unread, pytest.raises(ServiceError) as refused:
+                unread.setattr(other.tracks, "read", lambda *_: pytest.fail("it was read before"))
+                await talk.receive()
+            assert refused.value.reason == "TOO_MUCH_IN_PROGRESS"
+            await talk.leave()
+        assert held(other) == 0
+        talk = place.talk(other)
+        assert (await talk.opened(track_id="mine")).stored_bytes == held(other) > 1000
+        await talk.leave()
 
     run(store, scenario)
 
