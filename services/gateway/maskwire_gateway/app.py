@@ -7,8 +7,9 @@ from pathlib import Path
 from maskwire import MaskwireError, __version__
 from maskwire_core.config import GatewaySettings
 from maskwire_core.http.bodies import Bodies
-from maskwire_core.http.memory import Held, holder_of, returning
+from maskwire_core.http.memory import Held, holder_of
 from maskwire_core.http.problems import Problem
+from maskwire_core.runtime.process_memory import returning
 from maskwire_core.scheduling.shares import Shares
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -39,6 +40,7 @@ from maskwire_gateway.websocket.frames import PROTOCOL
 from maskwire_gateway.websocket.stream import Relay
 from maskwire_gateway.websocket.track import TrackRelay
 
+_RETURN_S = 1.0  # from one look whether memory can be given back to the next
 _EXPOSED_HEADERS = ("X-Request-ID", "X-Processing-Time", "X-Maskwire-Model", "Retry-After", "ETag", "Content-Range")
 
 
@@ -57,7 +59,7 @@ def application(settings: GatewaySettings, page: Path | None, telemetry: Telemet
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with returning(memory):
+        async with returning(lambda: memory.given_back, _RETURN_S):
             yield
         await upstream.servers.close()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
 
 from maskwire.v1 import tracker_pb2 as pb
@@ -70,7 +71,7 @@ async def _track(
 
     total = Outcomes()
     for each in await asyncio.gather(*(one() for _ in range(count)), return_exceptions=True):
-        total += each if isinstance(each, Outcomes) else Outcomes([said(each)])
+        total += each if isinstance(each, Counter) else Outcomes([said(each)])
     return total
 
 

@@ -314,9 +314,10 @@ def test_a_stored_track_is_restored_when_there_is_memory_for_it(store: Store, mo
                 pass
             talk = place.talk(other)
             talk.send(open=pb.OpenTrack(track_id="mine"))
-            with monkeypatch.context() as unread, pytest.raises(ServiceError) as refused:
-                unread.setattr(other.tracks, "read", lambda *_: pytest.fail("it was read before"))
+            monkeypatch.setattr(other.tracks, "read", lambda *_: pytest.fail("it was read before"))
+            with pytest.raises(ServiceError) as refused:
                 await talk.receive()
+            monkeypatch.undo()
             assert refused.value.reason == "TOO_MUCH_IN_PROGRESS"
             await talk.leave()
         assert held(other) == 0

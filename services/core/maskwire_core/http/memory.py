@@ -1,20 +1,15 @@
 """Memory that requests take, on their callers' account."""
 
-import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 from starlette.types import Scope
 
 from maskwire_core.http.problems import busy
-from maskwire_core.runtime.periodic import repeating
-from maskwire_core.runtime.process_memory import give_back
 from maskwire_core.scheduling.shares import Shares
 
 _HOLDER = "maskwire.holder"  # in the scope: on whose account a request takes memory and slots
 _ANSWER = "maskwire.answer"  # and what it takes until its answer is read
-_MUCH = 64 << 20
-_LOOK_S = 1.0
 
 
 class Held:
@@ -90,19 +85,3 @@ def hold_answer(scope: Scope, count: int) -> None:
     answer = scope.get(_ANSWER)
     if answer is not None:
         answer.hold(count)
-
-
-@contextlib.asynccontextmanager
-async def returning(shares: Shares) -> AsyncIterator[None]:
-    """Gives memory back to the system while the body runs, when requests have given back much of it: the C library
-    keeps what is freed between other things."""
-    returned = shares.given_back
-
-    async def look() -> None:
-        nonlocal returned
-        if shares.given_back - returned >= _MUCH:
-            returned = shares.given_back
-            await asyncio.to_thread(give_back)
-
-    async with repeating(_LOOK_S, look):
-        yield

@@ -23,7 +23,7 @@ from maskwire_core.rpc.reflection import add_reflection
 from maskwire_core.rpc.tls import server_credentials
 from maskwire_core.runtime.empty_folder import in_empty_folder, with_absolute_paths
 from maskwire_core.runtime.last_resort import ending_within
-from maskwire_core.runtime.process_memory import outgrown, resident, settle
+from maskwire_core.runtime.process_memory import outgrown, resident, returning, settle
 from maskwire_core.runtime.thread_priority import switch_soon
 from maskwire_core.telemetry.logs import configure_logging
 from maskwire_core.telemetry.metrics import LiveMetric, metrics_server
@@ -66,6 +66,7 @@ _BROKEN_DRAIN_S = 1
 _LAST_ANSWERS_S = 2  # after the last call has been answered, for those who read slowly
 _END_S = 10  # after the drain, for the process to end by itself
 _STORE_THREADS = 32
+_RETURN_S = 10  # from one look whether memory can be given back to the next, which may hold up threads for milliseconds
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,7 @@ async def serve(settings: ServiceSettings, service: Service) -> None:
         if settings.metrics_port is not None:
             running.enter_context(metrics_server(settings.host, settings.metrics_port, live_metrics))
         _prepare_process(settings)
+        await running.enter_async_context(returning(lambda: receiver.budget.given_back, _RETURN_S))
         stopping = asyncio.Event()
         for number in _STOPPING:
             asyncio.get_running_loop().add_signal_handler(number, stopping.set)

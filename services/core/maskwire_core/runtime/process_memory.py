@@ -6,7 +6,10 @@ import ctypes
 import gc
 import logging
 import os
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+
+from maskwire_core.runtime.periodic import repeating
 
 log = logging.getLogger(__name__)
 
@@ -14,6 +17,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # from malloc.h
 _ARENAS = 2
 _LARGE, _AT_THE_END = 4 << 20, 8 << 20
 _EVERY_S = 1
+_MUCH = 64 << 20
 
 
 def settle() -> None:
@@ -46,6 +50,27 @@ def give_back() -> None:
     """Gives memory that was freed, but that the C library keeps, back to the system. May take some milliseconds."""
     with contextlib.suppress(AttributeError, OSError):  # as above
         ctypes.CDLL(None).malloc_trim(0)
+
+
+@contextlib.asynccontextmanager
+async def returning(given_back: Callable[[], int], look_s: float) -> AsyncIterator[None]:
+    """Gives memory back to the system while the body runs, when calls have given back much of it: the C library keeps
+    what is freed between other things.
+
+    Args:
+        given_back: How many bytes calls have ever given back.
+        look_s: Seconds between two looks at that.
+    """
+    returned = given_back()
+
+    async def look() -> None:
+        nonlocal returned
+        if given_back() - returned >= _MUCH:
+            returned = given_back()
+            await asyncio.to_thread(give_back)
+
+    async with repeating(look_s, look):
+        yield
 
 
 def resident() -> int:

@@ -54,6 +54,11 @@ class ByteBudget:
         return self._shares.held
 
     @property
+    def given_back(self) -> int:
+        """Bytes that calls have ever given back."""
+        return self._shares.given_back
+
+    @property
     def waiting(self) -> int:
         """Number of calls that wait."""
         with self._lock:
