@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         ServerUnavailable,
         UnknownArgument,
     )
+    from maskwire.large_tiff import LargeTiff
     from maskwire.mask import Mask
     from maskwire.prompts import Prompt
     from maskwire.results import EmbeddedImage, Result
@@ -56,6 +57,7 @@ _HOMES = {
     "FoundMask": "automatic_masks",
     "ImageNotFound": "errors",
     "InvalidRequest": "errors",
+    "LargeTiff": "large_tiff",
     "Mask": "mask",
     "MaskwireError": "errors",
     "NotAllowed": "errors",
@@ -84,6 +86,7 @@ __all__ = [
     "FoundMask",
     "ImageNotFound",
     "InvalidRequest",
+    "LargeTiff",
     "Mask",
     "MaskwireError",
     "NotAllowed",

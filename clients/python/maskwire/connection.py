@@ -18,7 +18,7 @@ from maskwire.pictures import Channels, Stretch
 from maskwire.prompts import OutputArguments, wait_ms
 from maskwire.regions import Place, Region, check_region
 from maskwire.results import EmbeddedImage
-from maskwire.sources import DEFAULT_READING, STRETCHES, ImageLike, LastPicture, Reading, Source
+from maskwire.sources import DEFAULT_READING, STRETCHES, ImageLike, LastPicture, Reading, Source, part_of_picture
 from maskwire.tiles import tiles_of
 from maskwire.transport import Caller, Servers, tracing
 from maskwire.transport.calls import EMBEDS
@@ -184,6 +184,8 @@ class Connection:
         """Embeds a picture, and returns what it was when it was read, and what is stored of it."""
         identity, data, header.sha256 = await asyncio.to_thread(source.load)
         header.namespace, header.size_bytes = self.caller.namespace, len(data)
+        if source.full_size is not None:
+            header.width_px, header.height_px = source.full_size
         with tracing.span("embed"):
             response = await self.servers.encode_image(header, data, self.caller)
         return identity, EmbeddedImage.from_messages(response.image, response.cached, response.timings)
@@ -222,8 +224,22 @@ class Connection:
             for task in tasks:
                 task.cancel()
 
-    async def of_region(self, wanted: Wanted, place: Place, *, bulk: bool = False) -> Wanted:
+    async def window_of(self, image: Wanted, place: Place) -> Image.Image:
+        """Returns a part of the picture of an image, or a smaller version of it; see `LastPicture.crop`."""
+        assert image.source is not None
+        return await asyncio.to_thread(self._pictures.crop, image.source, place)
+
+    async def of_region(
+        self, wanted: Wanted, place: Place, *, bulk: bool = False, window: Image.Image | None = None, ttl_s: int = 0
+    ) -> Wanted:
         """Returns a region of an image, which is embedded unless it is stored.
+
+        Args:
+            wanted: The image.
+            place: The region.
+            bulk: Low priority.
+            window: The part of the picture, as `window_of` gives it; None: it is cut out if it is needed.
+            ttl_s: Seconds after which an embedding that is made now may expire; 0 for the encoder's own.
 
         Raises:
             InvalidRequest: NO_PICTURE: this client has not seen the picture. BAD_REGION: the image is smaller.
@@ -231,16 +247,17 @@ class Connection:
         whole = await self.with_picture(wanted)
 
         async def embed(content_key: str) -> EmbeddedImage:
-            return await self._embed_region(whole, content_key, place, bulk)
+            return await self._embed_region(whole, content_key, place, bulk, window, ttl_s)
 
         region = await self.ask(whole, embed)  # which embeds the image again if it is gone
         return replace(whole, region=region)
 
-    async def _embed_region(self, whole: Wanted, image: str, place: Place, bulk: bool) -> EmbeddedImage:
+    async def _embed_region(
+        self, whole: Wanted, image: str, place: Place, bulk: bool, window: Image.Image | None, ttl_s: int
+    ) -> EmbeddedImage:
         known = self.images.region(image, place)
         if known is not None:
             return replace(known, cached=True)
-        assert whole.source is not None
         assert whole.stored is not None
         if place[2] > whole.stored.width or place[3] > whole.stored.height:
             raise InvalidRequest(
@@ -255,8 +272,10 @@ class Connection:
             priority=encoder_pb2.PRIORITY_BULK if bulk else encoder_pb2.PRIORITY_INTERACTIVE,
             region=types_pb2.Box(x_min_px=left, y_min_px=top, x_max_px=right, y_max_px=bottom),
             region_of=image,
+            ttl_s=ttl_s,
         )
-        part = await asyncio.to_thread(self._pictures.crop, whole.source, place)
+        window = window or await self.window_of(whole, place)
+        part = await asyncio.to_thread(part_of_picture, window, place)
         _, stored = await self._upload(header, part)
         self.images.add_region(image, place, stored)
         return stored
@@ -283,6 +302,10 @@ class Connection:
                 )
             return source
         if isinstance(image, Source):
+            if reading != DEFAULT_READING:
+                raise InvalidRequest(
+                    f"{image!r} says itself how it is read; leave stretch and channels out", "BAD_STRETCH", "stretch"
+                )
             return image
         if isinstance(image, str) and is_url(image):
             return Source(await asyncio.to_thread(fetch, image), reading)

@@ -56,6 +56,8 @@ class Source:
         InvalidRequest: The image has an unsupported type, or cannot be read.
     """
 
+    full_size: tuple[int, int] | None = None  # of the picture, where the file that is read is a smaller version of it
+
     def __init__(self, image: "ImageLike", reading: Reading = DEFAULT_READING) -> None:
         self._path: Path | None = None
         self._digested: tuple[Hashable, bytes] = (None, b"")  # what the file was when its digest was computed, and that
@@ -67,7 +69,7 @@ class Source:
             pictures.check_channels(reading.channels)
             self._take(image, reading.channels)
         except PictureError as error:
-            raise _invalid(error) from error
+            raise invalid_picture(error) from error
 
     def _take(self, image: Any, channels: Channels) -> None:
         is_array = not isinstance(image, Image.Image) and pictures.is_array(image)
@@ -108,7 +110,7 @@ class Source:
         try:
             status = self._path.stat()
         except OSError as error:
-            raise _unreadable(self._path, error) from error
+            raise unreadable_file(self._path, error) from error
         return str(self._path.resolve()), status.st_size, status.st_mtime_ns, self.stretch
 
     def content_name(self) -> str:
@@ -146,7 +148,12 @@ class Source:
         try:
             return self._path.read_bytes()
         except OSError as error:
-            raise _unreadable(self._path, error) from error
+            raise unreadable_file(self._path, error) from error
+
+    def window(self, place: tuple[int, int, int, int]) -> Image.Image | None:
+        """Returns a part of the picture, x_min, y_min, x_max, y_max, if it can be read without the rest, or a smaller
+        version of that part; else None."""
+        return None
 
     def picture(self) -> Image.Image:
         """Decodes the image as the encoder does, to RGB.
@@ -157,7 +164,7 @@ class Source:
         try:
             pixels = pictures.decode_picture(self.read(), stretch=self.stretch).pixels
         except PictureError as error:
-            raise _invalid(error) from error
+            raise invalid_picture(error) from error
         return Image.fromarray(np.ascontiguousarray(pixels))
 
 
@@ -169,17 +176,28 @@ class LastPicture:
         self._picture = Image.new("RGB", (1, 1))
         self._lock = threading.Lock()
 
-    def crop(self, source: Source, place: tuple[int, int, int, int]) -> Source:
-        """Cuts a part out of a picture: x_min, y_min, x_max, y_max in pixels of it. Blocks.
+    def crop(self, source: Source, place: tuple[int, int, int, int]) -> Image.Image:
+        """Cuts a part out of a picture: x_min, y_min, x_max, y_max in pixels of it; or a smaller version of that part,
+        where the source gives such. Blocks.
 
         Raises:
             InvalidRequest: The picture cannot be decoded.
         """
+        window = source.window(place)
+        if window is not None:
+            return window
         with self._lock:
             identity = source.identify()
             if identity != self._identity:
                 self._picture, self._identity = source.picture(), identity
-            return Source(self._picture.crop(place))
+            return self._picture.crop(place)
+
+
+def part_of_picture(window: Image.Image, place: tuple[int, int, int, int]) -> Source:
+    """Makes a source of a part of a picture, as `LastPicture.crop` gives it. Blocks."""
+    part, size = Source(window), (place[2] - place[0], place[3] - place[1])
+    part.full_size = None if window.size == size else size
+    return part
 
 
 _File = bytes | bytearray | memoryview | IO[bytes]
@@ -191,12 +209,14 @@ def stretch_of(value: types_pb2.Stretch.ValueType) -> Stretch:
     return next((name for name, number in STRETCHES.items() if name != "auto" and number == value), "none")
 
 
-def _invalid(error: PictureError) -> InvalidRequest:
-    fields = {"BAD_STRETCH": "stretch", "BAD_CHANNELS": "channels"}
+def invalid_picture(error: PictureError) -> InvalidRequest:
+    """Makes the error of a call from one about a picture."""
+    fields = {"BAD_STRETCH": "stretch", "BAD_CHANNELS": "channels", "BAD_BANDS": "bands"}
     return InvalidRequest(error.message, error.reason, fields.get(error.reason, "image"))
 
 
-def _unreadable(path: Path, error: OSError) -> InvalidRequest:
+def unreadable_file(path: Path, error: OSError) -> InvalidRequest:
+    """Makes the error of a call from one of the operating system about a file."""
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return InvalidRequest(f"no such file: {path}", "NO_SUCH_FILE", "image")
     return InvalidRequest(f"cannot read {path}: {error.strerror or error}", "UNREADABLE_FILE", "image")

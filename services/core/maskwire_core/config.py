@@ -228,6 +228,9 @@ class DecoderSettings(ColdTierSettings):
     """Calls that may wait (wait_ms) for images which are not embedded yet; tenants share them."""
     max_prompts: int = Field(128, ge=1, description="Largest number of prompts in one request.")
     max_points: int = Field(256, ge=1, description="Largest number of points in one prompt.")
+    max_mask_pixels: int = Field(120_000_000, ge=1)
+    """Largest image, in pixels, whose masks are made or taken as pixels (PNG, packed bits, polygons, mask_rle of a
+    prompt); those of larger ones are run lengths or logits."""
     max_crops: int = Field(128, ge=0, description="Largest number of crops in one call of GenerateMasks.")
     max_clicks: int = Field(262_144, ge=1)
     """Largest number of clicks in one call of GenerateMasks, in the image and all of its crops."""

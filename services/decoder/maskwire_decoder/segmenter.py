@@ -73,7 +73,7 @@ class Segmenter:
     """What all requests share: images, worker threads, known predictions, limits."""
 
     def __init__(self, settings: DecoderSettings, images: Images, store: Store) -> None:
-        self.limits = Limits(settings.max_prompts, settings.max_points)
+        self.limits = Limits(settings.max_prompts, settings.max_points, settings.max_mask_pixels)
         self.generation_limits = GenerationLimits.of(settings)
         self.generated = ByteBudget(settings.generated_mask_bytes, self.generation_limits.nbytes)
         """Memory of the masks that calls for automatic masks have found so far."""

@@ -26,7 +26,7 @@ from maskwire_encoder.backends.device import Tensors
 from maskwire_encoder.backends.model import Model
 from maskwire_encoder.encode_lease import found_or_leased
 from maskwire_encoder.pipeline import Pipeline
-from maskwire_encoder.regions import Part, check_size, find_whole
+from maskwire_encoder.regions import Part, check_size, check_smaller, find_whole
 from maskwire_encoder.spool import ImageFile, Spool
 from maskwire_encoder.upload import Upload, describe, digest_mismatch
 
@@ -185,8 +185,11 @@ class ImageEncoder:
         pixels, read_queue_ms = await self.pipeline.read(
             upload.model, file, upload.stretch, upload.is_frame, upload.demand
         )
-        if part is not None:
+        if upload.full_size is not None:
+            check_smaller(upload.full_size, pixels.width, pixels.height)
+        elif part is not None:
             check_size(part, pixels.width, pixels.height)
+        width, height = upload.full_size or (pixels.width, pixels.height)
         for warning in pixels.warnings:
             log.info("the image file: %s", warning)
         read_ms = _ms_since(started) - read_queue_ms
@@ -201,8 +204,8 @@ class ImageEncoder:
             model=upload.model.source.name,
             fingerprint=upload.model.fingerprint,
             decoder=upload.model.decoder.digest,
-            height=pixels.height,
-            width=pixels.width,
+            height=height,
+            width=width,
             codec=upload.codec,
             created_at=time.time(),
             stretch=pixels.stretch,

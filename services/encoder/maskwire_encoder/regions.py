@@ -1,4 +1,4 @@
-"""Regions: parts of images that are embedded by themselves."""
+"""Files that are not all of a picture: regions, parts that are embedded by themselves, and smaller versions."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ from maskwire.v1 import encoder_pb2 as pb
 from maskwire_core import names
 from maskwire_core.errors import InvalidArgument, embedding_expired
 from maskwire_core.masks.geometry import Rectangle
-from maskwire_core.storage.embedding import Region
+from maskwire_core.storage.embedding import MAX_PIXELS, Region
 from maskwire_core.storage.store import Store
 
 
@@ -75,6 +75,33 @@ def check_size(part: Part, width: int, height: int) -> None:
     """Raises `InvalidArgument` (BAD_REGION) unless a file has the size of the part that it is said to be."""
     if (part.place.width, part.place.height) != (width, height):
         raise _bad_region(f"the file is {width}x{height} px, the region {part.place.width}x{part.place.height}")
+
+
+def parse_full_size(header: pb.EncodeImageHeader, part: Part | None) -> tuple[int, int] | None:
+    """Returns width and height of what a file is said to be a smaller version of: of the picture, or of the part of it.
+    None if it is no such.
+
+    Raises:
+        InvalidArgument: BAD_SIZE.
+    """
+    width, height = header.width_px, header.height_px
+    if not width and not height:
+        return None
+    if not width or not height or width * height >= MAX_PIXELS:
+        raise _bad_size(f"width_px and height_px belong together, and make at most {MAX_PIXELS - 1} pixels")
+    if part is not None and (width, height) != part.place[2:]:
+        raise _bad_size(f"the region has {part.place.width}x{part.place.height} px; give these, or neither")
+    return width, height
+
+
+def check_smaller(full: tuple[int, int], width: int, height: int) -> None:
+    """Raises `InvalidArgument` (BAD_SIZE) unless a file is not larger than the picture that it is a version of."""
+    if width > full[0] or height > full[1]:
+        raise _bad_size(f"the file is {width}x{height} px, the picture {full[0]}x{full[1]}")
+
+
+def _bad_size(said: str) -> InvalidArgument:
+    return InvalidArgument("BAD_SIZE", said, field="header.width_px")
 
 
 def _bad_region(said: str) -> InvalidArgument:

@@ -22,7 +22,7 @@ from maskwire_core.scheduling.scheduler import Demand
 from maskwire_core.storage.embedding import StoredEmbedding, content_key
 from maskwire_core.telemetry import logs
 
-from maskwire_encoder.regions import Part, parse_part
+from maskwire_encoder.regions import Part, parse_full_size, parse_part
 
 if TYPE_CHECKING:
     from maskwire_encoder.backends.model import Model  # which takes torch along
@@ -55,6 +55,7 @@ class Upload:
     goes_cold: bool  # whether it may outlive the store's memory
     ttl_s: int  # seconds until the embedding expires
     part: Part | None  # the part of an image that the file is, if it is no image
+    full_size: tuple[int, int] | None  # of the picture or part, where the file is a smaller version of it
     quota_bytes: int  # bytes that the namespace may store; 0 for no quota
     received_at: float  # `time.perf_counter()` when the header was received
 
@@ -109,6 +110,7 @@ def accept(
         raise InvalidArgument("BAD_RESIZE", f"{header.resize} is no Resize", field="header.resize")
     is_frame, codec = header.resize == pb.RESIZE_VIDEO_FRAME, _codec(model, header.stored_as)
     part = parse_part(header)
+    full_size = parse_full_size(header, part)
     image_id = names.image_id(header.image_id) if header.image_id else "" if part else names.issue_image_id()
     namespace = current().caller.writing(header.namespace)
     logs.bind(namespace, image_id)
@@ -128,7 +130,7 @@ def accept(
             model.decoder.digest,
             model.arithmetic_of(stretch, is_frame),
             codec,
-            part.identity if part else "",
+            part.identity if part else "{}x{}".format(*full_size) if full_size else "",
         ),
         stretch,
         is_frame,
@@ -137,6 +139,7 @@ def accept(
         goes_cold=not is_frame and part is None and not 0 < header.ttl_s < ttl_s,
         ttl_s=min(header.ttl_s or ttl_s, ttl_s),
         part=part,
+        full_size=full_size,
         quota_bytes=settings.quota_bytes if token.quota_bytes is None else token.quota_bytes,
         received_at=received_at,
     )

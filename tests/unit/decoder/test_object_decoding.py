@@ -38,7 +38,7 @@ def test_a_click_hurries_the_steps_that_it_shares_with_bulk_work() -> None:
         pb.OutputOptions(),
         ImageSize(600, 400),
         16,
-        Limits(1, 10),
+        Limits(1, 10, 1 << 20),
     )[0]
     may_go_on = threading.Event()
 

@@ -23,7 +23,9 @@ CONFIG = DecoderConfig("demo", "f", 512, 128, True, 0.05, 0.98)
 
 
 def parse(*prompts: pb.Prompt, size: ImageSize = SIZE, **options: Any) -> tuple[Prompt, ...]:
-    return parse_prompts(prompts, pb.OutputOptions(**options), size, 4, Limits(prompts=3, points=2))
+    return parse_prompts(
+        prompts, pb.OutputOptions(**options), size, 4, Limits(prompts=3, points=2, mask_pixels=300_000)
+    )
 
 
 def point(x: float = 1, y: float = 1, **fields: Any) -> pb.Point:
@@ -116,6 +118,19 @@ def test_output_is_rle_of_the_best_candidate_unless_asked_otherwise() -> None:
     output = parse_output(pb.OutputOptions())
     assert output.formats == {pb.MASK_FORMAT_RLE}
     assert (output.every, output.logits_type, output.threshold) == (False, pb.DATA_TYPE_FP16, 0)
+
+
+def test_masks_of_huge_images_are_no_pixels() -> None:
+    huge, formats = ImageSize(600, 501), [pb.MASK_FORMAT_RLE, pb.MASK_FORMAT_LOGITS]
+    assert len(parse(pb.Prompt(), size=huge, formats=formats)) == 1
+    for prompts, options, field in (
+        ([pb.Prompt(), pb.Prompt(mask_rle=pb.Rle(size=[501, 600]))], {}, "prompts[1].mask_rle"),
+        ([pb.Prompt()], {"formats": [*formats, pb.MASK_FORMAT_PNG]}, "output.formats"),
+    ):
+        with pytest.raises(InvalidArgument) as caught:
+            parse(*prompts, size=huge, **options)
+        assert (caught.value.reason, caught.value.field) == ("MASK_TOO_LARGE", field)
+        parse(*prompts[:1], size=ImageSize(600, 500), **options)
 
 
 def test_mask_logits_are_read_in_both_types() -> None:

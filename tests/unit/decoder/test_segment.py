@@ -225,7 +225,7 @@ def test_what_cannot_be_answered_is_refused_before_it_is_decoded(decoder: PlainD
 
 @pytest.mark.usefixtures("image")
 def test_an_answer_that_would_be_too_large_is_refused(decoder: PlainDecoder, store: Store) -> None:
-    put_image(store, "large", np.zeros((MASK_SIZE, MASK_SIZE), np.float32), 20_000, 20_000)
+    put_image(store, "large", np.zeros((MASK_SIZE, MASK_SIZE), np.float32), 10_900, 10_900)
     request = asking([types_pb2.Prompt(points=points([A]))] * 4, "large")
     request.output.formats.append(types_pb2.MASK_FORMAT_PACKED_BITS)
     named = asking([types_pb2.Prompt(prompt_id="x" * (1 << 20), points=points([A]))] * 50)

@@ -1,5 +1,6 @@
 """Maps samples of any type to the 8 bits that the model takes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -14,7 +15,7 @@ Stretch = Literal["auto", "none", "range", "percentile"]
 
 
 _AUTO_FRACTION = 4  # `auto` stretches pictures that stay below 1 / _AUTO_FRACTION of their type's range
-_PERCENTILES = (1.0, 99.0)  # what `percentile` maps to black and to white
+PERCENTILES = (1.0, 99.0)  # what `percentile` maps to black and to white
 _SAMPLES_AT_ONCE = 1 << 20  # bounds the size of temporary arrays
 
 
@@ -61,19 +62,70 @@ def to_8_bits(levels: Levels, stretch: Stretch) -> tuple[NDArray[np.uint8], Stre
         PictureError: IMAGE_UNREADABLE: the stretch is `none`, and the samples have no conventional range.
     """
     samples = levels.samples
-    lowest, highest = _extremes(samples, levels.opaque)
-    is_float = samples.dtype.kind == "f"
-    span = _span(samples.dtype, lowest, highest) if levels.white is None else (0.0, float(levels.white))
+    mapping = choose_mapping(
+        samples.dtype,
+        levels.white,
+        _extremes(samples, levels.opaque),
+        lambda: _percentiles(samples, levels.opaque),
+        stretch,
+    )
+    picture = mapping.apply(samples)
+    return (255 - picture if levels.is_inverted else picture), mapping.stretch
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """How samples become 8 bits: floor((sample - black) * scale + rounding), clipped to 0..255; NaN becomes black."""
+
+    black: float
+    scale: float
+    rounding: float
+    stretch: Stretch  # its name: none, range or percentile
+
+    @classmethod
+    def between(cls, low: float, high: float, stretch: Stretch = "range") -> "Mapping":
+        """Maps `low` to black and `high` to white."""
+        return cls(low, 255 / (high - low), 0.5, stretch)
+
+    def apply(self, samples: NDArray[Any]) -> NDArray[np.uint8]:
+        """Maps samples of any shape."""
+        if samples.dtype == np.uint8 and (self.black, self.scale, self.rounding) == (0, 1, 0):
+            return samples
+        return _mapped(samples, self.black, self.scale, self.rounding)
+
+
+def choose_mapping(
+    dtype: np.dtype[Any],
+    white: int | None,
+    extremes: tuple[float, float],
+    percentiles: Callable[[], tuple[float, float]],
+    stretch: Stretch,
+) -> Mapping:
+    """Chooses how the samples of a picture are mapped.
+
+    Args:
+        dtype: Their type.
+        white: Largest value that the file declares; see `Levels`.
+        extremes: The lowest and the highest of them.
+        percentiles: Computes the two between which `percentile` maps.
+        stretch: The stretch that is asked for.
+
+    Raises:
+        PictureError: IMAGE_UNREADABLE: the stretch is `none`, and the samples have no conventional range.
+    """
+    lowest, highest = extremes
+    is_float = dtype.kind == "f"
+    span = _span(dtype, lowest, highest) if white is None else (0.0, float(white))
     applied: Stretch = "none" if stretch == "auto" else stretch
-    if stretch == "auto" and samples.dtype != np.uint8:
+    if stretch == "auto" and dtype != np.uint8:
         # Negative samples have no conventional black: mapping the whole signed range would leave most pictures grey.
         beyond = span is None or lowest < 0 or highest * _AUTO_FRACTION < span[1] + (0 if is_float else 1)
         applied = "range" if beyond else "none"
-    low, high = lowest, highest
+    low, high = extremes
     if applied == "percentile":
-        low, high = _percentiles(samples, levels.opaque)
+        low, high = percentiles()
         if low == high:  # nearly all samples are equal
-            low, high = lowest, highest
+            low, high = extremes
     if low == high:
         applied = "none"
     if applied == "none" and span is None and low != high:
@@ -82,16 +134,12 @@ def to_8_bits(levels: Levels, stretch: Stretch) -> tuple[NDArray[np.uint8], Stre
             "use the stretch auto, range or percentile, or give samples within 0 to 1 or 0 to 255"
         )
     if applied != "none":
-        picture = _mapped(samples, low, 255 / (high - low), 0.5)
-    elif span is None:
-        picture = np.zeros(samples.shape, np.uint8)
-    elif is_float:
-        picture = _mapped(samples, span[0], 255 / (span[1] - span[0]), 0.5)
-    elif samples.dtype == np.uint8 and span == (0, 255):
-        picture = samples
-    else:
-        picture = _mapped(samples, span[0], 256 / (span[1] - span[0] + 1), 0)
-    return (255 - picture if levels.is_inverted else picture), applied
+        return Mapping.between(low, high, applied)
+    if span is None:
+        return Mapping(0, 0, 0, applied)
+    if is_float:
+        return Mapping.between(*span, applied)
+    return Mapping(span[0], 256 / (span[1] - span[0] + 1), 0, applied)
 
 
 def alpha_to_8_bits(alpha: NDArray[Any]) -> NDArray[np.uint8]:
@@ -140,7 +188,7 @@ def _percentiles(samples: NDArray[Any], opaque: NDArray[np.bool_] | None) -> tup
     band = _visible(samples, opaque, slice(None))
     if not band.size:
         return 0.0, 0.0
-    low, high = np.percentile(band, _PERCENTILES)
+    low, high = np.percentile(band, PERCENTILES)
     return float(low), float(high)
 
 
@@ -154,7 +202,6 @@ def _visible(samples: NDArray[Any], opaque: NDArray[np.bool_] | None, rows: slic
 
 
 def _mapped(samples: NDArray[Any], black: float, scale: float, rounding: float) -> NDArray[np.uint8]:
-    """Computes floor((sample - black) * scale + rounding), clipped to 0..255; NaN becomes black."""
     if samples.dtype.itemsize <= 2 and samples.dtype.kind in "iu":
         bits = 8 * samples.dtype.itemsize
         unsigned = np.arange(1 << bits).astype(f"u{samples.dtype.itemsize}")

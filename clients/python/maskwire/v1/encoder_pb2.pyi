@@ -87,6 +87,8 @@ class EncodeImageHeader(_message.Message):
     TTL_S_FIELD_NUMBER: _builtins.int
     REGION_FIELD_NUMBER: _builtins.int
     REGION_OF_FIELD_NUMBER: _builtins.int
+    WIDTH_PX_FIELD_NUMBER: _builtins.int
+    HEIGHT_PX_FIELD_NUMBER: _builtins.int
     image_id: _builtins.str
     """Name to store the image under, replacing any image of that name. If empty, the server makes one up. At most 256
     characters, without control characters.
@@ -117,6 +119,14 @@ class EncodeImageHeader(_message.Message):
     """Content key of the image that a region is a part of; image_id is then only repeated in the answer. Errors: NOT_FOUND
     (EMBEDDING_EXPIRED) when its embedding is not stored: embed the image first.
     """
+    width_px: _builtins.int
+    """Width in pixels of the picture of which the file is a smaller version, for pictures that are too large to be sent:
+    prompts and masks are in pixels of the picture, and regions of it may be embedded. A part of the content key. 0: the
+    file is the picture. With region, that of the region of which the file is a smaller version. Errors: INVALID_ARGUMENT
+    (BAD_SIZE: only one side, less than the file's, 2^31 pixels or more, or not the region's).
+    """
+    height_px: _builtins.int
+    """Its height in pixels."""
     @_builtins.property
     def region(self) -> _types_pb2.Box:
         """The file is not an image but this part of one, in whole pixels of that image, cut from it and embedded at the model's
@@ -140,10 +150,12 @@ class EncodeImageHeader(_message.Message):
         ttl_s: _builtins.int = ...,
         region: _types_pb2.Box | None = ...,
         region_of: _builtins.str = ...,
+        width_px: _builtins.int = ...,
+        height_px: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["region", b"region"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["image_id", b"image_id", "model", b"model", "namespace", b"namespace", "priority", b"priority", "region", b"region", "region_of", b"region_of", "resize", b"resize", "sha256", b"sha256", "size_bytes", b"size_bytes", "stored_as", b"stored_as", "stretch", b"stretch", "ttl_s", b"ttl_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["height_px", b"height_px", "image_id", b"image_id", "model", b"model", "namespace", b"namespace", "priority", b"priority", "region", b"region", "region_of", b"region_of", "resize", b"resize", "sha256", b"sha256", "size_bytes", b"size_bytes", "stored_as", b"stored_as", "stretch", b"stretch", "ttl_s", b"ttl_s", "width_px", b"width_px"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,7 +25,6 @@ _TRACKER, _TRACKING = 512 * MIB, 1024 * MIB  # with one model; a frame of 1024 p
 _JSON = 2 * 4 * 16 * MIB
 _READER, _DECODED, _BETWEEN = 64 * MIB, 512 * MIB, 28 * MIB
 _DECODING = 128 * MIB
-_PIXELS = EncoderSettings.model_fields["max_image_pixels"].default
 
 
 @dataclass(frozen=True)
@@ -101,9 +100,8 @@ def decoder_terms(settings: DecoderSettings) -> list[Term]:
         ),
         Term("decoding: 128 MiB for each of `workers`", workers * _DECODING),
         Term(
-            f"a mask as pixels, twice, in the largest size that encoders accept ({_PIXELS // 10**6} megapixels), for "
-            "each of `workers`",
-            workers * 2 * _PIXELS,
+            "a mask as pixels, twice: 2 bytes for each of `max_mask_pixels`, for each of `workers`",
+            workers * 2 * settings.max_mask_pixels,
         ),
         *call_terms(settings),
     ]

@@ -38,7 +38,7 @@ MAX_VALUES = MAX_BYTES // 4
 _PREFIX = struct.Struct("<8sIIQ")
 _MAGIC = b"MASKWIRE"
 _ALIGNMENT = 64
-_MAX_PIXELS = 1 << 31  # of an image; encoders accept a twentieth of it, unless they are told otherwise
+MAX_PIXELS = 1 << 31  # of an image; encoders accept a twentieth of it, unless they are told otherwise
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Region:
 
 
 def content_key(
-    image_sha256: bytes, fingerprint: str, decoder: str, arithmetic: str, codec: str, region: str = ""
+    image_sha256: bytes, fingerprint: str, decoder: str, arithmetic: str, codec: str, extent: str = ""
 ) -> str:
     """The identity of an embedding: 64 hex digits, equal exactly if all that determines its bytes and use is equal.
 
@@ -63,9 +63,9 @@ def content_key(
         decoder: Digest of the exported decoder. An embedding whose decoder is no longer published is never found.
         arithmetic: Version of the preprocessing, and the encoder's precision.
         codec: How tensors are stored, a key of `codecs.CODECS`.
-        region: Of what image a region is a part, and of which part of it; empty for an image.
+        extent: Which part of what image a file is, or of how large a picture a smaller version; empty for an image.
     """
-    parts = "\0".join((image_sha256.hex(), fingerprint, decoder, arithmetic, codec, *([region] if region else [])))
+    parts = "\0".join((image_sha256.hex(), fingerprint, decoder, arithmetic, codec, *([extent] if extent else [])))
     return hashlib.sha256(parts.encode()).hexdigest()
 
 
@@ -264,7 +264,7 @@ def _check_values(header: Header) -> None:
             raise CorruptValue(f"the header of an embedding has {each.name} of the wrong type")
     if header.region is not None:
         _check_region(header, header.region)
-    if min(header.height, header.width) < 1 or header.height * header.width > _MAX_PIXELS:
+    if min(header.height, header.width) < 1 or header.height * header.width > MAX_PIXELS:
         raise CorruptValue(f"an embedding of an image of {header.width}x{header.height} pixels")
 
 
@@ -273,7 +273,7 @@ def _check_region(header: Header, region: Region) -> None:
     if not isinstance(region.image, str) or any(type(side) is not int for side in sides):
         raise CorruptValue("the header of an embedding has a region of the wrong type")
     fits = 0 <= region.x <= region.image_width - header.width and 0 <= region.y <= region.image_height - header.height
-    if not fits or region.image_width * region.image_height > _MAX_PIXELS:
+    if not fits or region.image_width * region.image_height > MAX_PIXELS:
         raise CorruptValue("an embedding of a region that is not within its image")
 
 

@@ -50,10 +50,11 @@ class Output:
 
 @dataclass(frozen=True)
 class Limits:
-    """Most prompts in a request, and most points in a prompt."""
+    """What a request may have at most."""
 
     prompts: int
-    points: int
+    points: int  # in a prompt
+    mask_pixels: int  # of an image whose masks are made or taken as pixels
 
 
 def parse_output(options: pb.OutputOptions) -> Output:
@@ -99,7 +100,7 @@ def parse_prompts(
         options: The output options of the request, which say whether prompts without steps give three candidates.
         size: Size of the image.
         mask_size: Side of the model's low-resolution masks.
-        limits: Most prompts and points.
+        limits: What a request may have at most.
         rest: Called after each prompt.
 
     Raises:
@@ -120,6 +121,7 @@ def parse_prompts(
         raise InvalidArgument(
             "STEPS_AND_PROMPTS", "prompts with steps say multimask in each step, not here", field="output.multimask"
         )
+    _check_pixels(prompts, options, size, limits)
     multimask = options.multimask if options.HasField("multimask") else True
     parsed = []
     for index, prompt in enumerate(prompts or [pb.Prompt()]):
@@ -130,6 +132,18 @@ def parse_prompts(
             parsed.append(_parse_prompt(prompt, path, size, mask_size, limits, multimask))
         rest()
     return tuple(parsed)
+
+
+def _check_pixels(prompts: Sequence[pb.Prompt], options: pb.OutputOptions, size: ImageSize, limits: Limits) -> None:
+    """Refuses masks whose pixels would take more memory than there is for them."""
+    if size.width * size.height <= limits.mask_pixels:
+        return
+    said = f"the image has {size.width}x{size.height} pixels; of more than {limits.mask_pixels}, masks are given as"
+    for index, prompt in enumerate(prompts):
+        if prompt.HasField("mask_rle"):
+            raise InvalidArgument("MASK_TOO_LARGE", f"{said} logits", field=f"prompts[{index}].mask_rle")
+    if set(options.formats) - {pb.MASK_FORMAT_UNSPECIFIED, pb.MASK_FORMAT_RLE, pb.MASK_FORMAT_LOGITS}:
+        raise InvalidArgument("MASK_TOO_LARGE", f"{said} run lengths or logits", field="output.formats")
 
 
 def _parse_prompt(
