@@ -12,12 +12,14 @@ from maskwire.results import EmbeddedImage
 from maskwire.sources import ImageLike, Source
 from maskwire.tile_generation import generate_over_tiles
 from maskwire.tile_journal import TileJournal
+from maskwire.tiles import SIDE_PX
 from maskwire.transport.losses import Losses
 from maskwire.v1 import decoder_pb2 as pb
 
 _MAX_STARTS = 3
 _CROP_WAIT_MS = 60_000
 _EMBEDS_IN_FLIGHT = 2
+_LEAST_TILE_PX = 128
 
 
 class GenerationArguments(ImageArguments, AutomaticMaskArguments, total=False):
@@ -26,11 +28,13 @@ class GenerationArguments(ImageArguments, AutomaticMaskArguments, total=False):
     Attributes:
         tiles: Look at the picture tile by tile, at several scales, and join what is found; False. Each tile is clicked
             as densely as an image is without. docs/how-to/large-pictures.md has the rules.
+        tile_px: With `tiles`, the side of the smallest tiles in pixels; 1024. Smaller ones find smaller objects.
         journal: With `tiles`, a file in which each tile is entered when it is done: a call with the same arguments and
             this file goes on where another one ended, even if it was killed.
     """
 
     tiles: bool
+    tile_px: int | None
     journal: str | PathLike[str] | None
 
 
@@ -42,11 +46,16 @@ async def generate_masks(
     if not arguments.get("tiles"):
         if arguments.get("journal") is not None:
             raise InvalidRequest("a journal is of tiles; give tiles=True, too", "BAD_JOURNAL", "journal")
+        if arguments.get("tile_px") is not None:
+            raise InvalidRequest("tile_px is of tiles; give tiles=True, too", "BAD_PARAMETER", "tile_px")
         async for update in _generate(connection, await connection.resolve(asked), asked.wait_ms, arguments):
             yield update
         return
     if asked.region is not None:
         raise InvalidRequest("tiles are of the whole image; leave one of them out", "BAD_REGION", "region")
+    tile_px = arguments.get("tile_px") or SIDE_PX
+    if not isinstance(tile_px, int) or tile_px < _LEAST_TILE_PX:
+        raise InvalidRequest(f"tile_px is {tile_px}; give at least {_LEAST_TILE_PX}", "BAD_PARAMETER", "tile_px")
     whole = await connection.with_picture(await connection.resolve_image(asked))
     assert whole.stored is not None
     parameters = AutomaticMaskArguments(
@@ -55,6 +64,7 @@ async def generate_masks(
     path = arguments.get("journal")
     job = {
         "content_key": whole.stored.content_key,
+        "tile_px": tile_px,
         "parameters": {k: v for k, v in parameters.items() if v is not None},
     }
     journal = await asyncio.to_thread(TileJournal, None if path is None else Path(path), job)
@@ -62,7 +72,7 @@ async def generate_masks(
     def generate(part: Wanted, of_tile: AutomaticMaskArguments) -> AsyncIterator[Update]:
         return _generate(connection, part, asked.wait_ms, of_tile)
 
-    async for update in generate_over_tiles(connection, whole, parameters, generate, journal):
+    async for update in generate_over_tiles(connection, whole, parameters, tile_px, generate, journal):
         yield update
 
 

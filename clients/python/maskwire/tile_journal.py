@@ -27,14 +27,14 @@ class TileJournal:
         job: What determines the masks: the content key of the picture, and the parameters.
 
     Attributes:
-        done: By the place of each tile that is done, its masks, and how many each filter removed.
+        done: By the place of each tile that is done, its masks, how many each filter removed, and the number of clicks.
 
     Raises:
         InvalidRequest: BAD_JOURNAL: the file is no journal, or another job's, or it cannot be written.
     """
 
     def __init__(self, path: Path | None, job: Mapping[str, Any]) -> None:
-        self.done: dict[Place, tuple[list[FoundMask], dict[str, int]]] = {}
+        self.done: dict[Place, tuple[list[FoundMask], dict[str, int], int]] = {}
         self._path = path
         if path is None:
             return
@@ -57,16 +57,16 @@ class TileJournal:
         except (ValueError, TypeError, KeyError, DecodeError) as error:
             raise self._bad("it is no journal of tiles; give another file") from error
 
-    def add(self, place: Place, masks: Sequence[FoundMask], removed: Mapping[str, int]) -> None:
+    def add(self, place: Place, masks: Sequence[FoundMask], removed: Mapping[str, int], clicks: int) -> None:
         """Enters a tile, and returns when it is on disk."""
         if self._path is not None:
             found = [base64.b64encode(mask.message().SerializeToString()).decode() for mask in masks]
-            self._write({"tile": place, "found": found, "removed": dict(removed)})
+            self._write({"tile": place, "found": found, "removed": dict(removed), "clicks": clicks})
 
     def _read(self, line: Mapping[str, Any]) -> None:
         left, top, right, bottom = line["tile"]
         found = [FoundMask(pb.GeneratedMask.FromString(base64.b64decode(each))) for each in line["found"]]
-        self.done[left, top, right, bottom] = found, dict(line["removed"])
+        self.done[left, top, right, bottom] = found, dict(line["removed"]), line["clicks"]
 
     def _write(self, line: Mapping[str, Any]) -> None:
         assert self._path is not None

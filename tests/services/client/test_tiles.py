@@ -10,6 +10,8 @@ import cv2
 import grpc
 import numpy as np
 import pytest
+import tifffile
+from maskwire import InvalidRequest, LargeTiff
 from maskwire.automatic_masks import FoundMask
 from maskwire.tiles import tiles_of
 from maskwire.v1 import decoder_pb2, encoder_pb2, encoder_pb2_grpc, types_pb2
@@ -19,6 +21,8 @@ from PIL import Image
 from testing.processes import wait_until
 from testing.servers import Stack
 from testing.warm import run_module, running_module
+from testing.wire import details, frames
+from testing.wire import picture as picture_file
 
 
 class Disc(NamedTuple):
@@ -86,12 +90,11 @@ def test_a_job_that_is_killed_goes_on_and_repeats_nothing(stack: Stack, tmp_path
     done = journal.read_bytes().count(b"\n")
     finished = run_module("maskwire.cli", *words, environment=stack.environment, timeout=600)
     assert finished.returncode == 0, finished.stderr
-    tiles = len(list(tiles_of(2400, 2400))) + 1
     lines = journal.read_text().splitlines()
-    assert len(lines) == tiles + 1
-    assert len({json.dumps(json.loads(line)["tile"]) for line in lines[1:]}) == tiles  # none was clicked again
-    assert 5 <= done < tiles
-    assert encoded_by(stack) - encoded == tiles  # nor encoded again
+    tiles = {json.dumps(json.loads(line)["tile"]) for line in lines[1:]}
+    assert len(tiles) == len(lines) - 1  # none was clicked again
+    assert 5 <= done < len(tiles) <= len(list(tiles_of(2400, 2400))) + 1
+    assert encoded_by(stack) - encoded == len(tiles)  # nor encoded again
     annotations = json.loads(output.read_text())["annotations"]
     masks = [FoundMask(_message(each)) for each in annotations]
     ious = [best_iou(disc, masks) for disc in discs]
@@ -110,3 +113,48 @@ def encoded_by(stack: Stack) -> int:
     """How many images the encoder has encoded."""
     with grpc.insecure_channel(stack.encoder) as channel:
         return int(encoder_pb2_grpc.EncoderServiceStub(channel).GetLoad(encoder_pb2.GetLoadRequest()).encoded)
+
+
+def test_a_large_tiff_is_read_by_windows(stack: Stack, encoder: Any, tmp_path: Path) -> None:
+    discs = [Disc(700, 600, 100), Disc(3900, 1500, 30)]
+    picture = made(4400, 2000, discs)
+    tifffile.imwrite(tmp_path / "large.tif", picture, tile=(256, 256), photometric="rgb", compression="zlib")
+    with stack.client(namespace="tiff") as client:
+        large = LargeTiff(tmp_path / "large.tif")
+        image = client.embed(large)
+        assert (image.width, image.height) == (4400, 2000)
+        place = (3800, 1400, 4000, 1600)
+        small: Any = {"box": (3868, 1468, 3932, 1532), "region": place}
+        result = client.segment(large, **small)
+        np.testing.assert_array_equal(result.mask, client.segment(picture, **small).mask)
+        assert best_iou(discs[1], [result.best]) > 0.8
+        # The whole is a smaller version, in whose masks pixels are those of the file.
+        coarse = client.segment(image, box=(600, 500, 800, 700))
+        assert coarse.mask.shape == (2000, 4400)
+        assert best_iou(discs[0], [coarse.best]) > 0.6
+        assert client.segment(image, points=[(3900, 1500)], region="auto").region is not None
+        # So are regions of more than 4,096 pixels.
+        most = client.segment(image, box=(600, 500, 800, 700), region=(0, 0, 4200, 2000))
+        assert best_iou(discs[0], [most.best]) > 0.6
+        for wrong in ({"stretch": "range"}, {"channels": "bgr"}):
+            with pytest.raises(InvalidRequest, match="says itself how it is read"):
+                client.embed(large, **wrong)
+
+    def refused(**fields: Any) -> tuple[str, str, str]:
+        with pytest.raises(grpc.RpcError) as caught:
+            encoder.EncodeImage(frames(picture_file(8), **fields))  # 60x40
+        return details(caught.value)
+
+    whole = encoder.EncodeImage(frames(picture_file(8))).image
+    part: Any = {"region": types_pb2.Box(x_max_px=60, y_max_px=40), "region_of": whole.content_key}
+    assert refused(width_px=61, height_px=40, **part)[1:] == ("BAD_SIZE", "header.width_px")
+    for width, height in ((4400, 0), (0, 2000), (1 << 16, 1 << 15), (59, 40)):
+        assert refused(width_px=width, height_px=height)[1:] == ("BAD_SIZE", "header.width_px")
+    smaller = encoder.EncodeImage(frames(picture_file(8), width_px=30000, height_px=20000)).image
+    assert (smaller.width_px, smaller.height_px) == (30000, 20000)
+    assert smaller.content_key != whole.content_key
+    with stack.client() as client:  # masks of such a size are not made as pixels
+        with pytest.raises(InvalidRequest) as caught:
+            client.segment(smaller.image_id, points=[(2, 2)], outputs=("rle", "png"))
+        assert (caught.value.reason, caught.value.field) == ("MASK_TOO_LARGE", "output.formats")
+        assert client.segment(smaller.image_id, points=[(15000, 9000)]).best.rle["size"] == [20000, 30000]

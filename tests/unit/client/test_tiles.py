@@ -12,14 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from maskwire.automatic_masks import FoundMask, Update
 from maskwire.errors import InvalidRequest
+from maskwire.tile_contrast import is_busy
 from maskwire.tile_generation import generate_over_tiles
 from maskwire.tile_journal import TileJournal
-from maskwire.tiles import clicks_in, tiles_of
+from maskwire.tiles import Tile, clicks_in, tiles_of
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import types_pb2
+from PIL import Image
+from pycocotools import mask as coco
 
 SIZE = (2100, 1500)
 JOB = {"content_key": "c", "parameters": {}}
+NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8))
 
 
 @given(st.integers(1, 5000), st.integers(1, 5000))
@@ -56,12 +60,17 @@ def found(x: float, y: float, side: float, iou: float = 0.9) -> FoundMask:
     return FoundMask(pb.GeneratedMask(rle=rle, box=box, predicted_iou=iou))
 
 
-def run(journal: TileJournal, ends_after: int = 1000, **arguments: Any) -> tuple[list[Update], list[Any]]:
+def run(
+    journal: TileJournal, ends_after: int = 1000, flat: Any = (), more: Any = (), **arguments: Any
+) -> tuple[list[Update], list[Any]]:
     """Runs everything over the tiles of a picture, in each of which something in its middle, and one object, is found.
     Returns the updates, and the tiles that were clicked."""
     clicked = []
 
-    async def of_region(image: Any, place: Any) -> Any:
+    async def window_of(image: Any, place: Any) -> Any:
+        return Image.new("RGB", (64, 64)) if place in flat else NOISE
+
+    async def of_region(image: Any, place: Any, **_: Any) -> Any:
         return SimpleNamespace(place=place)
 
     async def generate(part: Any, of_tile: Any) -> AsyncIterator[Any]:
@@ -70,15 +79,16 @@ def run(journal: TileJournal, ends_after: int = 1000, **arguments: Any) -> tuple
         (grid,) = of_tile["point_grids"]
         assert len(grid)
         masks = [found((place[0] + place[2]) / 2, place[1] + 400, 50), found(1000, 700, 90, iou=len(clicked))]
+        masks += more[len(clicked) - 1 : len(clicked)]
         yield SimpleNamespace(masks=masks, removed={"low_stability": 2})
 
     stored = SimpleNamespace(width=SIZE[0], height=SIZE[1], model="demo", content_key="c")
     image: Any = SimpleNamespace(stored=stored, image_id="photo")
-    connection: Any = SimpleNamespace(of_region=of_region)
+    connection: Any = SimpleNamespace(of_region=of_region, window_of=window_of)
 
     async def collect() -> list[Update]:
         updates = []
-        async for update in generate_over_tiles(connection, image, arguments, generate, journal):  # type: ignore[arg-type]
+        async for update in generate_over_tiles(connection, image, arguments, 1024, generate, journal):  # type: ignore[arg-type]
             updates.append(update)
             if len(updates) == ends_after:
                 break
@@ -101,6 +111,44 @@ def test_masks_of_tiles_are_joined() -> None:
     assert sum(len(update.new) for update in updates) == len(last.masks)
     with pytest.raises(InvalidRequest, match="crop_n_layers"):
         run(TileJournal(None, JOB), crop_n_layers=1)
+
+
+def test_flat_tiles_are_not_clicked(tmp_path: Path) -> None:
+    tiles = [tile.place for tile in tiles_of(*SIZE)]
+    updates, clicked = run(TileJournal(tmp_path / "journal", JOB), flat=tiles[1:3])
+    assert clicked == [tiles[0], *tiles[3:], (0, 0, *SIZE)]
+    assert (updates[-1].is_last, updates[-1].done) == (True, updates[-1].total)
+    assert len(updates) == len(tiles) + 1
+    assert list(TileJournal(tmp_path / "journal", JOB).done) == clicked
+
+
+@pytest.mark.parametrize(("level", "column", "row"), [(0, 0, 0), (140, 3, 7), (116, 7, 2), (128, 4, 4)])
+def test_clicks_are_made_where_something_is_to_be_seen(level: int, column: int, row: int) -> None:
+    noise = np.random.default_rng(0).normal(0, 3, (256, 256, 1))
+    picture = np.clip(128 + noise, 0, 255).astype(np.uint8).repeat(3, axis=2)
+    picture[32 * row + 4 : 32 * row + 28, 32 * column + 4 : 32 * column + 28, 1] = level
+    clicks = clicks_in(Tile((0, 0, 256, 256), (0, 0, 256, 256)), 8)
+    busy = is_busy(Image.fromarray(picture), 8, clicks).reshape(8, 8)
+    if abs(level - 128) > 11:
+        assert busy[row, column]
+    busy[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2] = False
+    assert not busy.any()
+
+
+def test_masks_of_the_same_pixels_are_one_though_a_speck_is_far_away() -> None:
+    def of(*squares: tuple[int, int, int]) -> FoundMask:
+        pixels = np.zeros(SIZE[::-1], np.uint8, order="F")
+        for x, y, side in squares:
+            pixels[y : y + side, x : x + side] = 1
+        runs: Any = coco.encode(pixels)
+        left, top, width, height = (float(each) for each in coco.toBbox(runs))
+        box = types_pb2.Box(x_min_px=left, y_min_px=top, x_max_px=left + width - 1, y_max_px=top + height - 1)
+        rle = types_pb2.Rle(size=SIZE[::-1], counts=runs["counts"].decode())
+        return FoundMask(pb.GeneratedMask(rle=rle, box=box, area_px=int(coco.area(runs)), predicted_iou=0.5))
+
+    square, speckled, other = of((100, 100, 60)), of((100, 100, 60), (190, 190, 2)), of((100, 100, 60), (300, 300, 50))
+    updates, _ = run(TileJournal(None, JOB), more=[square, speckled, other])
+    assert [mask for mask in updates[-1].masks if mask.predicted_iou == 0.5] == [square, other]
 
 
 def test_a_job_that_was_killed_goes_on(tmp_path: Path) -> None:

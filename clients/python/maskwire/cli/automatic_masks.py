@@ -40,7 +40,7 @@ def segment_everything(options: EverythingOptions) -> None:
     ):
         task = progress.add_task("", total=None, masks=0)
         image, _ = inputs.embed_input(client, source, options.embedding)
-        large: Any = {"tiles": options.tiles, "journal": options.journal}
+        large: Any = {"tiles": options.tiles, "tile_px": options.tile_px, "journal": options.journal}
         for update in client.generate_masks(image, **asdict(options.parameters), **large):
             progress.update(task, completed=update.done, total=update.total, masks=len(update.masks))
     seconds = time.perf_counter() - started

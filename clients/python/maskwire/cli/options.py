@@ -242,6 +242,10 @@ class EverythingOptions:
             "--tiles", help="Look at the picture tile by tile, at several scales, for small objects of large pictures."
         ),
     ] = False
+    tile_px: Annotated[
+        int | None,
+        typer.Option(min=128, help="With --tiles, the side of the smallest tiles in pixels.", show_default="1024"),
+    ] = None
     journal: Annotated[
         Path | None,
         typer.Option(

@@ -1,0 +1,209 @@
+"""Measures everything mode over the tiles of a large picture of known objects, and in the picture as a whole.
+
+    python -m bench.large [--side 20000] [--objects 500] [--tile-px 256] [--kill-at 0.3] [--out bench/results/large.md]
+
+The picture is a tiled TIFF (bench/large_picture.py), read by windows. The client is killed (SIGKILL) at --kill-at of
+its clicks and started again with the same journal. Objects count as found at an IoU of 0.8. Needs a gigabyte of disk
+in out/; an hour on two cores, and minutes with --side 4000 --objects 20.
+"""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from maskwire import Client, LargeTiff
+from maskwire.automatic_masks import FoundMask
+from maskwire.v1 import decoder_pb2
+from pycocotools import mask as coco
+from rich.console import Console
+
+from bench.harness import machine
+from bench.large_picture import Ellipse, make
+from testing.paths import ROOT
+from testing.servers import Up, up
+
+FOUND = 0.8
+SIZES = ((15, 30), (30, 100), (100, 300), (300, 1000), (1000, 3001))
+
+
+def find(picture: Path, tile_px: int, journal: Path, results: Path) -> None:
+    """What the client does, in a process of its own: it finds everything, and says how far it is after each tile."""
+    with Client() as client:
+        for update in client.generate_masks(LargeTiff(picture), tiles=True, tile_px=tile_px, journal=journal):
+            print(update.done / update.total, len(update.masks), flush=True)
+        write(update.masks, results)
+
+
+def write(masks: list[FoundMask], path: Path) -> None:
+    """Keeps masks in a file."""
+    answer = decoder_pb2.GenerateMasksResponse(found=[mask.message() for mask in masks])
+    path.write_bytes(answer.SerializeToString())
+
+
+def read(path: Path) -> list[FoundMask]:
+    """Reads what `write` wrote."""
+    return [FoundMask(each) for each in decoder_pb2.GenerateMasksResponse.FromString(path.read_bytes()).found]
+
+
+def score(masks: list[FoundMask], objects: list[Ellipse], side: int) -> dict[str, Any]:
+    """Counts objects with a mask of an IoU of `FOUND`, and further masks of the same objects."""
+    truths = [each.rle(side) for each in objects]
+    found: Any = [{"size": [side, side], "counts": mask.rle["counts"].encode()} for mask in masks]
+    ious = np.asarray(coco.iou(found, truths, [False] * len(truths))) if found else np.zeros((0, len(truths)))
+    matches = (ious >= FOUND).sum(axis=0)
+    among: Any = np.asarray(coco.iou(found, found, [False] * len(found))) if found else np.zeros((0, 0))
+    by_size = {}
+    for low, high in SIZES:
+        chosen = [index for index, each in enumerate(objects) if low <= each.length < high]
+        by_size[f"{low} to {high - 1} px"] = [int((matches[chosen] > 0).sum()), len(chosen)]
+    return {
+        "objects": len(objects),
+        "found": int((matches > 0).sum()),
+        "duplicates": int((matches - 1).clip(min=0).sum()),
+        "alike": int((np.triu(among, 1) >= FOUND).sum()),
+        "masks": len(masks),
+        "by_size": by_size,
+    }
+
+
+class Run:
+    """A client process, watched."""
+
+    def __init__(self, stack: Up, words: list[str]) -> None:
+        self.peak_bytes = 0
+        self.progress = 0.0
+        self.cpu_s = 0.0
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "bench.large", *words],
+            cwd=ROOT,
+            env={**os.environ, **stack.environment},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def watch(self, kill_at: float, console: Console) -> None:
+        """Returns when the process has ended, or was killed at that share of its work."""
+        assert self._process.stdout is not None
+        shown = time.monotonic()
+        for line in self._process.stdout:
+            progress, masks = line.split()
+            self.progress = float(progress)
+            status = Path(f"/proc/{self._process.pid}/status").read_text()
+            peak = next((each for each in status.splitlines() if each.startswith("VmHWM")), "VmHWM: 0 kB")
+            self.peak_bytes, self.cpu_s = max(self.peak_bytes, int(peak.split()[1]) << 10), cpu_s(self._process.pid)
+            if time.monotonic() - shown > 10:
+                shown = time.monotonic()
+                console.print(f"{self.progress:.1%}, {masks} masks, {self.peak_bytes >> 20} MiB", highlight=False)
+            if self.progress >= kill_at:
+                os.kill(self._process.pid, signal.SIGKILL)
+                break
+        code = self._process.wait()
+        if code != (-signal.SIGKILL if self.progress >= kill_at else 0):
+            raise SystemExit(f"the client ended with {code}")
+
+
+def cpu_s(pid: int) -> float:
+    """Returns the processor time of a process so far, in seconds."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def measure(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Makes the picture, and looks at it in both ways."""
+    folder = ROOT / "out" / "large"
+    picture = folder / f"{arguments.side}-{arguments.objects}.tif"
+    started = time.perf_counter()
+    objects = make(picture, arguments.side, arguments.objects)
+    console.print(f"the picture: {picture.stat().st_size >> 20} MiB, {time.perf_counter() - started:.0f} s")
+    journal, results = picture.with_suffix(".journal"), picture.with_suffix(".found")
+    journal.unlink(missing_ok=True)
+    words = ["--find", str(picture), "--tile-px", str(arguments.tile_px), "--journal", str(journal)]
+    with up() as stack:
+        started, idle = time.perf_counter(), {name: cpu_s(pid) for name, pid in stack.pids.items()}
+        runs = [Run(stack, [*words, "--results", str(results)])]
+        runs[0].watch(arguments.kill_at, console)
+        killed = time.perf_counter() - started
+        if arguments.kill_at < 1:
+            console.print(f"killed at {runs[0].progress:.1%}", highlight=False)
+            runs.append(Run(stack, [*words, "--results", str(results)]))
+            runs[1].watch(2, console)
+        took = time.perf_counter() - started
+        cpu = {name: round(cpu_s(pid) - idle[name]) for name, pid in stack.pids.items()}
+        tiled = score(read(results), objects, arguments.side)
+        started = time.perf_counter()
+        with stack.client() as client:
+            whole = score(client.everything(LargeTiff(picture)), objects, arguments.side)
+        whole["seconds"] = round(time.perf_counter() - started, 1)
+    lines = [json.loads(line) for line in journal.read_text().splitlines()[1:]]
+    repeated = sum(times - 1 for times in Counter(json.dumps(line["tile"]) for line in lines).values())
+    tiled |= {
+        "seconds": round(took, 1),
+        "seconds_until_killed": round(killed, 1),
+        "cpu_s": {**cpu, "client": round(sum(run.cpu_s for run in runs))},
+        "peak_mib": max(run.peak_bytes for run in runs) >> 20,
+        "tiles": len(lines),
+        "clicks": sum(line["clicks"] for line in lines),
+        "repeated_tiles": repeated,
+    }
+    return {"side": arguments.side, "tile_px": arguments.tile_px, "tiles": tiled, "whole": whole}
+
+
+def table(figures: dict[str, Any]) -> str:
+    """The figures as Markdown."""
+    tiled, whole = figures["tiles"], figures["whole"]
+    lines = ["| objects | tiles | the picture as a whole |", "|---|---|---|"]
+    for name, (found, there) in tiled["by_size"].items():
+        if there:
+            lines.append(f"| {name}: {there} | {found} found | {whole['by_size'][name][0]} found |")
+    lines += [
+        f"| all: {tiled['objects']} | {tiled['found']} found | {whole['found']} found |",
+        f"| second masks of an object | {tiled['duplicates']} | {whole['duplicates']} |",
+        f"| masks in all | {tiled['masks']} | {whole['masks']} |",
+        f"| seconds | {tiled['seconds']:.0f} | {whole['seconds']:.0f} |",
+    ]
+    cpu = ", ".join(f"{name} {seconds} s" for name, seconds in tiled["cpu_s"].items())
+    more = (
+        f"Tiles from {figures['tile_px']} px: {tiled['clicks']} clicks in {tiled['tiles']} tiles; the others are flat. "
+        f"The client took {tiled['peak_mib']} MiB at most. It was killed after {tiled['seconds_until_killed']:.0f} s; "
+        f"{tiled['repeated_tiles']} tiles were clicked twice. {tiled['alike']} pairs of masks have an IoU of {FOUND}. "
+        f"Processor time: {cpu}."
+    )
+    return "\n".join([*lines, "", more])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--side", type=int, default=20_000)
+    parser.add_argument("--objects", type=int, default=500)
+    parser.add_argument("--tile-px", type=int, default=256)
+    parser.add_argument("--kill-at", type=float, default=0.3, help="share of the clicks; 1 for not at all")
+    parser.add_argument("--out", type=Path, default=ROOT / "bench" / "results" / "large.md")
+    for name in ("--find", "--journal", "--results"):
+        parser.add_argument(name, type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.find is not None:
+        find(arguments.find, arguments.tile_px, arguments.journal, arguments.results)
+        return
+    console = Console(stderr=True)
+    figures = measure(arguments, console)
+    about = machine()
+    text = (
+        f"Generated by `python -m bench.large --side {arguments.side} --objects {arguments.objects} --tile-px "
+        f"{arguments.tile_px}` on {about['date']}; do not edit. {about['cpu']}, {os.cpu_count()} cores. The demo "
+        f"model; found is an IoU of at least {FOUND}.\n\n{table(figures)}\n"
+    )
+    arguments.out.write_text(text)
+    arguments.out.with_suffix(".json").write_text(json.dumps({**about, **figures}, indent=1) + "\n")
+    console.print(text, highlight=False, markup=False)
+
+
+if __name__ == "__main__":
+    main()
