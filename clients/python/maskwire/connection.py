@@ -71,9 +71,9 @@ class ImageArguments(ReadingArguments, total=False):
         stretch: How samples are mapped to 8 bits; see `embed`.
         region: The part of the image to look at, (x_min, y_min, x_max, y_max) in whole pixels: it is cut out and
             embedded at the model's full resolution. Prompts must lie in it; they and the masks are in pixels of the
-            whole image all the same. "auto", for `segment` and `segment_objects`: a square for each prompt, of whose
-            side the object takes a third to a half: around its box or its mask; else clicks are answered from near by
-            first, and from farther away until the mask lies within. None: the whole image.
+            whole image all the same. "auto", for `segment`, `segment_objects` and sessions: a square for each prompt,
+            of whose side the object takes a third to a half: around its box or its mask; else clicks are answered from
+            near by first, and from farther away until the mask lies within. None: the whole image.
     """
 
     image_id: str | None
@@ -314,7 +314,9 @@ class Connection:
     async def resolve(self, asked: AskedImage) -> Wanted:
         """As `resolve_image`, and embeds the region that is asked for."""
         if asked.region == "auto":
-            raise InvalidRequest("'auto' is for segment and segment_objects; give a box", "BAD_REGION", "region")
+            raise InvalidRequest(
+                "'auto' is for segment, segment_objects and sessions; give a box", "BAD_REGION", "region"
+            )
         wanted = await self.resolve_image(asked)
         return wanted if asked.region is None else await self.of_region(wanted, asked.region)
 

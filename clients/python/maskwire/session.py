@@ -14,6 +14,7 @@ from maskwire.history import History
 from maskwire.mask_iterator import Masks
 from maskwire.prompts import Output, Prompt
 from maskwire.results import EmbeddedImage, Result
+from maskwire.sharpening import Sharpener
 from maskwire.sources import ImageLike
 from maskwire.transport.stream import Stream
 from maskwire.transport.stream_request import Answer
@@ -55,6 +56,8 @@ class AsyncSession:
             self._step.multimask = options.multimask
             options.ClearField("multimask")
         self._output = options
+        multimask = self._step.multimask if self._step.HasField("multimask") else None
+        self._sharpener = Sharpener(connection, options, multimask)
         self._followers: weakref.WeakSet[Masks] = weakref.WeakSet()
         self._stream = Stream(
             connection.servers.decoders,
@@ -123,7 +126,7 @@ class AsyncSession:
         """
         self._stream.check()
         asked = AskedImage.of(image, arguments)
-        self._wanted = await self._connection.resolve(asked)
+        self._wanted = await self._resolve(asked)
         self._asked, self._edits.objects = asked, {}
         await self._send_image()
         return self.image
@@ -234,7 +237,19 @@ class AsyncSession:
     def _ask(self, object_id: str, history: History, is_preview: bool) -> Answer:
         prompt = types_pb2.Prompt(prompt_id=object_id, steps=history.steps)
         segment = pb.StreamPrompts(prompts=[prompt], output=self._output)
-        return self._stream.send(pb.SegmentStreamRequest(segment=segment, speculative=is_preview))
+        answer = self._stream.send(pb.SegmentStreamRequest(segment=segment, speculative=is_preview))
+        if self._asked.region != "auto" or is_preview:
+            return answer
+        return asyncio.ensure_future(self._sharpened(answer, object_id, history))
+
+    async def _sharpened(self, answer: Answer, object_id: str, history: History) -> pb.SegmentStreamResponse:
+        """Answers in a region around the object, instead of in the whole image, unless another image was set."""
+        response = await answer
+        image = self._wanted
+        if not response.HasField("result") or image is None or image.content_key != response.result.image.content_key:
+            return response
+        sharp = await self._sharpener.sharpen(image, object_id, history)
+        return response if sharp is None else pb.SegmentStreamResponse(result=sharp)
 
     def _read(
         self, response: pb.SegmentStreamResponse, object_id: str, history: History, is_preview: bool
@@ -269,7 +284,7 @@ class AsyncSession:
 
     async def _find_image(self) -> pb.SetImage:
         if self._wanted is None:
-            self._wanted = await self._connection.resolve(self._asked)
+            self._wanted = await self._resolve(self._asked)
         return pb.SetImage(
             image_id=self._wanted.image_id,
             namespace=self._connection.caller.namespace,
@@ -277,6 +292,11 @@ class AsyncSession:
             content_key=self._wanted.content_key,
             model=self._wanted.model,
         )
+
+    async def _resolve(self, asked: AskedImage) -> Wanted:
+        if asked.region != "auto":
+            return await self._connection.resolve(asked)
+        return await self._connection.with_picture(await self._connection.resolve_image(asked))
 
     async def _embed_again(self, lost: pb.SetImage, error: ImageNotFound) -> str:
         if self._wanted is not None and self._wanted.region and lost.content_key == self._wanted.content_key:

@@ -104,6 +104,22 @@ def test_auto_looks_closely_at_small_objects(stack: Stack, scene: NDArray[np.uin
             client.segment(scene, mask=result.logits, region="auto")
 
 
+def test_a_session_looks_closely_at_small_objects(stack: Stack, scene: NDArray[np.uint8]) -> None:
+    with stack.client(namespace="auto") as client, client.session(scene, region="auto") as session:
+        first = session.click(700, 500)
+        assert first == client.segment(scene, points=[(700, 500)], region="auto")
+        assert first.region is not None
+        second = session.click(706, 504)
+        assert second.region == first.region
+        assert session.undo() == first
+        hovered = session.hover(706, 504)
+        assert (hovered.region, hovered.is_preview) == (None, True)
+        session.new_object()
+        assert session.box(10, 10, 1100, 790).region is None
+    with stack.client(namespace="auto") as other, pytest.raises(InvalidRequest, match="has not seen"):
+        other.session(first.image_id, region="auto").click(700, 500)
+
+
 def test_wrong_regions_are_refused_by_name(client: Client, encoder: Any, scene: NDArray[np.uint8]) -> None:
     image = client.embed(scene)
     for region in ("all", (1, 2, 3), (5, 5, 5, 9), (0.5, 0, 9, 9), (-1, 0, 9, 9), (0, 0, 1201, 9)):
