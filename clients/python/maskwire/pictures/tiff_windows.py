@@ -166,8 +166,8 @@ class TiffWindows:
                 self._kept.move_to_end((start, column))
                 return known
         if self._is_planar:
-            planes = -(-self.height // self._rows) * self._across
-            read = [self._decode(file, start, end, column, band * planes) for band in self.bands]
+            per_plane = -(-self.height // self._rows) * self._across
+            read = [self._decode(file, start, end, column, band * per_plane) for band in self.bands]
             samples = np.concatenate(read, axis=2)
         else:
             samples = np.ascontiguousarray(self._decode(file, start, end, column, 0)[..., list(self.bands)])
