@@ -175,7 +175,8 @@ class _Merged:
 def _ious(one: Any, others: Any) -> NDArray[np.float64]:
     """IoU of a box or mask with each of others, as pycocotools takes them."""
     others = np.ascontiguousarray(others) if isinstance(others, np.ndarray) else others
-    return np.asarray(coco.iou(one, others, [False] * len(others)))[0]
+    ious: NDArray[np.float64] = np.asarray(coco.iou(one, others, [False] * len(others)))[0]
+    return ious
 
 
 def _runs(mask: FoundMask) -> dict[str, Any]:
