@@ -51,7 +51,7 @@ class Line(threading.Thread):
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         from_server, to_server = await asyncio.open_connection("127.0.0.1", self._server)
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(ConnectionError, asyncio.CancelledError):  # asyncio would log the latter
             await asyncio.gather(self._pass_on(reader, to_server, False), self._pass_on(from_server, writer, True))
 
     async def _pass_on(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, is_answer: bool) -> None:

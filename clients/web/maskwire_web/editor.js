@@ -204,7 +204,7 @@ export class Editor extends EventTarget {
     const start = performance.now();
     const { generated, id, history } = this.objects.selected;
     const request = this.session
-      .segment(generated ? "next" : id, generated ? [step] : history.add(step).prompts, true)
+      .segment(generated ? "next" : id, history.add(step).prompts, true)
       .catch(() => null); // the click will say what is wrong
     this._hovers.add(request);
     const response = await request;
