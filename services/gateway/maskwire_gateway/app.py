@@ -9,7 +9,7 @@ from maskwire_core.config import GatewaySettings
 from maskwire_core.http.bodies import Bodies
 from maskwire_core.http.memory import Held, holder_of
 from maskwire_core.http.problems import Problem
-from maskwire_core.runtime.process_memory import returning
+from maskwire_core.runtime.process_memory import forget_frames, returning
 from maskwire_core.scheduling.shares import Shares
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -22,7 +22,7 @@ from starlette.websockets import WebSocket
 
 from maskwire_gateway.http.assets import ISOLATION, Assets
 from maskwire_gateway.http.doorkeeper import Doorkeeper, bearer
-from maskwire_gateway.http.error_responses import error_response, forget_frames
+from maskwire_gateway.http.error_responses import error_response
 from maskwire_gateway.http.fetching import Fetcher
 from maskwire_gateway.http.middleware import STREAM_PATH, TRACK_PATH, GatewayMiddleware
 from maskwire_gateway.http.probes import Probes

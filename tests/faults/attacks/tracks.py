@@ -80,10 +80,10 @@ async def clips_in_pieces(target: Target) -> Outcomes:
     return await _upload(target, 8, lambda: itertools.repeat(_clip_part(b"x"), 16 * MIB))
 
 
-@attack("clips begun", "60 UploadClip calls that send most of a frame of 16 MiB and then nothing", token=True)
+@attack("clips begun", "30 UploadClip calls that send most of a frame of 16 MiB and then nothing", token=True)
 async def clips_begun(target: Target) -> Outcomes:
-    part = _clip_part(bytes(5 * MIB))
-    return await _upload(target, 60, lambda: itertools.repeat(part, 3))
+    part = _clip_part(bytes(3 * MIB))
+    return await _upload(target, 30, lambda: itertools.repeat(part, 5))
 
 
 @attack("frames in small pieces", "8 Track streams that send a frame of 16 MiB a byte at a time", token=True)
@@ -95,8 +95,8 @@ async def frames_in_pieces(target: Target) -> Outcomes:
     "frames that are kept", "30 Track streams that send 64 frames of 15 MiB each, all of which are kept", token=True
 )
 async def kept_frames(target: Target) -> Outcomes:
-    frame = _track_part(bytes(15 * MIB), last=True)
-    return await _track(target, 30, lambda: itertools.repeat(frame, 64), reads=True)
+    frame = [_track_part(bytes(3 * MIB), last=number == 4) for number in range(5)]
+    return await _track(target, 30, lambda: frame * 64, reads=True)
 
 
 @attack("tracks that are not read", "30 Track streams that follow 64 objects each and read nothing", token=True)

@@ -6,7 +6,7 @@ import functools
 import inspect
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 from functools import cache
 from typing import Any, TypeAlias
 
@@ -15,12 +15,13 @@ from google.protobuf import descriptor_pool
 
 from maskwire_core import call_context
 from maskwire_core.call_context import CallContext
-from maskwire_core.errors import ResourceExhausted, Unauthenticated
+from maskwire_core.errors import ResourceExhausted, ServiceError, Unauthenticated
 from maskwire_core.rpc.authorization import Authorizer, invalid_token
 from maskwire_core.rpc.error_status import abort
 from maskwire_core.rpc.floods import Floods
 from maskwire_core.rpc.receiving import STRANGERS_BYTES, Receiver, Unreadable, tolerant_parser
 from maskwire_core.rpc.turns import Turns
+from maskwire_core.runtime.process_memory import forget_frames
 from maskwire_core.telemetry import tracing
 from maskwire_core.telemetry.metrics import HANDLED, HANDLING, STARTED
 
@@ -83,7 +84,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         kinds = ("unary", "client_stream", "server_stream", "bidi_stream")
         labels = (kinds[bool(handler.request_streaming) + 2 * bool(handler.response_streaming)], service, method)
 
-        async def surrounded(messages: AsyncIterator[Any], context: Context) -> Any:
+        async def surrounded(messages: AsyncIterable[Any], context: Context) -> Any:
+            source: AsyncGenerator[Any, None] = aiter(messages)  # type: ignore[assignment]
             metadata = dict(context.invocation_metadata() or ())
             call = call_context.begin(str(metadata.get("x-request-id", "")))
             STARTED.labels(*labels).inc()
@@ -92,11 +94,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             started, cancelled = time.perf_counter(), False
             try:
                 with tracing.serving(f"{service}/{method}", metadata):
-                    return await self._answer(handler, method, metadata, call, messages, context)
-            except asyncio.CancelledError:
+                    return await self._answer(handler, method, metadata, call, source, context)
+            except asyncio.CancelledError as error:
                 cancelled = True
+                forget_frames(error)
                 raise
             finally:
+                await _close(source)
                 self._calls -= 1
                 if not self._calls:
                     self._idle.set()
@@ -137,7 +141,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     held.enter_context(self._receiver.stream(call.caller.tenant))
                     admitted = True
                     call.arriving = held.enter_context(call.memory.another())
-                    return await _run(handler, self._receiver.each(messages, call.arriving), context)
+                    each = self._receiver.each(messages, call.arriving)
+                    try:
+                        return await _run(handler, each, context)
+                    finally:
+                        await _close(each)
                 received = await self._receiver.one(messages, call.memory)
                 call.caller.charge(received_bytes=received.nbytes)
                 return await _run(handler, received.message, context)
@@ -155,6 +163,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 # gRPC's Python client does not report the status if its first write fails. Here it comes into the
                 # window, unread.
                 await asyncio.sleep(_FIRST_MESSAGE_S)
+            if isinstance(error, ServiceError):
+                forget_frames(error)
             if isinstance(error, Unauthenticated):
                 await self._floods.refused(context.peer(), None, context)
             elif isinstance(error, ResourceExhausted) and self._authorizer.needs_tokens:  # else all are one tenant
@@ -181,6 +191,12 @@ async def _run(handler: Handler, request: Any, context: Context) -> Any:
         async for response in responses:
             await context.write(response)
     return None
+
+
+async def _close(messages: AsyncGenerator[Any, None]) -> None:
+    """Closes a call's messages, the last of which would otherwise stay until Python looks for garbage."""
+    with contextlib.suppress(RuntimeError):  # a task that is being cancelled still reads, and closes them
+        await messages.aclose()
 
 
 @cache

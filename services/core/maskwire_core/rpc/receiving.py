@@ -5,7 +5,7 @@ message is long. So whoever asks for one takes the memory of the largest first.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -106,7 +106,7 @@ class Receiver:
             account.take(-surplus)
         return received
 
-    async def each(self, messages: AsyncIterator[Any], account: Account) -> AsyncIterator[Any]:
+    async def each(self, messages: AsyncIterator[Any], account: Account) -> AsyncGenerator[Any, None]:
         """Yields the messages of a stream. Each takes memory until the next is asked for; the one that may be on its
         way is a stream's own. Raises as `one`.
 

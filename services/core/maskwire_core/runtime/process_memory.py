@@ -73,6 +73,14 @@ async def returning(given_back: Callable[[], int], look_s: float) -> AsyncIterat
         yield
 
 
+def forget_frames(error: BaseException | None) -> None:
+    """Drops an error's traceback, and those of the errors that led to it. It keeps what a call had, of which nothing
+    counts any more, for as long as the caller does not read the answer, or is kept waiting for it."""
+    while error is not None and error.__traceback__ is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
+
+
 def resident() -> int:
     """Resident memory of this process in bytes; 0 if the system has no /proc."""
     try:

@@ -18,11 +18,3 @@ def error_response(error: Exception, path: str) -> Response:
         if status in (400, 422):
             content["message"] = str(problem)
     return JSONResponse(content, status, problem.headers)
-
-
-def forget_frames(error: BaseException | None) -> None:
-    """Drops an error's traceback, and those of the errors that led to it: it keeps what the request had, which counts
-    no longer, for as long as the caller does not read the answer."""
-    while error is not None and error.__traceback__ is not None:
-        error.__traceback__ = None
-        error = error.__cause__ or error.__context__
