@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 from functools import cache
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import grpc
 from google.protobuf import descriptor_pool
@@ -85,7 +85,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         labels = (kinds[bool(handler.request_streaming) + 2 * bool(handler.response_streaming)], service, method)
 
         async def surrounded(messages: AsyncIterable[Any], context: Context) -> Any:
-            source: AsyncGenerator[Any, None] = aiter(messages)  # type: ignore[assignment]
+            source = cast(AsyncGenerator[Any, None], aiter(messages))
             metadata = dict(context.invocation_metadata() or ())
             call = call_context.begin(str(metadata.get("x-request-id", "")))
             STARTED.labels(*labels).inc()
@@ -100,7 +100,6 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 forget_frames(error)
                 raise
             finally:
-                await _close(source)
                 self._calls -= 1
                 if not self._calls:
                     self._idle.set()
@@ -110,6 +109,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 HANDLED.labels(*labels, code).inc()
                 HANDLING.labels(*labels).observe(took_s)
                 log.debug("%s %s after %.1f ms", method, code, took_s * 1e3)
+                await _close(source)
                 if cancelled and self._authorizer.needs_tokens:  # else all are one tenant
                     call.memory.close()
                     await self._floods.reset(context.peer(), call.tenant)
