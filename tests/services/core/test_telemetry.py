@@ -224,13 +224,12 @@ def test_logs_are_json_with_the_call_and_its_image(observed: Observed) -> None:
 
 
 def test_nothing_of_opentelemetry_is_loaded_unless_asked_for() -> None:
-    for module in ("maskwire_encoder.__main__", "maskwire_decoder.__main__", "maskwire_gateway.__main__", "maskwire"):
-        # redis-py loads the interface for its own metrics, where OpenTelemetry is installed.
-        code = (
-            f"import {module}, sys; print({{'opentelemetry.exporter', 'opentelemetry.sdk.trace'}} & {{*sys.modules}})"
-        )
-        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
-        assert run.stdout.strip() == "set()"
+    # redis-py loads the interface for its own metrics, where OpenTelemetry is installed.
+    servers = ("encoder", "decoder", "tracker", "gateway")
+    modules = ", ".join(["maskwire", *(f"maskwire_{server}.__main__" for server in servers)])
+    code = f"import {modules}, sys; print({{'opentelemetry.exporter', 'opentelemetry.sdk.trace'}} & {{*sys.modules}})"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
+    assert run.stdout.strip() == "set()"
 
 
 def test_a_metrics_port_in_use_ends_the_program(valkey: str, observed: Observed) -> None:
