@@ -5,6 +5,7 @@ commands. What runs is the same program with the same arguments in a process of 
 interpreter is shared. Where the start itself or memory is the subject, `processes.running` starts a Python.
 """
 
+import atexit
 import contextlib
 import ctypes
 import multiprocessing
@@ -24,6 +25,13 @@ from testing.processes import stopping
 _PR_SET_PDEATHSIG = 1
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["testing.preloaded"])
+
+
+@atexit.register
+def _kill_what_is_left() -> None:
+    """A test that failed may have left a server, for whose end multiprocessing would wait after this."""
+    for process in multiprocessing.active_children():
+        process.kill()
 
 
 class Warm:
