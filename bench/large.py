@@ -31,6 +31,7 @@ from testing.paths import ROOT
 from testing.servers import Up, up
 
 FOUND = 0.8
+_AT_ONCE = 500
 SIZES = ((15, 30), (30, 100), (100, 300), (300, 1000), (1000, 3001))
 
 
@@ -60,7 +61,6 @@ def score(masks: list[FoundMask], objects: list[Ellipse], side: int) -> dict[str
     found: Any = [{"size": [side, side], "counts": mask.rle["counts"].encode()} for mask in masks]
     ious = np.asarray(coco.iou(found, truths, [False] * len(truths))) if found else np.zeros((0, len(truths)))
     matches = (ious >= FOUND).sum(axis=0)
-    among: Any = np.asarray(coco.iou(found, found, [False] * len(found))) if found else np.zeros((0, 0))
     by_size = {}
     for low, high in SIZES:
         chosen = [index for index, each in enumerate(objects) if low <= each.length < high]
@@ -69,10 +69,19 @@ def score(masks: list[FoundMask], objects: list[Ellipse], side: int) -> dict[str
         "objects": len(objects),
         "found": int((matches > 0).sum()),
         "duplicates": int((matches - 1).clip(min=0).sum()),
-        "alike": int((np.triu(among, 1) >= FOUND).sum()),
+        "alike": alike(found),
         "masks": len(masks),
         "by_size": by_size,
     }
+
+
+def alike(found: Any) -> int:
+    """Counts pairs of masks with an IoU of `FOUND`, some masks at a time: all pairs take gigabytes."""
+    pairs = 0
+    for start in range(0, len(found), _AT_ONCE):
+        ious = np.asarray(coco.iou(found[start : start + _AT_ONCE], found, [False] * len(found)))
+        pairs += int((np.triu(ious, start + 1) >= FOUND).sum())
+    return pairs
 
 
 class Run:
