@@ -90,7 +90,7 @@ def objects(side: int, count: int) -> list[Ellipse]:
                 break
         else:
             raise ValueError(f"{count} objects do not fit into {side} px")
-        breadth = max(11, round(length * random.uniform(0.6, 1)))
+        breadth = max(12, round(length * random.uniform(0.8, 1)))
         done.append(Ellipse(x, y, length, min(breadth, length), int(random.integers(180)), len(done) % len(_COLOURS)))
     return done
 
