@@ -80,10 +80,10 @@ async def clips_in_pieces(target: Target) -> Outcomes:
     return await _upload(target, 8, lambda: itertools.repeat(_clip_part(b"x"), 16 * MIB))
 
 
-@attack("clips begun", "30 UploadClip calls that send most of a frame of 16 MiB and then nothing", token=True)
+@attack("clips begun", "20 UploadClip calls that send most of a frame of 16 MiB and then nothing", token=True)
 async def clips_begun(target: Target) -> Outcomes:
     part = _clip_part(bytes(3 * MIB))
-    return await _upload(target, 30, lambda: itertools.repeat(part, 5))
+    return await _upload(target, 20, lambda: itertools.repeat(part, 5))
 
 
 @attack("frames in small pieces", "8 Track streams that send a frame of 16 MiB a byte at a time", token=True)
