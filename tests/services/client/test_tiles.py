@@ -94,7 +94,7 @@ def test_a_job_that_is_killed_goes_on_and_repeats_nothing(stack: Stack, tmp_path
     tiles = {json.dumps(json.loads(line)["tile"]) for line in lines[1:]}
     assert len(tiles) == len(lines) - 1  # none was clicked again
     assert 5 <= done < len(tiles) <= len(list(tiles_of(2400, 2400))) + 1
-    assert encoded_by(stack) - encoded == len(tiles)  # nor encoded again
+    assert len(tiles) <= encoded_by(stack) - encoded <= len(tiles) + 1  # nor encoded, but what was under way
     annotations = json.loads(output.read_text())["annotations"]
     masks = [FoundMask(_message(each)) for each in annotations]
     ious = [best_iou(disc, masks) for disc in discs]
