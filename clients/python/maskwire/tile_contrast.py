@@ -1,4 +1,4 @@
-"""Where in a tile something is to be seen: clicks on what is flat all around find nothing that ends there."""
+"""Where in a tile something is to be seen: clicks on what is flat up to the edge find nothing that ends in the tile."""
 
 from typing import Any
 
@@ -12,8 +12,9 @@ _LEAST = 10  # levels of 255 by which parts differ at least around a click that 
 
 
 def is_busy(window: Image.Image, points_per_side: int, clicks: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Returns which clicks have something around them: within three quarters of the distance of clicks, along x and y,
-    averages over a quarter of that distance differ by ten levels or more in some channel.
+    """Returns which clicks have something around them, near by or farther away. Near by: within three quarters of the
+    distance of clicks, along x and y, averages over a quarter of that distance differ by ten levels or more in some
+    channel. Farther away: such clicks enclose them, so that they may be within something that lies whole in the tile.
 
     Args:
         window: The tile, or a smaller version of it, RGB.
@@ -31,7 +32,23 @@ def is_busy(window: Image.Image, points_per_side: int, clicks: NDArray[np.float6
         high, low = _around(high, axis).max(-1), _around(low, axis).min(-1)
     differs = (high - low).max(2) >= _LEAST
     column, row = (clicks * points_per_side).astype(int).T
-    return np.asarray(differs[row, column])
+    return np.asarray(~_reached_from_edge(~differs)[row, column])
+
+
+def _reached_from_edge(free: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which free cells, HxW, are connected with one at the edge by others."""
+    reached = free.copy()
+    reached[1:-1, 1:-1] = False
+    while True:
+        grown = reached.copy()
+        grown[1:] |= reached[:-1]
+        grown[:-1] |= reached[1:]
+        grown[:, 1:] |= reached[:, :-1]
+        grown[:, :-1] |= reached[:, 1:]
+        grown &= free
+        if (grown == reached).all():
+            return reached
+        reached = grown
 
 
 def _around(values: Any, axis: int) -> Any:

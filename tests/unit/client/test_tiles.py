@@ -135,6 +135,18 @@ def test_clicks_are_made_where_something_is_to_be_seen(level: int, column: int, 
     assert not busy.any()
 
 
+def test_what_is_enclosed_in_a_tile_is_clicked_and_what_its_edge_cuts_is_not() -> None:
+    picture = np.full((256, 256, 3), 128, np.uint8)
+    picture[32:192, 40:200] = 60
+    picture[220:, 16:100] = 60
+    tile = Tile((0, 0, 256, 256), (0, 0, 256, 256))
+    busy = is_busy(Image.fromarray(picture), 16, clicks_in(tile, 16)).reshape(16, 16)
+    assert busy[2:12, 3:12].all()
+    assert not busy[15, 3:5].any()
+    assert not busy[0].any()
+    assert not busy[:, 14:].any()
+
+
 def test_masks_of_the_same_pixels_are_one_though_a_speck_is_far_away() -> None:
     def of(*squares: tuple[int, int, int]) -> FoundMask:
         pixels = np.zeros(SIZE[::-1], np.uint8, order="F")
