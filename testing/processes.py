@@ -97,6 +97,20 @@ def resident_bytes(pid: int | str) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def children(pid: int) -> list[int]:
+    """Returns the ids of the processes that a process has started."""
+    return [int(child) for file in Path(f"/proc/{pid}/task").glob("*/children") for child in file.read_text().split()]
+
+
+def resident_bytes_with_children(pid: int) -> int:
+    """Returns the resident memory of a process and of those that it has started; pages that they share count twice."""
+    total = 0
+    for each in (pid, *children(pid)):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            total += resident_bytes(each)
+    return total
+
+
 def cpu_seconds(pid: int) -> float:
     """Returns the processor time that a process has taken."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

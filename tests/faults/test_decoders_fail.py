@@ -174,7 +174,9 @@ def test_everything_is_restarted_under_load(world: World, note: Observation) -> 
                 for server in servers:
                     server.wait()
             after = done.copy()
-            wait_until(lambda: all(done[name] > after[name] + 20 for name in ("operations", "by HTTP")), 30)
+            names = ("operations", "by HTTP")
+            failed = lambda: not all(worker.is_alive() for worker in workers)  # noqa: E731
+            wait_until(lambda: failed() or all(done[name] > after[name] + 20 for name in names), 30)
             stop.set()
             for worker in workers:
                 worker.result()

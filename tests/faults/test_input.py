@@ -17,6 +17,7 @@ from maskwire_core.config import EncoderSettings
 from PIL import Image, ImageOps
 
 from testing.guarded import bearer, guarded_servers
+from testing.processes import resident_bytes_with_children
 from testing.wire import described, details, failing, frames, header, picture
 
 from .results import Observation
@@ -70,12 +71,12 @@ def test_files_that_are_no_images(world: World, note: Observation, kind: str) ->
     server, data = world.encoders[0], refused_images()[kind]
     data = data if isinstance(data, bytes) else data()
     note.injected = f"{len(data):,} bytes"
-    before, most = server.rss, 0
+    before, most = resident_bytes_with_children(server.pid), 0  # its readers' memory, too
     with world.stub(server) as stub:
         if data:
             call = stub.EncodeImage.future(frames(data, 60_000), timeout=30)
             while not call.done():
-                most = max(most, server.rss)
+                most = max(most, resident_bytes_with_children(server.pid))
             error = call.exception()
             assert error is not None
             code, reason, _ = details(error)

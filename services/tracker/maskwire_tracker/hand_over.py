@@ -1,13 +1,15 @@
 """Follows objects without memory: what was found on earlier frames is handed over to the next one as its prompt.
 
 For models whose weights know single images only. Their embeddings tell places of a picture from one another well enough
-to find an object again: each token of a frame is compared with those of the prompted frames, wherever they are, and of
-the last few frames, near the same place; the tokens that it resembles most vote whether it is the object's. What they
-say, enlarged, is the mask prompt, and its bounds are the box, from which the mask decoder finds the object's edges.
+to find an object again. First its surface is aligned with the frame, as it was prompted and as it was on the frame
+before (`surface.py`), which finds what keeps its shape to a few pixels. Where that does not fit, tokens vote: each
+token of the frame is compared with those of the prompted frames, wherever they are, and of the last few frames, near
+the same place; the tokens that it resembles most vote whether it is the object's. What they say, enlarged, or the
+aligned mask, is the mask prompt, and its bounds are the box, from which the mask decoder finds the object's edges.
 
-What is remembered of a frame is its embedding in place of a memory: a row for each token, its features and last the
-share of the token that is the object's. On followed frames that is the share of votes, not of the mask: where the mask
-decoder errs, its errors would be handed on and grow. These shares stand for the object pointer, too.
+What is remembered of a frame is what it looks like in place of a memory: see `surface.View`. The object pointer is the
+share of each token that is the object's, and the surface's motion. On followed frames shares are those of the aligned
+mask or of votes, not of the mask that is answered: where the mask decoder errs, its errors would be handed on and grow.
 """
 
 from dataclasses import replace
@@ -18,9 +20,11 @@ from maskwire_core.models.decoder_bundle import DecoderBundle
 from maskwire_core.models.tracker_bundle import TrackerBundle, TrackerConfig
 from numpy.typing import NDArray
 
+from maskwire_tracker.alignment import Motion, motion_of
 from maskwire_tracker.predictor import Frame, Inputs, TrackerPredictor
 from maskwire_tracker.remembered import Floats, HalfBits, Points, Remembered, to_bf16
 from maskwire_tracker.selection import Recalled
+from maskwire_tracker.surface import MAJORITY, PARTS, View, features_of, find_again, follow, parts_of
 from maskwire_tracker.track import BOX_LABELS
 
 _MEMORIES = 5  # that of a prompted frame, and of the last four
@@ -29,12 +33,15 @@ _MARGIN = 5  # tokens around the last place of the object where it is looked for
 _VOTES = 8  # tokens that decide on one
 _TEMPERATURE = np.float32(0.07)  # of their votes, by cosine similarity
 _FEWEST = 12  # pixels of a low-resolution mask below which there is no object
-_MAJORITY = np.float32(0.5)
-_SHARP = np.float32(20)  # logits for a share of votes of 1, less those of a majority
+_SHARP = np.float32(20)  # logits for a share of 1, less those of a majority, in the mask prompt
+_KEPT = np.float32(10)  # likewise, of an aligned mask in the one that is answered, beside the mask decoder's
 _LIKELY = 0.25  # share of a token above which it may be the object's
 
 _TOKEN = 4  # pixels of a low-resolution mask along a side of a token
 _VISIBLE, _GONE = 10.0, -10.0  # object scores
+
+_UNKNOWN = -1.0  # in place of the index of the prompted frame: the surface was not found
+_STATE = 5  # numbers of a pointer behind the shares: the motion, and the index of the frame from which it leads
 
 
 class HandOverPredictor(TrackerPredictor):
@@ -51,7 +58,7 @@ class HandOverPredictor(TrackerPredictor):
             decoder=bundle.config,
             memories=_MEMORIES,
             memory_channels=1,
-            pointers=1,
+            pointers=2,  # of prompted frames, and of the last one
             signed_distances=False,
             past_pointers_only=False,  # `distances` begins with that of each prompted frame
             candidates_when_prompted=True,
@@ -59,49 +66,97 @@ class HandOverPredictor(TrackerPredictor):
             fewest_points_of_candidates=0,
             most_points_of_candidates=1,
             pointer_of_candidate=False,
-            no_object_pointer=(0.0,) * self._side**2,
+            no_object_pointer=(0.0,) * (self._side**2 + _STATE - 1) + (_UNKNOWN,),
         )
         super().__init__(TrackerBundle(config, bundle.graphs, bundle.weights), threads)
 
     def prepare(self, index: int, tensors: Inputs) -> Frame:
-        features = tensors["image_embed"].astype(np.float32)
-        features /= np.linalg.norm(features, axis=1, keepdims=True)
-        return Frame(index, self._image(tensors), features)
+        return Frame(index, self._image(tensors), features_of(tensors))
 
     def decode(
         self, frame: Frame, recalled: Recalled | None, points: Points | None = None, before: Floats | None = None
     ) -> Remembered:
         if points is not None or recalled is None:
             found = super().decode(frame, None, points, before)
-            return replace(found, pointer=self._covered(found.logits))
-        size = self.config.decoder.mask_size
-        votes = _votes(_features(frame), recalled, self._side)
-        coarse = votes.reshape(self._side, self._side)
-        likely = np.asarray(cv2.resize(coarse, (size, size), interpolation=cv2.INTER_LINEAR), np.float32)
-        inside = likely > _MAJORITY
+            return replace(found, pointer=self._prompted(frame, found.logits))
+        view = View(_features(frame), _channels(frame))
+        surface = self._surface(view, recalled)
+        votes = None if surface is not None else _votes(view, recalled)
+        if votes is not None:
+            surface = self._found_again(view, recalled, self._enlarged(votes))
+        if surface is not None:
+            motion, reference, likely = surface
+            pointer = np.concatenate([parts_of(likely > MAJORITY).mean(axis=1), _state(motion, reference)])
+        else:
+            assert votes is not None
+            likely = self._enlarged(votes)
+            pointer = np.concatenate([votes, _state(np.eye(3), _UNKNOWN)])
+        inside = likely > MAJORITY
         if np.count_nonzero(inside) < _FEWEST:
-            return self._there(likely, votes, _GONE)
+            return self._there(likely, pointer, _GONE)
         rows, columns = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))
         corners = [[columns[0], rows[0]], [columns[-1] + 1, rows[-1] + 1]]
-        scale = np.float32(self.config.decoder.image_size / size)
+        scale = np.float32(self.config.decoder.image_size / self.config.decoder.mask_size)
         box = Points(np.array(corners, np.float32) * scale, np.array(BOX_LABELS))
-        return replace(super().decode(frame, None, box, _SHARP * (likely - _MAJORITY)), pointer=votes)
+        found = super().decode(frame, None, box, _SHARP * (likely - MAJORITY))
+        if surface is not None and found.logits is not None:
+            found = replace(found, logits=found.logits + _KEPT * (likely - MAJORITY))
+        return replace(found, pointer=pointer)
 
     def take(self, frame: Frame, mask: NDArray[np.bool_], low: Floats) -> Remembered:
-        return Remembered(self._covered(low), _VISIBLE if mask.any() else _GONE, low)
+        return Remembered(self._prompted(frame, low), _VISIBLE if mask.any() else _GONE, low)
 
     def memorize(self, frame: Frame, seen: Remembered, prompted: bool) -> HalfBits:
-        return to_bf16(np.concatenate([_features(frame), seen.pointer[:, None]], axis=1))
+        if prompted and seen.logits is not None:
+            parts = parts_of(seen.logits > 0)
+        else:
+            parts = np.repeat(seen.pointer[:-_STATE, None], PARTS, axis=1)
+        return to_bf16(np.concatenate([_features(frame), parts], axis=1))
 
     def _pointer(self, given: Inputs, candidates: bool) -> Floats:
         return self._no_object
 
-    def _covered(self, logits: Floats | None) -> Floats:
-        """Returns the share of each token that a mask covers, (N,)."""
+    def _prompted(self, frame: Frame, logits: Floats | None) -> Floats:
         assert logits is not None
-        inside = (logits > 0).reshape(self._side, _TOKEN, self._side, _TOKEN)
-        shares: Floats = inside.mean((1, 3), dtype=np.float32).reshape(-1)
-        return shares
+        shares = parts_of(logits > 0).mean(axis=1)
+        return np.concatenate([shares, _state(np.eye(3), frame.index)])
+
+    def _enlarged(self, votes: Floats) -> Floats:
+        size, coarse = self.config.decoder.mask_size, votes.reshape(self._side, self._side)
+        return np.asarray(cv2.resize(coarse, (size, size), interpolation=cv2.INTER_LINEAR), np.float32)
+
+    def _surface(self, view: View, recalled: Recalled) -> tuple[Motion, float, Floats] | None:
+        """Aligns an object's surface from where it was on the frame before. Returns its motion from a prompted frame,
+        that frame's index, and the mask that is seen of it."""
+        count = np.count_nonzero(recalled.places == _MEMORIES - 1)
+        last, motion, index = None, np.eye(3), int(recalled.distances[:count].argmin())
+        if len(recalled.pointers) > count:  # the frame before was followed
+            a, b, x, y, reference = recalled.pointers[count][-_STATE:].astype(np.float64)
+            known = np.flatnonzero(recalled.pointers[:count, -1] == reference)
+            (rows,) = recalled.memories[recalled.places == 0]
+            if not len(known):
+                return None
+            last, motion, index = View(rows, view.channels), motion_of(complex(a, b), complex(x, y)), int(known[0])
+        found = follow(view, View(recalled.memories[index], view.channels), last, motion)
+        return None if found is None else (found[0], float(recalled.pointers[index, -1]), found[1])
+
+    def _found_again(self, view: View, recalled: Recalled, likely: Floats) -> tuple[Motion, float, Floats] | None:
+        if not (likely > MAJORITY).any():
+            return None
+        count = np.count_nonzero(recalled.places == _MEMORIES - 1)
+        index = int(recalled.distances[:count].argmin())
+        found = find_again(view, View(recalled.memories[index], view.channels), likely)
+        return None if found is None else (found[0], float(recalled.pointers[index, -1]), found[1])
+
+
+def _state(motion: Motion, reference: float) -> Floats:
+    """Returns what a pointer keeps of a surface."""
+    return np.array([motion[0, 0], motion[1, 0], motion[0, 2], motion[1, 2], reference], np.float32)
+
+
+def _channels(frame: Frame) -> int:
+    """Channels of a frame's image embedding."""
+    return int(_features(frame).shape[1]) // 4
 
 
 def _features(frame: Frame) -> Floats:
@@ -110,18 +165,19 @@ def _features(frame: Frame) -> Floats:
     return frame.features
 
 
-def _votes(features: Floats, recalled: Recalled, side: int) -> Floats:
+def _votes(view: View, recalled: Recalled) -> Floats:
     """Returns for each token of a frame the share of votes that it is the object's, (N,).
 
     Args:
-        features: Of the frame, (N, C), of length 1.
+        view: The frame.
         recalled: What is recalled of the object.
-        side: Tokens along each side of the frame.
     """
+    features, side = view.tokens, view.side
+    seen_before = [View(rows, view.channels) for rows in recalled.memories]
     is_prompted = recalled.places == _MEMORIES - 1
     away = np.where(is_prompted, 0, recalled.places + 1).astype(np.float32)
-    away[is_prompted] = recalled.distances
-    last = recalled.memories[away.argmin()][:, -1].reshape(side, side) >= _LIKELY
+    away[is_prompted] = recalled.distances[: np.count_nonzero(is_prompted)]
+    last = seen_before[int(away.argmin())].shares.reshape(side, side) >= _LIKELY
     asked, found = np.arange(len(features)), np.zeros(len(features), np.float32)
     rows, columns = np.divmod(asked, side)
     if last.any():  # else it may be anywhere
@@ -131,16 +187,16 @@ def _votes(features: Floats, recalled: Recalled, side: int) -> Floats:
         ]
         asked = np.flatnonzero(near[0] & near[1])
     alike, says = [], []
-    for memory, prompted in zip(recalled.memories, is_prompted, strict=True):
-        if not prompted and not (memory[:, -1] >= _LIKELY).any():
+    for before, prompted in zip(seen_before, is_prompted, strict=True):
+        if not prompted and not (before.shares >= _LIKELY).any():
             continue  # where it was lost, it would look like what is not the object
-        similar = features[asked] @ memory[:, :-1].T
+        similar = features[asked] @ before.tokens.T
         if not prompted and last.any():
             apart = [np.abs(at[asked, None] - at[None]) > _REACH for at in (rows, columns)]
             similar[apart[0] | apart[1]] = -1
         most = np.argpartition(-similar, _VOTES - 1, axis=1)[:, :_VOTES]
         alike.append(np.take_along_axis(similar, most, axis=1))
-        says.append(memory[:, -1][most])
+        says.append(before.shares[most])
     similar, covered = np.concatenate(alike, axis=1), np.concatenate(says, axis=1)
     most = np.argpartition(-similar, _VOTES - 1, axis=1)[:, :_VOTES]
     weights = np.exp(np.take_along_axis(similar, most, axis=1) / _TEMPERATURE)

@@ -28,7 +28,7 @@ class Frame:
 
     index: int
     inputs: Inputs
-    features: Floats | None = None  # where masks are handed over: the embedding's tokens, (N, C), of length 1
+    features: Floats | None = None  # where masks are handed over: see `surface.features_of`
 
 
 class TrackerPredictor:

@@ -18,7 +18,7 @@ from maskwire.cli import local_servers
 from maskwire.v1 import tracker_pb2 as pb
 from PIL import Image
 
-from testing.processes import free_port, wait_until
+from testing.processes import children, free_port, wait_until
 from testing.servers import Up, ready, up
 from testing.tracking import conversation
 from testing.warm import run_module
@@ -107,11 +107,6 @@ def test_killing_a_decoder_during_use_loses_no_answer(used: Up, photo: Path) -> 
         assert errors == []
         assert len(masks) == 120
         assert all((mask == expected).all() for mask in masks)
-
-
-def children(pid: int) -> list[int]:
-    """Returns the ids of the processes that a process has started."""
-    return [int(child) for file in Path(f"/proc/{pid}/task").glob("*/children") for child in file.read_text().split()]
 
 
 def test_ctrl_c_drains(used: Up) -> None:

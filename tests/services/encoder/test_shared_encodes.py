@@ -62,7 +62,22 @@ def test_an_encode_that_follows_a_cancelled_one_can_be_hurried() -> None:
         demand = Demand(Requester("default", caller), bulk)
         sha256 = hashlib.sha256(DATA).digest()
         return Upload(
-            "default", caller, sha256, len(DATA), model, "key", "auto", False, "fp16", demand, True, 60, None, 0, 0
+            "default",
+            caller,
+            sha256,
+            len(DATA),
+            model,
+            "key",
+            "auto",
+            False,
+            "fp16",
+            demand,
+            True,
+            60,
+            None,
+            None,
+            0,
+            0,
         )
 
     async def scenario() -> None:
@@ -133,6 +148,7 @@ def test_an_embedding_is_kept_for_the_longest_time_told_to_anybody(valkey: str) 
             demand,
             True,
             ttl_s,
+            None,
             None,
             0,
             0,

@@ -3,6 +3,7 @@
 import numpy as np
 from maskwire_tracker.hand_over import _MEMORIES, _votes
 from maskwire_tracker.selection import Recalled
+from maskwire_tracker.surface import PARTS, View
 from numpy.typing import NDArray
 
 SIDE, CHANNELS = 8, 16
@@ -22,14 +23,17 @@ def picture(at: int, hidden: bool = False) -> tuple[NDArray[np.float32], NDArray
 
 def recalled(*memories: tuple[NDArray[np.float32], NDArray[np.float32], int, float]) -> Recalled:
     """Memories as features, shares and places, and distances of those that were prompted."""
-    rows = [np.concatenate([features, covered[:, None]], axis=1) for features, covered, _, _ in memories]
+    rows = [
+        np.concatenate([features, np.repeat(covered[:, None], PARTS, axis=1)], axis=1)
+        for features, covered, *_ in memories
+    ]
     places = np.array([place for _, _, place, _ in memories])
     distances = np.array([away for _, _, place, away in memories if place == PROMPTED], np.float32)
     return Recalled(np.stack(rows), places, np.zeros((len(distances), 1), np.float32), distances)
 
 
 def where(features: NDArray[np.float32], known: Recalled) -> list[int]:
-    return np.flatnonzero(_votes(features, known, SIDE) > 0.5).tolist()
+    return np.flatnonzero(_votes(View(features, CHANNELS), known) > 0.5).tolist()
 
 
 def test_tokens_follow_what_they_resemble() -> None:
