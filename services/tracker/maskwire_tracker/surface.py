@@ -29,7 +29,7 @@ _FOUND_AGAIN = 0.05  # likewise, where only votes say where the object is
 _SEEN = 0.3  # likeness from which a place is seen, and not behind something
 _SEEN_SHARE = 0.15  # of a surface that must be seen
 _TRUSTED = 0.45  # mean likeness of what is seen below which the surface was not found
-_AROUND = 7  # cells over which likeness is averaged
+_AROUND = (3, 7)  # cells over which likeness is averaged, on each level
 _FEWEST = 12  # cells that are compared, if there are as many
 
 
@@ -165,14 +165,17 @@ def _trusted(view: View, prompted: View, motion: Motion) -> tuple[Motion, Floats
 
 
 def _seen(prompted: View, view: View, motion: Motion) -> Floats:
-    """Returns the prompted mask (S, S) without what something else is before on another frame."""
-    whole, finest = prompted.mask, _SIDES[-1]
-    inside = whole > MAJORITY
-    alike = likeness(prompted.level(finest), view.level(finest), inside, motion)
-    around = cv2.blur(alike, (_AROUND, _AROUND)) / np.maximum(
-        cv2.blur(inside.astype(np.float32), (_AROUND, _AROUND)), np.float32(0.05)
-    )
-    return np.asarray(np.where(around > _SEEN, whole, 0), np.float32)
+    """Returns the prompted mask (S, S) without what something else is before on another frame. What is before may be as
+    smooth as the surface on one level, and is not on both."""
+    whole = prompted.mask
+    levels = []
+    for cells, around in zip(_SIDES, _AROUND, strict=True):
+        inside = _inside(whole, cells)
+        alike = likeness(prompted.level(cells), view.level(cells), inside, motion)
+        weight = cv2.blur(inside.astype(np.float32), (around, around))
+        smooth = cv2.blur(alike, (around, around)) / np.maximum(weight, np.float32(0.05))
+        levels.append(cv2.resize(smooth, whole.shape, interpolation=cv2.INTER_LINEAR))
+    return np.asarray(np.where(np.mean(levels, axis=0) > _SEEN, whole, 0), np.float32)
 
 
 def _is_enough(seen: Floats, whole: Floats) -> bool:
