@@ -19,6 +19,7 @@ _SMALLEST_STEP = 1e-4
 _FIT = 0.25  # squared difference of two features of length 1 that halves a place's weight
 _MOST_PLACES = 2000  # of a surface that are compared
 _DAMPING = 1e-4
+_SMALLEST_GROWTH = 0.5  # in one step
 
 
 def motion_of(turned_and_scaled: complex, shift: complex) -> Motion:
@@ -76,6 +77,8 @@ def align(template: Floats, frame: Floats, inside: NDArray[np.bool_], motion: Mo
         damping = _DAMPING * max(np.trace(curvature), 1e-9)
         step = np.linalg.solve(curvature + damping * np.eye(4), slope)
         factor = 1 + complex(step[2], step[3]) / extent
+        if not _SMALLEST_GROWTH < abs(factor) < 1 / _SMALLEST_GROWTH:
+            break  # there is nothing to go by
         shift = complex(step[0], step[1]) + centre * (1 - factor)
         motion = motion @ np.linalg.inv(motion_of(factor, shift))
         if np.abs(step).max() < _SMALLEST_STEP:

@@ -79,18 +79,7 @@ class HandOverPredictor(TrackerPredictor):
         if points is not None or recalled is None:
             found = super().decode(frame, None, points, before)
             return replace(found, pointer=self._prompted(frame, found.logits))
-        view = View(_features(frame), _channels(frame))
-        surface = self._surface(view, recalled)
-        votes = None if surface is not None else _votes(view, recalled)
-        if votes is not None:
-            surface = self._found_again(view, recalled, self._enlarged(votes))
-        if surface is not None:
-            motion, reference, likely = surface
-            pointer = np.concatenate([parts_of(likely > MAJORITY).mean(axis=1), _state(motion, reference)])
-        else:
-            assert votes is not None
-            likely = self._enlarged(votes)
-            pointer = np.concatenate([votes, _state(np.eye(3), _UNKNOWN)])
+        likely, pointer, is_aligned = self._look(View(_features(frame), _channels(frame)), recalled)
         inside = likely > MAJORITY
         if np.count_nonzero(inside) < _FEWEST:
             return self._there(likely, pointer, _GONE)
@@ -99,7 +88,7 @@ class HandOverPredictor(TrackerPredictor):
         scale = np.float32(self.config.decoder.image_size / self.config.decoder.mask_size)
         box = Points(np.array(corners, np.float32) * scale, np.array(BOX_LABELS))
         found = super().decode(frame, None, box, _SHARP * (likely - MAJORITY))
-        if surface is not None and found.logits is not None:
+        if is_aligned and found.logits is not None:
             found = replace(found, logits=found.logits + _KEPT * (likely - MAJORITY))
         return replace(found, pointer=pointer)
 
@@ -121,9 +110,18 @@ class HandOverPredictor(TrackerPredictor):
         shares = parts_of(logits > 0).mean(axis=1)
         return np.concatenate([shares, _state(np.eye(3), frame.index)])
 
-    def _enlarged(self, votes: Floats) -> Floats:
-        size, coarse = self.config.decoder.mask_size, votes.reshape(self._side, self._side)
-        return np.asarray(cv2.resize(coarse, (size, size), interpolation=cv2.INTER_LINEAR), np.float32)
+    def _look(self, view: View, recalled: Recalled) -> tuple[Floats, Floats, bool]:
+        """Returns where an object is likely to be on a frame (S, S), its pointer, and whether its surface was found."""
+        surface = self._surface(view, recalled)
+        if surface is None:
+            votes = _votes(view, recalled)
+            size, coarse = self.config.decoder.mask_size, votes.reshape(self._side, self._side)
+            likely = np.asarray(cv2.resize(coarse, (size, size), interpolation=cv2.INTER_LINEAR), np.float32)
+            surface = self._found_again(view, recalled, likely)
+            if surface is None:
+                return likely, np.concatenate([votes, _state(np.eye(3), _UNKNOWN)]), False
+        motion, reference, seen = surface
+        return seen, np.concatenate([parts_of(seen > MAJORITY).mean(axis=1), _state(motion, reference)]), True
 
     def _surface(self, view: View, recalled: Recalled) -> tuple[Motion, float, Floats] | None:
         """Aligns an object's surface from where it was on the frame before. Returns its motion from a prompted frame,
