@@ -5,11 +5,11 @@ import contextlib
 import queue
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 from maskwire_core.errors import ServiceError, Unavailable
+from maskwire_core.scheduling.round_robin import RoundRobin
 from maskwire_core.telemetry.metrics import COLD_TIER
 
 P = ParamSpec("P")
@@ -40,7 +40,7 @@ class Patience:
         self._closed_until = 0.0
         self._running = self._threads = 0
         self._work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}  # by tenant, whose turn is next first
+        self._waiting = RoundRobin()
 
     async def run(self, tenant: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs a function.
@@ -82,8 +82,7 @@ class Patience:
         if self._running < self._at_once:
             self._running += 1
             return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(tenant, deque()).append(turn)
+        turn = self._waiting.wait(tenant)
         try:
             await turn
         except asyncio.CancelledError:
@@ -94,17 +93,8 @@ class Patience:
     def _ended(self) -> None:
         """Lets the next function run, after one has ended."""
         self._running -= 1
-        while self._waiting:
-            tenant = next(iter(self._waiting))
-            turns = self._waiting.pop(tenant)
-            while turns and turns[0].done():  # its caller has left
-                turns.popleft()
-            if turns:
-                self._running += 1
-                turns.popleft().set_result(None)
-                if turns:
-                    self._waiting[tenant] = turns  # behind all others
-                return
+        if self._waiting.let_next():
+            self._running += 1
 
     def _on_thread(self, function: Callable[[], T]) -> "asyncio.Future[T]":
         """Runs a function that was counted."""

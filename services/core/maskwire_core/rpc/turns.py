@@ -1,11 +1,11 @@
 """Calls begin by turns of tenants."""
 
 import asyncio
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from maskwire_core.errors import ResourceExhausted
+from maskwire_core.scheduling.round_robin import RoundRobin
 from maskwire_core.scheduling.shares import Shares
 
 _BURST_S = 0.001  # between two calls of a burst, which are taken up faster than they can be answered
@@ -23,7 +23,7 @@ class Turns:
 
     def __init__(self) -> None:
         self._shares = Shares(MOST_WAITING)
-        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}  # by tenant, whose turn is next first
+        self._waiting = RoundRobin()
         self._taken_up = self._began = 0.0  # when a call was, in the loop's time
         self._timer: asyncio.Handle | None = None
 
@@ -48,8 +48,7 @@ class Turns:
         )
         loop = asyncio.get_running_loop()
         with self._shares.holding(tenant, 1, refusal):
-            turn: asyncio.Future[None] = loop.create_future()
-            self._waiting.setdefault(tenant, deque()).append(turn)
+            turn = self._waiting.wait(tenant)
             if self._timer is None:
                 self._timer = loop.call_soon(self._next)
             yield turn
@@ -60,20 +59,8 @@ class Turns:
         now = loop.time()
         is_burst = now - self._taken_up < _BURST_S
         if not is_burst or now - self._began >= _LONGEST_S:
-            self._let_begin()
+            self._waiting.let_next()
             self._began = now
         self._timer = None
         if self._waiting:
             self._timer = loop.call_later(_BURST_S, self._next) if is_burst else loop.call_soon(self._next)
-
-    def _let_begin(self) -> None:
-        while self._waiting:
-            tenant = next(iter(self._waiting))
-            turns = self._waiting.pop(tenant)
-            while turns and turns[0].done():  # its caller has left
-                turns.popleft()
-            if turns:
-                turns.popleft().set_result(None)
-                if turns:
-                    self._waiting[tenant] = turns  # behind all others
-                return
