@@ -21,6 +21,7 @@ from maskwire.v1 import decoder_pb2 as pb
 _POINTS_PER_SIDE = 32
 _AHEAD = 2  # tiles that are read and embedded while one is clicked
 _TTL_S = 60  # of the embeddings of tiles, which nobody needs when they are clicked
+_OF_CROPS = ("crop_n_layers", "crop_overlap_ratio", "crop_n_points_downscale_factor", "point_grids")
 _SAME = 0.7  # IoU of boxes above which masks of two tiles are of one object, as sam2 has it for crops
 
 Generate = Callable[[Wanted, AutomaticMaskArguments], AsyncIterator[Update]]
@@ -48,7 +49,8 @@ async def generate_over_tiles(
 
     Each tile is clicked in its core alone, and only where something is to be seen; the smallest tiles first, and the
     whole picture last. What a tile cuts is left out there: it lies whole in a neighbour, in a larger tile, or in the
-    picture. Of masks of one object, whose boxes have an IoU above `crop_nms_thresh`, the first one stays.
+    picture. Of masks of one object, whose boxes or pixels have an IoU above `crop_nms_thresh`, the one stays whose
+    predicted IoU times stability is highest.
 
     Args:
         connection: Embeds the tiles, the next ones while one is clicked.
@@ -61,11 +63,9 @@ async def generate_over_tiles(
     Raises:
         InvalidRequest: BAD_PARAMETER: the parameters do not go with tiles.
     """
-    for name, is_given in (
-        ("crop_n_layers", arguments.get("crop_n_layers")),
-        ("point_grids", arguments.get("point_grids") is not None),
-    ):
-        if is_given:
+    for name in _OF_CROPS:
+        value = arguments.get(name)
+        if value is not None and (name, value) != ("crop_n_layers", 0):
             raise InvalidRequest(f"{name} does not go with tiles; leave it out", "BAD_PARAMETER", name)
     assert image.stored is not None
     side = int(arguments.get("points_per_side") or _POINTS_PER_SIDE)
@@ -82,9 +82,10 @@ async def generate_over_tiles(
                     found, counts, made = update.masks, dict(update.removed), len(grid)
                 await asyncio.to_thread(journal.add, tile.place, found, counts, made)
             done, clicks = done + covers, clicks + made
+            before = len(merged.masks)
             new = merged.add(found)
             removed.update(counts)
-            removed["duplicates"] += len(found) - len(new)
+            removed["duplicates"] += before + len(found) - len(merged.masks)
             masks = list(merged.masks)
             yield Update(
                 new=new,
@@ -137,39 +138,44 @@ async def _prepare(
 
 
 class _Merged:
-    """Masks of tiles, each object once."""
+    """Masks of tiles, each object once: the one whose predicted IoU times stability is highest. What a tile nearly cuts
+    has a low predicted IoU; what is small in its tile has a blurred edge, so it is not stable."""
 
     def __init__(self, same: float | None) -> None:
         self.masks: list[FoundMask] = []
         self._same = _SAME if same is None else same
-        self._sizes = np.zeros((0, 5))  # x, y, width and height of each mask's box, and its area; then rows for more
+        self._sizes = np.zeros((0, 5))  # x, y, width and height of each mask's box, and its area
+        self._scores = np.zeros(0)
 
     def add(self, found: Sequence[FoundMask]) -> list[FoundMask]:
-        """Adds the masks of a tile, and returns those of objects that were not there yet."""
-        new = []
+        """Adds the masks of a tile, and returns those that stay for now."""
+        new: dict[int, FoundMask] = {}
         for mask in found:
             x0, y0, x1, y1 = mask.box
             size = np.array([x0, y0, x1 - x0, y1 - y0, mask.area], np.float64)
-            if self._is_known(mask, size):
+            score, alike = mask.predicted_iou * mask.stability_score, self._alike(mask, size)
+            if (self._scores[alike] >= score).any():
                 continue
-            if len(self._sizes) == len(self.masks):
-                self._sizes = np.concatenate([self._sizes, np.zeros((len(self.masks) + 64, 5))])
-            self._sizes[len(self.masks)] = size
+            for index in alike[::-1]:
+                new.pop(id(self.masks.pop(index)), None)
+            self._sizes = np.concatenate([np.delete(self._sizes, alike, 0), size[None]])
+            self._scores = np.append(np.delete(self._scores, alike), score)
             self.masks.append(mask)
-            new.append(mask)
-        return new
+            new[id(mask)] = mask
+        return list(new.values())
 
-    def _is_known(self, mask: FoundMask, size: NDArray[np.float64]) -> bool:
+    def _alike(self, mask: FoundMask, size: NDArray[np.float64]) -> NDArray[np.intp]:
+        """Returns the indices of masks of the same object."""
         if not self.masks:
-            return False
-        known = self._sizes[: len(self.masks)]
-        boxes = _ious(size[None, :4], known[:, :4])
-        if boxes.max() > self._same:
-            return True
+            return np.zeros(0, np.intp)
+        boxes = _ious(size[None, :4], self._sizes[:, :4])
+        areas, same = self._sizes[:, 4], boxes > self._same
         # Boxes may differ by a speck far away. Masks of which one has far more pixels are not compared.
-        areas = np.minimum(known[:, 4], size[4]) > self._same * np.maximum(known[:, 4], size[4])
-        near = np.flatnonzero((boxes > 0) & areas)
-        return bool(len(near)) and _ious([_runs(mask)], [_runs(self.masks[index]) for index in near]).max() > self._same
+        comparable = np.minimum(areas, size[4]) > self._same * np.maximum(areas, size[4])
+        near = np.flatnonzero((boxes > 0) & comparable & ~same)
+        if len(near):
+            same[near] = _ious([_runs(mask)], [_runs(self.masks[index]) for index in near]) > self._same
+        return np.flatnonzero(same)
 
 
 def _ious(one: Any, others: Any) -> NDArray[np.float64]:

@@ -54,10 +54,10 @@ def test_every_place_is_clicked_once_at_each_scale() -> None:
     assert (clicks.max(0) > np.array(SIZE) - 32).all()
 
 
-def found(x: float, y: float, side: float, iou: float = 0.9) -> FoundMask:
+def found(x: float, y: float, side: float, iou: float = 0.9, stability: float = 1) -> FoundMask:
     box = types_pb2.Box(x_min_px=x, y_min_px=y, x_max_px=x + side, y_max_px=y + side)
     rle = types_pb2.Rle(size=SIZE[::-1], counts="x")
-    return FoundMask(pb.GeneratedMask(rle=rle, box=box, predicted_iou=iou))
+    return FoundMask(pb.GeneratedMask(rle=rle, box=box, predicted_iou=iou, stability_score=stability))
 
 
 def run(
@@ -78,7 +78,7 @@ def run(
         clicked.append(place)
         (grid,) = of_tile["point_grids"]
         assert len(grid)
-        masks = [found((place[0] + place[2]) / 2, place[1] + 400, 50), found(1000, 700, 90, iou=len(clicked))]
+        masks = [found((place[0] + place[2]) / 2, place[1] + 400, 50), found(1000, 700, 90, iou=-len(clicked))]
         masks += more[len(clicked) - 1 : len(clicked)]
         yield SimpleNamespace(masks=masks, removed={"low_stability": 2})
 
@@ -104,13 +104,30 @@ def test_masks_of_tiles_are_joined() -> None:
     last = updates[-1]
     assert [update.is_last for update in updates] == [False] * (len(updates) - 1) + [True]
     assert last.done == last.total
-    assert [mask.predicted_iou for mask in last.masks if mask.bbox[0] == 1000] == [1]  # once, as it was seen first
+    assert [mask.predicted_iou for mask in last.masks if mask.bbox[0] == 1000] == [-1]  # once, as it was seen best
     assert len(last.masks) == len({tuple(mask.bbox) for mask in last.masks})
     assert last.removed["duplicates"] == 2 * len(clicked) - len(last.masks)
     assert last.removed["low_stability"] == 2 * len(clicked)
     assert sum(len(update.new) for update in updates) == len(last.masks)
-    with pytest.raises(InvalidRequest, match="crop_n_layers"):
-        run(TileJournal(None, JOB), crop_n_layers=1)
+    for of_crops in ({"crop_n_layers": 1}, {"crop_overlap_ratio": 0.3}, {"point_grids": [np.zeros((1, 2))]}):
+        with pytest.raises(InvalidRequest, match=next(iter(of_crops))):
+            run(TileJournal(None, JOB), **of_crops)
+
+
+def test_of_masks_of_an_object_the_best_one_stays() -> None:
+    def with_iou(*scores: tuple[float, float]) -> list[float]:
+        """Predicted IoUs of the masks at one place that are left, of those that tiles gave one after another."""
+        updates, _ = run(TileJournal(None, JOB), more=[found(300, 300, 60, *each) for each in scores])
+        given = [sum(mask.bbox[0] == 300 for mask in update.new) for update in updates]
+        assert all(sum(mask.bbox[0] == 300 for mask in update.masks) == 1 for update in updates)
+        assert given[: len(scores)] == [
+            int(a * b > max([0, *(c * d for c, d in scores[:i])])) for i, (a, b) in enumerate(scores)
+        ]
+        assert updates[-1].removed["duplicates"] == 2 * len(updates) + len(scores) - len(updates[-1].masks)
+        return [mask.predicted_iou for mask in updates[-1].masks if mask.bbox[0] == 300]
+
+    assert with_iou((0.5, 1), (0.75, 1), (0.625, 1)) == [0.75]
+    assert with_iou((0.75, 0.5), (0.5, 1)) == [0.5]
 
 
 def test_flat_tiles_are_not_clicked(tmp_path: Path) -> None:
@@ -156,7 +173,8 @@ def test_masks_of_the_same_pixels_are_one_though_a_speck_is_far_away() -> None:
         left, top, width, height = (float(each) for each in coco.toBbox(runs))
         box = types_pb2.Box(x_min_px=left, y_min_px=top, x_max_px=left + width - 1, y_max_px=top + height - 1)
         rle = types_pb2.Rle(size=SIZE[::-1], counts=runs["counts"].decode())
-        return FoundMask(pb.GeneratedMask(rle=rle, box=box, area_px=int(coco.area(runs)), predicted_iou=0.5))
+        area = int(coco.area(runs))
+        return FoundMask(pb.GeneratedMask(rle=rle, box=box, area_px=area, predicted_iou=0.5, stability_score=1))
 
     square, speckled, other = of((100, 100, 60)), of((100, 100, 60), (190, 190, 2)), of((100, 100, 60), (300, 300, 50))
     updates, _ = run(TileJournal(None, JOB), more=[square, speckled, other])
