@@ -9,6 +9,7 @@ import maskwire
 from maskwire.cli import local_servers, options
 from maskwire.cli.convert_options import ConvertOptions
 from maskwire.cli.dataclass_options import make_command
+from maskwire.cli.everything_options import EverythingOptions
 from maskwire.cli.prelabel_options import MergeShardsOptions, PrelabelOptions
 from maskwire.cli.track_options import TrackOptions
 from maskwire.cli.up_options import UpOptions
@@ -98,7 +99,7 @@ for name, (kind, runs) in {
     "segment": (options.SegmentOptions, "segment:segment_images"),
     "click": (options.ClickOptions, "click:click_in_terminal"),
     "track": (TrackOptions, "track:track_objects"),
-    "everything": (options.EverythingOptions, "automatic_masks:segment_everything"),
+    "everything": (EverythingOptions, "automatic_masks:segment_everything"),
     "prelabel": (PrelabelOptions, "prelabel:prelabel_images"),
     "merge-shards": (MergeShardsOptions, "merge_shards:merge_shards"),
     "embed": (options.EmbedOptions, "embed:embed_images"),

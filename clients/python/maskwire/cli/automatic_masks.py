@@ -1,8 +1,10 @@
 """The command `maskwire everything`: automatic mask generation."""
 
+import contextlib
 import json
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,8 @@ from rich.console import Console
 from maskwire import overlay
 from maskwire.automatic_masks import FoundMask
 from maskwire.cli import formats, inputs
+from maskwire.cli.everything_options import EverythingOptions
 from maskwire.cli.inputs import Input
-from maskwire.cli.options import EverythingOptions
 from maskwire.cli.output import note_demo, progress_bar
 from maskwire.datasets.coco import CocoImage, coco_dataset
 from maskwire.errors import InvalidRequest
@@ -30,16 +32,18 @@ def segment_everything(options: EverythingOptions) -> None:
     """Finds all masks of an image, and writes them as a data set, a picture, or a folder of both and single masks."""
     source, output = inputs.find_input(options.image), options.output
     to_stdout = str(output) == "-"
-    _check_output(source, output, to_stdout and options.as_json)
+    _check_output(source, output, to_stdout and options.as_json, options.large.large_tiff)
     source = source.loaded()
     errors = Console(stderr=True)
     started = time.perf_counter()
     with (
         options.servers.client() as client,
-        progress_bar(errors, "clicking", "{task.fields[masks]} masks") as progress,
+        progress_bar(errors, "{task.description}", "{task.fields[masks]} masks") as progress,
+        _told_how_to_go_on(options.journal),
     ):
-        task = progress.add_task("", total=None, masks=0)
-        image, _ = inputs.embed_input(client, source, options.embedding)
+        task = progress.add_task("reading", total=None, masks=0)
+        image, _ = inputs.embed_input(client, source, options.embedding, options.large)
+        progress.update(task, description="clicking")
         large: Any = {"tiles": options.tiles, "tile_px": options.tile_px, "journal": options.journal}
         for update in client.generate_masks(image, **asdict(options.parameters), **large):
             progress.update(task, completed=update.done, total=update.total, masks=len(update.masks))
@@ -72,13 +76,31 @@ def segment_everything(options: EverythingOptions) -> None:
     note_demo(errors, {found_in.model})
 
 
-def _check_output(source: Input, output: Path, is_both: bool) -> None:
+@contextlib.contextmanager
+def _told_how_to_go_on(journal: Path | None) -> Iterator[None]:
+    """Says where the work goes on that Ctrl-C interrupts, if it does."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if journal is not None:
+            print(f"interrupted; the same command goes on from what is in {journal}", file=sys.stderr)
+        raise
+
+
+def _check_output(source: Input, output: Path, is_both: bool, is_large: bool) -> None:
     """Checks before the work begins that its result can be written."""
     if is_both:
         raise InvalidRequest(
             "'-o -' prints the data set and --json a summary; give one of them", "BAD_OUTPUT", "--output"
         )
     ending = output.suffix.lower()
+    if is_large and str(output) != "-" and (ending != ".json" or output.is_dir()):
+        raise InvalidRequest(
+            f"with --large-tiff, the output is a .json file, since pictures of {source.text} may not fit into memory; "
+            f"got {output}",
+            "BAD_OUTPUT",
+            "--output",
+        )
     if ending in _PICTURE_ENDINGS and source.is_stored:
         raise InvalidRequest(
             f"an overlay needs the picture, and {source.text!r} is the name of a stored image; give the file, or a "

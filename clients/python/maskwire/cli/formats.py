@@ -54,12 +54,22 @@ FORMATS: dict[MaskFormat, _Format] = {
 _BY_ENDING: dict[str, MaskFormat] = {".png": "png", ".json": "rle", ".npz": "npz", ".txt": "yolo"}
 
 
-def choose_format(form: MaskFormat | None, output: Path | None, is_folder: bool) -> MaskFormat:
-    """Chooses the format: the given one, else by the ending of the output file, which must be known."""
+def choose_format(
+    form: MaskFormat | None, output: Path | None, is_folder: bool, without_overlay: bool = False
+) -> MaskFormat:
+    """Chooses the format: the given one, else by the ending of the output file, which must be known. An overlay takes
+    the whole picture, which may be refused."""
+    if form == "overlay" and without_overlay:
+        raise InvalidRequest(
+            "an overlay needs all of the picture in memory, and --large-tiff is for pictures that do not fit; give "
+            "another --format",
+            "BAD_OUTPUT",
+            "--format",
+        )
     if form is not None:
         return form
     if output is None or is_folder:
-        return "overlay"
+        return "rle" if without_overlay else "overlay"
     if str(output) == "-":
         return "rle"
     if output.suffix.lower() not in _BY_ENDING:

@@ -5,13 +5,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
-from maskwire.cli.options import EmbeddingOptions
+from maskwire.cli.options import EmbeddingOptions, LargeTiffOptions
 from maskwire.client import Client
 from maskwire.connection import looks_like_a_file
 from maskwire.downloads import fetch, is_url
 from maskwire.errors import InvalidRequest
+from maskwire.large_tiff import LargeTiff
 from maskwire.results import EmbeddedImage
 from maskwire.sources import ImageLike, Reading, Source
+
+_NOT_LARGE = LargeTiffOptions()
 
 
 @dataclass(frozen=True)
@@ -55,27 +58,64 @@ def stored_input(name: str) -> Input:
     return Input(name, name, Path(name).name, is_stored=True)
 
 
-def embed_input(client: Client, source: Input, options: EmbeddingOptions) -> tuple[str | EmbeddedImage, bool]:
+def picture_of(source: Input, options: EmbeddingOptions, large: LargeTiffOptions = _NOT_LARGE) -> Source:
+    """Returns the picture of an image that is a file or at a URL, to be read as options say.
+
+    Raises:
+        InvalidRequest: Options contradict one another, or it cannot be read.
+    """
+    if large.large_tiff:
+        if not isinstance(source.image, Path):
+            raise InvalidRequest(
+                f"{source.text} is not a file, of which parts can be read; save it first", "BAD_IMAGE", "--large-tiff"
+            )
+        if large.levels is not None and options.stretch != EmbeddingOptions.stretch:
+            raise InvalidRequest("--levels takes the place of --stretch; give one of them", "BAD_STRETCH", "--levels")
+        return LargeTiff(source.image, stretch=large.levels or options.stretch, bands=large.bands)
+    for option, value, reason in (("--bands", large.bands, "BAD_BANDS"), ("--levels", large.levels, "BAD_STRETCH")):
+        if value is not None:
+            raise InvalidRequest(
+                f"{option} is for TIFFs that are read by windows; give --large-tiff, too", reason, option
+            )
+    return Source(source.loaded().image, Reading(stretch=options.stretch))
+
+
+def embed_input(
+    client: Client, source: Input, options: EmbeddingOptions, large: LargeTiffOptions = _NOT_LARGE
+) -> tuple[str | EmbeddedImage, bool]:
     """Embeds an image unless it is stored already; the name of a stored one is refused with options for embedding it.
 
     Returns:
         The image as further calls take it, and whether its embedding was stored already.
     """
     if source.is_stored:
-        if options != EmbeddingOptions():
-            option = "--model" if options.model else "--image-id" if options.image_id else "--stretch"
+        if (options, large) != (EmbeddingOptions(), _NOT_LARGE):
+            given = {
+                "--model": options.model,
+                "--image-id": options.image_id,
+                "--large-tiff": large.large_tiff,
+                "--bands": large.bands,
+                "--levels": large.levels,
+            }
+            option = next((name for name, value in given.items() if value), "--stretch")
             raise InvalidRequest(f"{source.text!r} is stored already; give the image's file", "STORED_IMAGE", option)
         return source.text, True
-    found = embed_file(client, source, options)
+    found = embed_file(client, source, options, large)
     return found, found.cached
 
 
 def embed_file(
-    client: Client, source: Input, options: EmbeddingOptions, *, bulk: bool = False, tiles: bool = False
+    client: Client,
+    source: Input,
+    options: EmbeddingOptions,
+    large: LargeTiffOptions = _NOT_LARGE,
+    *,
+    bulk: bool = False,
+    tiles: bool = False,
 ) -> EmbeddedImage:
     """Embeds an image file, and its tiles if wanted, under its given name, or else under a digest of its content and
     stretch."""
-    picture = Source(source.loaded().image, Reading(stretch=options.stretch))
+    picture = picture_of(source, options, large)
     name = options.image_id or picture.content_name()
     return client.embed(picture, name, model=options.model, bulk=bulk, tiles=tiles)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from maskwire.cli.coordinates import parse_box, parse_point, parse_region
+from maskwire.cli.coordinates import parse_bands, parse_box, parse_levels, parse_point, parse_region
 
 if TYPE_CHECKING:
     from maskwire.client import Client
@@ -16,7 +16,7 @@ MaskFormat = Literal["png", "rle", "polygon", "overlay", "npz", "coco", "labelme
 """Output formats of `maskwire segment`."""
 
 
-_Image = Annotated[
+ImageArgument = Annotated[
     str,
     typer.Argument(metavar="IMAGE", help="Image file, URL, '-' for standard input, or the name of a stored image."),
 ]
@@ -35,7 +35,7 @@ _Decoder = Annotated[
         "localhost:50052.",
     ),
 ]
-_AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +80,35 @@ class EmbeddingOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LargeTiffOptions:
+    """How a TIFF of any size is read; the defaults are for every other picture."""
+
+    large_tiff: Annotated[
+        bool,
+        typer.Option(
+            "--large-tiff",
+            help="Read the image, a TIFF, by windows: for files larger than memory, or than the encoder accepts.",
+        ),
+    ] = False
+    bands: Annotated[
+        tuple | None,  # type: ignore[type-arg]
+        typer.Option(
+            parser=parse_bands,
+            metavar="R,G,B|GREY",
+            help="With --large-tiff, which bands are shown, from 0; by default the first three, or the first.",
+        ),
+    ] = None
+    levels: Annotated[
+        tuple | None,  # type: ignore[type-arg]
+        typer.Option(
+            parser=parse_levels,
+            metavar="BLACK,WHITE",
+            help="With --large-tiff, the two values that become black and white, in place of --stretch.",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class SegmentOptions:
     """Segment objects by clicks, by a box, by both, or, with neither, the most prominent object.
 
@@ -96,6 +125,8 @@ class SegmentOptions:
       curl -s https://example.org/photo.jpg | maskwire segment - --point 500,375 -o - > mask.json
 
       maskwire segment --prompts prompts.jsonl --format coco -o coco.json
+
+      maskwire segment slide.tif --large-tiff --point 51200,20480 --region auto -o mask.json
 
     Each line of prompts.jsonl is one object of an image:
 
@@ -137,6 +168,7 @@ class SegmentOptions:
         ),
     ] = None
     embedding: EmbeddingOptions
+    large: LargeTiffOptions
     region: Annotated[
         tuple | None,  # type: ignore[type-arg]
         typer.Option(
@@ -179,83 +211,12 @@ class ClickOptions:
       printf '500,375\\n-620,380\\nsave out.png\\n' | maskwire click photo.jpg
     """
 
-    image: _Image
+    image: ImageArgument
     embedding: EmbeddingOptions
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Overlay picture to write after each click.")
     ] = None
     servers: ServerOptions
-
-
-@dataclass(frozen=True, kw_only=True)
-class MaskGenerationOptions:
-    """sam2's parameters of automatic mask generation."""
-
-    points_per_side: Annotated[int, typer.Option(min=1, max=512, help="Clicks along each side of the grid.")] = 32
-    pred_iou_thresh: Annotated[
-        float | None, typer.Option(help="Keep masks with a predicted IoU above this; SAM 2: 0.8, demo: 0.35.")
-    ] = None
-    stability_score_thresh: Annotated[
-        float | None, typer.Option(help="Keep masks at least this stable; SAM 2: 0.95, demo: 0.4.")
-    ] = None
-    stability_score_offset: Annotated[
-        float | None, typer.Option(help="How far the mask threshold is moved to measure stability; 1.")
-    ] = None
-    box_nms_thresh: Annotated[
-        float | None, typer.Option(help="Masks whose boxes have a higher IoU are duplicates; 0.7.")
-    ] = None
-    crop_n_layers: Annotated[
-        int, typer.Option(min=0, max=4, help="Layers of crops to search too; layer i has 4^i crops.")
-    ] = 0
-    min_mask_region_area: Annotated[
-        int, typer.Option(min=0, help="Remove holes and islands of at most this many low-resolution pixels.")
-    ] = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class EverythingOptions:
-    """Segment everything in an image: all masks that SAM 2's automatic mask generator finds.
-
-    Examples:
-
-      maskwire everything photo.jpg -o masks
-
-      maskwire everything photo.jpg -o coco.json --points-per-side 16 --crop-n-layers 1
-
-      maskwire everything photo.jpg -o masks.png --pred-iou-thresh 0.7
-    """
-
-    image: _Image
-    output: Annotated[
-        Path,
-        typer.Option(
-            "--output",
-            "-o",
-            help="A .json file for a COCO data set; a .png, .jpg or .webp file for a picture with every mask in a "
-            "colour of its own; '-' for the data set on standard output; or a folder for both and a file per mask.",
-        ),
-    ]
-    parameters: MaskGenerationOptions
-    tiles: Annotated[
-        bool,
-        typer.Option(
-            "--tiles", help="Look at the picture tile by tile, at several scales, for small objects of large pictures."
-        ),
-    ] = False
-    tile_px: Annotated[
-        int | None,
-        typer.Option(min=128, help="With --tiles, the side of the smallest tiles in pixels.", show_default="1024"),
-    ] = None
-    journal: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="With --tiles, note here what is done; the same command goes on from there if it ended.",
-        ),
-    ] = None
-    embedding: EmbeddingOptions
-    servers: ServerOptions
-    as_json: _AsJson = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,6 +228,8 @@ class EmbedOptions:
       maskwire embed photo.jpg --image-id photo-1
 
       maskwire embed photos/ more/*.png
+
+      maskwire embed orthophoto.tif --large-tiff --bands 3,2,1
     """
 
     paths: Annotated[
@@ -276,6 +239,7 @@ class EmbedOptions:
         ),
     ]
     embedding: EmbeddingOptions
+    large: LargeTiffOptions
     tiles: Annotated[
         bool, typer.Option("--tiles", help="Also embed the tiles in which 'everything --tiles' looks at an image.")
     ] = False
@@ -295,7 +259,7 @@ class ImagesOptions:
     prefix: Annotated[str, typer.Option(help="Only images whose names begin with this.")] = ""
     limit: Annotated[int | None, typer.Option(min=0, help="Largest number of images to list.")] = None
     servers: EncoderOptions
-    as_json: _AsJson = False
+    as_json: AsJson = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -312,7 +276,7 @@ class DeleteOptions:
         bool, typer.Option("--embedding", help="Delete the embeddings as well, also for their other names.")
     ] = False
     servers: EncoderOptions
-    as_json: _AsJson = False
+    as_json: AsJson = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -324,7 +288,7 @@ class ProfileOptions:
         int, typer.Option("--clicks", "-c", min=1, help="Number of warm clicks to take the median of.")
     ] = 50
     servers: ServerOptions
-    as_json: _AsJson = False
+    as_json: AsJson = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -336,4 +300,4 @@ class StatusOptions:
     ] = None
     encoder: _Encoder = None
     decoder: _Decoder = None
-    as_json: _AsJson = False
+    as_json: AsJson = False

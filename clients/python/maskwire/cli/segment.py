@@ -12,7 +12,7 @@ from rich.console import Console
 from maskwire.cli import formats, inputs, prompts_file
 from maskwire.cli.formats import Segmented
 from maskwire.cli.inputs import Input
-from maskwire.cli.options import EmbeddingOptions, MaskFormat, SegmentOptions
+from maskwire.cli.options import EmbeddingOptions, LargeTiffOptions, MaskFormat, SegmentOptions
 from maskwire.cli.output import check_stdout, describe_error, note_demo, write_stdout
 from maskwire.cli.prompts_file import ObjectPrompt
 from maskwire.cli.work import work_through
@@ -36,7 +36,7 @@ def segment_images(options: SegmentOptions) -> None:
     if embedding.image_id is not None and len(jobs) != 1:
         raise InvalidRequest(f"--image-id names one image, but {len(jobs)} were given", "BAD_IMAGE_ID", "--image-id")
     is_folder = output is not None and str(output) != "-" and (output.is_dir() or (not output.suffix and len(jobs) > 1))
-    form = formats.choose_format(options.form, output, is_folder)
+    form = formats.choose_format(options.form, output, is_folder, without_overlay=options.large.large_tiff)
     to_stdout = str(output) == "-"
     if to_stdout:
         check_stdout(is_text=formats.FORMATS[form].is_text)
@@ -62,7 +62,7 @@ def segment_images(options: SegmentOptions) -> None:
     with options.servers.client() as client, errors.status(title):
 
         def segment(job: _Job) -> Segmented:
-            return _segment_image(client, job, embedding, arguments)
+            return _segment_image(client, job, embedding, options.large, arguments)
 
         for ((source, _), segmented), name in zip(work_through(jobs, segment, _IMAGES_AT_ONCE), names, strict=True):
             try:
@@ -143,9 +143,11 @@ def _file_names(sources: Sequence[Input], form: MaskFormat, output: Path | None,
     return names
 
 
-def _segment_image(client: Client, job: _Job, embedding: EmbeddingOptions, arguments: dict[str, Any]) -> Segmented:
+def _segment_image(
+    client: Client, job: _Job, embedding: EmbeddingOptions, large: LargeTiffOptions, arguments: dict[str, Any]
+) -> Segmented:
     source, objects = job
-    image, cached = inputs.embed_input(client, source, embedding)
+    image, cached = inputs.embed_input(client, source, embedding, large)
     results = [
         result
         for start in range(0, len(objects), _PROMPTS_AT_ONCE)
