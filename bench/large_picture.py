@@ -22,7 +22,7 @@ from pycocotools import mask as coco
 TILE = 512
 SHORTEST, LONGEST = 15, 3000
 _COLOURS = ((50, 60, 120), (120, 50, 40), (30, 100, 60), (90, 40, 100), (40, 90, 110))
-_FEW_LARGE = 0.06  # share of objects in the upper third of sizes, of which not more would fit
+_FEW_LARGE = 0.03  # share of objects in the upper third of sizes, of which not more would fit
 
 
 @dataclass(frozen=True)
@@ -70,15 +70,15 @@ class Ellipse:
         return placed(runs, ImageSize(side, side, Rectangle(*corner, *mask.shape[::-1])))
 
 
-def objects(side: int, count: int) -> list[Ellipse]:
+def objects(side: int, count: int, seed: int) -> list[Ellipse]:
     """Places objects of all sizes where they do not touch, the largest first."""
-    random = np.random.default_rng(24)
+    random = np.random.default_rng(seed)
     longest = min(LONGEST, side // 6)
     large = max(1, round(count * _FEW_LARGE))
     bound = longest / 3
     sizes = [
         *np.geomspace(longest, bound, large, endpoint=False),
-        *np.geomspace(bound, SHORTEST, count - large),
+        *_mostly_small(bound, count - large),
     ]
     done: list[Ellipse] = []
     for size in sizes:
@@ -95,10 +95,17 @@ def objects(side: int, count: int) -> list[Ellipse]:
     return done
 
 
-def make(path: Path, side: int, count: int) -> list[Ellipse]:
+def _mostly_small(longest: float, count: int) -> NDArray[np.float64]:
+    """Sizes down to the shortest, of which those above a size are as many as one over its square root, about."""
+    inverse = np.linspace(longest**-0.5, SHORTEST**-0.5, count)
+    sizes: NDArray[np.float64] = inverse**-2.0
+    return sizes
+
+
+def make(path: Path, side: int, count: int, seed: int) -> list[Ellipse]:
     """Writes the picture, unless it is there already, and its objects beside it. Returns these."""
     beside = path.with_suffix(".json")
-    placed_objects = objects(side, count)
+    placed_objects = objects(side, count, seed)
     known = [asdict(each) for each in placed_objects]
     if path.exists() and beside.exists() and json.loads(beside.read_text()) == known:
         return placed_objects
