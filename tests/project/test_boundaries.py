@@ -81,6 +81,7 @@ ALLOWED = {
         "maskwire_core.scheduling.shares",
         "maskwire_core.telemetry.exposition",
         "maskwire_core.telemetry.logs",
+        "maskwire_core.runtime.in_thread",
         "maskwire_core.runtime.process_memory",
         "maskwire_core.runtime.thread_priority",
         "maskwire_core.models.registry",

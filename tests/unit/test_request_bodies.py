@@ -2,11 +2,14 @@
 
 import asyncio
 import base64
+import functools
 import json
 import os
 import sys
+import threading
 import tracemalloc
 import weakref
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -15,8 +18,9 @@ from hypothesis import strategies as st
 from maskwire_core.http import images
 from maskwire_core.http.bodies import Bodies, Body
 from maskwire_core.http.large_json import body_in_turn, memory_of_json
-from maskwire_core.http.memory import Held
+from maskwire_core.http.memory import Held, release_failed, set_holder
 from maskwire_core.http.problems import Problem
+from maskwire_core.runtime.in_thread import in_thread
 from maskwire_core.runtime.process_memory import forget_frames
 from maskwire_core.scheduling.shares import Shares
 from maskwire_gateway.roboflow.form_reader import read_form
@@ -149,6 +153,93 @@ def test_what_was_released_counts_nothing_any_more() -> None:
     assert (held.held_bytes, shares.held) == (0, 0)
 
 
+def test_what_a_failed_request_has_taken_counts_until_its_error_is_answered() -> None:
+    """Until then the error's traceback keeps what was made of the body."""
+
+    async def run() -> None:
+        async def whole() -> Any:
+            return {"type": "http.request", "body": bytes(MIB), "more_body": False}
+
+        shares = Shares(10 * MIB)
+        scope: dict[str, Any] = {"type": "http", "method": "POST", "path": "/", "headers": []}
+        answer = Held(shares, "somebody")
+        set_holder(scope, "somebody", answer)
+
+        async def fail() -> None:
+            async with Bodies(shares, 30).receive(Request(scope, whole), 10 * MIB) as body:
+                with body.holding(2 * MIB):
+                    raise Problem(400, "no")
+
+        with pytest.raises(Problem):
+            await fail()
+        assert shares.held == 3 * MIB
+        release_failed(scope)
+        assert shares.held == 0
+        answer.hold(MIB)  # the answer itself
+        assert shares.held == MIB
+
+        async with Bodies(shares, 30).receive(Request(scope, whole), 10 * MIB) as body:
+            with body.holding(2 * MIB):
+                assert shares.held == 4 * MIB
+            assert shares.held == 2 * MIB
+        assert shares.held == MIB
+
+    asyncio.run(run())
+
+
+class _TellsEarly(ThreadPoolExecutor):
+    """One whose threads tell a call's result, and then do not run again for a while."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.runs_again = threading.Event()
+
+    def submit(self, function: Any, /, *arguments: Any, **options: Any) -> "Future[Any]":
+        told: Future[Any] = Future()
+
+        def run(function: Any) -> None:
+            result = None
+            try:
+                result = function()
+                told.set_result(result)
+            except BaseException as error:
+                told.set_exception(error)
+            self.runs_again.wait()  # it has `function` and `result`
+
+        super().submit(run, functools.partial(function, *arguments, **options))
+        return told
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_another_thread_keeps_nothing_of_what_it_has_done(fails: bool) -> None:
+    class Large:
+        pass
+
+    def work(large: Large) -> Large:
+        if fails:
+            raise ValueError(large.__class__.__name__)
+        return large
+
+    async def run() -> None:
+        executor = _TellsEarly()
+        asyncio.get_running_loop().set_default_executor(executor)
+        large = Large()
+        gone = weakref.ref(large)
+        try:
+            result = await in_thread(work, large)
+            assert result is large
+            del result
+        except ValueError as error:
+            forget_frames(error)
+        try:
+            del large
+            assert gone() is None
+        finally:
+            executor.runs_again.set()
+
+    asyncio.run(run())
+
+
 def test_an_answered_error_keeps_nothing_of_its_request() -> None:
     class Large:
         pass
@@ -158,7 +249,7 @@ def test_an_answered_error_keeps_nothing_of_its_request() -> None:
 
     def fail(large: Large) -> None:
         try:
-            raise ValueError
+            raise ValueError(large)  # as pydantic's errors have what is wrong
         except ValueError as error:
             raise Problem(400, "no") from error
 

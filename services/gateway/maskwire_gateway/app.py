@@ -7,7 +7,7 @@ from pathlib import Path
 from maskwire import MaskwireError, __version__
 from maskwire_core.config import GatewaySettings
 from maskwire_core.http.bodies import Bodies
-from maskwire_core.http.memory import Held, holder_of
+from maskwire_core.http.memory import Held, holder_of, release_failed
 from maskwire_core.http.problems import Problem
 from maskwire_core.runtime.process_memory import forget_frames, returning
 from maskwire_core.scheduling.shares import Shares
@@ -98,6 +98,7 @@ def application(settings: GatewaySettings, page: Path | None, telemetry: Telemet
                 error = Problem(error.status_code, error.detail, "NO_ROUTE", more_headers=error.headers or {})
         response = error_response(error, request.url.path)
         forget_frames(error)
+        release_failed(request.scope)
         return response
 
     kinds = (Problem, MaskwireError, HTTPException, Exception)

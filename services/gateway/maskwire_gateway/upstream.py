@@ -1,6 +1,5 @@
 """The servers behind the gateway, called as any client calls them."""
 
-import asyncio
 import dataclasses
 import hashlib
 import time
@@ -10,6 +9,7 @@ from maskwire.transport import Caller, Credentials, Servers
 from maskwire.v1 import encoder_pb2 as pb
 from maskwire_core.config import GatewaySettings
 from maskwire_core.http.problems import Problem
+from maskwire_core.runtime.in_thread import in_thread
 
 from maskwire_gateway.metrics import Telemetry
 
@@ -68,7 +68,7 @@ class Upstream:
         """
         if len(data) > self._max_image_bytes:
             raise Problem(413, f"the image is larger than {self._max_image_bytes} bytes", "IMAGE_TOO_LARGE", field)
-        header.sha256 = header.sha256 or (await asyncio.to_thread(hashlib.sha256, data)).digest()
+        header.sha256 = header.sha256 or (await in_thread(hashlib.sha256, data)).digest()
         header.size_bytes = len(data)
         try:
             response = await self.servers.encode_image(header, data, caller)

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from maskwire import MaskwireError
 from starlette.requests import ClientDisconnect, Request
 
-from maskwire_core.http.memory import Held, holder_of
+from maskwire_core.http.memory import Held, hold_failed, holder_of
 from maskwire_core.http.problems import Problem
 from maskwire_core.scheduling.shares import Shares
 
@@ -73,7 +73,7 @@ class Bodies:
 
     @contextlib.asynccontextmanager
     async def receive(self, request: Request, max_bytes: int) -> AsyncIterator[Body]:
-        """Receives a body, whose memory counts until the context ends.
+        """Receives a body, whose memory counts until the context ends; if it fails, until the error is answered.
 
         Raises:
             Problem: BODY_TOO_LARGE, BODY_TOO_SLOW, CLIENT_LEFT, or TOO_MUCH_IN_PROGRESS.
@@ -93,6 +93,9 @@ class Bodies:
                 await _discard(request, self._timeout_s)
                 raise
             yield body
+        except BaseException:
+            hold_failed(request.scope, body)
+            raise
         finally:
             body.release()
 

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from maskwire_core.http.bodies import Body
 from maskwire_core.http.problems import Problem
+from maskwire_core.runtime.in_thread import in_thread
 
 LARGE_BYTES = 1 << 17
 """Size in bytes from which on JSON is parsed and written outside of the event loop."""
@@ -32,7 +33,7 @@ async def in_turn(function: Callable[..., T], data: str | bytes, *arguments: obj
     if len(data) < LARGE_BYTES:
         return function(data, *arguments)
     async with _turn:
-        return await asyncio.to_thread(_checked, function, data, *arguments)
+        return await in_thread(_checked, function, data, *arguments)
 
 
 async def body_in_turn(function: Callable[..., T], body: Body, *arguments: object) -> T:
@@ -48,10 +49,10 @@ async def body_in_turn(function: Callable[..., T], body: Body, *arguments: objec
         body.hold(value_bytes - body.size)
         return function(body.text(), *arguments)
     async with _turn:
-        text_bytes, value_bytes = await asyncio.to_thread(memory_of_json, body.data)
+        text_bytes, value_bytes = await in_thread(memory_of_json, body.data)
         body.hold(value_bytes - body.size)
         with body.holding(text_bytes):
-            return await asyncio.to_thread(_checked_body, function, body, *arguments)
+            return await in_thread(_checked_body, function, body, *arguments)
 
 
 def memory_of_json(data: bytes) -> tuple[int, int]:

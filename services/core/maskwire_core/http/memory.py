@@ -39,12 +39,11 @@ class Held:
 
     @contextlib.contextmanager
     def holding(self, count: int) -> Iterator[None]:
-        """Counts more bytes of memory while the body runs. Raises as `hold`."""
+        """Counts more bytes of memory while the body runs; if it fails, until `release`, since the error's traceback
+        keeps what there was. Raises as `hold`."""
         self.hold(count)
-        try:
-            yield
-        finally:
-            self.give_back(count)
+        yield
+        self.give_back(count)
 
     def give_back(self, count: int) -> None:
         """Counts fewer bytes: all of them if there are not as many, as after `release`."""
@@ -60,6 +59,12 @@ class Held:
         """Whether `hold` would count so many more bytes now."""
         return self._shares.fits(self._holder, count)
 
+    def pass_to(self, other: "Held") -> None:
+        """Lets another count what is counted here."""
+        count = self.held_bytes
+        self.add(-count)
+        other.add(count)
+
     def release(self) -> None:
         """Counts no memory any longer."""
         self.add(-self.held_bytes)
@@ -74,6 +79,21 @@ def holder_of(scope: Scope) -> str:
 def set_holder(scope: Scope, holder: str, answer: Held | None = None) -> None:
     """Says on whose account a request takes memory and slots, and what it takes until its answer is read."""
     scope[_HOLDER], scope[_ANSWER] = holder, answer
+
+
+def hold_failed(scope: Scope, held: Held) -> None:
+    """Counts what a request has taken that fails, until its error is answered: until then the error's traceback keeps
+    what was made of its body, such as values of its JSON."""
+    answer = scope.get(_ANSWER)
+    if answer is not None:
+        held.pass_to(answer)
+
+
+def release_failed(scope: Scope) -> None:
+    """Counts nothing of a request that failed any longer: its error's traceback is gone."""
+    answer = scope.get(_ANSWER)
+    if answer is not None:
+        answer.give_back(answer.held_bytes)
 
 
 def hold_answer(scope: Scope, count: int) -> None:

@@ -74,11 +74,12 @@ async def returning(given_back: Callable[[], int], look_s: float) -> AsyncIterat
 
 
 def forget_frames(error: BaseException | None) -> None:
-    """Drops an error's traceback, and those of the errors that led to it. It keeps what a call had, of which nothing
-    counts any more, for as long as the caller does not read the answer, or is kept waiting for it."""
-    while error is not None and error.__traceback__ is not None:
-        error.__traceback__ = None
-        error = error.__cause__ or error.__context__
+    """Drops an error's traceback, and the errors that led to it. They keep what a call had, of which nothing counts any
+    more, for as long as the caller does not read the answer, or is kept waiting for it."""
+    while error is not None:
+        earlier = error.__cause__ or error.__context__
+        error.__traceback__ = error.__cause__ = error.__context__ = None
+        error = earlier
 
 
 def resident() -> int:

@@ -1,6 +1,5 @@
 """JSON in both directions: strict parsing of bodies, and messages as JSON."""
 
-import asyncio
 import json
 import math
 from collections import Counter
@@ -14,6 +13,7 @@ from maskwire.suggest import shortened
 from maskwire_core.http.large_json import LARGE_BYTES
 from maskwire_core.http.memory import hold_answer
 from maskwire_core.http.problems import Problem
+from maskwire_core.runtime.in_thread import in_thread
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -113,5 +113,5 @@ async def respond(message: Message, request: Request) -> Response:
     large = size >= LARGE_BYTES
     if large:
         hold_answer(request.scope, size)
-    body = await asyncio.to_thread(text, message) if large else text(message)
+    body = await in_thread(text, message) if large else text(message)
     return Response(body, media_type="application/json")

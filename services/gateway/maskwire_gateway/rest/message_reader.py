@@ -9,7 +9,6 @@ JSON is protobuf's mapping of the messages with the fields' own names or their c
 - some fields have SAM2ImagePredictor's names, too (`_ALIASES`).
 """
 
-import asyncio
 import contextlib
 import functools
 import re
@@ -23,6 +22,7 @@ from maskwire.suggest import no_such
 from maskwire.v1 import types_pb2
 from maskwire_core.http.large_json import in_turn
 from maskwire_core.http.problems import Problem
+from maskwire_core.runtime.in_thread import in_thread
 
 from maskwire_gateway.rest.json_codec import join, load
 from maskwire_gateway.rest.json_values import WrongValue, read_logits, read_parameter, read_value, shown
@@ -125,7 +125,7 @@ class Places:
         try:
             yield
         except MaskwireError as error:
-            error.field = await asyncio.to_thread(self.of, error.field)
+            error.field = await in_thread(self.of, error.field)
             raise
 
 

@@ -1,6 +1,5 @@
 """/v1: the services' own messages as JSON."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import TypeVar
@@ -11,6 +10,7 @@ from maskwire.v1 import decoder_pb2, encoder_pb2
 from maskwire_core.http.bodies import Bodies, Body
 from maskwire_core.http.memory import hold_answer
 from maskwire_core.http.problems import Problem, problem_of
+from maskwire_core.runtime.in_thread import in_thread
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
@@ -208,6 +208,6 @@ async def _file_of(request: Request, body: Body) -> tuple[bytes, str, list[tuple
         return body.data, "body", []
     form_bytes = body.size
     with body.holding(form_bytes):
-        file, parts = await asyncio.to_thread(read_image_form, body.take(), boundary, _UPLOAD_FIELDS)
+        file, parts = await in_thread(read_image_form, body.take(), boundary, _UPLOAD_FIELDS)
     body.give_back(form_bytes - len(file))
     return file, "file", parts

@@ -1,6 +1,5 @@
 """/sam2 and /sam3: where clients of Roboflow's inference server send images and prompts (docs/reference/http.md)."""
 
-import asyncio
 import hashlib
 import sys
 import time
@@ -15,6 +14,7 @@ from maskwire_core.http.bodies import Bodies, Body
 from maskwire_core.http.images import decode_image
 from maskwire_core.http.large_json import body_in_turn
 from maskwire_core.http.problems import Problem
+from maskwire_core.runtime.in_thread import in_thread
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -125,10 +125,10 @@ class Roboflow:
                 error.field = prompts.place(error.field)
                 raise
             if form.format == "binary":
-                logits = await asyncio.to_thread(responses.compressed_logits, response, prompts.refused)
+                logits = await in_thread(responses.compressed_logits, response, prompts.refused)
                 headers = _headers(image.model, time.perf_counter() - started)
                 return Response(logits, media_type="application/octet-stream", headers=headers)
-            predictions = await asyncio.to_thread(responses.predictions, response, form.format, prompts.refused)
+            predictions = await in_thread(responses.predictions, response, form.format, prompts.refused)
         took_s = time.perf_counter() - started
         content: responses.Predictions = {**responses.IDENTITY, "predictions": predictions, "time": took_s}
         return JSONResponse(content, headers=_headers(image.model, took_s))
@@ -185,7 +185,7 @@ class Roboflow:
         data = await self._read_image(form.image, body)
         body.give_back(sys.getsizeof(form.image.value))
         form.image = None  # frees the memory of its base64
-        digest = (await asyncio.to_thread(hashlib.sha256, data)).digest()
+        digest = (await in_thread(hashlib.sha256, data)).digest()
         # Equal images get equal names, so that a client that sends its image with each click leaves one name behind.
         name = form.image_id or f"img_{digest.hex()[:40]}_{named[0].name}"
         return await self._embed(caller, data, name, named[0].name, digest), data
@@ -204,7 +204,7 @@ class Roboflow:
             return await self._fetcher.fetch(picture.value, self._max_image_bytes, body)
         estimate = len(picture.value) * 3 // 4
         body.hold(estimate)
-        data = await asyncio.to_thread(decode_image, picture.value)
+        data = await in_thread(decode_image, picture.value)
         body.add(len(data) - estimate)
         return data
 

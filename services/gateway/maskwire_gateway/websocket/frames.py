@@ -1,6 +1,5 @@
 """Frames of WebSockets: messages as JSON in text frames, in protobuf's form in binary ones."""
 
-import asyncio
 import json
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -13,6 +12,7 @@ from maskwire.v1 import decoder_pb2, tracker_pb2
 from maskwire_core.http.large_json import LARGE_BYTES
 from maskwire_core.http.problems import RETRY_S, Problem
 from maskwire_core.http.sockets import drained
+from maskwire_core.runtime.in_thread import in_thread
 from starlette.websockets import WebSocket
 
 from maskwire_gateway.rest.json_codec import text
@@ -82,7 +82,7 @@ async def send_frame(socket: WebSocket, message: Message, is_binary: bool) -> No
     if is_binary:
         await socket.send_bytes(message.SerializeToString())
     elif message.ByteSize() >= LARGE_BYTES:
-        await socket.send_text(await asyncio.to_thread(text, message))
+        await socket.send_text(await in_thread(text, message))
     else:
         await socket.send_text(text(message))
     await drained(socket.scope)

@@ -8,6 +8,7 @@ from maskwire import InvalidRequest, MaskwireError, ServerUnavailable
 from maskwire.transport import Caller, Servers, TrackCall, from_status
 from maskwire.v1 import tracker_pb2 as pb
 from maskwire_core.http.memory import Held
+from maskwire_core.runtime.in_thread import in_thread
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from maskwire_gateway.metrics import Telemetry
@@ -144,7 +145,7 @@ class TrackRelay:
                 request = self._take_answered(answer)
                 if request is not None and answer.HasField("error"):
                     wrong = from_status(answer.error)
-                    wrong.field = await asyncio.to_thread(request.places.of, wrong.field)
+                    wrong.field = await in_thread(request.places.of, wrong.field)
                     answer.error.CopyFrom(status_of(wrong))
                 await self._send(answer)
                 if answer.HasField("reconnect"):
