@@ -15,8 +15,9 @@ from testing.reference.predictor import Answer, Reference, build_random, over_wh
 from testing.servers import EXACT, Stack, server
 from testing.wire import embed
 
-# test_prompts.py has sam2.1_hiera_tiny, also as it is stored in fp16, and the large one stands below in small.
-EVERY_RUN = {"sam2_hiera_small"}
+# In each run, test_prompts.py has sam2.1_hiera_tiny as it is published, also as it is stored in fp16, and those below
+# are smaller. The others, each for half a minute and more, run with --all.
+OWN = [("sam2/sam2_hiera_s", 256), ("sam2.1/sam2.1_hiera_t", 512), ("sam2.1/sam2.1_hiera_l", 256)]
 ALL_KINDS = ("tiny", "small")
 FP16_LOGITS = 0.05  # measured: at most 0.012, on logits up to 25
 
@@ -48,10 +49,9 @@ def check(client: Client, image_id: str, prompt: dict[str, Any], multimask: bool
             assert not ((mask.array != expected) & ~unsure).any()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name in EVERY_RUN else [pytest.mark.slow]) for name in PUBLISHED]
-)
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_masks_are_those_of_sam2(name: str, exact: Stack, photo: Path, tmp_path: Path) -> None:
     model = build_random(PUBLISHED[name].config, seed=3)
     checkpoint = tmp_path / f"{name}.pt"
@@ -85,12 +85,12 @@ def test_masks_are_those_of_sam2(name: str, exact: Stack, photo: Path, tmp_path:
     checkpoint.unlink()
 
 
-@pytest.mark.parametrize(("published", "size"), [("sam2.1_hiera_t", 512), ("sam2.1_hiera_l", 256)])
+@pytest.mark.parametrize(("published", "size"), OWN)
 def test_a_model_of_another_size_from_a_configuration_of_ones_own(
     published: str, size: int, exact: Stack, photo: Path, tmp_path: Path
 ) -> None:
     """A YAML file with another image_size, and weights as safetensors."""
-    config = f"configs/sam2.1/{published}.yaml"
+    config = f"configs/{published}.yaml"
     own, weights = tmp_path / "own.yaml", tmp_path / "own.safetensors"
     text = (Path(sam2.__file__).parent / config).read_text()
     own.write_text(text.replace("image_size: 1024", f"image_size: {size}"))

@@ -1,5 +1,6 @@
 """Masks through running services against sam2's own predictor."""
 
+import itertools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from testing.reference.predictor import (
 from testing.servers import EXACT, Stack, server
 from testing.wire import embed
 
+MODELS = ("tiny", "tiny-256", "demo")
 KINDS = ("points", "box", "both", "none", "points")
 PROMPTS = int(os.environ.get("MASKWIRE_TEST_PROMPTS", "80"))
 LARGE = 1 / 8  # share of them at 1024 px
@@ -86,7 +88,7 @@ def images(photo: Path, cutout: Path) -> list[Path]:
     return sorted(Path(folder).iterdir()) if folder else [photo, cutout]
 
 
-@pytest.fixture(scope="module", params=["tiny", "tiny-256", "demo"])
+@pytest.fixture(scope="module")
 def model(
     request: pytest.FixtureRequest, images: list[Path], tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Model:
@@ -118,17 +120,25 @@ def openvino_encoder(model: Model, exact: Stack) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def fastest_encoder(model: Model, exact: Stack, openvino_encoder: str) -> Iterator[str]:
+def fastest_encoder(model: Model, exact: Stack, request: pytest.FixtureRequest) -> Iterator[str]:
     """What the encoder takes by itself: bf16 where the CPU has it."""
     if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        yield openvino_encoder  # which it is here
+        yield request.getfixturevalue("openvino_encoder")  # which it is here
         return
     with server("maskwire_encoder", exact.redis_url, *model.options) as address:
         yield address
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(("codec", "backend"), [("fp32", "torch"), ("fp32", "openvino"), ("fp16", "openvino")])
+@pytest.mark.parametrize(
+    ("model", "codec", "backend"),
+    [
+        pytest.param(*case, marks=[pytest.mark.slow] if case[::2] == ("tiny", "openvino") else [])
+        for case in itertools.product(MODELS, ("fp32", "fp16"), ("torch", "openvino"))
+        if case[1:] != ("fp16", "torch")
+    ],
+    indirect=["model"],
+)
 def test_random_prompts_equal_sam2(
     model: Model, codec: str, backend: str, exact: Stack, request: pytest.FixtureRequest
 ) -> None:
@@ -178,6 +188,7 @@ def test_random_prompts_equal_sam2(
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.parametrize("model", MODELS, indirect=True)
 def test_the_fastest_arithmetic_gives_the_masks_of_sam2(model: Model, exact: Stack, fastest_encoder: str) -> None:
     ious = []
     namespace = f"prompts-fastest-{model.name}"
