@@ -10,15 +10,18 @@ from sam2.build_sam import build_sam2  # noqa: F401 - importing it registers the
 
 from testing.reference.predictor import TINY
 
+SIZE = 128
+"""Side of its square input in pixels."""
+
 
 def options(folder: Path) -> dict[str, str]:
     """Returns an encoder's settings for the model, and writes the model's configuration into a folder."""
     from hydra import compose
 
     config = compose(config_name=TINY)
-    changes = {**loading._DEMO_CHANGES, "image_size": 128}
+    changes = {**loading._DEMO_CHANGES, "image_size": SIZE}
     for part in ("self_attention", "cross_attention"):
-        changes[f"memory_attention.layer.{part}.feat_sizes"] = [8, 8]
+        changes[f"memory_attention.layer.{part}.feat_sizes"] = [SIZE // 16] * 2
     for key, value in changes.items():
         OmegaConf.update(config, f"model.{key}", value, force_add=True)
     path = folder / "small.yaml"

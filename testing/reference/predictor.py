@@ -17,17 +17,23 @@ from sam2.utils.transforms import SAM2Transforms as SAM2Transforms  # for tests 
 
 TINY = "configs/sam2.1/sam2.1_hiera_t.yaml"
 _DEMO = [
-    "model.image_size=512",
     "model.image_encoder.trunk.embed_dim=48",
     "model.image_encoder.trunk.stages=[1,2,3,1]",
     "model.image_encoder.trunk.global_att_blocks=[5]",
     "model.image_encoder.neck.backbone_channel_list=[384,192,96,48]",
-    "model.memory_attention.layer.self_attention.feat_sizes=[32,32]",
-    "model.memory_attention.layer.cross_attention.feat_sizes=[32,32]",
     "++model.sam_mask_decoder_extra_args.dynamic_multimask_via_stability=true",
     "++model.sam_mask_decoder_extra_args.dynamic_multimask_stability_delta=0.05",
     "++model.sam_mask_decoder_extra_args.dynamic_multimask_stability_thresh=0.8",  # instead of postprocessing's 0.98
 ]
+
+
+def _demo(size: int) -> list[str]:
+    """The demo model's differences from `TINY`, with an input of `size` x `size` pixels."""
+    sizes = [
+        f"model.memory_attention.layer.{part}_attention.feat_sizes=[{size // 16},{size // 16}]"
+        for part in ("self", "cross")
+    ]
+    return [f"model.image_size={size}", *sizes, *_DEMO]
 
 
 def build_random(config: str, seed: int = 0, changes: Sequence[str] = ()) -> Any:
@@ -57,11 +63,15 @@ def build_tiny(seed: int = 0) -> Any:
     return build_random(TINY, seed)
 
 
-def build_demo() -> Any:
-    """Builds the demo model in sam2, with the weights that the encoder's package has."""
+def build_demo(size: int = 512) -> Any:
+    """Builds the demo model in sam2, with the weights that the encoder's package has.
+
+    Args:
+        size: Side of its square input in pixels.
+    """
     import maskwire_encoder
 
-    model = build_sam2(TINY, None, device="cpu", hydra_overrides_extra=_DEMO, apply_postprocessing=False)
+    model = build_sam2(TINY, None, device="cpu", hydra_overrides_extra=_demo(size), apply_postprocessing=False)
     weights = load_file(Path(maskwire_encoder.__file__).parent / "weights" / "demo.safetensors")
     missing, unexpected = model.load_state_dict(weights, strict=False)
     assert not unexpected

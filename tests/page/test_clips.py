@@ -24,7 +24,7 @@ from testing.servers import Stack, running_gateway
 from testing.tracking import HEIGHT, WIDTH, running_tracker
 
 OpenTab = Callable[..., Tab]
-FRAMES = 8
+FRAMES = 6
 CLICK, BOX, WRONG = (120, 90), (20, 130, 90, 175), (200, 150)
 
 
