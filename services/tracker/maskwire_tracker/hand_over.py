@@ -126,8 +126,8 @@ class HandOverPredictor(TrackerPredictor):
     def _surface(self, view: View, recalled: Recalled) -> tuple[Motion, float, Floats] | None:
         """Aligns an object's surface from where it was on the frame before. Returns its motion from a prompted frame,
         that frame's index, and the mask that is seen of it."""
-        count = np.count_nonzero(recalled.places == _MEMORIES - 1)
-        last, motion, index = None, np.eye(3), int(recalled.distances[:count].argmin())
+        count, index = _prompted_frames(recalled)
+        last, motion = None, np.eye(3)
         if len(recalled.pointers) > count:  # the frame before was followed
             a, b, x, y, reference = recalled.pointers[count][-_STATE:].astype(np.float64)
             known = np.flatnonzero(recalled.pointers[:count, -1] == reference)
@@ -141,10 +141,15 @@ class HandOverPredictor(TrackerPredictor):
     def _found_again(self, view: View, recalled: Recalled, likely: Floats) -> tuple[Motion, float, Floats] | None:
         if not (likely > MAJORITY).any():
             return None
-        count = np.count_nonzero(recalled.places == _MEMORIES - 1)
-        index = int(recalled.distances[:count].argmin())
+        _, index = _prompted_frames(recalled)
         found = find_again(view, View(recalled.memories[index], view.channels), likely)
         return None if found is None else (found[0], float(recalled.pointers[index, -1]), found[1])
+
+
+def _prompted_frames(recalled: Recalled) -> tuple[int, int]:
+    """Returns how many of the memories are of prompted frames, which come first, and which of them is the nearest."""
+    count = int(np.count_nonzero(recalled.places == _MEMORIES - 1))
+    return count, int(recalled.distances[:count].argmin())
 
 
 def _state(motion: Motion, reference: float) -> Floats:
