@@ -21,7 +21,7 @@ from testing.paths import COFFEE
 pytestmark = pytest.mark.usefixtures("browser_runtime")
 
 WIDTH, HEIGHT = 600, 400
-PROMPTS = int(os.environ.get("MASKWIRE_TEST_PROMPTS", "40"))
+PROMPTS = int(os.environ.get("MASKWIRE_TEST_PROMPTS", "30"))
 TOLERANCE, TOLERANCE_OF_HALF = 1e-3, 0.1
 """Of logits, between those of the browser and the server's, both fp32; and where the browser's weights were rounded."""
 

@@ -147,7 +147,7 @@ def test_decoders_share_logits_of_steps_where_they_are_asked_to(exact: Stack) ->
 def test_long_lists_of_many_objects_stay_within_the_memory(exact: Stack, photo: Path) -> None:
     """A caller sends lists of 1000 steps for many objects, on one stream and on several at once. What the decoder keeps
     of them is in its cache, and what waits to be read stays with the transport."""
-    budget = 8 << 20  # the logits of 128 objects
+    budget = 4 << 20  # the logits of 64 objects
     with running_server("maskwire_decoder", exact.redis_url, "--logits-cache-bytes", str(budget)) as (address, pid):
 
         def attack(seed: int, objects: int) -> None:
@@ -163,15 +163,15 @@ def test_long_lists_of_many_objects_stay_within_the_memory(exact: Stack, photo: 
 
         attack(0, 20)  # opens what every decoder needs
         before = resident_bytes(pid)
-        attack(1, 150)
+        attack(1, 75)
         after_one = resident_bytes(pid)
-        threads = [threading.Thread(target=attack, args=(10 + seed, 50)) for seed in range(4)]
+        threads = [threading.Thread(target=attack, args=(10 + seed, 25)) for seed in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
         after_all = resident_bytes(pid)
-    print(f"resident MB: {before / 1e6:.0f}, {after_one / 1e6:.0f} after 150 objects, {after_all / 1e6:.0f} after 350")
+    print(f"resident MB: {before / 1e6:.0f}, {after_one / 1e6:.0f} after 75 objects, {after_all / 1e6:.0f} after 175")
     assert after_all - before < budget + 32e6
 
 

@@ -105,12 +105,15 @@ def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
     assert known.get("m") is None
 
 
+WRONG_PX = 256
+
+
 def wrong(change: Callable[[Any], None]) -> Callable[[Any, str], Any]:
     """Writes another model's encoder than it is asked for."""
     build = openvino_hiera.build
 
     def built(sam: Any, precision: str) -> Any:
-        other = build_demo().eval()
+        other = build_demo(WRONG_PX).eval()
         change(other)
         return build(other, precision)
 
@@ -134,7 +137,7 @@ def test_wrong_masks_are_refused(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    sam = build_demo().eval()
+    sam = build_demo(WRONG_PX).eval()
     monkeypatch.setattr(openvino_hiera, "build", wrong(change))
     assert isinstance(chosen(sam), TorchBackend)
     assert "not encoding with OpenVINO in fp32: mean IoU 0." in caplog.text

@@ -107,10 +107,10 @@ def test_a_lost_lease_costs_one_more_encode(encoders: Encoders, leases: Any) -> 
 
 
 def test_many_callers_get_their_own_image(pair: Stack, encoders: Encoders, tmp_path: Path) -> None:
-    """200 images from 64 callers over two encoders, in batches, are what the model makes of each alone."""
+    """100 images from 64 callers over two encoders, in batches, are what the model makes of each alone."""
     (source,) = loading.find(small_model.settings(tmp_path))
     model = Model(source, small_model.settings(tmp_path))
-    files = [picture(1000 + index, 40 + index % 7, 30 + index % 5) for index in range(200)]
+    files = [picture(1000 + index, 40 + index % 7, 30 + index % 5) for index in range(100)]
     stored: dict[int, str] = {}
     work = iter(range(len(files)))
     lock = threading.Lock()
@@ -128,12 +128,12 @@ def test_many_callers_get_their_own_image(pair: Stack, encoders: Encoders, tmp_p
         caller.start()
     for caller in callers:
         caller.join()
-    assert len(stored) == len(set(stored.values())) == 200
-    assert sum(encoders.encoded()) == 200
+    assert len(stored) == len(set(stored.values())) == 100
+    assert sum(encoders.encoded()) == 100
     loads = [encoders.load(index) for index in range(2)]
     assert sum(load.batches for load in loads) < sum(load.encoded for load in loads)  # there were batches
     store = Store(pair.redis_url)
-    for index in range(0, 200, 10):
+    for index in range(0, 100, 5):
         embedding = store.get_embedding("default", stored[index])
         assert embedding is not None
         (alone,) = model.encode(model.prepare(read_image(files[index], 10_000).pixels)[None])
