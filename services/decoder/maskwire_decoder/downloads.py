@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from maskwire_core.cold_tier.tier import ColdTier
 from maskwire_core.errors import InvalidArgument, NotFound, PermissionDenied, embedding_expired
 from maskwire_core.models.graph_archive import GraphArchive
 from maskwire_core.scheduling.executors import ThreadScheduler
-from maskwire_core.scheduling.fair_queue import Requester
+from maskwire_core.scheduling.fair_queue import Limits, Requester
 from maskwire_core.scheduling.scheduler import Demand
 from maskwire_core.storage.codecs import CODECS, CONVERTIBLE, NotFinite
 from maskwire_core.storage.embedding import Header, convert, read_header
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from maskwire_decoder.images import Images
 
 CHUNK_BYTES = 1 << 16
-_COPIES = 3  # of a bundle while a part of it is packed: as the store has it, its arrays, and what is made of them
+_COPIES = 4  # of a bundle while it is packed: as the store has it, its arrays, these as files, and what is made of them
 _WAIT_S = 10.0  # for memory
 
 
@@ -136,11 +137,12 @@ class Downloads:
         current().memory.give_back(value.nbytes + more - len(converted))
         return File(etag, memoryview(converted))
 
-    async def decoder(self, request: pb.GetDecoderRequest) -> File:
-        """Packs graphs of an exported decoder, as a `GraphArchive`.
+    async def decoder(self, request: pb.GetDecoderRequest, connection: Hashable) -> File:
+        """Packs graphs of an exported decoder, as a `GraphArchive`, in the tenant's turn.
 
         Args:
             request: Names them.
+            connection: Where the request came from; see `Requester`.
 
         Raises:
             ServiceError: See `GetDecoder` in decoder.proto.
@@ -162,9 +164,15 @@ class Downloads:
         if etag in request.known_etags:
             return File(etag, None)
         await current().memory.wait(_COPIES * nbytes, _WAIT_S)
-        packed = await asyncio.to_thread(self._pack, digest, wanted, present, request.weights)
+        demand = Demand(Requester(current().caller.tenant, connection))
+        packed = (await self._packer.run(demand, self._pack, digest, wanted, present, request.weights)).result
         current().memory.give_back(_COPIES * nbytes - len(packed))
         return File(etag, memoryview(packed))
+
+    @cached_property
+    def _packer(self) -> ThreadScheduler:
+        """Packs one at a time, which takes a tenth of a second or more, and gives way to clicks."""
+        return ThreadScheduler("packer", 1, Limits())
 
     def _check_allowed(self) -> None:
         if not self._allowed:

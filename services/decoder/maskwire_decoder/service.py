@@ -73,7 +73,7 @@ class DecoderService(decoder_pb2_grpc.DecoderServiceServicer):
             yield pb.GetEmbeddingResponse(chunk=chunk)
 
     async def GetDecoder(self, request: pb.GetDecoderRequest, context: Context) -> AsyncIterator[pb.GetDecoderResponse]:
-        file = await self._downloads.decoder(request)
+        file = await self._downloads.decoder(request, context.peer())
         yield pb.GetDecoderResponse(info=file.info)
         for chunk in file.chunks(request.part):
             yield pb.GetDecoderResponse(chunk=chunk)

@@ -1,8 +1,11 @@
 """Embeddings and exported decoders for callers who decode by themselves, over gRPC and HTTP."""
 
+import asyncio
 import hashlib
 import io
 import re
+import threading
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +18,12 @@ import pytest
 from maskwire import Client
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import decoder_pb2_grpc
+from maskwire_core import call_context
 from maskwire_core.models.graph_archive import GraphArchive
 from maskwire_core.storage.embedding import Header, convert, pack, read_header, unpack
 from maskwire_core.storage.store import Store
+from maskwire_core.tenancy.tenant import EVERYBODY
+from maskwire_decoder.downloads import Downloads, File
 from numpy.typing import NDArray
 
 from testing.servers import Stack, server
@@ -223,3 +229,36 @@ def arrays(content: bytes) -> dict[str, NDArray[Any]]:
 def archive(content: bytes) -> GraphArchive:
     """Reads an archive, whose digest nobody has told."""
     return GraphArchive.unpack(content, hashlib.sha256(content).hexdigest(), "an archive")
+
+
+def test_decoders_are_packed_one_at_a_time(opened: Store, stored: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packing takes a tenth of a second of a core, and four times the memory."""
+    packing, most = 0, 0
+    lock, pack = threading.Lock(), GraphArchive.pack
+
+    def counted(archive: GraphArchive, compressed: bool = False) -> bytes:
+        nonlocal packing, most
+        with lock:
+            packing += 1
+            most = max(most, packing)
+        time.sleep(0.01)
+        with lock:
+            packing -= 1
+        return pack(archive, compressed)
+
+    monkeypatch.setattr(GraphArchive, "pack", counted)
+    digest = read_header(stored)[0].decoder
+    request = pb.GetDecoderRequest(decoder=digest, graphs=["click"])
+    unused: Any = None  # by decoders
+
+    async def packed(downloads: Downloads, number: int) -> File:
+        call_context.begin("").caller = EVERYBODY
+        return await downloads.decoder(request, number)
+
+    async def run() -> None:
+        downloads = Downloads(True, unused, opened, None, unused)
+        files = await asyncio.gather(*(packed(downloads, number) for number in range(6)))
+        assert len({file.etag for file in files}) == 1
+
+    asyncio.run(run())
+    assert most == 1
