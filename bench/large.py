@@ -32,6 +32,7 @@ from testing.paths import ROOT
 from testing.servers import Up, up
 
 FOUND = 0.8
+STABLE = 0.8  # stability of masks that a user would keep; that of what a tile nearly cuts is lower
 _AT_ONCE = 500
 SIZES = ((15, 30), (30, 100), (100, 300), (300, 1000), (1000, 3001))
 
@@ -62,6 +63,7 @@ def score(masks: list[FoundMask], objects: list[Ellipse], side: int) -> dict[str
     found: Any = [{"size": [side, side], "counts": mask.rle["counts"].encode()} for mask in masks]
     ious = np.asarray(coco.iou(found, truths, [False] * len(truths))) if found else np.zeros((0, len(truths)))
     matches = (ious >= FOUND).sum(axis=0)
+    matches_of_stable = (ious[[mask.stability_score >= STABLE for mask in masks]] >= FOUND).sum(axis=0)
     by_size = {}
     for low, high in SIZES:
         chosen = [index for index, each in enumerate(objects) if low <= each.length < high]
@@ -72,6 +74,8 @@ def score(masks: list[FoundMask], objects: list[Ellipse], side: int) -> dict[str
         "duplicates": int((matches - 1).clip(min=0).sum()),
         "alike": alike(found),
         "masks": len(masks),
+        "stable": sum(mask.stability_score >= STABLE for mask in masks),
+        "stable_found": int((matches_of_stable > 0).sum()),
         "by_size": by_size,
     }
 
@@ -135,7 +139,8 @@ def measure(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     objects = make(picture, arguments.side, arguments.objects, arguments.seed)
     console.print(f"the picture: {picture.stat().st_size >> 20} MiB, {time.perf_counter() - started:.0f} s")
     journal, results = picture.with_suffix(".journal"), picture.with_suffix(".found")
-    journal.unlink(missing_ok=True)
+    if not arguments.go_on:
+        journal.unlink(missing_ok=True)
     words = ["--find", str(picture), "--journal", str(journal), "--results", str(results)]
     words += ["--tile-px", str(arguments.tile_px), "--points-per-side", str(arguments.points_per_side)]
     with up() as stack:
@@ -179,6 +184,8 @@ def table(figures: dict[str, Any]) -> str:
         f"| all: {tiled['objects']} | {tiled['found']} found | {whole['found']} found |",
         f"| second masks of an object | {tiled['duplicates']} | {whole['duplicates']} |",
         f"| masks in all | {tiled['masks']} | {whole['masks']} |",
+        f"| masks of a stability of {STABLE} and more; objects among them | {tiled['stable']}; "
+        f"{tiled['stable_found']} | {whole['stable']}; {whole['stable_found']} |",
         f"| seconds | {tiled['seconds']:.0f} | {whole['seconds']:.0f} |",
     ]
     cpu = ", ".join(f"{name} {seconds} s" for name, seconds in tiled["cpu_s"].items())
@@ -199,6 +206,7 @@ def main() -> None:
     parser.add_argument("--tile-px", type=int, default=256)
     parser.add_argument("--points-per-side", type=int, default=24)
     parser.add_argument("--kill-at", type=float, default=0.3, help="share of the clicks; 1 for not at all")
+    parser.add_argument("--go-on", action="store_true", help="go on from the journal of a run that ended early")
     parser.add_argument("--out", type=Path, default=ROOT / "bench" / "results" / "large.md")
     for name in ("--find", "--journal", "--results"):
         parser.add_argument(name, type=Path, help=argparse.SUPPRESS)
