@@ -108,16 +108,14 @@ export class Api {
     return this._authorised(() => this._fetch(path, options));
   }
 
+  /** Answers prompts on an image. @param request SegmentRequest, without the image's name */
+  segment(imageId, request) {
+    return this._authorised(async () => (await this._post(`images/${encodeURIComponent(imageId)}/segment`, request)).json());
+  }
+
   /** Segments everything in an image: yields each GenerateMasksResponse as it arrives. */
   async *masks(imageId, request, signal) {
-    const response = await this._authorised(() =>
-      this._fetch(`images/${encodeURIComponent(imageId)}/masks`, {
-        method: "POST",
-        body: JSON.stringify(request),
-        headers: { "Content-Type": "application/json" },
-        signal,
-      }),
-    );
+    const response = await this._authorised(() => this._post(`images/${encodeURIComponent(imageId)}/masks`, request, signal));
     for await (const { event, data } of events(response.body)) {
       if (event === "error") throw ApiError.read(500, data);
       yield JSON.parse(data);
@@ -140,6 +138,11 @@ export class Api {
 
   async _json(path) {
     return this._authorised(async () => (await this._fetch(path)).json());
+  }
+
+  _post(path, request, signal) {
+    const headers = { "Content-Type": "application/json" };
+    return this._fetch(path, { method: "POST", body: JSON.stringify(request), headers, signal });
   }
 
   async _fetch(path, options = {}) {

@@ -16,6 +16,7 @@ import { Notices } from "./notices.js";
 import { Panel } from "./panel.js";
 import { Pointing } from "./pointing.js";
 import { Share } from "./share.js";
+import { Sharpening } from "./sharpening.js";
 import * as shortcuts from "./shortcuts.js";
 import { Stage } from "./stage.js";
 import { Status } from "./status.js";
@@ -36,6 +37,7 @@ export const local = new LocalDecoding(api);
 export const editor = new Editor(local);
 export const library = await Library.open();
 export const workspace = new Workspace(api, library, editor);
+const sharpening = new Sharpening(api);
 const automaticMasks = new AutomaticMasks();
 const guide = new Guide();
 const status = new Status();
@@ -179,6 +181,10 @@ automaticMasks.addEventListener("change", () => {
   stage.draw("overlay");
   showNext();
 });
+editor.sharpen = async (image, prompt, extent) => {
+  const { picture } = workspace;
+  return picture && sharpening.segment(picture, image, prompt, extent, viewport.seen);
+};
 editor.addEventListener("answer", ({ detail }) => status.mask(detail));
 editor.addEventListener("error", ({ detail }) => notices.error(detail.message));
 editor.addEventListener("change", () => {

@@ -11,7 +11,7 @@ const MOST_HOVERS = 2; // on their way at the same time
 const CANDIDATES = 3; // of the model, for a lone click
 
 /**
- * Fires "change" when something must be redrawn, "answer" with detail {timings, tookMs, isLocal} for each mask, and
+ * Fires "change" when something must be redrawn, "answer" with detail {timings, tookMs, isLocal, isSharp} for each mask, and
  * "error" with detail ApiError.
  */
 export class Editor extends EventTarget {
@@ -19,6 +19,7 @@ export class Editor extends EventTarget {
   constructor(local) {
     super();
     this._local = local;
+    this.sharpen = async () => null; // (image, prompt, extent) => SegmentResponse from near by, or null; set by the page
     this.timeline = new Timeline();
     this._setObjects();
     this.preview = null; // {mask, box} under the pointer
@@ -186,7 +187,10 @@ export class Editor extends EventTarget {
       const isKnown = history.isEmpty || item.has(history);
       const response = isKnown ? null : await session.segment(item.id, history.prompts);
       item.update(history, response);
-      if (response) this._answered(response, start);
+      if (response) {
+        this._answered(response, start);
+        if (!response.isLocal) this._sharpen(session, item, start);
+      }
     } catch (error) {
       const detail = error instanceof ApiError ? error : new ApiError(`The server's answer cannot be read: ${error.message}`);
       if (session === this.session) this.dispatchEvent(new CustomEvent("error", { detail }));
@@ -194,6 +198,19 @@ export class Editor extends EventTarget {
     }
     this._changed();
     return true;
+  }
+
+  /** Puts an answer from near by in the place of the whole picture's, unless the object has changed meanwhile. */
+  async _sharpen(session, item, start) {
+    const { history } = item;
+    if (history.edits.length) return;
+    const prompt = { prompt_id: item.id, steps: history.prompts };
+    const response = await this.sharpen(session.image, prompt, history.prompt).catch(() => null); // the first answer stays
+    if (!response || session !== this.session || item.history !== history) return;
+    if (response.results[0].masks[0].score < item.score) return; // of a part of a large object the model is not sure
+    item.sharpen(response);
+    this._answered({ ...response, isSharp: true }, start);
+    this._changed();
   }
 
   async _hover(step, box) {
@@ -216,8 +233,8 @@ export class Editor extends EventTarget {
     this._changed();
   }
 
-  _answered({ timings, isLocal = false }, start) {
-    this.dispatchEvent(new CustomEvent("answer", { detail: { timings, tookMs: performance.now() - start, isLocal } }));
+  _answered({ timings, isLocal = false, isSharp = false }, start) {
+    this.dispatchEvent(new CustomEvent("answer", { detail: { timings, tookMs: performance.now() - start, isLocal, isSharp } }));
   }
 
   _setObjects(rows) {

@@ -56,13 +56,20 @@ export class Item {
 
   /** @param response the SegmentResponse for the history's prompts; none where these are empty, or the same as before */
   update(history, response = null) {
-    const best = response?.results[0].masks[0];
-    if (!this.has(history)) {
-      this._base = { mask: best ? new Mask(best.rle) : null, of: JSON.stringify(history.prompts) };
-      this.score = best?.score ?? 0;
-    }
+    if (!this.has(history)) this._decoded(history, response?.results[0].masks[0]);
     this.mask = history.edits.reduce(edited, this._base.mask);
     this.history = history; // only now: if the response cannot be read, nothing changes
+  }
+
+  /** Replaces the mask. @param response another answer to the prompts of the history, which has no edits */
+  sharpen(response) {
+    this._decoded(this.history, response.results[0].masks[0]);
+    this.mask = this._base.mask;
+  }
+
+  _decoded(history, best) {
+    this._base = { mask: best ? new Mask(best.rle) : null, of: JSON.stringify(history.prompts) };
+    this.score = best?.score ?? 0;
   }
 
   /** @param found a generated mask, which edits can change, but not clicks */

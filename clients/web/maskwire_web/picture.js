@@ -82,11 +82,16 @@ export class Picture {
     return image.width_px === this.width && image.height_px === this.height ? image : null;
   }
 
+  /** A part of the picture, [left, top, right, bottom], as PNG. */
+  async part([left, top, right, bottom]) {
+    const canvas = new OffscreenCanvas(right - left, bottom - top);
+    canvas.getContext("2d").drawImage(this.bitmap, -left, -top);
+    return canvas.convertToBlob({ type: "image/png" });
+  }
+
   async _asPng() {
     try {
-      const canvas = new OffscreenCanvas(this.width, this.height);
-      canvas.getContext("2d").drawImage(this.bitmap, 0, 0);
-      return await canvas.convertToBlob({ type: "image/png" });
+      return await this.part([0, 0, this.width, this.height]);
     } catch {
       throw new UnusablePicture(`${this.fileName} is too large for this browser to convert. Save it as PNG or JPEG and open that.`);
     }

@@ -35,10 +35,11 @@ export class Status {
   /**
    * @param timings SegmentTimings
    * @param isLocal whether this browser decoded it
+   * @param isSharp whether it was decoded from near by, after the whole picture's
    */
-  mask({ timings, tookMs, isLocal }) {
+  mask({ timings, tookMs, isLocal, isSharp }) {
     const decode = (timings?.decode_ms ?? 0) + (timings?.mask_ms ?? 0);
-    const took = isLocal ? "here" : `round trip <b>${ms(tookMs)}</b>`;
+    const took = isLocal ? "here" : `${isSharp ? "sharpened" : "round trip"} <b>${ms(tookMs)}</b>`;
     this._mask = `<span class="of-mask">decode <b>${ms(decode)}</b> · ${took}</span>`;
     this._show();
   }

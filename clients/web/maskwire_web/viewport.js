@@ -24,6 +24,14 @@ export class Viewport extends EventTarget {
     return [x * this.scale + this.x, y * this.scale + this.y];
   }
 
+  /** The longer side of what is seen of the image, in its pixels. */
+  get seen() {
+    const [left, top] = this.toImage([0, 0]);
+    const [right, bottom] = this.toImage([this.stage.width, this.stage.height]);
+    const { width, height } = this.image;
+    return Math.max(Math.min(right, width) - Math.max(left, 0), Math.min(bottom, height) - Math.max(top, 0));
+  }
+
   get fitScale() {
     const { top, right, bottom, left } = this.insets;
     const width = Math.max(32, this.stage.width - left - right);
