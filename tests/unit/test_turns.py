@@ -6,6 +6,8 @@ import pytest
 from maskwire_core.errors import ResourceExhausted
 from maskwire_core.rpc.turns import MOST_WAITING, Turns
 
+from testing import virtual_time
+
 
 def begin_together(*tenants: str, leaving: int | None = None) -> list[str]:
     """Has calls of tenants come in one moment. Returns whose began, in that order; one of them may leave at once."""
@@ -49,3 +51,29 @@ def test_too_many_calls_of_a_tenant_are_refused() -> None:
             each.cancel()
 
     asyncio.run(run())
+
+
+def test_many_calls_begin_slowly_while_more_are_taken_up() -> None:
+    """What their beginning costs would keep others' calls, which come behind them, waiting."""
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        turns, began = Turns(), list[tuple[float, str]]()
+
+        async def one(tenant: str) -> None:
+            await turns.begin(tenant)
+            began.append((loop.time(), tenant))
+
+        calls, started = list[asyncio.Task[None]](), loop.time()
+        for number in range(300):
+            calls.append(asyncio.ensure_future(one("b" if number == 200 else "a")))
+            await asyncio.sleep(0.0012)  # others want the processor, too
+        ended = loop.time()
+        meanwhile = [(at, tenant) for at, tenant in began if at <= ended]
+        assert 60 < len(meanwhile) < 85  # of 0.36 s; the first few are no burst yet
+        (others,) = (at for at, tenant in meanwhile if tenant == "b")
+        assert others - started < 0.0012 * 200 + 0.01
+        await asyncio.gather(*calls)
+        assert loop.time() - ended < 0.05
+
+    virtual_time.run(run())

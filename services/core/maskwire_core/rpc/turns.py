@@ -1,6 +1,7 @@
 """Calls begin by turns of tenants."""
 
 import asyncio
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,7 +10,8 @@ from maskwire_core.scheduling.round_robin import RoundRobin
 from maskwire_core.scheduling.shares import Shares
 
 _BURST_S = 0.001  # between two calls of a burst, which are taken up faster than they can be answered
-_LONGEST_S = 0.002  # from one beginning to the next during a burst
+_MANY, _MANY_S = 8, 0.02  # so many within so long are one as well, where others want the processor meanwhile
+_LONGEST_S = 0.005  # from one beginning to the next during a burst
 MOST_WAITING = 8192
 """Calls that wait, of which one tenant may have two thirds."""
 
@@ -24,7 +26,8 @@ class Turns:
     def __init__(self) -> None:
         self._shares = Shares(MOST_WAITING)
         self._waiting = RoundRobin()
-        self._taken_up = self._began = 0.0  # when a call was, in the loop's time
+        self._taken_up = deque([-_MANY_S], _MANY)  # when the latest calls were, in the loop's time
+        self._began = 0.0
         self._timer: asyncio.Handle | None = None
 
     async def begin(self, tenant: str) -> None:
@@ -34,7 +37,8 @@ class Turns:
             ResourceExhausted: TOO_MANY_CALLS: too many of the tenant's calls wait.
         """
         now = asyncio.get_running_loop().time()
-        is_burst, self._taken_up = now - self._taken_up < _BURST_S, now
+        is_burst = self._is_burst(now)
+        self._taken_up.append(now)
         if not is_burst and not self._waiting:
             self._began = now
             return
@@ -53,11 +57,16 @@ class Turns:
                 self._timer = loop.call_soon(self._next)
             yield turn
 
+    def _is_burst(self, now: float) -> bool:
+        """Whether calls are being taken up that came at once."""
+        is_full = len(self._taken_up) == _MANY
+        return now - self._taken_up[-1] < _BURST_S or (is_full and now - self._taken_up[0] < _MANY_S)
+
     def _next(self) -> None:
         """Lets the next call begin, if it is time to, and looks again soon."""
         loop = asyncio.get_running_loop()
         now = loop.time()
-        is_burst = now - self._taken_up < _BURST_S
+        is_burst = self._is_burst(now)
         if not is_burst or now - self._began >= _LONGEST_S:
             self._waiting.let_next()
             self._began = now
