@@ -68,8 +68,8 @@ export class Editor extends EventTarget {
   async chooseCandidate() {
     const { selected: item } = this.objects;
     if (!item.mask || !item.history.hasCandidates) return;
-    const { counts } = item.mask;
-    for (let tries = 0; tries < 2 && item.mask?.counts === counts; tries++) {
+    const { answered } = item;
+    for (let tries = 0; tries < 2 && item.answered === answered; tries++) {
       await this._change((history) => (history.hasCandidates ? history.add({ choose: (history.candidate % CANDIDATES) + 1 }) : null));
     }
   }

@@ -18,6 +18,7 @@ export class Item {
     this.pending = []; // clicks and boxes that were not answered yet
     this.mask = null;
     this._base = { mask: null, of: "[]" }; // the mask without edits, and the steps that it was decoded from, as JSON
+    this._first = null; // the run lengths of the whole picture's answer, where a sharper mask took its place
     this.score = 0;
     this.generated = null; // parameters of an automatic mask, which is not edited: see AutomaticMasks.items
     this.visible = true;
@@ -61,15 +62,23 @@ export class Item {
     this.history = history; // only now: if the response cannot be read, nothing changes
   }
 
+  /** Run lengths of the mask, or of the one that it was before it was sharpened. */
+  get answered() {
+    return this._first ?? this.mask?.counts;
+  }
+
   /** Replaces the mask. @param response another answer to the prompts of the history, which has no edits */
   sharpen(response) {
+    const { counts } = this.mask;
     this._decoded(this.history, response.results[0].masks[0]);
     this.mask = this._base.mask;
+    this._first = counts;
   }
 
   _decoded(history, best) {
     this._base = { mask: best ? new Mask(best.rle) : null, of: JSON.stringify(history.prompts) };
     this.score = best?.score ?? 0;
+    this._first = null;
   }
 
   /** @param found a generated mask, which edits can change, but not clicks */
