@@ -1,4 +1,4 @@
-"""A model that encodes an image within hundredths of a second: the demo model at 128 px."""
+"""The demo model's weights at another size: at 128 px it encodes an image within hundredths of a second."""
 
 from importlib import resources
 from pathlib import Path
@@ -14,14 +14,19 @@ SIZE = 128
 """Side of its square input in pixels."""
 
 
-def options(folder: Path) -> dict[str, str]:
-    """Returns an encoder's settings for the model, and writes the model's configuration into a folder."""
+def options(folder: Path, size: int = SIZE) -> dict[str, str]:
+    """Returns an encoder's settings for the model, and writes the model's configuration into a folder.
+
+    Args:
+        folder: Where the configuration is written.
+        size: Side of the model's square input in pixels.
+    """
     from hydra import compose
 
     config = compose(config_name=TINY)
-    changes = {**loading._DEMO_CHANGES, "image_size": SIZE}
+    changes = {**loading._DEMO_CHANGES, "image_size": size}
     for part in ("self_attention", "cross_attention"):
-        changes[f"memory_attention.layer.{part}.feat_sizes"] = [SIZE // 16] * 2
+        changes[f"memory_attention.layer.{part}.feat_sizes"] = [size // 16] * 2
     for key, value in changes.items():
         OmegaConf.update(config, f"model.{key}", value, force_add=True)
     path = folder / "small.yaml"
