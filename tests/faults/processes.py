@@ -135,10 +135,20 @@ def switches(server: Server) -> Path:
     return Path(server.command[3])
 
 
-def decoder(folder: Path, redis_url: str, *options: str, warm: bool = True) -> Server:
+def decoder(folder: Path, redis_url: str, *options: str, warm: bool = True, health_port: int | None = None) -> Server:
+    """A decoder.
+
+    Args:
+        folder: For its log.
+        redis_url: Its store.
+        options: Further options.
+        warm: See `Server`.
+        health_port: Where it is asked for its health, if not at its own port.
+    """
     port = free_port()
     command = [sys.executable, "-m", "maskwire_decoder", "--port", str(port), "--redis-url", redis_url, *options]
-    return Server(command, port, lambda: _serves(port), folder / f"decoder-{port}.log", warm=warm)
+    log = folder / f"decoder-{port}.log"
+    return Server(command, port, lambda: _serves(health_port or port), log, warm=warm)
 
 
 def tracker(folder: Path, redis_url: str, encoders: Sequence[Server]) -> Server:

@@ -30,7 +30,7 @@ def run(minutes: float, seed: int) -> tuple[list[str], list[str]]:
     made, ends = Counter[str](), Counter[str]()
 
     def attack(tenant: str, numbers: random.Random) -> None:
-        ways = [way for way in ATTACKS if way.needs_token == bool(tenant)]
+        ways = [way for way in ATTACKS if way.needs_token == bool(tenant) and not way.tls]
         with Partner("attacker") as partner:
             while not stop.is_set():
                 way = numbers.choice(ways)

@@ -1,6 +1,7 @@
 """Connections beyond their share: those that are waited for give way to those that send a request."""
 
 import asyncio
+import resource
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from maskwire_core.http.large_json import in_turn
 from maskwire_core.http.memory import Held, set_holder
 from maskwire_core.http.problems import Problem
 from maskwire_core.networks import network_of, network_of_peer
+from maskwire_core.runtime.open_files import raise_file_limit
 from maskwire_core.scheduling.shares import Shares
 from maskwire_gateway.http.probes import Probes
 from starlette.requests import Request
@@ -145,3 +147,14 @@ def test_json_of_too_many_values_is_not_parsed() -> None:
         with pytest.raises(Problem) as caught:
             asyncio.run(in_turn(parse, data))
         assert (caught.value.status, caught.value.reason) == (413, "TOO_MANY_VALUES")
+
+
+def test_a_process_may_have_as_many_files_as_it_asks_for() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft - 100, hard))
+        assert raise_file_limit(soft - 50) == soft - 50
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (soft - 50, hard)
+        assert raise_file_limit(soft - 60) == soft - 50  # it has more already
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

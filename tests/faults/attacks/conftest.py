@@ -1,5 +1,6 @@
 """Fixtures of the attacks: one lab for all of them, and a file of what was seen."""
 
+import contextlib
 import os
 import statistics
 import time
@@ -29,6 +30,13 @@ class Field:
         self._calm: Work | None = None
         settled(lab, person, 1)  # what is slow only once
         memory.restart()
+
+    @contextlib.contextmanager
+    def with_tls(self) -> Iterator["Field"]:
+        """The same with a decoder that has TLS, in which somebody else works meanwhile."""
+        lab = self.lab
+        with lab.with_tls(), Memory(lab.servers) as memory, lab.person() as person:
+            yield Field(lab, memory, person, self.attacker)
 
     def calm(self) -> Work:
         """What the tenant who works notices while nobody attacks: for some seconds, from now or until now."""

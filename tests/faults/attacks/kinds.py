@@ -39,6 +39,7 @@ class Target:
         image_id: The name of an image of 60 x 40 pixels in the attacker's namespace.
         large_id: The name of one of 3,000 x 3,000 pixels.
         seconds: How long the attack lasts.
+        authority: The certificate, as PEM, by which the decoder's is known; empty if that does without TLS.
     """
 
     encoder: str
@@ -52,6 +53,7 @@ class Target:
     image_id: str
     large_id: str
     seconds: float
+    authority: str
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
@@ -75,6 +77,7 @@ class Attack:
         needs_token: Whether the attacker is a tenant; otherwise nobody.
         before: What was seen of this kind before there were budgets of bytes, at commit 38abf41.
         refused: Whether nothing of it may be answered with success.
+        tls: Whether the decoder under attack has TLS.
         run: Attacks for `Target.seconds`.
     """
 
@@ -84,6 +87,7 @@ class Attack:
     needs_token: bool
     before: str
     refused: bool
+    tls: bool
     run: Callable[[Target], Awaitable[Outcomes]]
 
 
@@ -93,12 +97,12 @@ ATTACKS: list[Attack] = []
 
 
 def attack(
-    name: str, how: str, *, token: bool, by: str = "", before: str = "", refused: bool = False
+    name: str, how: str, *, token: bool, by: str = "", before: str = "", refused: bool = False, tls: bool = False
 ) -> Callable[[Callable[[Target], Awaitable[Outcomes]]], Callable[[Target], Awaitable[Outcomes]]]:
     """Decorates a function that attacks; see `Attack`."""
 
     def listed(run: Callable[[Target], Awaitable[Outcomes]]) -> Callable[[Target], Awaitable[Outcomes]]:
-        ATTACKS.append(Attack(name, how, by or (TENANT if token else NOBODY), token, before, refused, run))
+        ATTACKS.append(Attack(name, how, by or (TENANT if token else NOBODY), token, before, refused, tls, run))
         return run
 
     return listed

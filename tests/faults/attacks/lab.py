@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import trustme
 from maskwire import Client
 from maskwire.cli.supervisor import with_parent_death_signal
 from maskwire_core.tenancy import tokens
 from maskwire_core.tenancy.tokens import RIGHTS
 
 from testing.paths import ROOT
+from testing.processes import free_port
 from testing.servers import ready
 from testing.wire import picture
 from tests.faults import processes
@@ -37,6 +39,7 @@ class Lab:
 
     Attributes:
         another: A decoder that does not run until somebody starts it; nobody works with it.
+        over_tls: A decoder with TLS that does not run until somebody starts it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -53,7 +56,11 @@ class Lab:
         self.tracker = _server(
             folder, "maskwire_tracker", "--redis-url", self.store_url, "--encoder", self.encoder.address
         )
-        for server in (self.encoder, self.decoder, self.another, self.tracker):
+        self._authority, paper = trustme.CA(), folder / "decoder.pem"
+        self._authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(paper)
+        files = ("--tls-cert", str(paper), "--tls-key", str(paper))
+        self.over_tls = _server(folder, "maskwire_decoder", *stores, *files, health_port=free_port())
+        for server in (self.encoder, self.decoder, self.another, self.over_tls, self.tracker):
             server.environment = guarded
         self.gateway = processes.gateway(folder, [self.encoder], [self.decoder], warm=False)
         self.gateway.command += ["--tracker", self.tracker.address]
@@ -86,9 +93,20 @@ class Lab:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for server in [*self.servers.values(), self.another, self.store]:
+        for server in [*self.servers.values(), self.another, self.over_tls, self.store]:
             if server.lives:
                 server.end()
+
+    @contextlib.contextmanager
+    def with_tls(self) -> Iterator[None]:
+        """Has the decoder with TLS take the other one's place, except behind the gateway."""
+        plain = self.decoder
+        self.decoder = self.over_tls.start().wait()
+        try:
+            yield
+        finally:
+            self.decoder = plain
+            self.over_tls.end()
 
     def client(self, tenant: str) -> Client:
         return Client(self.encoder.address, self.decoder.address, token=self.tokens[tenant])
@@ -107,6 +125,7 @@ class Lab:
             "image_id": "small",
             "large_id": "large",
             "seconds": seconds,
+            "authority": self._authority.cert_pem.bytes().decode() if self.decoder is self.over_tls else "",
         }
 
     @contextlib.contextmanager
@@ -120,9 +139,11 @@ class Lab:
         return [name for name, server in self.servers.items() if not server.lives]
 
 
-def _server(folder: Path, package: str, *options: str) -> Server:
-    made = processes.decoder(folder, "", *options, warm=False)
+def _server(folder: Path, package: str, *options: str, health_port: int | None = None) -> Server:
+    made = processes.decoder(folder, "", *options, warm=False, health_port=health_port)
     made.command = [sys.executable, "-m", package, "--port", str(made.port), *options]
+    if health_port is not None:
+        made.command += ["--health-port", str(health_port)]
     made.log = folder / f"{package}-{made.port}.log"
     return made
 

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grpc
@@ -27,7 +27,7 @@ def main() -> None:
     noted = _Noted()
     right = hashlib.sha256()
 
-    decoder = decoder_pb2_grpc.DecoderServiceStub(grpc.insecure_channel(target.decoder))
+    decoder = decoder_pb2_grpc.DecoderServiceStub(_channel(target))
     encoder = encoder_pb2_grpc.EncoderServiceStub(grpc.insecure_channel(target.encoder))
     prompt = types_pb2.Prompt(points=[types_pb2.Point(x_px=30, y_px=20)])
     request = pb.SegmentRequest(image_id="small", prompts=[prompt])
@@ -39,6 +39,11 @@ def main() -> None:
     def click() -> None:
         answer = decoder.Segment(request, timeout=_DEADLINE_S, metadata=target.metadata)
         noted.wrong += answer.results[0].masks[0].rle.counts != right_counts
+
+    def click_on_new_connection() -> None:
+        with _channel(target, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+            stub = decoder_pb2_grpc.DecoderServiceStub(channel)
+            stub.Segment(request, timeout=_DEADLINE_S, metadata=target.metadata)
 
     def click_over_http() -> None:
         answer = web.post("/v1/images/small/segment", json=body)
@@ -66,11 +71,14 @@ def main() -> None:
                 noted.changed.notify_all()
             time.sleep(pause_s)
 
-    for name, call, times, pause_s in (
+    calls = [
         ("click", click, noted.clicks, 0.02),
         ("click over HTTP", click_over_http, noted.others, 0.1),
         ("new image", embed, noted.others, 0.3),
-    ):
+    ]
+    if target.authority:
+        calls.append(("click on a new connection", click_on_new_connection, noted.others, 0.3))
+    for name, call, times, pause_s in calls:
         threading.Thread(target=work, args=(name, call, times, pause_s), daemon=True).start()
     for _ in sys.stdin:
         with noted.changed:
@@ -83,6 +91,13 @@ def main() -> None:
             }
             print(json.dumps(answer), flush=True)
             noted.clear()
+
+
+def _channel(target: Target, options: Sequence[tuple[str, Any]] = ()) -> grpc.Channel:
+    """A connection to the decoder."""
+    if not target.authority:
+        return grpc.insecure_channel(target.decoder, options)
+    return grpc.secure_channel(target.decoder, grpc.ssl_channel_credentials(target.authority.encode()), options)
 
 
 class _Refused(Exception):

@@ -5,8 +5,6 @@ connection is waited for, and one for what it does not read.
 """
 
 import asyncio
-import contextlib
-import resource
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,8 +12,10 @@ from typing import Any, Protocol
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from maskwire_core.networks import network_of
+from maskwire_core.runtime.open_files import raise_file_limit
 from maskwire_core.scheduling.shares import Shares
 
+_FILES = 1 << 16
 _REFUSAL = "HTTP/1.1 {} \r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -59,7 +59,7 @@ class Connections:
 
     def __init__(self, limit: int, timeouts: Timeouts) -> None:
         self.timeouts = timeouts
-        self._shares = Shares(min(limit, _raise_file_limit() * 3 // 4))
+        self._shares = Shares(min(limit, raise_file_limit(_FILES) * 3 // 4))
         self._open: dict[str, dict[Connection, None]] = {}  # by address, the oldest first
 
     def __len__(self) -> int:
@@ -236,14 +236,3 @@ class Bounded(EndsUnread):
 
 class BoundedH11(Bounded, H11Protocol):
     """uvicorn's HTTP/1.1 in Python, which limits headers itself."""
-
-
-def _raise_file_limit() -> int:
-    """Lets the process have as many files, and so connections, as the system permits. Returns how many."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 1 << 16 if hard == resource.RLIM_INFINITY else min(hard, 1 << 16)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-            return wanted
-    return 1 << 16 if soft == resource.RLIM_INFINITY else soft

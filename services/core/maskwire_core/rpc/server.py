@@ -23,6 +23,7 @@ from maskwire_core.rpc.reflection import add_reflection
 from maskwire_core.rpc.tls import server_credentials
 from maskwire_core.runtime.empty_folder import in_empty_folder, with_absolute_paths
 from maskwire_core.runtime.last_resort import ending_within
+from maskwire_core.runtime.open_files import raise_file_limit
 from maskwire_core.runtime.process_memory import outgrown, resident, returning, settle
 from maskwire_core.runtime.thread_priority import switch_soon
 from maskwire_core.telemetry.logs import configure_logging
@@ -66,6 +67,7 @@ _BROKEN_DRAIN_S = 1
 _LAST_ANSWERS_S = 2  # after the last call has been answered, for those who read slowly
 _END_S = 10  # after the drain, for the process to end by itself
 _STORE_THREADS = 32
+_FILES = 8_192  # nearly all may be connections, which take 25 KiB each before anything is known of them
 _RETURN_S = 10  # from one look whether memory can be given back to the next, which may hold up threads for milliseconds
 
 
@@ -208,6 +210,7 @@ async def _health_server(host: str, port: int, checks: Health) -> AsyncIterator[
 def _prepare_process(settings: ServiceSettings) -> None:
     """Sets up threads and memory. Exits if the process needs more memory than the settings allow already."""
     switch_soon()
+    raise_file_limit(_FILES)
     # Commands of the store block these threads; asyncio's own few would all be taken by a store that hangs.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_STORE_THREADS, "store"))
     settle()
