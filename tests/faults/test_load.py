@@ -118,7 +118,7 @@ def cores() -> tuple[int, int]:
 
 @pytest.mark.fault(38, variant="short")
 def test_streams_are_opened_and_cancelled(world: World, note: Observation) -> None:
-    count = int(os.environ.get("MASKWIRE_TEST_STREAMS", "1000"))
+    count = int(os.environ.get("MASKWIRE_TEST_STREAMS", "2000"))
     note.injected = f"{count} streams opened and cancelled, in turn before, while and after they are answered"
     server = world.decoders[0]
     asyncio.run(open_and_cancel(server.address, 1000))  # what a server allocates once
