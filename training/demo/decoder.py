@@ -18,11 +18,14 @@ _OUT = 6  # tokens before the prompt's: object score, IoU, four masks
 
 
 class Decoded(NamedTuple):
-    """Logits Nx4x(S/4)² in window order, the first for unambiguous prompts; predicted IoU Nx4; object score Nx1."""
+    """Logits Nx4x(S/4)² in window order, the first for unambiguous prompts; predicted IoU Nx4; object score Nx1; the
+    pixels' features Nx(S/4)²x32, of which the logits are made.
+    """
 
     logits: Tensor
     iou: Tensor
     object_score: Tensor
+    pixels: Tensor
 
 
 def places(network: Network) -> Tensor:
@@ -87,7 +90,7 @@ def decode(
     mixers = enumerate(decoder.output_hypernetworks_mlps, start=2)
     mixed = torch.stack([mlp(x[:, index]) for index, mlp in mixers], 1)
     logits = torch.bmm(pixels, mixed.transpose(1, 2)).transpose(1, 2)
-    return Decoded(logits, decoder.iou_prediction_head(x[:, 1]), decoder.pred_obj_score_head(x[:, 0]))
+    return Decoded(logits, decoder.iou_prediction_head(x[:, 1]), decoder.pred_obj_score_head(x[:, 0]), pixels)
 
 
 def _points(network: Network, points: Tensor, labels: Tensor, dtype: torch.dtype) -> Tensor:

@@ -4,9 +4,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+INSIDE = 0.62
+"""Weight of the focal loss inside a target, beside 1 - INSIDE outside.
+
+A pixel is called inside where that is more likely than 1 - INSIDE. The best mean IoU, say I, is reached by calling
+inside what is so with a probability of I / (1 + I) or more: 0.38 where I is 0.6, as with this model. SAM's training has
+0.25, which asks for a probability of 0.75: a model that is seldom so sure then leaves out much of what it finds.
+"""
+
 
 def mask_loss(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """20 focal (alpha 0.25 for inside as 1 - 0.75, gamma 2) + dice, the weights of SAM's training.
+    """20 focal (gamma 2, weighed by INSIDE) + dice, as in SAM's training but for INSIDE.
 
     Args:
         logits: NxCxP.
@@ -19,7 +27,7 @@ def mask_loss(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     inside = logits.sigmoid()
     entropy = F.softplus(logits) - logits * target
     wrong = target + inside * (1 - 2 * target)
-    focal = ((0.75 - 0.5 * target) * wrong.square() * entropy).mean(-1)
+    focal = ((1 - INSIDE + (2 * INSIDE - 1) * target) * wrong.square() * entropy).mean(-1)
     dice = 1 - (2 * (inside * target).sum(-1) + 1) / (inside.sum(-1) + target.sum(-1) + 1)
     with torch.no_grad():
         iou = overlap(logits > 0, target > 0.5)
