@@ -1,6 +1,5 @@
 """Masks through running services against sam2's own predictor."""
 
-import itertools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -88,7 +87,7 @@ def images(photo: Path, cutout: Path) -> list[Path]:
     return sorted(Path(folder).iterdir()) if folder else [photo, cutout]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=MODELS)
 def model(
     request: pytest.FixtureRequest, images: list[Path], tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Model:
@@ -130,19 +129,29 @@ def fastest_encoder(model: Model, exact: Stack, request: pytest.FixtureRequest) 
 
 
 @pytest.mark.timeout(900)
+def test_random_prompts_equal_sam2(model: Model, exact: Stack, torch_encoder: str) -> None:
+    compare(model, "fp32", "torch", exact, torch_encoder)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("codec", ["fp32", "fp16"])
 @pytest.mark.parametrize(
-    ("model", "codec", "backend"),
-    [
-        pytest.param(*case, marks=[pytest.mark.slow] if case[::2] == ("tiny", "openvino") else [])
-        for case in itertools.product(MODELS, ("fp32", "fp16"), ("torch", "openvino"))
-        if case[1:] != ("fp16", "torch")
-    ],
-    indirect=["model"],
+    "model", [pytest.param("tiny", marks=pytest.mark.slow), *MODELS[1:]], indirect=True, scope="module"
 )
-def test_random_prompts_equal_sam2(
-    model: Model, codec: str, backend: str, exact: Stack, request: pytest.FixtureRequest
-) -> None:
-    encoder: str = request.getfixturevalue(f"{backend}_encoder")
+def test_random_prompts_by_openvino_equal_sam2(model: Model, codec: str, exact: Stack, openvino_encoder: str) -> None:
+    compare(model, codec, "openvino", exact, openvino_encoder)
+
+
+def compare(model: Model, codec: str, backend: str, exact: Stack, encoder: str) -> None:
+    """Asks an encoder and a decoder what sam2 was asked.
+
+    Args:
+        model: The model.
+        codec: How embeddings are stored.
+        backend: What the encoder runs.
+        exact: The servers, of which the decoder is asked.
+        encoder: Address of the encoder.
+    """
     # One for each backend: those that agree to rounding share embeddings.
     namespace = f"prompts-{backend}-{model.name}"
     bound = FP32_LOGITS if codec == "fp32" else model.fp16_logits
@@ -188,7 +197,6 @@ def test_random_prompts_equal_sam2(
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("model", MODELS, indirect=True)
 def test_the_fastest_arithmetic_gives_the_masks_of_sam2(model: Model, exact: Stack, fastest_encoder: str) -> None:
     ious = []
     namespace = f"prompts-fastest-{model.name}"

@@ -23,6 +23,7 @@ from maskwire_encoder.service import NAME, RIGHTS, EncoderService
 
 _PUBLISH_PERIOD_S = 2
 _MOVE_PERIOD_S = 1
+_PATIENCE_S = 20  # with a store that is silent
 
 
 async def run(settings: EncoderSettings, load: Callable[[ModelSource, EncoderSettings], Model] = Model) -> None:
@@ -35,7 +36,7 @@ async def run(settings: EncoderSettings, load: Callable[[ModelSource, EncoderSet
     store = open_store(settings.redis_url, settings.redis_timeout_s, settings.redis_password_file)
     try:
         try:
-            store.ping()
+            store.ping(_PATIENCE_S)
         except ServiceError as error:
             sys.exit(f"error: {error} (store at {store.address}; set --redis-url)")
         if settings.threads:

@@ -37,6 +37,18 @@ def test_a_refused_connection_is_unavailable_soon() -> None:
     assert_within(took_s, 5)
 
 
+def test_a_store_that_is_silent_for_a_while_is_asked_again() -> None:
+    processes: list[subprocess.Popen[bytes]] = []
+    with store_server(store_program(), started=processes) as url:
+        store = Store(url, timeout_s=0.1)
+        processes[0].send_signal(signal.SIGSTOP)
+        with pytest.raises(Unavailable):
+            store.ping()
+        threading.Timer(1, processes[0].send_signal, [signal.SIGCONT]).start()
+        store.ping(60)
+        store.close()
+
+
 def test_what_the_store_refuses_is_unavailable(store_url: str, raw: redis.Redis) -> None:
     raw.acl_setuser("reader", enabled=True, passwords=["+secret"], keys=["*"], commands=["+get", "+ping"])
     store = Store(store_url.replace("redis://", "redis://reader:secret@"))

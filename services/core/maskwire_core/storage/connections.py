@@ -61,6 +61,11 @@ class Connections:
         if self._client is not None:
             self._client.close()
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether the store did not answer the last command in time."""
+        return self._silent
+
     @contextlib.contextmanager
     def commands(self) -> Iterator[redis.Redis]:
         """Yields the client for commands, and translates what redis-py raises in the body. Must not be nested.

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 
 import redis
 
-from maskwire_core.errors import CorruptValue, InvalidArgument
+from maskwire_core.errors import CorruptValue, InvalidArgument, Unavailable
 from maskwire_core.models.decoder_bundle import DecoderBundle
 from maskwire_core.models.graph_archive import Bundle
 from maskwire_core.models.tracker_bundle import TrackerBundle
@@ -94,10 +94,23 @@ class Store:
         """Closes all connections."""
         self.connections.close()
 
-    def ping(self) -> None:
-        """Checks that the store answers."""
-        with self.connections.commands() as client:
-            client.ping()
+    def ping(self, patience_s: float = 0) -> None:
+        """Checks that the store answers.
+
+        Args:
+            patience_s: How long to ask again while the store takes connections and is silent, as one is that gets no
+                processor for a while. One that cannot be reached is an error at once.
+        """
+        give_up = time.monotonic() + patience_s
+        while True:
+            try:
+                with self.connections.commands() as client:
+                    client.ping()
+                return
+            except Unavailable:
+                if not self.connections.is_silent or time.monotonic() > give_up:
+                    raise
+                time.sleep(0.2)
 
     # Embeddings
 
