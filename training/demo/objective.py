@@ -14,6 +14,11 @@ from training.demo.prompts import Prompts
 KEPT_MASKS = 0.85
 """Share of corrective clicks that come with the previous mask, as they do in use."""
 
+THOUGHT_BEST = 0.5
+"""Of a click's loss, the share of the candidate with the highest predicted IoU: the one that is served. The rest is that
+of the best one, which alone would make the three candidates so different that choosing costs more than it gives.
+"""
+
 CORRECTED = 1.5
 """Weight of the loss after corrections beside that of the first prompt."""
 
@@ -27,8 +32,8 @@ EARLIER = 5
 def objective(network: Network, batch: Batch, corrections: float) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss of a first prompt and of corrective clicks for each object.
 
-    First: of three candidates the best counts (a click may mean a part or the whole), and the single mask more the less
-    ambiguous the prompt is. Then `corrections` clicks on average, up to five; only the last of them has a gradient,
+    First: of three candidates the best counts (a click may mean a part or the whole) and the one that would be chosen,
+    and the single mask more the less ambiguous the prompt is. Then `corrections` clicks on average, up to five; only the last of them has a gradient,
     so that masks are corrected at any depth for the price of one. They correct the model's own mask or, for some
     objects, a damaged target: its own mistakes alone teach that the object is another than it thought, damaged targets
     alone that the mask was nearly right. On half the batches earlier clicks are known without having been answered
@@ -46,7 +51,9 @@ def objective(network: Network, batch: Batch, corrections: float) -> tuple[Tenso
     best = 1 + losses[:, 1:].argmin(1)
     every = torch.arange(len(best), device=best.device)
     single, three = torch.where(boxed, 1.0, 0.3), torch.where(boxed, 0.2, 1.0)
-    loss = (single * losses[:, 0] + three * losses[every, best]).mean()
+    served = 1 + decoded.iou[:, 1:].detach().argmax(1)
+    candidates = (1 - THOUGHT_BEST) * losses[every, best] + THOUGHT_BEST * losses[every, served]
+    loss = (single * losses[:, 0] + three * candidates).mean()
     loss = loss + 3 * (decoded.iou.float() - iou).square().mean(1).mean()
     loss = loss + 0.05 * F.softplus(-decoded.object_score.float()).mean()  # every prompt means an object
     chosen = torch.where(boxed, 0, best)
