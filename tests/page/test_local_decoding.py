@@ -51,6 +51,30 @@ def test_people_who_do_not_want_it_download_nothing(open_tab: OpenTab) -> None:
     assert not [url for url in asked if "onnxruntime" in url or "embedding" in url]
 
 
+def test_people_choose_the_weights(open_tab: OpenTab) -> None:
+    slow = "Object.defineProperty(navigator, 'connection', { value: { saveData: true } });"
+    tab = open_tab(decode="here", init_script=slow)
+    asked: list[str] = []
+    tab.page.on("request", lambda request: asked.append(request.url))
+    tab.open_sample()
+    until_decoding(tab)
+    tab.move(*CLICK)
+    expect(tab.page.locator("#timings")).to_contain_text("here, half precision")
+    assert [url for url in asked if "weights=half" in url]  # where people save data, unless they choose
+    assert not [url for url in asked if "weights=compact" in url]
+    tab.page.get_by_role("button", name="Kept images").click()
+    choice = tab.page.get_by_label("Weights that it downloads for that")
+    expect(choice).to_have_value("half")
+    choice.select_option("compact")
+    tab.page.locator("#kept-images").get_by_role("button", name="Close").click()
+    until_decoding(tab)
+    assert [url for url in asked if "weights=compact" in url]
+    tab.move(*OTHER)
+    expect(tab.page.locator("#timings")).to_contain_text("here")
+    expect(tab.page.locator("#timings")).not_to_contain_text("half precision")
+    assert tab.page.evaluate("() => app.editor.preview.mask.area > 0")
+
+
 def test_hovering_asks_no_server_and_clicks_go_on_without(browser: Browser, stack: Stack) -> None:
     sent: list[str] = []
     address = f"127.0.0.1:{free_port()}"

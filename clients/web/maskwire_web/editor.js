@@ -11,8 +11,8 @@ const MOST_HOVERS = 2; // on their way at the same time
 const CANDIDATES = 3; // of the model, for a lone click
 
 /**
- * Fires "change" when something must be redrawn, "answer" with detail {timings, tookMs, isLocal, isSharp} for each mask, and
- * "error" with detail ApiError.
+ * Fires "change" when something must be redrawn, "answer" with detail {timings, tookMs, isLocal, weights, isSharp} for each
+ * mask, and "error" with detail ApiError.
  */
 export class Editor extends EventTarget {
   /** @param local LocalDecoding */
@@ -233,8 +233,9 @@ export class Editor extends EventTarget {
     this._changed();
   }
 
-  _answered({ timings, isLocal = false, isSharp = false }, start) {
-    this.dispatchEvent(new CustomEvent("answer", { detail: { timings, tookMs: performance.now() - start, isLocal, isSharp } }));
+  _answered({ timings, isLocal = false, weights = "", isSharp = false }, start) {
+    const tookMs = performance.now() - start;
+    this.dispatchEvent(new CustomEvent("answer", { detail: { timings, tookMs, isLocal, weights, isSharp } }));
   }
 
   _setObjects(rows) {

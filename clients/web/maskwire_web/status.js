@@ -35,11 +35,13 @@ export class Status {
   /**
    * @param timings SegmentTimings
    * @param isLocal whether this browser decoded it
+   * @param weights the form of the weights with which it did; see Decoder.start
    * @param isSharp whether it was decoded from near by, after the whole picture's
    */
-  mask({ timings, tookMs, isLocal, isSharp }) {
+  mask({ timings, tookMs, isLocal, weights, isSharp }) {
     const decode = (timings?.decode_ms ?? 0) + (timings?.mask_ms ?? 0);
-    const took = isLocal ? "here" : `${isSharp ? "sharpened" : "round trip"} <b>${ms(tookMs)}</b>`;
+    const here = weights === "half" ? "here, half precision" : "here";
+    const took = isLocal ? here : `${isSharp ? "sharpened" : "round trip"} <b>${ms(tookMs)}</b>`;
     this._mask = `<span class="of-mask">decode <b>${ms(decode)}</b> · ${took}</span>`;
     this._show();
   }

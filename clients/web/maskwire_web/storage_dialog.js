@@ -15,6 +15,8 @@ export async function manageImages(library, workspace, local) {
   $("remove-image").hidden = !workspace.image;
   $("decode-here").checked = local.isWanted;
   $("decode-here").onchange = () => local.choose($("decode-here").checked);
+  $("decoder-weights").value = local.weights;
+  $("decoder-weights").onchange = () => local.chooseWeights($("decoder-weights").value);
   $("kept-images").returnValue = "";
   $("kept-images").showModal();
   await new Promise((resolve) => $("kept-images").addEventListener("close", resolve, { once: true }));

@@ -30,7 +30,7 @@ export class Decoder {
   constructor(fetch, weights) {
     if (!(weights in TOLERANCE)) throw new CannotDecode(`weights is "compact" or "half", not ${weights}`);
     this._fetch = fetch;
-    this._weights = weights;
+    this.weights = weights;
     this._waiting = new Map(); // by id, {resolve, reject}
     this._number = 0;
     this._digest = ""; // of the exported decoder whose graphs are loaded
@@ -114,7 +114,7 @@ export class Decoder {
   }
 
   async _load(digest, graphs, isOther) {
-    const query = new URLSearchParams({ weights: this._weights });
+    const query = new URLSearchParams({ weights: this.weights });
     if (!isOther && this._loaded.length) query.set("without", this._loaded.join(","));
     const archive = await this._download(`decoders/${digest}/${graphs.join(",")}?${query}`);
     const bytes = archive.byteLength;
@@ -136,7 +136,7 @@ export class Decoder {
     const answer = await (await this._fetch(`images/${encodeURIComponent(imageId)}/segment`, options)).json();
     const { masks } = await this.segment({ points: [point], labels: [1] }, { withLogits: true });
     const worst = Math.max(...masks.map(({ logits }, index) => difference(logits, answer.results[0].masks[index].logits.data)));
-    if (!(worst <= TOLERANCE[this._weights])) throw new CannotDecode(`this browser's logits differ from the server's by ${worst}`);
+    if (!(worst <= TOLERANCE[this.weights])) throw new CannotDecode(`this browser's logits differ from the server's by ${worst}`);
     this._agreed.add(digest);
   }
 
