@@ -21,8 +21,9 @@ _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable
 
 
 @contextlib.contextmanager
-def chromium() -> Iterator[Browser]:
-    """Runs the Chromium or Chrome that is on PATH; without one, the test is skipped, or fails where CI is set."""
+def chromium(*options: str) -> Iterator[Browser]:
+    """Runs the Chromium or Chrome that is on PATH, with further options; without one, the test is skipped, or fails
+    where CI is set."""
     program = next(filter(None, map(shutil.which, _NAMES)), None)
     if program is None:
         message = "no chromium on PATH; scripts/test installs it where it can"
@@ -31,7 +32,7 @@ def chromium() -> Iterator[Browser]:
         pytest.skip(message)
     with sync_playwright() as playwright:
         # Without a GPU, drawing as if there were one costs a quarter of the processor time of a test.
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu", *options])
         yield browser
         browser.close()
 

@@ -1,9 +1,10 @@
 """Measures masks that the browser decodes on the page, against those of a decoder server.
 
-    python -m bench.browser [--hovers 100] [--pages 10] [--megapixels 100] [--out bench/results/browser.md]
+    python -m bench.browser [--hovers 100] [--pages 50] [--megapixels 100] [--out bench/results/browser.md]
 
 Three models: the demo model at 512 px and SAM 2.1 tiny with seeded random weights at 1024 px, both stored as fp16; and
-the demo model's weights at 1024 px, stored as klt, for which random weights give no measure.
+the demo model's weights at 1024 px, stored as klt, for which random weights give no measure. What is measured is
+written at once, so that a run that is broken off leaves its first rows.
 Servers and browser share the machine. Lines of some megabits a second are a proxy in front of the gateway, which all
 connections of the page share.
 """
@@ -12,6 +13,7 @@ import argparse
 import json
 import os
 import tempfile
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,12 @@ from testing.servers import Up, up
 LINES_MBIT = (20, 100)
 HOVERS_PER_S = 2  # on each of many pages
 SMALL_MEGAPIXELS = 0.25
+STARTED = time.monotonic()
+
+
+def say(text: str) -> None:
+    """Tells how far the measurement is."""
+    print(f"{time.monotonic() - STARTED:5.0f} s: {text}", flush=True)
 
 
 def models(folder: Path) -> dict[str, tuple[str, ...]]:
@@ -55,20 +63,24 @@ def of_model(browser: Browser, stack: Up, hovers: int) -> dict[str, Any]:
     """Hovers, lines and visits of one model."""
     gateway = port(stack)
     rows = hovering.compare(browser, gateway, hovers)
+    say("hovers are measured")
     rows["first_mask_s"] = {str(mbit): hovering.first_mask_s(browser, gateway, mbit) for mbit in LINES_MBIT}
     with stack.client() as client:
         rows["visits"] = [asdict(visits.visit(browser, client, gateway, form)) for form in ("compact", "half")]
     return rows
 
 
-def of_pages(browser: Browser, stack: Up, pages: int, seconds: float) -> dict[str, Any]:
-    """Many pages at once, whose masks first the server decodes, then each browser."""
+def of_pages(stack: Up, pages: int, seconds: float) -> dict[str, Any]:
+    """Many pages at once, whose masks first the server decodes, then each page."""
     assert stack.gateway is not None
     pid = next(pid for name, pid in stack.pids.items() if name.startswith("decoder"))
-    return {
-        decode: many_pages.hover_together(browser, stack.gateway, pid, pages, HOVERS_PER_S, seconds, decode)
-        for decode in ("server", "here")
-    }
+    rows = {}
+    for decode in ("server", "here"):
+        with chromium(f"--renderer-process-limit={many_pages.MOST_PROCESSES}") as browser:
+            rows[decode] = many_pages.hover_together(
+                browser, stack.gateway, pid, pages, HOVERS_PER_S, seconds, decode, say
+            )
+    return rows
 
 
 def of_memory(browser: Browser, stack: Up, folder: Path, megapixels: float) -> dict[str, Any]:
@@ -115,20 +127,27 @@ def visit_table(rows: dict[str, Any]) -> list[str]:
     return lines
 
 
-def page_table(rows: dict[str, Any], pages: int) -> list[str]:
-    return [
-        f"| {pages} pages, {HOVERS_PER_S} hovers a second each, decoded | hovers | median ms "
-        "| s of processor time of the decoder server |",
-        "|---|---|---|---|",
-        *(
-            f"| {label} | {rows[where]['hovers']} | {rows[where]['median_ms']:.0f} "
-            f"| {rows[where]['decoder_cpu_s']:.2f} |"
-            for where, label in (("server", "by the server"), ("here", "in the browser"))
-        ),
+def page_table(rows: dict[str, Any]) -> list[str]:
+    if not rows:
+        return []
+    lines = [
+        f"| pages that ask for {HOVERS_PER_S} hovers a second each, decoded | pages | hovers | median ms "
+        "| s of processor time of the decoder server | while nobody hovers | ms more a hover | MiB of memory a page |",
+        "|---|---|---|---|---|---|---|---|",
     ]
+    for where, label in (("server", "by the server"), ("here", "in the browser")):
+        row = rows[where]
+        more_ms = 1e3 * max(0, row["decoder_cpu_s"] - row["decoder_idle_cpu_s"]) / row["hovers"]
+        lines.append(
+            f"| {label} | {row['pages']} | {row['hovers']} | {row['median_ms']:.0f} | {row['decoder_cpu_s']:.2f} "
+            f"| {row['decoder_idle_cpu_s']:.2f} | {more_ms:.1f} | {row['mib_of_a_page']:.0f} |"
+        )
+    return lines
 
 
 def memory_table(rows: dict[str, Any]) -> list[str]:
+    if not rows:
+        return []
     return [
         "| picture | decoded | MiB of the page's process | of these JavaScript's heap |",
         "|---|---|---|---|",
@@ -140,40 +159,60 @@ def memory_table(rows: dict[str, Any]) -> list[str]:
     ]
 
 
+def write(out: Path, command: str, document: dict[str, Any]) -> None:
+    """Writes what has been measured so far: a page of tables, and a file of JSON beside it."""
+    tables = [
+        hover_table(document["models"]),
+        visit_table(document["models"]),
+        page_table(document["pages"]),
+        memory_table(document["memory"]),
+    ]
+    figures = "\n\n".join("\n".join(table) for table in tables if table)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(
+        f"# Decoding on the page\n\nGenerated by `{command}` on {document['cores']} cores ({document['cpu']}), "
+        f"{document['date']}; load average before: {document['load_before']:.1f}. Browser and servers share the "
+        "machine, as people's own machines and servers would not: many pages at once wait for its cores, so that of "
+        "these the processor time tells, and not how long a hover takes. They are tabs of one browser, with a thread "
+        "each. SAM 2.1 tiny has random weights. Embeddings are stored as fp16 (8.4 MB at 1024 px), unless klt is "
+        "said.\n\n"
+        f"{figures}\n"
+    )
+    out.with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hovers", type=int, default=100)
-    parser.add_argument("--pages", type=int, default=10, help="pages on which people hover at the same time")
+    parser.add_argument("--pages", type=int, default=50, help="pages on which people hover at the same time")
     parser.add_argument("--seconds", type=float, default=20, help="how long they do")
     parser.add_argument("--megapixels", type=float, default=100, help="size of the large picture")
     parser.add_argument("--out", type=Path, default=ROOT / "bench" / "results" / "browser.md")
     arguments = parser.parse_args()
-    load = os.getloadavg()[0]  # by other programs
-    rows: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as temporary, chromium() as browser:
-        for name, options in models(Path(temporary)).items():
-            with up(*options, gateway=True) as stack:
-                rows[name] = of_model(browser, stack, arguments.hovers)
-                if not options:
-                    pages = of_pages(browser, stack, arguments.pages, arguments.seconds)
-                    sizes = of_memory(browser, stack, Path(temporary), arguments.megapixels)
-    about = machine()
     command = (
         f"python -m bench.browser --hovers {arguments.hovers} --pages {arguments.pages} "
         f"--seconds {arguments.seconds:g} --megapixels {arguments.megapixels:g}"
     )
-    tables = [hover_table(rows), visit_table(rows), page_table(pages, arguments.pages), memory_table(sizes)]
-    figures = "\n\n".join("\n".join(table) for table in tables)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(
-        f"# Decoding on the page\n\nGenerated by `{command}` on {about['cores']} cores ({about['cpu']}), "
-        f"{about['date']}; load average before: {load:.1f}. Browser and servers share the machine, as people's own "
-        "machines and servers would not: many pages at once wait for its cores. SAM 2.1 tiny has random weights; "
-        f"embeddings are stored as fp16, unless klt is said.\n\n{figures}\n"
-    )
-    document = {**about, "load_before": load, "models": rows, "pages": pages, "memory": sizes}
-    arguments.out.with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n")
-    print(figures)
+    load = os.getloadavg()[0]  # by other programs
+    document: dict[str, Any] = {**machine(), "load_before": load, "models": {}, "pages": {}, "memory": {}}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for name, options in models(folder).items():
+            say(f"{name}: starting")
+            with up(*options, gateway=True) as stack, chromium() as browser:
+                say(f"{name}: measuring")
+                document["models"][name] = of_model(browser, stack, arguments.hovers)
+            write(arguments.out, command, document)
+        with up(gateway=True) as stack:
+            say("memory of the page")
+            with chromium() as browser:
+                document["memory"] = of_memory(browser, stack, folder, arguments.megapixels)
+            write(arguments.out, command, document)
+            say(f"{arguments.pages} pages")
+            document["pages"] = of_pages(stack, arguments.pages, arguments.seconds)
+            write(arguments.out, command, document)
+    say("done")
+    print(arguments.out.read_text())
 
 
 if __name__ == "__main__":

@@ -2,15 +2,21 @@
 
 import statistics
 import time
+from collections.abc import Callable
 from typing import Any
 
 from playwright.sync_api import Browser
 
-from bench.browser.hovering import places, until_decoding
+from bench.browser.hovering import TIMEOUT_MS, places, until_decoding
 from testing.chromium import Tab
-from testing.processes import cpu_seconds
+from testing.processes import available_bytes, cpu_seconds
 
-HOVERING = """([everyMs, seconds, places]) => {
+MOST_PROCESSES = 8
+"""Of a browser, for its pages: those of one process share what the runtime is compiled to."""
+
+_LEAST_FREE_BYTES = 2 << 30  # no further page is opened when the machine has less
+_ONE_THREAD = "Object.defineProperty(navigator, 'hardwareConcurrency', { get: () => 1 });"
+_HOVERING = """([everyMs, seconds, places]) => {
     const hover = async () => {
         const [took, end] = [[], performance.now() + 1000 * seconds];
         for (let number = 0; performance.now() < end; number++) {
@@ -26,35 +32,69 @@ HOVERING = """([everyMs, seconds, places]) => {
 
 
 def hover_together(
-    browser: Browser, url: str, decoder_pid: int, pages: int, hovers_per_s: float, seconds: float, decode: str
+    browser: Browser,
+    url: str,
+    decoder_pid: int,
+    pages: int,
+    hovers_per_s: float,
+    seconds: float,
+    decode: str,
+    say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Lets people hover on pages of their own, each with the sample.
+    """Lets people hover on pages of their own, all with the sample. The pages are tabs of one browser context, so that
+    what one has downloaded is there for the next. Each decodes on one thread, and is made ready before the next is
+    opened.
 
     Args:
-        browser: The browser, in which each page has a context of its own.
+        browser: The browser; `MOST_PROCESSES` is meant for it.
         url: Address of the page.
         decoder_pid: The decoder server's process.
         pages: How many.
-        hovers_per_s: Hovers a second on each.
+        hovers_per_s: Hovers a second on each, if there is processor time for them.
         seconds: How long.
         decode: Where masks are decoded: "server" or "here".
+        say: Told how far it is.
 
     Returns:
-        Hovers and their median in milliseconds, and the seconds of processor time that the server took for them.
+        Pages that the machine had memory for, hovers, their median in milliseconds, the seconds of processor time that
+        the server took meanwhile and in as long a time without hovers, and MiB of the machine's memory that a page
+        took.
     """
-    tabs = []
-    for _ in range(pages):
-        tabs.append(Tab(browser, url, decode=decode))
-        tabs[-1].open_sample()
+    free = available_bytes()
+    first = Tab(browser, url, decode=decode, init_script=_ONE_THREAD)
+    first.open_sample()
+    first.until_kept()
+    tabs = [first]
+    for number in range(pages):
+        if number:
+            if available_bytes() < _LEAST_FREE_BYTES:
+                break
+            tabs.append(first.another(url))
+        tab = tabs[-1]
+        tab.page.set_default_timeout(TIMEOUT_MS)
+        tab.until_connected()
         if decode == "here":
-            until_decoding(tabs[-1])
-            tabs[-1].page.evaluate("async () => (await app.local._starting).complete()")
+            until_decoding(tab)
+            tab.page.evaluate("async () => (await app.local._starting).complete()")
+        if len(tabs) % 10 == 0:
+            say(f"{len(tabs)} pages are open")
+    mib = (free - available_bytes()) / len(tabs) / 2**20
     before = cpu_seconds(decoder_pid)
+    time.sleep(seconds)
+    idle = cpu_seconds(decoder_pid) - before
+    before += idle
     for number, tab in enumerate(tabs):
-        tab.page.evaluate(HOVERING, [1000 / hovers_per_s, seconds, places(50, number)])
+        tab.page.evaluate(_HOVERING, [1000 / hovers_per_s, seconds, places(50, number)])
     time.sleep(seconds)
     took = [each for tab in tabs for each in tab.page.evaluate("() => window.hovering")]
     spent = cpu_seconds(decoder_pid) - before
-    for tab in tabs:
+    for tab in reversed(tabs):
         tab.close()
-    return {"hovers": len(took), "median_ms": statistics.median(took), "decoder_cpu_s": spent}
+    return {
+        "pages": len(tabs),
+        "hovers": len(took),
+        "median_ms": statistics.median(took),
+        "decoder_cpu_s": spent,
+        "decoder_idle_cpu_s": idle,
+        "mib_of_a_page": mib,
+    }
