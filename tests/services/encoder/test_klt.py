@@ -13,9 +13,12 @@ from maskwire import Client, EmbeddedImage, Mask, Prompt
 from maskwire_core.models.registry import ModelError
 from maskwire_core.storage.embedding import Header, pack, unpack
 from maskwire_decoder.predictor import Predictor
+from maskwire_encoder.backends.features import NAMES, ImageFeatures
 from maskwire_encoder.backends.model import Model
 from maskwire_encoder.checkpoints import loading
 from maskwire_encoder.image_input.reading import read_image
+from maskwire_encoder.transform.comparison import Comparison
+from maskwire_encoder.transform.fitting import Fit
 from maskwire_encoder.transform.photographs import OWN, Photographs
 from PIL import Image
 
@@ -121,6 +124,23 @@ def test_a_decoder_answers_on_a_store_of_both_with_the_iou_that_was_asked_for(
             compare(prompts, small, large)
     print(f"mean IoU {np.mean(ious):.4f} of {len(ious)} masks")
     assert np.mean(ious) >= ASKED
+
+
+def test_a_step_that_is_far_too_coarse_is_known_by_some_of_the_photographs(folder: Path, photographs: Path) -> None:
+    settings = small_model.settings(folder)
+    (source,) = loading.find(settings)
+    sam, *_ = loading.build(source)
+    features = ImageFeatures(sam).eval()
+    with torch.no_grad():
+        measured = [features(each) for each in Photographs(photographs, 10**6).to_measure(sam.image_size)]
+    fit = Fit(sam)
+    fit.add(measured[0])
+    bases = {name: each.basis(2**-5) for name, each in zip(NAMES, fit.directions(), strict=True)}
+    every, few = Comparison(sam, measured), Comparison(sam, measured[:6])
+    mean, _ = few.iou(bases, 0)
+    assert mean < 0.99
+    assert every.iou(bases, 1) == few.iou(bases, 0)
+    assert every.iou(bases, 0)[0] != mean  # as it is when no mean is hopeless: over all of them
 
 
 def test_a_model_that_cannot_keep_its_masks_is_stored_as_fp16_and_says_so(

@@ -18,9 +18,10 @@ from maskwire_encoder.transform.photographs import Photographs
 log = logging.getLogger(__name__)
 
 _FINEST, _START, _COARSEST = -14.0, -10.0, 0.0  # powers of two of the step, in logits
-_TRIALS, _NEAR = 5, 0.1  # steps that are tried at most; none is tried that is but so much larger than a good one
+_TRIALS, _NEAR = 4, 0.1  # steps that are tried at most; none is tried that is but so much larger than a good one
 _GROWTH = 0.7  # losses grow with about this power of the step
 _SAFE = 0.97  # of the loss that is allowed: what a guess aims at
+_HOPELESS = 1.5  # times this loss, on a third of the photographs: a step is too coarse, without looking at the others
 _LARGEST = 1 / 4  # of fp32's bytes: less than half of fp16's
 
 
@@ -56,7 +57,7 @@ def fit(sam: Any, features: nn.Module, photographs: Photographs, least_iou: floa
     finest, power, coarsest = _FINEST, _START, _COARSEST
     for _ in range(_TRIALS):
         bases = {name: each.basis(2**power) for name, each in directions.items()}
-        iou, error = comparison.iou(bases)
+        iou, error = comparison.iou(bases, 1 - _HOPELESS * (1 - least_iou))
         log.info("step %.2g: mean IoU %.4f, with a standard error of %.4f", 2**power, iou, error)
         loss = 1 - iou + ERRORS * error
         if loss <= 1 - least_iou:
