@@ -16,8 +16,10 @@ MOST_PROCESSES = 8
 
 _LEAST_FREE_BYTES = 2 << 30  # no further page is opened when the machine has less
 _ONE_THREAD = "Object.defineProperty(navigator, 'hardwareConcurrency', { get: () => 1 });"
-_HOVERING = """([everyMs, seconds, places]) => {
+_START_S = 0.2  # for each page: all are told when to begin, so that they do so at the same time
+_HOVERING = """([begin, everyMs, seconds, places]) => {
     const hover = async () => {
+        await new Promise((resolve) => setTimeout(resolve, begin - Date.now()));
         const [took, end] = [[], performance.now() + 1000 * seconds];
         for (let number = 0; performance.now() < end; number++) {
             const started = performance.now();
@@ -82,9 +84,11 @@ def hover_together(
     before = cpu_seconds(decoder_pid)
     time.sleep(seconds)
     idle = cpu_seconds(decoder_pid) - before
-    before += idle
+    begin = time.time() + _START_S * len(tabs)
     for number, tab in enumerate(tabs):
-        tab.page.evaluate(_HOVERING, [1000 / hovers_per_s, seconds, places(50, number)])
+        tab.page.evaluate(_HOVERING, [1000 * begin, 1000 / hovers_per_s, seconds, places(50, number)])
+    time.sleep(max(0, begin - time.time()))
+    before = cpu_seconds(decoder_pid)
     time.sleep(seconds)
     took = [each for tab in tabs for each in tab.page.evaluate("() => window.hovering")]
     spent = cpu_seconds(decoder_pid) - before
