@@ -13,12 +13,13 @@ inside what is so with a probability of I / (1 + I) or more: 0.38 where I is 0.6
 """
 
 
-def mask_loss(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+def mask_loss(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """20 focal (gamma 2, weighed by INSIDE) + dice, as in SAM's training but for INSIDE.
 
     Args:
         logits: NxCxP.
         target: NxP, 0 to 1.
+        weight: NxP, of each pixel in the focal loss (default: 1 everywhere).
 
     Returns:
         Loss NxC; IoU of the masks NxC, without gradient.
@@ -27,7 +28,10 @@ def mask_loss(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     inside = logits.sigmoid()
     entropy = F.softplus(logits) - logits * target
     wrong = target + inside * (1 - 2 * target)
-    focal = ((1 - INSIDE + (2 * INSIDE - 1) * target) * wrong.square() * entropy).mean(-1)
+    sides = 1 - INSIDE + (2 * INSIDE - 1) * target
+    if weight is not None:
+        sides = sides * weight[:, None]
+    focal = (sides * wrong.square() * entropy).mean(-1)
     dice = 1 - (2 * (inside * target).sum(-1) + 1) / (inside.sum(-1) + target.sum(-1) + 1)
     with torch.no_grad():
         iou = overlap(logits > 0, target > 0.5)

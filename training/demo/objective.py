@@ -14,9 +14,12 @@ from training.demo.prompts import Prompts
 KEPT_MASKS = 0.85
 """Share of corrective clicks that come with the previous mask, as they do in use."""
 
+BESIDE_BOX = 4.0
+"""Weight of pixels that are beside a box that was given: nothing there belongs to its object."""
+
 THOUGHT_BEST = 0.5
-"""Of a click's loss, the share of the candidate with the highest predicted IoU: the one that is served. The rest is that
-of the best one, which alone would make the three candidates so different that choosing costs more than it gives.
+"""Of a click's loss, the share of the candidate with the highest predicted IoU: the one that is served. The rest is
+that of the best one, which alone would make the three candidates so different that choosing costs more than it gives.
 """
 
 CORRECTED = 1.5
@@ -33,11 +36,11 @@ def objective(network: Network, batch: Batch, corrections: float) -> tuple[Tenso
     """Loss of a first prompt and of corrective clicks for each object.
 
     First: of three candidates the best counts (a click may mean a part or the whole) and the one that would be chosen,
-    and the single mask more the less ambiguous the prompt is. Then `corrections` clicks on average, up to five; only the last of them has a gradient,
-    so that masks are corrected at any depth for the price of one. They correct the model's own mask or, for some
-    objects, a damaged target: its own mistakes alone teach that the object is another than it thought, damaged targets
-    alone that the mask was nearly right. On half the batches earlier clicks are known without having been answered
-    one by one, so that long prompts are cheap.
+    and the single mask more the less ambiguous the prompt is. Then `corrections` clicks on average, up to five; only
+    the last of them has a gradient, so that masks are corrected at any depth for the price of one. They correct the
+    model's own mask or, for some objects, a damaged target: its own mistakes alone teach that the object is another
+    than it thought, damaged targets alone that the mask was nearly right. On half the batches earlier clicks are known
+    without having been answered one by one, so that long prompts are cheap.
 
     Returns:
         The loss; IoU by kind of prompt.
@@ -47,7 +50,8 @@ def objective(network: Network, batch: Batch, corrections: float) -> tuple[Tenso
     boxed = prompts.boxed
     decoded = decode(network, features, place, prompts.points, prompts.labels)
     logits = decoded.logits.float().contiguous()
-    losses, iou = mask_loss(logits, batch.targets)
+    weight = 1 + (BESIDE_BOX - 1) * prompts.beside_box()
+    losses, iou = mask_loss(logits, batch.targets, weight)
     best = 1 + losses[:, 1:].argmin(1)
     every = torch.arange(len(best), device=best.device)
     single, three = torch.where(boxed, 1.0, 0.3), torch.where(boxed, 0.2, 1.0)
@@ -79,7 +83,7 @@ def objective(network: Network, batch: Batch, corrections: float) -> tuple[Tenso
         logits = decoded.logits[:, :1].float().contiguous()
         mask = logits[:, 0].detach()
         if last:
-            losses, iou = mask_loss(logits, batch.targets)
+            losses, iou = mask_loss(logits, batch.targets, weight)
             loss = loss + CORRECTED * losses.mean() + (decoded.iou[:, :1].float() - iou).square().mean()
             told[f"+{count}"] = iou[:, 0]
     return loss, told

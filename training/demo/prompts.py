@@ -70,6 +70,13 @@ class Prompts:
         before = torch.where(self.labels == PAD, EMPTY, self.labels)
         self.labels = torch.cat([before, label[:, None]], 1)
 
+    def beside_box(self) -> Tensor:
+        """NxP: 1 for pixels farther from the prompt's box than it may be jittered, 0 for others and without a box."""
+        low, high = self.points[:, 0, None], self.points[:, 1, None]
+        room = 0.1 * (high - low)
+        beside = ((self._pixels < low - room) | (self._pixels > high + room)).any(-1)
+        return (beside & self.boxed[:, None]).float()
+
     def damaged(self) -> Tensor:
         """Logits NxP of damaged targets: masks to correct."""
         return damaged(self._batch.targets, self._batch.boxes, self._pixels)

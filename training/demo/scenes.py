@@ -23,6 +23,11 @@ PATCHWORK, FAINT = 0.5, 0.15
 what a box says is learned from them, since little else tells where they end.
 """
 
+TURNED, RECOLOURED = 0.4, 0.4
+"""Shares of photographs that are turned, and of scenes in other colours: a few hundred photographs are seen hundreds of
+times each, and would be learned by heart.
+"""
+
 _LEAST, _MOST = 0.0015, 0.92  # share of the picture that an object may take
 
 
@@ -123,6 +128,8 @@ class Scenes:
         chosen = random.permutation(len(photo.masks))[:12]
         masks = [_scale(photo.mask(index)[part].view(np.uint8), self.size) for index in chosen]
         image = _shrink(photo.pixels[part], self.size).astype(np.float32)
+        if random.random() < TURNED:
+            image, masks = turn(image, masks, random.uniform(-25, 25))
         return source, image, masks, len(photo.masks) <= 12 and share == 1 and source not in WITHOUT_PROMINENT
 
     def _background(self, size: int, random: np.random.Generator) -> Image:
@@ -216,8 +223,29 @@ def _shrink(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA), np.uint8)
 
 
+def turn(image: Image, masks: list[NDArray[np.bool_]], degrees: float) -> tuple[Image, list[NDArray[np.bool_]]]:
+    """A picture and its masks turned about the middle; in the corners is the picture's mean colour."""
+    size = len(image)
+    matrix = cv2.getRotationMatrix2D((size / 2 - 0.5, size / 2 - 0.5), degrees, 1)
+    colour = image.mean((0, 1)).tolist()
+    turned = cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderValue=colour)
+    parts = [cv2.warpAffine(mask * np.uint8(254), matrix, (size, size)) > 127 for mask in masks]
+    return np.asarray(turned, np.float32), [np.asarray(part, np.bool_) for part in parts]
+
+
+def recolour(image: Image, random: np.random.Generator) -> Image:
+    """Other hues, another saturation, and another contrast between dark and bright."""
+    hsv = cv2.cvtColor(np.clip(image, 0, 255).astype(np.float32) / 255, cv2.COLOR_RGB2HSV)
+    hsv[..., 0] = (hsv[..., 0] + random.uniform(-40, 40)) % 360
+    hsv[..., 1] = np.clip(hsv[..., 1] * random.uniform(0.4, 1.5), 0, 1)
+    hsv[..., 2] = np.clip(hsv[..., 2], 0, 1) ** random.uniform(0.7, 1.3)
+    return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB) * 255, np.float32)
+
+
 def _disturb(image: Image, random: np.random.Generator) -> NDArray[np.uint8]:
     """Blur, noise, and other brightness and colours, each on some pictures."""
+    if random.random() < RECOLOURED:
+        image = recolour(image, random)
     if random.random() < 0.25:
         image = np.asarray(cv2.GaussianBlur(image, (0, 0), random.uniform(0.3, 1.2)), np.float32)
     if random.random() < 0.25:
