@@ -84,9 +84,10 @@ def store_url(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
-    """A store, an encoder with the demo model and a decoder, for the tests that leave them running."""
+    """A store, an encoder with the demo model, which keeps files, and a decoder, for the tests that leave them
+    running."""
     limits = ("--maxmemory", "1gb", "--maxmemory-policy", "volatile-lru")
-    with store_server(store_program(), *limits) as url, encoder_and_decoder(url) as started:
+    with store_server(store_program(), *limits) as url, encoder_and_decoder(url, "--keep-sources-s", "3600") as started:
         yield started
 
 

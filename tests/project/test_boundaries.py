@@ -126,7 +126,7 @@ def test_imports_point_one_way(package: str) -> None:
     ("pattern", "module"),
     [
         (
-            "maskwire:(embedding|lease|alias|prompts|logits|decoder|tracker|track|clips?|usage|sizes|writing)",
+            "maskwire:(embedding|lease|alias|prompts|logits|source|decoder|tracker|track|clips?|usage|sizes|writing)",
             "storage/keys.py",
         ),
         (r"ContextVar\(", "call_context.py"),

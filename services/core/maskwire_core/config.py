@@ -146,8 +146,12 @@ class EncoderSettings(ColdTierSettings):
     ttl_s: int = Field(86_400, ge=1)
     """Seconds after which an embedding expires, from when it was last embedded."""
     quota_bytes: int = Field(0, ge=0)
-    """Bytes of embeddings that each namespace may store; those that would expire first are evicted. 0: no limit. All
-    encoders of a store need the same value."""
+    """Bytes of embeddings and kept files that each namespace may store; those that would expire first are evicted. 0:
+    no limit. All encoders of a store need the same value."""
+    keep_sources_s: int = Field(0, ge=0)
+    """Seconds for which the files of images are kept in the store where callers ask for it (keep_source), so that they
+    can have regions of the images embedded without sending them again. The files count for the namespace's quota, and
+    are deleted with the embedding. 0: none are kept."""
     cold_ttl_s: int = Field(2_592_000, ge=1)
     """Seconds after which an embedding leaves the cold tier, from when it was last embedded. Images that were embedded
     with a shorter time to live than --ttl-s, and frames of videos, never get there."""

@@ -3,8 +3,10 @@
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, cast
 
+from maskwire.pictures import Stretch
 from maskwire.v1 import encoder_pb2 as pb
 from maskwire_core.call_context import current
 from maskwire_core.cold_tier.tier import ColdTier
@@ -25,6 +27,7 @@ from maskwire_core.telemetry.metrics import IMAGES, STAGES
 from maskwire_encoder.backends.device import Tensors
 from maskwire_encoder.backends.model import Model
 from maskwire_encoder.encode_lease import found_or_leased
+from maskwire_encoder.kept_files import KeptFiles
 from maskwire_encoder.pipeline import Pipeline
 from maskwire_encoder.regions import Part, check_size, check_smaller, find_whole
 from maskwire_encoder.spool import ImageFile, Spool
@@ -65,6 +68,7 @@ class ImageEncoder:
         self._cold = cold
         self._restoring: Flights[StoredEmbedding | None] = Flights()
         self._quotas = Quotas(store)
+        self._kept = KeptFiles(store, self.pipeline, self.spool)
         self._flights: Flights[Encoded] = Flights(self.pipeline.hurry)
 
     async def find(self, upload: Upload) -> pb.EncodeImageResponse | None:
@@ -75,8 +79,12 @@ class ImageEncoder:
 
         Raises:
             ResourceExhausted: The file is needed, but the tenant's rate limit is exceeded.
+            FailedPrecondition: SOURCE_NOT_KEPT.
         """
         started = time.perf_counter()
+        if upload.keep_s and not await self._kept.touch(upload):
+            current().caller.charge(encodes=1, announced_bytes=upload.size_bytes)
+            return None
         found = await asyncio.to_thread(self._store.find_embedding, upload.namespace, upload.key)
         if found is None and self._cold is not None:
             found, _ = await self._restoring.share(upload.flight, lambda: self._restore(upload))
@@ -85,7 +93,7 @@ class ImageEncoder:
             shared = await self._flights.join(upload.flight, upload.demand)
             if shared is None:
                 current().caller.charge(encodes=1, announced_bytes=upload.size_bytes)
-                return None
+                return await self._encode_kept(upload) if upload.from_source else None
             found, _ = shared
         return await self._respond(upload, found, True, timings)
 
@@ -104,13 +112,11 @@ class ImageEncoder:
         receive_ms = _ms_since(asked_at)
         # Checked before the flight is joined: a caller who sends other bytes than announced must not fail the others.
         await _check_digest(upload, file)
-        (stored, stages), joined = await self._flights.share(
-            upload.flight, lambda: self._find_or_make(upload, file), upload.demand
-        )
-        timings = pb.EncodeTimings(lookup_ms=(asked_at - upload.received_at) * 1e3, receive_ms=receive_ms)
-        if stages is not None and not joined:
-            timings.MergeFrom(stages)
-        return await self._respond(upload, stored, joined or stages is None, timings)
+        stored, cached, timings = await self._share(upload, lambda: self._find_or_make(upload, file), asked_at)
+        if upload.keep_s:
+            await self._kept.keep(upload, file, stored.nbytes)
+        timings.receive_ms = receive_ms
+        return await self._respond(upload, stored, cached, timings)
 
     async def embed(self, upload: Upload, file: ImageFile) -> bytes:
         """Embeds an image without storing anything. Its caller's memory has the embedding until it is read.
@@ -161,6 +167,32 @@ class ImageEncoder:
         )
         return StoredEmbedding(embedding.header, len(value), upload.ttl_s * 1000)
 
+    async def _encode_kept(self, upload: Upload) -> pb.EncodeImageResponse:
+        """Encodes and stores a region, which is cut from the kept file of its image."""
+        started = time.perf_counter()
+        return await self._respond(upload, *await self._share(upload, lambda: self._find_or_cut(upload), started))
+
+    async def _share(
+        self, upload: Upload, start: Callable[[], Coroutine[Any, Any, Encoded]], looked_up_at: float
+    ) -> tuple[StoredEmbedding, bool, pb.EncodeTimings]:
+        """Returns the embedding that all who want the same share, whether others had made it, and the timings."""
+        (stored, stages), joined = await self._flights.share(upload.flight, start, upload.demand)
+        timings = pb.EncodeTimings(lookup_ms=(looked_up_at - upload.received_at) * 1e3)
+        if stages is not None and not joined:
+            timings.MergeFrom(stages)
+        return stored, joined or stages is None, timings
+
+    async def _find_or_cut(self, upload: Upload) -> Encoded:
+        assert upload.part is not None
+        async with found_or_leased(self._store, upload.namespace, upload.key) as found:
+            if found is not None:
+                return found, None
+            file = await self._kept.fetch(upload, upload.part)
+            try:
+                return await self._make(upload, file)
+            finally:
+                file.release()
+
     async def _find_or_make(self, upload: Upload, file: ImageFile) -> Encoded:
         with file.held():  # also when its sender leaves, while others wait for the image
             async with found_or_leased(self._store, upload.namespace, upload.key) as found:
@@ -177,13 +209,17 @@ class ImageEncoder:
 
     async def _encode(self, upload: Upload, file: ImageFile) -> tuple[Header, Tensors, pb.EncodeTimings]:
         """Encodes an image. Returns the header of its embedding, its tensors, and how long the stages took."""
-        part, region = upload.part, None
+        part, region, stretch = upload.part, None, upload.stretch
         if part is not None:
             args = (upload.namespace, upload.image_id, part, upload.model.fingerprint)
-            region = await asyncio.to_thread(find_whole, self._store, *args)
+            whole = await asyncio.to_thread(find_whole, self._store, *args)
+            region = part.region(whole)
+            if upload.from_source:  # its samples become what those of the whole image became
+                stretch = cast(Stretch, whole.stretch)
         started = time.perf_counter()
+        cut = part.place if part is not None and upload.from_source else None
         pixels, read_queue_ms = await self.pipeline.read(
-            upload.model, file, upload.stretch, upload.is_frame, upload.demand
+            upload.model, file, stretch, upload.is_frame, upload.demand, cut
         )
         if upload.full_size is not None:
             check_smaller(upload.full_size, pixels.width, pixels.height)

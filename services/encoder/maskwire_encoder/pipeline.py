@@ -13,6 +13,7 @@ from maskwire.pictures.cost import Cost, estimate
 from maskwire.pictures.limits import Limits as PictureLimits
 from maskwire_core.config import MIB, EncoderSettings
 from maskwire_core.errors import ResourceExhausted, Unavailable
+from maskwire_core.masks.geometry import Rectangle
 from maskwire_core.models.registry import ModelError
 from maskwire_core.runtime.thread_priority import give_way
 from maskwire_core.scheduling.byte_budget import Account, ByteBudget
@@ -57,6 +58,7 @@ class File:
     content: ImageFile  # the file itself, which is complete
     stretch: Stretch  # how samples of more than 8 bits are mapped to 8 bits
     is_frame: bool  # whether it is resized as a frame of a video
+    part: Rectangle | None  # the part of the picture that is wanted; None for all of it
     cost: Cost  # what decoding may take
     tenant: str  # on whose account its memory is
     handle: Handle  # ends the decoding if nobody wants it any more
@@ -156,7 +158,13 @@ class Pipeline:
         return self.waiting * self.model.pace_s
 
     async def read(
-        self, model: Model, content: ImageFile, stretch: Stretch, is_frame: bool, demand: Demand
+        self,
+        model: Model,
+        content: ImageFile,
+        stretch: Stretch,
+        is_frame: bool,
+        demand: Demand,
+        part: Rectangle | None = None,
     ) -> Served[Pixels]:
         """Decodes an image file in a process of its own and prepares it for a model, when its turn comes.
 
@@ -168,6 +176,7 @@ class Pipeline:
             stretch: How samples of more than 8 bits are mapped to 8 bits.
             is_frame: Whether it is resized as a frame of a video.
             demand: Who wants it, and how soon.
+            part: The part of the picture that is wanted; None for all of it.
 
         Raises:
             InvalidArgument: The file cannot be decoded, or not within its limits.
@@ -182,7 +191,7 @@ class Pipeline:
         lane = self.large_readers if cost.cpu_s > _LARGE_S or cost.bytes > _LARGE_BYTES else self.readers
         handle = Handle()
         lane.admit(demand)
-        file = File(content, stretch, is_frame, cost, demand.requester.tenant, handle)
+        file = File(content, stretch, is_frame, part, cost, demand.requester.tenant, handle)
         try:
             return await lane.submit(file, demand, kind=model, nbytes=content.size_bytes)
         except asyncio.CancelledError:
@@ -282,9 +291,14 @@ class Pipeline:
         (file,) = files
 
         def use(picture: Picture, warnings: Sequence[str]) -> Pixels:
-            height, width, _ = picture.pixels.shape
+            pixels = picture.pixels
+            if file.part is not None:
+                x, y, width, height = file.part
+                # A file of the part alone would be upright; what is turned after resizing differs in the last digits.
+                pixels = np.ascontiguousarray(pixels[y : y + height, x : x + width])
+            height, width, _ = pixels.shape
             encoding = cast(Model, model)
-            pixels = resize_frame(picture.pixels, encoding.image_size) if file.is_frame else picture.pixels
+            pixels = resize_frame(pixels, encoding.image_size) if file.is_frame else pixels
             return Pixels(height, width, encoding.prepare(pixels), picture.stretch, tuple(warnings))
 
         def read() -> Pixels:

@@ -6,7 +6,7 @@ from maskwire.v1 import encoder_pb2 as pb
 from maskwire_core import names
 from maskwire_core.errors import InvalidArgument, embedding_expired
 from maskwire_core.masks.geometry import Rectangle
-from maskwire_core.storage.embedding import MAX_PIXELS, Region
+from maskwire_core.storage.embedding import MAX_PIXELS, Header, Region
 from maskwire_core.storage.store import Store
 
 
@@ -20,6 +20,10 @@ class Part(NamedTuple):
     def identity(self) -> str:
         """What distinguishes it from an equal picture that is a part of another image, or another part of this one."""
         return f"{self.image} {' '.join(map(str, self.place))}"
+
+    def region(self, whole: Header) -> Region:
+        """What an embedding says of it, given the header of the whole image's."""
+        return Region(self.image, self.place.x, self.place.y, whole.width, whole.height)
 
 
 def parse_part(header: pb.EncodeImageHeader) -> Part | None:
@@ -42,8 +46,8 @@ def parse_part(header: pb.EncodeImageHeader) -> Part | None:
     return Part(image, Rectangle(left, top, right - left, bottom - top))
 
 
-def find_whole(store: Store, namespace: str, image_id: str, part: Part, fingerprint: str) -> Region:
-    """Looks up the image that a file is a part of. Blocks.
+def find_whole(store: Store, namespace: str, image_id: str, part: Part, fingerprint: str) -> Header:
+    """Returns what is known of the image that a file is a part of. Blocks.
 
     Args:
         store: Where its embedding is.
@@ -68,7 +72,7 @@ def find_whole(store: Store, namespace: str, image_id: str, part: Part, fingerpr
     x, y, width, height = part.place
     if x + width > whole.header.width or y + height > whole.header.height:
         raise _bad_region(f"the image is {whole.header.width}x{whole.header.height} px")
-    return Region(part.image, x, y, whole.header.width, whole.header.height)
+    return whole.header
 
 
 def check_size(part: Part, width: int, height: int) -> None:

@@ -70,7 +70,7 @@ class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
     ) -> AsyncIterator[pb.EmbedImageResponse]:
         frames = aiter(requests)
         header = await self._header(frames)
-        for field in ("image_id", "ttl_s", "region_of"):
+        for field in ("image_id", "ttl_s", "region_of", "keep_source", "from_source"):
             if getattr(header, field):
                 raise InvalidArgument(
                     "NOT_STORED", f"the embedding is not stored; leave {field} out", field=f"header.{field}"

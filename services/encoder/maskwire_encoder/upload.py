@@ -16,7 +16,7 @@ from maskwire.v1 import types_pb2
 from maskwire_core import names
 from maskwire_core.call_context import current
 from maskwire_core.config import EncoderSettings
-from maskwire_core.errors import InvalidArgument, NotFound, ResourceExhausted
+from maskwire_core.errors import FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
 from maskwire_core.scheduling.fair_queue import Requester
 from maskwire_core.scheduling.scheduler import Demand
 from maskwire_core.storage.embedding import StoredEmbedding, content_key
@@ -58,6 +58,8 @@ class Upload:
     full_size: tuple[int, int] | None  # of the picture or part, where the file is a smaller version of it
     quota_bytes: int  # bytes that the namespace may store; 0 for no quota
     received_at: float  # `time.perf_counter()` when the header was received
+    keep_s: int = 0  # seconds for which the file is kept; 0: it is not
+    from_source: bool = False  # whether it is cut from the kept file of the image that it is a part of
 
     @property
     def flight(self) -> tuple[str, str]:
@@ -84,6 +86,7 @@ def accept(
     Raises:
         InvalidArgument: A field is wrong.
         NotFound: The model is not served here.
+        FailedPrecondition: The file is to be kept, and this encoder keeps none.
         PermissionDenied: The namespace belongs to another tenant.
         ResourceExhausted: The file is too large.
     """
@@ -91,31 +94,23 @@ def accept(
     model = models.get(canonical(header.model)) if header.model else next(iter(models.values()))
     if model is None:
         raise NotFound("MODEL_NOT_FOUND", model_not_served(header.model, models), field="model")
-    if len(header.sha256) != 32:
-        raise InvalidArgument("BAD_DIGEST", "sha256 must be the 32 bytes of the file's SHA-256", field="header.sha256")
-    if not header.size_bytes:
-        raise InvalidArgument("EMPTY_IMAGE", EMPTY, field="image")
-    token = current().caller.token
-    most_bytes = min(settings.max_image_bytes, token.max_image_bytes or settings.max_image_bytes)
-    if header.size_bytes > most_bytes:
-        raise ResourceExhausted(
-            "IMAGE_TOO_LARGE",
-            f"the file has {header.size_bytes} bytes; at most {most_bytes} are accepted",
-            field="image",
-        )
+    part = parse_part(header)
+    keep_s = _keep_s(header, part, settings)
+    if not header.from_source:
+        _check_file(header, settings)
     stretch = _STRETCHES.get(header.stretch)
     if stretch is None:
         raise InvalidArgument("BAD_STRETCH", f"{header.stretch} is no Stretch", field="header.stretch")
     if header.resize not in pb.Resize.values():
         raise InvalidArgument("BAD_RESIZE", f"{header.resize} is no Resize", field="header.resize")
     is_frame, codec = header.resize == pb.RESIZE_VIDEO_FRAME, _codec(model, header.stored_as)
-    part = parse_part(header)
     full_size = parse_full_size(header, part)
     image_id = names.image_id(header.image_id) if header.image_id else "" if part else names.issue_image_id()
     namespace = current().caller.writing(header.namespace)
     logs.bind(namespace, image_id)
     if header.priority not in pb.Priority.values():
         raise InvalidArgument("BAD_PRIORITY", f"{header.priority} is no Priority", field="header.priority")
+    token = current().caller.token
     ttl_s = token.ttl_s or settings.ttl_s
     deadline = math.inf if time_left_s is None else asyncio.get_running_loop().time() + time_left_s
     return Upload(
@@ -125,7 +120,8 @@ def accept(
         header.size_bytes,
         model,
         content_key(
-            header.sha256,
+            # The picture that a region is cut from is known by its own key, which a file's digest never is.
+            bytes.fromhex(part.image) if header.from_source and part else header.sha256,
             model.fingerprint,
             model.decoder.digest,
             model.arithmetic_of(stretch, is_frame),
@@ -142,7 +138,56 @@ def accept(
         full_size=full_size,
         quota_bytes=settings.quota_bytes if token.quota_bytes is None else token.quota_bytes,
         received_at=received_at,
+        keep_s=min(keep_s, header.ttl_s or ttl_s, ttl_s),
+        from_source=header.from_source,
     )
+
+
+def _check_file(header: pb.EncodeImageHeader, settings: EncoderSettings) -> None:
+    """Checks digest and size of the file that follows. Raises BAD_DIGEST, EMPTY_IMAGE or IMAGE_TOO_LARGE."""
+    if len(header.sha256) != 32:
+        raise InvalidArgument("BAD_DIGEST", "sha256 must be the 32 bytes of the file's SHA-256", field="header.sha256")
+    if not header.size_bytes:
+        raise InvalidArgument("EMPTY_IMAGE", EMPTY, field="image")
+    most_bytes = min(settings.max_image_bytes, current().caller.token.max_image_bytes or settings.max_image_bytes)
+    if header.size_bytes > most_bytes:
+        raise ResourceExhausted(
+            "IMAGE_TOO_LARGE",
+            f"the file has {header.size_bytes} bytes; at most {most_bytes} are accepted",
+            field="image",
+        )
+
+
+def _keep_s(header: pb.EncodeImageHeader, part: Part | None, settings: EncoderSettings) -> int:
+    """Returns for how many seconds the file is to be kept; 0: not at all.
+
+    Raises:
+        InvalidArgument: BAD_SOURCE.
+        FailedPrecondition: SOURCES_NOT_KEPT.
+    """
+    if header.from_source and (part is None or header.sha256 or header.size_bytes or header.width_px or header.stretch):
+        raise InvalidArgument(
+            "BAD_SOURCE",
+            "it is for a region, which is cut from the kept file: give region and region_of, and leave sha256, "
+            "size_bytes, width_px and stretch out",
+            field="header.from_source",
+        )
+    if not header.keep_source:
+        return 0
+    if part is not None or header.width_px or header.from_source:
+        raise InvalidArgument(
+            "BAD_SOURCE",
+            "regions are cut from whole pictures at full size; leave it out for regions and smaller versions",
+            field="header.keep_source",
+        )
+    if not settings.keep_sources_s:
+        raise FailedPrecondition(
+            "SOURCES_NOT_KEPT",
+            "this encoder keeps no files; leave keep_source out and send the parts for regions, or start it with "
+            "--keep-sources-s",
+            field="header.keep_source",
+        )
+    return settings.keep_sources_s
 
 
 def _codec(model: "Model", wanted: types_pb2.DataType.ValueType) -> str:

@@ -57,7 +57,7 @@ class Upstream:
         """Embeds an image file. One that is stored already is neither uploaded nor decoded.
 
         Args:
-            data: The file.
+            data: The file; empty for a region that is cut from its image's kept one.
             header: Name, model and so on. Its size, and its digest if missing, are filled in.
             caller: On whose behalf.
             field: Where in the request the file is, for errors.
@@ -68,8 +68,9 @@ class Upstream:
         """
         if len(data) > self._max_image_bytes:
             raise Problem(413, f"the image is larger than {self._max_image_bytes} bytes", "IMAGE_TOO_LARGE", field)
-        header.sha256 = header.sha256 or (await in_thread(hashlib.sha256, data)).digest()
-        header.size_bytes = len(data)
+        if data or not header.from_source:  # else there is no file
+            header.sha256 = header.sha256 or (await in_thread(hashlib.sha256, data)).digest()
+            header.size_bytes = len(data)
         try:
             response = await self.servers.encode_image(header, data, caller)
         except MaskwireError as error:

@@ -21,6 +21,9 @@ local total = 0
 for _, name in ipairs(redis.call('keys', 'maskwire:embedding:{acme/*')) do
   total = total + redis.call('strlen', name)
 end
+for _, name in ipairs(redis.call('keys', 'maskwire:source:{acme/*')) do
+  total = total + redis.call('strlen', name)
+end
 return total
 """
 
@@ -63,6 +66,30 @@ def test_what_would_expire_first_makes_room(store: Store, raw: redis.Redis) -> N
         books.put_embedding("acme", key(4), value(4, 10_000), 100, quota)
     assert (caught.value.reason, caught.value.retry_after_s) == ("QUOTA_TOO_SMALL", None)
     assert store.get_embedding("acme", key(3)) is not None
+
+
+def test_files_count_and_go_with_their_image(store: Store, raw: redis.Redis) -> None:
+    books, quota, file = Quotas(store), 4 * SIZE, bytes(SIZE)
+    assert not books.put_source("acme", key(0), file, 50, quota, 0)  # there is no such image
+    assert not raw.keys("maskwire:source:*")
+    assert total_bytes(raw, "acme") == 0
+    for number in range(2):
+        books.put_embedding("acme", key(number), value(number, 1000), 100 + number, quota)
+        assert books.put_source("acme", key(number), file, 50 + number, quota, SIZE)
+    assert total_bytes(raw, "acme") == raw.eval(STORED, 0) == 4 * SIZE
+    assert books.touch_source("acme", key(0), 90, quota)
+    assert not books.touch_source("acme", key(2), 90, quota)
+    books.put_embedding("acme", key(2), value(2, 1000), 100, quota)  # the other file expires first, and gives way
+    kept = [bool(raw.exists(f"maskwire:source:{{acme/{key(number)}}}")) for number in range(2)]
+    assert (kept, total_bytes(raw, "acme"), raw.eval(STORED, 0)) == ([True, False], 4 * SIZE, 4 * SIZE)
+    books.erase_embedding("acme", key(0))
+    assert not raw.keys("maskwire:source:*")
+    assert total_bytes(raw, "acme") == raw.eval(STORED, 0) == 2 * SIZE
+    with pytest.raises(ResourceExhausted, match="keep_source") as caught:
+        books.put_source("acme", key(1), bytes(3 * SIZE + 1), 50, quota, SIZE)
+    assert caught.value.reason == "QUOTA_TOO_SMALL"
+    assert books.put_source("acme", key(1), file, 50, 0, SIZE)  # without a quota
+    assert total_bytes(raw, "acme") == 2 * SIZE
 
 
 def test_a_smaller_quota_and_what_was_there_before_it(store: Store, raw: redis.Redis) -> None:

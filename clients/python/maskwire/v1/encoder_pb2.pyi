@@ -89,6 +89,8 @@ class EncodeImageHeader(_message.Message):
     REGION_OF_FIELD_NUMBER: _builtins.int
     WIDTH_PX_FIELD_NUMBER: _builtins.int
     HEIGHT_PX_FIELD_NUMBER: _builtins.int
+    KEEP_SOURCE_FIELD_NUMBER: _builtins.int
+    FROM_SOURCE_FIELD_NUMBER: _builtins.int
     image_id: _builtins.str
     """Name to store the image under, replacing any image of that name. If empty, the server makes one up. At most 256
     characters, without control characters.
@@ -127,6 +129,17 @@ class EncodeImageHeader(_message.Message):
     """
     height_px: _builtins.int
     """Its height in pixels."""
+    keep_source: _builtins.bool
+    """Keep the file, too, for as long as the encoder's --keep-sources-s says, and no longer than the embedding: regions of
+    the image can be embedded from it (from_source). It is deleted with the embedding. An image that is stored is sent
+    again if its file is not kept. Errors: FAILED_PRECONDITION (SOURCES_NOT_KEPT); RESOURCE_EXHAUSTED (QUOTA_TOO_SMALL);
+    INVALID_ARGUMENT (BAD_SOURCE: with region, width_px or from_source).
+    """
+    from_source: _builtins.bool
+    """The region is cut from the file that was kept of the image; sha256 and size_bytes are left out, and no file is sent.
+    Errors: FAILED_PRECONDITION (SOURCE_NOT_KEPT) when the file is not kept (any more): send the part, as a file.
+    INVALID_ARGUMENT (BAD_SOURCE: without region, or with sha256, size_bytes, width_px or stretch).
+    """
     @_builtins.property
     def region(self) -> _types_pb2.Box:
         """The file is not an image but this part of one, in whole pixels of that image, cut from it and embedded at the model's
@@ -152,10 +165,12 @@ class EncodeImageHeader(_message.Message):
         region_of: _builtins.str = ...,
         width_px: _builtins.int = ...,
         height_px: _builtins.int = ...,
+        keep_source: _builtins.bool = ...,
+        from_source: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["region", b"region"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["height_px", b"height_px", "image_id", b"image_id", "model", b"model", "namespace", b"namespace", "priority", b"priority", "region", b"region", "region_of", b"region_of", "resize", b"resize", "sha256", b"sha256", "size_bytes", b"size_bytes", "stored_as", b"stored_as", "stretch", b"stretch", "ttl_s", b"ttl_s", "width_px", b"width_px"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_source", b"from_source", "height_px", b"height_px", "image_id", b"image_id", "keep_source", b"keep_source", "model", b"model", "namespace", b"namespace", "priority", b"priority", "region", b"region", "region_of", b"region_of", "resize", b"resize", "sha256", b"sha256", "size_bytes", b"size_bytes", "stored_as", b"stored_as", "stretch", b"stretch", "ttl_s", b"ttl_s", "width_px", b"width_px"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

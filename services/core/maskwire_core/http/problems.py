@@ -8,6 +8,7 @@ from typing import Any
 
 from maskwire import (
     DeadlineExceeded,
+    FailedPrecondition,
     ImageNotFound,
     InvalidRequest,
     MaskwireError,
@@ -29,6 +30,7 @@ _STATUSES: tuple[tuple[type[MaskwireError], int], ...] = (
     (NotAuthenticated, 401),
     (NotAllowed, 403),
     (ImageNotFound, 404),
+    (FailedPrecondition, 409),
     (Overloaded, _TOO_MANY),
     (ServerUnavailable, 503),
     (DeadlineExceeded, 504),

@@ -29,7 +29,7 @@ _TIMEOUT_S = 10
 
 @app.command()
 def stats(redis_url: RedisUrl = _URL, redis_password_file: PasswordFile = None, as_json: AsJson = False) -> None:
-    """Show how many images, embeddings, clips, tracks and bytes each namespace holds, and how old embeddings are."""
+    """Show how many images, embeddings, kept files, clips, tracks and bytes each namespace holds, and their age."""
     with _inventory(redis_url, redis_password_file) as inventory:
         found = inventory.summaries()
     if as_json:
@@ -50,7 +50,7 @@ def purge(
     redis_url: RedisUrl = _URL,
     redis_password_file: PasswordFile = None,
 ) -> None:
-    """Delete the embeddings that fulfil all conditions given, and the image IDs whose embedding is gone then."""
+    """Delete the embeddings that fulfil all conditions given, and image IDs and files whose embedding is gone then."""
     from rich.console import Console
     from rich.progress import track
 
@@ -72,6 +72,7 @@ def purge(
         console = Console(stderr=True)
         deleted = sum(1 for _ in track(inventory.delete(chosen), "deleting", total=len(chosen), console=console))
         names = inventory.delete_dangling_aliases(namespace)
+        inventory.delete_dangling_sources(namespace)
     print(f"{deleted} embeddings of {_size(sum(each.nbytes for each in chosen))} deleted, {names} names forgotten")
 
 
@@ -95,11 +96,12 @@ def _show(found: "Mapping[str, Summary]") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("namespace", "images", "embeddings", "size", "oldest", "newest", "clips", "tracks")
+    table = Table("namespace", "images", "embeddings", "size", "oldest", "newest", "files", "clips", "tracks")
     for name, each in found.items():
         sizes = str(each.images), str(each.embeddings), _size(each.nbytes)
-        videos = _counted(each.clips, each.clip_bytes), _counted(each.tracks, each.track_bytes)
-        table.add_row(name, *sizes, _when(each.oldest), _when(each.newest), *videos)
+        pairs = (each.sources, each.source_bytes), (each.clips, each.clip_bytes), (each.tracks, each.track_bytes)
+        more = (_counted(*pair) for pair in pairs)
+        table.add_row(name, *sizes, _when(each.oldest), _when(each.newest), *more)
     Console().print(table)
 
 

@@ -22,11 +22,12 @@ class Deleted(NamedTuple):
 
 
 def erase(store: Store, namespace: str, key: str) -> None:
-    """Deletes an embedding, the logits saved for it and the list of its regions for good: decoders drop their copies
-    within a second. The deletion is announced when it is done, so that nobody reads the embedding again after dropping
-    it; if this fails in between, it must be called again."""
+    """Deletes an embedding, the image's file, the logits saved for it and the list of its regions for good: decoders
+    drop their copies within a second. The deletion is announced when it is done, so that nobody reads the embedding
+    again after dropping it; if this fails in between, it must be called again."""
     with store.connections.commands() as client:
-        client.delete(*(name(namespace, key) for name in (keys.embedding, keys.prompts, keys.logits, keys.regions)))
+        names = keys.embedding, keys.source, keys.prompts, keys.logits, keys.regions
+        client.delete(*(name(namespace, key) for name in names))
         client.xadd(keys.DELETIONS, {"image": f"{namespace}/{key}"}, maxlen=_MOST, approximate=True)
 
 

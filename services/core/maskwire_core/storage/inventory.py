@@ -46,6 +46,8 @@ class Summary:
     newest: float | None = None  # when the newest was encoded
     clips: int = 0  # number of clips
     clip_bytes: int = 0  # size of their files in bytes
+    sources: int = 0  # number of kept files of images
+    source_bytes: int = 0  # their size in bytes
     tracks: int = 0  # number of tracks
     track_bytes: int = 0  # size of their state in bytes
 
@@ -73,6 +75,9 @@ class Inventory:
         found = summarize(self.embeddings())
         for (namespace, _), _ in self._aliases():
             found[namespace].images += 1
+        for (namespace, _), (nbytes,) in self._read(keys.SOURCES, ("STRLEN",)):
+            found[namespace].sources += 1
+            found[namespace].source_bytes += nbytes or 0
         now = time.time()
         for (namespace, _), (entries,) in self._read(keys.CLIPS, ("HGETALL",)):
             found[namespace].clips, found[namespace].clip_bytes = totals(entries, now)
@@ -121,6 +126,18 @@ class Inventory:
             exist = self._for_each([keys.embedding(tenant, key) for (tenant, _), key in batch], ("EXISTS",))
             dangling = [keys.alias(*alias) for (alias, _), (exists,) in zip(batch, exist, strict=True) if not exists]
             self._for_each(dangling, ("DEL",))
+            deleted += len(dangling)
+        return deleted
+
+    def delete_dangling_sources(self, namespace: str | None = None) -> int:
+        """Likewise the files of images, of one tenant or of all, whose embedding is gone."""
+        deleted = 0
+        for batch in _batches(each for each, _ in self._read(keys.SOURCES, ("STRLEN",))):
+            mine = [each for each in batch if namespace in (None, each[0])]
+            exist = self._for_each([keys.embedding(*each) for each in mine], ("EXISTS",))
+            dangling = [each for each, (exists,) in zip(mine, exist, strict=True) if not exists]
+            for each in dangling:
+                self._quotas.erase_source(*each)
             deleted += len(dangling)
         return deleted
 

@@ -7,6 +7,7 @@
     maskwire:prompts:{NAMESPACE/CONTENT_KEY}     sorted set: prompts whose logits are saved, by time of use; expires
     maskwire:logits:{NAMESPACE/CONTENT_KEY}      hash: prompts to their logits; expires
     maskwire:regions:{NAMESPACE/CONTENT_KEY}     set: content keys of the regions of an image; expires
+    maskwire:source:{NAMESPACE/CONTENT_KEY}      string: the file of an image, and its digest (`sources`); expires
     maskwire:deletions                           stream: the latest embeddings that callers deleted
     maskwire:cold:pending                        hash: files of the cold tier that are to follow the store (`cold_tier`)
     maskwire:cold:mover                          string: token of the encoder that moves them; expires
@@ -16,9 +17,10 @@
     maskwire:clip:{NAMESPACE/CLIP_ID}            hash: the files of a clip's frames (`clips`); expires
     maskwire:tracks:{NAMESPACE}                  hash: tracks to their bytes and expiry (`ledger`)
     maskwire:clips:{NAMESPACE}                   hash: uploads of clips to their bytes and expiry (`ledger`)
-    maskwire:usage:{NAMESPACE}                   sorted set: content keys by expiry (milliseconds since 1970)
-    maskwire:sizes:{NAMESPACE}                   hash: content keys to sizes in bytes, and "total" to their sum
-    maskwire:writing:{NAMESPACE}                 sorted set: "CONTENT_KEY WRITER" of writes in progress, by the time
+    maskwire:usage:{NAMESPACE}                   sorted set: entries by expiry (milliseconds since 1970): content keys
+                                                 of embeddings, and `source_entry` of files
+    maskwire:sizes:{NAMESPACE}                   hash: entries to sizes in bytes, and "total" to their sum
+    maskwire:writing:{NAMESPACE}                 sorted set: "ENTRY WRITER" of writes in progress, by the time
                                                  (milliseconds since 1970) until which they are protected
 
 Braces mark a cluster's hash tag: the keys of one image lie on one node, and so do a namespace's last three. No command
@@ -29,6 +31,9 @@ import re
 
 EMBEDDINGS = "maskwire:embedding:{*/*}"
 """Glob pattern of all embeddings' keys, for SCAN."""
+
+SOURCES = "maskwire:source:{*/*}"
+"""Likewise of all kept files."""
 
 DELETIONS = "maskwire:deletions"
 """The key of the list of deletions."""
@@ -47,6 +52,8 @@ TRACKS = "maskwire:tracks:{*}"
 
 CLIPS = "maskwire:clips:{*}"
 """Likewise of their clips."""
+
+_SOURCE_ENTRY = "source:"
 
 
 def embedding(namespace: str, content_key: str) -> str:
@@ -75,6 +82,20 @@ def logits(namespace: str, content_key: str) -> str:
 
 def regions(namespace: str, content_key: str) -> str:
     return f"maskwire:regions:{{{namespace}/{content_key}}}"
+
+
+def source(namespace: str, content_key: str) -> str:
+    return f"maskwire:source:{{{namespace}/{content_key}}}"
+
+
+def source_entry(content_key: str) -> str:
+    """What stands for the file of an image in the ledger of its namespace's quota."""
+    return f"{_SOURCE_ENTRY}{content_key}"
+
+
+def source_of_entry(entry: str) -> str:
+    """The content key of the image whose file an entry of the ledger is; "" if it is an embedding's."""
+    return entry.removeprefix(_SOURCE_ENTRY) if entry.startswith(_SOURCE_ENTRY) else ""
 
 
 def decoder(digest: str) -> str:
@@ -117,6 +138,7 @@ def aliases_beginning_with(namespace: str, prefix: str) -> str:
 
 
 def parse(key: bytes) -> tuple[str, str]:
-    """The namespace of an embedding's, alias's or ledger's key, and the content key or image ID in it, or ""."""
+    """The namespace of an embedding's, file's, alias's or ledger's key, and the content key or image ID in it, or
+    ""."""
     namespace, _, name = key.decode("utf-8", "replace").partition("{")[2][:-1].partition("/")
     return namespace, name

@@ -59,6 +59,7 @@ _MEANINGS = {
     403: "The web page's origin is not allowed.",
     404: "There is no such image, track or model (any more).",
     408: "The body came too slowly.",
+    409: "Something else has to change first.",
     413: "Too large.",
     415: "The body is of another type.",
     416: "The range begins behind the file's end.",

@@ -27,7 +27,7 @@ _MAX_JSON_BYTES = 16 << 20
 _COPIES = 2  # of a message until it is answered: itself, and the bytes that are sent
 
 _IMAGE = "/v1/images/{image_id}"
-_ERRORS_OF_BODIES = (*ERRORS, 408, 413, 415, 429)
+_ERRORS_OF_BODIES = (*ERRORS, 408, 409, 413, 415, 429)
 _FILE: Json = {"type": "string", "format": "binary"}
 # Digest and size are those of the file.
 _UPLOAD_FIELDS = fields_of(encoder_pb2.EncodeImageHeader, without=("sha256", "size_bytes"))
