@@ -65,13 +65,15 @@ ALLOWED = {
         *ERRORS,
         *TRANSPORT,
     },
-    # It is a client of the servers, and shares settings, names of models and errors with them.
+    # It is a client of the servers, and shares settings, names of models and errors with them, and with the client the
+    # rule by which regions are chosen.
     "maskwire_gateway": {
         *PUBLIC,
         *TRANSPORT,
         "maskwire.v1",
         "maskwire.suggest",
         "maskwire.model_names",
+        "maskwire.regions",
         "maskwire_web",
         "maskwire.bilinear",
         "maskwire_core.call_context",

@@ -141,7 +141,7 @@ class AsyncClient:
         """
         source = await self._connection.source_of(image, reading(arguments))
         model, bulk = arguments.get("model", ""), arguments.get("bulk", False)
-        stored = await self._connection.embed(source, image_id, model, bulk)
+        stored = await self._connection.embed(source, image_id, model, bulk, arguments.get("keep_source", False))
         if arguments.get("tiles"):
             await self._connection.embed_tiles(Wanted(stored.image_id, stored, source, model))
         return stored
@@ -373,16 +373,17 @@ class AsyncClient:
         load_logits: bool,
     ) -> list[Result]:
         """Answers prompts, each in a region around its object; see `choose_regions`."""
-        wanted = await self._connection.with_picture(await self._connection.resolve_image(asked))
+        wanted = await self._connection.described(await self._connection.resolve_image(asked))
         plain = Output(types_pb2.OutputOptions(), ("rle",))
         if output.options.HasField("multimask"):
             plain.options.multimask = output.options.multimask
 
-        async def look(place: Place, clicks: Sequence[types_pb2.Prompt]) -> list[Result]:
-            return await self._ask(await self._connection.of_region(wanted, place), asked, plain, clicks)
+        async def look(place: Place, clicks: Sequence[types_pb2.Prompt]) -> list[Place]:
+            results = await self._ask(await self._connection.of_region(wanted, place), asked, plain, clicks)
+            return [result.box for result in results]
 
         assert wanted.stored is not None
-        places = await choose_regions(messages, wanted.stored, look)
+        places = await choose_regions(messages, (wanted.stored.width, wanted.stored.height), look)
         results: dict[int, Result] = {}
         for place in dict.fromkeys(places):
             within = wanted if place is None else await self._connection.of_region(wanted, place)

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, TypedDict, TypeVar
 from PIL import Image
 
 from maskwire.downloads import fetch, is_url
-from maskwire.errors import ImageNotFound, InvalidRequest, MaskwireError
+from maskwire.errors import FailedPrecondition, ImageNotFound, InvalidRequest, MaskwireError
 from maskwire.image_cache import ImageCache
 from maskwire.pictures import Channels, Stretch
 from maskwire.prompts import OutputArguments, wait_ms
@@ -52,11 +52,14 @@ class EmbedArguments(ReadingArguments, total=False):
         bulk: Low priority: interactive images go first.
         tiles: Also embed the tiles in which `everything` looks at a large picture with `tiles=True`, with low priority;
             False. Those that are stored are not encoded again.
+        keep_source: Have the encoder keep the picture's file, too, if it was started with `--keep-sources-s`: whoever
+            knows the image's name alone can then ask for regions of it; False.
     """
 
     model: str
     bulk: bool
     tiles: bool
+    keep_source: bool
 
 
 class ImageArguments(ReadingArguments, total=False):
@@ -168,13 +171,21 @@ class Connection:
             await session.close()
         await self.servers.close()
 
-    async def embed(self, source: Source, image_id: str | None, model: str = "", bulk: bool = False) -> EmbeddedImage:
+    async def embed(
+        self,
+        source: Source,
+        image_id: str | None,
+        model: str = "",
+        bulk: bool = False,
+        keep_source: bool = False,
+    ) -> EmbeddedImage:
         """Embeds an image, and remembers it; see `AsyncClient.embed`."""
         header = encoder_pb2.EncodeImageHeader(
             image_id=image_id or "",
             model=model,
             priority=encoder_pb2.PRIORITY_BULK if bulk else encoder_pb2.PRIORITY_INTERACTIVE,
             stretch=STRETCHES[source.stretch],
+            keep_source=keep_source,
         )
         identity, stored = await self._upload(header, source)
         self.images.add(identity, image_id, model, source, stored)
@@ -183,12 +194,22 @@ class Connection:
     async def _upload(self, header: encoder_pb2.EncodeImageHeader, source: Source) -> tuple[Hashable, EmbeddedImage]:
         """Embeds a picture, and returns what it was when it was read, and what is stored of it."""
         identity, data, header.sha256 = await asyncio.to_thread(source.load)
-        header.namespace, header.size_bytes = self.caller.namespace, len(data)
+        header.size_bytes = len(data)
         if source.full_size is not None:
             header.width_px, header.height_px = source.full_size
+        return identity, await self._encode(header, data)
+
+    async def _encode(self, header: encoder_pb2.EncodeImageHeader, data: bytes) -> EmbeddedImage:
+        header.namespace = self.caller.namespace
         with tracing.span("embed"):
             response = await self.servers.encode_image(header, data, self.caller)
-        return identity, EmbeddedImage.from_messages(response.image, response.cached, response.timings)
+        return EmbeddedImage.from_messages(response.image, response.cached, response.timings)
+
+    async def described(self, wanted: Wanted) -> Wanted:
+        """Returns an image with what is stored of it, and its picture if this client has seen that."""
+        if wanted.stored is None:
+            wanted = replace(wanted, stored=await self.ask(wanted, lambda _: self.get(wanted.image_id)))
+        return replace(wanted, source=wanted.source or self.images.source(wanted.image_id, wanted.content_key))
 
     async def with_picture(self, wanted: Wanted) -> Wanted:
         """Returns an image with what is stored of it, and its picture.
@@ -196,16 +217,10 @@ class Connection:
         Raises:
             InvalidRequest: NO_PICTURE: this client has not seen the picture.
         """
-        if wanted.stored is None:
-            wanted = replace(wanted, stored=await self.ask(wanted, lambda _: self.get(wanted.image_id)))
-        source = wanted.source or self.images.source(wanted.image_id, wanted.content_key)
-        if source is None:
-            raise InvalidRequest(
-                f"a region needs the picture of {wanted.image_id!r}, which this client has not seen; pass it",
-                "NO_PICTURE",
-                "image",
-            )
-        return replace(wanted, source=source)
+        wanted = await self.described(wanted)
+        if wanted.source is None:
+            raise _no_picture(wanted)
+        return wanted
 
     async def embed_tiles(self, image: Wanted) -> None:
         """Embeds the tiles of an image that is stored, with low priority, two at a time."""
@@ -232,7 +247,8 @@ class Connection:
     async def of_region(
         self, wanted: Wanted, place: Place, *, bulk: bool = False, window: Image.Image | None = None, ttl_s: int = 0
     ) -> Wanted:
-        """Returns a region of an image, which is embedded unless it is stored.
+        """Returns a region of an image, which is embedded unless it is stored: cut out of the picture, or, if this
+        client has not seen that, by the encoder out of the file that it has kept.
 
         Args:
             wanted: The image.
@@ -242,9 +258,10 @@ class Connection:
             ttl_s: Seconds after which an embedding that is made now may expire; 0 for the encoder's own.
 
         Raises:
-            InvalidRequest: NO_PICTURE: this client has not seen the picture. BAD_REGION: the image is smaller.
+            InvalidRequest: NO_PICTURE: this client has not seen the picture, and its file is not kept. BAD_REGION: the
+                image is smaller.
         """
-        whole = await self.with_picture(wanted)
+        whole = await self.described(wanted)
 
         async def embed(content_key: str) -> EmbeddedImage:
             return await self._embed_region(whole, content_key, place, bulk, window, ttl_s)
@@ -274,9 +291,16 @@ class Connection:
             region_of=image,
             ttl_s=ttl_s,
         )
-        window = window or await self.window_of(whole, place)
-        part = await asyncio.to_thread(part_of_picture, window, place)
-        _, stored = await self._upload(header, part)
+        if whole.source is None:
+            header.from_source = True
+            try:
+                stored = await self._encode(header, b"")
+            except FailedPrecondition as error:
+                raise _no_picture(whole) from error
+        else:
+            window = window or await self.window_of(whole, place)
+            part = await asyncio.to_thread(part_of_picture, window, place)
+            _, stored = await self._upload(header, part)
         self.images.add_region(image, place, stored)
         return stored
 
@@ -374,6 +398,15 @@ class Connection:
             except ImageNotFound as error:
                 await self.embed_again(wanted, error)
         return await send(wanted.content_key)
+
+
+def _no_picture(wanted: Wanted) -> InvalidRequest:
+    return InvalidRequest(
+        f"this needs the picture of {wanted.image_id!r}, which this client has not seen; pass it (a region is also cut "
+        "from the file that was kept with keep_source)",
+        "NO_PICTURE",
+        "image",
+    )
 
 
 def looks_like_a_file(name: str) -> bool:

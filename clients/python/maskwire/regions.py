@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,9 +10,6 @@ from pycocotools import mask as coco
 
 from maskwire.errors import InvalidRequest
 from maskwire.v1 import types_pb2
-
-if TYPE_CHECKING:
-    from maskwire.results import EmbeddedImage, Result
 
 Region = Literal["auto"] | Sequence[int] | NDArray[Any]
 """A region as callers give it."""
@@ -37,6 +34,8 @@ def check_region(value: Any) -> Literal["auto"] | Place | None:
     if isinstance(value, str) and value == "auto":
         return "auto"
     try:
+        if isinstance(value, str):  # its characters are no sides
+            raise TypeError
         sides = [float(side) for side in value]
         left, top, right, bottom = (int(side) for side in sides)
     except (TypeError, ValueError, OverflowError):
@@ -66,16 +65,23 @@ def extent_of(prompt: types_pb2.Prompt) -> NDArray[np.float64] | None:
         box = prompt.box
         corners += [(box.x_min_px, box.y_min_px), (box.x_max_px, box.y_max_px)]
     if prompt.HasField("mask_rle"):
-        rle: Any = {"size": list(prompt.mask_rle.size), "counts": prompt.mask_rle.counts.encode()}
-        x, y, width, height = coco.toBbox(rle)
-        corners += [(x, y), (x + width, y + height)] if width else []
+        box_of_mask = box_of(prompt.mask_rle)
+        corners += [box_of_mask[:2], box_of_mask[2:]] if any(box_of_mask) else []
     return np.concatenate([np.min(corners, axis=0), np.max(corners, axis=0)]) if corners else None
+
+
+def box_of(rle: types_pb2.Rle) -> Place:
+    """Returns the box around a mask, which must be a valid one, without making its pixels: x_min, y_min, x_max, y_max,
+    as `Result.box`; zeros if it is empty."""
+    counts: Any = {"size": list(rle.size), "counts": rle.counts.encode()}
+    x, y, width, height = (int(side) for side in coco.toBbox(counts))
+    return (x, y, x + width, y + height) if width else (0, 0, 0, 0)
 
 
 async def choose_regions(
     prompts: Sequence[types_pb2.Prompt],
-    image: "EmbeddedImage",
-    look: Callable[[Place, Sequence[types_pb2.Prompt]], Awaitable[Sequence["Result"]]],
+    size: tuple[int, int],
+    look: Callable[[Place, Sequence[types_pb2.Prompt]], Awaitable[Sequence[Place]]],
 ) -> list[Place | None]:
     """Chooses a region for each prompt. Around its box or its mask, if it has one. Clicks alone do not say how large
     their object is: they are answered from near by, then from four times as far each time, until the mask lies within
@@ -83,8 +89,9 @@ async def choose_regions(
 
     Args:
         prompts: The prompts.
-        image: The image.
-        look: Answers prompts in a region.
+        size: Width and height of the image in pixels.
+        look: Answers prompts in a region: returns the box around the best mask of each, x_min, y_min, x_max, y_max in
+            pixels of the image; zeros for an empty mask.
 
     Returns:
         The regions; None where the whole image does as well, and for prompts without clicks, box and mask.
@@ -92,7 +99,7 @@ async def choose_regions(
     Raises:
         InvalidRequest: BAD_REGION: a prompt has logits.
     """
-    size, extents = (image.width, image.height), [extent_of(prompt) for prompt in prompts]
+    extents = [extent_of(prompt) for prompt in prompts]
     chosen = [None if extent is None else choose_region(*size, extent) for extent in extents]
     unsure = {
         index: extent
@@ -109,10 +116,10 @@ async def choose_regions(
             else:
                 looks.setdefault(place, []).append(index)
         for place, indices in looks.items():
-            for index, result in zip(indices, await look(place, [prompts[each] for each in indices]), strict=True):
-                if _lies_within(result.box, place, size):
+            for index, box in zip(indices, await look(place, [prompts[each] for each in indices]), strict=True):
+                if _lies_within(box, place, size):
                     extent = unsure.pop(index)
-                    low, high = np.minimum(extent[:2], result.box[:2]), np.maximum(extent[2:], result.box[2:])
+                    low, high = np.minimum(extent[:2], box[:2]), np.maximum(extent[2:], box[2:])
                     chosen[index] = choose_region(*size, np.concatenate([low, high]))
         least *= _FARTHER
     return chosen

@@ -296,7 +296,7 @@ class AsyncSession:
     async def _resolve(self, asked: AskedImage) -> Wanted:
         if asked.region != "auto":
             return await self._connection.resolve(asked)
-        return await self._connection.with_picture(await self._connection.resolve_image(asked))
+        return await self._connection.described(await self._connection.resolve_image(asked))
 
     async def _embed_again(self, lost: pb.SetImage, error: ImageNotFound) -> str:
         if self._wanted is not None and self._wanted.region and lost.content_key == self._wanted.content_key:

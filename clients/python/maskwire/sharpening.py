@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 from maskwire.connection import Connection, Wanted
 from maskwire.history import History
-from maskwire.regions import Place, choose_regions
-from maskwire.results import Result
+from maskwire.regions import Place, box_of, choose_regions
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import types_pb2
 
@@ -38,14 +37,11 @@ class Sharpener:
         assert image.stored is not None
         prompt = history.prompt(prompt_id)
 
-        async def look(place: Place, prompts: Sequence[types_pb2.Prompt]) -> list[Result]:
+        async def look(place: Place, prompts: Sequence[types_pb2.Prompt]) -> list[Place]:
             answer = await self._ask(image, place, prompts, self._look)
-            return [
-                Result(each, response=answer, prompt=prompt, forms=("rle",), cached=True, source=None, fetch=None)
-                for each in answer.results
-            ]
+            return [box_of(each.masks[0].rle) for each in answer.results]
 
-        (place,) = await choose_regions([prompt], image.stored, look)
+        (place,) = await choose_regions([prompt], (image.stored.width, image.stored.height), look)
         if place is None:
             return None
         steps = types_pb2.Prompt(prompt_id=prompt_id, steps=history.steps)

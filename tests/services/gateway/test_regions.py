@@ -1,7 +1,16 @@
 """Regions over HTTP: cut from the file that the encoder keeps of an image."""
 
-import httpx
+import io
+from typing import Any
 
+import httpx
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from pycocotools import mask as coco
+
+from testing.servers import Stack
 from testing.wire import picture
 
 SPACE = {"namespace": "http-regions"}
@@ -23,3 +32,142 @@ def test_a_region_is_cut_from_the_kept_file(http: httpx.Client) -> None:
         "SOURCE_NOT_KEPT",
         "from_source",
     )
+
+
+def encoded(mask: NDArray[np.bool_]) -> dict[str, Any]:
+    rle: Any = coco.encode(np.asfortranarray(mask, np.uint8))
+    return {"size": rle["size"], "counts": rle["counts"].decode()}
+
+
+def place_of(answer: dict[str, Any]) -> tuple[int, ...] | None:
+    box = answer["image"].get("region")
+    return tuple(int(box[side]) for side in ("x_min_px", "y_min_px", "x_max_px", "y_max_px")) if box else None
+
+
+@pytest.fixture(scope="module")
+def scene() -> bytes:
+    """A JPEG of 1500x1000 pixels with discs of several sizes on a mottled ground."""
+    random = np.random.default_rng(8)
+    ground = Image.fromarray(random.integers(120, 220, (20, 30, 3), np.uint8)).resize((1500, 1000))
+    pixels = np.array(ground)
+    y, x = np.ogrid[:1000, :1500]
+    for radius, middle_x, middle_y in ((9, 200, 150), (25, 700, 500), (60, 1200, 300), (200, 350, 750)):
+        pixels[(x - middle_x) ** 2 + (y - middle_y) ** 2 < radius**2] = random.integers(0, 100, 3)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=95)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def kept(http: httpx.Client, scene: bytes) -> str:
+    answer = http.post("/v1/images", content=scene, params={**SPACE, "image_id": "scene", "keep_source": "true"})
+    assert answer.status_code == 200, answer.text
+    return "/v1/images/scene/segment"
+
+
+def prompts() -> list[dict[str, Any]]:
+    random = np.random.default_rng(9)
+    places = [(200, 150), (700, 500), (1200, 300), (350, 750)]
+    found: list[dict[str, Any]] = [{"points": [place], "labels": [1]} for place in places]
+    for _ in range(4):
+        x, y = (int(value) for value in random.uniform(0, (1500, 1000)))
+        found.append({"points": [(x, y), (min(x + 15, 1499), y)], "labels": [1, int(random.integers(0, 2))]})
+        side = int(2 ** random.uniform(3, 9))
+        found.append({"box": (max(0, x - side), max(0, y - side), x + 1, y + 1)})
+    mask = np.zeros((1000, 1500), bool)
+    mask[480:520, 690:730] = True
+    return [*found, {"mask": mask}, {"points": [(710, 505)], "labels": [1], "mask": mask}]
+
+
+@pytest.mark.parametrize("multimask", [None, False])
+def test_auto_answers_as_the_client_does(
+    stack: Stack, http: httpx.Client, kept: str, scene: bytes, multimask: bool | None
+) -> None:
+    """The client cuts the regions itself. Masks, scores and regions are equal for all kinds of prompts."""
+    regions = set()
+    with stack.client(namespace=SPACE["namespace"]) as client:
+        for prompt in prompts():
+            body = {name: value for name, value in prompt.items() if name != "mask"}
+            if "mask" in prompt:
+                body["mask_rle"] = encoded(prompt["mask"])
+            if multimask is not None:
+                body["multimask"] = multimask
+            answer = http.post(kept, json={**SPACE, **body, "candidates": "all", "region": "auto"})
+            assert answer.status_code == 200, answer.text
+            expected = client.segment(scene, **prompt, multimask=multimask, every=True, region="auto")
+            (result,) = answer.json()["results"]
+            assert place_of(answer.json()) == expected.region
+            assert [mask["rle"] for mask in result["masks"]] == [each.rle for each in expected.candidates]
+            assert [mask["score"] for mask in result["masks"]] == pytest.approx([x.score for x in expected.candidates])
+            regions.add(expected.region)
+    assert None in regions  # some see the whole picture
+    assert len(regions) > 5
+
+
+def test_a_region_that_is_given(stack: Stack, http: httpx.Client, kept: str, scene: bytes) -> None:
+    place = (600, 400, 856, 656)
+    two = [{"prompt_id": "a", "points": [(700, 500)]}, {"prompt_id": "b", "box": (650, 450, 750, 550)}]
+    answer = http.post(kept, json={**SPACE, "prompts": two, "region": place, "formats": ["rle"]}).json()
+    with stack.client(namespace=SPACE["namespace"]) as client:
+        image = client.embed(scene)
+        click = client.segment(image, points=[(700, 500)], region=place)
+        box = client.segment(image, box=(650, 450, 750, 550), region=place)
+    assert place_of(answer) == place
+    assert [result["masks"][0]["rle"] for result in answer["results"]] == [click.rle, box.rle]
+    pinned = {"content_key": answer["image"]["content_key"], "points": [(700, 500)]}
+    again = http.post(kept, json={**SPACE, **pinned}).json()
+    assert again["results"][0]["masks"][0]["rle"] == click.rle
+    refused = http.post(kept, json={**SPACE, **pinned, "region": place})
+    assert (refused.status_code, refused.json()["reason"]) == (400, "BAD_REGION")
+
+
+@pytest.mark.parametrize(
+    ("body", "reason", "field"),
+    [
+        ({"region": "all"}, "BAD_REGION", "region"),
+        ({"region": [1, 2, 3]}, "BAD_REGION", "region"),
+        ({"region": [0, 0, 1501, 10], "points": [[5, 5]]}, "BAD_REGION", "region"),
+        ({"region": [0, 0, 100, 100], "points": [[500, 5]]}, "OUT_OF_REGION", "points[0][0]"),
+        ({"region": "auto", "points": [[1500.5, 5]]}, "OUT_OF_IMAGE", "points[0][0]"),
+        ({"region": "auto", "prompts": [{}, {}]}, "BAD_REGION", "region"),
+        ({"region": "auto", "steps": [{"add_point": [4, 4]}]}, "BAD_REGION", "region"),
+        ({"region": "auto", "mask_rle": {"size": [1000, 1500], "counts": "~~~"}}, "BAD_MASK_DATA", "mask_rle.counts"),
+    ],
+)
+def test_wrong_regions(http: httpx.Client, kept: str, body: dict[str, Any], reason: str, field: str) -> None:
+    refused = http.post(kept, json={**SPACE, **body})
+    assert (refused.status_code, refused.json()["reason"], refused.json()["field"]) == (400, reason, field)
+
+
+def test_an_image_whose_file_is_not_kept(http: httpx.Client) -> None:
+    stored = http.post("/v1/images", content=picture(53, 900, 700), params=SPACE).json()["image"]
+    address = f"/v1/images/{stored['image_id']}/segment"
+    for region in ("auto", [0, 0, 200, 200]):
+        refused = http.post(address, json={**SPACE, "points": [[50, 50]], "region": region})
+        assert (refused.status_code, refused.json()["reason"], refused.json()["field"]) == (
+            409,
+            "SOURCE_NOT_KEPT",
+            "region",
+        )
+    whole = http.post(address, json={**SPACE, "box": [5, 5, 890, 690], "region": "auto"}).json()
+    assert place_of(whole) is None  # needs no file
+
+
+def test_the_description_has_it(http: httpx.Client) -> None:
+    paths = http.get("/openapi.json").json()["paths"]
+    body = paths["/v1/images/{image_id}/segment"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert body["properties"]["region"]["anyOf"][0] == {"const": "auto"}
+
+
+def test_the_client_needs_no_picture_where_the_file_is_kept(stack: Stack, scene: bytes) -> None:
+    place = {"namespace": "client-regions"}
+    with stack.client(**place) as sender, stack.client(**place) as other:
+        sender.embed(scene, image_id="kept", keep_source=True)
+        found = other.segment(image_id="kept", points=[(700, 500)], region="auto")
+        expected = sender.segment(scene, points=[(700, 500)], region="auto")
+        assert found.region == expected.region is not None
+        assert found.best.rle == expected.best.rle
+        with other.session("kept", region="auto") as session:
+            assert session.click(700, 500).region == expected.region
+        boxes = other.segment_objects("kept", boxes=[(690, 490, 710, 510), (10, 10, 1490, 990)], region="auto")
+        assert [each.region is None for each in boxes] == [False, True]

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from maskwire.errors import InvalidRequest
+from maskwire.exports import bounding_box
 from maskwire.prompts import Prompt
-from maskwire.regions import Place, check_region, choose_region, choose_regions
+from maskwire.regions import Place, box_of, check_region, choose_region, choose_regions
 from maskwire.v1 import types_pb2
+from pycocotools import mask as coco
 
 
 @given(st.integers(1, 6000), st.integers(1, 6000), st.tuples(*[st.floats(0, 1)] * 4))
@@ -37,10 +38,19 @@ def test_near_prompts_share_a_region() -> None:
     assert first == near != far
 
 
-@pytest.mark.parametrize("region", ["Auto", 7, [1, 2, 3], [1, 2, 3, np.nan], [1, 2, 3, 1e400], [3, 2, 1, 4], "1,2,3,4"])
+@pytest.mark.parametrize(
+    "region", ["Auto", 7, [1, 2, 3], [1, 2, 3, np.nan], [1, 2, 3, 1e400], [3, 2, 1, 4], "1,2,3,4", "1234"]
+)
 def test_what_is_no_region_is_refused(region: object) -> None:
     with pytest.raises(InvalidRequest, match="x_min, y_min"):
         check_region(region)
+
+
+@given(st.integers(0, 1 << 32), st.integers(1, 9), st.integers(1, 9), st.floats(0, 1))
+def test_boxes_of_masks_are_those_of_their_pixels(seed: int, height: int, width: int, share: float) -> None:
+    mask = np.random.default_rng(seed).random((height, width)) < share
+    rle: Any = coco.encode(np.asfortranarray(mask, np.uint8))
+    assert box_of(types_pb2.Rle(size=rle["size"], counts=rle["counts"].decode())) == bounding_box(mask)
 
 
 def test_regions_come_in_any_form() -> None:
@@ -57,12 +67,9 @@ def choices(objects: dict[tuple[float, float], Place], *prompts: Prompt) -> tupl
     async def look(place: Place, asked: Sequence[types_pb2.Prompt]) -> Any:
         looks.append(place[2] - place[0])
         found = [objects[prompt.points[0].x_px, prompt.points[0].y_px] for prompt in asked]
-        return [
-            SimpleNamespace(box=(*np.maximum(box[:2], place[:2]), *np.minimum(box[2:], place[2:]))) for box in found
-        ]
+        return [(*np.maximum(box[:2], place[:2]), *np.minimum(box[2:], place[2:])) for box in found]
 
-    image: Any = SimpleNamespace(width=4000, height=3000)
-    return asyncio.run(choose_regions([prompt.message() for prompt in prompts], image, look)), looks
+    return asyncio.run(choose_regions([prompt.message() for prompt in prompts], (4000, 3000), look)), looks
 
 
 def test_clicks_are_looked_at_from_near_by_first() -> None:

@@ -34,7 +34,15 @@ def embed_images(options: EmbedOptions) -> None:
 
         def embed(source: Input) -> EmbeddedImage:
             bulk = len(sources) > 1
-            return inputs.embed_file(client, source, options.embedding, options.large, bulk=bulk, tiles=options.tiles)
+            return inputs.embed_file(
+                client,
+                source,
+                options.embedding,
+                options.large,
+                bulk=bulk,
+                tiles=options.tiles,
+                keep_source=options.keep_source,
+            )
 
         for source, outcome in work_through(sources, embed, _IMAGES_AT_ONCE):
             file = source.text

@@ -112,12 +112,13 @@ def embed_file(
     *,
     bulk: bool = False,
     tiles: bool = False,
+    keep_source: bool = False,
 ) -> EmbeddedImage:
     """Embeds an image file, and its tiles if wanted, under its given name, or else under a digest of its content and
-    stretch."""
+    stretch; the file may be kept by the encoder."""
     picture = picture_of(source, options, large)
     name = options.image_id or picture.content_name()
-    return client.embed(picture, name, model=options.model, bulk=bulk, tiles=tiles)
+    return client.embed(picture, name, model=options.model, bulk=bulk, tiles=tiles, keep_source=keep_source)
 
 
 def _read_standard_input() -> bytes:

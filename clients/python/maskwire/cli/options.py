@@ -243,6 +243,10 @@ class EmbedOptions:
     tiles: Annotated[
         bool, typer.Option("--tiles", help="Also embed the tiles in which 'everything --tiles' looks at an image.")
     ] = False
+    keep_source: Annotated[
+        bool,
+        typer.Option("--keep-source", help="Have the encoder keep the files, too, for regions of the stored images."),
+    ] = False
     servers: EncoderOptions
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per image, each on a line.")] = False
 

@@ -6,13 +6,14 @@ JSON is protobuf's mapping of the messages with the fields' own names or their c
 - labels of points may stand beside them, as `labels`;
 - an enum's value may be its last word in any case: "png" for MASK_FORMAT_PNG;
 - fields of the first prompt, of the output options and of the point grid may stand in the message that holds them;
-- some fields have SAM2ImagePredictor's names, too (`_ALIASES`).
+- some fields have SAM2ImagePredictor's names, too (`_ALIASES`);
+- a SegmentRequest may have what is no field of it and for the gateway itself (`BESIDE`).
 """
 
 import contextlib
 import functools
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -34,6 +35,9 @@ COMPACT = {"Point": ("x_px", "y_px"), "Box": ("x_min_px", "y_min_px", "x_max_px"
 
 LABELS = "labels"
 """What the JSON of a message with points has besides its fields: the labels of its points, in their order."""
+
+BESIDE: Mapping[str, Sequence[str]] = {"SegmentRequest": ("region",)}
+"""What the JSON of messages has besides, which is not checked here but returned with `Places`."""
 
 _ALIASES = {
     "Prompt": {"point_coords": "points", "point_labels": LABELS, "mask_input": "mask"},
@@ -59,7 +63,7 @@ class Member(NamedTuple):
 @functools.cache
 def members_of(message: Descriptor) -> Mapping[str, Member]:
     """The names that a message's JSON may have, in the spelling of .proto files."""
-    members = {field.name: Member(field.name) for field in message.fields}
+    members = {name: Member(name) for name in (*(each.name for each in message.fields), *BESIDE.get(message.name, ()))}
     if message.name in _POINTED:
         members[LABELS] = Member(LABELS)
     members |= {alias: members[name] for alias, name in _ALIASES.get(message.name, {}).items()}
@@ -88,15 +92,24 @@ class Places:
     Args:
         data: The JSON; empty for a message that was not JSON, whose fields are called by their own names.
         kind: What it was read as.
+        beside: What it has besides.
+
+    Attributes:
+        beside: As given, by name (`BESIDE`).
     """
 
-    def __init__(self, data: str | bytes = b"", kind: type[Message] = Message) -> None:
+    def __init__(
+        self, data: str | bytes = b"", kind: type[Message] = Message, beside: Mapping[str, Any] | None = None
+    ) -> None:
         self._data = data
         self._kind = kind
+        self.beside = beside or {}
 
     def of(self, field: str) -> str:
         """The path of a message's field as the caller wrote it."""
         message: Any = self._kind.DESCRIPTOR
+        if field in BESIDE.get(message.name, ()):
+            return field
         value = load(self._data)
         place = label = ""
         for step in re.finditer(r"(\w+)(?:\[(\d+)\])?", field):
@@ -135,9 +148,9 @@ def read_message(data: str | bytes, kind: type[AMessage]) -> tuple[AMessage, Pla
     Raises:
         Problem: BAD_JSON, with the path of what is wrong: a field that does not exist, or a value of another type.
     """
-    message = kind()
-    _Reader("BAD_JSON").read(message, load(data), "")
-    return message, Places(data, kind)
+    message, reader = kind(), _Reader("BAD_JSON")
+    reader.read(message, load(data), "")
+    return message, Places(data, kind, reader.beside)
 
 
 async def read_body(data: str | bytes, kind: type[AMessage]) -> tuple[AMessage, Places]:
@@ -165,10 +178,14 @@ class _Reader:
 
     Args:
         reason: Reason of the errors.
+
+    Attributes:
+        beside: What was there besides fields, by name (`BESIDE`).
     """
 
     def __init__(self, reason: str) -> None:
         self._reason = reason
+        self.beside: dict[str, Any] = {}
 
     def read(self, message: Message, value: Any, path: str) -> None:
         """Reads a value into an empty message."""
@@ -209,6 +226,8 @@ class _Reader:
             target = held[member.holder]
             if member.field == LABELS:
                 self._set_labels(target, value, here)
+            elif member.field in BESIDE.get(descriptor.name, ()):
+                self.beside[member.field] = value
             else:
                 self.set_field(target, target.DESCRIPTOR.fields_by_name[member.field], value, here)
 

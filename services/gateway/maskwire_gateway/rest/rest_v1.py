@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from typing import TypeVar
 
 from maskwire import MaskwireError
+from maskwire.regions import check_region
 from maskwire.transport import Caller
 from maskwire.v1 import decoder_pb2, encoder_pb2
 from maskwire_core.http.bodies import Bodies, Body
@@ -21,6 +22,7 @@ from maskwire_gateway.rest.form_parts import boundary_of
 from maskwire_gateway.rest.image_form import FORM_BYTES, read_image_form
 from maskwire_gateway.rest.json_codec import respond, text
 from maskwire_gateway.rest.message_reader import Places, read_body, read_parameters
+from maskwire_gateway.rest.regions import segment_in_region
 from maskwire_gateway.upstream import Upstream
 
 _MAX_JSON_BYTES = 16 << 20
@@ -120,10 +122,16 @@ class RestV1:
         errors=_ERRORS_OF_BODIES,
     )
     async def segment(self, request: Request) -> Response:
-        """Segments objects of an image: a SegmentRequest without image_id."""
+        """Segments objects of an image: a SegmentRequest without image_id, with a region if the object is small."""
         message, places = await self._read_json(request, decoder_pb2.SegmentRequest)
+        servers, caller = self._upstream.servers, self._caller(request)
         async with places.named():
-            return await respond(await self._upstream.servers.segment(message, self._caller(request)), request)
+            region = check_region(places.beside.get("region"))
+            if region is None:
+                answer = await servers.segment(message, caller)
+            else:
+                answer = await segment_in_region(servers, message, region, caller)
+            return await respond(answer, request)
 
     @Operation(
         "POST",

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 
 from maskwire_gateway.http.routing import Content, Json
 from maskwire_gateway.rest.json_values import words_of
-from maskwire_gateway.rest.message_reader import COMPACT, LABELS, members_of
+from maskwire_gateway.rest.message_reader import BESIDE, COMPACT, LABELS, members_of
 
 _KNOWN: dict[str, Json] = {
     "google.protobuf.Timestamp": {"type": "string", "format": "date-time"},
@@ -25,6 +25,17 @@ _KNOWN: dict[str, Json] = {
 _NUMBERS: Json = {"type": "array", "items": {"type": "number", "minimum": 0}}
 _LABEL: Json = {"type": "integer", "enum": [0, 1]}
 _LABELS: Json = {"type": "array", "items": _LABEL, "description": "1 (inside) or 0 (outside) for each point."}
+_REGION: Json = {
+    "anyOf": [
+        {"const": "auto"},
+        {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 4, "maxItems": 4},
+    ],
+    "description": "The part of the image to look at, [x_min, y_min, x_max, y_max] in whole pixels, or auto: one "
+    "around the object of the only prompt. It is cut from the file that was kept of the image (keep_source). Logits "
+    "are the region's, all else is in pixels of the whole image. Errors: FAILED_PRECONDITION (SOURCE_NOT_KEPT); "
+    "INVALID_ARGUMENT (BAD_REGION, OUT_OF_REGION).",
+}
+_BESIDE = {"region": _REGION}
 _LONG: Json = {"type": "string", "pattern": "^[0-9]{1,18}$"}
 _BYTES: Json = {"type": "string", "format": "byte", "contentEncoding": "base64"}
 _SCALARS: dict[int, Json] = {
@@ -113,6 +124,9 @@ class Schemas:
         properties: Json = {}
         for name, member in members_of(message).items():
             if name in left_out:
+                continue
+            if name in BESIDE.get(message.name, ()):
+                properties[name] = _BESIDE[name]
                 continue
             owner: Any = message.fields_by_name[member.holder].message_type if member.holder else message
             schema = _LABELS if member.field == LABELS else self._field(owner.fields_by_name[member.field])
