@@ -82,12 +82,12 @@ class ImageEncoder:
             FailedPrecondition: SOURCE_NOT_KEPT.
         """
         started = time.perf_counter()
-        if upload.keep_s and not await self._kept.touch(upload):
-            current().caller.charge(encodes=1, announced_bytes=upload.size_bytes)
-            return None
         found = await asyncio.to_thread(self._store.find_embedding, upload.namespace, upload.key)
         if found is None and self._cold is not None:
             found, _ = await self._restoring.share(upload.flight, lambda: self._restore(upload))
+        if upload.keep_s and not await self._kept.touch(upload):
+            current().caller.charge(encodes=1, announced_bytes=upload.size_bytes)
+            return None
         timings = pb.EncodeTimings(lookup_ms=_ms_since(started))
         if found is None:
             shared = await self._flights.join(upload.flight, upload.demand)

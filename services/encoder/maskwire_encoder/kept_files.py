@@ -34,7 +34,7 @@ class KeptFiles:
         self._spool = spool
 
     async def touch(self, upload: Upload) -> bool:
-        """Keeps the file of an image for as long as the upload wants, and returns whether there is one."""
+        """Keeps the file of an image for at least as long as the upload wants, and returns whether there is one."""
         args = (upload.namespace, upload.key, upload.keep_s, upload.quota_bytes)
         return await asyncio.to_thread(self._quotas.touch_source, *args)
 

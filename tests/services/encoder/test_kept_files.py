@@ -111,6 +111,11 @@ def test_a_stored_image_is_sent_again_to_be_kept(stack: Stack, encoder: Any) -> 
         (header,) = (each for each in frames(data, namespace=SPACE, keep_source=True) if each.HasField("header"))
         assert encoder.EncodeImage(iter([header])).cached
         assert raw.pttl(source_key(image)) > 600_000
+        (header,) = (
+            each for each in frames(data, namespace=SPACE, keep_source=True, ttl_s=9) if each.HasField("header")
+        )
+        assert encoder.EncodeImage(iter([header])).cached
+        assert raw.pttl(source_key(image)) > 600_000  # nobody makes it live for less
 
 
 def test_deleted_means_deleted(stack: Stack, encoder: Any) -> None:

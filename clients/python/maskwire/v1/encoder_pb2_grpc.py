@@ -97,8 +97,9 @@ class EncoderServiceServicer:
 
     def EmbedImage(self, request_iterator, context):
         """Embeds one image, sent as to EncodeImage, and returns the embedding itself, in parts, instead of storing it: for frames
-        of videos, which are needed once. The store is neither read nor written, so image_id, ttl_s, region and region_of of
-        the header stay empty. The file may be sent at once. Errors: as EncodeImage; INVALID_ARGUMENT (NOT_STORED).
+        of videos, which are needed once. The store is neither read nor written, so image_id, ttl_s, region, region_of,
+        keep_source and from_source of the header stay empty. The file may be sent at once. Errors: as EncodeImage;
+        INVALID_ARGUMENT (NOT_STORED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -45,8 +45,9 @@ class EncoderServiceStub:
     """
     EmbedImage: _grpc.StreamStreamMultiCallable[_encoder_pb2.EncodeImageRequest, _encoder_pb2.EmbedImageResponse]
     """Embeds one image, sent as to EncodeImage, and returns the embedding itself, in parts, instead of storing it: for frames
-    of videos, which are needed once. The store is neither read nor written, so image_id, ttl_s, region and region_of of
-    the header stay empty. The file may be sent at once. Errors: as EncodeImage; INVALID_ARGUMENT (NOT_STORED).
+    of videos, which are needed once. The store is neither read nor written, so image_id, ttl_s, region, region_of,
+    keep_source and from_source of the header stay empty. The file may be sent at once. Errors: as EncodeImage;
+    INVALID_ARGUMENT (NOT_STORED).
     """
     EncodeImages: _grpc.StreamStreamMultiCallable[_encoder_pb2.EncodeImagesRequest, _encoder_pb2.EncodeImagesResponse]
     """Embeds many images over one stream. Responses arrive in order of completion, each with the id of its request. A
@@ -86,8 +87,9 @@ class EncoderServiceAsyncStub(EncoderServiceStub):
     """
     EmbedImage: _aio.StreamStreamMultiCallable[_encoder_pb2.EncodeImageRequest, _encoder_pb2.EmbedImageResponse]  # type: ignore[assignment]
     """Embeds one image, sent as to EncodeImage, and returns the embedding itself, in parts, instead of storing it: for frames
-    of videos, which are needed once. The store is neither read nor written, so image_id, ttl_s, region and region_of of
-    the header stay empty. The file may be sent at once. Errors: as EncodeImage; INVALID_ARGUMENT (NOT_STORED).
+    of videos, which are needed once. The store is neither read nor written, so image_id, ttl_s, region, region_of,
+    keep_source and from_source of the header stay empty. The file may be sent at once. Errors: as EncodeImage;
+    INVALID_ARGUMENT (NOT_STORED).
     """
     EncodeImages: _aio.StreamStreamMultiCallable[_encoder_pb2.EncodeImagesRequest, _encoder_pb2.EncodeImagesResponse]  # type: ignore[assignment]
     """Embeds many images over one stream. Responses arrive in order of completion, each with the id of its request. A
@@ -136,8 +138,9 @@ class EncoderServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_encoder_pb2.EmbedImageResponse], _abc.AsyncIterator[_encoder_pb2.EmbedImageResponse]]:
         """Embeds one image, sent as to EncodeImage, and returns the embedding itself, in parts, instead of storing it: for frames
-        of videos, which are needed once. The store is neither read nor written, so image_id, ttl_s, region and region_of of
-        the header stay empty. The file may be sent at once. Errors: as EncodeImage; INVALID_ARGUMENT (NOT_STORED).
+        of videos, which are needed once. The store is neither read nor written, so image_id, ttl_s, region, region_of,
+        keep_source and from_source of the header stay empty. The file may be sent at once. Errors: as EncodeImage;
+        INVALID_ARGUMENT (NOT_STORED).
         """
 
     @_abc_1.abstractmethod

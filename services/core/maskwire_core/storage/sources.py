@@ -13,6 +13,13 @@ DIGEST_BYTES = 32
 """Size of what precedes the file."""
 _PART_BYTES = 1 << 20
 
+# Redis 6 has no PEXPIRE GT.
+_EXTEND = """
+if redis.call("exists", KEYS[1]) == 0 then return false end
+if redis.call("pttl", KEYS[1]) < tonumber(ARGV[1]) then redis.call("pexpire", KEYS[1], ARGV[1]) end
+return true
+"""
+
 
 def put_source(store: Store, namespace: str, key: str, value: bytes, ttl_s: int) -> bool:
     """Writes the file of an image.
@@ -45,9 +52,9 @@ def source_bytes(store: Store, namespace: str, key: str) -> int:
 
 
 def touch_source(store: Store, namespace: str, key: str, ttl_s: int) -> bool:
-    """Keeps a file for so many seconds from now. Returns whether there is one."""
+    """Keeps a file for at least so many seconds from now. Returns whether there is one."""
     with store.connections.commands() as client:
-        return bool(client.pexpire(keys.source(namespace, key), ttl_s * 1000))
+        return bool(client.eval(_EXTEND, 1, keys.source(namespace, key), str(ttl_s * 1000)))
 
 
 def read_source(store: Store, namespace: str, key: str, start: int = 0) -> Iterator[bytes]:
