@@ -57,8 +57,9 @@ def touch_source(store: Store, namespace: str, key: str, ttl_s: int) -> bool:
         return bool(client.eval(_EXTEND, 1, keys.source(namespace, key), str(ttl_s * 1000)))
 
 
-def read_source(store: Store, namespace: str, key: str, start: int = 0) -> Iterator[bytes]:
-    """Yields what is kept of an image in parts, from a byte on. It may end early, if it is deleted meanwhile."""
+def read_source(store: Store, namespace: str, key: str) -> Iterator[bytes]:
+    """Yields what is kept of an image in parts. It may end early, if it is deleted meanwhile."""
+    start = 0
     while True:
         with store.connections.commands() as client:
             part: bytes = client.getrange(keys.source(namespace, key), start, start + _PART_BYTES - 1)  # type: ignore[assignment]
