@@ -1,5 +1,6 @@
 """JSON read as messages: shorthands, and errors in the words of who wrote it."""
 
+import asyncio
 import json
 import re
 import time
@@ -190,7 +191,7 @@ def test_one_of() -> None:
 )
 def test_fields_of_servers_errors_are_named_as_the_caller_did(body: Any, field: str, place: str) -> None:
     _, places = read_message(json.dumps(body), decoder_pb2.SegmentRequest)
-    assert places.of(field) == place
+    assert asyncio.run(places.find(field)) == place
 
 
 def test_places_take_no_memory_of_their_own() -> None:
@@ -201,7 +202,7 @@ def test_places_take_no_memory_of_their_own() -> None:
     tracemalloc.stop()
     assert len(message.prompts[0].points) == 20_000
     assert held < 5 * len(data)
-    assert places.of("prompts[0].points[19999].y_px") == "points[19999][1]"
+    assert asyncio.run(places.find("prompts[0].points[19999].y_px")) == "points[19999][1]"
 
 
 def test_answers_never_hold_what_json_has_no_word_for() -> None:

@@ -41,6 +41,12 @@ async def wide(target: Target) -> Outcomes:
     )
 
 
+@attack("prompts without number", "200 bodies of 120 kB with 40,000 empty prompts each for /sam2", token=True)
+async def prompts(target: Target) -> Outcomes:
+    body = b'{"image_id":"%b","prompts":[' % target.image_id.encode() + b"{}," * 40_000 + b"{}]}"
+    return await _posts(target, "/sam2/segment_image", body, 200)
+
+
 @attack("large bodies before the token", "20 bodies of 60 MiB", token=False)
 async def large_bodies(target: Target) -> Outcomes:
     return await _posts(target, "/v1/images", bytes(60 * MIB), 20, content_type="application/octet-stream")

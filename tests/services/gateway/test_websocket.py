@@ -127,9 +127,11 @@ def test_errors_are_answers_and_the_socket_lives_on(gateway: str, client: Client
         assert (reason(early), early.error.code) == ("NO_IMAGE", 3)
         assert reason(socket.ask(request_id="2", set_image={"image_id": "nobody"})) == "IMAGE_NOT_FOUND"
         assert reason(socket.ask(request_id="3", segment={})) == "NO_IMAGE"
-        for frame in ("{", '{"segment": 3}', '{"unknown": {}}', "[" * 5000):
+        for frame in ("{", '{"segment": 3}', '{"unknown": {}}', "[" * 5000, f"[{'[],' * 600_000}[]]"):
             socket.connection.send(frame)
             assert reason(socket.read()) == "BAD_FRAME"
+        socket.connection.send(f"[{'{},' * 1_000_000}{{}}]")  # 650 MiB as objects
+        assert reason(socket.read()) == "TOO_MUCH_IN_PROGRESS"
         socket.ask(request_id="4", set_image={"image_id": "cup-ws"})
         assert reason(socket.click(700, 1)) == "OUT_OF_IMAGE"
         assert reason(socket.ask(request_id="5")) == "EMPTY_REQUEST"

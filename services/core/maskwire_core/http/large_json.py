@@ -14,7 +14,11 @@ LARGE_BYTES = 1 << 17
 """Size in bytes from which on JSON is parsed and written outside of the event loop."""
 
 _MAX_VALUES = 1_000_000
-"""Values in one body: as Python objects they take up to 72 bytes each, and "[]," has three."""
+"""Values in one body; "[]," has three."""
+
+_BYTES_OF = {b"{": 640, b":": 96, b"[": 112, b'"': 48, b",": 48}
+"""The most memory, in bytes, that a character of JSON stands for: as a Python value, beside its text, and as what is
+made of that, the largest of which is an object of a form. Some of these are in texts and stand for nothing."""
 
 _BELOW_U_0100, _BELOW_U_10000 = bytes(range(0xC4)), bytes(range(0xF0))  # what UTF-8 has in characters below these
 _BEYOND_U_FFFF, _BEYOND_U_00FF = re.compile(rb"\\u[dD][89a-bA-B]"), re.compile(rb"\\u(?!00)")
@@ -25,7 +29,8 @@ T = TypeVar("T")
 
 
 async def in_turn(function: Callable[..., T], data: str | bytes, *arguments: object) -> T:
-    """Calls a function that parses data: large data in another thread, one after the other.
+    """Calls a function that parses data: large data in another thread, one after the other. The data's memory, with
+    `memory_of_values`, must count already.
 
     Raises:
         Problem: TOO_MANY_VALUES.
@@ -45,14 +50,25 @@ async def body_in_turn(function: Callable[..., T], body: Body, *arguments: objec
         Problem: TOO_MANY_VALUES or TOO_MUCH_IN_PROGRESS.
     """
     if body.size < LARGE_BYTES:
-        _, value_bytes = memory_of_json(body.data)
-        body.hold(value_bytes - body.size)
+        body.hold(_memory_of_values(body.data) + memory_of_json(body.data)[1] - body.size)
         return function(body.text(), *arguments)
     async with _turn:
+        values = await in_thread(_checked, _memory_of_values, body.data)
         text_bytes, value_bytes = await in_thread(memory_of_json, body.data)
-        body.hold(value_bytes - body.size)
+        body.hold(values + value_bytes - body.size)
         with body.holding(text_bytes):
-            return await in_thread(_checked_body, function, body, *arguments)
+            return await in_thread(_parsed, function, body, *arguments)
+
+
+async def memory_of_values(data: str | bytes) -> int:
+    """Returns the most bytes of memory that JSON's values, and what is made of them, take beside its texts."""
+    return _memory_of_values(data) if len(data) < LARGE_BYTES else await in_thread(_memory_of_values, data)
+
+
+def _memory_of_values(data: str | bytes) -> int:
+    if isinstance(data, str):
+        return sum(data.count(character.decode()) * size for character, size in _BYTES_OF.items())
+    return sum(data.count(character) * size for character, size in _BYTES_OF.items())
 
 
 def memory_of_json(data: bytes) -> tuple[int, int]:
@@ -69,8 +85,8 @@ def memory_of_json(data: bytes) -> tuple[int, int]:
     return in_text * len(data), in_values * len(data)
 
 
-def _checked_body(function: Callable[..., T], body: Body, *arguments: object) -> T:
-    return _checked(function, body.text(), *arguments)
+def _parsed(function: Callable[..., T], body: Body, *arguments: object) -> T:
+    return function(body.text(), *arguments)
 
 
 def _checked(function: Callable[..., T], data: str | bytes, *arguments: object) -> T:

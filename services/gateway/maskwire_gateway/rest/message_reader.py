@@ -23,7 +23,6 @@ from maskwire.suggest import no_such
 from maskwire.v1 import types_pb2
 from maskwire_core.http.large_json import in_turn
 from maskwire_core.http.problems import Problem
-from maskwire_core.runtime.in_thread import in_thread
 
 from maskwire_gateway.rest.json_codec import join, load
 from maskwire_gateway.rest.json_values import WrongValue, read_logits, read_parameter, read_value, shown
@@ -87,7 +86,8 @@ def _member(message: Descriptor, name: str) -> Member | None:
 class Places:
     """Where in the caller's JSON the fields of a message came from.
 
-    The JSON is read again when a server names a field: to note the place of each would take many times its memory.
+    The JSON is read again when a server names a field, large JSON in its turn: to note the place of each would take
+    many times its memory. Whoever keeps this counts what it takes then, `memory_of_values`.
 
     Args:
         data: The JSON; empty for a message that was not JSON, whose fields are called by their own names.
@@ -105,12 +105,15 @@ class Places:
         self._kind = kind
         self.beside = beside or {}
 
-    def of(self, field: str) -> str:
+    async def find(self, field: str) -> str:
         """The path of a message's field as the caller wrote it."""
+        return await in_turn(self._find, self._data, field) if field else field
+
+    def _find(self, data: str | bytes, field: str) -> str:
         message: Any = self._kind.DESCRIPTOR
         if field in BESIDE.get(message.name, ()):
             return field
-        value = load(self._data)
+        value = load(data)
         place = label = ""
         for step in re.finditer(r"(\w+)(?:\[(\d+)\])?", field):
             name, index = step.groups()
@@ -138,7 +141,7 @@ class Places:
         try:
             yield
         except MaskwireError as error:
-            error.field = await in_thread(self.of, error.field)
+            error.field = await self.find(error.field)
             raise
 
 
@@ -154,7 +157,7 @@ def read_message(data: str | bytes, kind: type[AMessage]) -> tuple[AMessage, Pla
 
 
 async def read_body(data: str | bytes, kind: type[AMessage]) -> tuple[AMessage, Places]:
-    """Reads a body or a frame as `read_message` does, a large one in another thread.
+    """Reads a body or a frame as `read_message` does, a large one in another thread, in its turn (`in_turn`).
 
     Raises:
         Problem: BAD_JSON or TOO_MANY_VALUES.

@@ -9,6 +9,7 @@ from maskwire.regions import check_region
 from maskwire.transport import Caller
 from maskwire.v1 import decoder_pb2, encoder_pb2
 from maskwire_core.http.bodies import Bodies, Body
+from maskwire_core.http.large_json import memory_of_values
 from maskwire_core.http.memory import hold_answer
 from maskwire_core.http.problems import Problem, problem_of
 from maskwire_core.runtime.in_thread import in_thread
@@ -163,8 +164,11 @@ class RestV1:
     async def _read_json(self, request: Request, kind: type[RequestOfImage]) -> tuple[RequestOfImage, Places]:
         check_media_type(request, "JSON", NOT_JSON)
         async with self._bodies.receive(request, _MAX_JSON_BYTES) as body:
+            values = await memory_of_values(body.data)
+            body.hold(values)
             message, places = await read_body(body.data, kind)
-            kept = body.size + _COPIES * message.ByteSize()  # the JSON is kept for errors, which name places in it
+            # The JSON is kept for errors, which name places in it: it is parsed again for that.
+            kept = body.size + values + _COPIES * message.ByteSize()
         hold_answer(request.scope, kept)
         message.image_id = _image_id(request, message.image_id)
         return message, places

@@ -6,10 +6,11 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 from google.rpc.status_pb2 import Status
-from maskwire import InvalidRequest, MaskwireError, ServerUnavailable
+from maskwire import InvalidRequest, MaskwireError, Overloaded, ServerUnavailable
 from maskwire.transport import to_status
 from maskwire.v1 import decoder_pb2, tracker_pb2
-from maskwire_core.http.large_json import LARGE_BYTES
+from maskwire_core.http.large_json import LARGE_BYTES, in_turn, memory_of_values
+from maskwire_core.http.memory import Held
 from maskwire_core.http.problems import RETRY_S, Problem
 from maskwire_core.http.sockets import drained
 from maskwire_core.runtime.in_thread import in_thread
@@ -30,22 +31,36 @@ _COPIES = 2  # of a frame: as it came and as a message, then as a message and as
 
 
 class BadFrame(Exception):
-    """A frame that is not the message that it should be.
+    """A frame that is not the message that it should be, or for which there is no memory.
 
     Attributes:
         error: What is wrong.
         request_id: The request_id of the frame, as far as it can be read.
     """
 
-    def __init__(self, error: InvalidRequest, request_id: str = "") -> None:
+    def __init__(self, error: MaskwireError, request_id: str = "") -> None:
         super().__init__(str(error))
         self.error = error
         self.request_id = request_id
 
 
-def memory_of(frame: str | bytes) -> int:
-    """Bytes of memory that a frame takes while it is passed on."""
-    return _COPIES * (len(frame) if isinstance(frame, bytes) or frame.isascii() else 4 * len(frame))
+async def hold_frame(frame: str | bytes, memory: Held) -> int:
+    """Counts the memory that a frame takes while it is passed on. Returns how many bytes that is.
+
+    Raises:
+        BadFrame: TOO_MUCH_IN_PROGRESS: there is not as much for what is in it.
+    """
+    if isinstance(frame, bytes):
+        size = _COPIES * len(frame)
+    else:
+        values = await memory_of_values(frame)
+        size = values + _COPIES * (len(frame) if frame.isascii() else 4 * len(frame))
+        if not memory.fits(values):
+            said = "requests in progress take all the memory that this frame may have; send smaller ones, or try again"
+            name = await _request_id(frame) if len(frame) < LARGE_BYTES else ""
+            raise BadFrame(Overloaded(said, "TOO_MUCH_IN_PROGRESS", retry_after_s=RETRY_S), name)
+    memory.add(size)
+    return size
 
 
 async def read_frame(frame: str | bytes, kind: type[Request]) -> tuple[Request, Places]:
@@ -63,10 +78,10 @@ async def read_frame(frame: str | bytes, kind: type[Request]) -> tuple[Request, 
         raise BadFrame(InvalidRequest(f"the frame is no {kind.__name__}", "BAD_FRAME")) from error
     except Problem as problem:
         wrong = InvalidRequest(problem.message, "BAD_FRAME", problem.field)
-        raise BadFrame(wrong, _request_id(frame)) from problem
+        raise BadFrame(wrong, await _request_id(frame)) from problem
     if len(request.request_id) > MAX_REQUEST_ID:
         said = f"request_id is longer than {MAX_REQUEST_ID} characters, the first of which the answer repeats"
-        raise BadFrame(InvalidRequest(said, "BAD_REQUEST_ID", places.of("request_id")), request.request_id)
+        raise BadFrame(InvalidRequest(said, "BAD_REQUEST_ID", await places.find("request_id")), request.request_id)
     return request, places
 
 
@@ -95,11 +110,11 @@ def status_of(error: MaskwireError) -> Status:
     return to_status(error)
 
 
-def _request_id(frame: str | bytes) -> str:
+async def _request_id(frame: str | bytes) -> str:
     """The request_id of a frame that is otherwise wrong; empty where none can be read."""
     try:
-        members = json.loads(frame)
-    except (ValueError, RecursionError):
+        members = await in_turn(json.loads, frame)
+    except (Problem, ValueError, RecursionError):
         return ""
     name = members.get("request_id", members.get("requestId")) if isinstance(members, dict) else None
     return name if isinstance(name, str) and name.isprintable() else ""

@@ -5,6 +5,8 @@ import contextlib
 import logging
 import re
 from collections import deque
+from collections.abc import Coroutine
+from typing import Any
 
 from maskwire import InvalidRequest, MaskwireError
 from maskwire.transport import Answer, Caller, Servers, Stream
@@ -18,7 +20,7 @@ from maskwire_gateway.websocket.frames import (
     MAX_REQUEST_ID,
     BadFrame,
     event_frame,
-    memory_of,
+    hold_frame,
     read_frame,
     send_frame,
     status_of,
@@ -49,6 +51,7 @@ class Relay:
         self._outbox: deque[pb.SegmentStreamResponse] = deque()
         self._changed = asyncio.Event()
         self._caller_acknowledges = False
+        self._telling = set[asyncio.Future[None]]()  # errors whose places are being looked for
 
     async def run(self) -> None:
         """Relays until the other end leaves."""
@@ -63,6 +66,8 @@ class Relay:
                     await self._changed.wait()
         finally:
             sender.cancel()
+            for telling in list(self._telling):
+                telling.cancel()
             try:
                 await self._stream.close()
             finally:
@@ -87,21 +92,20 @@ class Relay:
 
     async def _read(self, frame: str | bytes) -> None:
         self._is_binary = isinstance(frame, bytes)
-        size = memory_of(frame)
-        self._memory.add(size)
-        is_waiting = False
+        size, is_waiting = 0, False
         try:
+            size = await hold_frame(frame, self._memory)
             request, places = await read_frame(frame, pb.SegmentStreamRequest)
         except BadFrame as bad:
             self._fail(bad.request_id, bad.error)
         else:
             self._telemetry.frames.inc()
-            is_waiting = self._forward(request, places, size)
+            is_waiting = await self._forward(request, places, size)
         finally:
             if not is_waiting:
                 self._memory.add(-size)
 
-    def _forward(self, request: pb.SegmentStreamRequest, places: Places, size: int) -> bool:
+    async def _forward(self, request: pb.SegmentStreamRequest, places: Places, size: int) -> bool:
         """Sends a request on. Returns whether it waits for an answer, and takes memory until then."""
         name, kind = request.request_id, request.WhichOneof("request")
         if request.HasField("masks_seen"):
@@ -111,21 +115,27 @@ class Relay:
             if kind is None:
                 return False
         if kind is None:
-            self._fail(name, InvalidRequest("send set_image or segment", "EMPTY_REQUEST", places.of("request")))
+            self._fail(name, InvalidRequest("send set_image or segment", "EMPTY_REQUEST", await places.find("request")))
             return False
+
+        async def failed(error: MaskwireError) -> None:
+            try:
+                error.field = await places.find(_path(error.field, kind))
+            finally:
+                self._memory.give_back(size)
+            self._fail(name, error)
 
         def answered(answer: Answer) -> None:
             self._unanswered -= 1
-            self._memory.give_back(size)
             error = answer.exception()
             if isinstance(error, MaskwireError):
-                error.field = places.of(_path(error.field, kind))
-                self._fail(name, error)
-            else:
-                response = pb.SegmentStreamResponse()
-                response.CopyFrom(answer.result())
-                response.request_id = name
-                self._put(response)
+                self._tell(failed(error))
+                return
+            self._memory.give_back(size)
+            response = pb.SegmentStreamResponse()
+            response.CopyFrom(answer.result())
+            response.request_id = name
+            self._put(response)
 
         self._unanswered += 1
         self._stream.send(request).add_done_callback(answered)
@@ -137,6 +147,11 @@ class Relay:
         if not sender.cancelled() and sender.exception() is not None:
             log.debug("the socket cannot be written to: %s", sender.exception())  # reading from it fails as well
         self._changed.set()
+
+    def _tell(self, failure: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(failure)
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
 
     def _fail(self, request_id: str, error: MaskwireError) -> None:
         counters = self._stream.counters

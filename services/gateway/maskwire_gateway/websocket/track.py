@@ -8,7 +8,6 @@ from maskwire import InvalidRequest, MaskwireError, ServerUnavailable
 from maskwire.transport import Caller, Servers, TrackCall, from_status
 from maskwire.v1 import tracker_pb2 as pb
 from maskwire_core.http.memory import Held
-from maskwire_core.runtime.in_thread import in_thread
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from maskwire_gateway.metrics import Telemetry
@@ -17,7 +16,7 @@ from maskwire_gateway.websocket.frames import (
     MAX_REQUEST_ID,
     BadFrame,
     event_frame,
-    memory_of,
+    hold_frame,
     read_frame,
     send_frame,
     status_of,
@@ -73,12 +72,7 @@ class TrackRelay:
         try:
             while (event := await self._socket.receive())["type"] != "websocket.disconnect":
                 frame = event_frame(event)
-                size = memory_of(frame)
-                self._memory.add(size)
-                try:
-                    await self._read(frame, size)
-                finally:
-                    self._memory.give_back(size)
+                await self._read(frame)
                 del event, frame  # else they would take memory until the next one comes
                 while self._is_full() and self._answering is not None and not self._answering.done():
                     self._answered.clear()
@@ -97,20 +91,25 @@ class TrackRelay:
         waiting = sum(request.size for request in self._unanswered)
         return len(self._unanswered) >= _MAX_UNANSWERED or waiting >= _MAX_UNANSWERED_BYTES
 
-    async def _read(self, frame: str | bytes, size: int) -> None:
+    async def _read(self, frame: str | bytes) -> None:
         self._is_binary = isinstance(frame, bytes)
+        size = 0
         try:
-            request, places = await read_frame(frame, pb.TrackRequest)
+            size = await hold_frame(frame, self._memory)
+            await self._pass_on(*await read_frame(frame, pb.TrackRequest), size)
         except BadFrame as bad:
             await self._fail(bad.request_id, bad.error)
-            return
+        finally:
+            self._memory.give_back(size)
+
+    async def _pass_on(self, request: pb.TrackRequest, places: Places, size: int) -> None:
         self._telemetry.frames.inc()
         kind = request.WhichOneof("request")
         if self._call is None:
             await self._open(request, places)
         elif kind == "open":
             said = "the socket has a track; open another socket"
-            await self._fail(request.request_id, InvalidRequest(said, "ALREADY_OPEN", places.of("open")))
+            await self._fail(request.request_id, InvalidRequest(said, "ALREADY_OPEN", await places.find("open")))
         else:
             if kind in ("prompt", "follow"):
                 kept = 0 if self._is_binary else size
@@ -125,7 +124,7 @@ class TrackRelay:
             self._call = await self._servers.open_track(request, self._caller)
         except MaskwireError as error:
             is_inner = error.field.split(".")[0] in pb.OpenTrack.DESCRIPTOR.fields_by_name
-            error.field = places.of(f"open.{error.field}" if is_inner else error.field)
+            error.field = await places.find(f"open.{error.field}" if is_inner else error.field)
             await self._fail(request.request_id, error)
             return
         await self._send(self._call.opened)
@@ -143,10 +142,14 @@ class TrackRelay:
         try:
             while (answer := await call.read()) is not None:
                 request = self._take_answered(answer)
-                if request is not None and answer.HasField("error"):
-                    wrong = from_status(answer.error)
-                    wrong.field = await in_thread(request.places.of, wrong.field)
-                    answer.error.CopyFrom(status_of(wrong))
+                if request is not None:
+                    try:
+                        if answer.HasField("error"):
+                            wrong = from_status(answer.error)
+                            wrong.field = await request.places.find(wrong.field)
+                            answer.error.CopyFrom(status_of(wrong))
+                    finally:
+                        self._memory.give_back(request.size)
                 await self._send(answer)
                 if answer.HasField("reconnect"):
                     await self._socket.close(_OPEN_ELSEWHERE)
@@ -157,13 +160,12 @@ class TrackRelay:
         await self._socket.close(_OPEN_ELSEWHERE if isinstance(error, ServerUnavailable) else _ENDED)
 
     def _take_answered(self, answer: pb.TrackResponse) -> _Request | None:
-        """Returns the request that an answer ends, which waits no longer; None if it ends none."""
+        """Returns the request that an answer ends, which waits no longer, but still counts; None if it ends none."""
         outcome = answer.WhichOneof("outcome")
         for request in self._unanswered:
             ends = outcome == "error" or request.is_follow == (outcome == "followed")
             if request.request_id == answer.request_id and ends:
                 self._unanswered.remove(request)
-                self._memory.give_back(request.size)
                 self._answered.set()
                 return request
         return None
