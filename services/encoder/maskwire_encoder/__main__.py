@@ -36,7 +36,7 @@ async def run(settings: EncoderSettings, load: Callable[[ModelSource, EncoderSet
     store = open_store(settings.redis_url, settings.redis_timeout_s, settings.redis_password_file)
     try:
         try:
-            store.ping(_PATIENCE_S)
+            await store.ping_patiently(_PATIENCE_S)
         except ServiceError as error:
             sys.exit(f"error: {error} (store at {store.address}; set --redis-url)")
         if settings.threads:

@@ -1,5 +1,6 @@
 """The store when it fails: refusals, silence, broken connections."""
 
+import asyncio
 import contextlib
 import dataclasses
 import signal
@@ -45,7 +46,27 @@ def test_a_store_that_is_silent_for_a_while_is_asked_again() -> None:
         with pytest.raises(Unavailable):
             store.ping()
         threading.Timer(1, processes[0].send_signal, [signal.SIGCONT]).start()
-        store.ping(60)
+        asyncio.run(store.ping_patiently(60))
+        store.close()
+
+
+def test_who_waits_for_a_silent_store_may_give_up() -> None:
+    """An encoder that starts ends at the first Ctrl-C, however long it would have gone on asking."""
+    processes: list[subprocess.Popen[bytes]] = []
+    with store_server(store_program(), started=processes) as url:
+        store = Store(url, timeout_s=0.1)
+        processes[0].send_signal(signal.SIGSTOP)
+
+        async def give_up() -> None:
+            asking = asyncio.create_task(store.ping_patiently(3600))
+            await asyncio.sleep(0.5)
+            assert not asking.done()
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+
+        asyncio.run(give_up())
+        processes[0].send_signal(signal.SIGCONT)
         store.close()
 
 

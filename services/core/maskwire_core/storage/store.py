@@ -1,5 +1,6 @@
 """Embeddings, image IDs, saved logits and exported decoders in Redis or Valkey."""
 
+import asyncio
 import contextlib
 import logging
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import redis
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from maskwire_core.errors import CorruptValue, InvalidArgument, Unavailable
 from maskwire_core.models.decoder_bundle import DecoderBundle
@@ -36,6 +38,7 @@ Exported = TypeVar("Exported", bound=Bundle[Any])
 
 _READ, _WRITTEN = (metrics.STORE_BYTES.labels(direction) for direction in ("read", "written"))
 
+_PAUSE_S = 0.2  # before a store that is silent is asked again
 _SCAN_COUNT = 1000  # keys examined by one SCAN step: about a millisecond of the store's time
 
 # Redis 6 has no PEXPIRE GT.
@@ -94,23 +97,27 @@ class Store:
         """Closes all connections."""
         self.connections.close()
 
-    def ping(self, patience_s: float = 0) -> None:
-        """Checks that the store answers.
+    def ping(self) -> None:
+        """Checks that the store answers."""
+        with self.connections.commands() as client:
+            client.ping()
+
+    async def ping_patiently(self, patience_s: float) -> None:
+        """As `ping`, on another thread: who cancels this waits for one answer at most.
 
         Args:
             patience_s: How long to ask again while the store takes connections and is silent, as one is that gets no
                 processor for a while. One that cannot be reached is an error at once.
         """
-        give_up = time.monotonic() + patience_s
-        while True:
-            try:
-                with self.connections.commands() as client:
-                    client.ping()
-                return
-            except Unavailable:
-                if not self.connections.is_silent or time.monotonic() > give_up:
-                    raise
-                time.sleep(0.2)
+        asking = AsyncRetrying(
+            retry=retry_if_exception(lambda error: isinstance(error, Unavailable) and self.connections.is_silent),
+            wait=wait_fixed(_PAUSE_S),
+            stop=stop_after_delay(patience_s),
+            reraise=True,
+        )
+        async for attempt in asking:
+            with attempt:
+                await asyncio.to_thread(self.ping)
 
     # Embeddings
 
