@@ -56,8 +56,7 @@ def objective(network: Network, batch: Batch, corrections: float) -> tuple[Tenso
     every = torch.arange(len(best), device=best.device)
     single, three = torch.where(boxed, 1.0, 0.3), torch.where(boxed, 0.2, 1.0)
     served = 1 + decoded.iou[:, 1:].detach().argmax(1)
-    candidates = (1 - THOUGHT_BEST) * losses[every, best] + THOUGHT_BEST * losses[every, served]
-    loss = (single * losses[:, 0] + three * candidates).mean()
+    loss = (single * losses[:, 0] + three * candidates_loss(losses, served)).mean()
     loss = loss + 3 * (decoded.iou.float() - iou).square().mean(1).mean()
     loss = loss + 0.05 * F.softplus(-decoded.object_score.float()).mean()  # every prompt means an object
     chosen = torch.where(boxed, 0, best)
@@ -87,3 +86,14 @@ def objective(network: Network, batch: Batch, corrections: float) -> tuple[Tenso
             loss = loss + CORRECTED * losses.mean() + (decoded.iou[:, :1].float() - iou).square().mean()
             told[f"+{count}"] = iou[:, 0]
     return loss, told
+
+
+def candidates_loss(losses: Tensor, served: Tensor) -> Tensor:
+    """N: of each prompt's three candidates, the best one's loss and that of the one which is served.
+
+    Args:
+        losses: Nx4, the first of the single mask.
+        served: N, 1 to 3.
+    """
+    chosen = losses.gather(1, served[:, None])[:, 0]
+    return (1 - THOUGHT_BEST) * losses[:, 1:].amin(1) + THOUGHT_BEST * chosen
