@@ -55,11 +55,11 @@ class Panel:
 
 
 SAMPLES: tuple[Panel, ...] = (
-    Panel(EXAMPLES / "coins.jpg", "One click on a coin", points=((270, 120, True),)),
+    Panel(EXAMPLES / "flower.jpg", "One click on a flower", points=((340, 220, True),)),
     Panel(
-        EXAMPLES / "rocket.jpg",
-        "A click on the rocket, and three where something was missing",
-        points=((320, 200, True), (320, 330, True), (321, 150, True), (320, 380, True)),
+        EXAMPLES / "tower.jpg",
+        "A click on the tower, and three where something was missing",
+        points=((215, 230, True), (210, 120, True), (215, 330, True), (300, 260, True)),
     ),
     Panel(EXAMPLES / "coffee.jpg", "A box around the spoon", boxes=((320, 228, 412, 332),)),
 )
