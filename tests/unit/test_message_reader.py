@@ -12,7 +12,7 @@ from google.protobuf.json_format import ParseDict
 from maskwire.v1 import decoder_pb2, encoder_pb2, types_pb2
 from maskwire_core.http.problems import Problem
 from maskwire_gateway.rest.json_codec import load, text
-from maskwire_gateway.rest.message_reader import read_message, read_parameters
+from maskwire_gateway.rest.message_reader import Places, read_message, read_parameters
 
 POINT = {"x_px": 260, "y_px": 130}
 BOX = {"x_min_px": 10, "y_min_px": 20, "x_max_px": 30, "y_max_px": 40.5}
@@ -226,3 +226,8 @@ def test_what_is_no_json_is_said(body: str | bytes, said: str) -> None:
     with pytest.raises(Problem, match=re.escape(said)) as caught:
         load(body)
     assert caught.value.reason == "BAD_JSON"
+
+
+def test_fields_of_messages_that_were_not_json_have_their_own_names() -> None:
+    assert asyncio.run(Places().find("open")) == "open"
+    assert asyncio.run(Places().find("")) == ""

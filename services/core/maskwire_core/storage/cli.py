@@ -94,9 +94,10 @@ def _inventory(redis_url: str, password_file: Path | None) -> "Iterator[Inventor
 
 def _show(found: "Mapping[str, Summary]") -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("namespace", "images", "embeddings", "size", "oldest", "newest", "files", "clips", "tracks")
+    namespace = Column("namespace", no_wrap=True)  # what there is no room for is broken elsewhere, not in names
+    table = Table(namespace, "images", "embeddings", "size", "oldest", "newest", "files", "clips", "tracks")
     for name, each in found.items():
         sizes = str(each.images), str(each.embeddings), _size(each.nbytes)
         pairs = (each.sources, each.source_bytes), (each.clips, each.clip_bytes), (each.tracks, each.track_bytes)

@@ -107,7 +107,7 @@ class Places:
 
     async def find(self, field: str) -> str:
         """The path of a message's field as the caller wrote it."""
-        return await in_turn(self._find, self._data, field) if field else field
+        return await in_turn(self._find, self._data, field) if field and self._data else field
 
     def _find(self, data: str | bytes, field: str) -> str:
         message: Any = self._kind.DESCRIPTOR
