@@ -151,8 +151,9 @@ def segment(client: Client, panels: Sequence[Panel]) -> tuple[list[Image.Image],
             told = f"{len(masks)} masks"
             picture = draw_all(Image.open(panel.photo).convert("RGB"), [mask.array for mask in masks])
         elif len(panel.boxes) > 1:
+            # A box says which object is meant: its single mask, not the best of three candidates.
             results = client.segment_objects(
-                embedded, boxes=panel.boxes, max_hole_area=cleaned, max_sprinkle_area=cleaned
+                embedded, boxes=panel.boxes, multimask=False, max_hole_area=cleaned, max_sprinkle_area=cleaned
             )
             told = f"{len(results)} masks"
             picture = draw_all(Image.open(panel.photo).convert("RGB"), [result.mask for result in results])
