@@ -73,7 +73,7 @@ def main() -> None:
         optimiser.param_groups[0]["lr"] = rate(stage, number)
         optimiser.zero_grad()
         loss, clicks = loss_of(network, batches[number])
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1)
         optimiser.step()
         reached += clicks.tolist()
