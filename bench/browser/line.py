@@ -36,7 +36,8 @@ class Line(threading.Thread):
         tasks = asyncio.all_tasks(self._loop)
         for task in tasks:
             task.cancel()
-        self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        if tasks:
+            self._loop.run_until_complete(asyncio.wait(tasks))
 
     @contextlib.contextmanager
     def running(self) -> Iterator[str]:
