@@ -96,7 +96,7 @@ def _show(found: "Mapping[str, Summary]") -> None:
     from rich.console import Console
     from rich.table import Column, Table
 
-    namespace = Column("namespace", no_wrap=True)  # what there is no room for is broken elsewhere, not in names
+    namespace = Column("namespace", no_wrap=True)  # names are shown whole; other columns wrap
     table = Table(namespace, "images", "embeddings", "size", "oldest", "newest", "files", "clips", "tracks")
     for name, each in found.items():
         sizes = str(each.images), str(each.embeddings), _size(each.nbytes)
