@@ -1,6 +1,9 @@
 """Regions over HTTP: cut from the file that the encoder keeps of an image."""
 
+import contextlib
 import io
+import json
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -9,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco
+from websockets.sync.client import ClientConnection, connect
 
 from testing.servers import Stack
 from testing.wire import picture
@@ -151,6 +155,108 @@ def test_an_image_whose_file_is_not_kept(http: httpx.Client) -> None:
         )
     whole = http.post(address, json={**SPACE, "box": [5, 5, 890, 690], "region": "auto"}).json()
     assert place_of(whole) is None  # needs no file
+
+
+def asked(socket: ClientConnection, name: str, **fields: Any) -> dict[str, Any]:
+    """The answer to a frame, which must be the next one."""
+    socket.send(json.dumps({"request_id": name, **fields}))
+    answer: dict[str, Any] = json.loads(socket.recv(60))
+    assert answer["request_id"] == name
+    return answer
+
+
+@contextlib.contextmanager
+def opened(gateway: str, image_id: str = "scene") -> Iterator[ClientConnection]:
+    with connect(f"ws{gateway[4:]}/v1/stream") as socket:
+        assert "image_ready" in asked(socket, "image", set_image={**SPACE, "image_id": image_id})
+        yield socket
+
+
+def test_a_socket_answers_as_a_request_does(http: httpx.Client, gateway: str, kept: str) -> None:
+    """Masks, scores and regions, for all kinds of prompts; what has no region is answered by the decoder's stream."""
+    given = {"prompts": [{"points": [(700, 500)]}, {"box": (650, 450, 750, 550)}], "region": (600, 400, 856, 656)}
+    steps = {"steps": [{"add_point": (700, 500)}, {"add_point": (720, 530)}], "region": (600, 400, 856, 656)}
+    with opened(gateway) as socket:
+        for prompt in [*prompts(), given, steps]:
+            body = {"region": "auto", "candidates": "all", **prompt}
+            if "mask" in body:
+                body["mask_rle"] = encoded(body.pop("mask"))
+            expected = http.post(kept, json={**SPACE, **body}).json()
+            answer = asked(socket, "in a region", segment=body)["result"]
+            assert place_of(answer) == place_of(expected)
+            assert answer["image"] == expected["image"]
+            assert [each["masks"] for each in answer["results"]] == [each["masks"] for each in expected["results"]]
+        whole = {"points": [(700, 500)], "candidates": "all"}
+        expected = http.post(kept, json={**SPACE, **whole}).json()
+        answer = asked(socket, "of the whole", segment=whole)["result"]
+        assert answer["results"][0]["masks"] == expected["results"][0]["masks"]
+
+
+def test_a_socket_refuses_what_a_request_is_refused(http: httpx.Client, gateway: str, kept: str) -> None:
+    wrong: list[dict[str, Any]] = [
+        {"region": "all"},
+        {"region": [0, 0, 1501, 10], "points": [[5, 5]]},
+        {"region": [0, 0, 100, 100], "points": [[500, 5]]},
+        {"region": "auto", "prompts": [{}, {}]},
+        {"region": "auto", "steps": [{"add_point": [4, 4]}]},
+        {"region": "auto", "mask_rle": {"size": [1000, 1500], "counts": "~~~"}},
+    ]
+
+    def told(answer: dict[str, Any]) -> tuple[str, str, str]:
+        reason, *others = answer["error"]["details"]
+        (violation,) = next(each["field_violations"] for each in others if "field_violations" in each)
+        return reason["reason"], violation["field"], answer["error"]["message"]
+
+    with opened(gateway) as socket:
+        for body in wrong:
+            refused = http.post(kept, json={**SPACE, **body}).json()
+            answer = told(asked(socket, "wrong", segment=body))
+            assert answer == (refused["reason"], f"segment.{refused['field']}", refused["message"])
+        click = {"points": [[700, 500]], "region": "auto"}
+        hover = asked(socket, "hover", segment=click, speculative=True)
+        assert told(hover)[:2] == ("NOT_SPECULATIVE", "speculative")
+        good = asked(socket, "good", segment=click)["result"]
+        assert place_of(good) is not None
+        part = good["image"]["content_key"]
+        asked(socket, "part", set_image={**SPACE, "image_id": "scene", "content_key": part})
+        assert told(asked(socket, "of a part", segment=click))[:2] == ("BAD_REGION", "segment.region")
+        assert "error" in asked(socket, "nobody", set_image={**SPACE, "image_id": "nobody"})
+        assert told(asked(socket, "of nothing", segment=click))[:2] == ("NO_IMAGE", "segment")
+    with connect(f"ws{gateway[4:]}/v1/stream") as socket:
+        assert told(asked(socket, "first", segment=click))[:2] == ("NO_IMAGE", "segment")
+    data = http.post("/v1/images", content=picture(54, 900, 700), params=SPACE).json()["image"]
+    with opened(gateway, data["image_id"]) as socket:
+        refused = asked(socket, "not kept", segment={"points": [[50, 50]], "region": [0, 0, 200, 200]})
+        assert told(refused)[:2] == ("SOURCE_NOT_KEPT", "segment.region")
+
+
+def test_a_socket_does_not_wait_for_regions(gateway: str, kept: str) -> None:
+    """Answers without a region overtake those with one, which come in their order, each for the image that was set
+    when it was asked for; and all of them count as masks that were seen."""
+    with opened(gateway) as socket:
+        frames: list[tuple[str, dict[str, Any]]] = [
+            ("a", {"segment": {"points": [[333, 444]], "region": [300, 400, 500, 600]}}),
+            ("b", {"segment": {"points": [[333, 444]], "region": [301, 400, 501, 600]}}),
+            ("c", {"segment": {"points": [[333, 444]]}}),
+            ("d", {"set_image": {**SPACE, "image_id": "nobody"}}),
+        ]
+        for name, fields in frames:
+            socket.send(json.dumps({"request_id": name, "masks_seen": "0", **fields}))
+        answers = [json.loads(socket.recv(60)) for _ in frames]
+        assert [each["request_id"] for each in answers] == ["c", "d", "a", "b"]
+        assert [place_of(each["result"]) for each in answers[2:]] == [(300, 400, 500, 600), (301, 400, 501, 600)]
+        asked(socket, "again", set_image={**SPACE, "image_id": "scene"})
+        socket.send(json.dumps({"masks_seen": "3"}))  # one of them the decoder's
+        hovers = [{"segment": {"points": [[30 + number, 44]]}, "speculative": True} for number in range(3)]
+        for hover in hovers[:2]:
+            assert "result" in asked(socket, "hover", **hover)
+        socket.send(json.dumps({"request_id": "last", **hovers[2]}))  # waits while two masks of the decoder are unseen
+        with pytest.raises(TimeoutError):
+            socket.recv(0.5)
+        socket.send(json.dumps({"masks_seen": "4"}))
+        answer = json.loads(socket.recv(60))
+        assert answer["request_id"] == "last"
+        assert "result" in answer
 
 
 def test_the_description_has_it(http: httpx.Client) -> None:

@@ -7,7 +7,7 @@ JSON is protobuf's mapping of the messages with the fields' own names or their c
 - an enum's value may be its last word in any case: "png" for MASK_FORMAT_PNG;
 - fields of the first prompt, of the output options and of the point grid may stand in the message that holds them;
 - some fields have SAM2ImagePredictor's names, too (`_ALIASES`);
-- a SegmentRequest may have what is no field of it and for the gateway itself (`BESIDE`).
+- a SegmentRequest and the prompts of a stream may have what is no field of them and for the gateway itself (`BESIDE`).
 """
 
 import contextlib
@@ -35,7 +35,7 @@ COMPACT = {"Point": ("x_px", "y_px"), "Box": ("x_min_px", "y_min_px", "x_max_px"
 LABELS = "labels"
 """What the JSON of a message with points has besides its fields: the labels of its points, in their order."""
 
-BESIDE: Mapping[str, Sequence[str]] = {"SegmentRequest": ("region",)}
+BESIDE: Mapping[str, Sequence[str]] = {"SegmentRequest": ("region",), "StreamPrompts": ("region",)}
 """What the JSON of messages has besides, which is not checked here but returned with `Places`."""
 
 _ALIASES = {
@@ -111,12 +111,12 @@ class Places:
 
     def _find(self, data: str | bytes, field: str) -> str:
         message: Any = self._kind.DESCRIPTOR
-        if field in BESIDE.get(message.name, ()):
-            return field
         value = load(data)
         place = label = ""
         for step in re.finditer(r"(\w+)(?:\[(\d+)\])?", field):
             name, index = step.groups()
+            if name in BESIDE.get(message.name, ()):
+                return join(place, name)
             if isinstance(value, list) and name in COMPACT.get(message.name, ()):
                 return f"{place}[{COMPACT[message.name].index(name)}]"
             given = value.items() if isinstance(value, dict) else ()

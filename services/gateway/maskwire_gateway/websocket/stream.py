@@ -25,6 +25,7 @@ from maskwire_gateway.websocket.frames import (
     send_frame,
     status_of,
 )
+from maskwire_gateway.websocket.regions import RegionAnswers, SeenMasks
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,8 @@ class Relay:
         self._telemetry = telemetry
         self._socket = socket
         self._stream = Stream(servers.decoders, caller, acknowledges=False, before_reading=self._room)
+        self._seen = SeenMasks(self._stream)
+        self._regions = RegionAnswers(servers, caller, self._room)
         self._memory = memory
         self._is_binary = False  # the latest frame
         self._unanswered = 0
@@ -50,7 +53,6 @@ class Relay:
         self._outbox_bytes = 0  # with the answer that is being sent
         self._outbox: deque[pb.SegmentStreamResponse] = deque()
         self._changed = asyncio.Event()
-        self._caller_acknowledges = False
         self._telling = set[asyncio.Future[None]]()  # errors whose places are being looked for
 
     async def run(self) -> None:
@@ -66,6 +68,7 @@ class Relay:
                     await self._changed.wait()
         finally:
             sender.cancel()
+            self._regions.close()
             for telling in list(self._telling):
                 telling.cancel()
             try:
@@ -109,8 +112,7 @@ class Relay:
         """Sends a request on. Returns whether it waits for an answer, and takes memory until then."""
         name, kind = request.request_id, request.WhichOneof("request")
         if request.HasField("masks_seen"):
-            self._caller_acknowledges = True
-            self._stream.acknowledge(request.masks_seen)
+            self._seen.say(request.masks_seen)
             request.ClearField("masks_seen")
             if kind is None:
                 return False
@@ -125,8 +127,12 @@ class Relay:
                 self._memory.give_back(size)
             self._fail(name, error)
 
+        region = places.beside.get("region")
+
         def answered(answer: Answer) -> None:
             self._unanswered -= 1
+            if answer.cancelled():
+                return
             error = answer.exception()
             if isinstance(error, MaskwireError):
                 self._tell(failed(error))
@@ -135,10 +141,17 @@ class Relay:
             response = pb.SegmentStreamResponse()
             response.CopyFrom(answer.result())
             response.request_id = name
+            if response.HasField("result"):
+                self._seen.add(is_of_stream=region is None)
+            if region is not None:
+                response.counters.CopyFrom(self._stream.counters)
             self._put(response)
 
         self._unanswered += 1
-        self._stream.send(request).add_done_callback(answered)
+        answer = self._stream.send(request) if region is None else self._regions.ask(request, region)
+        if kind == "set_image":
+            self._regions.set_image(request.set_image, answer)
+        answer.add_done_callback(answered)
         return True
 
     # To the socket
@@ -165,7 +178,6 @@ class Relay:
         self._changed.set()
 
     async def _send(self) -> None:
-        masks = 0
         while True:
             while not self._outbox:
                 self._changed.clear()
@@ -177,12 +189,10 @@ class Relay:
             self._sent.set()
             self._changed.set()
             if response.HasField("result"):
-                masks += 1
-                if not self._caller_acknowledges:
-                    self._stream.acknowledge(masks)
+                self._seen.written()
 
 
 def _path(field: str, kind: str) -> str:
     """A field's path from the frame on; decoders give those of prompts and images from the inner message on."""
-    is_inner = re.match(r"(prompts|output|image_id|namespace|wait_ms|content_key)\b", field)
+    is_inner = re.match(r"(prompts|output|image_id|namespace|wait_ms|content_key|region)\b", field)
     return f"{kind}.{field}" if is_inner else field
