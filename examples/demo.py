@@ -56,12 +56,22 @@ class Panel:
 
 SAMPLES: tuple[Panel, ...] = (
     Panel(EXAMPLES / "flower.jpg", "One click on a flower", points=((340, 220, True),)),
+    Panel(EXAMPLES / "bison.jpg", "A box around the bison", boxes=((99, 86, 608, 498),)),
+    Panel(
+        EXAMPLES / "sheep.jpg",
+        "A click on the sheep, and two where something was missing",
+        points=((342, 220, True), (228, 165, True), (456, 413, True)),
+    ),
+    Panel(
+        EXAMPLES / "bowl.jpg",
+        "A click on the bowl, and one to leave out its shadow",
+        points=((591, 169, True), (251, 98, False)),
+    ),
     Panel(
         EXAMPLES / "tower.jpg",
         "A click on the tower, and three where something was missing",
         points=((215, 230, True), (210, 120, True), (215, 330, True), (300, 260, True)),
     ),
-    Panel(EXAMPLES / "coffee.jpg", "A box around the spoon", boxes=((320, 228, 412, 332),)),
 )
 EVERYTHING = Panel(EXAMPLES / "coins.jpg", "Everything", everything=True)
 
