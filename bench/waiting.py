@@ -14,7 +14,8 @@ from maskwire_core.scheduling.scheduler import Demand
 from maskwire_encoder.backends import device
 from maskwire_encoder.backends.model import Model
 from maskwire_encoder.image_input.reading import read_image
-from maskwire_encoder.pipeline import Pipeline, Pixels
+from maskwire_encoder.pipeline import Pipeline
+from maskwire_encoder.reading_jobs import Pixels
 
 _PARTS = 3
 

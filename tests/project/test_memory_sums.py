@@ -92,5 +92,11 @@ def test_terms_name_their_settings(service: str) -> None:
             assert name in kind.model_fields
 
 
+def test_pictures_that_are_kept_decoded_count() -> None:
+    keeping = EncoderSettings(keep_sources_s=60, picture_cache_bytes=1024 * MIB)
+    assert stated_sum(keeping) == stated_sum(EncoderSettings()) + 1024 * MIB
+    assert "`picture_cache_bytes`" in " ".join(term.what for term in terms_of(keeping))
+
+
 def test_a_raised_setting_raises_the_sum() -> None:
     assert stated_sum(DecoderSettings(cache_bytes=2048 * MIB)) == stated_sum(DecoderSettings()) + 1024 * MIB

@@ -152,6 +152,9 @@ class EncoderSettings(ColdTierSettings):
     """Seconds for which the files of images are kept in the store where callers ask for it (keep_source), so that they
     can have regions of the images embedded without sending them again. The files count for the namespace's quota, and
     are deleted with the embedding. 0: none are kept."""
+    picture_cache_bytes: int = Field(256 * MIB, ge=0)
+    """With --keep-sources-s, memory for decoded pictures of which regions were cut in the last half minute, in bytes: 3
+    for each pixel. Further regions of them need not read and decode the file again. Tenants share it; 0: none."""
     cold_ttl_s: int = Field(2_592_000, ge=1)
     """Seconds after which an embedding leaves the cold tier, from when it was last embedded. Images that were embedded
     with a shorter time to live than --ttl-s, and frames of videos, never get there."""

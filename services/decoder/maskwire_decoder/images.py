@@ -14,12 +14,12 @@ from maskwire_core.scheduling.single_flight import Flights
 from maskwire_core.storage.embedding import Header
 from maskwire_core.storage.store import Store
 from maskwire_core.telemetry.metrics import LiveMetric
+from maskwire_core.tenancy.tenant_cache import TenantCache
 
 from maskwire_decoder.arrivals import Arrivals
 from maskwire_decoder.deletions import Deletions
 from maskwire_decoder.name_lookups import NameLookups
 from maskwire_decoder.predictor import Predictor, Prepared
-from maskwire_decoder.tenant_cache import TenantCache
 
 log = logging.getLogger(__name__)
 

@@ -3,8 +3,9 @@
 import sys
 from dataclasses import replace
 
+from maskwire_core.tenancy.tenant_cache import TenantCache
+
 from maskwire_decoder.prompts.encoding import Prediction
-from maskwire_decoder.tenant_cache import TenantCache
 
 PrefixKey = tuple[str, str, bytes]
 """Namespace and content key of the image, and the digest of the steps; see `Step.digest`."""

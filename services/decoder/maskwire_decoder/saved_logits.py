@@ -9,13 +9,13 @@ import xxhash
 from maskwire_core.config import DecoderSettings
 from maskwire_core.errors import InvalidArgument
 from maskwire_core.storage.store import Store
+from maskwire_core.tenancy.tenant_cache import TenantCache
 from numpy.typing import NDArray
 
 from maskwire_decoder.images import Image
 from maskwire_decoder.prompts.earlier_prompts import name_prompts
 from maskwire_decoder.prompts.parsing import Prompt
 from maskwire_decoder.prompts.steps import Step
-from maskwire_decoder.tenant_cache import TenantCache
 
 log = logging.getLogger(__name__)
 

@@ -23,6 +23,7 @@ from maskwire_encoder.service import NAME, RIGHTS, EncoderService
 
 _PUBLISH_PERIOD_S = 2
 _MOVE_PERIOD_S = 1
+_FORGET_PERIOD_S = 5
 _PATIENCE_S = 20  # with a store that is silent
 
 
@@ -58,6 +59,7 @@ async def run(settings: EncoderSettings, load: Callable[[ModelSource, EncoderSet
         try:
             async with contextlib.AsyncExitStack() as meanwhile:
                 await meanwhile.enter_async_context(repeating(_PUBLISH_PERIOD_S, encoder.publish_exports))
+                await meanwhile.enter_async_context(repeating(_FORGET_PERIOD_S, encoder.decoded.drop_idle))
                 if cold is not None:
                     mover = Mover(cold, store, settings.cold_ttl_s, settings.cold_bytes)
                     await meanwhile.enter_async_context(repeating(_MOVE_PERIOD_S, mover.step))

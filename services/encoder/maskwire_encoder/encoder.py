@@ -1,9 +1,11 @@
 """Encodes images and stores their embeddings; callers of the same image share one encode."""
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, cast
 
 from maskwire.pictures import Stretch
@@ -16,6 +18,7 @@ from maskwire_core.errors import (
     embedding_expired,
     not_finite,
 )
+from maskwire_core.scheduling.scheduler import Served
 from maskwire_core.scheduling.single_flight import Flights
 from maskwire_core.storage.codecs import NotFinite
 from maskwire_core.storage.embedding import Header, StoredEmbedding, pack
@@ -26,9 +29,11 @@ from maskwire_core.telemetry.metrics import IMAGES, STAGES
 
 from maskwire_encoder.backends.device import Tensors
 from maskwire_encoder.backends.model import Model
+from maskwire_encoder.decoded_pictures import DecodedPictures
 from maskwire_encoder.encode_lease import found_or_leased
 from maskwire_encoder.kept_files import KeptFiles
 from maskwire_encoder.pipeline import Pipeline
+from maskwire_encoder.reading_jobs import Cut, Forgotten, Pixels
 from maskwire_encoder.regions import Part, check_size, check_smaller, find_whole
 from maskwire_encoder.spool import ImageFile, Spool
 from maskwire_encoder.upload import Upload, describe, digest_mismatch
@@ -55,6 +60,7 @@ class ImageEncoder:
         models: The models by name.
         pipeline: The stages that an image passes through.
         spool: Where files are kept while they arrive and wait.
+        decoded: The pictures of which regions were cut lately.
     """
 
     def __init__(
@@ -68,7 +74,8 @@ class ImageEncoder:
         self._cold = cold
         self._restoring: Flights[StoredEmbedding | None] = Flights()
         self._quotas = Quotas(store)
-        self._kept = KeptFiles(store, self.pipeline, self.spool)
+        self.decoded = DecodedPictures(settings.picture_cache_bytes if settings.keep_sources_s else 0)
+        self._kept = KeptFiles(store, self.pipeline, self.spool, self.decoded)
         self._flights: Flights[Encoded] = Flights(self.pipeline.hurry)
 
     async def find(self, upload: Upload) -> pb.EncodeImageResponse | None:
@@ -187,6 +194,9 @@ class ImageEncoder:
         async with found_or_leased(self._store, upload.namespace, upload.key) as found:
             if found is not None:
                 return found, None
+            if await self._kept.is_decoded(upload, upload.part):
+                with contextlib.suppress(Forgotten):
+                    return await self._make(upload, None)
             file = await self._kept.fetch(upload, upload.part)
             try:
                 return await self._make(upload, file)
@@ -198,8 +208,8 @@ class ImageEncoder:
             async with found_or_leased(self._store, upload.namespace, upload.key) as found:
                 return (found, None) if found is not None else await self._make(upload, file)
 
-    async def _make(self, upload: Upload, file: ImageFile) -> Encoded:
-        """Encodes and stores an image."""
+    async def _make(self, upload: Upload, file: ImageFile | None) -> Encoded:
+        """Encodes and stores an image, or without a file a region of a picture that is decoded."""
         header, tensors, stages = await self._encode(upload, file)
         started = time.perf_counter()
         nbytes = await self.pipeline.store(lambda: self._put(upload, header, tensors))
@@ -207,8 +217,9 @@ class ImageEncoder:
         _record_stages(store=stages.store_ms)
         return StoredEmbedding(header, nbytes, upload.ttl_s * 1000), stages
 
-    async def _encode(self, upload: Upload, file: ImageFile) -> tuple[Header, Tensors, pb.EncodeTimings]:
-        """Encodes an image. Returns the header of its embedding, its tensors, and how long the stages took."""
+    async def _encode(self, upload: Upload, file: ImageFile | None) -> tuple[Header, Tensors, pb.EncodeTimings]:
+        """Encodes an image, or without a file a region of a picture that is decoded. Returns the header of its
+        embedding, its tensors, and how long the stages took."""
         part, region, stretch = upload.part, None, upload.stretch
         if part is not None:
             args = (upload.namespace, upload.image_id, part, upload.model.fingerprint)
@@ -217,10 +228,7 @@ class ImageEncoder:
             if upload.from_source:  # its samples become what those of the whole image became
                 stretch = cast(Stretch, whole.stretch)
         started = time.perf_counter()
-        cut = part.place if part is not None and upload.from_source else None
-        pixels, read_queue_ms = await self.pipeline.read(
-            upload.model, file, stretch, upload.is_frame, upload.demand, cut
-        )
+        pixels, read_queue_ms = await self._read(upload, file, stretch)
         if upload.full_size is not None:
             check_smaller(upload.full_size, pixels.width, pixels.height)
         elif part is not None:
@@ -249,6 +257,18 @@ class ImageEncoder:
         )
         queue_ms = read_queue_ms + model_queue_ms
         return header, tensors, pb.EncodeTimings(read_ms=read_ms, queue_ms=queue_ms, encode_ms=encode_ms)
+
+    async def _read(self, upload: Upload, file: ImageFile | None, stretch: Stretch) -> Served[Pixels]:
+        """Has an image read. What is decoded of a kept file is remembered."""
+        model, is_frame, demand = upload.model, upload.is_frame, upload.demand
+        if upload.part is None or not upload.from_source:
+            assert file is not None
+            return await self.pipeline.read(model, file, stretch, is_frame, demand)
+        image, place = (upload.namespace, upload.part.image), upload.part.place
+        if file is None:
+            return await self.pipeline.cut(model, Cut(partial(self.decoded.cut, image, place), is_frame), demand)
+        keep = partial(self.decoded.keep, image)
+        return await self.pipeline.read(model, file, stretch, is_frame, demand, place, keep)
 
     def _put(self, upload: Upload, header: Header, tensors: Tensors) -> int:
         """Writes an embedding to the store. Returns its size in bytes."""

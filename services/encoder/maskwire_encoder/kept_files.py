@@ -10,6 +10,7 @@ from maskwire_core.storage.sources import DIGEST_BYTES, read_source, source_byte
 from maskwire_core.storage.store import Store
 from maskwire_core.telemetry.metrics import STORE_DAMAGED
 
+from maskwire_encoder.decoded_pictures import DecodedPictures
 from maskwire_encoder.pipeline import Pipeline
 from maskwire_encoder.regions import Part
 from maskwire_encoder.spool import ImageFile, Spool
@@ -25,13 +26,15 @@ class KeptFiles:
         store: Where they are.
         pipeline: Writes them.
         spool: Has the room for those that are written or read.
+        decoded: Has what was decoded of them lately.
     """
 
-    def __init__(self, store: Store, pipeline: Pipeline, spool: Spool) -> None:
+    def __init__(self, store: Store, pipeline: Pipeline, spool: Spool, decoded: DecodedPictures) -> None:
         self._store = store
         self._quotas = Quotas(store)
         self._pipeline = pipeline
         self._spool = spool
+        self._decoded = decoded
 
     async def touch(self, upload: Upload) -> bool:
         """Keeps the file of an image for at least as long as the upload wants, and returns whether there is one."""
@@ -56,6 +59,16 @@ class KeptFiles:
             account.take(DIGEST_BYTES + file.size_bytes)
             if not await self._pipeline.store(write):
                 raise embedding_expired(upload.image_id)
+
+    async def is_decoded(self, upload: Upload, part: Part) -> bool:
+        """Whether the file of the image that a region is a part of is kept, and was decoded here lately."""
+        image = upload.namespace, part.image
+        if image not in self._decoded:
+            return False
+        is_kept = await asyncio.to_thread(source_bytes, self._store, *image) > DIGEST_BYTES
+        if not is_kept:
+            self._decoded.drop(image)
+        return is_kept
 
     async def fetch(self, upload: Upload, part: Part) -> ImageFile:
         """Reads the file of the image that a region is a part of. Release it after use.

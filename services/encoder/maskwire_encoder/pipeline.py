@@ -4,12 +4,11 @@ import asyncio
 import os
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import TypeVar, cast
 
 import numpy as np
 from maskwire.pictures import Picture, PictureError, Stretch
-from maskwire.pictures.cost import Cost, estimate
+from maskwire.pictures.cost import estimate
 from maskwire.pictures.limits import Limits as PictureLimits
 from maskwire_core.config import MIB, EncoderSettings
 from maskwire_core.errors import ResourceExhausted, Unavailable
@@ -26,10 +25,10 @@ from torch import Tensor
 from maskwire_encoder.backends import device
 from maskwire_encoder.backends.device import DeviceLost, Tensors
 from maskwire_encoder.backends.model import Model
-from maskwire_encoder.image_input.preprocessing import resize_frame
 from maskwire_encoder.image_input.reader_pool import Abandoned, Handle, ReaderPool
 from maskwire_encoder.image_input.reader_process import Job
 from maskwire_encoder.image_input.reading import refused, too_large
+from maskwire_encoder.reading_jobs import Cut, File, Pixels, cut_part, prepare_pixels
 from maskwire_encoder.spool import ImageFile
 
 T = TypeVar("T")
@@ -38,30 +37,6 @@ T = TypeVar("T")
 _LARGE_S, _LARGE_BYTES = 12, 512 * MIB
 _LOOK_S = 1  # how often a file that waits for memory looks whether it is still wanted
 _SELF_TEST_TOLERANCE = 0.02  # largest deviation, relative to a tensor's largest value
-
-
-@dataclass(frozen=True)
-class Pixels:
-    """A decoded image, prepared for a model."""
-
-    height: int  # height of the image in pixels
-    width: int  # width of the image in pixels
-    prepared: Tensor  # the model's input, made by `Model.prepare`
-    stretch: Stretch = "none"  # how samples of more than 8 bits were mapped to 8 bits
-    warnings: tuple[str, ...] = ()  # what the libraries that decoded the file had to say
-
-
-@dataclass(frozen=True)
-class File:
-    """An image file that waits to be decoded."""
-
-    content: ImageFile  # the file itself, which is complete
-    stretch: Stretch  # how samples of more than 8 bits are mapped to 8 bits
-    is_frame: bool  # whether it is resized as a frame of a video
-    part: Rectangle | None  # the part of the picture that is wanted; None for all of it
-    cost: Cost  # what decoding may take
-    tenant: str  # on whose account its memory is
-    handle: Handle  # ends the decoding if nobody wants it any more
 
 
 class Pipeline:
@@ -104,7 +79,7 @@ class Pipeline:
             max_wait_s=settings.max_wait_ms / 1e3,
         )
         waiting = Limits(settings.queue_limit, max(settings.queue_bytes, settings.max_image_bytes))
-        self.readers: BatchScheduler[File, Pixels] = BatchScheduler(
+        self.readers: BatchScheduler[File | Cut, Pixels] = BatchScheduler(
             "encoder",
             self._read,
             limits=waiting,
@@ -112,7 +87,7 @@ class Pipeline:
             may_start=lambda: self._has_room(self.readers),
             downstream=self.model,
         )
-        self.large_readers: BatchScheduler[File, Pixels] = BatchScheduler(
+        self.large_readers: BatchScheduler[File | Cut, Pixels] = BatchScheduler(
             "encoder",
             self._read,
             limits=waiting,
@@ -165,6 +140,7 @@ class Pipeline:
         is_frame: bool,
         demand: Demand,
         part: Rectangle | None = None,
+        keep: Callable[[Picture], None] | None = None,
     ) -> Served[Pixels]:
         """Decodes an image file in a process of its own and prepares it for a model, when its turn comes.
 
@@ -177,6 +153,7 @@ class Pipeline:
             is_frame: Whether it is resized as a frame of a video.
             demand: Who wants it, and how soon.
             part: The part of the picture that is wanted; None for all of it.
+            keep: Is given the whole picture, decoded, whose pixels are gone when it returns.
 
         Raises:
             InvalidArgument: The file cannot be decoded, or not within its limits.
@@ -191,12 +168,17 @@ class Pipeline:
         lane = self.large_readers if cost.cpu_s > _LARGE_S or cost.bytes > _LARGE_BYTES else self.readers
         handle = Handle()
         lane.admit(demand)
-        file = File(content, stretch, is_frame, part, cost, demand.requester.tenant, handle)
+        file = File(content, stretch, is_frame, part, cost, demand.requester.tenant, handle, keep)
         try:
             return await lane.submit(file, demand, kind=model, nbytes=content.size_bytes)
         except asyncio.CancelledError:
             handle.leave()
             raise
+
+    async def cut(self, model: Model, cut: Cut, demand: Demand) -> Served[Pixels]:
+        """Prepares a part of a decoded picture for a model, when its turn comes. Raises `Forgotten`."""
+        self.readers.admit(demand)
+        return await self.readers.submit(cut, demand, kind=model)
 
     async def encode(self, model: Model, pixels: Pixels, demand: Demand) -> Served[Tensors]:
         """Encodes an image, in a batch with others, when its turn comes. See `device.encode_batch` for errors."""
@@ -277,29 +259,26 @@ class Pipeline:
         self.pool.close()
 
     @property
-    def _lanes(self) -> tuple[BatchScheduler[File, Pixels], BatchScheduler[File, Pixels]]:
+    def _lanes(self) -> tuple[BatchScheduler[File | Cut, Pixels], BatchScheduler[File | Cut, Pixels]]:
         return self.readers, self.large_readers
 
     def _poke(self) -> None:
         for lane in self._lanes:
             lane.poke()
 
-    def _has_room(self, lane: BatchScheduler[File, Pixels]) -> bool:
+    def _has_room(self, lane: BatchScheduler[File | Cut, Pixels]) -> bool:
         return lane.running + self.model.waiting < self._ahead and self._writing < self._most_writing
 
-    async def _read(self, model: Hashable, files: Sequence[File]) -> list[Pixels]:
+    async def _read(self, model: Hashable, files: Sequence[File | Cut]) -> list[Pixels]:
         (file,) = files
+        loop, encoding = asyncio.get_running_loop(), cast(Model, model)
+        if isinstance(file, Cut):
+            return [await loop.run_in_executor(self._reading, cut_part, encoding, file)]
 
         def use(picture: Picture, warnings: Sequence[str]) -> Pixels:
-            pixels = picture.pixels
-            if file.part is not None:
-                x, y, width, height = file.part
-                # A file of the part alone would be upright; what is turned after resizing differs in the last digits.
-                pixels = np.ascontiguousarray(pixels[y : y + height, x : x + width])
-            height, width, _ = pixels.shape
-            encoding = cast(Model, model)
-            pixels = resize_frame(pixels, encoding.image_size) if file.is_frame else pixels
-            return Pixels(height, width, encoding.prepare(pixels), picture.stretch, tuple(warnings))
+            if file.keep is not None:
+                file.keep(picture)
+            return prepare_pixels(encoding, picture, file.part, file.is_frame, tuple(warnings))
 
         def read() -> Pixels:
             job = Job(file.content.read(), file.stretch, self._max_pixels, file.cost)
@@ -310,7 +289,7 @@ class Pipeline:
 
         with file.content.held(), self._memory.account(file.tenant) as account:  # by the thread, which goes on
             await _take_memory(account, file)
-            return [await asyncio.get_running_loop().run_in_executor(self._reading, read)]
+            return [await loop.run_in_executor(self._reading, read)]
 
     async def _encode(self, model: Hashable, prepared: Sequence[Tensor]) -> list[Tensors | Exception]:
         self._poke()  # the model's queue has room again

@@ -98,6 +98,20 @@ def test_a_region_is_cut_once_for_all_who_ask(encoder: Any) -> None:
     assert cached == {"a": True, "b": False}
 
 
+def test_a_file_is_decoded_once_for_regions_that_follow_one_another(stack: Stack, encoder: Any) -> None:
+    """As long as it is kept: a copy in memory answers for no file that is gone."""
+    with redis.Redis.from_url(stack.redis_url) as raw:
+        image = encoder.EncodeImage(frames(picture(30, 300, 200), namespace=SPACE, keep_source=True)).image
+        assert not cut(encoder, region(image, (0, 0, 100, 100))).cached
+        value = raw.get(source_key(image))
+        raw.set(source_key(image), bytes(len(value)))  # which cannot be decoded
+        assert not cut(encoder, region(image, (1, 0, 101, 100))).cached
+        raw.delete(source_key(image))
+        assert failing(lambda: cut(encoder, region(image, (2, 0, 102, 100))))[1] == "SOURCE_NOT_KEPT"
+        raw.set(source_key(image), bytes(len(value)))
+        assert failing(lambda: cut(encoder, region(image, (3, 0, 103, 100))))[1] == "SOURCE_NOT_KEPT"
+
+
 def test_a_stored_image_is_sent_again_to_be_kept(stack: Stack, encoder: Any) -> None:
     data = picture(32, 300, 200)
     with redis.Redis.from_url(stack.redis_url) as raw:

@@ -11,7 +11,8 @@ from maskwire_core.config import EncoderSettings
 from maskwire_core.errors import InvalidArgument
 from maskwire_core.scheduling.fair_queue import Requester
 from maskwire_core.scheduling.scheduler import Demand
-from maskwire_encoder.pipeline import Pipeline, Pixels
+from maskwire_encoder.pipeline import Pipeline
+from maskwire_encoder.reading_jobs import Pixels
 from maskwire_encoder.spool import ImageFile
 from PIL import Image
 

@@ -82,8 +82,15 @@ def encoder_terms(settings: EncoderSettings) -> list[Term]:
             "images between the stages: 28 MiB for each of `readers` and `writers`",
             (readers + settings.writers) * _BETWEEN,
         ),
+        *_kept_terms(settings),
         *call_terms(settings),
     ]
+
+
+def _kept_terms(settings: EncoderSettings) -> list[Term]:
+    if not settings.keep_sources_s or not settings.picture_cache_bytes:
+        return []
+    return [Term("decoded pictures of which regions are cut: `picture_cache_bytes`", settings.picture_cache_bytes)]
 
 
 def decoder_terms(settings: DecoderSettings) -> list[Term]:

@@ -94,9 +94,32 @@ class TenantCache(Generic[K, V]):
             share.nbytes += nbytes
             self.nbytes += nbytes
             while self.nbytes > self.max_bytes:
-                left.append(self._next_to_leave())
-                self._remove(left[-1])
+                leaving = self._next_to_leave()
+                assert leaving is not None
+                left.append(leaving)
+                self._remove(leaving)
         return left
+
+    def make_room(self, tenant: object, nbytes: int) -> bool:
+        """Has others leave as if a value of a tenant's had been kept, so that there never is more than there may be.
+        Returns whether there is room for it; not if it would have to leave itself."""
+        with self._lock:
+            if nbytes > self.max_bytes:
+                return False
+            while self.nbytes + nbytes > self.max_bytes:
+                key = self._next_to_leave(tenant, nbytes)
+                if key is None:
+                    return False
+                self._remove(key)
+            return True
+
+    def drop_idle(self, seconds: float) -> None:
+        """Drops what has not been used for some seconds."""
+        with self._lock:
+            before = self._clock() - seconds
+            for share in list(self._shares.values()):
+                for key in [key for key, kept in share.entries.items() if kept.used_at < before]:
+                    self._remove(key)
 
     def drop(self, images: Collection[tuple[str, str]]) -> None:
         """Drops the values of images, each given by tenant and content key. Goes through what their tenants have."""
@@ -111,11 +134,14 @@ class TenantCache(Generic[K, V]):
             self._shares.clear()
             self.nbytes = 0
 
-    def _next_to_leave(self) -> K:
-        oldest = [(next(iter(share.entries.items())), share) for share in self._shares.values()]
+    def _next_to_leave(self, tenant: object = None, coming: int = 0) -> K | None:
+        """Which value leaves next, if so many bytes of a tenant's are coming; None if it is what is coming."""
+        oldest = [(next(iter(share.entries.items())), share.nbytes) for share in self._shares.values()]
         (key, kept), _ = min(oldest, key=lambda each: each[0][1].used_at)
         if self._clock() - kept.used_at < _IDLE_S:
-            (key, _), _ = max(oldest, key=lambda each: each[1].nbytes)
+            (key, _), most = max(oldest, key=lambda each: each[1] + (coming if each[0][0][0] == tenant else 0))
+            if tenant not in self._shares and coming > most:
+                return None
         return key
 
     def _remove(self, key: K) -> None:

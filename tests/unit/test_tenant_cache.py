@@ -2,7 +2,7 @@
 
 import random
 
-from maskwire_decoder.tenant_cache import TenantCache
+from maskwire_core.tenancy.tenant_cache import TenantCache
 
 
 class Clock:
@@ -88,3 +88,35 @@ def test_the_bytes_are_right_whatever_happens() -> None:
         clock.now += chance.choice([0, 0, 0, 100])
         present = [kept.get((tenant, name)) or 0 for tenant in "abc" for name in "uvwxyz"]
         assert kept.nbytes == sum(present) <= 50
+
+
+def test_room_is_made_before_a_value_comes() -> None:
+    """As if it had been kept: but there never is more than there may be."""
+    kept = cache(100)
+    for name in "abcdef":
+        kept.put(("large", name), 15)
+    assert kept.make_room("large", 15)
+    assert [name for name in "abcdef" if ("large", name) in kept] == ["b", "c", "d", "e", "f"]
+    kept.put(("large", "g"), 15)
+    assert kept.make_room("small", 20)  # from who has most
+    assert [name for name in "bcdefg" if ("large", name) in kept] == ["c", "d", "e", "f", "g"]
+    assert not kept.make_room("small", 101)
+    assert not kept.make_room("small", 80)  # it would be the one with most
+    assert kept.nbytes == 75
+    assert kept.make_room("large", 100)
+    assert kept.nbytes == 0
+
+
+def test_what_is_idle_is_dropped() -> None:
+    clock = Clock()
+    kept = cache(100, clock)
+    kept.put(("one", "old"), 10)
+    kept.put(("one", "used"), 10)
+    kept.put(("two", "old"), 10)
+    clock.now += 20
+    assert kept.get(("one", "used")) == 10
+    kept.drop_idle(10)
+    assert (kept.nbytes, len(kept)) == (10, 1)
+    clock.now += 20
+    kept.drop_idle(10)
+    assert (kept.nbytes, len(kept)) == (0, 0)
