@@ -71,6 +71,15 @@ def test_limits_are_the_stated_sums(service: str, read: Any) -> None:
         assert settings.recycle_mib == stated_sum(settings) // MIB
 
 
+@pytest.mark.parametrize("path", ["docker-compose.yml", "deploy/kubernetes/base/encoder.yaml"])
+def test_what_is_commented_out_names_its_limit(path: str) -> None:
+    text = (ROOT / path).read_text()
+    found = re.findall(r'# (?:- { name: )?(MASKWIRE_\w+)(?:: |, value: )"(\d+)"', text)
+    assert {name for name, _ in found} == {"MASKWIRE_KEEP_SOURCES_S", "MASKWIRE_PICTURE_CACHE_BYTES"}
+    (limit,) = re.findall(r"# .*on top of .*?(\d+m|\d+Mi)\.", text)
+    assert size(limit) == stated_sum(settings_of("encoder", dict(found))) + HEADROOM
+
+
 def test_encoders_on_gpus_have_room_for_their_model() -> None:
     """4 GiB beside the sum: the weights, and what CUDA keeps in main memory."""
     (patch,) = yaml.safe_load_all((ROOT / "deploy/kubernetes/overlays/gpu/encoder.yaml").read_text())
