@@ -84,7 +84,7 @@ def test_values_of_a_body_count_until_it_is_released(size: int) -> None:
         scarce.write(data)
         with pytest.raises(Problem) as refused:
             await body_in_turn(pytest.fail, scarce)
-        assert refused.value.reason == "TOO_MUCH_IN_PROGRESS"
+        assert (refused.value.status, refused.value.reason) == (413, "BODY_TOO_LARGE")
 
     asyncio.run(run())
 

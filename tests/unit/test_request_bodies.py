@@ -119,7 +119,7 @@ def test_a_refused_body_is_not_kept_while_the_rest_of_it_comes() -> None:
         with pytest.raises(Problem) as refused:
             async with Bodies(shares, 30).receive(Request(scope, next_piece), 100 * MIB):
                 pass
-        assert refused.value.reason == "TOO_MUCH_IN_PROGRESS"
+        assert refused.value.reason == "BODY_TOO_LARGE"
         assert shares.held == 0
 
     tracemalloc.start()

@@ -1,6 +1,7 @@
 """What callers share: nobody gets everything, and a newcomer gets something."""
 
 import contextlib
+import random
 
 import pytest
 from maskwire_core.scheduling.shares import Shares
@@ -51,3 +52,15 @@ def test_a_small_holder_leaves_most_to_others() -> None:
     assert taken(shares, "somebody") == 534
     assert shares.is_small("nobody")
     assert not shares.is_small("somebody")
+
+
+def test_what_could_fit_is_what_fits_while_nobody_else_holds_anything() -> None:
+    chance, found = random.Random(5), []
+    for _ in range(300):
+        crowded, alone = (Shares(total, {"nobody"}) for total in [chance.randrange(1, 1000)] * 2)
+        crowded.add("others", chance.randrange(2000))
+        holder, has, amount = chance.choice(["nobody", "somebody"]), chance.randrange(500), chance.randrange(1000)
+        alone.add(holder, has)
+        assert crowded.could_fit(holder, amount, has) == alone.fits(holder, amount)
+        found.append(alone.fits(holder, amount))
+    assert 30 < sum(found) < 270

@@ -131,7 +131,7 @@ def test_errors_are_answers_and_the_socket_lives_on(gateway: str, client: Client
             socket.connection.send(frame)
             assert reason(socket.read()) == "BAD_FRAME"
         socket.connection.send(f"[{'{},' * 1_000_000}{{}}]")  # 650 MiB as objects
-        assert reason(socket.read()) == "TOO_MUCH_IN_PROGRESS"
+        assert reason(socket.read()) == "TOO_MANY_VALUES"
         socket.ask(request_id="4", set_image={"image_id": "cup-ws"})
         assert reason(socket.click(700, 1)) == "OUT_OF_IMAGE"
         assert reason(socket.ask(request_id="5")) == "EMPTY_REQUEST"

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from starlette.types import Scope
 
-from maskwire_core.http.problems import busy
+from maskwire_core.http.problems import Problem, busy
 from maskwire_core.scheduling.shares import Shares
 
 _HOLDER = "maskwire.holder"  # in the scope: on whose account a request takes memory and slots
@@ -30,10 +30,14 @@ class Held:
         """Counts more bytes of memory, until `release`.
 
         Raises:
-            Problem: TOO_MUCH_IN_PROGRESS: the caller's requests, or all together, take too much.
+            Problem: TOO_MUCH_IN_PROGRESS: the caller's requests, or all together, take too much. BODY_TOO_LARGE: this
+                one alone does.
         """
         if not self._is_released and not self.fits(count):
             remedy = ", with the token as a header" if self._shares.is_small(self._holder) else ""
+            if not self._shares.could_fit(self._holder, count, has=self.held_bytes):
+                said = f"the request would take more memory than one may have; send less at once{remedy}"
+                raise Problem(413, said, "BODY_TOO_LARGE")
             raise busy(f"too many large requests at once; try again{remedy}", "TOO_MUCH_IN_PROGRESS")
         self.add(count)
 
@@ -58,6 +62,10 @@ class Held:
     def fits(self, count: int) -> bool:
         """Whether `hold` would count so many more bytes now."""
         return self._shares.fits(self._holder, count)
+
+    def could_fit(self, count: int) -> bool:
+        """Whether it would count so many bytes if nothing else was held."""
+        return self._shares.could_fit(self._holder, count)
 
     def pass_to(self, other: "Held") -> None:
         """Lets another count what is counted here."""

@@ -107,9 +107,8 @@ class ByteBudget:
             self._serve()
 
     async def _wait(self, account: "Account", nbytes: int, seconds: float) -> bool:
-        alone = Shares(self.total)
-        alone.add(account.tenant, account.nbytes)
-        if account.nbytes + nbytes > self._per_call or not alone.fits(account.tenant, nbytes):
+        could_fit = self._shares.could_fit(account.tenant, nbytes, has=account.nbytes)
+        if account.nbytes + nbytes > self._per_call or not could_fit:
             return False  # it would wait for itself
         loop = asyncio.get_running_loop()
         waiter = _Waiter(account, nbytes, next(self._arrivals), loop, loop.create_future())

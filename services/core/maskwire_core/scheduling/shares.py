@@ -31,9 +31,16 @@ class Shares:
 
     def fits(self, holder: str, amount: int) -> bool:
         """Whether a holder may take an amount now."""
-        free = self.total - self.held
+        return self._allows(holder, self._by_holder.get(holder, 0), self.held, amount)
+
+    def could_fit(self, holder: str, amount: int, has: int = 0) -> bool:
+        """Whether a holder that has so much might take an amount more if nothing else was held."""
+        return self._allows(holder, has, has, amount)
+
+    def _allows(self, holder: str, has: int, held: int, amount: int) -> bool:
+        free = self.total - held
         most = (_SMALL if holder in self._small else 2) * free
-        return amount <= free and self._by_holder.get(holder, 0) + amount <= most
+        return amount <= free and has + amount <= most
 
     def is_small(self, holder: str) -> bool:
         """Whether a holder has a small share only."""

@@ -48,7 +48,7 @@ async def hold_frame(frame: str | bytes, memory: Held) -> int:
     """Counts the memory that a frame takes while it is passed on. Returns how many bytes that is.
 
     Raises:
-        BadFrame: TOO_MUCH_IN_PROGRESS: there is not as much for what is in it.
+        BadFrame: TOO_MUCH_IN_PROGRESS: there is not as much for what is in it now. TOO_MANY_VALUES: there never is.
     """
     if isinstance(frame, bytes):
         size = _COPIES * len(frame)
@@ -56,8 +56,11 @@ async def hold_frame(frame: str | bytes, memory: Held) -> int:
         values = await memory_of_values(frame)
         size = values + _COPIES * (len(frame) if frame.isascii() else 4 * len(frame))
         if not memory.fits(values):
-            said = "requests in progress take all the memory that this frame may have; send smaller ones, or try again"
             name = await _request_id(frame) if len(frame) < LARGE_BYTES else ""
+            if not memory.could_fit(values):
+                said = "the values of the frame would take more memory than one frame may have; send fewer at once"
+                raise BadFrame(Overloaded(said, "TOO_MANY_VALUES"), name)
+            said = "requests in progress take all the memory that this frame may have; send smaller ones, or try again"
             raise BadFrame(Overloaded(said, "TOO_MUCH_IN_PROGRESS", retry_after_s=RETRY_S), name)
     memory.add(size)
     return size
