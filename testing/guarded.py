@@ -20,7 +20,7 @@ from testing.servers import store_server
 from testing.warm import running_module
 
 PASSWORD = "a-password-of-the-store"
-_PLAIN = 8  # tokens without particular fields that are issued at once: servers read their file once a second
+_PLAIN = 8  # tokens without particular fields that are issued at once, as servers look at their file only now and then
 
 
 @dataclass

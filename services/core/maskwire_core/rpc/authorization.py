@@ -11,7 +11,7 @@ from maskwire_core.runtime.periodic import repeating
 from maskwire_core.tenancy.tenant import EVERYBODY, Callers
 from maskwire_core.tenancy.tokens import Right, TokenError
 
-_CHECK_PERIOD_S = 1
+_CHECK_PERIOD_S = 0.25
 
 
 class Authorizer:
@@ -73,8 +73,8 @@ class Authorizer:
 
 @contextlib.asynccontextmanager
 async def authorizing(settings: ServiceSettings, rights: Mapping[str, Right | None]) -> AsyncIterator[Authorizer]:
-    """Yields the authorizer for the tokens that the settings name, and checks them every second. If they name none,
-    everybody may do everything. Exits if the tokens cannot be read.
+    """Yields the authorizer for the tokens that the settings name, and checks them four times a second. If they name
+    none, everybody may do everything. Exits if the tokens cannot be read.
 
     Args:
         settings: Settings of the server.
