@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import httpx
@@ -56,12 +57,22 @@ def server(package: str, redis_url: str, *options: str, cold: bool = False) -> I
 
 
 @contextlib.contextmanager
-def running_server(package: str, redis_url: str, *options: str, cold: bool = False) -> Iterator[tuple[str, int]]:
-    """Runs an encoder, a decoder or a tracker as `server` does. Yields its address and process id."""
+def running_server(
+    package: str, redis_url: str, *options: str, cold: bool = False, stderr: Path | None = None
+) -> Iterator[tuple[str, int]]:
+    """Runs an encoder, a decoder or a tracker as `server` does. Yields its address and process id.
+
+    Args:
+        package: As for `server`, or "maskwire_tracker".
+        redis_url: URL of the store.
+        options: Further arguments of the program.
+        cold: As for `server`; its messages then go where this process's go.
+        stderr: A file for its messages; by default they go where this process's go.
+    """
     port = free_port()
     words = ["--port", str(port), "--redis-url", redis_url, *options]
     started: AbstractContextManager[Process] = (
-        running([sys.executable, "-m", package, *words]) if cold else running_module(package, *words)
+        running([sys.executable, "-m", package, *words]) if cold else running_module(package, *words, stderr=stderr)
     )
     with started as process:
         wait_until(lambda: health(f"127.0.0.1:{port}") == "SERVING", process=process)
