@@ -23,6 +23,7 @@ from .proxy import Proxy
 from .results import Observation
 
 KEYS = [f"{index:064x}" for index in range(30)]
+AT_ONCE = ("--repl-diskless-sync-delay", "0")  # by default a primary waits five seconds for more replicas
 
 
 def value(key: str) -> bytes:
@@ -87,8 +88,8 @@ def running(*servers: Server) -> Iterator[None]:
 @contextlib.contextmanager
 def sentinels(folder: Path) -> Iterator[tuple[Server, Server, redis.Redis, str]]:
     """A primary, its replica, and a sentinel that watches them."""
-    primary = processes.store(folder)
-    replica = processes.store(folder, "--replicaof", "127.0.0.1", str(primary.port), "--repl-diskless-sync-delay", "0")
+    primary = processes.store(folder, *AT_ONCE)
+    replica = processes.store(folder, "--replicaof", "127.0.0.1", str(primary.port), *AT_ONCE)
     port, config = free_port(), folder / "sentinel.conf"
     config.write_text(
         f"port {port}\nsentinel monitor mymaster 127.0.0.1 {primary.port} 1\n"
@@ -100,7 +101,11 @@ def sentinels(folder: Path) -> Iterator[tuple[Server, Server, redis.Redis, str]]
         told = redis.Redis(port=port)
         follower = redis.Redis(port=replica.port)
         wait_until(lambda: follower.info("replication")["master_link_status"] == "up", 30)
+        # It asks the primary every ten seconds, the first time before there was a replica.
+        told.execute_command("SENTINEL", "DEBUG", "INFO-PERIOD", "100")
         wait_until(lambda: len(told.sentinel_slaves("mymaster")) == 1, 30)
+        wait_until(lambda: told.sentinel_slaves("mymaster")[0]["master-link-status"] == "ok", 30)
+        told.execute_command("SENTINEL", "DEBUG", "INFO-PERIOD", "10000")
         yield primary, replica, told, f"redis+sentinel://127.0.0.1:{port}/mymaster/0"
 
 
@@ -153,7 +158,10 @@ def test_a_name_moves_to_another_primary(tmp_path: Path, note: Observation) -> N
 @pytest.mark.fault(17, variant="cluster")
 def test_a_cluster_moves_keys_and_loses_a_node(tmp_path: Path, note: Observation) -> None:
     note.injected = "slots moved under open connections (ASK, MOVED), then SIGKILL to a node that has a replica"
-    options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-replica-validity-factor", "0")
+    options = (
+        *("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-replica-validity-factor", "0"),
+        *AT_ONCE,
+    )
     nodes = []
     for index in range(4):
         port = free_port()
