@@ -22,6 +22,7 @@ from PIL import Image
 from testing.parallel import Parallel
 from testing.paths import COFFEE, ROOT
 from testing.servers import EXACT, Stack, encoder_and_decoder, running_gateway, store_server
+from testing.shared_browser import SharedBrowser
 from testing.time_bounds import SecondTries
 from testing.web_server import Web, serving
 from testing.wire import MANY_CALLS, as_base64
@@ -58,6 +59,7 @@ def pytest_collection_finish() -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(SecondTries())
     config.pluginmanager.register(Parallel())
+    config.pluginmanager.register(SharedBrowser(), "shared browser")
 
 
 @pytest.fixture(scope="session")
@@ -193,11 +195,11 @@ def browser_runtime() -> None:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator["Browser"]:
-    from testing.chromium import chromium
-
-    with chromium() as started:
-        yield started
+def browser(pytestconfig: pytest.Config) -> Iterator["Browser"]:
+    shared = pytestconfig.pluginmanager.getplugin("shared browser")
+    assert shared is not None
+    yield shared.get()
+    shared.leave()
 
 
 @pytest.fixture
