@@ -20,6 +20,7 @@ from testing.paths import ROOT
         ("bench.growth", "--seconds", "0.2"),
         ("bench.live", "--frames", "60", "--hurried", "30"),
         ("bench.browser", "--hovers", "5", "--pages", "2", "--seconds", "2", "--megapixels", "4"),
+        ("bench.region_clicks", "--models", "demo", "--rounds", "2"),
         ("bench.large", "--side", "1600", "--objects", "6", "--tile-px", "512", "--points-per-side", "16"),
         ("bench", "--only", "decode,click,websocket,masks,store,regions,tracking", "--rounds", "1"),
     ],
