@@ -6,6 +6,8 @@ import re
 import threading
 from collections.abc import Iterator
 
+from testing.web_server import answering
+
 
 class Site(http.server.ThreadingHTTPServer):
     """Serves one file under every path.
@@ -65,8 +67,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @contextlib.contextmanager
 def serving(content: bytes) -> Iterator[Site]:
     """Runs a site on a free port of 127.0.0.1, in threads."""
-    with Site(content) as site:
-        threading.Thread(target=site.serve_forever, daemon=True).start()
+    with Site(content) as site, answering(site):
         yield site
         site.closing.set()
-        site.shutdown()

@@ -2,10 +2,13 @@
 
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from testing.web_server import answering
 
 
 @dataclass
@@ -64,10 +67,11 @@ class Collector:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.address = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self._answers = ExitStack()
+        self._answers.enter_context(answering(self._server))
 
     def close(self) -> None:
-        self._server.shutdown()
+        self._answers.close()
         self._server.server_close()
 
     def trees(self) -> list[Span]:

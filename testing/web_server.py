@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import BaseServer
 
 
 @dataclass
@@ -28,6 +29,17 @@ class Web:
     accepted: str | None = None
     answers: dict[str, bytes] = field(default_factory=dict)
     posted: dict[str, list[bytes]] = field(default_factory=dict)
+
+
+@contextlib.contextmanager
+def answering(server: BaseServer) -> Iterator[None]:
+    """Lets a server answer in a thread while the body runs. It ends at once: by itself it would look only every half
+    second whether it is to end."""
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    try:
+        yield
+    finally:
+        server.shutdown()
 
 
 @contextlib.contextmanager
@@ -66,6 +78,5 @@ def serving() -> Iterator[Web]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         served.port = server.server_port
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield served
-        server.shutdown()
+        with answering(server):
+            yield served

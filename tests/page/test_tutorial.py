@@ -3,7 +3,6 @@
 import functools
 import http.server
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from pycocotools import mask as coco
 from testing.documents import snippets
 from testing.paths import ROOT
 from testing.servers import Stack, running_gateway
+from testing.web_server import answering
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -33,10 +33,8 @@ PAINTED = """() => {
 def served(tmp_path: Path) -> Iterator[str]:
     """Serves the folder as the tutorial does, on a port of its own. Yields its address."""
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, answering(server):
         yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
 
 
 def test_an_object_is_clicked_undone_and_saved(

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +23,7 @@ from pycocotools import mask as coco
 from testing.processes import free_port
 from testing.servers import Stack
 from testing.warm import run_module
+from testing.web_server import answering
 
 
 class Terminal:
@@ -369,8 +369,7 @@ def test_a_closed_pipe_is_no_error(terminal: Terminal, photo: Path) -> None:
 
 def test_an_image_at_a_url(terminal: Terminal, photo: Path) -> None:
     handler = functools.partial(SimpleHTTPRequestHandler, directory=str(photo.parent))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as served:
-        threading.Thread(target=served.serve_forever, daemon=True).start()
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as served, answering(served):
         url = f"http://127.0.0.1:{served.server_address[1]}"
         found = [
             json.loads(terminal.run("segment", image, "-p", "300,200", "--json").stdout)
@@ -381,7 +380,6 @@ def test_an_image_at_a_url(terminal: Terminal, photo: Path) -> None:
         terminal.run("segment", f"{url}/{photo.name}", "-p", "300,200")
         assert (terminal.folder / "coffee.overlay.png").exists()
         assert "answered 404" in terminal.run("segment", f"{url}/none.jpg", code=1).stderr
-        served.shutdown()
 
 
 def test_stored_images_are_listed_and_deleted(terminal: Terminal, photo: Path) -> None:

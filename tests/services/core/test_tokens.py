@@ -266,7 +266,7 @@ def test_a_broken_file_changes_nothing(guarded: Guarded, encoder: Any) -> None:
         wait_until(lambda: "is not a tokens file" in guarded.logs[0].read_text(), 10)
         encoder.ListModels(models, metadata=bearer(text))
         guarded.file.unlink()
-        time.sleep(1.5)
+        wait_until(lambda: all("cannot read the tokens" in log.read_text() for log in guarded.logs), 10)
         encoder.ListModels(models, metadata=bearer(text))
     finally:
         guarded.file.write_bytes(good)

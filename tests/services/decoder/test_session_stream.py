@@ -153,10 +153,12 @@ def test_a_click_does_not_wait_for_the_steps_that_a_hover_needs(wire: Callable[.
 def test_names_of_requests_whose_answers_are_not_read_fill_no_memory(stack: Stack) -> None:
     pid = stack.pids["decoder"]
     options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
-    enough = threading.Event()
+    enough, taken = threading.Event(), 0
 
     def requests() -> Iterator[decoder_pb2.SegmentStreamRequest]:
+        nonlocal taken
         for _ in range(60):
+            taken += 1
             segment = decoder_pb2.StreamPrompts(prompts=[types_pb2.Prompt()])
             yield decoder_pb2.SegmentStreamRequest(request_id="x" * (8 << 20), segment=segment, speculative=True)
         enough.wait(30)
@@ -164,7 +166,11 @@ def test_names_of_requests_whose_answers_are_not_read_fill_no_memory(stack: Stac
     before = resident_bytes(pid)
     with grpc.insecure_channel(stack.decoder, options) as channel:
         call: Any = decoder_pb2_grpc.DecoderServiceStub(channel).SegmentStream(requests())
-        time.sleep(4)
+        wait_until(lambda: taken > 0)
+        before_a_second = 0
+        while taken > before_a_second:  # until the decoder takes no more of them
+            before_a_second = taken
+            time.sleep(1)
         assert resident_bytes(pid) - before < 200e6
         call.cancel()
         enough.set()
