@@ -56,7 +56,7 @@ class Panel:
 
 SAMPLES: tuple[Panel, ...] = (
     Panel(EXAMPLES / "flower.jpg", "One click on a flower", points=((340, 220, True),)),
-    Panel(EXAMPLES / "bison.jpg", "A box around the bison", boxes=((99, 86, 608, 498),)),
+    Panel(EXAMPLES / "bison.jpg", "A box around the bison", boxes=((146, 76, 622, 436),)),
     Panel(
         EXAMPLES / "sheep.jpg",
         "A click on the sheep, and two where something was missing",
