@@ -59,6 +59,19 @@ def wait_until(condition: Callable[[], bool], seconds: float = 200, process: Pro
         pause_s = min(0.05, 1.5 * pause_s)
 
 
+def wait_until_still(value: Callable[[], int], still_s: float) -> None:
+    """Polls a number until it is above 0 and has not changed for so many seconds. Raises AssertionError after 60 s."""
+    seen, since = 0, time.monotonic()
+
+    def is_still() -> bool:
+        nonlocal seen, since
+        if (now := value()) != seen:
+            seen, since = now, time.monotonic()
+        return seen > 0 and time.monotonic() - since >= still_s
+
+    wait_until(is_still, 60)
+
+
 @contextlib.contextmanager
 def running(
     command: Sequence[str], environment: dict[str, str] | None = None, stderr: IO[bytes] | None = None

@@ -126,7 +126,7 @@ def test_tokens_are_missing_wrong_expired_and_revoked(tmp_path: Path, note: Obse
     ):
         encoder = encoder_pb2_grpc.EncoderServiceStub(to_encoder)
         decoder = decoder_pb2_grpc.DecoderServiceStub(to_decoder)
-        ends_at = datetime.now(UTC) + timedelta(seconds=5)
+        ends_at = datetime.now(UTC) + timedelta(seconds=3)
         short = guarded.token(expires_at=ends_at)
         text = guarded.token()
         encoder.EncodeImage(frames(picture(5), image_id="five"), metadata=bearer(text))

@@ -214,7 +214,7 @@ def test_issued_names_cannot_be_guessed(guarded: Guarded, encoder: Any) -> None:
 @pytest.mark.parametrize("how", ["revoked", "expired", "narrowed"])
 @pytest.mark.time_bound
 def test_open_calls_end_with_their_token(guarded: Guarded, decoder: Any, encoder: Any, how: str) -> None:
-    ends_at = datetime.now(UTC) + timedelta(seconds=4)
+    ends_at = datetime.now(UTC) + timedelta(seconds=3)
     text = guarded.token(**({"expires_at": ends_at} if how == "expired" else {}))
     staying = guarded.token()
     name = text.split("_")[1]

@@ -12,7 +12,7 @@ import grpc
 import pytest
 from maskwire.v1 import decoder_pb2, decoder_pb2_grpc, types_pb2
 
-from testing.processes import resident_bytes, wait_until
+from testing.processes import resident_bytes, wait_until, wait_until_still
 from testing.servers import Stack
 from testing.time_bounds import assert_within
 from testing.wire import described, failing, frames
@@ -166,11 +166,7 @@ def test_names_of_requests_whose_answers_are_not_read_fill_no_memory(stack: Stac
     before = resident_bytes(pid)
     with grpc.insecure_channel(stack.decoder, options) as channel:
         call: Any = decoder_pb2_grpc.DecoderServiceStub(channel).SegmentStream(requests())
-        wait_until(lambda: taken > 0)
-        before_a_second = 0
-        while taken > before_a_second:  # until the decoder takes no more of them
-            before_a_second = taken
-            time.sleep(1)
+        wait_until_still(lambda: taken, 1)  # until the decoder takes no more of them
         assert resident_bytes(pid) - before < 200e6
         call.cancel()
         enough.set()

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from maskwire.v1 import decoder_pb2 as pb
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from testing.processes import resident_bytes, wait_until
+from testing.processes import resident_bytes, wait_until, wait_until_still
 from testing.servers import Stack, running_gateway, running_server
 
 
@@ -235,19 +235,13 @@ def test_what_waits_is_bounded_in_bytes(stack: Stack, good: bool) -> None:
 
         sender = threading.Thread(target=send)
         sender.start()
-        wait_until(lambda: _stays(lambda: sent), 60)
+        wait_until_still(lambda: sent, 3)
         grown = resident_bytes(pid) - before
         os.kill(pid, signal.SIGKILL)
         sender.join()
         assert grown < 100e6
         # TCP's own buffers, some MiB in each direction, take answers to 100,000 wrong frames and more before it stops.
         assert 0 < sent < (8 if good else most)
-
-
-def _stays(value: Callable[[], int], seconds: float = 3) -> bool:
-    before = value()
-    time.sleep(seconds)
-    return before == value()
 
 
 def test_floods_of_tiny_frames_end_it(gateway: str) -> None:
