@@ -34,7 +34,7 @@ def download(
         folder: The models folder.
         mirror: Address of a folder with a file of the same name, to be used instead of the model's own address.
         progress: Called with the number of bytes downloaded, and of bytes in all if known.
-        pause_s: First pause between attempts, in seconds.
+        pause_s: First pause between attempts, in seconds; up to as much again is added at random.
 
     Returns:
         Path of the checkpoint.
@@ -66,7 +66,7 @@ def _download(
     attempts = Retrying(
         retry=retry_if_exception(_is_passing),
         stop=stop_after_attempt(_ATTEMPTS),
-        wait=wait_exponential_jitter(multiplier=pause_s, max=10),
+        wait=wait_exponential_jitter(multiplier=pause_s, max=10, jitter=pause_s),
         reraise=True,
     )
     try:
