@@ -17,6 +17,9 @@ from pycocotools import mask as coco
 from testing.paths import ROOT
 
 PICTURES = ROOT / "out"
+SOFTWARE_GPU = "--enable-unsafe-webgpu"
+"""The option with which Chromium has WebGPU without a graphics card, by SwiftShader, which computes on the processor."""
+
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 

@@ -10,14 +10,14 @@ from bench.browser.line import Line
 from testing.paths import COFFEE, ROOT
 
 CLICKS = 20
-START = """async ([imageId, weights]) => {
+START = """async ([imageId, weights, backend]) => {
     const { Decoder } = await import('/assets/decoder/decoder.js');
     const ask = async (path, options) => {
         const response = await fetch('/v1/' + path, options);
         if (!response.ok) throw new Error(await response.text());
         return response;
     };
-    window.decoder = await Decoder.start({ fetch: ask, weights });
+    window.decoder = await Decoder.start({ fetch: ask, weights, backend });
     await decoder.open(imageId);
 }"""
 ERROR = """async ([imageId, places]) => {
@@ -61,7 +61,9 @@ class Visit:
     flipped: float
 
 
-def visit(browser: Browser, client: Client, gateway: int, weights: str) -> Visit:
+def visit(
+    browser: Browser, client: Client, gateway: int, weights: str, backend: str = "wasm", clicks: int = CLICKS
+) -> Visit:
     """Opens two pictures in a new browser context.
 
     Args:
@@ -69,6 +71,8 @@ def visit(browser: Browser, client: Client, gateway: int, weights: str) -> Visit
         client: Embeds the pictures.
         gateway: The gateway's port.
         weights: "compact" or "half".
+        backend: "wasm" or "webgpu".
+        clicks: How many are compared with the server's.
     """
     client.embed(COFFEE, image_id="first")
     client.embed(ROOT / "examples" / "rocket.jpg", image_id="next")
@@ -76,9 +80,9 @@ def visit(browser: Browser, client: Client, gateway: int, weights: str) -> Visit
     with line.running() as url:
         page: Page = browser.new_page()
         page.goto(f"{url}assets/decoder/decoder.js")
-        page.evaluate(START, ["first", weights])
+        page.evaluate(START, ["first", weights, backend])
         first = line.nbytes
-        worst, flipped = page.evaluate(ERROR, ["first", places(CLICKS, 2)])
+        worst, flipped = page.evaluate(ERROR, ["first", places(clicks, 2)])
         before = line.nbytes
         page.evaluate("() => decoder.open('next')")
         following = line.nbytes - before

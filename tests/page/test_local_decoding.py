@@ -1,12 +1,13 @@
 """The page decodes what people point at by itself, and goes on without decoder servers."""
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 from maskwire.cli.health import health
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Route, expect
 
 from testing.chromium import Tab
 from testing.processes import free_port, wait_until
@@ -120,3 +121,33 @@ def test_hovering_asks_no_server_and_clicks_go_on_without(browser: Browser, stac
                 1,
             ]
             np.testing.assert_array_equal(tab.mask, alone)
+
+
+def test_without_a_graphics_card_webgpu_is_not_offered(open_tab: OpenTab) -> None:
+    tab = open_tab(decode="here")
+    tab.open_sample()
+    tab.page.get_by_role("button", name="Kept images").click()
+    lack = tab.page.evaluate("async () => (await (await import('/assets/decoder/gpu.js')).findGpu()).lack")
+    assert lack == "WebGPU finds no graphics card that this browser uses"
+    expect(tab.page.get_by_label("What decodes")).to_be_hidden()
+
+
+def test_where_neither_webgpu_nor_webassembly_decodes_the_server_does(open_tab: OpenTab) -> None:
+    def other_answer(route: Route) -> None:
+        answer = route.fetch()
+        changed = re.sub(r'("data": ").{16}', r"\g<1>AACAQAAAgEAAAIBA", answer.text(), count=1)
+        route.fulfill(response=answer, body=changed)
+
+    tab = open_tab(decode="here", init_script="localStorage.setItem('maskwire.backend', 'webgpu');")
+    tab.context.route("**/segment", other_answer)
+    tab.open_sample()
+    tab.page.wait_for_function("() => app.local.failure")
+    tab.move(*CLICK)
+    tab.page.wait_for_function("() => app.editor.preview?.mask")
+    expect(tab.page.locator("#timings")).to_contain_text("this browser cannot decode")
+    title = tab.page.locator("#timings").get_attribute("title") or ""
+    assert title.startswith("WebGPU does not decode: WebGPU finds no graphics card")
+    assert "The server decodes, not this browser: this browser's logits differ from the server's" in title
+    tab.page.get_by_role("button", name="Kept images").click()
+    expect(tab.page.get_by_label("What decodes")).to_have_value("webgpu")  # it was chosen, so that it can be undone
+    expect(tab.page.locator("#decoder-troubles")).to_contain_text("The server decodes")

@@ -21,6 +21,7 @@ from testing.paths import ROOT
         ("bench.live", "--frames", "60", "--hurried", "30"),
         ("bench.browser", "--hovers", "5", "--pages", "2", "--seconds", "2", "--megapixels", "4"),
         ("bench.region_clicks", "--models", "demo", "--rounds", "2"),
+        ("bench.browser.webgpu", "--clicks", "1"),
         ("bench.large", "--side", "1600", "--objects", "6", "--tile-px", "512", "--points-per-side", "16"),
         ("bench", "--only", "decode,click,websocket,masks,store,regions,tracking", "--rounds", "1"),
     ],

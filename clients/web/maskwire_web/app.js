@@ -185,7 +185,7 @@ editor.sharpen = async (image, prompt, extent) => {
   const { picture } = workspace;
   return picture && sharpening.segment(picture, image, prompt, extent, viewport.seen);
 };
-editor.addEventListener("answer", ({ detail }) => status.mask(detail));
+editor.addEventListener("answer", ({ detail }) => status.mask(detail, local));
 editor.addEventListener("error", ({ detail }) => notices.error(detail.message));
 editor.addEventListener("change", () => {
   stage.draw("overlay");

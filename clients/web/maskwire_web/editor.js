@@ -11,7 +11,7 @@ const MOST_HOVERS = 2; // on their way at the same time
 const CANDIDATES = 3; // of the model, for a lone click
 
 /**
- * Fires "change" when something must be redrawn, "answer" with detail {timings, tookMs, isLocal, weights, isSharp} for each
+ * Fires "change" when something must be redrawn, "answer" with detail {timings, tookMs, here, isSharp} for each
  * mask, and "error" with detail ApiError.
  */
 export class Editor extends EventTarget {
@@ -189,7 +189,7 @@ export class Editor extends EventTarget {
       item.update(history, response);
       if (response) {
         this._answered(response, start);
-        if (!response.isLocal) this._sharpen(session, item, start);
+        if (!response.here) this._sharpen(session, item, start);
       }
     } catch (error) {
       const detail = error instanceof ApiError ? error : new ApiError(`The server's answer cannot be read: ${error.message}`);
@@ -233,9 +233,9 @@ export class Editor extends EventTarget {
     this._changed();
   }
 
-  _answered({ timings, isLocal = false, weights = "", isSharp = false }, start) {
+  _answered({ timings, here = "", isSharp = false }, start) {
     const tookMs = performance.now() - start;
-    this.dispatchEvent(new CustomEvent("answer", { detail: { timings, tookMs, isLocal, weights, isSharp } }));
+    this.dispatchEvent(new CustomEvent("answer", { detail: { timings, tookMs, here, isSharp } }));
   }
 
   _setObjects(rows) {

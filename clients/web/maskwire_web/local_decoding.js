@@ -4,6 +4,7 @@ import { Decoder } from "./decoder/decoder.js";
 
 const SETTING = "maskwire.decode"; // in localStorage: "here" or "server"
 const WEIGHTS = "maskwire.weights"; // in localStorage: "compact" or "half", as Decoder has them
+const BACKEND = "maskwire.backend"; // in localStorage: "wasm" or "webgpu", likewise
 const SLOW = ["slow-2g", "2g", "3g"];
 
 export class LocalDecoding {
@@ -11,7 +12,8 @@ export class LocalDecoding {
   constructor(api) {
     this._api = api;
     this._image = null; // its ImageInfo, once prompts on it can be decoded
-    this._form = ""; // of the weights with which the decoder was started
+    this._started = ""; // the form of the weights and the backend with which the decoder was started
+    this.refusal = ""; // why WebGPU does not decode, though people chose it
     this.failure = ""; // why nothing is decoded here
     this._last = Promise.resolve(); // one image after another
   }
@@ -29,6 +31,22 @@ export class LocalDecoding {
   /** The form of the decoder's weights: as people chose, else "half" where the line is slow, and exact ones elsewhere. */
   get weights() {
     return localStorage.getItem(WEIGHTS) ?? (isSlow() ? "half" : "compact");
+  }
+
+  /** What decodes: as people chose, else "wasm", the processor; that, too, where WebGPU has failed since. */
+  get backend() {
+    return this.refusal ? "wasm" : this.chosenBackend;
+  }
+
+  get chosenBackend() {
+    return localStorage.getItem(BACKEND) ?? "wasm";
+  }
+
+  /** Chooses what decodes, "wasm" or "webgpu"; only then the runtime of the latter is downloaded. */
+  chooseBackend(backend) {
+    localStorage.setItem(BACKEND, backend);
+    this.refusal = "";
+    if (this._newest) this.prepare(this._newest);
   }
 
   /** Chooses whether prompts are decoded here. */
@@ -57,34 +75,68 @@ export class LocalDecoding {
 
   async _open(image) {
     if (image !== this._newest || !this.isWanted) return;
-    const { weights } = this;
-    if (weights !== this._form) await this._restart(weights);
+    const { weights, backend } = this;
+    if (`${weights} ${backend}` !== this._started) await this._restart(weights, backend);
     if (this.failure) return;
+    const starting = this._starting;
     try {
-      const decoder = await this._starting;
+      const decoder = await starting;
       await decoder.open(image.image_id, image.content_key);
       if (image === this._newest) this._image = image;
       await decoder.complete(); // while there is a server
     } catch (error) {
-      if (!error.isTransient) this.failure = error.message;
+      if (!error.isTransient) this._fail(starting, backend, error);
     }
   }
 
-  async _restart(weights) {
+  /** What a decoder cannot do, that of the next kind does: WebGPU, WebAssembly, the server. */
+  _fail(starting, backend, { message }) {
+    if (starting !== this._starting || this.refusal === message) return; // it was told already
+    this._image = null;
+    if (backend === "wasm") {
+      this.failure = message;
+    } else {
+      this.refusal = message;
+      this.prepare(this._newest);
+    }
+  }
+
+  async _restart(weights, backend) {
     const former = this._starting;
-    this._form = weights;
+    this._started = `${weights} ${backend}`;
     this.failure = "";
-    this._starting = Decoder.start({ fetch: (path, options) => this._api.fetch(path, options), weights });
-    this._starting.catch(() => {}); // `_open` tells
+    const starting = Decoder.start({ fetch: (path, options) => this._api.fetch(path, options), weights, backend });
+    this._starting = starting;
+    starting.then((decoder) => decoder.lost).then((error) => this._fail(starting, backend, error), () => {}); // `_open` tells
     await former?.then((decoder) => decoder.close()).catch(() => {}); // it had failed
   }
 
   /** Answers an object's steps as the server would: a SegmentResponse, in part. */
   async segment(objectId, steps, speculative) {
-    const decoder = await this._starting;
-    const { masks, object_score, decode_ms, mask_ms } = await decoder.segmentSteps(steps, { keep: !speculative });
+    const starting = this._starting;
+    const decoder = await starting;
+    const { masks, object_score, decode_ms, mask_ms } = await decoder.segmentSteps(steps, { keep: !speculative }).catch((error) => {
+      if (decoder.backend === "webgpu") this._fail(starting, "webgpu", error); // one that fails once is not tried again
+      throw error;
+    });
     const results = [{ prompt_id: objectId, masks, object_score }];
-    return { results, timings: { decode_ms, mask_ms }, isLocal: true, weights: decoder.weights };
+    return { results, timings: { decode_ms, mask_ms }, here: this._how(decoder) };
+  }
+
+  /** How a decoder of this browser answers, for the status line. */
+  _how({ weights, backend, isSoftware }) {
+    const how = ["here"];
+    if (weights === "half") how.push("half precision");
+    if (backend === "webgpu") how.push(isSoftware ? "WebGPU in software" : "WebGPU");
+    if (this.refusal) how.push("without WebGPU");
+    return how.join(", ");
+  }
+
+  /** What of the choices did not work, and why; "" if all did. */
+  get troubles() {
+    const refused = this.refusal && `WebGPU does not decode: ${this.refusal}.`;
+    const failed = this.failure && `The server decodes, not this browser: ${this.failure}.`;
+    return [refused, failed].filter(Boolean).join(" ");
   }
 }
 

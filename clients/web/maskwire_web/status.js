@@ -34,15 +34,15 @@ export class Status {
 
   /**
    * @param timings SegmentTimings
-   * @param isLocal whether this browser decoded it
-   * @param weights the form of the weights with which it did; see Decoder.start
+   * @param here how this browser decoded it; "" if the server did
    * @param isSharp whether it was decoded from near by, after the whole picture's
+   * @param local LocalDecoding, which says what does not work of what people chose
    */
-  mask({ timings, tookMs, isLocal, weights, isSharp }) {
+  mask({ timings, tookMs, here, isSharp }, { failure, troubles }) {
     const decode = (timings?.decode_ms ?? 0) + (timings?.mask_ms ?? 0);
-    const here = weights === "half" ? "here, half precision" : "here";
-    const took = isLocal ? here : `${isSharp ? "sharpened" : "round trip"} <b>${ms(tookMs)}</b>`;
+    const took = here || `${isSharp ? "sharpened" : "round trip"} <b>${ms(tookMs)}</b>${failure ? ", this browser cannot decode" : ""}`;
     this._mask = `<span class="of-mask">decode <b>${ms(decode)}</b> · ${took}</span>`;
+    $("timings").title = troubles;
     this._show();
   }
 

@@ -17,11 +17,31 @@ export async function manageImages(library, workspace, local) {
   $("decode-here").onchange = () => local.choose($("decode-here").checked);
   $("decoder-weights").value = local.weights;
   $("decoder-weights").onchange = () => local.chooseWeights($("decoder-weights").value);
+  offerGpu(local);
   $("kept-images").returnValue = "";
   $("kept-images").showModal();
   await new Promise((resolve) => $("kept-images").addEventListener("close", resolve, { once: true }));
   const images = { image: [workspace.image], all: [...library.images] }[$("kept-images").returnValue];
   if (images && (await isMeant(images))) await workspace.remove(images);
+}
+
+/**
+ * Shows the choice of what decodes, where browser and gateway have WebGPU, or where it was chosen and has failed since; and
+ * what does not work of what was chosen.
+ */
+async function offerGpu(local) {
+  const [row, choice] = [$("decoder-backend-row"), $("decoder-backend")];
+  row.hidden = true;
+  $("decoder-troubles").textContent = local.troubles;
+  const { findGpu } = await import("./decoder/gpu.js"); // only here, so that nobody else downloads it
+  const { lack, isSoftware } = await findGpu();
+  row.hidden = Boolean(lack) && local.chosenBackend === "wasm";
+  choice.value = local.chosenBackend;
+  choice.onchange = () => {
+    local.chooseBackend(choice.value);
+    $("decoder-troubles").textContent = "";
+  };
+  $("decoder-software").hidden = !isSoftware;
 }
 
 async function isMeant(images) {

@@ -17,3 +17,14 @@ def test_large_files_come_compressed_as_callers_understand(http: httpx.Client) -
         assert answer.headers["cross-origin-embedder-policy"] == "require-corp"
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[0] > 3 * sizes[1]
+
+
+@pytest.mark.usefixtures("browser_runtime")
+def test_the_runtime_for_webgpu_is_there_and_compressed(http: httpx.Client) -> None:
+    for name in ("ort.jspi.min.mjs", "ort-wasm-simd-threaded.jspi.mjs", "ort-wasm-simd-threaded.jspi.wasm"):
+        path = f"/assets/decoder/onnxruntime/{name}"
+        answer = http.head(path, headers={"Accept-Encoding": "br"})
+        assert answer.status_code == 200
+        assert answer.headers["content-encoding"] == "br"
+        assert int(answer.headers["content-length"]) < 2_700_000
+    assert http.head("/assets/decoder/onnxruntime/ort.other.mjs").status_code == 404

@@ -7,6 +7,7 @@ import { Predictor } from "./predictor.js";
 const TOLERANCE = { compact: 1e-3, half: 0.1 }; // of logits, between the browser's and the server's, by the form of weights
 const MORE = ["mask", "refine", "plain"]; // graphs that few prompts need: loaded with the first that does
 const MOST_THREADS = 4;
+const BACKENDS = ["wasm", "webgpu"];
 
 /** The browser does not decode: it lacks something, or its results are not the server's. Ask the server instead. */
 export class CannotDecode extends Error {}
@@ -19,31 +20,44 @@ export class Decoder {
    * @param threads how many, where the page is cross-origin isolated; else there is one
    * @param weights how they are downloaded: "compact", in half precision where that changes nothing, or "half", all of
    *   them, which is half of the bytes for SAM 2.1 and moves logits by up to some hundredths
-   * @throws CannotDecode
+   * @param backend what computes: "wasm", the processor, or "webgpu", the graphics card, with another runtime. A card must agree
+   *   with the server as the processor must: `findGpu` in gpu.js says whether there is one. `isSoftware` of the decoder says
+   *   whether it is none, but software on the processor
+   * @throws CannotDecode; TypeError if an option or its value is unknown
    */
-  static async start({ fetch, threads = Math.min(MOST_THREADS, navigator.hardwareConcurrency ?? 1), weights = "compact" }) {
-    const decoder = new Decoder(fetch, weights);
-    decoder.threads = (await decoder._ask("start", { threads })).threads;
-    return decoder;
+  static async start({ fetch, threads = defaultThreads(), weights = "compact", backend = "wasm", ...others }) {
+    const [unknown] = Object.keys(others);
+    if (unknown) throw new TypeError(`${unknown} is no option; these are fetch, threads, weights and backend`);
+    if (!Object.hasOwn(TOLERANCE, weights)) throw new TypeError(`weights is "compact" or "half", not ${weights}`);
+    if (!BACKENDS.includes(backend)) throw new TypeError(`backend is "wasm" or "webgpu", not ${backend}`);
+    const decoder = new Decoder(fetch, weights, backend);
+    try {
+      return Object.assign(decoder, await decoder._ask("start", { threads, backend }));
+    } catch (error) {
+      decoder.close(error);
+      throw error;
+    }
   }
 
-  constructor(fetch, weights) {
-    if (!(weights in TOLERANCE)) throw new CannotDecode(`weights is "compact" or "half", not ${weights}`);
+  constructor(fetch, weights, backend) {
     this._fetch = fetch;
-    this.weights = weights;
+    Object.assign(this, { weights, backend });
+    /** Resolves to a CannotDecode when the worker or the graphics card is lost; from then on, every call fails with it. */
+    this.lost = new Promise((resolve) => (this._tellLost = resolve));
     this._waiting = new Map(); // by id, {resolve, reject}
     this._number = 0;
     this._digest = ""; // of the exported decoder whose graphs are loaded
     this._loaded = []; // their names
     this._agreed = new Set(); // digests of decoders whose results were compared with the server's
     this._worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
-    this._worker.onmessage = ({ data: { id, result, error } }) => {
+    this._worker.onmessage = ({ data: { id, result, error, lost } }) => {
+      if (lost) return this._lose(lost);
       const { resolve, reject } = this._waiting.get(id);
       this._waiting.delete(id);
       if (error) reject(Object.assign(new CannotDecode(error.message), { graph: error.graph }));
       else resolve(result);
     };
-    this._worker.onerror = (event) => this.close(new CannotDecode(event.message || "the worker could not be started"));
+    this._worker.onerror = (event) => this._lose(event.message || "the worker could not be started");
   }
 
   /**
@@ -103,6 +117,12 @@ export class Decoder {
     this._waiting.clear();
   }
 
+  _lose(message) {
+    const error = new CannotDecode(message);
+    this.close(error);
+    this._tellLost(error);
+  }
+
   async _segment(values) {
     try {
       return await this._ask("segment", values);
@@ -153,6 +173,8 @@ export class Decoder {
     });
   }
 }
+
+const defaultThreads = () => Math.min(MOST_THREADS, navigator.hardwareConcurrency ?? 1);
 
 /** The largest difference between logits and others in base64. */
 function difference(logits, text) {

@@ -3,6 +3,7 @@
 import { best, clamp, encodePrompt, promptsOf, select } from "./prompts.js";
 
 const IMAGE_GRAPHS = { float32: "image_fp32", float16: "image_fp16", int16: "image_klt" };
+const ON_GPU = ["click", "refine", "plain", "mask"]; // where there is one
 const OUTPUTS = ["logits", "iou", "object_score"];
 const MOST_KEPT = 64; // masks of objects' steps
 
@@ -15,9 +16,13 @@ export class GraphMissing extends Error {
 }
 
 export class Predictor {
-  /** @param ort the module onnxruntime-web */
-  constructor(ort) {
+  /**
+   * @param ort the module onnxruntime-web
+   * @param gpu a Gpu to compute on, or null for the processor
+   */
+  constructor(ort, gpu) {
     Object.assign(this, { ort, config: null, image: null });
+    this._gpu = gpu;
     this._graphs = {};
     this._weights = {};
     this._sessions = {};
@@ -38,10 +43,22 @@ export class Predictor {
   /** Computes what every prompt on an image needs; see `readEmbedding`. */
   async open({ header, tensors }) {
     const feeds = {};
-    for (const [name, { type, data, shape }] of Object.entries(tensors)) feeds[name] = new this.ort.Tensor(type, data, shape);
+    for (const [name, stored] of Object.entries(tensors)) {
+      const { type, data, shape } = this._gpu?.readable(stored) ?? stored;
+      feeds[name] = new this.ort.Tensor(type, data, shape);
+    }
     const [{ type }] = Object.values(tensors);
     const session = await this._session(IMAGE_GRAPHS[type]);
-    this.image = { header, prepared: await session.run(feeds), kept: new Map() };
+    const computed = await session.run(feeds);
+    const prepared = this._gpu ? this._gpu.uploaded(computed) : computed;
+    this.closeImage();
+    this.image = { header, prepared, kept: new Map() };
+  }
+
+  /** Frees what the open image takes: a GPU's memory is not collected. */
+  closeImage() {
+    for (const tensor of Object.values(this.image?.prepared ?? {})) tensor.dispose();
+    this.image = null;
   }
 
   /** Decodes a prompt; see `encodePrompt`. Returns {masks: [{logits, score}, ...], objectScore}. */
@@ -57,6 +74,7 @@ export class Predictor {
     };
     const wanted = Object.fromEntries(session.inputNames.map((name) => [name, feeds[name]]));
     const { logits, iou, object_score } = await session.run(wanted, OUTPUTS);
+    if (encoded.mask) feeds.tokens.dispose();
     const masks = select(this.config, encoded, logits.data, iou.data);
     if (!masks.every(({ score, logits }) => Number.isFinite(score) && logits.every(Number.isFinite))) {
       throw new Error("the model gave values that are NaN or infinite");
@@ -106,7 +124,14 @@ export class Predictor {
     const graph = this._graphs[name];
     if (!graph) throw new GraphMissing(name);
     const externalData = graph.weights.map((path) => ({ path, data: this._weights[path] }));
-    const options = { executionProviders: ["wasm"], ...(externalData.length ? { externalData } : {}) };
-    return (this._sessions[name] = await this.ort.InferenceSession.create(graph.model, options));
+    const { model, options } = this._prepare(name, graph.model);
+    const all = { ...options, ...(externalData.length ? { externalData } : {}) };
+    return (this._sessions[name] = await this.ort.InferenceSession.create(model, all));
+  }
+
+  /** A graph as this runtime runs it, and the options of its session. */
+  _prepare(name, model) {
+    if (this._gpu && ON_GPU.includes(name)) return this._gpu.session(model, name === "mask");
+    return { model: this._gpu?.imageGraph(model) ?? model, options: { executionProviders: ["wasm"] } };
   }
 }

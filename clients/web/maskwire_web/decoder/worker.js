@@ -1,4 +1,5 @@
-// The worker in which prompts are decoded. Messages are {id, call, values}; answers {id, result} or {id, error}.
+// The worker in which prompts are decoded. Messages are {id, call, values}; answers {id, result} or {id, error}; {lost} says
+// why nothing will be answered any more.
 
 import { readArchive } from "./archive.js";
 import { readEmbedding } from "./embedding.js";
@@ -8,22 +9,33 @@ import { rle } from "./runs.js";
 const RUNTIME = new URL("./onnxruntime/", import.meta.url).href;
 
 let ort;
+let gpu = null; // where the backend is WebGPU
 let predictor;
 let last = Promise.resolve(); // one call at a time, in their order
 
 const CALLS = {
-  /** Starts the runtime. Without cross-origin isolation there is one thread. Returns how many there are. */
-  async start({ threads }) {
-    ort = await import(`${RUNTIME}ort.wasm.min.mjs`);
+  /**
+   * Starts the runtime: a backend is "wasm" or "webgpu". Without cross-origin isolation there is one thread. Returns how many
+   * there are, and whether what should be a GPU is software.
+   */
+  async start({ threads, backend }) {
+    if (backend === "webgpu") {
+      const { Gpu } = await import("./gpu.js"); // nobody else downloads it
+      gpu = await Gpu.open((lost) => postMessage({ lost }));
+    }
+    ort = gpu?.ort ?? (await import(`${RUNTIME}ort.wasm.min.mjs`));
     ort.env.wasm.wasmPaths = RUNTIME;
     ort.env.wasm.numThreads = self.crossOriginIsolated ? threads : 1;
-    return { threads: ort.env.wasm.numThreads };
+    return { threads: ort.env.wasm.numThreads, isSoftware: gpu?.isSoftware ?? false };
   },
 
   /** Takes graphs: those of another decoder than before, or more of the same. */
   async load({ archive, isOther }) {
     const read = await readArchive(archive);
-    if (isOther || !predictor) predictor = new Predictor(ort);
+    if (isOther || !predictor) {
+      predictor?.closeImage();
+      predictor = new Predictor(ort, gpu);
+    }
     predictor.load(read);
   },
 
