@@ -18,7 +18,7 @@ from testing.paths import ROOT
 
 PICTURES = ROOT / "out"
 SOFTWARE_GPU = "--enable-unsafe-webgpu"
-"""The option with which Chromium has WebGPU without a graphics card, by SwiftShader, which computes on the processor."""
+"""The option with which Chromium has WebGPU without a graphics card: SwiftShader's, which computes on the processor."""
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
