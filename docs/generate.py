@@ -228,6 +228,12 @@ def codecs() -> str:
     return "\n".join(lines)
 
 
+def region_clicks() -> str:
+    """The table of the last run of `python -m bench.region_clicks`."""
+    lines = (RESULTS / "region_clicks.md").read_text().splitlines()
+    return "\n".join(line for line in lines if line.startswith("|"))
+
+
 def memory() -> str:
     """What each server's memory is made of, with the settings of docker-compose.yml and deploy/kubernetes."""
     lines = ["| Server | term | MiB |", "|---|---|---|"]
@@ -273,6 +279,7 @@ def main() -> None:
     readme = DOCS.parent / "README.md"
     performance_page, scaling_page = DOCS / "explanation/performance.md", DOCS / "explanation/scaling.md"
     security_page, exactness_page = DOCS / "explanation/security.md", DOCS / "explanation/exactness.md"
+    large_page = DOCS / "how-to/large-pictures.md"
     clusters, processes = scaling("cluster"), scaling("processes")
     for path, text in (
         (DOCS / "reference/settings.md", settings()),
@@ -282,6 +289,7 @@ def main() -> None:
         (performance_page, filled(performance_page, performance=performance())),
         (scaling_page, filled(scaling_page, clusters=clusters, processes=processes)),
         (exactness_page, filled(exactness_page, exactness=exactness(), codecs=codecs())),
+        (large_page, filled(large_page, clicks=region_clicks())),
         (security_page, filled(security_page, memory=memory(), attacks=attacks())),
     ):
         if not path.exists() or path.read_text() != text:
