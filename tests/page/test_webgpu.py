@@ -1,14 +1,17 @@
 """Decoding by WebGPU, where people choose it: here by SwiftShader, Chromium's WebGPU on the processor."""
 
+import contextlib
 import re
 from collections.abc import Callable, Iterator
 
 import pytest
 from maskwire import Client
+from maskwire.cli.local_store import store_program
 from playwright.sync_api import Browser, Error, Page, Route, expect
 
 from testing.chromium import SOFTWARE_GPU, Tab, chromium
 from testing.paths import COFFEE
+from testing.servers import encoder_and_decoder, running_gateway, store_server
 
 pytestmark = pytest.mark.usefixtures("browser_runtime")
 
@@ -148,6 +151,22 @@ def test_people_choose_it_and_a_lost_card_is_replaced_by_the_processor(
     open_dialog(tab)
     expect(tab.page.locator("#decoder-troubles")).to_contain_text("the graphics card was lost")
     expect(tab.page.get_by_label("What decodes")).to_have_value("webgpu")  # the next visit tries again
+
+
+@pytest.mark.slow
+def test_whole_numbers_of_klt_are_read(with_gpu: Browser) -> None:
+    with (
+        store_server(store_program()) as store,
+        encoder_and_decoder(store, "--store-codec", "klt") as stack,
+        running_gateway(stack) as (address, _),
+        contextlib.closing(with_gpu.new_page()) as page,
+        stack.client() as client,
+    ):
+        client.embed(COFFEE, image_id="in-klt")
+        page.goto(f"{address}/assets/decoder/decoder.js")
+        page.evaluate(START, {"backend": "webgpu"})
+        page.evaluate("() => decoder.open('in-klt')")
+        assert page.evaluate(DIFFERENCE, ["in-klt", {"points": [[50, 40]]}]) <= TOLERANCE
 
 
 @pytest.mark.slow

@@ -58,7 +58,7 @@ export class Gpu {
     const requiredLimits = Object.fromEntries(LIMITS.map((name) => [name, adapter.limits[name]]));
     const requiredFeatures = FEATURES.filter((name) => adapter.features.has(name));
     const device = await adapter.requestDevice({ requiredLimits, requiredFeatures });
-    device.lost.then(({ message }) => lost(`the graphics card was lost: ${message || "no reason was given"}`));
+    device.lost.then(({ message }) => lost(`the graphics card was lost: ${message.replace(/\.$/, "") || "no reason was given"}`));
     return new Gpu(await import(RUNTIME), device, isSoftware);
   }
 
