@@ -1,4 +1,4 @@
-"""Tests in several processes at a time (pytest -n 2): what stays together, and what must run alone."""
+"""Tests in several processes at a time (pytest -n 3): what stays together, and what must run alone."""
 
 import contextlib
 import fcntl
@@ -13,7 +13,7 @@ from testing.paths import ROOT
 _ALONE = "tests of time bounds"
 _FAULTS = "tests/faults/"
 _QUIET = ("tests/unit/", "tests/project/")
-"""Their tests take one core, so that they may run beside those of time bounds."""
+"""Their tests take one core, so that one of them may run beside those of time bounds."""
 
 
 def scopes(collection: Sequence[str]) -> dict[str, str]:
@@ -84,12 +84,13 @@ class Parallel:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
-        """Lets a test whose subject is a time run while no other does but of the unit tier and tests/project. Its
+        """Lets a test whose subject is a time run while no other does but one of the unit tier and tests/project. Its
         fixtures are made while others run."""
-        if "PYTEST_XDIST_WORKER" not in os.environ or item.nodeid.startswith(_QUIET):
+        if "PYTEST_XDIST_WORKER" not in os.environ:
             return (yield)
         with contextlib.closing(_Room()) as self._room:
-            self._room.enter()
+            if not item.nodeid.startswith(_QUIET) or not self._room.stay_beside():
+                self._room.enter()
             try:
                 return (yield)
             finally:
@@ -107,7 +108,8 @@ class _Room:
     def __init__(self) -> None:
         folder = ROOT / "out"
         folder.mkdir(exist_ok=True)
-        self._door, self._room = (open(folder / name, "w") for name in ("tests.door", "tests.room"))  # noqa: SIM115
+        names = ("tests.door", "tests.room", "tests.beside")
+        self._door, self._room, self._beside = (open(folder / name, "w") for name in names)  # noqa: SIM115
 
     def enter(self, alone: bool = False) -> None:
         """Leaves, if this process is there, and waits until it may enter again."""
@@ -116,6 +118,14 @@ class _Room:
         fcntl.flock(self._room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         fcntl.flock(self._door, fcntl.LOCK_UN)
 
+    def stay_beside(self) -> bool:
+        """Has this process run beside whoever is alone, unless another does. Returns whether it may."""
+        try:
+            fcntl.flock(self._beside, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
     def close(self) -> None:
-        self._room.close()
-        self._door.close()
+        for file in (self._room, self._door, self._beside):
+            file.close()

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from testing.chromium import Tab
 
-# Threads of torch that wait for one another let others have the processor, of which tests in two processes and their
+# Threads of torch that wait for one another let others have the processor, of which tests in three processes and their
 # servers want more than there is; else they spin, for several times the time that the work takes. As many threads work.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # Those of ONNX Runtime spin all the same: where others want the cores, a decode takes twice the processor time on two
