@@ -122,6 +122,7 @@ def test_logits_are_those_of_the_server(gpu_page: Page, client: Client) -> None:
         assert difference <= TOLERANCE
 
 
+@pytest.mark.slow  # a minute of two cores, which are the card
 def test_people_choose_it_and_a_lost_card_is_replaced_by_the_processor(
     with_gpu: Browser, open_gpu_tab: OpenTab
 ) -> None:
