@@ -143,10 +143,10 @@ def files(reader: Reader) -> set[str]:
 
 def test_readme(reader: Reader) -> None:
     output = read(ROOT / "README.md", reader)
-    assert {"mask.png", "overlay.png", "clicks.png", "cup.png"} <= files(reader)
-    assert "(400, 600)" in output
+    assert {"mask.png", "overlay.png", "clicks.png", "bison.png"} <= files(reader)
+    assert "(570, 760)" in output
     assert '"counts"' in output  # curl
-    assert "[400, 600]" in output  # gRPC
+    assert "[570, 760]" in output  # gRPC
 
 
 def test_segment_a_folder(reader: Reader) -> None:
