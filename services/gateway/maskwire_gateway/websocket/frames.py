@@ -50,20 +50,30 @@ async def hold_frame(frame: str | bytes, memory: Held) -> int:
     Raises:
         BadFrame: TOO_MUCH_IN_PROGRESS: there is not as much for what is in it now. TOO_MANY_VALUES: there never is.
     """
+    is_wide = isinstance(frame, str) and not frame.isascii()
+    size = _COPIES * len(frame) * (4 if is_wide else 1)
+    memory.add(size)  # it is there already, also while its values are counted
     if isinstance(frame, bytes):
-        size = _COPIES * len(frame)
-    else:
+        return size
+    try:
         values = await memory_of_values(frame)
-        size = values + _COPIES * (len(frame) if frame.isascii() else 4 * len(frame))
         if not memory.fits(values):
-            name = await _request_id(frame) if len(frame) < LARGE_BYTES else ""
-            if not memory.could_fit(values):
-                said = "the values of the frame would take more memory than one frame may have; send fewer at once"
-                raise BadFrame(Overloaded(said, "TOO_MANY_VALUES"), name)
-            said = "requests in progress take all the memory that this frame may have; send smaller ones, or try again"
-            raise BadFrame(Overloaded(said, "TOO_MUCH_IN_PROGRESS", retry_after_s=RETRY_S), name)
-    memory.add(size)
-    return size
+            raise await _no_room(frame, memory.could_fit(values))
+    except BaseException:
+        memory.give_back(size)
+        raise
+    memory.add(values)
+    return size + values
+
+
+async def _no_room(frame: str, could_fit: bool) -> BadFrame:
+    """The refusal of a frame whose values would take more memory than there is now, or ever."""
+    name = await _request_id(frame) if len(frame) < LARGE_BYTES else ""
+    if not could_fit:
+        said = "the values of the frame would take more memory than one frame may have; send fewer at once"
+        return BadFrame(Overloaded(said, "TOO_MANY_VALUES"), name)
+    said = "requests in progress take all the memory that this frame may have; send smaller ones, or try again"
+    return BadFrame(Overloaded(said, "TOO_MUCH_IN_PROGRESS", retry_after_s=RETRY_S), name)
 
 
 async def read_frame(frame: str | bytes, kind: type[Request]) -> tuple[Request, Places]:
