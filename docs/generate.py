@@ -210,13 +210,13 @@ def exactness() -> str:
 
 
 def codecs() -> str:
-    """The last run of `python -m bench.codecs`: what each codec of the store costs."""
-    run = json.loads((RESULTS / "codecs.json").read_text())
+    """The last runs of `python -m bench.codecs`: what each codec of the store costs."""
+    runs = [json.loads((RESULTS / f"{name}.json").read_text()) for name in ("codecs", "codecs_seeded")]
     lines = [
         "| model | codec | MiB | a click | a box | five corrections | flips | encode, ms | decode, ms |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for model, measured in run["models"].items():
+    for model, measured in (each for run in runs for each in run["models"].items()):
         for codec, each in measured["codecs"].items():
             ious = " | ".join(
                 f"{each[kind]['mean']:.4f}, {each[kind]['least']:.4f}" for kind in ("click", "box", "corrections")
