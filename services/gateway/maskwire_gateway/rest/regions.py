@@ -31,11 +31,10 @@ async def segment_in_region(
     looks = types_pb2.OutputOptions()  # the best mask as run lengths
     if output.HasField("multimask"):
         looks.multimask = output.multimask
-    # The image as a whole: says which one it is, and whether its prompts are right. Logits need no mask of its size.
-    request.output.CopyFrom(types_pb2.OutputOptions(formats=[types_pb2.MASK_FORMAT_LOGITS]))
-    request.save_logits = request.load_logits = False
-    image = (await servers.segment(request, caller)).image
     request.output.CopyFrom(looks)
+    request.save_logits = request.load_logits = False
+    # The image as a whole: says which one it is, and whether its prompts are right.
+    image = (await servers.segment(request, caller)).image
     if image.HasField("region"):
         raise InvalidRequest("content_key is that of a region; give the whole image's, or none", "BAD_REGION", "region")
     request.wait_ms = 0
