@@ -76,10 +76,11 @@ def batches(data: Path) -> Batches:
 
 @pytest.fixture
 def threads() -> Iterator[None]:
-    """Training on a CPU sets the number of threads for good."""
+    """Training on a CPU sets the number of threads, and that denormal numbers count as zero, for good."""
     count = torch.get_num_threads()
     yield
     torch.set_num_threads(count)
+    torch.set_flush_denormal(False)
 
 
 def test_batches_are_reproducible_and_their_parts_agree(batches: Batches) -> None:

@@ -124,7 +124,7 @@ class Reading(threading.Thread):
         self._pool = pool
 
     def run(self) -> None:
-        job = Job(slow_bmp(800), "auto", MOST, Cost(1, 1 << 28, 60))
+        job = Job(slow_bmp(6000), "auto", MOST, Cost(1, 1 << 28, 60))
         try:
             self._pool.read(job, self.handle, lambda picture, warnings: None)
         except Exception as error:
