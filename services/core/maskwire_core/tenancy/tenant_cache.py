@@ -94,10 +94,9 @@ class TenantCache(Generic[K, V]):
             share.nbytes += nbytes
             self.nbytes += nbytes
             while self.nbytes > self.max_bytes:
-                leaving = self._next_to_leave()
-                assert leaving is not None
-                left.append(leaving)
-                self._remove(leaving)
+                share = self._shares[self._tenant_to_give_way()]
+                left.append(next(iter(share.entries)))
+                self._remove(left[-1])
         return left
 
     def make_room(self, tenant: object, nbytes: int) -> bool:
@@ -107,10 +106,10 @@ class TenantCache(Generic[K, V]):
             if nbytes > self.max_bytes:
                 return False
             while self.nbytes + nbytes > self.max_bytes:
-                key = self._next_to_leave(tenant, nbytes)
-                if key is None:
+                share = self._shares.get(self._tenant_to_give_way(tenant, nbytes))
+                if share is None:
                     return False
-                self._remove(key)
+                self._remove(next(iter(share.entries)))
             return True
 
     def drop_idle(self, seconds: float) -> None:
@@ -134,15 +133,16 @@ class TenantCache(Generic[K, V]):
             self._shares.clear()
             self.nbytes = 0
 
-    def _next_to_leave(self, tenant: object = None, coming: int = 0) -> K | None:
-        """Which value leaves next, if so many bytes of a tenant's are coming; None if it is what is coming."""
-        oldest = [(next(iter(share.entries.items())), share.nbytes) for share in self._shares.values()]
-        (key, kept), _ = min(oldest, key=lambda each: each[0][1].used_at)
-        if self._clock() - kept.used_at < _IDLE_S:
-            (key, _), most = max(oldest, key=lambda each: each[1] + (coming if each[0][0][0] == tenant else 0))
-            if tenant not in self._shares and coming > most:
-                return None
-        return key
+    def _tenant_to_give_way(self, tenant: object = None, coming: int = 0) -> object:
+        """Returns the tenant whose least recently used value leaves next: one whose value is idle, else the one that
+        has most bytes. Those that are coming count as bytes of `tenant`, which may have no others."""
+        used_at = {name: next(iter(share.entries.values())).used_at for name, share in self._shares.items()}
+        idlest = min(used_at, key=used_at.__getitem__)
+        if self._clock() - used_at[idlest] >= _IDLE_S:
+            return idlest
+        sizes = {name: share.nbytes for name, share in self._shares.items()}
+        sizes[tenant] = sizes.get(tenant, 0) + coming
+        return max(sizes, key=sizes.__getitem__)
 
     def _remove(self, key: K) -> None:
         share = self._shares.get(key[0])
