@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
@@ -121,23 +121,37 @@ class Inventory:
 
     def delete_dangling_aliases(self, namespace: str | None = None) -> int:
         """Deletes the image IDs, of one tenant or of all, whose embedding is gone. Returns their number."""
-        deleted = 0
-        for batch in _batches(each for each in self._aliases() if namespace in (None, each[0][0])):
-            exist = self._for_each([keys.embedding(tenant, key) for (tenant, _), key in batch], ("EXISTS",))
-            dangling = [keys.alias(*alias) for (alias, _), (exists,) in zip(batch, exist, strict=True) if not exists]
-            self._for_each(dangling, ("DEL",))
-            deleted += len(dangling)
-        return deleted
+
+        def delete(aliases: list[Id]) -> None:
+            self._for_each([keys.alias(*alias) for alias in aliases], ("DEL",))
+
+        return self._delete_dangling(self._aliases(), namespace, delete)
 
     def delete_dangling_sources(self, namespace: str | None = None) -> int:
-        """Likewise the files of images, of one tenant or of all, whose embedding is gone."""
+        """Deletes the kept files of images, of one tenant or of all, whose embedding is gone. Returns their number."""
+
+        def delete(sources: list[Id]) -> None:
+            for source in sources:
+                self._quotas.erase_source(*source)
+
+        sources = ((source, source[1]) for source, _ in self._read(keys.SOURCES, ("STRLEN",)))
+        return self._delete_dangling(sources, namespace, delete)
+
+    def _delete_dangling(
+        self, owned: Iterable[tuple[Id, str]], namespace: str | None, delete: Callable[[list[Id]], None]
+    ) -> int:
+        """Deletes what belongs to embeddings that are gone. Returns how many were deleted.
+
+        Args:
+            owned: What may be deleted, each with the content key of the embedding that it belongs to.
+            namespace: The tenant whose it is; None for all.
+            delete: Deletes some of it.
+        """
         deleted = 0
-        for batch in _batches(each for each, _ in self._read(keys.SOURCES, ("STRLEN",))):
-            mine = [each for each in batch if namespace in (None, each[0])]
-            exist = self._for_each([keys.embedding(*each) for each in mine], ("EXISTS",))
-            dangling = [each for each, (exists,) in zip(mine, exist, strict=True) if not exists]
-            for each in dangling:
-                self._quotas.erase_source(*each)
+        for batch in _batches(each for each in owned if namespace in (None, each[0][0])):
+            exist = self._for_each([keys.embedding(tenant, key) for (tenant, _), key in batch], ("EXISTS",))
+            dangling = [each for (each, _), (exists,) in zip(batch, exist, strict=True) if not exists]
+            delete(dangling)
             deleted += len(dangling)
         return deleted
 
