@@ -5,6 +5,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from maskwire_encoder.checkpoints import loading
 
-from training.demo import evaluate, pack, regions
+from training.demo import candidates, evaluate, pack, regions
 from training.demo.asker import Answer, bounds, iou
 from training.demo.batches import Batch, Batches
 from training.demo.clicks import centre, correction
@@ -24,7 +25,7 @@ from training.demo.curriculum import STAGES, Stage
 from training.demo.damage import damaged
 from training.demo.decoder import FOREGROUND, PAD
 from training.demo.heldout import COMPOSED, cases
-from training.demo.loop import run
+from training.demo.loop import precision, run
 from training.demo.losses import overlap
 from training.demo.network import Network, source
 from training.demo.objective import objective
@@ -192,7 +193,7 @@ class Same:
     """Always the first batch of others."""
 
     def __init__(self, batches: Batches) -> None:
-        self.seed, self._batch = batches.seed, batches[0]
+        self.stage, self.seed, self._batch = batches.stage, batches.seed, batches[0]
 
     def __getitem__(self, number: int) -> Batch:
         return self._batch
@@ -200,7 +201,12 @@ class Same:
 
 def steps(state: State, batches: Any, limit: int) -> list[float]:
     losses: list[float] = []
-    run(state, STAGE, batches, nullcontext(), CPU, 0, limit, lambda _, figures: losses.append(figures["loss"]))
+    network, loss = Network(SIZE).train(), partial(objective, corrections=STAGE.corrections)
+
+    def report(_: State, figures: dict[str, float]) -> None:
+        losses.append(figures["loss"])
+
+    run(state, network, loss, batches, nullcontext(), 0, limit, precision(CPU), report)
     return losses
 
 
@@ -248,6 +254,24 @@ def test_the_command_trains_resumes_and_exports(data: Path, tmp_path: Path, thre
         assert State.load(tmp_path / "checkpoint.pt", CPU).updates == 4
     assert (tmp_path / "held-out.jpg").is_file()
     loading.build(source(tmp_path / "demo.safetensors"))
+
+
+def test_candidates_are_trained_alone(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "better.safetensors"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.demo.candidates.STAGES", [STAGE])
+        candidates.main(["--data", str(data), "--updates", "2", "--rate", "1e-2", "--out", str(out)])
+    assert "candidates 2/2: click 0." in capsys.readouterr().out
+    before, after = Network(SIZE), Network(SIZE)
+    before.load(source().checkpoint)
+    after.load(out)
+    weights = dict(after.named_parameters())
+    changed = {name for name, weight in before.named_parameters() if not torch.equal(weight, weights[name])}
+    decoder = "sam_mask_decoder."
+    heads = tuple(
+        decoder + head for head in ("iou_prediction_head", *(f"output_hypernetworks_mlps.{n}" for n in (1, 2, 3)))
+    )
+    assert changed == {name for name in weights if name.startswith(heads)}
 
 
 def test_what_is_held_out_is_not_trained_on(data: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
 from training.demo.network import Network
@@ -17,7 +17,7 @@ class State:
 
     Attributes:
         stage: Name of the stage of the curriculum.
-        weights: All parameters, fp32.
+        weights: All parameters that are trained, fp32.
         average: Their exponential moving average.
         fourier: `Network.fourier`, which is not trained.
         counters: Updates of this stage that were made, and batches that were taken.
@@ -32,21 +32,21 @@ class State:
 
     @classmethod
     def of(cls, network: Network, stage: str, device: torch.device) -> "State":
-        """A network's weights, at the beginning of a stage."""
-        weights = torch.cat([parameter.detach().flatten() for parameter in network.parameters()]).float()
+        """The weights of a network's parameters that need a gradient, at the beginning of a stage."""
+        weights = torch.cat([parameter.detach().flatten() for parameter in _trained(network)]).float()
         return cls(stage, weights.to(device), network.fourier.clone().to(device))
 
     def network(self, size: int) -> Network:
-        """The averaged weights as a network, on the CPU."""
+        """The averaged weights, where all are trained, as a network, on the CPU."""
         network = Network(size)
         self.attach(network, self.average.clone().cpu())
         return network
 
     def attach(self, network: Network, weights: Tensor, gradients: Tensor | None = None) -> None:
-        """Makes a network's parameters, and their gradients, views of flat vectors of any dtype."""
+        """Makes a network's parameters that need a gradient, and the gradients, views of flat vectors of any dtype."""
         network.fourier.copy_(self.fourier)
         offset = 0
-        for parameter in network.parameters():
+        for parameter in _trained(network):
             part = slice(offset, offset + parameter.numel())
             parameter.data = weights[part].view(parameter.shape)
             if gradients is not None:
@@ -113,3 +113,7 @@ class State:
         state.counters = state.counters.cpu()
         state.counters[1] = state.counters[0]
         return state
+
+
+def _trained(network: Network) -> list[nn.Parameter]:
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]

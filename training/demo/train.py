@@ -20,10 +20,11 @@ import ctypes
 import shutil
 import sys
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import multiprocessing
@@ -34,8 +35,9 @@ from training.demo.batches import Batches
 from training.demo.curriculum import STAGES, Stage
 from training.demo.export import export
 from training.demo.heldout import Case, cases
-from training.demo.loop import run
+from training.demo.loop import Report, precision, printer, run
 from training.demo.network import Network
+from training.demo.objective import objective
 from training.demo.pack import Pack
 from training.demo.state import State
 
@@ -84,41 +86,38 @@ def train(state: State, stage: Stage, batches: Batches, options: argparse.Namesp
     """The rest of one stage."""
     print(f"{stage.name}: {stage.size} px, {state.updates} of {stage.updates} updates done", flush=True)
     report = reporter(stage, options.out, options.save_every, held_out)
-    if state.weights.device.type != "cpu":
-        run(state, stage, batches, nullcontext(), state.weights.device, options.workers, stage.updates, report)
+    device = state.weights.device
+    network = Network(stage.size).to(device).train()
+    common = (state, network, partial(objective, corrections=stage.corrections), batches)
+    if device.type != "cpu":
+        run(*common, nullcontext(), options.workers, stage.updates, precision(device), report)
         return
     state.share()
     context = multiprocessing.get_context("fork")
     lock = context.Lock()
-    common = (state, stage, batches, lock, torch.device("cpu"), 0, stage.updates)
-    others = [context.Process(target=_other, args=common, daemon=True) for _ in range(options.processes - 1)]
+    arguments = (*common, lock, 0, stage.updates, precision(device))
+    others = [context.Process(target=_other, args=arguments, daemon=True) for _ in range(options.processes - 1)]
     for process in others:
         process.start()
-    run(*common, report)
+    run(*arguments, report)
     for process in others:
         process.join()
         if process.exitcode:
             raise SystemExit(f"error: a trainer ended with status {process.exitcode}; its message is above")
 
 
-def _other(state: State, stage: Stage, batches: Batches, lock: object, *rest: object) -> None:
+def _other(*arguments: Any) -> None:
     _one_thread()
-    run(state, stage, batches, lock, *rest)  # type: ignore[arg-type]
+    run(*arguments)
 
 
-def reporter(
-    stage: Stage, out: Path, save_every: float, held_out: list[Case]
-) -> Callable[[State, dict[str, float]], None]:
+def reporter(stage: Stage, out: Path, save_every: float, held_out: list[Case]) -> Report:
     """Prints figures twice a minute, saves now and then, and draws held-out pictures with every fourth checkpoint."""
-    printed = saved = time.monotonic()
-    saves = 0
+    tell, saved, saves = printer(stage), time.monotonic(), 0
 
     def report(state: State, figures: dict[str, float]) -> None:
-        nonlocal printed, saved, saves
-        if time.monotonic() - printed > 30:
-            printed = time.monotonic()
-            told = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
-            print(f"{time.strftime('%H:%M:%S')} {stage.name} {state.updates}/{stage.updates}: {told}", flush=True)
+        nonlocal saved, saves
+        tell(state, figures)
         if time.monotonic() - saved > save_every:
             saves += 1
             save(state, out)
