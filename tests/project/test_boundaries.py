@@ -35,13 +35,15 @@ ERRORS = {f"maskwire.{name}" for name in maskwire.__all__ if name in vars(maskwi
 ALLOWED = {
     "maskwire": set[str](),
     # Of the client, maskwire.suggest has the words for names that do not exist, maskwire.model_names what people call
-    # the published models, and there is one arithmetic by which logits are enlarged, one token bucket, one way to write
-    # and to judge addresses and one form of errors on the wire. Its package for HTTP answers with the client's errors.
+    # the published models, and there is one arithmetic by which logits are enlarged, one reader of run lengths, one
+    # token bucket, one way to write and to judge addresses and one form of errors on the wire. Its package for HTTP
+    # answers with the client's errors.
     "maskwire_core": {
         "maskwire.v1",
         "maskwire.suggest",
         "maskwire.bilinear",
         "maskwire.model_names",
+        "maskwire.rle",
         "maskwire.token_bucket",
         "maskwire.addresses",
         "maskwire.host_port",
@@ -206,6 +208,7 @@ def test_the_servers_load_little_of_the_client() -> None:
         "maskwire.host_port",
         "maskwire.errors",
         "maskwire.model_names",
+        "maskwire.rle",
     }
 
 

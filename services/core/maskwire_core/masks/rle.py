@@ -9,11 +9,11 @@ from typing import Any, cast
 
 import numpy as np
 from maskwire.bilinear import Axis, Floats, Integers, between, enlarge, is_small
+from maskwire.rle import run_lengths
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
 from maskwire_core.masks.geometry import ImageSize
-from maskwire_core.masks.rle_input import run_lengths
 
 _TINY = 1e-30  # differences below are of numbers that may have lost digits
 
