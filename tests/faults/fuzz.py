@@ -1,19 +1,19 @@
 """Sends damaged and random input to every parser: python -m tests.faults.fuzz --inputs 100000 --seed 1
 
-Image files, stored embeddings and tracks, and exported decoders and trackers go to their parsers; protobuf messages,
-HTTP requests and frames of a WebSocket to running servers. Each must result in a value or in the error that is
-documented for it, else the exit code is 1; so it is if memory grows beyond a bound at any time. Prints a report.
+Image files, stored embeddings and tracks, exported decoders and trackers, and answers to clients go to what reads them;
+protobuf messages, HTTP requests and frames of a WebSocket to running servers. Each must result in a value or in the
+error that is documented for it, else the exit code is 1; so it is if memory grows beyond a bound at any time. Prints a
+report.
 """
 
 import asyncio
-import contextlib
 import io
 import os
 import random
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,13 +33,13 @@ from maskwire_tracker import stored_track
 from maskwire_tracker.remembered import Points, Remembered, TrackedObject
 from PIL import Image
 
-from testing.processes import forget_peak, peak_bytes, resident_bytes
 from testing.servers import running_gateway
 from testing.tracking import running_tracker, upload
 from testing.wire import picture
 
-from . import command_line, fuzz_http, fuzz_messages
+from . import command_line, fuzz_answers, fuzz_http, fuzz_messages
 from .fuzz_messages import Outcome, send_messages
+from .growth import Growth
 from .mutations import mutated
 from .world import World, counts
 
@@ -47,7 +47,7 @@ MAX_PIXELS = 100_000
 PARSERS_MIB = 64
 """By how much this process may grow at any time while it parses, of which a picture of `MAX_PIXELS` takes 0.4."""
 SERVERS_MIB = 192
-"""By how much a server may grow at any time: its threads, what it caches, and the requests in progress."""
+"""By how much a server with its processes may grow at any time: threads, what it caches, and requests in progress."""
 
 
 def image_files(pick: random.Random) -> list[bytes]:
@@ -177,16 +177,18 @@ def run(inputs: int, seed: int) -> tuple[list[str], list[str]]:
     """Returns the lines of the report, and descriptions of what went wrong."""
     pick = random.Random(seed)
     files, values, exported, stored = image_files(pick), embeddings(pick), bundles(), track(pick)
+    answers = fuzz_answers.answers(pick)
 
     def damaged_bundle() -> Outcome:
         kind, packed, digest = pick.choice(exported)
         return read_bundle(kind, mutated(pick, packed), digest)
 
     parsers: dict[str, tuple[float, Callable[[], Outcome]]] = {
-        "image files": (0.45, lambda: read_file(mutated(pick, pick.choice(files)))),
+        "image files": (0.4, lambda: read_file(mutated(pick, pick.choice(files)))),
         "embeddings": (0.2, lambda: read_embedding(mutated(pick, pick.choice(values)), values)),
         "exported decoders and trackers": (0.05, damaged_bundle),
         "tracks": (0.05, lambda: read_track(pick, *stored)),
+        "answers to a client": (0.05, lambda: fuzz_answers.read_damaged(pick, answers)),
     }
     told: dict[str, Counter[str]] = {}
     wrong: list[str] = []
@@ -208,10 +210,10 @@ def run(inputs: int, seed: int) -> tuple[list[str], list[str]]:
     share = (
         left() // 6
     )  # of each way over HTTP, and of a tracker's messages; the others are an encoder's and a decoder's
-    with tempfile.TemporaryDirectory() as folder, World(Path(folder), count=1) as world:
+    with tempfile.TemporaryDirectory() as folder, World(Path(folder), count=1, keep_sources_s=600) as world:
         world.calm.embed(picture(400), image_id="fuzz")
         with world.client() as client:
-            client.embed(picture(400), image_id="fuzz")
+            kept = client.embed(picture(400), image_id="fuzz", keep_source=True)
         right = world.right(400)
         encoder, decoder = world.encoders[0], world.decoders[0]
         servers = SimpleNamespace(encoder=encoder.address, decoder=decoder.address)
@@ -235,7 +237,11 @@ def run(inputs: int, seed: int) -> tuple[list[str], list[str]]:
                     send_messages(fuzz_messages.tracker(tracker), pick, share)
                 ),
                 "messages to an encoder and a decoder": lambda: asyncio.run(
-                    send_messages(fuzz_messages.encoder_and_decoder(encoder.address, decoder.address), pick, left())
+                    send_messages(
+                        fuzz_messages.encoder_and_decoder(encoder.address, decoder.address, kept.content_key),
+                        pick,
+                        left(),
+                    )
                 ),
             }
             for name, send in ways.items():
@@ -259,35 +265,6 @@ def run(inputs: int, seed: int) -> tuple[list[str], list[str]]:
         counted = ", ".join(f"{way} {count}" for way, count in outcomes.most_common())
         lines.append(f"{name} {outcomes.total()}: {counted}; memory at most {growth.seen[name]} MiB")
     return lines, wrong
-
-
-class Growth:
-    """By how much processes grow, at their most, while they get damaged input.
-
-    Attributes:
-        seen: For each surface, the processes and the MiB that each grew by.
-        wrong: Descriptions of those that grew by too much.
-    """
-
-    def __init__(self) -> None:
-        self.seen: dict[str, str] = {}
-        self.wrong: list[str] = []
-
-    @contextlib.contextmanager
-    def during(self, surface: str, most_mib: int, **pids: int) -> Iterator[None]:
-        """Measures processes, given by name, while the body runs."""
-        before = {}
-        for name, pid in pids.items():
-            forget_peak(pid)
-            before[name] = resident_bytes(pid)
-        yield
-        grown = {name: (peak_bytes(pid) - before[name]) >> 20 for name, pid in pids.items()}
-        self.seen[surface] = ", ".join(f"{name} +{mib}" for name, mib in grown.items())
-        self.wrong += [
-            f"{surface}: {name} grew by {mib} MiB, of at most {most_mib}"
-            for name, mib in grown.items()
-            if mib > most_mib
-        ]
 
 
 def _reported(inputs: int, seed: int) -> tuple[list[str], list[str], bool]:

@@ -29,7 +29,7 @@ from testing.wire import picture
 from .fuzz_messages import clicked, conversation, track
 from .mutations import mutated, random_message
 
-_FINE = {200, 204, 400, 401, 403, 404, 405, 406, 413, 415, 422, 429, 504}
+_FINE = {200, 204, 400, 401, 403, 404, 405, 406, 409, 413, 415, 422, 429, 504}
 _UNSENDABLE = (requests.exceptions.InvalidHeader, requests.exceptions.InvalidURL, UnicodeError, ValueError)
 _ODD: list[Any] = [None, True, 0, -1, 1e308, "", "fuzz", "\0", "é" * 200, [], {}, [[]], {"a": [1]}, 2**63, "NaN", -0.5]
 _TIMEOUT_S = 30

@@ -109,11 +109,14 @@ class Senders:
         return message.SerializeToString()
 
 
-def encoder_and_decoder(encoder: str, decoder: str) -> list[Method]:
-    """Returns their methods, at these addresses. There is an image named "fuzz"."""
+def encoder_and_decoder(encoder: str, decoder: str, content_key: str) -> list[Method]:
+    """Returns their methods, at these addresses. There is an image named "fuzz", with this content key, whose file is
+    kept."""
     data = picture(400)
     upload = encoder_pb2.EncodeImageRequest(header=header(data, image_id="fuzz"))
     several = encoder_pb2.EncodeImagesRequest(request_id="1", header=upload.header)
+    place = types_pb2.Box(x_min_px=10, y_min_px=5, x_max_px=50, y_max_px=35)
+    region = encoder_pb2.EncodeImageHeader(image_id="fuzz", region=place, region_of=content_key, from_source=True)
     everything = decoder_pb2.GenerateMasksRequest(image_id="fuzz", grid=decoder_pb2.PointGrid(points_per_side=2))
     to_encoder, to_decoder = "/maskwire.v1.EncoderService/", "/maskwire.v1.DecoderService/"
     return [
@@ -127,6 +130,13 @@ def encoder_and_decoder(encoder: str, decoder: str) -> list[Method]:
             decoder_pb2.GetEmbeddingResponse,
         ),
         Method(encoder, to_encoder + "EncodeImage", [upload, encoder_pb2.EncodeImageRequest(chunk=data)], streams=True),
+        Method(
+            encoder,
+            to_encoder + "EncodeImage",
+            [encoder_pb2.EncodeImageRequest(header=region)],
+            streams=True,
+            also_fine=frozenset({"FAILED_PRECONDITION"}),  # the region of an image whose file is not kept
+        ),
         Method(
             encoder,
             to_encoder + "EmbedImage",

@@ -63,6 +63,37 @@ def random_message(pick: random.Random, message: Message, depth: int = 0) -> Non
             setattr(message, field.name, _value(pick, field))
 
 
+def damage_field(pick: random.Random, message: Message) -> None:
+    """Changes one field that is set, at any depth: bytes and text as `mutated` does, numbers to others, and lists by an
+    element that is missing or there twice."""
+    found = [(field, value) for field, value in message.ListFields() if not field.is_repeated or len(value)]
+    if not found:
+        return
+    field, value = pick.choice(found)
+    if field.is_repeated:
+        index = pick.randrange(len(value))
+        if pick.random() < 0.2:
+            value.append(value[index])
+        elif pick.random() < 0.2:
+            del value[index]
+        elif field.type == FieldDescriptor.TYPE_MESSAGE:
+            damage_field(pick, value[index])
+        else:
+            value[index] = _changed(pick, field, value[index])
+    elif field.type == FieldDescriptor.TYPE_MESSAGE:
+        damage_field(pick, value)
+    else:
+        setattr(message, field.name, _changed(pick, field, value))
+
+
+def _changed(pick: random.Random, field: Any, value: Any) -> Any:
+    if isinstance(value, bytes):
+        return mutated(pick, value)
+    if isinstance(value, str):
+        return mutated(pick, value.encode()).decode("utf-8", pick.choice(("ignore", "replace")))
+    return _value(pick, field)
+
+
 def _value(pick: random.Random, field: Any) -> Any:
     match field.cpp_type:
         case FieldDescriptor.CPPTYPE_STRING:

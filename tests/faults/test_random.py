@@ -1,11 +1,15 @@
 """Short runs of the crasher and of the fuzzer, and the page that they are quoted on."""
 
 import math
+import os
+import subprocess
+import sys
 
 import pytest
 from maskwire.token_bucket import TokenBucket
 
 from . import crasher, fuzz, report
+from .growth import Growth
 from .results import COMMITTED, load
 
 
@@ -21,6 +25,22 @@ def test_damaged_input() -> None:
     lines, wrong = fuzz.run(600, seed=1)
     assert wrong == []
     assert lines[0].startswith("600 inputs")
+
+
+def test_memory_of_processes_and_their_children_is_noticed() -> None:
+    growth = Growth()
+    with growth.during("nothing", 16, python=os.getpid()):
+        pass
+    assert growth.wrong == []
+    with growth.during("itself", 16, python=os.getpid()):
+        bytearray(b"x") * (64 << 20)
+    held = "x = b'x' * (64 << 20); print(flush=True); input()"
+    with growth.during("a child", 16, python=os.getpid()):
+        child = subprocess.Popen([sys.executable, "-c", held], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert child.stdout is not None
+        child.stdout.readline()
+    child.communicate(b"\n")
+    assert [said.partition(":")[0] for said in growth.wrong] == ["itself", "a child"]
 
 
 def test_the_page_is_what_was_observed() -> None:

@@ -28,6 +28,7 @@ class World:
         folder: For logs and switches.
         count: Number of encoders, and of decoders.
         proxied: Whether clients reach the servers, and the servers the store, through proxies that inject faults.
+        keep_sources_s: How long encoders keep files, for regions; 0: not at all.
 
     Attributes:
         url: URL of the store.
@@ -35,14 +36,15 @@ class World:
         ways: The proxies by the port of the server behind them.
     """
 
-    def __init__(self, folder: Path, count: int = 2, proxied: bool = False) -> None:
+    def __init__(self, folder: Path, count: int = 2, proxied: bool = False, keep_sources_s: int = 0) -> None:
         self.folder = folder
         self.store = processes.store(folder)
         self.ways: dict[int, Proxy] = {}
         self._stack = contextlib.ExitStack()
         self._proxied = proxied
         self.url = f"redis://{self._way(self.store)}/0"
-        self.encoders = [processes.encoder(folder, self.url) for _ in range(count)]
+        keep = {"MASKWIRE_KEEP_SOURCES_S": str(keep_sources_s)}
+        self.encoders = [processes.encoder(folder, self.url, **keep) for _ in range(count)]
         self.decoders = [processes.decoder(folder, self.url) for _ in range(count)]
         self.raw = redis.Redis(port=self.store.port)
         self._right: dict[tuple[int, tuple[int, int]], str] = {}

@@ -19,7 +19,7 @@ from maskwire.connection import (
     in_callers_words,
     reading,
 )
-from maskwire.errors import InvalidRequest, MaskwireError
+from maskwire.errors import InvalidRequest, MaskwireError, bad_answer
 from maskwire.mask_generation import GenerationArguments, generate_masks
 from maskwire.pipelined import pipelined
 from maskwire.prompts import (
@@ -419,6 +419,8 @@ class AsyncClient:
             return await self._connection.servers.segment(request, self._connection.caller)
 
         response = await self._connection.ask(wanted, send)
+        if len(response.results) != len(messages):
+            raise bad_answer(f"{len(response.results)} results for {len(messages)} prompts")
         cached = all(each is None or each.cached for each in (wanted.stored, wanted.region))
         source = wanted.source or self._connection.images.source(wanted.image_id, response.image.content_key)
         request.save_logits = False

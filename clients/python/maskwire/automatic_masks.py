@@ -9,10 +9,10 @@ from typing import Any, Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as coco
 
+from maskwire import rle
 from maskwire.arguments import checked
-from maskwire.errors import InvalidRequest
+from maskwire.errors import InvalidRequest, bad_answer
 from maskwire.pickling import Picklable
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import types_pb2
@@ -90,7 +90,7 @@ class FoundMask(Picklable):
         self._rle = message.rle
 
     def __repr__(self) -> str:
-        height, width = self._rle.size
+        height, width = self.rle["size"]
         return (
             f"<FoundMask {width}x{height}, predicted IoU {self.predicted_iou:.3f}, "
             f"stability {self.stability_score:.3f}, {self.area} px inside>"
@@ -109,13 +109,18 @@ class FoundMask(Picklable):
     @property
     def box(self) -> tuple[int, int, int, int]:
         """Bounding box as (x_min, y_min, x_max, y_max) in pixels, as in `Result.box`."""
+        if not np.isfinite(self.bbox).all():
+            raise bad_answer("a box is not finite")
         x, y, width, height = (int(value) for value in self.bbox)
         return x, y, x + width + 1, y + height + 1
 
-    @property
+    @cached_property
     def rle(self) -> dict[str, Any]:
         """COCO RLE as pycocotools accepts it: {"size": [height, width], "counts": str}."""
-        return {"size": list(self._rle.size), "counts": self._rle.counts}
+        size = list(self._rle.size)
+        if len(size) != 2 or not rle.are_of_size(self._rle.counts, *size):
+            raise bad_answer("a mask is no run lengths of its size")
+        return {"size": size, "counts": self._rle.counts}
 
     @property
     def score(self) -> float:
@@ -125,8 +130,10 @@ class FoundMask(Picklable):
     @cached_property
     def array(self) -> NDArray[np.bool_]:
         """The mask at the image's size, HxW."""
-        rle = self._rle
-        return np.asarray(coco.decode({"size": list(rle.size), "counts": rle.counts.encode()})).astype(bool)
+        height, width = self.rle["size"]
+        inside = rle.pixels(self.rle["counts"], height, width)
+        assert inside is not None
+        return inside
 
     def annotation(self, output_mode: OutputMode = "binary_mask") -> dict[str, Any]:
         """Returns the mask as a dict like those of SAM2AutomaticMaskGenerator.generate.
@@ -192,12 +199,18 @@ class MaskCollector:
         self._current: dict[int, None] = {}
 
     def add(self, response: pb.GenerateMasksResponse) -> Update:
-        """Applies the next response."""
+        """Applies the next response.
+
+        Raises:
+            MaskwireError: BAD_ANSWER: it names masks that were not sent.
+        """
         for found in response.found:
             self._masks[found.number] = FoundMask(found)
             self._current[found.number] = None
+        if not self._masks.keys() >= {*response.dropped, *response.revived, *response.kept}:
+            raise bad_answer("masks are named that were not sent")
         for number in response.dropped:
-            del self._current[number]
+            self._current.pop(number, None)
         self._current.update(dict.fromkeys(response.revived))
         numbers = response.kept if response.is_last else self._current
         return Update(

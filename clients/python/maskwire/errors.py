@@ -1,5 +1,6 @@
 """Exceptions of the client, and their translation from and to gRPC's statuses."""
 
+import contextlib
 from collections.abc import Iterable
 
 import grpc
@@ -78,6 +79,19 @@ class OutputMissing(MaskwireError):
     """A result does not hold the form of mask that is read from it."""
 
 
+def bad_answer(said: str) -> MaskwireError:
+    """The error of an answer that no server of this version sends.
+
+    Args:
+        said: What is wrong with it: "a mask is no run lengths".
+    """
+    return MaskwireError(
+        f"the server's answer is damaged: {said}. Ask again; if that does not help, client and servers may be of "
+        "different versions ('maskwire status')",
+        "BAD_ANSWER",
+    )
+
+
 _KINDS: dict[int, type[MaskwireError]] = {
     grpc.StatusCode.INVALID_ARGUMENT.value[0]: InvalidRequest,
     grpc.StatusCode.UNAUTHENTICATED.value[0]: NotAuthenticated,
@@ -98,16 +112,17 @@ _TOO_LARGE = "message larger than max"  # to be received, or to be sent
 
 
 def from_status(status: Status) -> MaskwireError:
-    """The error that a server describes in a google.rpc.Status."""
+    """The error that a server describes in a google.rpc.Status. Details that cannot be read are left out."""
     reason, field, retry_after_s = "", "", None
     for detail in status.details:
         info, bad, retry = ErrorInfo(), BadRequest(), RetryInfo()
-        if detail.Unpack(info):
-            reason = info.reason
-        elif detail.Unpack(bad) and bad.field_violations:
-            field = bad.field_violations[0].field
-        elif detail.Unpack(retry):
-            retry_after_s = retry.retry_delay.ToMilliseconds() / 1e3
+        with contextlib.suppress(DecodeError):
+            if detail.Unpack(info):
+                reason = info.reason
+            elif detail.Unpack(bad) and bad.field_violations:
+                field = bad.field_violations[0].field
+            elif detail.Unpack(retry):
+                retry_after_s = retry.retry_delay.ToMilliseconds() / 1e3
     return _KINDS.get(status.code, MaskwireError)(status.message, reason, field, retry_after_s)
 
 

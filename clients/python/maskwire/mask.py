@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pycocotools import mask as coco
 
-from maskwire import exports
+from maskwire import exports, rle
 from maskwire.arguments import checked
-from maskwire.errors import OutputMissing
+from maskwire.errors import MaskwireError, OutputMissing, bad_answer
 from maskwire.outlines import exact_polygons
 from maskwire.pickling import Picklable
 from maskwire.prompts import Format
@@ -27,7 +26,8 @@ class Mask(Picklable):
     """One candidate mask. Forms that were not requested are fetched on first access if a blocking client made the mask.
 
     Masks can be pickled; a pickled one holds the forms that were requested or accessed, and cannot fetch others. Masks
-    are equal if their scores and their pixels, or else their logits, are equal.
+    are equal if their scores and their pixels, or else their logits, are equal. Reading a form that a server sent
+    damaged raises MaskwireError: BAD_ANSWER.
 
     Attributes:
         score: IoU with the object, as predicted by the model.
@@ -92,19 +92,21 @@ class Mask(Picklable):
     @cached_property
     def rle(self) -> dict[str, Any]:
         """COCO RLE as pycocotools accepts it: {"size": [height, width], "counts": str}."""
-        rle = self._with("rle").rle
-        return {"size": list(rle.size), "counts": rle.counts}
+        sent = self._with("rle").rle
+        if tuple(sent.size) != self._shape or not rle.are_of_size(sent.counts, *self._shape):
+            raise bad_answer("a mask is no run lengths of the image's size")
+        return {"size": list(sent.size), "counts": sent.counts}
 
     @cached_property
     def array(self) -> NDArray[np.bool_]:
         """The mask at the image's size, HxW."""
         if "rle" not in self._forms and "packed_bits" in self._forms:
-            packed = np.frombuffer(self._message.packed_bits, np.uint8).reshape(self._shape[0], -1)
-            return np.unpackbits(packed, axis=1, count=self._shape[1]).astype(bool)
+            return _unpacked(self._message.packed_bits, self._shape)
         if "rle" not in self._forms and "png" in self._forms:
-            return np.asarray(Image.open(io.BytesIO(self._message.png))) > 0
-        rle = self.rle
-        return np.asarray(coco.decode({"size": rle["size"], "counts": rle["counts"].encode()})).astype(bool)
+            return _of_png(self._message.png, self._shape)
+        inside = rle.pixels(self.rle["counts"], *self._shape)
+        assert inside is not None
+        return inside
 
     @cached_property
     def png(self) -> bytes:
@@ -115,7 +117,7 @@ class Mask(Picklable):
     def contours(self) -> list[tuple[NDArray[np.int32], bool]]:
         """Contours as (Nx2 x, y in pixels, is_hole); a hole follows the contour that surrounds it."""
         polygons = self._with("polygons").polygons
-        return [(np.array(polygon.coordinates_px, np.int32).reshape(-1, 2), polygon.is_hole) for polygon in polygons]
+        return [(_vertices(polygon, self._shape), polygon.is_hole) for polygon in polygons]
 
     def polygons(self, simplify_px: float = 0) -> list[NDArray[np.int32]]:
         """Returns the outer contours, through the centres of border pixels. Holes are filled; `contours` has them, and
@@ -150,5 +152,35 @@ class Mask(Picklable):
     def logits(self) -> NDArray[np.float32]:
         """Logits at the model's resolution, SxS, clamped to -32..32; pass them as `mask` to refine the mask."""
         logits = self._with("logits").logits
-        values = np.frombuffer(logits.data, _DTYPES[logits.data_type])
-        return values.reshape(logits.height, logits.width).astype(np.float32)
+        dtype = np.dtype(_DTYPES.get(logits.data_type, np.void))
+        if dtype.kind != "f" or len(logits.data) != logits.height * logits.width * dtype.itemsize:
+            raise bad_answer("logits are not of their size")
+        return np.frombuffer(logits.data, dtype).reshape(logits.height, logits.width).astype(np.float32)
+
+
+def _unpacked(packed: bytes, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    height, width = shape
+    if len(packed) != height * -(-width // 8):
+        raise bad_answer("the bits of a mask are not of the image's size")
+    rows = np.frombuffer(packed, np.uint8).reshape(height, -1 if height else 0)
+    return np.unpackbits(rows, axis=1, count=width).astype(bool)
+
+
+def _of_png(file: bytes, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    try:
+        with Image.open(io.BytesIO(file), formats=("PNG",)) as picture:
+            if (picture.height, picture.width, picture.mode) != (*shape, "L"):
+                raise bad_answer("the PNG of a mask is not grey, or not of the image's size")
+            return np.asarray(picture) > 0
+    except MaskwireError:
+        raise
+    except Exception as error:  # Pillow raises all kinds of exceptions for damaged files
+        raise bad_answer(f"the PNG of a mask cannot be read: {error}") from error
+
+
+def _vertices(polygon: types_pb2.Polygon, shape: tuple[int, int]) -> NDArray[np.int32]:
+    """Returns the vertices of a polygon, Nx2 x, y in pixels. Those outside the image would make large outlines."""
+    sent = np.array(polygon.coordinates_px, np.int32)
+    if not len(sent) or len(sent) % 2 or sent.min() < 0 or (sent.reshape(-1, 2) >= shape[::-1]).any():
+        raise bad_answer("a polygon is none, or not in the image")
+    return sent.reshape(-1, 2)

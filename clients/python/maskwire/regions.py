@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as coco
 
-from maskwire.errors import InvalidRequest
+from maskwire.errors import InvalidRequest, bad_answer
+from maskwire.rle import bounding_box
 from maskwire.v1 import types_pb2
 
 Region = Literal["auto"] | Sequence[int] | NDArray[Any]
@@ -71,11 +71,16 @@ def extent_of(prompt: types_pb2.Prompt) -> NDArray[np.float64] | None:
 
 
 def box_of(rle: types_pb2.Rle) -> Place:
-    """Returns the box around a mask, which must be a valid one, without making its pixels: x_min, y_min, x_max, y_max,
-    as `Result.box`; zeros if it is empty."""
-    counts: Any = {"size": list(rle.size), "counts": rle.counts.encode()}
-    x, y, width, height = (int(side) for side in coco.toBbox(counts))
-    return (x, y, x + width, y + height) if width else (0, 0, 0, 0)
+    """Returns the box around a mask that a server sent or has checked, without making its pixels: x_min, y_min, x_max,
+    y_max, as `Result.box`; zeros if it is empty.
+
+    Raises:
+        MaskwireError: BAD_ANSWER: it is not compressed run lengths.
+    """
+    box = bounding_box(rle.counts, rle.size[0] if rle.size else 0)
+    if box is None:
+        raise bad_answer("a mask is no run lengths")
+    return box
 
 
 async def choose_regions(

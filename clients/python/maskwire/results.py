@@ -18,7 +18,7 @@ from maskwire.arguments import checked
 from maskwire.datasets.coco import coco_annotation
 from maskwire.datasets.labelme import LabelmeShapes, labelme, shapes_of
 from maskwire.datasets.yolo import yolo_line
-from maskwire.errors import OutputMissing
+from maskwire.errors import OutputMissing, bad_answer
 from maskwire.mask import Mask
 from maskwire.pickling import Picklable
 from maskwire.pictures import Stretch
@@ -66,7 +66,15 @@ class EmbeddedImage:
     def from_messages(
         cls, info: types_pb2.ImageInfo, cached: bool = True, timings: encoder_pb2.EncodeTimings | None = None
     ) -> "EmbeddedImage":
-        """Converts the messages of a response."""
+        """Converts the messages of a response.
+
+        Raises:
+            MaskwireError: BAD_ANSWER.
+        """
+        try:
+            expires_at = info.expires_at.ToDatetime(tzinfo=UTC)
+        except (ValueError, OverflowError) as error:
+            raise bad_answer(f"an image expires at no time that there is: {error}") from error
         return cls(
             image_id=info.image_id,
             width=info.width_px,
@@ -75,7 +83,7 @@ class EmbeddedImage:
             content_key=info.content_key,
             cached=cached,
             stored_bytes=info.stored_bytes,
-            expires_at=info.expires_at.ToDatetime(tzinfo=UTC),
+            expires_at=expires_at,
             timings=milliseconds(timings) if timings is not None else {},
             stretch=stretch_of(info.stretch),
             region=_place(info),
@@ -118,6 +126,8 @@ class Result(Picklable):
         fetch: Callable[[Format], Sequence[types_pb2.Mask]] | None,
         is_preview: bool = False,
     ) -> None:
+        if not message.masks:
+            raise bad_answer("a prompt has no mask")
         image = response.image
         self.image_id = image.image_id
         self.width = image.width_px
@@ -352,7 +362,11 @@ def _place(image: types_pb2.ImageInfo | decoder_pb2.SegmentedImage) -> tuple[int
     if not image.HasField("region"):
         return None
     box = image.region
-    return int(box.x_min_px), int(box.y_min_px), int(box.x_max_px), int(box.y_max_px)
+    sides = box.x_min_px, box.y_min_px, box.x_max_px, box.y_max_px
+    if not all(side.is_integer() for side in sides):
+        raise bad_answer("a region is not of whole pixels")
+    left, top, right, bottom = map(int, sides)
+    return left, top, right, bottom
 
 
 def milliseconds(timings: Any) -> dict[str, float]:

@@ -9,7 +9,7 @@ from google.protobuf.empty_pb2 import Empty
 from maskwire.arguments import checked
 from maskwire.connection import AskedImage, Connection, ImageArguments, Wanted
 from maskwire.edits import Change, Edits
-from maskwire.errors import ImageNotFound, InvalidRequest, MaskwireError
+from maskwire.errors import ImageNotFound, InvalidRequest, MaskwireError, bad_answer
 from maskwire.history import History
 from maskwire.mask_iterator import Masks
 from maskwire.prompts import Output, Prompt
@@ -257,6 +257,8 @@ class AsyncSession:
         if not response.HasField("result"):
             return None
         image = response.result.image
+        if len(response.result.results) != 1:
+            raise bad_answer(f"{len(response.result.results)} results for an object")
         result = Result(
             response.result.results[0],
             response=response.result,
