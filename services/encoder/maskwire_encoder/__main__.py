@@ -19,6 +19,7 @@ from maskwire_encoder.backends.model import Model
 from maskwire_encoder.checkpoints.loading import ModelSource, find
 from maskwire_encoder.encoder import ImageEncoder
 from maskwire_encoder.gauges import live_metrics, live_metrics_of_models
+from maskwire_encoder.self_test import SelfTest
 from maskwire_encoder.service import NAME, RIGHTS, EncoderService
 
 _PUBLISH_PERIOD_S = 2
@@ -46,6 +47,8 @@ async def run(settings: EncoderSettings, load: Callable[[ModelSource, EncoderSet
         encoder = ImageEncoder(settings, store, [load(source, settings) for source in find(settings)], cold)
         await encoder.publish_exports()
         await encoder.pipeline.start()
+        self_test = SelfTest(encoder.pipeline)
+        await self_test.run()
         service = Service(
             NAME,
             lambda server: encoder_pb2_grpc.add_EncoderServiceServicer_to_server(
@@ -53,7 +56,7 @@ async def run(settings: EncoderSettings, load: Callable[[ModelSource, EncoderSet
             ),
             RIGHTS,
             [*live_metrics(encoder.pipeline, settings.queue_limit), *live_metrics_of_models(encoder.models.values())],
-            encoder.pipeline.self_test,
+            self_test.run,
             broken=encoder.pipeline.lost,
         )
         try:

@@ -6,14 +6,12 @@ from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar, cast
 
-import numpy as np
 from maskwire.pictures import Picture, PictureError, Stretch
 from maskwire.pictures.cost import estimate
 from maskwire.pictures.limits import Limits as PictureLimits
 from maskwire_core.config import MIB, EncoderSettings
 from maskwire_core.errors import ResourceExhausted, Unavailable
 from maskwire_core.masks.geometry import Rectangle
-from maskwire_core.models.registry import ModelError
 from maskwire_core.runtime.thread_priority import give_way
 from maskwire_core.scheduling.byte_budget import Account, ByteBudget
 from maskwire_core.scheduling.executors import BatchScheduler
@@ -36,7 +34,6 @@ T = TypeVar("T")
 # A file that may take more processor time or memory counts as large, such as a JPEG of 30 megapixels.
 _LARGE_S, _LARGE_BYTES = 12, 512 * MIB
 _LOOK_S = 1  # how often a file that waits for memory looks whether it is still wanted
-_SELF_TEST_TOLERANCE = 0.02  # largest deviation, relative to a tensor's largest value
 
 
 class Pipeline:
@@ -52,6 +49,7 @@ class Pipeline:
         model: Encodes images in batches.
         lost: Set when the device does not work any more.
         device: The models' device.
+        models: As given.
     """
 
     def __init__(self, settings: EncoderSettings, models: Sequence[Model]) -> None:
@@ -72,7 +70,7 @@ class Pipeline:
         self._storing = ThreadPoolExecutor(settings.writers, "store writer", initializer=give_way)
         self.model: BatchScheduler[Tensor, Tensors] = BatchScheduler(
             "model",
-            self._encode,
+            self.encode_batch,
             limits=Limits(),  # the readers do not run far ahead
             at_once=at_once,
             most=lambda model: cast(Model, model).largest,
@@ -97,9 +95,7 @@ class Pipeline:
         )
         self.lost = asyncio.Event()
         self.device = models[0].device
-        self._models = models
-        self._expected: dict[Model, Tensors] = {}
-        self._done = -1
+        self.models = models
 
     @property
     def waiting(self) -> int:
@@ -197,57 +193,23 @@ class Pipeline:
             self._poke()
 
     async def start(self) -> None:
-        """Waits until the processes that read images are ready, and tests the models.
-
-        Raises:
-            RuntimeError: A process cannot be started.
-            ModelError, Unavailable: See `self_test`.
-        """
+        """Waits until the processes that read images are ready. Raises `RuntimeError` if one cannot be started."""
         await asyncio.get_running_loop().run_in_executor(self._reading, self.pool.wait_until_ready)
-        await self.self_test()
 
-    async def self_test(self) -> None:
-        """Encodes a synthetic image with each model and compares the result with the first one.
-
-        It does nothing if images were encoded since the last self-test.
-
-        Raises:
-            Unavailable: The device is lost.
-            ModelError: The first time: the model cannot encode, or what it gives is NaN or infinite.
-            RuntimeError: The model does not give what it gave before.
-        """
-        done, self._done = self._done, self.model.tally.done
-        if self.model.tally.done != done >= 0:
-            return
-        for model in self._models:
-            if model not in self._expected:
-                self._expected[model] = await self._first(model)
-                continue
-            outcome = await self._encode_noise(model)
-            for name, expected in self._expected[model].items():
-                # Other batches sum in another order.
-                if not np.allclose(outcome[name], expected, atol=_SELF_TEST_TOLERANCE * float(np.abs(expected).max())):
-                    raise RuntimeError(f"{model.source.name} gives another {name} for the same picture than before")
-
-    async def _encode_noise(self, model: Model) -> Tensors:
-        noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-        (outcome,) = await self._encode(model, [model.prepare(noise)])
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
-
-    async def _first(self, model: Model) -> Tensors:
-        """Encodes a model's first picture, and checks what it gives."""
+    async def encode_batch(self, model: Hashable, prepared: Sequence[Tensor]) -> list[Tensors | Exception]:
+        """Encodes images at once, on a thread of the model's. Raises `Unavailable` if the device is lost."""
+        self._poke()  # the model's queue has room again
+        BATCH_SIZE.observe(len(prepared))
+        loop = asyncio.get_running_loop()
         try:
-            outcome = await self._encode_noise(model)
-            await asyncio.get_running_loop().run_in_executor(self._encoding, model.verify, outcome)
-        except (RuntimeError, ValueError) as error:  # sizes that no constructor has checked
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ModelError(
-                f"{model.source.name} cannot encode a picture: {first}; the sizes in {model.source.config} do not go "
-                "together"
-            ) from error
-        return outcome
+            return await loop.run_in_executor(self._encoding, device.encode_batch, cast(Model, model), prepared)
+        except DeviceLost as error:
+            self.lost.set()
+            raise Unavailable("DEVICE_LOST", f"{error}; this encoder ends, try again", retry_after_s=0.5) from error
+
+    async def verify(self, model: Model, tensors: Tensors) -> None:
+        """Runs `Model.verify` on a thread of the model's."""
+        await asyncio.get_running_loop().run_in_executor(self._encoding, model.verify, tensors)
 
     def hurry(self, demand: Demand) -> None:
         """Applies a demand that was joined by another to the image that waits for it."""
@@ -290,16 +252,6 @@ class Pipeline:
         with file.content.held(), self._memory.account(file.tenant) as account:  # by the thread, which goes on
             await _take_memory(account, file)
             return [await loop.run_in_executor(self._reading, read)]
-
-    async def _encode(self, model: Hashable, prepared: Sequence[Tensor]) -> list[Tensors | Exception]:
-        self._poke()  # the model's queue has room again
-        BATCH_SIZE.observe(len(prepared))
-        loop = asyncio.get_running_loop()
-        try:
-            return await loop.run_in_executor(self._encoding, device.encode_batch, cast(Model, model), prepared)
-        except DeviceLost as error:
-            self.lost.set()
-            raise Unavailable("DEVICE_LOST", f"{error}; this encoder ends, try again", retry_after_s=0.5) from error
 
 
 async def _take_memory(account: Account, file: File) -> None:
