@@ -2,43 +2,32 @@
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from functools import partial
-from typing import Any, cast
+from typing import Any
 
-from maskwire.pictures import Stretch
 from maskwire.v1 import encoder_pb2 as pb
 from maskwire_core.call_context import current
 from maskwire_core.cold_tier.tier import ColdTier
 from maskwire_core.config import EncoderSettings
-from maskwire_core.errors import (
-    Unavailable,
-    embedding_expired,
-    not_finite,
-)
-from maskwire_core.scheduling.scheduler import Served
+from maskwire_core.errors import Unavailable, embedding_expired
 from maskwire_core.scheduling.single_flight import Flights
-from maskwire_core.storage.codecs import NotFinite
-from maskwire_core.storage.embedding import Header, StoredEmbedding, pack
+from maskwire_core.storage.embedding import StoredEmbedding
 from maskwire_core.storage.quotas import Quotas
 from maskwire_core.storage.store import Store
-from maskwire_core.telemetry import tracing
-from maskwire_core.telemetry.metrics import IMAGES, STAGES
+from maskwire_core.telemetry.metrics import IMAGES
 
-from maskwire_encoder.backends.device import Tensors
 from maskwire_encoder.backends.model import Model
 from maskwire_encoder.decoded_pictures import DecodedPictures
+from maskwire_encoder.embedder import Embedder, NewEmbedding
 from maskwire_encoder.encode_lease import found_or_leased
 from maskwire_encoder.kept_files import KeptFiles
 from maskwire_encoder.pipeline import Pipeline
-from maskwire_encoder.reading_jobs import Cut, Forgotten, Pixels
-from maskwire_encoder.regions import Part, check_size, check_smaller, find_whole
+from maskwire_encoder.reading_jobs import Forgotten
+from maskwire_encoder.regions import Part
 from maskwire_encoder.spool import ImageFile, Spool
+from maskwire_encoder.stage_times import ms_since, record_stages
 from maskwire_encoder.upload import Upload, describe, digest_mismatch
-
-log = logging.getLogger(__name__)
 
 Encoded = tuple[StoredEmbedding, pb.EncodeTimings | None]
 """An embedding in the store, and how long its stages took; None if another process made it."""
@@ -75,6 +64,7 @@ class ImageEncoder:
         self._restoring: Flights[StoredEmbedding | None] = Flights()
         self._quotas = Quotas(store)
         self.decoded = DecodedPictures(settings.picture_cache_bytes if settings.keep_sources_s else 0)
+        self._embedder = Embedder(store, self.pipeline, self.decoded)
         self._kept = KeptFiles(store, self.pipeline, self.spool, self.decoded)
         self._flights: Flights[Encoded] = Flights(self.pipeline.hurry)
 
@@ -95,7 +85,7 @@ class ImageEncoder:
         if upload.keep_s and not await self._kept.touch(upload):
             current().caller.charge(encodes=1, announced_bytes=upload.size_bytes)
             return None
-        timings = pb.EncodeTimings(lookup_ms=_ms_since(started))
+        timings = pb.EncodeTimings(lookup_ms=ms_since(started))
         if found is None:
             shared = await self._flights.join(upload.flight, upload.demand)
             if shared is None:
@@ -116,7 +106,7 @@ class ImageEncoder:
             InvalidArgument: The file does not match the header, or is not a readable image.
             Internal: MODEL_OUTPUT_NOT_FINITE: the embedding has NaN or infinity; nothing is stored.
         """
-        receive_ms = _ms_since(asked_at)
+        receive_ms = ms_since(asked_at)
         # Checked before the flight is joined: a caller who sends other bytes than announced must not fail the others.
         await _check_digest(upload, file)
         stored, cached, timings = await self._share(upload, lambda: self._find_or_make(upload, file), asked_at)
@@ -139,12 +129,12 @@ class ImageEncoder:
             ServiceError: As `encode`; `ResourceExhausted` (TOO_MUCH_IN_PROGRESS) if there is no memory for it.
         """
         await _check_digest(upload, file)
-        header, tensors, _ = await self._encode(upload, file)
+        made = await self._embedder.embed(upload, file)
 
         memory = current().memory
 
         def packed() -> bytes:
-            value = _pack(upload, header, tensors)
+            value = made.packed()
             memory.take(len(value))
             return value
 
@@ -210,69 +200,16 @@ class ImageEncoder:
 
     async def _make(self, upload: Upload, file: ImageFile | None) -> Encoded:
         """Encodes and stores an image, or without a file a region of a picture that is decoded."""
-        header, tensors, stages = await self._encode(upload, file)
+        made = await self._embedder.embed(upload, file)
         started = time.perf_counter()
-        nbytes = await self.pipeline.store(lambda: self._put(upload, header, tensors))
-        stages.store_ms = _ms_since(started)
-        _record_stages(store=stages.store_ms)
-        return StoredEmbedding(header, nbytes, upload.ttl_s * 1000), stages
+        nbytes = await self.pipeline.store(lambda: self._put(upload, made))
+        made.timings.store_ms = ms_since(started)
+        record_stages(store=made.timings.store_ms)
+        return StoredEmbedding(made.header, nbytes, upload.ttl_s * 1000), made.timings
 
-    async def _encode(self, upload: Upload, file: ImageFile | None) -> tuple[Header, Tensors, pb.EncodeTimings]:
-        """Encodes an image, or without a file a region of a picture that is decoded. Returns the header of its
-        embedding, its tensors, and how long the stages took."""
-        part, region, stretch = upload.part, None, upload.stretch
-        if part is not None:
-            args = (upload.namespace, upload.image_id, part, upload.model.fingerprint)
-            whole = await asyncio.to_thread(find_whole, self._store, *args)
-            region = part.region(whole)
-            if upload.from_source:  # its samples become what those of the whole image became
-                stretch = cast(Stretch, whole.stretch)
-        started = time.perf_counter()
-        pixels, read_queue_ms = await self._read(upload, file, stretch)
-        if upload.full_size is not None:
-            check_smaller(upload.full_size, pixels.width, pixels.height)
-        elif part is not None:
-            check_size(part, pixels.width, pixels.height)
-        width, height = upload.full_size or (pixels.width, pixels.height)
-        for warning in pixels.warnings:
-            log.info("the image file: %s", warning)
-        read_ms = _ms_since(started) - read_queue_ms
-        _record_stages(queue=read_queue_ms, read=read_ms)
-        started = time.perf_counter()
-        tensors, model_queue_ms = await self.pipeline.encode(upload.model, pixels, upload.demand)
-        encode_ms = _ms_since(started) - model_queue_ms
-        _record_stages(queue=model_queue_ms, encode=encode_ms)
-        header = Header(
-            namespace=upload.namespace,
-            content_key=upload.key,
-            model=upload.model.source.name,
-            fingerprint=upload.model.fingerprint,
-            decoder=upload.model.decoder.digest,
-            height=height,
-            width=width,
-            codec=upload.codec,
-            created_at=time.time(),
-            stretch=pixels.stretch,
-            region=region,
-        )
-        queue_ms = read_queue_ms + model_queue_ms
-        return header, tensors, pb.EncodeTimings(read_ms=read_ms, queue_ms=queue_ms, encode_ms=encode_ms)
-
-    async def _read(self, upload: Upload, file: ImageFile | None, stretch: Stretch) -> Served[Pixels]:
-        """Has an image read. What is decoded of a kept file is remembered."""
-        model, is_frame, demand = upload.model, upload.is_frame, upload.demand
-        if upload.part is None or not upload.from_source:
-            assert file is not None
-            return await self.pipeline.read(model, file, stretch, is_frame, demand)
-        image, place = (upload.namespace, upload.part.image), upload.part.place
-        if file is None:
-            return await self.pipeline.cut(model, Cut(partial(self.decoded.cut, image, place), is_frame), demand)
-        keep = partial(self.decoded.keep, image)
-        return await self.pipeline.read(model, file, stretch, is_frame, demand, place, keep)
-
-    def _put(self, upload: Upload, header: Header, tensors: Tensors) -> int:
+    def _put(self, upload: Upload, made: NewEmbedding) -> int:
         """Writes an embedding to the store. Returns its size in bytes."""
-        value = _pack(upload, header, tensors)
+        value = made.packed()
         self._store.publish_decoder(upload.model.decoder)
         if upload.part is not None:
             self._enter(upload, upload.part)  # before it is written: else it counts as deleted
@@ -294,7 +231,7 @@ class ImageEncoder:
                 await self._cold.follow(upload.namespace, upload.image_id, upload.key, is_kept=upload.goes_cold)
             await asyncio.to_thread(self._store.set_alias, upload.namespace, upload.image_id, upload.key, upload.ttl_s)
         (_CACHED if cached else _ENCODED).inc()
-        timings.total_ms = _ms_since(upload.received_at)
+        timings.total_ms = ms_since(upload.received_at)
         image = describe(stored, upload.image_id, upload.ttl_s * 1000)
         return pb.EncodeImageResponse(image=image, cached=cached, timings=timings)
 
@@ -310,22 +247,3 @@ async def _check_digest(upload: Upload, file: ImageFile) -> None:
     """Raises DIGEST_MISMATCH unless a file is what its header announced."""
     if file.received != upload.size_bytes or await asyncio.to_thread(file.sha256) != upload.sha256:
         raise digest_mismatch()
-
-
-def _pack(upload: Upload, header: Header, tensors: Tensors) -> bytes:
-    """Serializes an embedding. Raises MODEL_OUTPUT_NOT_FINITE."""
-    try:
-        return pack(header, upload.model.to_store(tensors, header.codec))
-    except NotFinite as error:
-        raise not_finite(header.model, str(error)) from error
-
-
-def _record_stages(**stages_ms: float) -> None:
-    """Records consecutive stages, of which the last ended now, in metrics and traces; values are milliseconds."""
-    for stage, took_ms in stages_ms.items():
-        STAGES.labels(stage).observe(took_ms / 1e3)
-    tracing.ended([(stage, took_ms / 1e3) for stage, took_ms in stages_ms.items()])
-
-
-def _ms_since(started: float) -> float:
-    return (time.perf_counter() - started) * 1e3
