@@ -6,13 +6,12 @@ The algorithm is that of sam2.automatic_mask_generator, which gives the same mas
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Hashable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncGenerator, AsyncIterator, Hashable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from maskwire.v1 import decoder_pb2 as pb
-from maskwire.v1 import types_pb2
 from maskwire_core.call_context import current
 from maskwire_core.errors import InvalidArgument, ResourceExhausted
 from maskwire_core.masks.answer_room import MAX_ANSWER_BYTES
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco
 
 from maskwire_decoder.automatic_masks import nms
+from maskwire_decoder.automatic_masks.candidates import Candidate, Crop, box_of, without_duplicates
 from maskwire_decoder.automatic_masks.params import DEFAULT_BATCH, Part, count_points, parse_parts, parse_thresholds
 from maskwire_decoder.automatic_masks.summary import Removed, Tally
 from maskwire_decoder.images import Image
@@ -32,46 +32,6 @@ from maskwire_decoder.messages import image_message, timings_message
 from maskwire_decoder.prompts.parsing import Prompt
 from maskwire_decoder.segmenter import Segmenter, demand_for
 from maskwire_decoder.stages import MASK, Answer, Timings, decode, timed
-
-_CANDIDATE_BYTES = 1024  # memory of a candidate's objects, beside its counts
-
-
-@dataclass(eq=False)
-class _Crop:
-    """A part of the image that is being segmented, or has been."""
-
-    box: NDArray[np.float32]  # 4 fp32, where it lies in the whole image
-    width: int  # of the whole image in pixels
-    height: int  # of the whole image in pixels
-    found: "list[Candidate]" = field(default_factory=list)  # the candidates so far
-    distinct: "list[Candidate]" = field(default_factory=list)  # those that stay without duplicates within the part
-
-
-@dataclass(eq=False)
-class Candidate:
-    """A mask that passed the filters that look at one mask alone."""
-
-    crop: _Crop  # the part of the image that it was found in
-    place: tuple[int, int]  # its place in the reference's order: index of the click, then of the mask
-    counts: str  # counts of its COCO RLE, of the whole image's size
-    area: int  # number of pixels inside
-    box: NDArray[np.float32]  # 4 fp32, x and y of the outermost pixels inside, in pixels of the whole image
-    iou: np.float32  # the IoU that the model predicts
-    stability: np.float32  # IoU of the masks at a raised and a lowered threshold
-    point: NDArray[np.float32]  # x and y of the click in pixels of the whole image
-    number: int = -1  # number under which it was sent; negative before
-
-    def message(self) -> pb.GeneratedMask:
-        return pb.GeneratedMask(
-            number=self.number,
-            rle=types_pb2.Rle(size=(self.crop.height, self.crop.width), counts=self.counts),
-            area_px=self.area,
-            box=_message(self.box),
-            predicted_iou=float(self.iou),
-            stability_score=float(self.stability),
-            point=types_pb2.Point(x_px=float(self.point[0]), y_px=float(self.point[1])),
-            crop_box=_message(self.crop.box),
-        )
 
 
 class Generator:
@@ -100,7 +60,7 @@ class Generator:
         self._total = count_points(request, segmenter.generation_limits)
         self._parts: list[Part] = []
         self._timings = Timings()
-        self._crops: list[_Crop] = []
+        self._crops: list[Crop] = []
         self._masks = 0  # candidates in all crops
         self._memory: Account | None = None  # theirs, from the first image on
         self._sent = 0
@@ -173,7 +133,7 @@ class Generator:
         assert self._memory is not None
         limits = self._segmenter.generation_limits
         self._masks += len(found)
-        nbytes = sum(len(mask.counts) + _CANDIDATE_BYTES for mask in found)
+        nbytes = sum(mask.nbytes for mask in found)
         if self._masks > limits.masks or self._memory.nbytes + nbytes > limits.nbytes:
             raise ResourceExhausted(
                 "TOO_MANY_MASKS",
@@ -229,26 +189,12 @@ class Generator:
             return Removed("low_stability", float(stability) if outer else 0)
         runs = above(request.mask_threshold)
         x, y = crop.box[:2]
-        box = _box(runs) + np.array([x, y, x, y], np.float32)
+        box = box_of(runs) + np.array([x, y, x, y], np.float32)
         if nms.near_crop_edge(box, crop.box, crop.width, crop.height):
             return Removed("at_crop_edge")
         within = ImageSize(crop.width, crop.height, Rectangle(int(x), int(y), *size))
         counts = placed(runs, within)["counts"].decode()
         return Candidate(crop, place, counts, int(coco.area(runs)), box, iou, stability, point + crop.box[:2])
-
-    def _keep(self) -> list[Candidate]:
-        """Returns the candidates so far that are not duplicates, in the reference's order."""
-        latest = self._crops[-1]
-        candidates = sorted(latest.found, key=lambda candidate: candidate.place)
-        ious = np.array([candidate.iou for candidate in candidates], np.float32)
-        kept = nms.distinct(_boxes(candidates), ious, self._thresholds.box_nms_thresh)
-        latest.distinct = [candidates[index] for index in kept]
-        together = [candidate for crop in self._crops for candidate in crop.distinct]
-        if len(self._parts) == 1:
-            return together
-        areas = nms.area(np.array([candidate.crop.box for candidate in together], np.float32).reshape(-1, 4))
-        kept = nms.distinct(_boxes(together), np.float32(1) / areas, self._thresholds.crop_nms_thresh)
-        return [together[index] for index in kept]
 
     def _respond(self, done: int) -> pb.GenerateMasksResponse:
         """Returns how the masks that count differ from those of the response before, and at the end which masks stay.
@@ -260,7 +206,7 @@ class Generator:
         Raises:
             ResourceExhausted: ANSWER_TOO_LARGE.
         """
-        kept = self._keep()
+        kept = without_duplicates(self._crops, self._thresholds, len(self._parts) > 1)
         response = pb.GenerateMasksResponse(points_done=done, points_total=self._total)
         now = dict.fromkeys(kept)
         response.dropped.extend(candidate.number for candidate in self._counting if candidate not in now)
@@ -292,12 +238,12 @@ def _grid_and_order(part: Part) -> tuple[NDArray[np.float64], NDArray[np.int64]]
     return grid, np.random.default_rng(0).permutation(len(grid))
 
 
-def _begin(part: Part, path: str, image: Image, whole: pb.SegmentedImage) -> _Crop:
+def _begin(part: Part, path: str, image: Image, whole: pb.SegmentedImage) -> Crop:
     size = np.array([0, 0, image.header.width, image.header.height], np.float32)
     if part.box is None:
         region = image.header.size.region
         corner = [] if region is None else [*region[:2], *region[:2]]
-        return _Crop(size + np.array(corner or [0] * 4, np.float32), whole.width_px, whole.height_px)
+        return Crop(size + np.array(corner or [0] * 4, np.float32), whole.width_px, whole.height_px)
     box = parse_box(part.box, f"{path}.box", ImageSize(whole.width_px, whole.height_px))
     if (box[2:] - box[:2] != size[2:]).any() or (box != np.rint(box)).any():
         raise InvalidArgument(
@@ -306,22 +252,4 @@ def _begin(part: Part, path: str, image: Image, whole: pb.SegmentedImage) -> _Cr
             "in whole pixels",
             field=f"{path}.box",
         )
-    return _Crop(box, whole.width_px, whole.height_px)
-
-
-def _boxes(candidates: Sequence[Candidate]) -> NDArray[np.float32]:
-    return np.array([candidate.box for candidate in candidates], np.float32).reshape(-1, 4)
-
-
-def _box(runs: Any) -> NDArray[np.float32]:
-    """Returns the outermost pixels of a mask, x_min, y_min, x_max, y_max; zeros for an empty mask, as
-    `batched_mask_to_box` of sam2."""
-    if not coco.area(runs):
-        return np.zeros(4, np.float32)
-    x, y, width, height = coco.toBbox(runs)
-    return np.array([x, y, x + width - 1, y + height - 1], np.float32)
-
-
-def _message(box: NDArray[np.float32]) -> types_pb2.Box:
-    x_min, y_min, x_max, y_max = map(float, box)
-    return types_pb2.Box(x_min_px=x_min, y_min_px=y_min, x_max_px=x_max, y_max_px=y_max)
+    return Crop(box, whole.width_px, whole.height_px)
