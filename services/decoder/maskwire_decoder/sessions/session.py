@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -31,6 +30,7 @@ from maskwire_decoder.messages import (
 )
 from maskwire_decoder.object_decoding import Plan
 from maskwire_decoder.segmenter import FoundImage, ImageReference, Query, Segmenter, demand_for
+from maskwire_decoder.sessions.speculative_slot import SpeculativeSlot
 from maskwire_decoder.stages import Answer, Timings
 
 _MAX_WAITING = 256  # requests that are read ahead, and answers that wait to be sent
@@ -82,10 +82,7 @@ class Session:
         self._masks_sent = 0
         self._masks_seen: int | None = None
         self._reader: asyncio.Task[None] | None = None
-        self._slot = threading.Lock()  # for the next three, which worker threads use as well
-        self._newest: _Request | None = None  # the slot
-        self._taken: _Request | None = None  # what was in it when the turn came, until it is answered
-        self._turns_ended = 0  # by requests that go before what was in the slot
+        self._slot: SpeculativeSlot[_Request] = SpeculativeSlot()
         self._turn: asyncio.Task[None] | None = None
         self._fetches = asyncio.Semaphore(_MAX_FETCHES)
 
@@ -127,8 +124,7 @@ class Session:
 
     def _kept_bytes(self) -> int:
         """Memory of the requests that wait and of the answers without masks that are not sent."""
-        newest, taken = self._newest, self._taken
-        requests = [*self._waiting, *(request for request in (newest, taken) if request is not None)]
+        requests = [*self._waiting, *self._slot.requests]
         return sum(request.memory for request in requests) + self._unsent_bytes
 
     async def _until(self, condition: Callable[[], bool]) -> None:
@@ -178,14 +174,9 @@ class Session:
     def _accept(self, request: _Request) -> None:
         kind = request.message.WhichOneof("request")
         if request.message.speculative and kind == "segment" and len(request.message.segment.prompts) <= 1:
-            with self._slot:
-                replaced, self._newest = self._newest, request
-            self._supersede(replaced, started=False)
+            self._supersede(self._slot.put(request), started=False)
             return
-        with self._slot:
-            waiting, started = self._newest, self._taken
-            self._newest = self._taken = None
-            self._turns_ended += 1
+        waiting, started = self._slot.end_turn()
         self._supersede(waiting, started=False)
         self._supersede(started, started=True)
         if self._turn is not None:
@@ -209,8 +200,8 @@ class Session:
             await self._until(self._may_work)
             if self._waiting:
                 await self._answer_next(self._waiting.popleft())
-            elif self._newest is not None:
-                self._turn = asyncio.create_task(self._answer_newest(self._newest))
+            elif (newest := self._slot.newest) is not None:
+                self._turn = asyncio.create_task(self._answer_newest(newest))
                 await asyncio.gather(self._turn, return_exceptions=True)  # what goes before it cancels it
             else:
                 return
@@ -219,7 +210,7 @@ class Session:
         if self._unsent_masks:
             return False
         input_ended = self._reader is not None and self._reader.done()
-        if self._newest is not None and not self._waiting:
+        if self._slot.newest is not None and not self._waiting:
             unseen = 0 if self._masks_seen is None else self._masks_sent - self._masks_seen
             return unseen < _MAX_UNSEEN or input_ended
         return bool(self._waiting) or input_ended
@@ -274,38 +265,29 @@ class Session:
             self._decodes += prepared.spent.decodes
             demand = demand_for(found.image, self, bulk=True)
             answer, _ = await self._segmenter.scheduler.run(
-                demand, self._preview, found.image, prepared, self._turns_ended
+                demand, self._preview, found.image, prepared, self._slot.turns_ended
             )
         except Exception as error:
-            with self._slot:
-                failed, self._taken = self._taken, None
-                if failed is None and self._newest is request:
-                    failed, self._newest = request, None
+            failed = self._slot.fail(request)
             self._forget_masks()
             if failed is not None:
                 self._send_error(failed, error)
             return
-        with self._slot:
-            taken, self._taken = self._taken, None
-            if answer is None and self._newest is None:
-                self._newest, taken = taken, None  # to be prepared first
-        if answer is None:
-            self._supersede(taken, started=False)
-        elif taken is not None:
-            self._send_masks(taken, answer, found)
+        if answer is None:  # what was taken must be prepared first
+            self._supersede(self._slot.put_back(), started=False)
+        elif (answered := self._slot.finish()) is not None:
+            self._send_masks(answered, answer, found)
 
     def _preview(self, image: Image, prepared: Plan, turns_ended: int) -> Answer | None:
         """Takes what is in the slot, and decodes it unless it must be prepared. Runs on a worker thread, perhaps after
-        the turn has ended: then what is in the slot is for another turn, and may be for another image."""
-        with self._slot:
-            request = self._newest if turns_ended == self._turns_ended else None
-            if request is None:
-                return None
-            self._newest, self._taken = None, request
+        the turn has ended."""
+        request = self._slot.take(turns_ended)
+        if request is None:
+            return None
         waited = Answer(timings=Timings(_ms_since(request.arrived)))
         query = parse_query(request.message.segment, image, self._segmenter.limits)
         answer = self._segmenter.preview(
-            image, query, prepared, AnswerRoom(self._answer_memory), lambda: self._taken is request
+            image, query, prepared, AnswerRoom(self._answer_memory), lambda: self._slot.is_taken(request)
         )
         return None if answer is None else waited + answer
 
