@@ -30,6 +30,7 @@ from maskwire_decoder.messages import (
 )
 from maskwire_decoder.object_decoding import Plan
 from maskwire_decoder.segmenter import FoundImage, ImageReference, Query, Segmenter, demand_for
+from maskwire_decoder.sessions.outbox import Outbox
 from maskwire_decoder.sessions.speculative_slot import SpeculativeSlot
 from maskwire_decoder.stages import Answer, Timings
 
@@ -74,13 +75,9 @@ class Session:
         self._superseded = 0
         self._changed = asyncio.Event()
         self._waiting: deque[_Request] = deque()
-        self._outbox: deque[pb.SegmentStreamResponse] = deque()
+        self._outbox = Outbox()
         self._memory = current().memory.another()  # what is read ahead, and answers without masks
         self._answer_memory = current().memory  # the answer with masks, of which there is one at a time
-        self._unsent_bytes = 0  # of answers without masks
-        self._unsent_masks = 0
-        self._masks_sent = 0
-        self._masks_seen: int | None = None
         self._reader: asyncio.Task[None] | None = None
         self._slot: SpeculativeSlot[_Request] = SpeculativeSlot()
         self._turn: asyncio.Task[None] | None = None
@@ -97,13 +94,11 @@ class Session:
                 await self._until(lambda: bool(self._outbox) or worker.done())
                 if not self._outbox:
                     break
-                response = self._outbox.popleft()
+                response = self._outbox.pop()
                 yield response
+                self._outbox.sent(response)
                 if response.HasField("result"):
-                    self._unsent_masks -= 1
                     self._forget_masks()
-                else:
-                    self._unsent_bytes -= response.ByteSize()
                 self._notify()
             await asyncio.gather(*tasks[:2])  # an error of these tasks is the stream's
         finally:
@@ -125,7 +120,7 @@ class Session:
     def _kept_bytes(self) -> int:
         """Memory of the requests that wait and of the answers without masks that are not sent."""
         requests = [*self._waiting, *self._slot.requests]
-        return sum(request.memory for request in requests) + self._unsent_bytes
+        return sum(request.memory for request in requests) + self._outbox.unsent_bytes
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():
@@ -137,7 +132,7 @@ class Session:
         async for message in requests:
             request = _Request(message, time.perf_counter(), message.ByteSize(), current().arriving.nbytes)
             says_seen = message.HasField("masks_seen")
-            is_free = says_seen and self._acknowledge(message.masks_seen)
+            is_free = says_seen and self._outbox.acknowledge(message.masks_seen)
             is_request = message.WhichOneof("request") is not None or not says_seen
             try:
                 current().caller.charge(requests=is_request or not is_free, received_bytes=request.nbytes)
@@ -158,17 +153,9 @@ class Session:
                 async with asyncio.timeout(_LOOK_S):
                     await self._changed.wait()
 
-    def _acknowledge(self, masks_seen: int) -> bool:
-        """Notes how many masks the caller has seen. Returns whether that is news: each mask, whose request was charged,
-        is news at most once."""
-        before = self._masks_seen or 0
-        self._masks_seen = max(before, masks_seen)
-        return before < masks_seen <= self._masks_sent
-
     def _may_read(self) -> bool:
         # Answers that are not masks are as large as the names of their requests; of masks, one waits.
-        waiting_bytes = sum(request.nbytes for request in self._waiting)
-        waiting_bytes += sum(len(response.request_id) for response in self._outbox)
+        waiting_bytes = sum(request.nbytes for request in self._waiting) + self._outbox.names_bytes
         return len(self._waiting) + len(self._outbox) < _MAX_WAITING and waiting_bytes < _MAX_WAITING_BYTES
 
     def _accept(self, request: _Request) -> None:
@@ -207,12 +194,11 @@ class Session:
                 return
 
     def _may_work(self) -> bool:
-        if self._unsent_masks:
+        if self._outbox.has_mask:
             return False
         input_ended = self._reader is not None and self._reader.done()
         if self._slot.newest is not None and not self._waiting:
-            unseen = 0 if self._masks_seen is None else self._masks_sent - self._masks_seen
-            return unseen < _MAX_UNSEEN or input_ended
+            return self._outbox.unseen < _MAX_UNSEEN or input_ended
         return bool(self._waiting) or input_ended
 
     async def _answer_next(self, request: _Request) -> None:
@@ -310,14 +296,8 @@ class Session:
         counters = pb.StreamCounters(decodes=self._decodes, superseded=self._superseded)
         told = request_id[: names.MAX_REQUEST_ID]
         response = pb.SegmentStreamResponse(request_id=told, counters=counters, **outcome)
-        is_mask = response.HasField("result")
-        if is_mask:
-            self._unsent_masks += 1
-            self._masks_sent += 1
-        else:
-            self._unsent_bytes += response.ByteSize()
         STREAM_ANSWERS.labels(str(response.WhichOneof("outcome"))).inc()
-        self._outbox.append(response)
+        self._outbox.put(response)
         self._notify()
 
     async def _announce_drain(self) -> None:
