@@ -14,6 +14,7 @@ import torch
 from maskwire.cli.local_store import store_program
 from maskwire_core.models.decoder_bundle import DecoderBundle, DecoderConfig
 from maskwire_core.storage.embedding import Header, pack
+from maskwire_core.storage.exports import publish_decoder
 from maskwire_core.storage.store import Store
 from maskwire_encoder.decoder_export.export import export_decoder, to_patches
 from numpy.typing import NDArray
@@ -82,7 +83,7 @@ def fill(url: str, codec: str, name: str = "photo", width: int = WIDTH, height: 
     """Puts the decoder and, under a name, the image into a store."""
     key = hashlib.sha256(name.encode()).hexdigest()
     with contextlib.closing(Store(url)) as store:
-        store.publish_decoder(subject().bundle)
+        publish_decoder(store, subject().bundle)
         store.put_embedding("default", key, packed(codec, key, width, height), 3600)
         store.set_alias("default", name, key, 3600)
 

@@ -15,6 +15,7 @@ from maskwire_core.config import DecoderSettings
 from maskwire_core.models.decoder_bundle import BEST, GRAPHS, DecoderBundle, DecoderConfig
 from maskwire_core.models.graph_archive import OnnxGraph
 from maskwire_core.storage.embedding import Header, pack
+from maskwire_core.storage.exports import publish_decoder
 from maskwire_core.storage.store import Store
 from maskwire_decoder.downloads import Downloads
 from maskwire_decoder.images import Images
@@ -155,7 +156,7 @@ def put_image(
 ) -> str:
     """Stores an embedding under a name, as an encoder does. Returns its content key."""
     made = bundle()
-    store.publish_decoder(made)
+    publish_decoder(store, made)
     key = hashlib.sha256(image_id.encode() + values.tobytes()).hexdigest()
     header = Header(namespace, key, "plain", made.config.fingerprint, made.digest, height, width, "fp32", 0)
     store.put_embedding(namespace, key, pack(header, {"image": values}), 100)

@@ -11,6 +11,7 @@ import redis
 from maskwire_core.errors import InvalidArgument, Unavailable
 from maskwire_core.storage import keys
 from maskwire_core.storage.embedding import Header, pack
+from maskwire_core.storage.logits import drop_logits, get_logits, save_logits, saved_prompts
 from maskwire_core.storage.store import Store
 from redis.crc import key_slot
 
@@ -54,10 +55,10 @@ def use(store: Store, key: str) -> None:
     store.set_alias("default", "a name {with} braces", key, 100)
     assert store.get_alias("default", "a name {with} braces") == key
     assert store.find_aliases("default", ["a name {with} braces"])["a name {with} braces"].ttl_ms > 0
-    assert store.save_logits("default", key, b"p", b"l", 100) == [b"p"]
-    assert store.get_logits("default", key, b"p") == b"l"
-    store.drop_logits("default", key, [b"p"])
-    assert store.saved_prompts("default", key) == []
+    assert save_logits(store, "default", key, b"p", b"l", 100) == [b"p"]
+    assert get_logits(store, "default", key, b"p") == b"l"
+    drop_logits(store, "default", key, [b"p"])
+    assert saved_prompts(store, "default", key) == []
 
 
 def until_it_works(action: Callable[[], object], seconds: float = 20) -> None:

@@ -19,6 +19,7 @@ from maskwire_core.scheduling.fair_queue import Limits, Requester
 from maskwire_core.scheduling.scheduler import Demand
 from maskwire_core.storage.codecs import CODECS, CONVERTIBLE, NotFinite
 from maskwire_core.storage.embedding import Header, convert, read_header
+from maskwire_core.storage.exports import decoder_bytes, get_decoder
 from maskwire_core.storage.store import Store
 from maskwire_core.telemetry import logs
 from numpy.typing import NDArray
@@ -158,7 +159,7 @@ class Downloads:
             )
         choice = hashlib.sha256(" ".join((request.weights, *wanted, "-", *present)).encode()).hexdigest()
         etag = f"{digest}-{choice[:16]}"
-        nbytes = await asyncio.to_thread(self._store.decoder_bytes, digest)
+        nbytes = await asyncio.to_thread(decoder_bytes, self._store, digest)
         if not nbytes:
             raise NotFound("DECODER_NOT_FOUND", f"no exported decoder {digest} is stored", field="decoder")
         if etag in request.known_etags:
@@ -193,7 +194,7 @@ class Downloads:
         return cold[0].header, memoryview(cold[1])
 
     def _pack(self, digest: str, wanted: list[str], present: list[str], form: str) -> bytes:
-        bundle = self._store.get_decoder(digest)
+        bundle = get_decoder(self._store, digest)
         if bundle is None:
             raise NotFound("DECODER_NOT_FOUND", f"no exported decoder {digest} is stored", field="decoder")
         for field, given in (("graphs", wanted), ("without", present)):

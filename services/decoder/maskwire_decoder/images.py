@@ -12,6 +12,7 @@ from maskwire_core.errors import CorruptValue, Internal, NotFound, Unavailable, 
 from maskwire_core.models.loaded import LoadedModels
 from maskwire_core.scheduling.single_flight import Flights
 from maskwire_core.storage.embedding import Header
+from maskwire_core.storage.exports import get_decoder
 from maskwire_core.storage.store import Store
 from maskwire_core.telemetry.metrics import LiveMetric
 from maskwire_core.tenancy.tenant_cache import TenantCache
@@ -195,7 +196,7 @@ class Images:
 
     async def _load_decoder(self, header: Header) -> Predictor:
         def load() -> Predictor | None:
-            bundle = self._store.get_decoder(header.decoder)
+            bundle = get_decoder(self._store, header.decoder)
             return None if bundle is None else Predictor(bundle, self._settings.decode_threads)
 
         try:

@@ -8,6 +8,7 @@ import numpy as np
 import xxhash
 from maskwire_core.config import DecoderSettings
 from maskwire_core.errors import InvalidArgument
+from maskwire_core.storage.logits import drop_logits, get_logits, save_logits, saved_prompts
 from maskwire_core.storage.store import Store
 from maskwire_core.tenancy.tenant_cache import TenantCache
 from numpy.typing import NDArray
@@ -83,21 +84,21 @@ class SavedLogits:
             data = b"".join(logits[index].astype("<f4").tobytes() for index in indices)
             value = xxhash.xxh3_64_digest(data) + data
             total, kept, surplus = 0, 0, []
-            for other in reversed(self._store.save_logits(*where, field, value, self._ttl_s)):
+            for other in reversed(save_logits(self._store, *where, field, value, self._ttl_s)):
                 total += int(other.split(b" ", 1)[0]) * len(data) // len(indices)
                 if total > self._max_bytes:
                     surplus.append(other)
                 else:
                     kept = total
             if surplus:
-                self._store.drop_logits(*where, surplus)
+                drop_logits(self._store, *where, surplus)
             for left in self._saved.put(where, kept):
-                if gone := self._store.saved_prompts(*left):
-                    self._store.drop_logits(*left, gone)
+                if gone := saved_prompts(self._store, *left):
+                    drop_logits(self._store, *left, gone)
 
     def names(self, image: Image, kind: Kind) -> list[bytes]:
         """Lists the names of a kind under which logits are saved for an embedding, the most recently used first."""
-        saved = self._store.saved_prompts(image.header.namespace, image.header.content_key)
+        saved = saved_prompts(self._store, image.header.namespace, image.header.content_key)
         fields = [field.split(b" ", 2) for field in reversed(saved)]
         return [name for _, other, name in fields if other.decode() == kind]
 
@@ -111,12 +112,12 @@ class SavedLogits:
             count: C, how many masks were saved.
         """
         where, field = (image.header.namespace, image.header.content_key), _field(count, kind, name)
-        value = self._store.get_logits(*where, field)
+        value = get_logits(self._store, *where, field)
         data = value[_CHECKSUM_BYTES:] if value else b""
         if value is None or value[:_CHECKSUM_BYTES] != xxhash.xxh3_64_digest(data):
             if value is not None:
                 log.warning("dropping damaged logits of %s", image.header.content_key)
-            self._store.drop_logits(*where, [field])
+            drop_logits(self._store, *where, [field])
             return None
         size = image.predictor.config.mask_size
         return np.frombuffer(data, "<f4").reshape(count, size, size).astype(np.float32)

@@ -13,6 +13,7 @@ from maskwire_core.config import EncoderSettings
 from maskwire_core.errors import Unavailable, embedding_expired
 from maskwire_core.scheduling.single_flight import Flights
 from maskwire_core.storage.embedding import StoredEmbedding
+from maskwire_core.storage.exports import publish_decoder, publish_tracker
 from maskwire_core.storage.quotas import Quotas
 from maskwire_core.storage.store import Store
 from maskwire_core.telemetry.metrics import IMAGES
@@ -145,9 +146,9 @@ class ImageEncoder:
     async def publish_exports(self) -> None:
         """Publishes the decoders and trackers of all models, unless the store has them already."""
         for model in self.models.values():
-            await asyncio.to_thread(self._store.publish_decoder, model.decoder)
+            await asyncio.to_thread(publish_decoder, self._store, model.decoder)
             if model.tracker is not None:
-                await asyncio.to_thread(self._store.publish_tracker, model.tracker)
+                await asyncio.to_thread(publish_tracker, self._store, model.tracker)
 
     async def _restore(self, upload: Upload) -> StoredEmbedding | None:
         """Puts an embedding back into the store that had left it; None if the cold tier has none or does not answer."""
@@ -210,7 +211,7 @@ class ImageEncoder:
     def _put(self, upload: Upload, made: NewEmbedding) -> int:
         """Writes an embedding to the store. Returns its size in bytes."""
         value = made.packed()
-        self._store.publish_decoder(upload.model.decoder)
+        publish_decoder(self._store, upload.model.decoder)
         if upload.part is not None:
             self._enter(upload, upload.part)  # before it is written: else it counts as deleted
         self._quotas.put_embedding(upload.namespace, upload.key, value, upload.ttl_s, upload.quota_bytes)

@@ -5,6 +5,7 @@ import logging
 
 from maskwire_core.errors import CorruptValue, Internal, Unavailable
 from maskwire_core.models.loaded import LoadedModels
+from maskwire_core.storage.exports import get_decoder, get_tracker
 from maskwire_core.storage.store import Store
 
 from maskwire_tracker.hand_over import HandOverPredictor
@@ -40,9 +41,9 @@ class Predictors:
     async def _load(self, digest: str, hand_over: bool) -> TrackerPredictor:
         def load() -> TrackerPredictor | None:
             if hand_over:
-                decoder = self._store.get_decoder(digest)
+                decoder = get_decoder(self._store, digest)
                 return None if decoder is None else HandOverPredictor(decoder, self._threads)
-            bundle = self._store.get_tracker(digest)
+            bundle = get_tracker(self._store, digest)
             return None if bundle is None else TrackerPredictor(bundle, self._threads, self._cuda)
 
         try:

@@ -18,6 +18,7 @@ from maskwire_core.models.decoder_bundle import GRAPHS, DecoderBundle
 from maskwire_core.models.graph_archive import OnnxGraph
 from maskwire_core.storage import keys
 from maskwire_core.storage.embedding import pack
+from maskwire_core.storage.exports import get_decoder, publish_decoder
 from maskwire_core.storage.store import Store
 from onnx import TensorProto, helper
 
@@ -124,12 +125,12 @@ def _written(store: Store, target: Target, place: str) -> str:
     assert known is not None
     embedding = store.get_embedding(target.namespace, known)
     assert embedding is not None
-    bundle = store.get_decoder(embedding.header.decoder)
+    bundle = get_decoder(store, embedding.header.decoder)
     assert bundle is not None
     if place:
         graph = OnnxGraph(_reading(place, f"w{number}"), ())
         bundle = DecoderBundle(bundle.config, dict.fromkeys(GRAPHS, graph), {})
-        store.publish_decoder(bundle)
+        publish_decoder(store, bundle)
         digest = bundle.digest
     else:
         digest = f"{number:064x}"

@@ -11,6 +11,7 @@ import redis
 from click.testing import Result
 from maskwire_core.storage import cli
 from maskwire_core.storage.clips import ClipStore
+from maskwire_core.storage.logits import save_logits, saved_prompts
 from maskwire_core.storage.quotas import Quotas
 from maskwire_core.storage.store import Store
 from maskwire_core.storage.tracks import TrackStore
@@ -86,7 +87,7 @@ def test_stats_and_purge(store: Store, store_url: str, raw: redis.Redis) -> None
         store.set_alias("acme", name, key(number), 500)
     store.set_alias("other", "a", key(3), 500)
     raw.set(f"maskwire:embedding:{{acme/{key(9)}}}", b"damaged")
-    store.save_logits("acme", key(0), b"prompts", b"logits", 500)
+    save_logits(store, "acme", key(0), b"prompts", b"logits", 500)
     tracks = TrackStore(store, 1000, 10, 500)
     tracks.open("video", "t", "me")
     assert tracks.write("video", "t", "me", b"meta", {b"record": b"x"}, [], 100)
@@ -115,7 +116,7 @@ def test_stats_and_purge(store: Store, store_url: str, raw: redis.Redis) -> None
     assert "1 embeddings of 0.0 MiB deleted, 2 names forgotten" in done.stdout
     assert store.get_alias("acme", "a") is None
     assert store.get_alias("acme", "odd}{/name") == key(2)
-    assert store.saved_prompts("acme", key(0)) == []
+    assert saved_prompts(store, "acme", key(0)) == []
     assert store.get_embedding("other", key(3)) is not None
     assert total_bytes(raw, "acme") == len(value(2, 1000, "acme", now - 5))
     raw.delete("maskwire:tracks:{video}", "maskwire:clips:{video}")

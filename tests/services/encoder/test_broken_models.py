@@ -19,6 +19,7 @@ from maskwire_core.models import registry
 from maskwire_core.models.cli import app as models_app
 from maskwire_core.models.decoder_bundle import DecoderBundle
 from maskwire_core.storage.embedding import Header, pack
+from maskwire_core.storage.exports import publish_decoder
 from maskwire_core.storage.store import Store, open_store
 from maskwire_encoder.backends.model import Model
 from maskwire_encoder.checkpoints import loading
@@ -165,7 +166,7 @@ def broken_image(stack: Stack) -> Iterator[str]:
     store: Store = open_store(settings.redis_url, settings.redis_timeout_s)
     header = Header("", "b" * 64, "broken", "f" * 64, broken.digest, 64, 64, "fp16", 1.0)
     namespace = "default"
-    store.publish_decoder(broken)
+    publish_decoder(store, broken)
     header = dataclasses.replace(header, namespace=namespace)
     store.put_embedding(namespace, header.content_key, pack(header, tensors), 3600)
     store.set_alias(namespace, "broken", header.content_key, 3600)

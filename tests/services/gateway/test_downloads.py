@@ -21,6 +21,7 @@ from maskwire.v1 import decoder_pb2_grpc
 from maskwire_core import call_context
 from maskwire_core.models.graph_archive import GraphArchive
 from maskwire_core.storage.embedding import Header, convert, pack, read_header, unpack
+from maskwire_core.storage.exports import get_decoder
 from maskwire_core.storage.store import Store
 from maskwire_core.tenancy.tenant import EVERYBODY
 from maskwire_decoder.downloads import Downloads, File
@@ -167,7 +168,7 @@ def test_refusals(
 
 
 def test_graphs_of_a_decoder(http: httpx.Client, opened: Store, stored: bytes, decoder_path: str) -> None:
-    bundle = opened.get_decoder(read_header(stored)[0].decoder)
+    bundle = get_decoder(opened, read_header(stored)[0].decoder)
     assert bundle is not None
     answer = http.get(f"{decoder_path}/image_fp16,click")
     assert answer.headers["cache-control"] == "private, max-age=31536000, immutable"
@@ -191,7 +192,7 @@ def test_graphs_of_a_decoder(http: httpx.Client, opened: Store, stored: bytes, d
 
 
 def test_weights_in_half_precision(http: httpx.Client, opened: Store, stored: bytes, decoder_path: str) -> None:
-    bundle = opened.get_decoder(read_header(stored)[0].decoder)
+    bundle = get_decoder(opened, read_header(stored)[0].decoder)
     assert bundle is not None
     whole, compact, half = (
         http.get(f"{decoder_path}/click", params={"weights": form} if form else {}) for form in ("", "compact", "half")

@@ -15,6 +15,7 @@ from maskwire.v1 import encoder_pb2, encoder_pb2_grpc, tracker_pb2_grpc, types_p
 from maskwire.v1 import tracker_pb2 as pb
 from maskwire_core.config import TrackerSettings
 from maskwire_core.masks.rle import rle
+from maskwire_core.storage.exports import get_tracker
 from maskwire_core.storage.store import Store
 from maskwire_tracker.options import TrackOptions
 from maskwire_tracker.predictor import TrackerPredictor
@@ -87,7 +88,7 @@ def followed(servers: Servers, count: int | None) -> Found:
         encoder = encoder_pb2_grpc.EncoderServiceStub(channel)
         how = {"resize": encoder_pb2.RESIZE_VIDEO_FRAME, "stored_as": types_pb2.DATA_TYPE_FP32, "model": MODEL}
         digest = next(each.tracker for each in encoder.ListModels(encoder_pb2.ListModelsRequest()).models)
-        bundle = store.get_tracker(digest)
+        bundle = get_tracker(store, digest)
         assert bundle is not None
         predictor = TrackerPredictor(bundle, TrackerSettings().run_threads)  # others would sum in another order
         track = Track(predictor, WIDTH, HEIGHT, TrackOptions(), count)

@@ -12,6 +12,7 @@ from maskwire_core import call_context
 from maskwire_core.errors import NotFound
 from maskwire_core.storage.deletions import Deleted, erase
 from maskwire_core.storage.embedding import Embedding
+from maskwire_core.storage.logits import saved_prompts
 from maskwire_core.storage.store import Store
 from maskwire_core.tenancy.tenant import EVERYBODY
 from maskwire_decoder import deletions
@@ -59,7 +60,7 @@ def test_what_was_deleted_is_answered_by_no_decoder(
     async def scenario() -> None:
         for each in others:
             await each.segment(request)
-        assert store.saved_prompts("default", request.content_key)
+        assert saved_prompts(store, "default", request.content_key)
         erase(store, "default", request.content_key)
         for each in others:
             await look(each)
@@ -67,7 +68,7 @@ def test_what_was_deleted_is_answered_by_no_decoder(
             with pytest.raises(NotFound) as caught:
                 await each.segment(request)
             assert caught.value.reason == "EMBEDDING_EXPIRED"
-        assert store.saved_prompts("default", request.content_key) == []
+        assert saved_prompts(store, "default", request.content_key) == []
         # the same bytes again work at once, whether the decoder has heard of the deletion or not
         for heard in (True, False):
             put_image(store, "cup", image, WIDTH, HEIGHT)

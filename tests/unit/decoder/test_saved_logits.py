@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from maskwire_core.config import DecoderSettings
 from maskwire_core.errors import InvalidArgument
+from maskwire_core.storage.logits import get_logits, save_logits, saved_prompts
 from maskwire_core.storage.store import Store
 from maskwire_decoder.prompts.parsing import Prompt
 from maskwire_decoder.saved_logits import SavedLogits
@@ -40,11 +41,11 @@ def test_damaged_logits_are_dropped(store: Store) -> None:
     logits = saved(store, 9)
     logits.save(IMAGE, {b"1 steps name": [0]}, [ONE])
     field = ("default", "a" * 64, b"1 steps name")
-    value = store.get_logits(*field)
+    value = get_logits(store, *field)
     assert value is not None
-    store.save_logits(*field, value[:-1] + b"?", 100)
+    save_logits(store, *field, value[:-1] + b"?", 100)
     assert logits.load(IMAGE, "steps", b"name") is None
-    assert store.get_logits(*field) is None
+    assert get_logits(store, *field) is None
     assert logits.names(IMAGE, "steps") == []
 
 
@@ -71,5 +72,5 @@ def test_the_tenant_that_saves_most_gives_way(store: Store) -> None:
     save("small", "a")
     for key in "abcdef":
         save("large", key)
-    assert store.saved_prompts("small", "a" * 64)
-    assert [key for key in "abcdef" if store.saved_prompts("large", key * 64)] == ["d", "e", "f"]
+    assert saved_prompts(store, "small", "a" * 64)
+    assert [key for key in "abcdef" if saved_prompts(store, "large", key * 64)] == ["d", "e", "f"]

@@ -5,6 +5,7 @@ import redis
 from maskwire_core.storage import deletions
 from maskwire_core.storage.deletions import START, deleted_since, erase
 from maskwire_core.storage.embedding import pack
+from maskwire_core.storage.logits import save_logits
 from maskwire_core.storage.store import Store
 
 from tests.unit.storage.test_records import HEADER, KEY, TENSORS
@@ -12,7 +13,7 @@ from tests.unit.storage.test_records import HEADER, KEY, TENSORS
 
 def test_what_is_erased_is_gone_and_told_once(store: Store, raw: redis.Redis) -> None:
     store.put_embedding("default", KEY, pack(HEADER, TENSORS), 100)
-    assert store.save_logits("default", KEY, b"prompts", b"logits", 100) == [b"prompts"]
+    assert save_logits(store, "default", KEY, b"prompts", b"logits", 100) == [b"prompts"]
     before = deleted_since(store, START)
     assert (before.images, before.all_known, before.more) == ([], True, False)
     erase(store, "default", KEY)
@@ -26,7 +27,7 @@ def test_what_is_erased_is_gone_and_told_once(store: Store, raw: redis.Redis) ->
 
 
 def test_nothing_is_saved_for_what_is_not_stored(store: Store, raw: redis.Redis) -> None:
-    assert store.save_logits("default", KEY, b"prompts", b"logits", 100) == []
+    assert save_logits(store, "default", KEY, b"prompts", b"logits", 100) == []
     assert raw.keys("*") == []
 
 

@@ -14,6 +14,7 @@ from maskwire_core.models.graph_archive import OnnxGraph
 from maskwire_core.models.tracker_bundle import GRAPHS as TRACKER_GRAPHS
 from maskwire_core.models.tracker_bundle import TrackerBundle, TrackerConfig
 from maskwire_core.storage.embedding import Header, Region, pack
+from maskwire_core.storage.exports import get_decoder, get_tracker, publish_decoder, publish_tracker
 from maskwire_core.storage.inventory import Inventory
 from maskwire_core.storage.quotas import Quotas
 from maskwire_core.storage.store import Store
@@ -102,27 +103,27 @@ def test_damaged_values_are_deleted_misses(store: Store, raw: redis.Redis, damag
 
 
 def test_decoder_round_trip(store: Store, raw: redis.Redis) -> None:
-    assert store.get_decoder(BUNDLE.digest) is None
-    store.publish_decoder(BUNDLE)
-    loaded = store.get_decoder(BUNDLE.digest)
+    assert get_decoder(store, BUNDLE.digest) is None
+    publish_decoder(store, BUNDLE)
+    loaded = get_decoder(store, BUNDLE.digest)
     assert loaded is not None
     assert loaded.packed == BUNDLE.packed
     raw.set(f"maskwire:decoder:{BUNDLE.digest}", BUNDLE.packed[:-1])
-    assert store.get_decoder(BUNDLE.digest) is None
-    assert store.get_decoder("../x") is None
+    assert get_decoder(store, BUNDLE.digest) is None
+    assert get_decoder(store, "../x") is None
 
 
 def test_tracker_round_trip(store: Store, raw: redis.Redis) -> None:
     config = TrackerConfig(BUNDLE.config, 7, 64, 16, True, False, True, True, 0, 1, True, (0.5, -1.0))
     graphs = {name: OnnxGraph(name.encode(), ("weight",)) for name in TRACKER_GRAPHS}
     bundle = TrackerBundle(config, graphs, BUNDLE.weights)
-    assert store.get_tracker(bundle.digest) is None
-    store.publish_tracker(bundle)
-    loaded = store.get_tracker(bundle.digest)
+    assert get_tracker(store, bundle.digest) is None
+    publish_tracker(store, bundle)
+    loaded = get_tracker(store, bundle.digest)
     assert loaded is not None
     assert (loaded.packed, loaded.config) == (bundle.packed, config)
     raw.set(f"maskwire:tracker:{bundle.digest}", bundle.packed[:-1])
-    assert store.get_tracker(bundle.digest) is None
+    assert get_tracker(store, bundle.digest) is None
 
 
 def test_an_exported_decoder_is_not_unpacked_to_more_than_it_has() -> None:

@@ -1,21 +1,17 @@
-"""Embeddings, image IDs, saved logits and exported decoders in Redis or Valkey."""
+"""Embeddings, their regions, leases and image IDs in Redis or Valkey."""
 
 import asyncio
 import contextlib
 import logging
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import redis
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from maskwire_core.errors import CorruptValue, InvalidArgument, Unavailable
-from maskwire_core.models.decoder_bundle import DecoderBundle
-from maskwire_core.models.graph_archive import Bundle
-from maskwire_core.models.tracker_bundle import TrackerBundle
 from maskwire_core.storage import keys
 from maskwire_core.storage.connections import Connections, with_password
 from maskwire_core.storage.embedding import (
@@ -33,8 +29,6 @@ from maskwire_core.telemetry import metrics
 from maskwire_core.telemetry.tracing import span
 
 log = logging.getLogger(__name__)
-
-Exported = TypeVar("Exported", bound=Bundle[Any])
 
 _READ, _WRITTEN = (metrics.STORE_BYTES.labels(direction) for direction in ("read", "written"))
 
@@ -130,7 +124,7 @@ class Store:
     def get_embedding(self, namespace: str, key: str) -> Embedding | None:
         """Reads and verifies an embedding. A damaged one is deleted and counts as missing, and so is a region whose
         image was deleted."""
-        with span("store: read embedding"), self._deleting_corrupt(keys.embedding(namespace, key)):
+        with span("store: read embedding"), self.deleting_corrupt(keys.embedding(namespace, key)):
             value = self._read_embedding(namespace, key)
             embedding = None if value is None else unpack_owned(value, namespace, key)
             return None if embedding is None or self._lost_its_image(embedding.header) else embedding
@@ -138,7 +132,7 @@ class Store:
 
     def get_embedding_value(self, namespace: str, key: str) -> memoryview | None:
         """As `get_embedding`, but returns the bytes as they are stored, verified."""
-        with span("store: read embedding"), self._deleting_corrupt(keys.embedding(namespace, key)):
+        with span("store: read embedding"), self.deleting_corrupt(keys.embedding(namespace, key)):
             value = self._read_embedding(namespace, key)
             if value is None:
                 return None
@@ -165,7 +159,7 @@ class Store:
             Its description; None if it is missing. A value with a damaged header or a wrong size is deleted and counts
             as missing, and so is a region whose image was deleted.
         """
-        with span("store: look up embedding"), self._deleting_corrupt(keys.embedding(namespace, key)):
+        with span("store: look up embedding"), self.deleting_corrupt(keys.embedding(namespace, key)):
             (found,) = self._look_up(namespace, [key])
             stored = describe(namespace, key, *found)
             return None if stored is None or self._lost_its_image(stored.header) else stored
@@ -235,7 +229,7 @@ class Store:
     def get_alias(self, namespace: str, image_id: str) -> str | None:
         """Returns the content key that an image ID stands for; None if the ID is unknown."""
         name = keys.alias(namespace, image_id)
-        with span("store: look up name"), self._deleting_corrupt(name) as client:
+        with span("store: look up name"), self.deleting_corrupt(name) as client:
             value = cast(bytes | None, client.get(name))
             return value.decode("ascii", "replace") if value is not None else None
         return None
@@ -298,92 +292,13 @@ class Store:
             exist = iter(self.connections.for_each(owned, ("EXISTS",)))
             return [bool(key and next(exist)[0]) for key in named]
 
-    # Saved logits
-
-    def save_logits(self, namespace: str, key: str, prompts: bytes, logits: bytes, ttl_s: int) -> list[bytes]:
-        """Saves the logits of prompts on an embedding, unless that is not stored: what was deleted leaves nothing.
-
-        Returns:
-            All prompts with saved logits on this embedding, the least recently used first.
-        """
-        index, values = keys.prompts(namespace, key), keys.logits(namespace, key)
-        with self.connections.commands() as client:
-            pipeline = client.pipeline()
-            pipeline.hset(values, prompts, logits)
-            pipeline.zadd(index, {prompts: time.time()})
-            pipeline.pexpire(values, ttl_s * 1000)
-            pipeline.pexpire(index, ttl_s * 1000)
-            pipeline.zrange(index, 0, -1)
-            pipeline.exists(keys.embedding(namespace, key))
-            *_, saved, is_stored = pipeline.execute()
-            if is_stored:
-                return cast(list[bytes], saved)
-            client.zrem(index, prompts)
-            client.hdel(values, prompts)
-            return []
-
-    def saved_prompts(self, namespace: str, key: str) -> list[bytes]:
-        """Prompts with saved logits on an embedding, the least recently used first."""
-        with self.connections.commands() as client:
-            return cast(list[bytes], client.zrange(keys.prompts(namespace, key), 0, -1))
-
-    def get_logits(self, namespace: str, key: str, prompts: bytes) -> bytes | None:
-        """Reads the saved logits of prompts and marks them as used."""
-        with self.connections.commands() as client:
-            pipeline = client.pipeline()
-            pipeline.zadd(keys.prompts(namespace, key), {prompts: time.time()}, xx=True)
-            pipeline.hget(keys.logits(namespace, key), prompts)
-            return cast(bytes | None, pipeline.execute()[-1])
-
-    def drop_logits(self, namespace: str, key: str, prompts: Sequence[bytes]) -> None:
-        """Deletes the saved logits of prompts."""
-        with self.connections.commands() as client:
-            pipeline = client.pipeline()
-            pipeline.zrem(keys.prompts(namespace, key), *prompts)
-            pipeline.hdel(keys.logits(namespace, key), *prompts)
-            pipeline.execute()
-
-    # Exported decoders and trackers
-
-    def publish_decoder(self, bundle: DecoderBundle) -> None:
-        """Writes an exported decoder under its digest, unless it is there already."""
-        self._publish(keys.decoder(bundle.digest), bundle)
-
-    def publish_tracker(self, bundle: TrackerBundle) -> None:
-        """Likewise an exported tracker."""
-        self._publish(keys.tracker(bundle.digest), bundle)
-
-    def _publish(self, name: str, bundle: Bundle[Any]) -> None:
-        with self.connections.commands() as client:
-            if not client.exists(name):
-                client.set(name, bundle.packed)
-
-    def get_decoder(self, digest: str) -> DecoderBundle | None:
-        """Reads an exported decoder and verifies its digest. A damaged one is deleted and counts as missing."""
-        return self._read_bundle(keys.decoder(digest), digest, DecoderBundle)
-
-    def decoder_bytes(self, digest: str) -> int:
-        """Size of an exported decoder in bytes; 0 if it is missing."""
-        with self.connections.commands() as client:
-            return int(client.strlen(keys.decoder(digest)))
-
-    def get_tracker(self, digest: str) -> TrackerBundle | None:
-        """Reads an exported tracker as `get_decoder` does a decoder."""
-        return self._read_bundle(keys.tracker(digest), digest, TrackerBundle)
-
-    def _read_bundle(self, name: str, digest: str, kind: type[Exported]) -> Exported | None:
-        with self._deleting_corrupt(name):
-            value = self.connections.get(name)
-            return kind.unpack(value.tobytes(), digest) if value is not None else None
-        return None
-
     def _look_up(self, namespace: str, content_keys: Sequence[str]) -> list[tuple[Any, ...]]:
         """For each embedding the beginning of its value, its size in bytes and its time to live in milliseconds."""
         names = [keys.embedding(namespace, key) for key in content_keys]
         return self.connections.for_each(names, ("GETRANGE", 0, MAX_HEADER_BYTES - 1), ("STRLEN",), ("PTTL",))
 
     @contextlib.contextmanager
-    def _deleting_corrupt(self, name: str) -> Iterator[redis.Redis]:
+    def deleting_corrupt(self, name: str) -> Iterator[redis.Redis]:
         """As `Connections.commands`, but ends quietly, and deletes the value of key `name`, if the body finds it
         damaged or of the wrong Redis type."""
         with self.connections.commands() as client:
