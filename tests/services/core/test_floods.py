@@ -141,17 +141,26 @@ def test_who_resets_calls_in_floods_keeps_their_places(flooded: Flooded) -> None
 )
 def test_new_connections_of_a_network_wait(family: socket.AddressFamily, host: str, network: str) -> None:
     newcomers = Newcomers()
-    with socket.create_server((host, 0), family=family) as listener:
+    with (
+        socket.create_server((host, 0), family=family) as listener,
+        socket.create_server((host, 0), family=family) as other,
+    ):
         address = listener.getsockname()[:2]
+        newcomers.find_listeners(address[1])
         with socket.create_connection(address) as old, listener.accept()[0] as accepted:
             try:
-                newcomers.keep_waiting(["203.0.113.7", "2001:db8::/64", network, "198.51.100.0"])
+                newcomers.keep_waiting("one", ["203.0.113.7", "2001:db8::/64", network, "198.51.100.0"])
+                newcomers.keep_waiting("another", [network])
                 with pytest.raises(TimeoutError):
                     socket.create_connection(address, timeout=0.3)
+                socket.create_connection(other.getsockname()[:2]).close()
                 old.send(b"x")
                 assert accepted.recv(1) == b"x"
-                newcomers.keep_waiting(["203.0.113.7", "2001:db8::/64"])
+                newcomers.keep_waiting("one", ["203.0.113.7", "2001:db8::/64"])
+                with pytest.raises(TimeoutError):
+                    socket.create_connection(address, timeout=0.3)
+                newcomers.keep_waiting("another", [])
                 socket.create_connection(address).close()
             finally:
-                newcomers.keep_waiting([])
+                newcomers.keep_waiting("one", [])
             socket.create_connection(address).close()

@@ -25,6 +25,7 @@ _MOST_HELD = 4096
 _REMEMBERED = 10_000  # connections, and sources
 _TELL_S = 10.0  # between lines in the log
 _SEVERAL = ""
+_REASON = "floods"
 
 
 class Floods:
@@ -39,14 +40,17 @@ class Floods:
     Connections of several tenants, such as a proxy's, have no streams to lose: resets there are not held, nor are
     strangers' calls on any tenant's connection. While calls are held that were reset, or strangers', new connections
     from their address wait, too: each would bring more of them.
+
+    Args:
+        newcomers: New connections to the port that is called.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, newcomers: Newcomers) -> None:
         self._buckets: OrderedDict[tuple[str, str], TokenBucket] = OrderedDict()
         self._users: OrderedDict[str, str] = OrderedDict()  # by connection, the tenant, or that there are several
         self._held: OrderedDict[asyncio.Future[None], None] = OrderedDict()
         self._away: OrderedDict[str, asyncio.TimerHandle] = OrderedDict()  # networks whose new connections wait
-        self._newcomers = Newcomers()
+        self._newcomers = newcomers
         self._ends = False
         self._told = -_TELL_S
 
@@ -112,11 +116,11 @@ class Floods:
             self._away.popitem(last=False)[1].cancel()
         self._away[network] = loop.call_later(_AWAY_S, self._let_come, network)
         if known is None:
-            self._newcomers.keep_waiting(self._away)
+            self._newcomers.keep_waiting(_REASON, self._away)
 
     def _let_come(self, network: str) -> None:
         del self._away[network]
-        self._newcomers.keep_waiting(self._away)
+        self._newcomers.keep_waiting(_REASON, self._away)
 
     async def _hold(self, seconds: float) -> None:
         if seconds <= 0 or self._ends:

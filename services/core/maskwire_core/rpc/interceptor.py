@@ -19,6 +19,7 @@ from maskwire_core.errors import ResourceExhausted, ServiceError, Unauthenticate
 from maskwire_core.rpc.authorization import Authorizer, invalid_token
 from maskwire_core.rpc.error_status import abort
 from maskwire_core.rpc.floods import Floods
+from maskwire_core.rpc.newcomers import Newcomers
 from maskwire_core.rpc.receiving import STRANGERS_BYTES, Receiver, Unreadable, tolerant_parser
 from maskwire_core.rpc.turns import Turns
 from maskwire_core.runtime.process_memory import forget_frames
@@ -45,12 +46,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     Args:
         authorizer: Finds out who calls.
         receiver: Receives what they send.
+        newcomers: New connections to the port that is called.
     """
 
-    def __init__(self, authorizer: Authorizer, receiver: Receiver) -> None:
+    def __init__(self, authorizer: Authorizer, receiver: Receiver, newcomers: Newcomers) -> None:
         self._authorizer = authorizer
         self._receiver = receiver
-        self._floods = Floods()
+        self._floods = Floods(newcomers)
         self._turns = Turns()
         self._handlers: dict[str, Handler] = {}
         self._calls = 0

@@ -15,15 +15,16 @@ from maskwire.host_port import join
 
 from maskwire_core.config import MIB, AnySettings, ServiceSettings, from_command_line
 from maskwire_core.rpc.authorization import authorizing
+from maskwire_core.rpc.crowds import sharing_connections
 from maskwire_core.rpc.health import Health
 from maskwire_core.rpc.interceptor import CallInterceptor
+from maskwire_core.rpc.newcomers import Newcomers
 from maskwire_core.rpc.readiness import watch
 from maskwire_core.rpc.receiving import Receiver
 from maskwire_core.rpc.reflection import add_reflection
 from maskwire_core.rpc.tls import server_credentials
 from maskwire_core.runtime.empty_folder import in_empty_folder, with_absolute_paths
 from maskwire_core.runtime.last_resort import ending_within
-from maskwire_core.runtime.open_files import raise_file_limit
 from maskwire_core.runtime.process_memory import outgrown, resident, returning, settle
 from maskwire_core.runtime.thread_priority import switch_soon
 from maskwire_core.telemetry.logs import configure_logging
@@ -67,7 +68,6 @@ _BROKEN_DRAIN_S = 1
 _LAST_ANSWERS_S = 2  # after the last call has been answered, for those who read slowly
 _END_S = 10  # after the drain, for the process to end by itself
 _STORE_THREADS = 32
-_FILES = 8_192  # nearly all may be connections, which take 25 KiB each before anything is known of them
 _RETURN_S = 10  # from one look whether memory can be given back to the next, which may hold up threads for milliseconds
 
 
@@ -119,7 +119,8 @@ async def serve(settings: ServiceSettings, service: Service) -> None:
     live_metrics = [*service.live_metrics, *receiver.live_metrics()]
     async with contextlib.AsyncExitStack() as running:
         authorizer = await running.enter_async_context(authorizing(settings, service.rights))
-        interceptor = CallInterceptor(authorizer, receiver)
+        newcomers = Newcomers()
+        interceptor = CallInterceptor(authorizer, receiver, newcomers)
         server = grpc.aio.server(interceptors=[interceptor], options=_options(settings))
         service.register(server)
         health_pb2_grpc.add_HealthServicer_to_server(checks, server)
@@ -136,6 +137,8 @@ async def serve(settings: ServiceSettings, service: Service) -> None:
         for number in _STOPPING:
             asyncio.get_running_loop().add_signal_handler(number, stopping.set)
         await server.start()
+        newcomers.find_listeners(port)
+        running.enter_context(sharing_connections(newcomers))
         for name in ("", service.name):
             checks.set(name, serving=True)
         log.info("%s serves on %s", service.name, join(settings.host, port))
@@ -210,7 +213,6 @@ async def _health_server(host: str, port: int, checks: Health) -> AsyncIterator[
 def _prepare_process(settings: ServiceSettings) -> None:
     """Sets up threads and memory. Exits if the process needs more memory than the settings allow already."""
     switch_soon()
-    raise_file_limit(_FILES)
     # Commands of the store block these threads; asyncio's own few would all be taken by a store that hangs.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_STORE_THREADS, "store"))
     settle()

@@ -1,0 +1,161 @@
+"""Silent connections without end from one address: they keep nobody else from a server, and nobody who is there."""
+
+import contextlib
+import socket
+import ssl
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import grpc
+import pytest
+import trustme
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from maskwire.cli.health import health
+from maskwire_core.rpc.callers import Callers, name_of
+from maskwire_core.runtime.open_files import raise_file_limit
+
+from testing.processes import free_port, running, wait_until
+
+FILES = 4096
+"""That the server may have open."""
+MARGIN = 500
+"""That this process has open besides as many connections."""
+CROWD, OTHER = "127.0.0.1", "127.0.0.2"
+AT_ONCE_S = 2.0
+
+
+@dataclass
+class Crowded:
+    """A decoder that may have few files.
+
+    Attributes:
+        address: Where it listens, as host and port.
+        health_address: The same of its port for health checks alone.
+        authority: Who has issued its certificate; None if it does without TLS.
+    """
+
+    address: tuple[str, int]
+    health_address: str
+    authority: trustme.CA | None
+
+    @contextlib.contextmanager
+    def channel(self) -> Iterator[grpc.Channel]:
+        target, options = "{}:{}".format(*self.address), [("grpc.use_local_subchannel_pool", 1)]
+        if self.authority is None:
+            with grpc.insecure_channel(target, options) as channel:
+                yield channel
+        else:
+            papers = grpc.ssl_channel_credentials(self.authority.cert_pem.bytes())
+            with grpc.secure_channel(target, papers, options) as channel:
+                yield channel
+
+    def greet(self, source: str, timeout_s: float) -> None:
+        """Opens a connection from an address, until the server says something on it. Raises OSError if it does not."""
+        with socket.create_connection(self.address, timeout_s, (source, 0)) as opened:
+            if self.authority is None:
+                assert opened.recv(9)  # the server's settings
+            else:
+                self.context().wrap_socket(opened, server_hostname=CROWD).close()
+
+    def context(self) -> ssl.SSLContext:
+        context = ssl.create_default_context()
+        context.set_alpn_protocols(["h2"])
+        assert self.authority is not None
+        self.authority.configure_trust(context)
+        return context
+
+
+@pytest.fixture(scope="module", autouse=True)
+def files() -> None:
+    if raise_file_limit(FILES + MARGIN) < FILES + MARGIN:
+        pytest.skip(f"this system allows a process fewer than {FILES + MARGIN} files")
+
+
+@pytest.fixture(scope="module", params=["plain", "TLS"])
+def crowded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crowded]:
+    port, health_port, authority = free_port(), free_port(), None
+    words = [
+        "--port",
+        str(port),
+        "--health-port",
+        str(health_port),
+        "--redis-url",
+        f"redis://127.0.0.1:{free_port()}/0",
+    ]
+    if request.param == "TLS":
+        authority, paper = trustme.CA(), tmp_path_factory.mktemp("papers") / "server.pem"
+        authority.issue_cert(CROWD).private_key_and_cert_chain_pem.write_to_path(paper)
+        words += ["--tls-cert", str(paper), "--tls-key", str(paper)]
+    limited = ["sh", "-c", f'ulimit -n {FILES} && exec "$@"', "sh"]
+    with running([*limited, sys.executable, "-m", "maskwire_decoder", *words]) as process:
+        wait_until(lambda: health(f"{CROWD}:{health_port}") == "SERVING", process=process)
+        yield Crowded((CROWD, port), f"{CROWD}:{health_port}", authority)
+
+
+def check(channel: grpc.Channel) -> int:
+    """Asks for the health of a server. Returns the answer."""
+    stub = health_pb2_grpc.HealthStub(channel)
+    return int(stub.Check(health_pb2.HealthCheckRequest(), timeout=AT_ONCE_S).status)
+
+
+def open_until_they_wait(crowded: Crowded, opened: contextlib.ExitStack) -> list[socket.socket]:
+    """Opens connections, which are left open, until there are as many as the server may have files, or a new one has to
+    wait. Returns them."""
+    hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc" if crowded.authority is not None else b""  # a part of it
+    crowd = list[socket.socket]()
+    while len(crowd) < FILES:
+        try:
+            one = opened.enter_context(socket.create_connection(crowded.address, 0.5, (CROWD, 0)))
+        except TimeoutError:
+            break
+        one.sendall(hello)
+        crowd.append(one)
+    return crowd
+
+
+def test_a_crowd_keeps_nobody_else_out(crowded: Crowded) -> None:
+    with crowded.channel() as friend, contextlib.ExitStack() as opened:
+        assert check(friend) == health_pb2.HealthCheckResponse.SERVING
+        crowd = open_until_they_wait(crowded, opened)
+        assert FILES // 3 - 10 <= len(crowd) < FILES  # two thirds of half, or what came until it was seen
+        started = time.monotonic()
+        crowded.greet(OTHER, AT_ONCE_S)
+        with pytest.raises(TimeoutError):
+            socket.create_connection(crowded.address, 0.2)
+        # Whoever is there goes on, the crowd too, and health has a port of its own.
+        assert check(friend) == health_pb2.HealthCheckResponse.SERVING
+        assert health(crowded.health_address) == "SERVING"
+        assert time.monotonic() - started < AT_ONCE_S
+        for one in (crowd[0], crowd[-1]):
+            one.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                assert one.recv(1)
+        opened.close()
+        crowded.greet(CROWD, 10)
+
+
+@pytest.mark.parametrize(
+    ("family", "host", "caller", "network"),
+    [
+        (socket.AF_INET, "127.0.0.1", "127.0.0.1", "127.0.0.1"),
+        (socket.AF_INET6, "::1", "::1", "::/64"),
+        (socket.AF_INET6, "::", "127.0.0.1", "127.0.0.1"),
+    ],
+    ids=("IPv4", "IPv6", "mapped"),
+)
+def test_callers_are_counted(family: socket.AddressFamily, host: str, caller: str, network: str) -> None:
+    dual = host == "::"
+    with (
+        contextlib.closing(Callers()) as callers,
+        socket.create_server((host, 0), family=family, dualstack_ipv6=dual) as listener,
+    ):
+        port = listener.getsockname()[1]
+        assert not callers.count(family, port)
+        with socket.create_connection((caller, port)), socket.create_connection((caller, port)):
+            # One that nobody has accepted yet counts, and one that its caller has closed does until it is closed here.
+            with listener.accept()[0] as accepted:
+                assert {name_of(each): n for each, n in callers.count(family, port).items()} == {network: 2}
+            assert accepted.fileno() == -1
+            assert callers.count(family, port).total() == 1

@@ -1,0 +1,72 @@
+"""Whose connections a server has, as Linux tells it, and who has more than a share of them."""
+
+import errno
+import socket
+import struct
+from collections import Counter
+
+import pytest
+from maskwire_core.rpc.callers import name_of, read
+from maskwire_core.rpc.crowds import Caller, beyond_share
+
+ONE, TWO, THREE = bytes([10, 0, 0, 1]), bytes([10, 0, 0, 2]), bytes([10, 0, 0, 3])
+DONE, ERROR, BY_FAMILY = 3, 2, 20
+
+
+def message(kind: int, body: bytes, number: int = 7) -> bytes:
+    """A message of netlink(7)."""
+    return struct.pack("=IHHII", 16 + len(body), kind, 0, number, 0) + body + bytes(-len(body) % 4)
+
+
+def connection(caller: str, number: int = 7) -> bytes:
+    """A connection, as sock_diag(7) tells of it, with an attribute that nobody asked for."""
+    family = socket.AF_INET6 if ":" in caller else socket.AF_INET
+    ours, address = bytes([9] * 16), socket.inet_pton(family, caller).ljust(16, b"\x00")
+    body = struct.pack("=BBBB", family, 1, 0, 0) + struct.pack("!HH", 50051, 40000) + ours + address
+    return message(BY_FAMILY, body + bytes(32) + b"\x05\x00\x08\x00\x00", number)
+
+
+@pytest.mark.parametrize(
+    ("caller", "network"),
+    [
+        ("10.1.2.3", "10.1.2.3"),
+        ("::ffff:10.1.2.3", "10.1.2.3"),
+        ("2a00:1:2:3:4:5:6:7", "2a00:1:2:3::/64"),
+        ("::1", "::/64"),
+    ],
+)
+def test_whose_a_connection_is(caller: str, network: str) -> None:
+    found = Counter[bytes]()
+    assert not read(connection(caller) + connection("10.9.9.9") + connection(caller), 7, found)
+    assert {name_of(each): count for each, count in found.items()} == {network: 2, "10.9.9.9": 1}
+    assert read(connection(caller) + message(DONE, bytes(4)), 7, found)
+    assert found.total() == 4
+
+
+def test_answers_to_others_are_passed_over() -> None:
+    found = Counter[bytes]()
+    stale = connection("10.1.2.3", 6) + message(DONE, bytes(4), 6) + message(ERROR, struct.pack("=i", -errno.EPERM), 6)
+    assert not read(stale, 7, found)
+    assert not found
+
+
+def test_an_error_is_raised() -> None:
+    with pytest.raises(OSError, match="No such file"):
+        read(message(ERROR, struct.pack("=i", -errno.ENOENT)), 7, Counter())
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ({(1, ONE): 65}, []),
+        ({(1, ONE): 66}, [(1, ONE)]),  # one alone has two thirds of 99
+        ({(1, ONE): 60, (1, TWO): 9}, [(1, ONE)]),  # it may have twice the 30 that are free
+        ({(1, ONE): 40, (1, TWO): 38}, []),
+        ({(1, ONE): 40, (1, TWO): 42}, [(1, TWO), (1, ONE)]),  # the largest first
+        ({(1, ONE): 40, (2, ONE): 38}, []),  # who crowds one port can come to another
+        ({(1, ONE): 70, (2, ONE): 1}, [(1, ONE)]),
+        ({(1, ONE): 50, (1, TWO): 50, (1, THREE): 1}, [(1, ONE), (1, TWO), (1, THREE)]),  # nothing is free
+    ],
+)
+def test_who_has_more_than_a_share(counts: dict[Caller, int], expected: list[Caller]) -> None:
+    assert beyond_share(counts, 99) == expected
