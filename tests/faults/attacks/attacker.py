@@ -15,7 +15,7 @@ from . import bodies, connections, downloads, handshakes, messages, stored, trac
 from .kinds import ATTACKS, Attack, Outcomes, Target
 
 _LONGEST_S = 30
-_FILES = 8192
+_FILES = 10_000  # more than a server has
 _NICENESS = 5
 
 
