@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 
 _REASON = "crowds"
 _OPEN_FILES = "/proc/self/fd"
-# Connections take 25 KiB each before anything is known of them. They share half of the files: what comes at once finds
-# place in the other half until it has been counted.
+# Connections take up to 50 KiB each before anything is known of them. They share half of the files: what comes at once
+# finds place in the other half until it has been counted.
 _FILES = 8_192
 _SHORTEST_S = 0.02  # from one look how many files are open, or will be, to the next
 _PER_S = 50_000  # connections that may come in a second
