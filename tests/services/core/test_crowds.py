@@ -1,10 +1,10 @@
 """Silent connections without end from one address: they keep nobody else from a server, and nobody who is there."""
 
 import contextlib
+import resource
 import socket
 import ssl
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -23,7 +23,8 @@ FILES = 4096
 MARGIN = 500
 """That this process has open besides as many connections."""
 CROWD, OTHER = "127.0.0.1", "127.0.0.2"
-AT_ONCE_S = 2.0
+AT_ONCE_S = 0.9  # before a system asks again
+ANSWER_S = 5.0
 
 
 @dataclass
@@ -51,9 +52,11 @@ class Crowded:
             with grpc.secure_channel(target, papers, options) as channel:
                 yield channel
 
-    def greet(self, source: str, timeout_s: float) -> None:
-        """Opens a connection from an address, until the server says something on it. Raises OSError if it does not."""
-        with socket.create_connection(self.address, timeout_s, (source, 0)) as opened:
+    def greet(self, source: str, within_s: float) -> None:
+        """Opens a connection from an address, and waits until the server says something on it. Raises OSError if it is
+        not opened in time, or the server says nothing."""
+        with socket.create_connection(self.address, within_s, (source, 0)) as opened:
+            opened.settimeout(ANSWER_S)
             if self.authority is None:
                 assert opened.recv(9)  # the server's settings
             else:
@@ -68,9 +71,12 @@ class Crowded:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def files() -> None:
+def files() -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
     if raise_file_limit(FILES + MARGIN) < FILES + MARGIN:
         pytest.skip(f"this system allows a process fewer than {FILES + MARGIN} files")
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 @pytest.fixture(scope="module", params=["plain", "TLS"])
@@ -97,7 +103,7 @@ def crowded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 def check(channel: grpc.Channel) -> int:
     """Asks for the health of a server. Returns the answer."""
     stub = health_pb2_grpc.HealthStub(channel)
-    return int(stub.Check(health_pb2.HealthCheckRequest(), timeout=AT_ONCE_S).status)
+    return int(stub.Check(health_pb2.HealthCheckRequest(), timeout=ANSWER_S).status)
 
 
 def open_until_they_wait(crowded: Crowded, opened: contextlib.ExitStack) -> list[socket.socket]:
@@ -120,14 +126,10 @@ def test_a_crowd_keeps_nobody_else_out(crowded: Crowded) -> None:
         assert check(friend) == health_pb2.HealthCheckResponse.SERVING
         crowd = open_until_they_wait(crowded, opened)
         assert FILES // 3 - 10 <= len(crowd) < FILES  # two thirds of half, or what came until it was seen
-        started = time.monotonic()
         crowded.greet(OTHER, AT_ONCE_S)
-        with pytest.raises(TimeoutError):
-            socket.create_connection(crowded.address, 0.2)
         # Whoever is there goes on, the crowd too, and health has a port of its own.
         assert check(friend) == health_pb2.HealthCheckResponse.SERVING
         assert health(crowded.health_address) == "SERVING"
-        assert time.monotonic() - started < AT_ONCE_S
         for one in (crowd[0], crowd[-1]):
             one.setblocking(False)
             with contextlib.suppress(BlockingIOError):
