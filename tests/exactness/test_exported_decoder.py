@@ -103,7 +103,7 @@ def test_every_graph_equals_sam2(case: Case, seed: int, points: int, with_box: b
 def test_folded_and_plain_forms_are_the_same(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     prompt = random_prompt(1, 4, True, True)
     folded = masks_of(case, prompt)
-    monkeypatch.setattr("maskwire_decoder.predictor._MOST_FOLDED", 0)
+    monkeypatch.setattr("maskwire_decoder.predictor.MOST_FOLDED", 0)
     plain = masks_of(case, prompt)
     assert case.predictor._sessions._sessions.keys() >= {("refine", 2), ("plain", 2)}
     assert_close(folded.logits, plain.logits)

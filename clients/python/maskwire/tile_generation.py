@@ -20,7 +20,7 @@ from maskwire.v1 import decoder_pb2 as pb
 
 _POINTS_PER_SIDE = 32
 _AHEAD = 2  # tiles that are read and embedded while one is clicked
-_TTL_S = 60  # of the embeddings of tiles, which nobody needs when they are clicked
+_TTL_S = 60  # how long embeddings of tiles are stored, which nobody needs once the tiles are clicked
 _OF_CROPS = ("crop_n_layers", "crop_overlap_ratio", "crop_n_points_downscale_factor", "point_grids")
 _SAME = 0.7  # IoU of boxes above which masks of two tiles are of one object, as sam2 has it for crops
 
@@ -32,9 +32,9 @@ class _Prepared(NamedTuple):
     """A tile that is next."""
 
     tile: Tile
-    covers: int  # clicks of the grid in its core
-    grid: NDArray[np.float64]  # those that are made, Nx2, as fractions of its sides
-    part: Wanted | None  # it, embedded; None where nothing is clicked, or it is done
+    covers: int  # number of the grid's clicks in its core
+    grid: NDArray[np.float64]  # the clicks that are made, Nx2, as fractions of its sides
+    part: Wanted | None  # the embedded tile; None where nothing is clicked, or the tile is done
 
 
 async def generate_over_tiles(
@@ -58,7 +58,7 @@ async def generate_over_tiles(
         arguments: sam2's parameters.
         tile_px: Side of the smallest tiles in pixels.
         generate: Clicks on a tile.
-        journal: What is done; each tile is entered when it is, unless nothing is to be seen there.
+        journal: The tiles that are done. Each is entered when it is, unless there was nothing to click.
 
     Raises:
         InvalidRequest: BAD_PARAMETER: the parameters do not go with tiles.

@@ -30,7 +30,7 @@ class CallContext:
     revoked: bool = False  # whether the call was cancelled because its token is not valid any more
     # Memory for what the call has sent and what waits for it; without a limit outside of servers.
     memory: Account = field(default_factory=lambda: _UNLIMITED.account(""))
-    # Of a stream: memory of the message that came last.
+    # Memory of a stream's latest message.
     arriving: Account = field(default_factory=lambda: _UNLIMITED.account(""))
     _caller: Caller | None = None
 

@@ -41,8 +41,8 @@ class Arrivals:
         self._store = store
         self._calls = Shares(most)
         self._watched: dict[Wanted, _Watched] = {}
-        # When to look next, in the loop's time; a number that no other has; for which image. Of those that nobody waits
-        # for any more, too, until it is their turn.
+        # When to look next, by the loop's clock; a unique number; the image, and who waits for it. Entries of images
+        # that nobody waits for any more stay until they are due.
         self._due: list[tuple[float, int, Wanted, _Watched]] = []
         self._numbers = itertools.count()
         self._looking: asyncio.Task[None] | None = None

@@ -6,14 +6,12 @@ from typing import Any
 
 import numpy as np
 from maskwire_core.errors import CorruptValue
-from maskwire_core.models.decoder_bundle import DecoderBundle
+from maskwire_core.models.decoder_bundle import MOST_FOLDED, DecoderBundle
 from maskwire_core.models.onnx_sessions import OnnxSessions
 from numpy.typing import NDArray
 
 from maskwire_decoder.prompts.encoding import EncodedPrompt, Prediction
 from maskwire_decoder.prompts.parsing import Prompt
-
-_MOST_FOLDED = 10  # points above which projecting image tokens costs less than folding them into the prompt's
 
 Prepared = Mapping[str, NDArray[Any]]
 """What every prompt on an image needs, by the names of the graphs' inputs."""
@@ -79,7 +77,7 @@ class Predictor:
                 self._running -= 1
 
     def _run_graphs(self, image: Prepared, encoded: EncodedPrompt, threads: int) -> Prediction:
-        if len(encoded.labels) > _MOST_FOLDED:
+        if len(encoded.labels) > MOST_FOLDED:
             graph = "plain"
         elif encoded.mask is not None:
             graph = "refine"

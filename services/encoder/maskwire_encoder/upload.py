@@ -54,8 +54,8 @@ class Upload:
     demand: Demand  # who wants the image encoded, and how soon
     goes_cold: bool  # whether it may outlive the store's memory
     ttl_s: int  # seconds until the embedding expires
-    part: Part | None  # the part of an image that the file is, if it is no image
-    full_size: tuple[int, int] | None  # of the picture or part, where the file is a smaller version of it
+    part: Part | None  # the part of an image that the file shows; None for a whole image
+    full_size: tuple[int, int] | None  # size of the picture or part of which the file is a smaller version, else None
     quota_bytes: int  # bytes that the namespace may store; 0 for no quota
     received_at: float  # `time.perf_counter()` when the header was received
     keep_s: int = 0  # seconds for which the file is kept; 0: it is not

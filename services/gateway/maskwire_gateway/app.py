@@ -40,7 +40,7 @@ from maskwire_gateway.websocket.frames import PROTOCOL
 from maskwire_gateway.websocket.stream import Relay
 from maskwire_gateway.websocket.track import TrackRelay
 
-_RETURN_S = 1.0  # from one look whether memory can be given back to the next
+_RETURN_S = 1.0  # how often unused memory is given back to the system
 _EXPOSED_HEADERS = ("X-Request-ID", "X-Processing-Time", "X-Maskwire-Model", "Retry-After", "ETag", "Content-Range")
 
 

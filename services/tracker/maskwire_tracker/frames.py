@@ -13,7 +13,7 @@ from maskwire_core.storage.store import Store
 from numpy.typing import NDArray
 
 _MOST_SENT_AGAIN = 64  # frames that a caller keeps for a tracker that takes over
-_PATIENCE_S = 30  # for the memory of a frame's embedding
+_PATIENCE_S = 30  # how long to wait for memory for a frame's embedding
 
 
 class FrameFiles(Protocol):

@@ -34,7 +34,7 @@ _VOTES = 8  # tokens that decide on one
 _TEMPERATURE = np.float32(0.07)  # of their votes, by cosine similarity
 _FEWEST = 12  # pixels of a low-resolution mask below which there is no object
 _SHARP = np.float32(20)  # logits for a share of 1, less those of a majority, in the mask prompt
-_KEPT = np.float32(6)  # likewise, of an aligned mask in the one that is answered, beside the mask decoder's
+_KEPT = np.float32(6)  # likewise, what an aligned mask adds to the logits of the mask decoder
 _LIKELY = 0.25  # share of a token above which it may be the object's
 
 _TOKEN = 4  # pixels of a low-resolution mask along a side of a token

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from maskwire_core.models.decoder_bundle import BEST
+from maskwire_core.models.decoder_bundle import BEST, MOST_FOLDED
 from maskwire_core.models.tracker_bundle import TrackerBundle
 from numpy.typing import NDArray
 
@@ -15,7 +15,6 @@ from maskwire_tracker.runtimes import choose
 from maskwire_tracker.selection import Recalled
 
 _NO_OBJECT = np.float32(-1024)  # sam2_base.NO_OBJ_SCORE: logits of an object that is not there
-_MOST_FOLDED = 10  # points above which the graph `plain` costs less than the others
 _PADDING = Points(np.zeros((1, 2), np.float32), np.array([-1]))
 _CLAMP = 32.0  # of logits that are fed back
 
@@ -144,7 +143,7 @@ class TrackerPredictor:
             masks = [BEST]
         else:
             masks = [0, BEST] if config.dynamic_multimask else [0]
-        graph = "plain" if len(padded.labels) > _MOST_FOLDED else "click" if projected else "refine"
+        graph = "plain" if len(padded.labels) > MOST_FOLDED else "click" if projected else "refine"
         prompt: Inputs = {"points": padded.places, "labels": padded.labels, "masks": np.array(masks)}
         given = self._run(graph, {**inputs, **prompt})
         logits = given["logits"]

@@ -38,7 +38,7 @@ class Description:
     options: TrackOptions = field(default_factory=TrackOptions)
     codec: str = "fp32"  # how embeddings of frames are stored
     hand_over: bool = False  # whether masks are handed over from frame to frame
-    kept_frames: int = 8  # on a stream of frames, how many of the newest ones prompts are possible on
+    kept_frames: int = 8  # how many of the newest frames of a stream can be prompted
     frames: int = 0  # number of frames so far, or of the clip
     followed_to: int | None = None  # the frame that was followed last
     stored_bytes: int = 0  # of the records

@@ -23,10 +23,10 @@ MAJORITY = np.float32(0.5)
 """Share of a cell above which it is the object's."""
 
 _SIDES = (2, 4)  # of the finer levels, in cells along a side of a token
-_FITS = 0.5  # mean likeness from which what was prompted corrects the place found by the frame before
-_CORRECTION = 0.01  # of the frame's side, that it corrects at most
+_FITS = 0.5  # least mean likeness with which the prompted frame corrects the place that the frame before gave
+_CORRECTION = 0.01  # largest such correction, as a share of the frame's side
 _FOUND_AGAIN = 0.05  # likewise, where only votes say where the object is
-_SEEN = 0.3  # likeness from which a place is seen, and not behind something
+_SEEN = 0.3  # least likeness of a place that is seen, and not behind something
 _SEEN_SHARE = 0.15  # of a surface that must be seen
 _TRUSTED = 0.45  # mean likeness of what is seen below which the surface was not found
 _AROUND = (3, 7)  # cells over which likeness is averaged, on each level

@@ -36,8 +36,8 @@ from maskwire_tracker.remembered import TrackedObject
 from maskwire_tracker.stored_track import Description
 from maskwire_tracker.track import Track
 
-_COPIES = 2  # of a stored track while it is restored: what the store has of it, and what is made of that
-_PATIENCE_S = 30  # for memory for both
+_COPIES = 2  # of a stored track while it is restored: the store's bytes, and what is made of them
+_PATIENCE_S = 30  # how long to wait for memory for both
 
 
 @dataclass(frozen=True)

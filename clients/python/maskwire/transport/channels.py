@@ -18,6 +18,9 @@ from maskwire.transport.process import check_process, claim_process
 _DEFAULTS = {"encoder": "localhost:50051", "decoder": "localhost:50052", "tracker": "localhost:50053"}
 
 _MAX_MESSAGE_BYTES = 64 << 20
+CHUNK_BYTES = 1 << 16
+"""Size of the pieces in which files are sent: few bytes are in flight at a time."""
+
 _CONNECTIONS = 32  # to one server; each has up to 32 calls at a time
 _OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),

@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from maskwire.errors import DeadlineExceeded, MaskwireError, from_rpc
 from maskwire.transport.caller import Caller
 from maskwire.transport.calls import Attempt, call_with_retries
-from maskwire.transport.channels import Channels
+from maskwire.transport.channels import CHUNK_BYTES, Channels
 from maskwire.transport.credentials import Credentials
 from maskwire.transport.losses import Losses
 from maskwire.transport.track_call import TrackCall
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_CHUNK_BYTES = 1 << 16  # few of them are in flight at a time; see channels.py
 _HEDGE_S = 1.0
 _PROBE = Caller(timeout_s=2, retry_s=1)
 
@@ -116,8 +115,8 @@ class Servers:
         """Sends the file of an upload whose header was sent."""
         attempt.is_sent = False  # until all is sent, a connection that breaks says nothing of the image
         async with self._uploading:
-            for start in range(0, len(data), _CHUNK_BYTES):
-                await call.write(encoder_pb2.EncodeImageRequest(chunk=data[start : start + _CHUNK_BYTES]))
+            for start in range(0, len(data), CHUNK_BYTES):
+                await call.write(encoder_pb2.EncodeImageRequest(chunk=data[start : start + CHUNK_BYTES]))
         await call.done_writing()
         attempt.is_sent = True
 

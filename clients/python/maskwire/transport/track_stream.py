@@ -10,10 +10,10 @@ from google.protobuf.empty_pb2 import Empty
 
 from maskwire.errors import DeadlineExceeded, MaskwireError, ServerUnavailable, from_status
 from maskwire.transport.caller import Caller
+from maskwire.transport.channels import CHUNK_BYTES
 from maskwire.transport.track_call import TrackCall
 from maskwire.v1 import tracker_pb2 as pb
 
-_CHUNK_BYTES = 1 << 16  # few of them are in flight at a time; see channels.py
 _FRAME = "frame "  # beginning of the request_id of frames
 
 
@@ -131,7 +131,7 @@ class TrackStream:
             await self._write(pb.TrackRequest(masks_seen=self._seen))
 
     def forget(self, answers: TrackAnswers) -> None:
-        """Forgets a request that no more is wanted of."""
+        """Forgets a request whose further answers nobody wants."""
         self._answers.pop(answers.request_id, None)
 
     async def close(self) -> None:
@@ -189,6 +189,6 @@ class TrackStream:
 
 def parts_of(file: bytes) -> Iterator[pb.FramePart]:
     """Divides a frame's file into the parts in which it is sent."""
-    for start in range(0, len(file), _CHUNK_BYTES):
-        end = start + _CHUNK_BYTES
+    for start in range(0, len(file), CHUNK_BYTES):
+        end = start + CHUNK_BYTES
         yield pb.FramePart(chunk=file[start:end], last=end >= len(file))

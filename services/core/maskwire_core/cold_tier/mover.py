@@ -18,11 +18,11 @@ log = logging.getLogger(__name__)
 _WRITTEN = STORE_BYTES.labels("cold written")
 _LEASE_MS = 10_000
 _SWEEP_S = 600.0
-_TRIES = 3  # of an entry in one go, when the store changes while its file is written
+_TRIES = 3  # how often an entry is tried in one step, if the store changes while its file is written
 
 
 class Mover:
-    """Moves what is pending; of all encoders of a store one does. Methods block for as long as the files do.
+    """Moves what is pending; one of a store's encoders does so at a time. Methods block for as long as the files do.
 
     Two movers may overlap when one was suspended. Each looks at the store again after it has written a file, so the
     last one to write finds what is true.

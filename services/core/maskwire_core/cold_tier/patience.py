@@ -1,4 +1,4 @@
-"""Calls of file systems that may hang: nobody waits for them longer than said."""
+"""Calls of file systems that may hang, each given up after a timeout."""
 
 import asyncio
 import contextlib

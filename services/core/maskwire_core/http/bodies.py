@@ -46,7 +46,8 @@ class Body(Held):
         return data
 
     def text(self) -> str | bytes:
-        """Returns the body as text, as JSON says what it is, and keeps it no longer; bytes if it is none."""
+        """Returns the body as text, in the encoding that JSON's rules find, and keeps it no longer; bytes if it is not
+        text."""
         data = self.take()
         try:
             return data.decode(json.detect_encoding(data), "surrogatepass")
@@ -55,7 +56,7 @@ class Body(Held):
 
     def release(self) -> None:
         """Keeps nothing, and counts no memory any longer."""
-        self.take()  # an error in whose traceback this body is may stay for long
+        self.take()  # an error may keep this body in its traceback for long
         super().release()
 
 

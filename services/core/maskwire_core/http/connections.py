@@ -1,7 +1,7 @@
-"""Connections of HTTP within limits: of those who send no request, send it slowly, or do not read the answer.
+"""Limits on HTTP connections: on callers that send no request, send it slowly, or do not read the answer.
 
-uvicorn has one timeout, between requests. Its protocols are extended here; all timeouts are one timer for what a
-connection is waited for, and one for what it does not read.
+uvicorn has one timeout, between requests. Its protocols are extended here with two timers for each connection: one runs
+while the server waits for a request, the other while the caller reads nothing.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ class Connection(Protocol):
 class Timeouts:
     """How long a connection is waited for, in seconds."""
 
-    header_s: float = 10  # until the headers of a request have come
+    header_s: float = 10  # for the headers of a request
     answer_s: float = 60  # while the caller reads nothing
 
 

@@ -6,9 +6,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from maskwire_core.http.connections import Bounded, Connections
 
-_HEADER_BYTES = 64 << 10  # of all headers of a request, and of what frames a body beyond 16 times its size
+_HEADER_BYTES = 64 << 10  # of all headers of a request
 _HEADERS = 128
-_FRAMING = 16
+_FRAMING = 16  # bytes that may frame a body for each byte of it, beside `_HEADER_BYTES`
 
 
 class BoundedHttpTools(Bounded, HttpToolsProtocol):

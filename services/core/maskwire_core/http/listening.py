@@ -17,7 +17,7 @@ class ListeningLoop(asyncio.SelectorEventLoop):
 
     async def create_server(self, *arguments: Any, **options: Any) -> asyncio.Server:
         if options.get("ssl") is not None:
-            SSLProtocol.max_size = _TLS_BUFFER_BYTES  # which each connection takes, even if nothing comes; 256 KiB else
+            SSLProtocol.max_size = _TLS_BUFFER_BYTES  # taken by each connection, even if nothing comes; else 256 KiB
             options.setdefault("ssl_handshake_timeout", _HANDSHAKE_S)
         if options.get("host") == "::" and options.get("port"):
             options["host"] = _EVERY_INTERFACE

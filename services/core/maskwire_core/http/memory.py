@@ -90,15 +90,15 @@ def set_holder(scope: Scope, holder: str, answer: Held | None = None) -> None:
 
 
 def hold_failed(scope: Scope, held: Held) -> None:
-    """Counts what a request has taken that fails, until its error is answered: until then the error's traceback keeps
-    what was made of its body, such as values of its JSON."""
+    """Counts what a failing request has taken until its error is answered: until then the error's traceback keeps what
+    was made of its body, such as values of its JSON."""
     answer = scope.get(_ANSWER)
     if answer is not None:
         held.pass_to(answer)
 
 
 def release_failed(scope: Scope) -> None:
-    """Counts nothing of a request that failed any longer: its error's traceback is gone."""
+    """Stops counting what a failed request had taken: its error's traceback is gone."""
     answer = scope.get(_ANSWER)
     if answer is not None:
         answer.give_back(answer.held_bytes)

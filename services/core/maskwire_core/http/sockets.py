@@ -17,10 +17,10 @@ from maskwire_core.scheduling.shares import Shares
 
 _TRY_AGAIN_LATER = 1013
 _POLICY = 1008
-_PIECE_BYTES = 4 << 10  # that are read at a time: a frame may have two bytes, and takes some microseconds
+_PIECE_BYTES = 4 << 10  # read at a time: a frame may have no more than two bytes, and takes some microseconds
 _FRAMES = 1024  # of a message; more if they have `_FRAME_BYTES` on average
 _FRAME_BYTES = 1024
-_OVERHEAD_BYTES = 64  # of memory, of a frame
+_OVERHEAD_BYTES = 64  # memory of a frame beside its bytes
 _CONTROLS_PER_S, _CONTROLS_AT_ONCE = 10, 100  # pings and pongs
 _DRAINED = "maskwire.drained"  # in the scope: waits until the caller has read
 
@@ -29,8 +29,8 @@ class BoundedSocket(EndsUnread, WebSocketsSansIOProtocol):
     """uvicorn's WebSocket.
 
     Nothing is read before the application accepts it. Then what has arrived and was not taken by the application counts
-    as its holder's memory, and beyond the holder's share the socket is closed. A message that does not arrive in time
-    ends it, too, or one in too many pieces, and so do floods of pings, and a caller that reads nothing.
+    as its holder's memory, and beyond the holder's share the socket is closed. It is closed as well when a message does
+    not arrive in time or comes in too many pieces, when pings flood it, and when its caller reads nothing.
 
     Args:
         connections: All connections.

@@ -12,6 +12,9 @@ BEST = 4
 1 to 3 one of the three candidates."""
 CANDIDATES = BEST - 1
 """How many candidates there are."""
+MOST_FOLDED = 10
+"""Points of a prompt above which the graph `plain`, which projects the image's tokens, costs less than `click` and
+`refine`, which fold the projections into the prompt's tokens."""
 
 
 @dataclass(frozen=True)

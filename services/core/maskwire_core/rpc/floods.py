@@ -16,11 +16,11 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 log = logging.getLogger(__name__)
 
-_PER_S = 50  # calls that end badly: of a tenant, and of strangers of an address
-_AT_ONCE = {"tenant": 200, "address": 100}
-_LATEST_S = 1.0  # by which a refusal comes later
-_HELD_S = 10.0  # which nobody waits for
-_AWAY_S = 5.0
+_PER_S = 50  # calls that may end badly, of a tenant and of the strangers of an address
+_AT_ONCE = {"tenant": 200, "address": 100}  # likewise, at once
+_LATEST_S = 1.0  # most that a refusal is put off
+_HELD_S = 10.0  # how long a call that was reset is held; nobody waits for it
+_AWAY_S = 5.0  # how long new connections from an address wait
 _MOST_HELD = 4096
 _REMEMBERED = 10_000  # connections, and sources
 _TELL_S = 10.0  # between lines in the log

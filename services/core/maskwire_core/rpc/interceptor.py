@@ -137,7 +137,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     await self._turns.begin(call.caller.tenant)
                 call.caller.charge(requests=1)
                 call.memory = self._receiver.budget.account(call.caller.tenant)
-                # When the answer was read, or nobody wants it. The stubs ask for a class of their own.
+                # Called when the answer was read, or is not wanted any more. The stubs want a class of their own here.
                 context.add_done_callback(lambda _: call.memory.close())  # type: ignore[arg-type]
                 if handler.request_streaming:
                     held.enter_context(self._receiver.stream(call.caller.tenant))

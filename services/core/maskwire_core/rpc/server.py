@@ -50,14 +50,14 @@ _OPTIONS = [
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.http2.bdp_probe", 0),  # keeps the flow-control window small, so that pings pass slow links in time
-    # Calls of one connection, and those that have ended or were reset but are not given up here yet. What is beyond it
-    # waits at the client, or is reset by gRPC itself where the client does not keep to it: a call that comes further
-    # takes half a millisecond of the event loop, and all callers' calls are taken up in the order in which they came.
+    # Calls of one connection, and those that have ended or were reset but are not given up here yet. Calls beyond this
+    # limit wait at the client, or gRPC itself resets them if the client ignores the limit: each call that reaches this
+    # process takes half a millisecond of the event loop, and calls are taken up in the order in which they come.
     ("grpc.max_concurrent_streams", 32),
-    ("grpc.http2.max_deallocating_streams", 32),  # without it, calls are reset whose client kept to the limit
-    # gRPC drops calls that this process has not taken up yet, from the first number on some at random, from the
-    # second on all, without a status and whoever sent them. With its defaults, 1,000 and 3,000, a burst of one caller
-    # ended calls of others as CANCELLED. A call that waits there takes its headers' memory.
+    ("grpc.http2.max_deallocating_streams", 32),  # without it, calls within the limit are reset, too
+    # gRPC drops calls that this process has not taken up yet, anybody's and without a status: beyond the first limit
+    # some at random, beyond the second all. With its defaults, 1,000 and 3,000, a burst of one caller ended calls of
+    # others as CANCELLED. A call that waits there takes its headers' memory.
     ("grpc.server.max_pending_requests", 8_192),
     ("grpc.server.max_pending_requests_hard_limit", 16_384),
 ]
@@ -68,7 +68,7 @@ _BROKEN_DRAIN_S = 1
 _LAST_ANSWERS_S = 2  # after the last call has been answered, for those who read slowly
 _END_S = 10  # after the drain, for the process to end by itself
 _STORE_THREADS = 32
-_RETURN_S = 10  # from one look whether memory can be given back to the next, which may hold up threads for milliseconds
+_RETURN_S = 10  # how often unused memory is given back to the system, which may hold up threads for milliseconds
 
 
 @dataclass(frozen=True)

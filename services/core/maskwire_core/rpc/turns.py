@@ -10,8 +10,8 @@ from maskwire_core.scheduling.round_robin import RoundRobin
 from maskwire_core.scheduling.shares import Shares
 
 _BURST_S = 0.001  # between two calls of a burst, which are taken up faster than they can be answered
-_MANY, _MANY_S = 8, 0.02  # so many within so long are one as well, where others want the processor meanwhile
-_LONGEST_S = 0.005  # from one beginning to the next during a burst
+_MANY, _MANY_S = 8, 0.02  # so many calls within so many seconds are a burst, too, taken up slowly on a busy processor
+_LONGEST_S = 0.005  # during a burst, the longest time from one beginning to the next
 MOST_WAITING = 8192
 """Calls that wait, of which one tenant may have two thirds."""
 

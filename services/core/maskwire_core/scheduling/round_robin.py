@@ -1,11 +1,11 @@
-"""A waiting line of which tenants have turns, however many of each wait."""
+"""A waiting line in which tenants take turns, however many calls of each wait."""
 
 import asyncio
 from collections import deque
 
 
 class RoundRobin:
-    """Lets one who waits begin at a time, tenant by tenant. Used on one event loop; false while nobody waits."""
+    """Lets callers begin one at a time, tenant by tenant. Used on one event loop; false while nobody waits."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}  # by tenant, whose turn is next first
@@ -14,7 +14,7 @@ class RoundRobin:
         return bool(self._waiting)
 
     def wait(self, tenant: str) -> "asyncio.Future[None]":
-        """Returns what is done when it is this one's turn; who leaves cancels it."""
+        """Returns a future that is done when it is the caller's turn; a caller that leaves cancels it."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(tenant, deque()).append(turn)
         return turn

@@ -12,10 +12,9 @@ from typing import cast
 from maskwire_core.errors import ResourceExhausted
 from maskwire_core.storage.store import Store
 
-# Arguments: entry, bytes ("": as many as it has), milliseconds to live, bytes and entries that there may be ("": no
-# limits).
-# The fields of a ledger are entries, and their values "BYTES EXPIRY". What grows an entry is refused beyond the limits;
-# what does not is not. Returns {1}, or {0, bytes of all others, number of others}.
+# Arguments: entry, bytes ("": as many as it has), milliseconds to live, most bytes and most entries ("": no limits).
+# The fields of a ledger are entries, and their values "BYTES EXPIRY". Beyond the limits, an entry may still shrink or
+# keep its size. Returns {1}, or {0, bytes of all others, number of others}.
 _ENTER = """
 local clock = redis.call('time')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)

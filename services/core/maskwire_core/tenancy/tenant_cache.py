@@ -81,8 +81,8 @@ class TenantCache(Generic[K, V]):
             return max(newest, key=lambda kept: kept.used_at).value if newest else None
 
     def put(self, key: K, value: V) -> list[K]:
-        """Keeps a value in place of what was there, unless it is larger than the cache: then nothing would be left of
-        the others, nor of it. Returns the keys of what has left for it."""
+        """Keeps a value in place of what was there, unless it is larger than the cache: then it would push out all
+        others and itself. Returns the keys of what has left for it."""
         nbytes = self._nbytes_of(key, value)
         left: list[K] = []
         with self._lock:
@@ -100,8 +100,8 @@ class TenantCache(Generic[K, V]):
         return left
 
     def make_room(self, tenant: object, nbytes: int) -> bool:
-        """Has others leave as if a value of a tenant's had been kept, so that there never is more than there may be.
-        Returns whether there is room for it; not if it would have to leave itself."""
+        """Makes values leave as `put` would for a tenant's value of this size, before there is one: so there is never
+        more than `max_bytes`. Returns whether there is room for it; there is none if it would have to leave itself."""
         with self._lock:
             if nbytes > self.max_bytes:
                 return False

@@ -37,7 +37,7 @@ class Died(Exception):
 
 
 class Killed(Exception):
-    """The process was killed: by who left, or by the system for want of memory."""
+    """The process was killed: because its caller left, or by the system, which had no memory left."""
 
 
 class ReaderProcess:

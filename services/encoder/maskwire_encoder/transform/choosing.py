@@ -18,7 +18,8 @@ from maskwire_encoder.transform.photographs import Photographs
 log = logging.getLogger(__name__)
 
 _FINEST, _START, _COARSEST = -14.0, -10.0, 0.0  # powers of two of the step, in logits
-_TRIALS, _NEAR = 4, 0.1  # steps that are tried at most; none is tried that is but so much larger than a good one
+_TRIALS = 4  # steps that are tried at most
+_NEAR = 0.1  # how much larger than a good step another must be to be tried, in powers of two
 _GROWTH = 0.7  # losses grow with about this power of the step
 _SAFE = 0.97  # of the loss that is allowed: what a guess aims at
 _HOPELESS = 1.5  # times this loss, on a third of the photographs: a step is too coarse, without looking at the others

@@ -17,7 +17,7 @@ ERRORS_OF_FORMS = (*ERRORS, 408, 413, 415, 422)
 """Statuses of the errors of routes that read a form."""
 
 NO_TEXT = "prompts of text need SAM 3, and SAM 2 answers here: give points, or a box around the object"
-"""What whoever asks for a concept in words is told."""
+"""The error of requests that name a concept in words."""
 
 _MOST_FIELDS = 100  # of one object: each unknown one is an error, with the most similar field
 

@@ -88,7 +88,7 @@ class SeenMasks:
         self._stream = stream
         self._made = 0
         self._written = 0
-        self._others = deque[int]()  # masks that are not the stream's and of which is not known that they were seen
+        self._others = deque[int]()  # masks that are not the stream's, and that the caller may not have seen yet
         self._others_seen = 0
         self._caller_says = False
 
