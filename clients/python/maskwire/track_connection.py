@@ -110,7 +110,7 @@ class TrackConnection:
                 await self.opening.forget(self.info.track_id)
 
     async def ask(self, prompt: pb.TrackPrompt) -> pb.TrackResponse:
-        """Sends a prompt; if the stream is lost before the answer, once more on another. It ends a follow.
+        """Sends a prompt, and again on another stream where one is lost before the answer. It ends a follow.
 
         Raises:
             InvalidRequest: It is wrong; `field` is what callers of `click` and `box` call it.
