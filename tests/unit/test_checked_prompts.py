@@ -3,8 +3,10 @@
 from typing import Any
 
 import pytest
+from maskwire.v1 import decoder_pb2
 from maskwire_core.http.problems import Problem
-from maskwire_gateway.roboflow.checked_prompts import MAX_REFUSED, CheckedPrompts, check_prompts
+from maskwire_core.runtime.process_memory import resident
+from maskwire_gateway.roboflow.checked_prompts import MAX_REFUSED, CheckedPrompts, check_prompts, memory_of_messages
 from maskwire_gateway.roboflow.forms import SegmentForm
 
 WIDTH, HEIGHT = 600, 400
@@ -82,3 +84,24 @@ def test_the_type_of_a_picture_is_in_any_case(kind: str) -> None:
     form = SegmentForm.model_validate({"image": {"type": kind, "value": "x"}})
     assert form.image is not None
     assert form.image.type == kind.lower()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"prompts": [{}] * 30_000},
+        {"prompts": [CLICK] * 30_000},
+        {"prompts": [box(90, 30, 4, 4)] * 30_000},
+        {"prompts": [{"points": CLICK["points"] * 100_000}]},
+        {"point_coords": [[1, 2]] * 100_000},
+    ],
+    ids=["empty", "a click each", "boxes", "clicks", "coordinates"],
+)
+def test_messages_take_no_more_memory_than_is_counted(fields: dict[str, Any]) -> None:
+    form = SegmentForm.model_validate(fields)
+    before = resident()  # protobuf's own memory is not Python's
+    checked = check_prompts(form, WIDTH, HEIGHT)
+    request = decoder_pb2.SegmentRequest(prompts=checked.messages)
+    sent = request.SerializeToString()
+    assert resident() - before < memory_of_messages(form)
+    assert sent

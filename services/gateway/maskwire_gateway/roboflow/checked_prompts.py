@@ -12,6 +12,8 @@ from maskwire_gateway.roboflow.forms import CentredBox, ObjectPrompt, SegmentFor
 MAX_REFUSED = 128
 """Most wrong prompts beside good ones: each gets an answer, and costs its sender little."""
 
+_PROMPT_BYTES, _POINT_BYTES = 1024, 128  # of memory, measured: in a message, in the request, and as what is sent
+
 
 @dataclass(frozen=True)
 class CheckedPrompts:
@@ -49,6 +51,13 @@ class CheckedPrompts:
             return "point_coords"
         place = {"x_px": f"point_coords[{point}][0]", "y_px": f"point_coords[{point}][1]"}
         return place.get(part, f"point_labels[{point}]")
+
+
+def memory_of_messages(form: SegmentForm) -> int:
+    """Returns the most bytes of memory that the messages take which `check_prompts` makes of a form."""
+    prompts = form.prompts.prompts or ()
+    points = len(form.point_coords or ()) + sum(len(prompt.points or ()) for prompt in prompts)
+    return len(prompts) * _PROMPT_BYTES + points * _POINT_BYTES
 
 
 def check_prompts(form: SegmentForm, width: int, height: int) -> CheckedPrompts:

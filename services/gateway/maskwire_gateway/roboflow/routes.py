@@ -23,7 +23,7 @@ from maskwire_gateway.http.fetching import Fetcher
 from maskwire_gateway.http.media_types import NOT_JSON, check_media_type
 from maskwire_gateway.http.routing import EXAMPLE_IMAGE_ID, JSON, Json, Operation
 from maskwire_gateway.roboflow import model_versions, responses
-from maskwire_gateway.roboflow.checked_prompts import CheckedPrompts, check_prompts
+from maskwire_gateway.roboflow.checked_prompts import CheckedPrompts, check_prompts, memory_of_messages
 from maskwire_gateway.roboflow.form_reader import read_form
 from maskwire_gateway.roboflow.forms import (
     ERRORS_OF_FORMS,
@@ -115,6 +115,7 @@ class Roboflow:
             form = await _read(request, body, SegmentForm)
             caller = self._caller(request, form)
             image, data = await self._find_image(caller, form, body, model)
+            body.hold(memory_of_messages(form))
             prompts = check_prompts(form, image.width_px, image.height_px)
             if form.format == "binary":
                 # The logits, and once more while they are compressed.
