@@ -43,14 +43,14 @@ def align(template: Floats, frame: Floats, inside: NDArray[np.bool_], motion: Mo
         template: Features of the frame on which the surface is known, (S, S, C), of length 1.
         frame: Those of the frame on which it is looked for.
         inside: Where it is on the first, (S, S).
-        motion: Where to begin; it must be right to about two cells.
+        motion: Where to begin; it must be right to about two cells. Returned as it is where there is no surface.
     """
     side = len(template)
     rows, columns = np.nonzero(inside)
-    every = -(-len(rows) // _MOST_PLACES)
-    rows, columns = rows[::every], columns[::every]
     if len(rows) < 2:
         return motion
+    every = -(-len(rows) // _MOST_PLACES)
+    rows, columns = rows[::every], columns[::every]
     known = template[rows, columns]
     x, y = (columns + 0.5) / side, (rows + 0.5) / side
     centre = complex(x.mean(), y.mean())

@@ -114,3 +114,11 @@ def test_a_surface_that_is_hidden_is_not_found_and_then_found_again() -> None:
     assert found is not None
     assert overlap(found[1], motion) > 0.9
     assert find_again(view(motion, curtain=1), prompted, near) is None
+
+
+def test_an_object_that_was_prompted_with_an_empty_mask_is_nowhere() -> None:
+    prompted, frame = view(about(0, 1, 5, 5)), view(STILL)
+    assert not prompted.mask.any()
+    assert follow(frame, prompted, None, STILL) is None
+    assert follow(frame, prompted, frame, STILL) is None
+    assert align(prompted.level(4), frame.level(4), prompted.mask > 0, STILL) is STILL
