@@ -10,18 +10,25 @@ import httpx
 import numpy as np
 
 from testing.processes import free_port, wait_until
-from testing.servers import Stack
+from testing.servers import Servers
 from testing.warm import running_module
 
 
 @contextlib.contextmanager
-def adapter(stack: Stack, *arguments: str) -> Iterator[httpx.Client]:
+def adapter(stack: Servers, *arguments: str) -> Iterator[httpx.Client]:
     """Runs an adapter. Yields an HTTP client with its address.
 
     Args:
         stack: The servers behind it.
         arguments: The adapter's name and options, as `python -m maskwire_adapters` takes them.
     """
+    with running_adapter(stack, *arguments) as (address, _), httpx.Client(base_url=address, timeout=60) as http:
+        yield http
+
+
+@contextlib.contextmanager
+def running_adapter(stack: Servers, *arguments: str) -> Iterator[tuple[str, int]]:
+    """Runs an adapter, as `adapter` does. Yields its URL and the id of its process."""
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     servers = ["--encoder", stack.encoder, "--decoder", stack.decoder]
@@ -34,8 +41,7 @@ def adapter(stack: Stack, *arguments: str) -> Iterator[httpx.Client]:
             return False
 
         wait_until(answers, process=process)
-        with httpx.Client(base_url=address, timeout=60) as http:
-            yield http
+        yield address, process.pid
 
 
 def encoded(path: Path) -> str:

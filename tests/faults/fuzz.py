@@ -37,7 +37,7 @@ from testing.servers import running_gateway
 from testing.tracking import running_tracker, upload
 from testing.wire import picture
 
-from . import command_line, fuzz_answers, fuzz_http, fuzz_messages
+from . import command_line, fuzz_adapters, fuzz_answers, fuzz_http, fuzz_messages
 from .fuzz_messages import Outcome, send_messages
 from .growth import Growth
 from .mutations import mutated
@@ -208,7 +208,7 @@ def run(inputs: int, seed: int) -> tuple[list[str], list[str]]:
         return inputs - sum(outcomes.total() for outcomes in told.values())
 
     share = (
-        left() // 6
+        left() // 7
     )  # of each way over HTTP, and of a tracker's messages; the others are an encoder's and a decoder's
     with tempfile.TemporaryDirectory() as folder, World(Path(folder), count=1, keep_sources_s=600) as world:
         world.calm.embed(picture(400), image_id="fuzz")
@@ -220,6 +220,7 @@ def run(inputs: int, seed: int) -> tuple[list[str], list[str]]:
         with (
             running_tracker(world.url, encoder.address) as (tracker, followed_by),
             running_gateway(servers, "--timeout-s", "2", "--tracker", tracker) as (address, gateway),
+            fuzz_adapters.running_adapters(servers) as adapters,
             grpc.insecure_channel(tracker) as channel,
         ):
             upload(TrackerServiceStub(channel), "fuzz", [picture(400), picture(401)], width_px=60, height_px=40)
@@ -228,10 +229,17 @@ def run(inputs: int, seed: int) -> tuple[list[str], list[str]]:
                 "decoder": decoder.pid,
                 "gateway": gateway,
                 "tracker": followed_by.pid,
+                **{name: pid for name, (_, pid) in adapters.items()},
             }
+            tools = {name: url for name, (url, _) in adapters.items()}
             ways: dict[str, Callable[[], fuzz_http.Told]] = {
                 "HTTP by the schema": lambda: fuzz_http.by_schema(address, share, seed),
-                "HTTP requests, damaged": lambda: asyncio.run(fuzz_http.send_requests(address, pick, share)),
+                "HTTP requests, damaged": lambda: asyncio.run(
+                    fuzz_http.send_requests(address, pick, share, fuzz_http.to_gateway())
+                ),
+                "HTTP requests to adapters, damaged": lambda: asyncio.run(
+                    fuzz_adapters.send(tools, kept.model, pick, share)
+                ),
                 "WebSocket": lambda: asyncio.run(fuzz_http.send_frames(address, pick, share)),
                 "messages to a tracker": lambda: asyncio.run(
                     send_messages(fuzz_messages.tracker(tracker), pick, share)

@@ -40,6 +40,8 @@ _MULTIPART = "multipart/form-data; boundary=x"
 
 Told = tuple[Counter[str], list[str]]
 """Counts of outcomes, and what went wrong."""
+Request = tuple[str, str, Any]
+"""Method, path with its query, and content: JSON, the bytes of a form or an image, or None."""
 
 
 def by_schema(address: str, count: int, number: int) -> Told:
@@ -83,50 +85,55 @@ def by_schema(address: str, count: int, number: int) -> Told:
     return outcomes, wrong
 
 
+def to_gateway() -> list[Request]:
+    """Returns requests that a gateway answers. There is an image named "fuzz"."""
+    image = {"type": "base64", "value": base64.b64encode(picture(400)).decode()}
+    points = [{"x": 30, "y": 20, "positive": True}]
+    prompt = {"points": [{"x_px": 30, "y_px": 20, "label": 1}], "box": {"x_max_px": 50, "y_max_px": 35}}
+    return [
+        ("POST", "/sam2/embed_image", {"image": image, "image_id": "fuzz-http"}),
+        ("POST", "/sam2/segment_image", {"image": image, "sam2_version_id": "hiera_tiny", "prompts": points}),
+        (
+            "POST",
+            "/sam2/segment_image",
+            {"image_id": "fuzz-http", "format": "rle", "prompts": {"prompts": [{"points": points}]}},
+        ),
+        ("POST", "/sam3/embed_image", {"image": image, "image_id": "fuzz-http"}),
+        (
+            "POST",
+            "/sam3/visual_segment",
+            {"image_id": "fuzz-http", "point_coords": [[30, 20]], "point_labels": [1], "format": "binary"},
+        ),
+        ("POST", "/sam3/concept_segment", {"image": image, "prompts": [{"type": "text", "text": "a cup"}]}),
+        ("GET", "/info", None),
+        ("GET", "/model/registry?api_key=x", None),
+        ("POST", "/model/add", {"model_id": "sam2/hiera_tiny", "model_type": "core", "api_key": ""}),
+        ("POST", "/model/remove", {"model_id": "sam2/hiera_tiny"}),
+        ("POST", "/model/clear", None),
+        ("POST", "/v1/images?image_id=sent", picture(400)),
+        ("POST", "/v1/images/fuzz/segment", {"prompts": [prompt]}),
+        ("POST", "/v1/images/fuzz/masks", {"grid": {"points_per_side": 2}}),
+        ("GET", "/v1/images/fuzz", None),
+        ("DELETE", "/v1/images/sent", None),
+        ("GET", "/v1/models", None),
+        ("POST", "/v1/clips?clip_id=fuzz&frames=2&width_px=60&height_px=40", _form(picture(400), picture(401))),
+        ("DELETE", "/v1/clips/sent", None),
+        ("GET", "/v1/tracks/fuzz", None),
+        ("DELETE", "/v1/tracks/sent", None),
+    ]
+
+
 class Requests:
     """A source of damaged requests.
 
     Args:
         pick: Source of random choices.
-        image_id: Name of an image that exists.
+        real: Requests as they should be.
     """
 
-    def __init__(self, pick: random.Random, image_id: str) -> None:
+    def __init__(self, pick: random.Random, real: Sequence[Request]) -> None:
         self._pick = pick
-        image = {"type": "base64", "value": base64.b64encode(picture(400)).decode()}
-        points = [{"x": 30, "y": 20, "positive": True}]
-        prompt = {"points": [{"x_px": 30, "y_px": 20, "label": 1}], "box": {"x_max_px": 50, "y_max_px": 35}}
-        self._real: list[tuple[str, str, Any]] = [
-            ("POST", "/sam2/embed_image", {"image": image, "image_id": "fuzz-http"}),
-            ("POST", "/sam2/segment_image", {"image": image, "sam2_version_id": "hiera_tiny", "prompts": points}),
-            (
-                "POST",
-                "/sam2/segment_image",
-                {"image_id": "fuzz-http", "format": "rle", "prompts": {"prompts": [{"points": points}]}},
-            ),
-            ("POST", "/sam3/embed_image", {"image": image, "image_id": "fuzz-http"}),
-            (
-                "POST",
-                "/sam3/visual_segment",
-                {"image_id": "fuzz-http", "point_coords": [[30, 20]], "point_labels": [1], "format": "binary"},
-            ),
-            ("POST", "/sam3/concept_segment", {"image": image, "prompts": [{"type": "text", "text": "a cup"}]}),
-            ("GET", "/info", None),
-            ("GET", "/model/registry?api_key=x", None),
-            ("POST", "/model/add", {"model_id": "sam2/hiera_tiny", "model_type": "core", "api_key": ""}),
-            ("POST", "/model/remove", {"model_id": "sam2/hiera_tiny"}),
-            ("POST", "/model/clear", None),
-            ("POST", "/v1/images?image_id=sent", picture(400)),
-            ("POST", f"/v1/images/{image_id}/segment", {"prompts": [prompt]}),
-            ("POST", f"/v1/images/{image_id}/masks", {"grid": {"points_per_side": 2}}),
-            ("GET", f"/v1/images/{image_id}", None),
-            ("DELETE", "/v1/images/sent", None),
-            ("GET", "/v1/models", None),
-            ("POST", "/v1/clips?clip_id=fuzz&frames=2&width_px=60&height_px=40", _form(picture(400), picture(401))),
-            ("DELETE", "/v1/clips/sent", None),
-            ("GET", "/v1/tracks/fuzz", None),
-            ("DELETE", "/v1/tracks/sent", None),
-        ]
+        self._real = real
 
     def next(self) -> tuple[str, str, dict[str, str], bytes]:
         """Returns the method, the path with its query, the headers and the body of a request."""
@@ -178,10 +185,10 @@ class Requests:
         return value
 
 
-async def send_requests(address: str, pick: random.Random, count: int) -> Told:
-    """Sends damaged requests, eight at a time, to a gateway with an image named "fuzz"."""
+async def send_requests(address: str, pick: random.Random, count: int, real: Sequence[Request]) -> Told:
+    """Sends damaged requests, eight at a time."""
     outcomes, wrong = Counter[str](), list[str]()
-    made = Requests(pick, "fuzz")
+    made = Requests(pick, real)
 
     async def sender(number: int) -> None:
         for _ in range(number, count, 8):

@@ -10,7 +10,7 @@ class Growth:
     """By how much processes grow, at their most, with the processes that they have started.
 
     Attributes:
-        seen: For each surface, the processes and the MiB that each grew by.
+        seen: For each surface, the processes that grew and by how many MiB, or "+0".
         wrong: Descriptions of those that grew by too much.
     """
 
@@ -25,7 +25,7 @@ class Growth:
         before = {name: _begun(pid) for name, pid in pids.items()}
         yield
         grown = {name: (_most(pid) - before[name]) >> 20 for name, pid in pids.items()}
-        self.seen[surface] = ", ".join(f"{name} {mib:+}" for name, mib in grown.items())
+        self.seen[surface] = ", ".join(f"{name} {mib:+}" for name, mib in grown.items() if mib > 0) or "+0"
         self.wrong += [
             f"{surface}: {name} grew by {mib} MiB, of at most {most_mib}"
             for name, mib in grown.items()
