@@ -40,7 +40,7 @@ def answers(pick: random.Random) -> list[Answer]:
     place = types_pb2.Box(x_min_px=0, y_min_px=0, x_max_px=_WIDTH_PX, y_max_px=_HEIGHT_PX)
     image = decoder_pb2.SegmentedImage(image_id="fuzz", width_px=_WIDTH_PX, height_px=_HEIGHT_PX, region=place)
     info = types_pb2.ImageInfo(image_id="fuzz", width_px=_WIDTH_PX, height_px=_HEIGHT_PX, region=place)
-    info.expires_at.GetCurrentTime()
+    info.expires_at.FromSeconds(2_000_000_000)
     found = [decoder_pb2.GeneratedMask(number=number, rle=sent.rle, box=place, crop_box=place) for number in range(2)]
     objects = [tracker_pb2.TrackedObject(object_id="cup", mask=types_pb2.Mask(rle=sent.rle), object_score=1)]
     return [
