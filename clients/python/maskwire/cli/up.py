@@ -36,10 +36,10 @@ def start_servers(options: UpOptions) -> None:
         if importlib.util.find_spec(package) is None or importlib.util.find_spec(extra) is None:
             refuse_server_command()
     fetching = importlib.import_module("maskwire_core.models.fetching")  # by name: the client does not depend on it
-    folder = Path(os.environ.get("MASKWIRE_MODELS") or "~/.cache/maskwire/models").expanduser()
+    models_folder = Path(os.environ.get("MASKWIRE_MODELS") or "~/.cache/maskwire/models").expanduser()
     missing = []
     if options.config is None:  # a model that is given may have any name
-        missing = fetching.missing([name.strip() for text in models for name in text.split(",")], folder)
+        missing = fetching.missing([name.strip() for text in models for name in text.split(",")], models_folder)
     listening = _listening_host(options.host)
     devices = encoder_devices(options.device)
     encoder_ports = _choose_ports("--encoder-port", listening, options.encoder_port, len(devices))
@@ -55,7 +55,7 @@ def start_servers(options: UpOptions) -> None:
     gateway_ports = _choose_ports("--gateway-port", listening, options.gateway_port, gateways)
     host = host_port.reachable(listening)
     if options.checkpoint is None:
-        fetching.fetch_all(missing, folder, mirror=options.mirror, offline=options.offline)
+        fetching.fetch_all(missing, models_folder, mirror=options.mirror, offline=options.offline)
     with private_folder() as folder, Supervisor(console.print) as supervisor:
         with console.status("starting the store") as progress:
             redis_url = options.redis_url
