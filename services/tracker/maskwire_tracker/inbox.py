@@ -1,6 +1,5 @@
 """Requests of a Track stream that have come and wait to be answered."""
 
-import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -12,29 +11,13 @@ from maskwire_core import names
 from maskwire_core.call_context import current
 from maskwire_core.errors import InvalidArgument, ResourceExhausted, ServiceError
 from maskwire_core.rpc.error_status import status_of
+from maskwire_core.scheduling.changes import Changes
 
 MAX_WAITING = 256
 """Requests that are read ahead."""
 
 _MAX_WAITING_FRAMES = 16  # among them, frames
 _PATIENCE_S = 30  # for memory for a frame
-
-
-class Changes:
-    """Lets the tasks of a stream wait for what others of them change."""
-
-    def __init__(self) -> None:
-        self._changed = asyncio.Event()
-
-    def notify(self) -> None:
-        """Makes the tasks that wait in `until` check their conditions again."""
-        self._changed.set()
-        self._changed.clear()
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        """Waits until a condition holds."""
-        while not condition():
-            await self._changed.wait()
 
 
 @dataclass(eq=False)

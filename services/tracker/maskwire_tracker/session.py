@@ -10,17 +10,13 @@ from google.protobuf.empty_pb2 import Empty
 from maskwire.v1 import tracker_pb2 as pb
 from maskwire_core import names
 from maskwire_core.call_context import current
-from maskwire_core.errors import (
-    DeadlineExceeded,
-    FailedPrecondition,
-    InvalidArgument,
-    ServiceError,
-)
+from maskwire_core.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, ServiceError
 from maskwire_core.masks.answer_room import AnswerRoom
 from maskwire_core.rpc.error_status import status_of
+from maskwire_core.scheduling.changes import Changes
 from maskwire_core.telemetry.metrics import STREAM_ANSWERS
 
-from maskwire_tracker.inbox import MAX_WAITING, Changes, Inbox, Request
+from maskwire_tracker.inbox import MAX_WAITING, Inbox, Request
 from maskwire_tracker.opened_track import OpenedTrack
 from maskwire_tracker.tracker import Tracker
 

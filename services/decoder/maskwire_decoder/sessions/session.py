@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from maskwire_core.call_context import current
 from maskwire_core.errors import InvalidArgument, ServiceError
 from maskwire_core.masks.answer_room import AnswerRoom
 from maskwire_core.rpc.error_status import status_of
+from maskwire_core.scheduling.changes import Changes
 from maskwire_core.telemetry import tracing
 from maskwire_core.telemetry.metrics import STREAM_ANSWERS
 
@@ -73,7 +74,7 @@ class Session:
         self._trace = tracing.here()
         self._decodes = 0
         self._superseded = 0
-        self._changed = asyncio.Event()
+        self._changes = Changes()
         self._waiting: deque[_Request] = deque()
         self._outbox = Outbox()
         self._memory = current().memory.another()  # what is read ahead, and answers without masks
@@ -91,7 +92,7 @@ class Session:
             task.add_done_callback(lambda _: self._notify())
         try:
             while True:
-                await self._until(lambda: bool(self._outbox) or worker.done())
+                await self._changes.until(lambda: bool(self._outbox) or worker.done())
                 if not self._outbox:
                     break
                 response = self._outbox.pop()
@@ -110,21 +111,16 @@ class Session:
                     request.fetch.cancel()
 
     def _notify(self) -> None:
-        """Makes the tasks that wait in `_until` check their conditions again."""
+        """Makes the tasks that wait check their conditions again. Gives back memory of what is not kept any more."""
         surplus = self._memory.nbytes - self._kept_bytes()
         if surplus > 0:
             self._memory.give_back(surplus)
-        self._changed.set()
-        self._changed.clear()
+        self._changes.notify()
 
     def _kept_bytes(self) -> int:
         """Memory of the requests that wait and of the answers without masks that are not sent."""
         requests = [*self._waiting, *self._slot.requests]
         return sum(request.memory for request in requests) + self._outbox.unsent_bytes
-
-    async def _until(self, condition: Callable[[], bool]) -> None:
-        while not condition():
-            await self._changed.wait()
 
     # Requests
 
@@ -143,7 +139,7 @@ class Session:
                 if is_request:
                     self._accept(request)
             self._notify()
-            await self._until(self._may_read)
+            await self._changes.until(self._may_read)
             await self._take_memory()
 
     async def _take_memory(self) -> None:
@@ -151,7 +147,7 @@ class Session:
         while (wanted := self._kept_bytes() - self._memory.nbytes) > 0 and not self._memory.try_take(wanted):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_S):
-                    await self._changed.wait()
+                    await self._changes.next()
 
     def _may_read(self) -> bool:
         # Answers that are not masks are as large as the names of their requests; of masks, one waits.
@@ -184,7 +180,7 @@ class Session:
 
     async def _work(self) -> None:
         while True:
-            await self._until(self._may_work)
+            await self._changes.until(self._may_work)
             if self._waiting:
                 await self._answer_next(self._waiting.popleft())
             elif (newest := self._slot.newest) is not None:
