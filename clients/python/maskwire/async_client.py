@@ -8,18 +8,16 @@ from numpy.typing import NDArray
 
 from maskwire.arguments import check_choice, checked
 from maskwire.automatic_masks import FoundMask, Update
-from maskwire.connection import (
+from maskwire.connection import Connection, in_callers_words
+from maskwire.errors import InvalidRequest, MaskwireError, bad_answer
+from maskwire.image_arguments import (
     AskedImage,
-    Connection,
     EmbedArguments,
     ImageArguments,
     ManyArguments,
     SegmentArguments,
-    Wanted,
-    in_callers_words,
     reading,
 )
-from maskwire.errors import InvalidRequest, MaskwireError, bad_answer
 from maskwire.mask_generation import GenerationArguments, generate_masks
 from maskwire.pipelined import pipelined
 from maskwire.prompts import (
@@ -43,6 +41,7 @@ from maskwire.transport import Caller, Credentials, Servers, Tls
 from maskwire.transport.caller import token_or_default
 from maskwire.v1 import decoder_pb2, encoder_pb2, types_pb2
 from maskwire.video.clip import Clip, ClipLike
+from maskwire.wanted_image import Wanted
 
 AnImage = TypeVar("AnImage", bound=ImageLike | EmbeddedImage)
 Prompts = Prompt | Sequence[Prompt]

@@ -8,7 +8,7 @@ from typing import Self, TypeVar, Unpack
 
 from maskwire.arguments import checked
 from maskwire.background import run_in_background, schedule
-from maskwire.connection import ImageArguments
+from maskwire.image_arguments import ImageArguments
 from maskwire.results import EmbeddedImage, Result
 from maskwire.session import AsyncSession
 from maskwire.sources import ImageLike

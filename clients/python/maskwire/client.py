@@ -13,8 +13,8 @@ from maskwire.automatic_masks import FoundMask, Update
 from maskwire.background import iterate_in_background, run_in_background
 from maskwire.blocking_session import Session
 from maskwire.blocking_track import Track
-from maskwire.connection import EmbedArguments, ImageArguments, ManyArguments, SegmentArguments
 from maskwire.errors import MaskwireError
+from maskwire.image_arguments import EmbedArguments, ImageArguments, ManyArguments, SegmentArguments
 from maskwire.mask_generation import GenerationArguments
 from maskwire.prompts import FORMATS, Box, Format, Labels, Points, Prompt
 from maskwire.results import EmbeddedImage, Result

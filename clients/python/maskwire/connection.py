@@ -5,146 +5,27 @@ import os
 import re
 import weakref
 from collections.abc import Awaitable, Callable, Hashable
-from dataclasses import dataclass, replace
-from pathlib import PurePath
-from typing import Any, Literal, NamedTuple, TypedDict, TypeVar
+from dataclasses import replace
+from typing import Any, TypeVar
 
 from PIL import Image
 
 from maskwire.downloads import fetch, is_url
-from maskwire.errors import FailedPrecondition, ImageNotFound, InvalidRequest, MaskwireError
+from maskwire.errors import FailedPrecondition, ImageNotFound, InvalidRequest
+from maskwire.image_arguments import AskedImage
 from maskwire.image_cache import ImageCache
-from maskwire.pictures import Channels, Stretch
-from maskwire.prompts import OutputArguments, wait_ms
-from maskwire.regions import Place, Region, check_region
+from maskwire.regions import Place
 from maskwire.results import EmbeddedImage
 from maskwire.sources import DEFAULT_READING, STRETCHES, ImageLike, LastPicture, Reading, Source, part_of_picture
 from maskwire.tiles import tiles_of
 from maskwire.transport import Caller, Servers, tracing
 from maskwire.transport.calls import EMBEDS
 from maskwire.v1 import encoder_pb2, types_pb2
+from maskwire.wanted_image import Wanted, looks_like_a_file, no_picture
 
 T = TypeVar("T")
 
 _TILES_IN_FLIGHT = 2
-_FILE_ENDINGS = frozenset(Image.registered_extensions()) | {".heic", ".heif", ".avif", ".svg", ".npy", ".pdf"}
-
-
-class ReadingArguments(TypedDict, total=False):
-    """Keyword arguments that say how to read a picture.
-
-    Attributes:
-        channels: Order of an array's colour channels: "rgb" unless it is "bgr", as OpenCV's imread returns it.
-        stretch: How samples are mapped to 8 bits. "range" maps the lowest sample to black and the highest to white,
-            "percentile" the 1st percentile and the 99th, and "none" the limits of the sample type. "auto", the default,
-            is "range" for pictures of more than 8 bits that stay below a quarter of their type's range, else "none".
-    """
-
-    channels: Channels
-    stretch: Stretch
-
-
-class EmbedArguments(ReadingArguments, total=False):
-    """Keyword arguments that say how to embed a picture.
-
-    Attributes:
-        model: Name of the model; empty for the server's default.
-        bulk: Low priority: interactive images go first.
-        tiles: Also embed the tiles in which `everything` looks at a large picture with `tiles=True`, with low priority;
-            False. Those that are stored are not encoded again.
-        keep_source: Have the encoder keep the picture's file, too, if it was started with `--keep-sources-s`: whoever
-            knows the image's name alone can then ask for regions of it; False.
-    """
-
-    model: str
-    bulk: bool
-    tiles: bool
-    keep_source: bool
-
-
-class ImageArguments(ReadingArguments, total=False):
-    """Keyword arguments that say which image is meant, beside the image itself.
-
-    Attributes:
-        image_id: Name of a stored image; together with a picture, the name to store it under.
-        model: Name of the model that must have embedded the image. A picture is embedded with it; for a stored
-            image of another model an error is raised. Empty for the default model, or any for a stored image.
-        wait_s: How long to wait for an image that another caller is embedding, in seconds, at most 60.
-        channels: Order of an array's colour channels. Use "bgr" for what OpenCV's imread returns.
-        stretch: How samples are mapped to 8 bits; see `embed`.
-        region: The part of the image to look at, (x_min, y_min, x_max, y_max) in whole pixels: it is cut out and
-            embedded at the model's full resolution. Prompts must lie in it; they and the masks are in pixels of the
-            whole image all the same. "auto", for `segment`, `segment_objects` and sessions: a square for each prompt,
-            of whose side the object takes a third to a half: around its box or its mask; else clicks are answered from
-            near by first, and from farther away until the mask lies within. None: the whole image.
-    """
-
-    image_id: str | None
-    model: str
-    wait_s: float
-    region: Region | None
-
-
-class SegmentArguments(ImageArguments, OutputArguments, total=False):
-    """`ImageArguments` and `OutputArguments`."""
-
-
-class ManyArguments(ReadingArguments, OutputArguments, total=False):
-    """Keyword arguments that hold for many images.
-
-    Attributes:
-        model: Name of the model that must have embedded the images; see `segment`.
-    """
-
-    model: str
-
-
-def reading(arguments: ReadingArguments) -> Reading:
-    """How to read a picture, with the defaults of what is not given."""
-    return Reading(arguments.get("channels", "rgb"), arguments.get("stretch", "auto"))
-
-
-class AskedImage(NamedTuple):
-    """An image as a call asks for it; see `ImageArguments`."""
-
-    image: ImageLike | EmbeddedImage | None
-    image_id: str | None = None
-    model: str = ""
-    wait_ms: int = 0
-    reading: Reading = DEFAULT_READING
-    region: Literal["auto"] | Place | None = None
-
-    @classmethod
-    def of(cls, image: ImageLike | EmbeddedImage | None, arguments: ImageArguments) -> "AskedImage":
-        """Checks and converts the arguments of a call."""
-        waiting_ms, region = wait_ms(arguments.get("wait_s", 0)), check_region(arguments.get("region"))
-        return cls(image, arguments.get("image_id"), arguments.get("model", ""), waiting_ms, reading(arguments), region)
-
-
-@dataclass
-class Wanted:
-    """An image as a call names it."""
-
-    image_id: str  # the name to ask the servers for
-    stored: EmbeddedImage | None  # what is stored of the image; None where the call gave a name alone
-    source: Source | None  # its picture, likewise
-    model: str  # the model that must have embedded it; empty for any
-    may_be_path: bool = False  # whether the name looks like a file's
-    region: EmbeddedImage | None = None  # what is stored of the region that is meant; None for the whole image
-
-    @property
-    def content_key(self) -> str:
-        """Which image or region it is, whatever its name comes to mean; empty where only the name is known."""
-        stored = self.region or self.stored
-        return stored.content_key if stored is not None else ""
-
-    def not_found(self, error: ImageNotFound) -> MaskwireError:
-        """Makes the error to raise where no such image is stored: for a file's name, that there is no such file."""
-        if not self.may_be_path or error.reason != "IMAGE_NOT_FOUND":
-            return error
-        return InvalidRequest(
-            f"no such file: {self.image_id}; nor is an image stored under that name", "NO_SUCH_FILE", "image"
-        )
 
 
 class Connection:
@@ -219,7 +100,7 @@ class Connection:
         """
         wanted = await self.described(wanted)
         if wanted.source is None:
-            raise _no_picture(wanted)
+            raise no_picture(wanted)
         return wanted
 
     async def embed_tiles(self, image: Wanted) -> None:
@@ -296,7 +177,7 @@ class Connection:
             try:
                 stored = await self._encode(header, b"")
             except FailedPrecondition as error:
-                raise _no_picture(whole) from error
+                raise no_picture(whole) from error
         else:
             window = window or await self.window_of(whole, place)
             part = await asyncio.to_thread(part_of_picture, window, place)
@@ -398,20 +279,6 @@ class Connection:
             except ImageNotFound as error:
                 await self.embed_again(wanted, error)
         return await send(wanted.content_key)
-
-
-def _no_picture(wanted: Wanted) -> InvalidRequest:
-    return InvalidRequest(
-        f"this needs the picture of {wanted.image_id!r}, which this client has not seen; pass it (a region is also cut "
-        "from the file that was kept with keep_source)",
-        "NO_PICTURE",
-        "image",
-    )
-
-
-def looks_like_a_file(name: str) -> bool:
-    """Whether a name that is no existing file was meant as one rather than as the name of a stored image."""
-    return any(separator in name for separator in "/\\") or PurePath(name).suffix.lower() in _FILE_ENDINGS
 
 
 def in_callers_words(error: InvalidRequest) -> InvalidRequest:

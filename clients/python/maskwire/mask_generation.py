@@ -6,8 +6,9 @@ from os import PathLike
 from pathlib import Path
 
 from maskwire.automatic_masks import AutomaticMaskArguments, MaskCollector, Update, make_request
-from maskwire.connection import AskedImage, Connection, ImageArguments, Wanted
+from maskwire.connection import Connection
 from maskwire.errors import ImageNotFound, InvalidRequest, OutputMissing, ServerUnavailable
+from maskwire.image_arguments import AskedImage, ImageArguments
 from maskwire.results import EmbeddedImage
 from maskwire.sources import ImageLike, Source
 from maskwire.tile_generation import generate_over_tiles
@@ -15,6 +16,7 @@ from maskwire.tile_journal import TileJournal
 from maskwire.tiles import SIDE_PX
 from maskwire.transport.losses import Losses
 from maskwire.v1 import decoder_pb2 as pb
+from maskwire.wanted_image import Wanted
 
 _MAX_STARTS = 3
 _CROP_WAIT_MS = 60_000

@@ -7,10 +7,11 @@ from typing import Any, Self, Unpack
 from google.protobuf.empty_pb2 import Empty
 
 from maskwire.arguments import checked
-from maskwire.connection import AskedImage, Connection, ImageArguments, Wanted
+from maskwire.connection import Connection
 from maskwire.edits import Change, Edits
 from maskwire.errors import ImageNotFound, InvalidRequest, MaskwireError, bad_answer
 from maskwire.history import History
+from maskwire.image_arguments import AskedImage, ImageArguments
 from maskwire.mask_iterator import Masks
 from maskwire.prompts import Output, Prompt
 from maskwire.results import EmbeddedImage, Result
@@ -20,6 +21,7 @@ from maskwire.transport.stream import Stream
 from maskwire.transport.stream_request import Answer
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import types_pb2
+from maskwire.wanted_image import Wanted
 
 
 @checked

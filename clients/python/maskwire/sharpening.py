@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
-from maskwire.connection import Connection, Wanted
+from maskwire.connection import Connection
 from maskwire.history import History
 from maskwire.regions import Place, box_of, choose_regions
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import types_pb2
+from maskwire.wanted_image import Wanted
 
 
 class Sharpener:

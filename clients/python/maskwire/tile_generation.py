@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco
 
 from maskwire.automatic_masks import AutomaticMaskArguments, FoundMask, Update
-from maskwire.connection import Connection, Wanted
+from maskwire.connection import Connection
 from maskwire.errors import InvalidRequest
 from maskwire.tile_contrast import is_busy
 from maskwire.tile_journal import TileJournal
 from maskwire.tiles import Tile, clicks_in, tiles_of
 from maskwire.v1 import decoder_pb2 as pb
+from maskwire.wanted_image import Wanted
 
 _POINTS_PER_SIDE = 32
 _AHEAD = 2  # tiles that are read and embedded while one is clicked
