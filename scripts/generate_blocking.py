@@ -24,7 +24,7 @@ from maskwire.async_client import AnImage, AsyncClient, Prompts
 from maskwire.background import iterate_in_background, run_in_background
 from maskwire.blocking_session import Session
 from maskwire.blocking_track import Track
-from maskwire.prompts import FORMATS
+from maskwire.output_options import FORMATS
 
 
 @checked

@@ -11,7 +11,7 @@ from google.rpc.status_pb2 import Status
 from maskwire.automatic_masks import MaskCollector
 from maskwire.errors import MaskwireError, from_status, make_status
 from maskwire.mask import Mask
-from maskwire.prompts import Format
+from maskwire.output_options import Format
 from maskwire.regions import box_of
 from maskwire.results import EmbeddedImage, Result
 from maskwire.tracked_frame import TrackedFrame

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from maskwire import AsyncClient, EmbeddedImage, InvalidRequest, MaskwireError, Result
 from maskwire.model_names import canonical
-from maskwire.prompts import Format
+from maskwire.output_options import Format
 from maskwire.sources import Source
 from maskwire.suggest import no_such
 from maskwire_core.http.problems import Problem

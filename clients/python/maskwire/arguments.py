@@ -2,11 +2,14 @@
 
 import functools
 import inspect
+import math
 import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, get_args, get_type_hints
+
+import numpy as np
 
 from maskwire.errors import InvalidRequest, UnknownArgument
 from maskwire.suggest import no_such
@@ -105,3 +108,8 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
     """
     if value not in choices:
         raise InvalidRequest(no_such(name, str(value), choices), f"BAD_{name.upper()}", name)
+
+
+def is_finite(value: Any) -> bool:
+    """Whether an argument is a number, and neither NaN nor infinite."""
+    return isinstance(value, int | float | np.number) and math.isfinite(value)

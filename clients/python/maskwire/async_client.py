@@ -19,18 +19,9 @@ from maskwire.image_arguments import (
     reading,
 )
 from maskwire.mask_generation import GenerationArguments, generate_masks
+from maskwire.output_options import Format, Output, output_options
 from maskwire.pipelined import pipelined
-from maskwire.prompts import (
-    Box,
-    Format,
-    Labels,
-    Output,
-    Points,
-    Prompt,
-    check_normalized,
-    output_options,
-    prompts_from_boxes,
-)
+from maskwire.prompts import Box, Labels, Points, Prompt, check_normalized, prompts_from_boxes
 from maskwire.regions import Place, choose_regions
 from maskwire.results import EmbeddedImage, Result
 from maskwire.session import AsyncSession

@@ -16,7 +16,8 @@ from maskwire.blocking_track import Track
 from maskwire.errors import MaskwireError
 from maskwire.image_arguments import EmbedArguments, ImageArguments, ManyArguments, SegmentArguments
 from maskwire.mask_generation import GenerationArguments
-from maskwire.prompts import FORMATS, Box, Format, Labels, Points, Prompt
+from maskwire.output_options import FORMATS, Format
+from maskwire.prompts import Box, Labels, Points, Prompt
 from maskwire.results import EmbeddedImage, Result
 from maskwire.session import AsyncSession
 from maskwire.sources import ImageLike

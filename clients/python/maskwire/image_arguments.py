@@ -2,11 +2,15 @@
 
 from typing import Literal, NamedTuple, TypedDict
 
+from maskwire.arguments import is_finite
+from maskwire.errors import InvalidRequest
+from maskwire.output_options import OutputArguments
 from maskwire.pictures import Channels, Stretch
-from maskwire.prompts import OutputArguments, wait_ms
 from maskwire.regions import Place, Region, check_region
 from maskwire.results import EmbeddedImage
 from maskwire.sources import DEFAULT_READING, ImageLike, Reading
+
+_MAX_WAIT_S = 60
 
 
 class ReadingArguments(TypedDict, total=False):
@@ -96,5 +100,16 @@ class AskedImage(NamedTuple):
     @classmethod
     def of(cls, image: ImageLike | EmbeddedImage | None, arguments: ImageArguments) -> "AskedImage":
         """Checks and converts the arguments of a call."""
-        waiting_ms, region = wait_ms(arguments.get("wait_s", 0)), check_region(arguments.get("region"))
+        waiting_ms, region = _wait_ms(arguments.get("wait_s", 0)), check_region(arguments.get("region"))
         return cls(image, arguments.get("image_id"), arguments.get("model", ""), waiting_ms, reading(arguments), region)
+
+
+def _wait_ms(wait_s: float) -> int:
+    """Checks how long to wait for an image, and converts it to milliseconds.
+
+    Raises:
+        InvalidRequest: It is not between 0 and 60 s.
+    """
+    if not is_finite(wait_s) or not 0 <= wait_s <= _MAX_WAIT_S:
+        raise InvalidRequest(f"wait_s is {wait_s!r}; give 0 to {_MAX_WAIT_S}", "BAD_WAIT", "wait_s")
+    return int(wait_s * 1000)

@@ -13,8 +13,8 @@ from maskwire import exports, rle
 from maskwire.arguments import checked
 from maskwire.errors import MaskwireError, OutputMissing, bad_answer
 from maskwire.outlines import exact_polygons
+from maskwire.output_options import Format
 from maskwire.pickling import Picklable
-from maskwire.prompts import Format
 from maskwire.v1 import types_pb2
 
 _PIXEL_FORMS = {"rle", "png", "packed_bits"}

@@ -1,9 +1,8 @@
-"""Prompts and output options: checks them and converts them to request messages."""
+"""Prompts: checks them and converts them to request messages."""
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import InitVar, dataclass
-from typing import Any, Literal, NamedTuple, TypedDict
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,23 +10,12 @@ from pycocotools import mask as coco
 
 from maskwire.arguments import checked, one_of
 from maskwire.errors import InvalidRequest
-from maskwire.suggest import no_such
+from maskwire.output_options import LOGITS_TYPES
 from maskwire.v1 import types_pb2 as pb
 
-Format = Literal["rle", "png", "polygons", "packed_bits", "logits"]
 Points = Iterable[Sequence[float]] | Sequence[float] | NDArray[Any]
 Labels = Iterable[int] | NDArray[Any] | int
 Box = Sequence[float] | NDArray[Any]
-
-FORMATS: dict[str, pb.MaskFormat.ValueType] = {
-    "rle": pb.MASK_FORMAT_RLE,
-    "png": pb.MASK_FORMAT_PNG,
-    "polygons": pb.MASK_FORMAT_POLYGONS,
-    "packed_bits": pb.MASK_FORMAT_PACKED_BITS,
-    "logits": pb.MASK_FORMAT_LOGITS,
-}
-_MAX_WAIT_S = 60
-_LOGITS_TYPES = {"float16": pb.DATA_TYPE_FP16, "float32": pb.DATA_TYPE_FP32}
 
 
 @checked
@@ -101,7 +89,7 @@ class Prompt:
             message.mask_rle.counts = rle["counts"].decode()
         else:
             message.mask.height, message.mask.width = self.mask.shape
-            message.mask.data_type = _LOGITS_TYPES[self.mask.dtype.name]
+            message.mask.data_type = LOGITS_TYPES[self.mask.dtype.name]
             message.mask.data = self.mask.astype(self.mask.dtype.newbyteorder("<")).tobytes()
         return message
 
@@ -246,85 +234,6 @@ def _mask(value: Any) -> NDArray[Any]:
     return mask
 
 
-class Output(NamedTuple):
-    """What to return of each mask: as the request says it, and the forms of mask in it."""
-
-    options: pb.OutputOptions
-    forms: tuple[Format, ...]
-
-
-class OutputArguments(TypedDict, total=False):
-    """Keyword arguments that say what to return of each mask.
-
-    Attributes:
-        multimask: True (default): the model's three candidates, for ambiguous prompts. False: its single mask, or the
-            best of the three where that is unstable.
-        every: Return all candidates in `Result.candidates` instead of the best one; False.
-        outputs: Forms of mask to return, of "rle", "png", "polygons", "packed_bits" and "logits"; ("rle",).
-        logits_dtype: Precision of returned logits, "float16" (default) or "float32".
-        mask_threshold: Logit above which a pixel is inside; 0.0.
-        max_hole_area: Holes of at most this many low-resolution pixels are filled; 0 leaves them.
-        max_sprinkle_area: Islands of at most this many low-resolution pixels are removed; 0 leaves them.
-        unclamped_logits: Return the model's own logits instead of clamping them to -32..32; False.
-        multimask_output: sam2's name for `multimask`.
-        return_logits: sam2's argument; only False is accepted, since the server thresholds masks (see `outputs`).
-    """
-
-    multimask: bool | None
-    every: bool
-    outputs: Iterable[Format]
-    logits_dtype: Literal["float16", "float32"]
-    mask_threshold: float
-    max_hole_area: int
-    max_sprinkle_area: int
-    unclamped_logits: bool
-    multimask_output: bool | None
-    return_logits: bool
-
-
-def output_options(arguments: OutputArguments) -> Output:
-    """Checks and converts `OutputArguments`. With `multimask` None the server chooses by the prompt.
-
-    Raises:
-        InvalidRequest: A value is unknown or out of range.
-    """
-    if arguments.get("return_logits"):
-        raise InvalidRequest(
-            "the server thresholds masks; for logits pass outputs=('rle', 'logits') and unclamped_logits=True, and "
-            "enlarge Result.logits to the image's size",
-            "NO_FULL_SIZE_LOGITS",
-            "return_logits",
-        )
-    outputs: Any = arguments.get("outputs", ())
-    forms: tuple[Format, ...] = (outputs,) if isinstance(outputs, str) else tuple(outputs)  # type: ignore[assignment]
-    forms = forms or ("rle",)
-    for form in forms:
-        if form not in FORMATS:
-            raise InvalidRequest(no_such("output", str(form), FORMATS), "BAD_OUTPUT", "outputs")
-    dtype, threshold = arguments.get("logits_dtype", "float16"), arguments.get("mask_threshold", 0.0)
-    if dtype not in _LOGITS_TYPES:
-        raise InvalidRequest(f"logits_dtype {dtype!r}; use float16 or float32", "BAD_OUTPUT", "logits_dtype")
-    if not _is_finite(threshold):
-        raise InvalidRequest(f"mask_threshold is {threshold!r}; give a number", "BAD_OUTPUT", "mask_threshold")
-    hole, sprinkle = arguments.get("max_hole_area", 0), arguments.get("max_sprinkle_area", 0)
-    for name, area in (("max_hole_area", hole), ("max_sprinkle_area", sprinkle)):
-        if not _is_finite(area) or area != int(area) or not 0 <= area < 1 << 32:
-            raise InvalidRequest(f"{name} is {area!r}; give an integer number of pixels, or 0", "BAD_OUTPUT", name)
-    options = pb.OutputOptions(
-        formats=[FORMATS[name] for name in forms],
-        candidates=pb.CANDIDATES_ALL if arguments.get("every") else pb.CANDIDATES_BEST,
-        logits_type=_LOGITS_TYPES[dtype],
-        mask_threshold=threshold,
-        max_hole_area=int(hole),
-        max_sprinkle_area=int(sprinkle),
-        unclamped_logits=bool(arguments.get("unclamped_logits")),
-    )
-    multimask = one_of("multimask", arguments.get("multimask"), "multimask_output", arguments.get("multimask_output"))
-    if multimask is not None:
-        options.multimask = bool(multimask)
-    return Output(options, forms)
-
-
 def check_normalized(normalize_coords: bool) -> None:
     """Checks sam2's argument normalize_coords. With False, sam2 expects coordinates as fractions of the size.
 
@@ -337,18 +246,3 @@ def check_normalized(normalize_coords: bool) -> None:
             "NOT_PIXELS",
             "normalize_coords",
         )
-
-
-def wait_ms(wait_s: float) -> int:
-    """Checks how long to wait for an image, and converts it to milliseconds.
-
-    Raises:
-        InvalidRequest: It is not between 0 and 60 s.
-    """
-    if not _is_finite(wait_s) or not 0 <= wait_s <= _MAX_WAIT_S:
-        raise InvalidRequest(f"wait_s is {wait_s!r}; give 0 to {_MAX_WAIT_S}", "BAD_WAIT", "wait_s")
-    return int(wait_s * 1000)
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float | np.number) and math.isfinite(value)

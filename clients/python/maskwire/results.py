@@ -20,9 +20,9 @@ from maskwire.datasets.labelme import LabelmeShapes, labelme, shapes_of
 from maskwire.datasets.yolo import yolo_line
 from maskwire.errors import OutputMissing, bad_answer
 from maskwire.mask import Mask
+from maskwire.output_options import Format
 from maskwire.pickling import Picklable
 from maskwire.pictures import Stretch
-from maskwire.prompts import Format
 from maskwire.sources import ImageLike, Source, stretch_of
 from maskwire.v1 import decoder_pb2, encoder_pb2, types_pb2
 

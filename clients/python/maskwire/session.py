@@ -13,7 +13,8 @@ from maskwire.errors import ImageNotFound, InvalidRequest, MaskwireError, bad_an
 from maskwire.history import History
 from maskwire.image_arguments import AskedImage, ImageArguments
 from maskwire.mask_iterator import Masks
-from maskwire.prompts import Output, Prompt
+from maskwire.output_options import Output
+from maskwire.prompts import Prompt
 from maskwire.results import EmbeddedImage, Result
 from maskwire.sharpening import Sharpener
 from maskwire.sources import ImageLike

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from maskwire.mask import Mask
-from maskwire.prompts import Format
+from maskwire.output_options import Format
 from maskwire.v1 import tracker_pb2 as pb
 
 _FORMS: tuple[Format, ...] = ("rle",)

@@ -9,7 +9,7 @@ from google.rpc.status_pb2 import Status
 from maskwire.automatic_masks import FoundMask, MaskCollector
 from maskwire.errors import InvalidRequest, MaskwireError, from_status
 from maskwire.mask import Mask
-from maskwire.prompts import Format
+from maskwire.output_options import Format
 from maskwire.regions import box_of
 from maskwire.results import EmbeddedImage, Result
 from maskwire.v1 import decoder_pb2, types_pb2

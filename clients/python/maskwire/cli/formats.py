@@ -15,7 +15,7 @@ from maskwire.cli.options import MaskFormat
 from maskwire.datasets.coco import CocoImage, coco_dataset
 from maskwire.errors import InvalidRequest
 from maskwire.mask import Mask
-from maskwire.prompts import Format
+from maskwire.output_options import Format
 from maskwire.results import Result
 
 
