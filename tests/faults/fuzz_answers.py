@@ -9,11 +9,12 @@ import numpy as np
 from google.protobuf.message import DecodeError, Message
 from google.rpc.status_pb2 import Status
 from maskwire.automatic_masks import MaskCollector
+from maskwire.embedded_image import EmbeddedImage
 from maskwire.errors import MaskwireError, from_status, make_status
 from maskwire.mask import Mask
 from maskwire.output_options import Format
 from maskwire.regions import box_of
-from maskwire.results import EmbeddedImage, Result
+from maskwire.results import Result
 from maskwire.tracked_frame import TrackedFrame
 from maskwire.v1 import decoder_pb2, encoder_pb2, tracker_pb2, types_pb2
 from maskwire_core.masks.answer_room import AnswerRoom

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from maskwire.blocking_session import Session
     from maskwire.blocking_track import Track
     from maskwire.client import Client
+    from maskwire.embedded_image import EmbeddedImage
     from maskwire.errors import (
         DeadlineExceeded,
         FailedPrecondition,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from maskwire.large_tiff import LargeTiff
     from maskwire.mask import Mask
     from maskwire.prompts import Prompt
-    from maskwire.results import EmbeddedImage, Result
+    from maskwire.results import Result
     from maskwire.session import AsyncSession
     from maskwire.track import AsyncTrack
     from maskwire.tracked_frame import TrackedFrame
@@ -52,7 +53,7 @@ _HOMES = {
     "AsyncTrack": "track",
     "Client": "client",
     "DeadlineExceeded": "errors",
-    "EmbeddedImage": "results",
+    "EmbeddedImage": "embedded_image",
     "FailedPrecondition": "errors",
     "FoundMask": "automatic_masks",
     "ImageNotFound": "errors",

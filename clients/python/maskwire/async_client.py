@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from maskwire.arguments import check_choice, checked
 from maskwire.automatic_masks import FoundMask, Update
 from maskwire.connection import Connection, in_callers_words
+from maskwire.embedded_image import EmbeddedImage
 from maskwire.errors import InvalidRequest, MaskwireError, bad_answer
 from maskwire.image_arguments import (
     AskedImage,
@@ -23,7 +24,7 @@ from maskwire.output_options import Format, Output, output_options
 from maskwire.pipelined import pipelined
 from maskwire.prompts import Box, Labels, Points, Prompt, check_normalized, prompts_from_boxes
 from maskwire.regions import Place, choose_regions
-from maskwire.results import EmbeddedImage, Result
+from maskwire.results import Result
 from maskwire.session import AsyncSession
 from maskwire.sources import ImageLike
 from maskwire.track import AsyncTrack

@@ -8,8 +8,9 @@ from typing import Self, TypeVar, Unpack
 
 from maskwire.arguments import checked
 from maskwire.background import run_in_background, schedule
+from maskwire.embedded_image import EmbeddedImage
 from maskwire.image_arguments import ImageArguments
-from maskwire.results import EmbeddedImage, Result
+from maskwire.results import Result
 from maskwire.session import AsyncSession
 from maskwire.sources import ImageLike
 from maskwire.v1 import decoder_pb2 as pb

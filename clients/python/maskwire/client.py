@@ -13,12 +13,13 @@ from maskwire.automatic_masks import FoundMask, Update
 from maskwire.background import iterate_in_background, run_in_background
 from maskwire.blocking_session import Session
 from maskwire.blocking_track import Track
+from maskwire.embedded_image import EmbeddedImage
 from maskwire.errors import MaskwireError
 from maskwire.image_arguments import EmbedArguments, ImageArguments, ManyArguments, SegmentArguments
 from maskwire.mask_generation import GenerationArguments
 from maskwire.output_options import FORMATS, Format
 from maskwire.prompts import Box, Labels, Points, Prompt
-from maskwire.results import EmbeddedImage, Result
+from maskwire.results import Result
 from maskwire.session import AsyncSession
 from maskwire.sources import ImageLike
 from maskwire.track import AsyncTrack

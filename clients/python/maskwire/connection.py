@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 from PIL import Image
 
 from maskwire.downloads import fetch, is_url
+from maskwire.embedded_image import EmbeddedImage
 from maskwire.errors import FailedPrecondition, ImageNotFound, InvalidRequest
 from maskwire.image_arguments import AskedImage
 from maskwire.image_cache import ImageCache
 from maskwire.regions import Place
-from maskwire.results import EmbeddedImage
 from maskwire.sources import DEFAULT_READING, STRETCHES, ImageLike, LastPicture, Reading, Source, part_of_picture
 from maskwire.tiles import tiles_of
 from maskwire.transport import Caller, Servers, tracing

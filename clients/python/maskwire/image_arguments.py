@@ -3,11 +3,11 @@
 from typing import Literal, NamedTuple, TypedDict
 
 from maskwire.arguments import is_finite
+from maskwire.embedded_image import EmbeddedImage
 from maskwire.errors import InvalidRequest
 from maskwire.output_options import OutputArguments
 from maskwire.pictures import Channels, Stretch
 from maskwire.regions import Place, Region, check_region
-from maskwire.results import EmbeddedImage
 from maskwire.sources import DEFAULT_READING, ImageLike, Reading
 
 _MAX_WAIT_S = 60

@@ -3,8 +3,8 @@
 from collections import OrderedDict
 from collections.abc import Hashable
 
+from maskwire.embedded_image import EmbeddedImage
 from maskwire.regions import Place
-from maskwire.results import EmbeddedImage
 from maskwire.sources import Source
 
 _MAX_IMAGES = 1024

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from maskwire.automatic_masks import AutomaticMaskArguments, MaskCollector, Update, make_request
 from maskwire.connection import Connection
+from maskwire.embedded_image import EmbeddedImage
 from maskwire.errors import ImageNotFound, InvalidRequest, OutputMissing, ServerUnavailable
 from maskwire.image_arguments import AskedImage, ImageArguments
-from maskwire.results import EmbeddedImage
 from maskwire.sources import ImageLike, Source
 from maskwire.tile_generation import generate_over_tiles
 from maskwire.tile_journal import TileJournal

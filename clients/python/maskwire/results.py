@@ -1,10 +1,8 @@
-"""Results of calls: embedded images, and the masks of a prompt."""
+"""Results of prompts: masks, and in which forms they can be had."""
 
 import base64
 import html
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import cached_property
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -18,76 +16,18 @@ from maskwire.arguments import checked
 from maskwire.datasets.coco import coco_annotation
 from maskwire.datasets.labelme import LabelmeShapes, labelme, shapes_of
 from maskwire.datasets.yolo import yolo_line
+from maskwire.embedded_image import milliseconds, place_of
 from maskwire.errors import OutputMissing, bad_answer
 from maskwire.mask import Mask
 from maskwire.output_options import Format
 from maskwire.pickling import Picklable
-from maskwire.pictures import Stretch
-from maskwire.sources import ImageLike, Source, stretch_of
-from maskwire.v1 import decoder_pb2, encoder_pb2, types_pb2
+from maskwire.sources import ImageLike, Source
+from maskwire.v1 import decoder_pb2, types_pb2
 
 if TYPE_CHECKING:
     import supervision
 
 _NOTEBOOK_PX = 800  # longer side of the picture that notebooks show
-
-
-@dataclass(frozen=True)
-class EmbeddedImage:
-    """A stored image.
-
-    Attributes:
-        image_id: Name of the image.
-        width: Width in pixels, with EXIF orientation applied.
-        height: Height in pixels, with EXIF orientation applied.
-        model: Name of the model that embedded it.
-        content_key: Digest of the file, the model and the preprocessing, which identifies the embedding.
-        cached: Whether the embedding was stored already, so that no encode was needed. True in results of `get`.
-        stored_bytes: Size of the stored embedding.
-        stretch: How samples were mapped to 8 bits: none, range or percentile.
-        expires_at: Time at which it leaves the store, in UTC.
-        timings: Duration of each stage in milliseconds.
-        region: The part of the image that was embedded, as x_min, y_min, x_max, y_max in pixels; None for all of it.
-    """
-
-    image_id: str
-    width: int
-    height: int
-    model: str
-    content_key: str
-    cached: bool
-    stored_bytes: int
-    expires_at: datetime
-    timings: dict[str, float] = field(default_factory=dict, compare=False, repr=False)
-    stretch: Stretch = "none"
-    region: tuple[int, int, int, int] | None = None
-
-    @classmethod
-    def from_messages(
-        cls, info: types_pb2.ImageInfo, cached: bool = True, timings: encoder_pb2.EncodeTimings | None = None
-    ) -> "EmbeddedImage":
-        """Converts the messages of a response.
-
-        Raises:
-            MaskwireError: BAD_ANSWER.
-        """
-        try:
-            expires_at = info.expires_at.ToDatetime(tzinfo=UTC)
-        except (ValueError, OverflowError) as error:
-            raise bad_answer(f"an image expires at no time that there is: {error}") from error
-        return cls(
-            image_id=info.image_id,
-            width=info.width_px,
-            height=info.height_px,
-            model=info.model,
-            content_key=info.content_key,
-            cached=cached,
-            stored_bytes=info.stored_bytes,
-            expires_at=expires_at,
-            timings=milliseconds(timings) if timings is not None else {},
-            stretch=stretch_of(info.stretch),
-            region=_place(info),
-        )
 
 
 @checked
@@ -134,7 +74,7 @@ class Result(Picklable):
         self.height = image.height_px
         self.model = image.model
         self.content_key = image.content_key
-        self.region = _place(image)
+        self.region = place_of(image)
         self.object_score = message.object_score
         self.prompt_id = message.prompt_id
         self.cached = cached
@@ -356,23 +296,3 @@ class Result(Picklable):
                 f"this client has not seen the picture of {self.image_id!r}; pass it as image=...", "OUTPUT_MISSING"
             )
         return source.picture()
-
-
-def _place(image: types_pb2.ImageInfo | decoder_pb2.SegmentedImage) -> tuple[int, int, int, int] | None:
-    if not image.HasField("region"):
-        return None
-    box = image.region
-    sides = box.x_min_px, box.y_min_px, box.x_max_px, box.y_max_px
-    if not all(side.is_integer() for side in sides):
-        raise bad_answer("a region is not of whole pixels")
-    left, top, right, bottom = map(int, sides)
-    return left, top, right, bottom
-
-
-def milliseconds(timings: Any) -> dict[str, float]:
-    """Converts a timings message to {"decode_ms": 12.3, ...}, without the stages that did not run."""
-    return {
-        descriptor.name: round(float(value), 3)
-        for descriptor, value in timings.ListFields()
-        if descriptor.name.endswith("_ms")
-    }

@@ -9,13 +9,14 @@ from google.protobuf.empty_pb2 import Empty
 from maskwire.arguments import checked
 from maskwire.connection import Connection
 from maskwire.edits import Change, Edits
+from maskwire.embedded_image import EmbeddedImage
 from maskwire.errors import ImageNotFound, InvalidRequest, MaskwireError, bad_answer
 from maskwire.history import History
 from maskwire.image_arguments import AskedImage, ImageArguments
 from maskwire.mask_iterator import Masks
 from maskwire.output_options import Output
 from maskwire.prompts import Prompt
-from maskwire.results import EmbeddedImage, Result
+from maskwire.results import Result
 from maskwire.sharpening import Sharpener
 from maskwire.sources import ImageLike
 from maskwire.transport.stream import Stream

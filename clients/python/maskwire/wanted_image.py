@@ -5,8 +5,8 @@ from pathlib import PurePath
 
 from PIL import Image
 
+from maskwire.embedded_image import EmbeddedImage
 from maskwire.errors import ImageNotFound, InvalidRequest, MaskwireError
-from maskwire.results import EmbeddedImage
 from maskwire.sources import Source
 
 _FILE_ENDINGS = frozenset(Image.registered_extensions()) | {".heic", ".heif", ".avif", ".svg", ".npy", ".pdf"}

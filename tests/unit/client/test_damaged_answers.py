@@ -7,11 +7,12 @@ import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc.status_pb2 import Status
 from maskwire.automatic_masks import FoundMask, MaskCollector
+from maskwire.embedded_image import EmbeddedImage
 from maskwire.errors import InvalidRequest, MaskwireError, from_status
 from maskwire.mask import Mask
 from maskwire.output_options import Format
 from maskwire.regions import box_of
-from maskwire.results import EmbeddedImage, Result
+from maskwire.results import Result
 from maskwire.v1 import decoder_pb2, types_pb2
 
 from tests.faults import fuzz_answers

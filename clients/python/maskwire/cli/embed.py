@@ -13,9 +13,9 @@ from maskwire.cli.inputs import Input
 from maskwire.cli.options import EmbedOptions
 from maskwire.cli.output import describe_error, progress_bar
 from maskwire.cli.work import work_through
+from maskwire.embedded_image import EmbeddedImage
 from maskwire.errors import InvalidRequest
 from maskwire.pictures.formats import ENDINGS
-from maskwire.results import EmbeddedImage
 
 _IMAGES_AT_ONCE = 16
 

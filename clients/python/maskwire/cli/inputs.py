@@ -8,9 +8,9 @@ from urllib.parse import unquote, urlsplit
 from maskwire.cli.options import EmbeddingOptions, LargeTiffOptions
 from maskwire.client import Client
 from maskwire.downloads import fetch, is_url
+from maskwire.embedded_image import EmbeddedImage
 from maskwire.errors import InvalidRequest
 from maskwire.large_tiff import LargeTiff
-from maskwire.results import EmbeddedImage
 from maskwire.sources import ImageLike, Reading, Source
 from maskwire.wanted_image import looks_like_a_file
 

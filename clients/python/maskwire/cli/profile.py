@@ -12,7 +12,8 @@ from rich.progress import track
 from rich.table import Table
 
 from maskwire.cli.options import ProfileOptions
-from maskwire.results import EmbeddedImage, Result
+from maskwire.embedded_image import EmbeddedImage
+from maskwire.results import Result
 
 Timed = TypeVar("Timed", EmbeddedImage, Result)
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from maskwire.client import Client
+from maskwire.embedded_image import EmbeddedImage
 from maskwire.errors import (
     ImageNotFound,
     InvalidRequest,
@@ -21,7 +22,7 @@ from maskwire.errors import (
 from maskwire.pictures import Stretch
 from maskwire.prelabelling.boxes_file import ImageBoxes
 from maskwire.prompts import Prompt
-from maskwire.results import EmbeddedImage, Result
+from maskwire.results import Result
 from maskwire.sources import Reading, Source
 
 T = TypeVar("T")

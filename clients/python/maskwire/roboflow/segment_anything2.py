@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from maskwire.arguments import checked
 from maskwire.bilinear import enlarge
 from maskwire.client import Client
+from maskwire.embedded_image import EmbeddedImage
 from maskwire.errors import ImageNotFound, InvalidRequest
 from maskwire.prompts import Prompt
-from maskwire.results import EmbeddedImage
 from maskwire.roboflow.prompt_set import Sam2PromptSet, in_prompts_words
 from maskwire.sam2.build_sam import ServedModel
 from maskwire.sam2.prompt_batch import in_arguments_words

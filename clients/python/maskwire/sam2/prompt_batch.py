@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from maskwire.embedded_image import EmbeddedImage
 from maskwire.errors import InvalidRequest
 from maskwire.prompts import Prompt, to_numpy
-from maskwire.results import EmbeddedImage
 
 _PADDING = -1
 _NAMES = {"points": "point_coords", "labels": "point_labels", "box": "box", "mask": "mask_input"}

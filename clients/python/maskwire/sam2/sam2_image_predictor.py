@@ -11,9 +11,10 @@ from PIL import Image
 from maskwire.arguments import checked
 from maskwire.bilinear import enlarge
 from maskwire.client import Client
+from maskwire.embedded_image import EmbeddedImage
 from maskwire.errors import InvalidRequest
 from maskwire.prompts import Prompt
-from maskwire.results import EmbeddedImage, Result
+from maskwire.results import Result
 from maskwire.sam2.build_sam import ServedModel, build_sam2_hf
 from maskwire.sam2.prompt_batch import in_arguments_words, prompts_of
 from maskwire.sources import ImageLike
