@@ -3,14 +3,15 @@
 import errno
 import socket
 import struct
-from collections import Counter
+from collections import defaultdict
 
 import pytest
 from maskwire_core.rpc.callers import name_of, read
 from maskwire_core.rpc.crowds import Caller, beyond_share
 
-ONE, TWO, THREE = bytes([10, 0, 0, 1]), bytes([10, 0, 0, 2]), bytes([10, 0, 0, 3])
+ONE, TWO = bytes([10, 0, 0, 1]), bytes([10, 0, 0, 2])
 DONE, ERROR, BY_FAMILY = 3, 2, 20
+INODE = 4711
 
 
 def message(kind: int, body: bytes, number: int = 7) -> bytes:
@@ -23,7 +24,7 @@ def connection(caller: str, number: int = 7) -> bytes:
     family = socket.AF_INET6 if ":" in caller else socket.AF_INET
     ours, address = bytes([9] * 16), socket.inet_pton(family, caller).ljust(16, b"\x00")
     body = struct.pack("=BBBB", family, 1, 0, 0) + struct.pack("!HH", 50051, 40000) + ours + address
-    return message(BY_FAMILY, body + bytes(32) + b"\x05\x00\x08\x00\x00", number)
+    return message(BY_FAMILY, body + bytes(28) + struct.pack("=I", INODE) + b"\x05\x00\x08\x00\x00", number)
 
 
 @pytest.mark.parametrize(
@@ -36,15 +37,15 @@ def connection(caller: str, number: int = 7) -> bytes:
     ],
 )
 def test_whose_a_connection_is(caller: str, network: str) -> None:
-    found = Counter[bytes]()
+    found = defaultdict[bytes, list[int]](list)
     assert not read(connection(caller) + connection("10.9.9.9") + connection(caller), 7, found)
-    assert {name_of(each): count for each, count in found.items()} == {network: 2, "10.9.9.9": 1}
+    assert {name_of(each): inodes for each, inodes in found.items()} == {network: [INODE] * 2, "10.9.9.9": [INODE]}
     assert read(connection(caller) + message(DONE, bytes(4)), 7, found)
-    assert found.total() == 4
+    assert sum(map(len, found.values())) == 4
 
 
 def test_answers_to_others_are_passed_over() -> None:
-    found = Counter[bytes]()
+    found = defaultdict[bytes, list[int]](list)
     stale = connection("10.1.2.3", 6) + message(DONE, bytes(4), 6) + message(ERROR, struct.pack("=i", -errno.EPERM), 6)
     assert not read(stale, 7, found)
     assert not found
@@ -52,21 +53,22 @@ def test_answers_to_others_are_passed_over() -> None:
 
 def test_an_error_is_raised() -> None:
     with pytest.raises(OSError, match="No such file"):
-        read(message(ERROR, struct.pack("=i", -errno.ENOENT)), 7, Counter())
+        read(message(ERROR, struct.pack("=i", -errno.ENOENT)), 7, {})
 
 
 @pytest.mark.parametrize(
     ("counts", "expected"),
     [
-        ({(1, ONE): 65}, []),
-        ({(1, ONE): 66}, [(1, ONE)]),  # one alone has two thirds of 99
-        ({(1, ONE): 60, (1, TWO): 9}, [(1, ONE)]),  # it may have twice the 30 that are free
-        ({(1, ONE): 40, (1, TWO): 38}, []),
-        ({(1, ONE): 40, (1, TWO): 42}, [(1, TWO), (1, ONE)]),  # the largest first
-        ({(1, ONE): 40, (2, ONE): 38}, []),  # who crowds one port can come to another
-        ({(1, ONE): 70, (2, ONE): 1}, [(1, ONE)]),
-        ({(1, ONE): 50, (1, TWO): 50, (1, THREE): 1}, [(1, ONE), (1, TWO), (1, THREE)]),  # nothing is free
+        ({(1, ONE): 65}, {}),
+        ({(1, ONE): 66}, {(1, ONE): 0}),  # one alone has two thirds of 99
+        ({(1, ONE): 90}, {(1, ONE): 24}),
+        ({(1, ONE): 60, (1, TWO): 9}, {(1, ONE): 0}),  # it may have twice the 30 that are free
+        ({(1, ONE): 40, (1, TWO): 38}, {}),
+        ({(1, ONE): 40, (1, TWO): 42}, {(1, TWO): 3, (1, ONE): 0}),  # the largest first
+        ({(1, ONE): 40, (2, ONE): 38}, {}),  # who crowds one port can come to another
+        ({(1, ONE): 70, (2, ONE): 1}, {(1, ONE): 5}),
+        ({(1, bytes([number])): 1 for number in range(99)}, {(1, bytes([number])): 0 for number in range(99)}),
     ],
 )
-def test_who_has_more_than_a_share(counts: dict[Caller, int], expected: list[Caller]) -> None:
-    assert beyond_share(counts, 99) == expected
+def test_who_has_more_than_a_share(counts: dict[Caller, int], expected: dict[Caller, int]) -> None:
+    assert list(beyond_share(counts, 99).items()) == list(expected.items())

@@ -7,7 +7,9 @@ both ends on this machine 50 ms of a core in place of 11 ms, and 20 ms in place 
 import os
 import socket
 import struct
-from collections import Counter
+import sys
+from collections import defaultdict
+from collections.abc import MutableMapping
 
 from maskwire_core.networks import network_of
 
@@ -16,6 +18,7 @@ _REQUEST, _DUMP = 0x1, 0x300
 _ERROR, _DONE = 2, 3  # kinds of messages
 _HEADER = struct.Struct("=IHHII")  # length, kind, flags, number of the request, port
 _CALLER = _HEADER.size + 4 + 4 + 16  # where a message has the caller's address: after state, ports and our own
+_INODE = _HEADER.size + 4 + 48 + 16  # and the number of the connection's file
 _ESTABLISHED, _CLOSE_WAIT = 1 << 1, 1 << 8  # what is a file, or will be one as soon as it is accepted
 _MAPPED = bytes(10) + b"\xff\xff"
 _ANSWER_BYTES = 64 << 10
@@ -24,7 +27,7 @@ _UNUSED_PORT = 1
 
 
 class Callers:
-    """Counts callers of ports of this machine, or of this container. Keeps a file open, since there may be none to be
+    """Finds callers of ports of this machine, or of this container. Keeps a file open, since there may be none to be
     had when it matters.
 
     Raises:
@@ -35,40 +38,40 @@ class Callers:
         self._netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _SOCK_DIAG)
         self._netlink.settimeout(_ANSWER_S)
         self._number = 0
-        self.count(socket.AF_INET, _UNUSED_PORT)  # a system that cannot tell says so now
+        self.find(socket.AF_INET, _UNUSED_PORT)  # a system that cannot tell says so now
 
     def close(self) -> None:
         """Closes the file."""
         self._netlink.close()
 
-    def count(self, family: socket.AddressFamily, port: int) -> Counter[bytes]:
-        """Counts the connections that a port has, those included that wait to be accepted.
+    def find(self, family: socket.AddressFamily, port: int) -> dict[bytes, list[int]]:
+        """Finds the connections that a port has, those included that wait to be accepted.
 
         Args:
             family: That of the listening socket.
             port: The port.
 
         Returns:
-            How many there are of each network: see `name_of`.
+            Of each network (see `name_of`) the connections' inodes; 0 of those that wait.
         """
         self._number += 1
         asked = struct.pack("=BBBxI", family, socket.IPPROTO_TCP, 0, _ESTABLISHED | _CLOSE_WAIT)
         asked += struct.pack("!H", port) + bytes(46)  # from any port and address, of any interface
         header = _HEADER.pack(_HEADER.size + len(asked), _DIAG_BY_FAMILY, _REQUEST | _DUMP, self._number, 0)
         self._netlink.send(header + asked)
-        found = Counter[bytes]()
+        found = defaultdict[bytes, list[int]](list)
         while not read(self._netlink.recv(_ANSWER_BYTES), self._number, found):
             pass
         return found
 
 
-def read(answer: bytes, number: int, found: Counter[bytes]) -> bool:
+def read(answer: bytes, number: int, found: MutableMapping[bytes, list[int]]) -> bool:
     """Reads a part of the system's answer.
 
     Args:
         answer: Messages.
         number: That of the request; what is answered to others is passed over.
-        found: Where connections are counted, by network.
+        found: Where the inodes of connections are added, by network; it makes a list of each itself.
 
     Returns:
         Whether it was the last.
@@ -92,7 +95,7 @@ def read(answer: bytes, number: int, found: Counter[bytes]) -> bool:
                 address = address[12:]
             else:
                 address = address[:8]
-            found[address] += 1
+            found[address].append(int.from_bytes(answer[start + _INODE : start + _INODE + 4], sys.byteorder))
         start += (length + 3) & ~3
     return False
 

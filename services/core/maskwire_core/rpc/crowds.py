@@ -2,17 +2,20 @@
 
 gRPC accepts whoever comes, and tells of nobody who says nothing, or does not finish a TLS handshake. So it is watched
 from outside: how many files the process has open, and only if those are many, whose connections they are. Who has more
-than a share keeps what there is, but new connections wait until it is less.
+than a share keeps what there is, but new connections wait until it is less. Where the system does not permit that, the
+newest connections are ended that are more than the share.
 """
 
 import contextlib
 import logging
 import os
+import resource
+import socket
 import sys
 import threading
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from maskwire_core.rpc.callers import Callers, name_of
 from maskwire_core.rpc.newcomers import MOST_NETWORKS, Newcomers, listeners
@@ -28,10 +31,10 @@ _OPEN_FILES = "/proc/self/fd"
 _FILES = 8_192
 _SHORTEST_S = 0.02  # from one look how many files are open, or will be, to the next
 _PER_S = 50_000  # connections that may come in a second
-# To find out whose connections they are takes 11 ms of a core for 8,000, on either side of them. That is done at once
-# when so many have come since, of those that all may have, and otherwise as often as takes a twentieth of a core.
+# To find out whose connections they are takes 11 ms of a core for 8,000, on either side of them. That takes a quarter
+# of a core at most when so many have come since, of those that all may have, and otherwise a twentieth.
 _GROWTH = 1 / 16
-_PART = 1 / 20
+_PART, _HURRIED_PART = 1 / 20, 1 / 4
 _TELL_S = 10.0  # between lines in the log
 
 Caller = tuple[int, bytes]
@@ -53,6 +56,8 @@ def sharing_connections(newcomers: Newcomers) -> Iterator[None]:
         log.info("connections are not shared by address: %s", error)
         yield
         return
+    if not newcomers.permitted:
+        log.info("without CAP_NET_ADMIN new connections do not wait here: those beyond an address's share are ended")
     crowds = _Crowds(callers, newcomers, most)
     thread = threading.Thread(target=crowds.watch, name="crowds", daemon=True)
     thread.start()
@@ -91,7 +96,8 @@ class _Crowds:
                 taken = open_files() + sum(each.queued() for each in self._newcomers.values())
                 took_s = time.thread_time() - started
                 self._look(taken)
-                pause_s = max(_SHORTEST_S, took_s / _PART, (self._many - taken) / _PER_S)
+                rest_s = (time.thread_time() - started - took_s) / _HURRIED_PART
+                pause_s = max(_SHORTEST_S, took_s / _PART, rest_s, (self._many - taken) / _PER_S)
         except OSError as error:
             log.warning("connections are not shared by address any more: %s", error)
         self._keep_waiting([])
@@ -102,10 +108,18 @@ class _Crowds:
             self._keep_waiting([])
         elif taken - self._least > self._most * _GROWTH or time.monotonic() >= self._next:
             self._least, started = taken, time.thread_time()
-            counts = Counter[Caller]()
+            found = defaultdict[Caller, list[int]](list)
             for family, port in self._listeners:
-                counts.update({(port, network): n for network, n in self._callers.count(family, port).items()})
-            self._keep_waiting(beyond_share(counts, self._most))
+                for network, inodes in self._callers.find(family, port).items():
+                    found[port, network] += inodes
+            beyond = beyond_share({caller: len(inodes) for caller, inodes in found.items()}, self._most)
+            self._keep_waiting(list(beyond))
+            doomed = set[int]()
+            for (port, network), count in beyond.items():
+                if not self._newcomers[port].permitted:
+                    newest = sorted(filter(None, found[port, network]), reverse=True)  # numbers grow, roughly
+                    doomed.update(newest[:count])
+            end(doomed)
             self._next = time.monotonic() + (time.thread_time() - started) / _PART
 
     def _keep_waiting(self, crowds: list[Caller]) -> None:
@@ -114,8 +128,8 @@ class _Crowds:
         if crowds and not self._waiting and time.monotonic() - self._told > _TELL_S:
             self._told = time.monotonic()
             port, network = crowds[0]
-            most = "%s has more than its share of connections to port %d; new ones wait, of %d networks in all"
-            log.warning(most, name_of(network), port, len(crowds))
+            told = "%s has more than its share of connections to port %d, as one of %d networks: no more are taken"
+            log.warning(told, name_of(network), port, len(crowds))
         self._waiting = set(crowds)
         for port, newcomers in self._newcomers.items():
             networks = [name_of(network) for at, network in crowds if at == port]
@@ -134,8 +148,27 @@ def open_files() -> int:
         return sys.maxsize
 
 
-def beyond_share(counts: Mapping[Caller, int], most: int) -> list[Caller]:
-    """Who may have no connection more, the largest first.
+def end(inodes: Collection[int]) -> None:
+    """Shuts down those of this process's connections whose inodes these are; gRPC then closes them."""
+    if not inodes:
+        return
+    try:
+        numbers: Iterable[int] = map(int, os.listdir(_OPEN_FILES))
+    except OSError:  # there is no file left to list them with
+        numbers = range(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    for number in numbers:
+        with contextlib.suppress(OSError):  # it is none, or closed by now
+            if os.fstat(number).st_ino not in inodes:
+                continue
+            connection = socket.socket(fileno=number)
+            try:
+                connection.shutdown(socket.SHUT_RDWR)
+            finally:
+                connection.detach()
+
+
+def beyond_share(counts: Mapping[Caller, int], most: int) -> dict[Caller, int]:
+    """Who may have no connection more, the largest first, and how many each has that are too many.
 
     Args:
         counts: How many connections each caller has.
@@ -144,4 +177,9 @@ def beyond_share(counts: Mapping[Caller, int], most: int) -> list[Caller]:
     shares = Shares(most)
     for caller, count in counts.items():
         shares.add(caller, count)
-    return sorted((each for each in counts if not shares.fits(each, 1)), key=lambda each: -counts[each])
+    beyond = sorted((each for each in counts if not shares.fits(each, 1)), key=lambda each: -counts[each])
+    for caller in beyond:
+        # Of those who have few, nobody has too many, though all together have: it is not said who came last.
+        while shares.of(caller) > most // MOST_NETWORKS and not shares.fits(caller, 0):
+            shares.add(caller, -1)
+    return {caller: counts[caller] - shares.of(caller) for caller in beyond}

@@ -40,10 +40,12 @@ class Newcomers:
 
     Attributes:
         port: The port; 0 until `find_listeners`.
+        permitted: Whether the system lets them wait: newer kernels, such as 6.18.44, ask for CAP_NET_ADMIN.
     """
 
     def __init__(self) -> None:
         self.port = 0
+        self.permitted = True
         self._listeners: list[int] = []  # file descriptors
         self._waiting: dict[str, list[str]] = {}  # networks, by reason
         self._lock = threading.Lock()
@@ -52,6 +54,8 @@ class Newcomers:
         """Looks at all open files of the process for what listens on a port. Before, nobody waits."""
         self.port = port
         self._listeners = [number for number, _, found in listeners() if found == port]
+        self._attach([_PASS])
+        self._attach([])
 
     def keep_waiting(self, reason: str, networks: Iterable[str]) -> None:
         """Keeps those from these networks waiting, and those from others no longer that waited for the same reason.
@@ -81,10 +85,13 @@ class Newcomers:
             with contextlib.suppress(OSError), _listener(number) as listener:  # or it is closed by now
                 if listener.getsockname()[1] != self.port:
                     continue
-                if program:
-                    listener.setsockopt(socket.SOL_SOCKET, _ATTACH, attached)
-                else:
-                    listener.setsockopt(socket.SOL_SOCKET, _DETACH, 0)
+                try:
+                    if program:
+                        listener.setsockopt(socket.SOL_SOCKET, _ATTACH, attached)
+                    else:
+                        listener.setsockopt(socket.SOL_SOCKET, _DETACH, 0)
+                except PermissionError:
+                    self.permitted = False
 
 
 def listeners() -> Iterator[tuple[int, socket.AddressFamily, int]]:
