@@ -10,12 +10,14 @@ from maskwire_core.config import GatewaySettings
 from maskwire_core.http.memory import Held, set_holder
 from maskwire_core.http.problems import Problem, busy
 from maskwire_core.http.visitors import Visitors
+from maskwire_core.runtime.process_memory import forget_frames
 from maskwire_core.scheduling.shares import Shares
 from maskwire_core.telemetry import tracing
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
+from maskwire_gateway.http.departures import until_caller_leaves
 from maskwire_gateway.http.doorkeeper import NOBODY, Doorkeeper
 from maskwire_gateway.http.error_responses import error_response
 from maskwire_gateway.metrics import Telemetry
@@ -124,7 +126,11 @@ class GatewayMiddleware:
 
         set_holder(scope, holder, held)
         try:
-            await self._app(scope, take_when_complete, _InPieces(send, held))
+            async with until_caller_leaves(take_when_complete, send, has_body) as (receive_next, answer):
+                await self._app(scope, receive_next, _InPieces(answer, held))
+        except Problem as error:
+            forget_frames(error)
+            await error_response(error, scope["path"])(scope, receive, send)
         finally:
             held.release()
             slots.give()
