@@ -3,7 +3,6 @@
 import errno
 import socket
 import struct
-from collections import defaultdict
 
 import pytest
 from maskwire_core.rpc.callers import name_of, read
@@ -37,23 +36,22 @@ def connection(caller: str, number: int = 7) -> bytes:
     ],
 )
 def test_whose_a_connection_is(caller: str, network: str) -> None:
-    found = defaultdict[bytes, list[int]](list)
-    assert not read(connection(caller) + connection("10.9.9.9") + connection(caller), 7, found)
-    assert {name_of(each): inodes for each, inodes in found.items()} == {network: [INODE] * 2, "10.9.9.9": [INODE]}
-    assert read(connection(caller) + message(DONE, bytes(4)), 7, found)
-    assert sum(map(len, found.values())) == 4
+    found, is_last = read(connection(caller) + connection("10.9.9.9"), 7)
+    assert [(name_of(each), inode) for each, inode in found] == [(network, INODE), ("10.9.9.9", INODE)]
+    assert not is_last
+    found, is_last = read(connection(caller) + message(DONE, bytes(4)), 7)
+    assert len(found) == 1
+    assert is_last
 
 
 def test_answers_to_others_are_passed_over() -> None:
-    found = defaultdict[bytes, list[int]](list)
     stale = connection("10.1.2.3", 6) + message(DONE, bytes(4), 6) + message(ERROR, struct.pack("=i", -errno.EPERM), 6)
-    assert not read(stale, 7, found)
-    assert not found
+    assert read(stale, 7) == ([], False)
 
 
 def test_an_error_is_raised() -> None:
     with pytest.raises(OSError, match="No such file"):
-        read(message(ERROR, struct.pack("=i", -errno.ENOENT)), 7, {})
+        read(message(ERROR, struct.pack("=i", -errno.ENOENT)), 7)
 
 
 @pytest.mark.parametrize(

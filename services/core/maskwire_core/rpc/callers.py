@@ -9,7 +9,6 @@ import socket
 import struct
 import sys
 from collections import defaultdict
-from collections.abc import MutableMapping
 
 from maskwire_core.networks import network_of
 
@@ -59,32 +58,33 @@ class Callers:
         asked += struct.pack("!H", port) + bytes(46)  # from any port and address, of any interface
         header = _HEADER.pack(_HEADER.size + len(asked), _DIAG_BY_FAMILY, _REQUEST | _DUMP, self._number, 0)
         self._netlink.send(header + asked)
-        found = defaultdict[bytes, list[int]](list)
-        while not read(self._netlink.recv(_ANSWER_BYTES), self._number, found):
-            pass
+        found, is_last = defaultdict[bytes, list[int]](list), False
+        while not is_last:
+            connections, is_last = read(self._netlink.recv(_ANSWER_BYTES), self._number)
+            for network, inode in connections:
+                found[network].append(inode)
         return found
 
 
-def read(answer: bytes, number: int, found: MutableMapping[bytes, list[int]]) -> bool:
+def read(answer: bytes, number: int) -> tuple[list[tuple[bytes, int]], bool]:
     """Reads a part of the system's answer.
 
     Args:
         answer: Messages.
         number: That of the request; what is answered to others is passed over.
-        found: Where the inodes of connections are added, by network; it makes a list of each itself.
 
     Returns:
-        Whether it was the last.
+        Of each connection the network and the inode, and whether that was the last part.
 
     Raises:
         OSError: If the answer is an error.
     """
-    start = 0
+    found, start = list[tuple[bytes, int]](), 0
     while start < len(answer):
         length, kind, _, of, _ = _HEADER.unpack_from(answer, start)
         if of == number:
             if kind == _DONE:
-                return True
+                return found, True
             if kind == _ERROR:
                 code = -struct.unpack_from("=i", answer, start + _HEADER.size)[0]
                 raise OSError(code, os.strerror(code))
@@ -95,9 +95,9 @@ def read(answer: bytes, number: int, found: MutableMapping[bytes, list[int]]) ->
                 address = address[12:]
             else:
                 address = address[:8]
-            found[address].append(int.from_bytes(answer[start + _INODE : start + _INODE + 4], sys.byteorder))
+            found.append((address, int.from_bytes(answer[start + _INODE : start + _INODE + 4], sys.byteorder)))
         start += (length + 3) & ~3
-    return False
+    return found, False
 
 
 def name_of(network: bytes) -> str:
