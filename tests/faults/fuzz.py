@@ -1,9 +1,9 @@
 """Sends damaged and random input to every parser: python -m tests.faults.fuzz --inputs 100000 --seed 1
 
-Image files, stored embeddings and tracks, exported decoders and trackers, and answers to clients go to what reads them;
-protobuf messages, HTTP requests and frames of a WebSocket to running servers. Each must result in a value or in the
-error that is documented for it, else the exit code is 1; so it is if memory grows beyond a bound at any time. Prints a
-report.
+Image files, stored embeddings and tracks, exported decoders and trackers, data sets, and answers to clients go to what
+reads them; protobuf messages, HTTP requests and frames of a WebSocket to running servers. Each must result in a value
+or in the error that is documented for it, else the exit code is 1; so it is if memory grows beyond a bound at any time.
+Prints a report.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ from testing.servers import running_gateway
 from testing.tracking import running_tracker, upload
 from testing.wire import picture
 
-from . import command_line, fuzz_adapters, fuzz_answers, fuzz_http, fuzz_messages
+from . import command_line, fuzz_adapters, fuzz_answers, fuzz_datasets, fuzz_http, fuzz_messages
 from .fuzz_messages import Outcome, send_messages
 from .growth import Growth
 from .mutations import mutated
@@ -184,25 +184,27 @@ def run(inputs: int, seed: int) -> tuple[list[str], list[str]]:
         return read_bundle(kind, mutated(pick, packed), digest)
 
     parsers: dict[str, tuple[float, Callable[[], Outcome]]] = {
-        "image files": (0.4, lambda: read_file(mutated(pick, pick.choice(files)))),
+        "image files": (0.35, lambda: read_file(mutated(pick, pick.choice(files)))),
         "embeddings": (0.2, lambda: read_embedding(mutated(pick, pick.choice(values)), values)),
         "exported decoders and trackers": (0.05, damaged_bundle),
         "tracks": (0.05, lambda: read_track(pick, *stored)),
         "answers to a client": (0.05, lambda: fuzz_answers.read_damaged(pick, answers)),
+        "data sets": (0.05, lambda: data_sets.read_damaged()),
     }
     told: dict[str, Counter[str]] = {}
     wrong: list[str] = []
     started = time.monotonic()
     growth = Growth()
-    for name, (share, parse) in parsers.items():
-        outcomes = told.setdefault(name, Counter())
-        with growth.during(name, PARSERS_MIB, python=os.getpid()):
-            for index in range(int(inputs * share)):
-                try:
-                    outcomes[parse()] += 1
-                except Exception as error:  # whatever it is, it was not meant
-                    outcomes[type(error).__name__] += 1
-                    wrong.append(f"{name} {index} (seed {seed}): {type(error).__name__}: {error}"[:300])
+    with fuzz_datasets.files(pick) as data_sets:
+        for name, (share, parse) in parsers.items():
+            outcomes = told.setdefault(name, Counter())
+            with growth.during(name, PARSERS_MIB, python=os.getpid()):
+                for index in range(int(inputs * share)):
+                    try:
+                        outcomes[parse()] += 1
+                    except Exception as error:  # whatever it is, it was not meant
+                        outcomes[type(error).__name__] += 1
+                        wrong.append(f"{name} {index} (seed {seed}): {type(error).__name__}: {error}"[:300])
 
     def left() -> int:
         return inputs - sum(outcomes.total() for outcomes in told.values())

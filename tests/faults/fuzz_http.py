@@ -27,11 +27,10 @@ from schemathesis import Case, GenerationMode
 from testing.wire import picture
 
 from .fuzz_messages import clicked, conversation, track
-from .mutations import mutated, random_message
+from .mutations import changed_json, mutated, random_message
 
 _FINE = {200, 204, 400, 401, 403, 404, 405, 406, 409, 413, 415, 422, 429, 504}
 _UNSENDABLE = (requests.exceptions.InvalidHeader, requests.exceptions.InvalidURL, UnicodeError, ValueError)
-_ODD: list[Any] = [None, True, 0, -1, 1e308, "", "fuzz", "\0", "é" * 200, [], {}, [[]], {"a": [1]}, 2**63, "NaN", -0.5]
 _TIMEOUT_S = 30
 # What is no HTTP is answered with 400 at once, and the answer is lost with the connection if more was being written.
 _CUT_SHORT = "closed while being written"
@@ -146,7 +145,7 @@ class Requests:
         elif content is None:
             body = b""
         elif pick.random() < 0.6:
-            body = json.dumps(self._changed(content)).encode()
+            body = json.dumps(changed_json(pick, content)).encode()
         else:
             body = mutated(pick, json.dumps(content).encode())
         match pick.randrange(12):
@@ -167,22 +166,6 @@ class Requests:
             case 4:
                 headers["content-encoding"] = pick.choice(("gzip", "br", "x"))
         return method, path, headers, body
-
-    def _changed(self, value: Any, chance: float = 0.3) -> Any:
-        """Returns the value with some parts replaced, left out or added."""
-        pick = self._pick
-        if pick.random() < chance / 3:
-            return pick.choice(_ODD)
-        if isinstance(value, dict):
-            changed = {name: self._changed(part, chance) for name, part in value.items() if pick.random() > chance / 5}
-            if pick.random() < chance / 3:
-                changed[pick.choice(("format", "output", "prompts", "image", "a", "multimask_output"))] = pick.choice(
-                    _ODD
-                )
-            return changed
-        if isinstance(value, list):
-            return [self._changed(part, chance) for part in value] * pick.choice((1, 1, 1, 2, 40))
-        return value
 
 
 async def send_requests(address: str, pick: random.Random, count: int, real: Sequence[Request]) -> Told:

@@ -1,4 +1,4 @@
-"""Damages bytes and fills messages with random values."""
+"""Damages bytes and JSON, and fills messages with random values."""
 
 import random
 import struct
@@ -9,6 +9,7 @@ from google.protobuf.message import Message
 
 _SPECIAL_FLOATS = [0.0, -0.0, 1.0, -1.0, 1e30, -1e30, 1e-30, float("nan"), float("inf"), float("-inf"), 0.5, 31.5]
 _SPECIAL_INTS = [0, 1, 2, 3, 127, 128, 255, 256, 65_535, 2**31 - 1]
+_ODD: list[Any] = [None, True, 0, -1, 1e308, "", "fuzz", "\0", "é" * 200, [], {}, [[]], {"a": [1]}, 2**63, "NaN", -0.5]
 _NAMES = ["", "fuzz", "another", "a" * 300, "\0", "é}{", "../../x", "object-1"]
 
 
@@ -38,6 +39,23 @@ def mutated(pick: random.Random, data: bytes) -> bytes:
                 at = pick.randrange(min(len(changed), 128))  # where formats say what they are
                 changed[at] = pick.randrange(256)
     return bytes(changed)
+
+
+def changed_json(pick: random.Random, value: Any, chance: float = 0.3, most: int = 40) -> Any:
+    """Returns a JSON value with some parts replaced, left out or added, and lists repeated `most` times at most."""
+    if pick.random() < chance / 3:
+        return pick.choice(_ODD)
+    if isinstance(value, dict):
+        changed = {
+            name: changed_json(pick, part, chance, most) for name, part in value.items() if pick.random() > chance / 5
+        }
+        if pick.random() < chance / 3:
+            changed[pick.choice(("format", "output", "prompts", "image", "a", "multimask_output"))] = pick.choice(_ODD)
+        return changed
+    if isinstance(value, list):
+        times = pick.choice((2, most)) if pick.random() < chance else 1
+        return [changed_json(pick, part, chance, most) for part in value] * times
+    return value
 
 
 def random_message(pick: random.Random, message: Message, depth: int = 0) -> None:

@@ -45,17 +45,25 @@ def pixels(counts: str, height: int, width: int) -> NDArray[np.bool_] | None:
     return np.repeat(inside, lengths).reshape(width, height).T
 
 
+def area(counts: str) -> int | None:
+    """Returns the number of pixels inside a mask; None if the text is not compressed run lengths."""
+    lengths = run_lengths(counts)
+    return None if lengths is None else int(lengths[1::2].sum())
+
+
 def bounding_box(counts: str, height: int) -> tuple[int, int, int, int] | None:
     """Returns x_min, y_min, x_max, y_max of a mask of this height in pixels, the last two exclusive, without making its
     pixels; zeros if it is empty, and None if the text is not compressed run lengths."""
     lengths = run_lengths(counts)
-    if lengths is None or not height:
+    if lengths is None:
         return None
     ends = np.cumsum(lengths)
     starts, ends = ends[0 : len(ends) - len(ends) % 2 : 2], ends[1::2]
     starts, ends = starts[ends > starts], ends[ends > starts]
     if not len(starts):
         return 0, 0, 0, 0
+    if not height:
+        return None
     columns, last_columns = starts // height, (ends - 1) // height
     is_tall = bool((columns != last_columns).any())  # a run that goes on in the next column: from its first row
     top, bottom = (0, height) if is_tall else (int((starts % height).min()), int(((ends - 1) % height).max()) + 1)

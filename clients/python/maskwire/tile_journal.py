@@ -54,7 +54,7 @@ class TileJournal:
                 raise self._bad("it is of another picture, model or set of parameters; give another file")
             for line in lines[1:]:
                 self._read(json.loads(line))
-        except (ValueError, TypeError, KeyError, DecodeError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError, DecodeError) as error:
             raise self._bad("it is no journal of tiles; give another file") from error
 
     def add(self, place: Place, masks: Sequence[FoundMask], removed: Mapping[str, int], clicks: int) -> None:

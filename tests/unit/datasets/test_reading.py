@@ -1,6 +1,8 @@
 """Exports of labelling tools."""
 
 import json
+import math
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -74,8 +76,8 @@ def test_cvat(form: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('rle="1, 2, 2, 1"', 'rle="1, 2, 2"', "image 'kitchen/one.jpg': rle of a <mask> has 5 pixels instead of 3x2"),
-        ('rle="1, 2, 2, 1"', 'rle="7, -1"', "instead of 3x2"),
+        ('rle="1, 2, 2, 1"', 'rle="1, 2, 2"', "image 'kitchen/one.jpg': a mask has 5 pixels instead of 2 rows of 3"),
+        ('rle="1, 2, 2, 1"', 'rle="7, -1"', "a run of 7 pixels in 2 rows of 3"),
         ('left="50"', 'left="58"', "<mask> at 58, 5 of 3x2 leaves the image of 60x40"),
         ('xtl="-3.5"', 'xtl="left"', "could not convert string to float: 'left'"),
         (' width="60"', "", "image 'kitchen/one.jpg': 'width'"),
@@ -230,7 +232,10 @@ def test_coco_boxes_and_polygons(tmp_path: Path) -> None:
     [
         ({"images": []}, "is no COCO data set of boxes or masks: KeyError: 'categories'"),
         (coco(bbox=[1, 2, 3]), "not enough values to unpack"),
-        (coco(segmentation={"size": [40, 60], "counts": [5, 5]}), "a mask has 10 pixels in an image of 40x60"),
+        (
+            coco(segmentation={"size": [40, 60], "counts": [5, 5]}),
+            "a mask has 10 pixels instead of 40 rows of 60",
+        ),
         (coco(segmentation={"size": [60, 40], "counts": "0"}), "a mask has size [60, 40] in an image of 40x60"),
         ("{", "Expecting property name"),
         ("hello", "begins neither like COCO's JSON"),
@@ -253,3 +258,119 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         read(tmp_path)
     with pytest.raises(InvalidRequest, match="no form 'cvta'; did you mean 'cvat'"):
         read(tmp_path / "a.xml", "cvta")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "message"),
+    [
+        ([[1, 1, 5, math.nan, 9, 9]], "a polygon has 'nan'"),
+        ([[1, 1, 5, math.inf, 9, 9]], "a polygon has 'inf'"),
+        ([[1, 1, 5, 1e300, 9, 9]], "a polygon has '1e+300'"),
+        ([[1, 1, 5, 10**400, 9, 9]], "a polygon has '1000"),
+        ([[1, 1, 5, "5", 9, 9]], "a polygon has '5'"),
+        ([[1, 1, 5, 1e7, 9, 9]], "pixels; at most 4194304 are filled"),
+        ([[0, 0, 60, 40] * 100_000], "whose outline has"),
+        ([[1, 1, 5, 5]], "a polygon is no list of x and y of three corners"),
+        ([[1, 1, 5, 5, 9, 1, 2]], "a polygon is no list of x and y of three corners"),
+        (["1234567"], "a polygon is no list of x and y of three corners"),
+        ({"size": [40, 60], "counts": "oooooo"}, "segmentation.counts is no compressed run lengths of 40x60 pixels"),
+        ({"size": [40, 60], "counts": "0" * 100}, "segmentation.counts is no compressed run lengths of 40x60 pixels"),
+        ({"size": [40, 60], "counts": "\0\0é"}, "segmentation.counts is no compressed run lengths of 40x60 pixels"),
+        ({"size": [40, 60], "counts": "P["}, "segmentation.counts is no compressed run lengths of 40x60 pixels"),
+        ({"size": [40, 60], "counts": ""}, "segmentation.counts is no compressed run lengths of 40x60 pixels"),
+        ({"size": [40, 60], "counts": [2**33, 2400 - 2**33]}, "a run of 8589934592 pixels"),
+        ({"size": [40, 60], "counts": [2399.5, 0.5]}, "a run of 2399.5 pixels"),
+        ({"size": [40, 60], "counts": [0] * 10}, "a mask has 0 pixels instead of 40 rows of 60"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_hostile_masks_of_coco_are_refused(segmentation: Any, message: str, tmp_path: Path) -> None:
+    """pycocotools writes beyond its memory for some of them, and counts pixels that are not there for others."""
+    with pytest.raises(InvalidRequest) as raised:
+        read(written(tmp_path / "file.json", coco(segmentation=segmentation)))
+    assert "file.json: annotations[0]: " in raised.value.message
+    assert message in raised.value.message
+    assert raised.value.reason == "BAD_DATASET"
+
+
+@pytest.mark.parametrize(
+    ("annotation", "message"),
+    [
+        ({"bbox": [math.nan, 0, 1, 1]}, "annotations[0]: bbox has 'nan'"),
+        ({"bbox": ["a"] * 4}, "annotations[0]: bbox has 'a'"),
+        ({"bbox": [1, 1, 1, 1], "score": math.nan}, "annotations[0]: score is nan"),
+        ({"bbox": [1, 1, 1, 1], "score": 10**400}, "annotations[0]: int too large"),
+    ],
+    ids=str,
+)
+def test_numbers_of_coco_are_checked(annotation: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match=re.escape(message)):
+        read(written(tmp_path / "file.json", coco(**annotation)))
+
+
+@pytest.mark.parametrize("sides", [(1 << 20, 1 << 20), (-5, -5), (math.inf, 1), (0, 1e300), ("a", 1)])
+def test_sizes_of_images_are_checked(sides: tuple[Any, Any], tmp_path: Path) -> None:
+    document = coco(segmentation={"size": [*sides[::-1]], "counts": "0"})
+    document["images"][0].update(zip(("width", "height"), sides, strict=True))
+    with pytest.raises(InvalidRequest, match=r"file.json: images\[0\]: ") as raised:
+        read(written(tmp_path / "file.json", document))
+    assert raised.value.reason == "BAD_DATASET"
+
+
+@pytest.mark.parametrize("form", ["coco", "label-studio"])
+def test_deep_json_is_refused(form: Any, tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        read(written(tmp_path / "file.json", "[" * 100_000), form)
+    assert raised.value.reason == "BAD_DATASET"
+
+
+def test_many_polygons_of_an_object_are_joined_in_time(tmp_path: Path) -> None:
+    """Joining them one by one takes time for all before with each: minutes for these."""
+    squares = [[x, y, x + 1, y, x + 1, y + 1, x, y + 1] for x in range(0, 400, 2) for y in range(0, 400, 2)]
+    document = coco(segmentation=squares)
+    document["images"][0].update(width=400, height=400)
+    (image,) = read(written(tmp_path / "file.json", document))
+    expected = np.zeros((400, 400), bool)
+    expected[::2, ::2] = True
+    np.testing.assert_array_equal(image.annotations[0].array, expected)
+    assert image.annotations[0].area == 200 * 200
+
+
+def test_cvat_sums_of_runs_do_not_wrap(tmp_path: Path) -> None:
+    """Modulo 2 ** 64 the sum is the size of the mask, and numpy would write beyond its end."""
+    runs = ", ".join(map(str, [2**63 - 1, 2**63 - 1, 8]))
+    with pytest.raises(InvalidRequest, match="a mask has a run of 9223372036854775807 pixels in 2 rows of 3"):
+        read(written(tmp_path / "annotations.xml", CVAT.replace('rle="1, 2, 2, 1"', f'rle="{runs}"')))
+
+
+@pytest.mark.parametrize("points", ["10.0,nan;20.0,10.0;20.0,30.0", "1e300,1;20.0,10.0;20.0,30.0"])
+def test_cvat_polygons_are_checked(points: str, tmp_path: Path) -> None:
+    text = CVAT.replace("10.0,10.0;20.0,10.0;20.0,30.0;10.0,30.0", points)
+    with pytest.raises(InvalidRequest, match=r"image 'kitchen/one\.jpg': points has"):
+        read(written(tmp_path / "annotations.xml", text))
+
+
+def test_cvat_entities_are_refused_in_every_encoding(tmp_path: Path) -> None:
+    text = CVAT.replace("utf-8", "utf-16").replace("<annotations>", '<!DOCTYPE a [<!ENTITY b "c">]><annotations>', 1)
+    path = tmp_path / "annotations.xml"
+    path.write_bytes(text.encode("utf-16"))
+    with pytest.raises(InvalidRequest, match="declares a document type"):
+        read(path, "cvat")
+
+
+def test_damaged_zips_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "task.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("annotations.xml", CVAT)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:60] + b"\xff" * 20 + whole[80:])
+    with pytest.raises(InvalidRequest) as raised:
+        read(path)
+    assert raised.value.reason in ("BAD_DATASET", "UNREADABLE_FILE")
+
+
+@pytest.mark.parametrize("rle", [{"size": [40, 60], "counts": "oooooo"}, {"size": [4, 6], "counts": "0" * 100}])
+def test_masks_of_annotations_are_checked(rle: Any) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        _ = Annotation("cup", rle=rle).array
+    assert (raised.value.reason, raised.value.field) == ("BAD_MASK_DATA", "rle")

@@ -70,7 +70,7 @@ def _parse_json_lines(text: str, path: Path) -> Iterator[tuple[str, dict[str, An
         place = f"{path}, line {number}"
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise _wrong(place, f"is not JSON: {error}") from error
         if not isinstance(row, dict):
             raise _wrong(place, 'is not an object such as {"image": "photo.jpg", "box": [75, 275, 1725, 850]}')

@@ -2,16 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
+from maskwire import rle
+from maskwire.datasets import values
 from maskwire.errors import InvalidRequest
 from maskwire.prompts import Prompt
 
 BoundingBox = tuple[float, float, float, float]
+Read = TypeVar("Read")
+
+_TOGETHER = 16
 
 
 @dataclass(frozen=True)
@@ -37,20 +42,20 @@ class Annotation:
         """The mask at the image's size, HxW.
 
         Raises:
-            InvalidRequest: NO_MASK: there is none.
+            InvalidRequest: NO_MASK: there is none. BAD_MASK_DATA: `rle` is no run lengths of its size.
         """
         if self.rle is None:
             raise InvalidRequest(
                 f"{self.label!r} has no mask; segment its prompt first ('maskwire prelabel')", "NO_MASK"
             )
-        decoded: Any = coco.decode(self._bytes)
-        return np.asarray(decoded).astype(bool)
+        height, width = self.rle["size"]
+        return self._known(rle.pixels(self.rle["counts"], height, width))
 
     @property
     def area(self) -> float:
         """Area of the mask in pixels; of the box, if there is no mask."""
         if self.rle is not None:
-            return float(coco.area(self._bytes))
+            return float(self._known(rle.area(self.rle["counts"])))
         x_min, y_min, x_max, y_max = self.bounds
         return (x_max - x_min) * (y_max - y_min)
 
@@ -58,8 +63,8 @@ class Annotation:
     def bounds(self) -> BoundingBox:
         """Bounding box of the mask, else the box, else that of the points: x_min, y_min, x_max, y_max in pixels."""
         if self.rle is not None:
-            x, y, width, height = (float(value) for value in coco.toBbox(self._bytes))
-            return x, y, x + width, y + height
+            x_min, y_min, x_max, y_max = self._known(rle.bounding_box(self.rle["counts"], self.rle["size"][0]))
+            return float(x_min), float(y_min), float(x_max), float(y_max)
         if self.box is not None:
             return self.box
         xs, ys = zip(*self.points, strict=True) if self.points else ((0.0,), (0.0,))
@@ -70,10 +75,11 @@ class Annotation:
         box = self.box if self.box is not None or self.points else self.bounds
         return Prompt(list(self.points), None, box)
 
-    @property
-    def _bytes(self) -> Any:
-        rle: dict[str, Any] = self.rle or {}
-        return {"size": rle["size"], "counts": rle["counts"].encode()}
+    def _known(self, read: Read | None) -> Read:
+        """Returns what was read of the mask, which is None if it is no run lengths."""
+        if read is None:
+            raise InvalidRequest(f"the mask of {self.label!r} is no run lengths of its size", "BAD_MASK_DATA", "rle")
+        return read
 
 
 @dataclass(frozen=True)
@@ -104,15 +110,25 @@ def classes_of(images: Sequence[AnnotatedImage]) -> list[str]:
 
 def rle_of(mask: NDArray[Any]) -> dict[str, Any]:
     """Encodes a mask, HxW, as COCO RLE."""
-    rle: Any = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
-    return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode()}
+    return as_text(coco.encode(np.asfortranarray(mask.astype(np.uint8))))
 
 
 def rle_of_polygons(polygons: Sequence[Sequence[float]], width: int, height: int) -> dict[str, Any]:
-    """Encodes the union of polygons, each x0, y0, x1, y1, ... in pixels along their edges, as COCO RLE."""
-    corners: Any = [list(map(float, polygon)) for polygon in polygons]
-    rle: Any = coco.merge(coco.frPyObjects(corners, height, width))
-    return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode()}
+    """Encodes the union of polygons, each x0, y0, x1, y1, ... in pixels along their edges, as COCO RLE.
+
+    Raises:
+        ValueError: One of them is no polygon, or its outline is longer than is filled.
+    """
+    corners: Any = [values.polygon(polygon) for polygon in polygons]
+    masks: Any = coco.frPyObjects(corners, height, width)
+    while len(masks) > 1:  # a few at a time: pycocotools takes time for all that is joined, with each one more
+        masks = [coco.merge(masks[first : first + _TOGETHER]) for first in range(0, len(masks), _TOGETHER)]
+    return as_text(masks[0])
+
+
+def as_text(encoded: Any) -> dict[str, Any]:
+    """Returns COCO RLE as pycocotools makes it with counts as str."""
+    return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode()}
 
 
 def clipped(box: Sequence[float], width: int, height: int) -> BoundingBox:

@@ -1,6 +1,7 @@
 """COCO data sets: annotations of masks, files, and what they hold."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
-from maskwire.datasets.annotations import AnnotatedImage, Annotation, rle_of_polygons
+from maskwire import rle
+from maskwire.datasets import values
+from maskwire.datasets.annotations import AnnotatedImage, Annotation, as_text, rle_of_polygons
 from maskwire.errors import InvalidRequest
 from maskwire.exports import HasMask
 from maskwire.outlines import exact_polygons
@@ -36,11 +39,14 @@ def coco_annotation(
         uncompressed: Whether it is RLE with the lengths of runs as a list, and "iscrowd" 1, as COCO has it for crowds.
 
     Raises:
-        InvalidRequest: TWO_NAMES: polygons and uncompressed are both True.
+        InvalidRequest: TWO_NAMES: polygons and uncompressed are both True. BAD_MASK_DATA: the mask's RLE is none.
     """
     if polygons and uncompressed:
         raise InvalidRequest("a segmentation is polygons or uncompressed RLE, not both", "TWO_NAMES", "uncompressed")
-    rle: Any = {"size": mask.rle["size"], "counts": mask.rle["counts"].encode()}
+    inside = rle.area(mask.rle["counts"])
+    box = rle.bounding_box(mask.rle["counts"], mask.rle["size"][0])
+    if inside is None or box is None:
+        raise InvalidRequest("a mask is no run lengths of its size", "BAD_MASK_DATA", "mask")
     segmentation: Any = mask.rle
     if polygons:
         segmentation = [polygon.ravel().tolist() for polygon in exact_polygons(mask.array)]
@@ -51,8 +57,8 @@ def coco_annotation(
         "image_id": image_id,
         "category_id": category_id,
         "segmentation": segmentation,
-        "area": int(coco.area(rle)),
-        "bbox": [float(value) for value in coco.toBbox(rle)],
+        "area": inside,
+        "bbox": [float(value) for value in (*box[:2], box[2] - box[0], box[3] - box[1])],
         "iscrowd": int(uncompressed),
         "score": mask.score,
     }
@@ -141,32 +147,45 @@ def read_coco(path: Path) -> list[AnnotatedImage]:
     Raises:
         InvalidRequest: BAD_DATASET: the file is no COCO data set; the message says what is wrong in it.
     """
+    place = ""
     try:
         document = json.loads(path.read_bytes())
         names = {each["id"]: str(each["name"]) for each in document["categories"]}
-        images = {each["id"]: each for each in document["images"]}
-        found: dict[Any, list[Annotation]] = {key: [] for key in images}
-        for each in document["annotations"]:
-            image = images[each["image_id"]]
-            size = int(image["width"]), int(image["height"])
-            found[each["image_id"]].append(_annotation(each, names[each["category_id"]], *size))
-    except ValueError as error:
-        raise InvalidRequest(f"{path}: {error}", "BAD_DATASET", "path") from error
+        found: dict[Any, AnnotatedImage] = {}
+        of_image: dict[Any, list[Annotation]] = {}
+        for number, each in enumerate(document["images"]):
+            place = f"images[{number}]: "
+            annotations = of_image[each["id"]] = []
+            size = values.size_of(each["width"], each["height"])
+            found[each["id"]] = AnnotatedImage(str(each["file_name"]), *size, annotations)
+        for number, each in enumerate(document["annotations"]):
+            place = f"annotations[{number}]: "
+            image = found[each["image_id"]]
+            label = names[each["category_id"]]
+            of_image[each["image_id"]].append(_annotation(each, label, image.width, image.height))
+    except (ValueError, OverflowError, RecursionError) as error:
+        raise InvalidRequest(f"{path}: {place}{error}", "BAD_DATASET", "path") from error
     except (AttributeError, KeyError, TypeError) as error:
         raise InvalidRequest(
-            f"{path} is no COCO data set of boxes or masks: {type(error).__name__}: {error}", "BAD_DATASET", "path"
+            f"{path} is no COCO data set of boxes or masks: {place}{type(error).__name__}: {error}",
+            "BAD_DATASET",
+            "path",
         ) from error
-    return [
-        AnnotatedImage(str(image["file_name"]), int(image["width"]), int(image["height"]), found[key])
-        for key, image in images.items()
-    ]
+    return list(found.values())
 
 
 def _annotation(entry: Any, label: str, width: int, height: int) -> Annotation:
+    """Makes an annotation of an entry.
+
+    Raises:
+        AttributeError, KeyError, OverflowError, TypeError, ValueError: Something is missing or wrong.
+    """
     segmentation, score = entry.get("segmentation"), float(entry.get("score", 1))
+    if not math.isfinite(score):
+        raise ValueError(f"score is {score}")
     if segmentation:
         return Annotation(label, rle=_rle(segmentation, width, height), score=score)
-    x, y, across, down = entry["bbox"]
+    x, y, across, down = values.finite(entry["bbox"], "bbox")
     return Annotation(label, (x, y, x + across, y + down), score=score)
 
 
@@ -176,10 +195,9 @@ def _rle(segmentation: Any, width: int, height: int) -> dict[str, Any]:
     counts = segmentation["counts"]
     if list(segmentation["size"]) != [height, width]:
         raise ValueError(f"a mask has size {segmentation['size']} in an image of {height}x{width}")
-    if isinstance(counts, str):
-        return {"size": [height, width], "counts": counts}
-    if sum(counts) != width * height or min(counts) < 0:
-        raise ValueError(f"a mask has {sum(counts)} pixels in an image of {height}x{width}")
-    runs: Any = {"size": [height, width], "counts": list(counts)}
-    rle: Any = coco.frPyObjects(runs, height, width)
-    return {"size": [height, width], "counts": rle["counts"].decode()}
+    if not isinstance(counts, str):
+        runs: Any = {"size": [height, width], "counts": values.lengths(counts, height, width)}
+        return as_text(coco.frPyObjects(runs, height, width))
+    if not rle.are_of_size(counts, height, width):
+        raise ValueError(f"segmentation.counts is no compressed run lengths of {height}x{width} pixels")
+    return {"size": [height, width], "counts": counts}

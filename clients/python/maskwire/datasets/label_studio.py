@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from maskwire.datasets import brush
+from maskwire.datasets import brush, values
 from maskwire.datasets.annotations import (
     AnnotatedImage,
     Annotation,
@@ -45,7 +45,7 @@ def read_label_studio(path: Path) -> list[AnnotatedImage]:
     """
     try:
         tasks = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _bad(path, f"is no JSON: {error}") from error
     if not isinstance(tasks, list) or not all(isinstance(task, dict) and "data" in task for task in tasks):
         raise _bad(path, 'is no list of tasks; export the project as "JSON" (not "JSON-MIN")')
@@ -54,7 +54,7 @@ def read_label_studio(path: Path) -> list[AnnotatedImage]:
     for task in tasks:
         try:
             images.append(_image(task, skipped))
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
             what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
             raise _bad(path, f"task {task.get('id')}: {what}") from error
     if skipped:
@@ -78,7 +78,7 @@ def _image(task: Mapping[str, Any], skipped: Counter[str]) -> AnnotatedImage:
             continue
         if region.get("image_rotation"):
             raise ValueError("the image is rotated in Label Studio; save it upright and import it again")
-        width, height = int(region["original_width"]), int(region["original_height"])
+        width, height = values.size_of(region["original_width"], region["original_height"])
         names = region["value"].get(region["type"]) or labels.get(region.get("id")) or ["object"]
         found.append(_annotation(kind, region["value"], str(names[0]), width, height))
     return AnnotatedImage(_file_name(task["data"]), width, height, found)
@@ -87,7 +87,8 @@ def _image(task: Mapping[str, Any], skipped: Counter[str]) -> AnnotatedImage:
 def _annotation(kind: str, value: Mapping[str, Any], label: str, width: int, height: int) -> Annotation:
     """Makes an annotation of a region, whose coordinates are percents of the image's size."""
 
-    def pixels(x: float, y: float) -> tuple[float, float]:
+    def pixels(*percents: Any) -> tuple[float, float]:
+        x, y = values.finite(percents, "a shape")
         return x * width / 100, y * height / 100
 
     if kind in ("polygon", "vector"):
@@ -107,7 +108,8 @@ def _annotation(kind: str, value: Mapping[str, Any], label: str, width: int, hei
         across, down = pixels(value["radiusX"], value["radiusY"])
         return Annotation(label, clipped((x - across, y - down, x + across, y + down), width, height))
     size = pixels(value["width"], value["height"])
-    return Annotation(label, clipped(turned_bounds(x, y, *size, value.get("rotation") or 0), width, height))
+    (turned,) = values.finite([value.get("rotation") or 0], "rotation")
+    return Annotation(label, clipped(turned_bounds(x, y, *size, turned), width, height))
 
 
 def _corner(vertex: Mapping[str, Any]) -> tuple[float, float]:
@@ -123,7 +125,11 @@ def _mask_of_png(url: str, width: int, height: int) -> NDArray[np.bool_]:
             if png.size != (width, height):
                 raise ValueError(f"a bitmask of {png.size[0]}x{png.size[1]} pixels instead of {width}x{height}")
             return np.array(png.convert("RGBA"))[..., 3] > 0
-    except (OSError, SyntaxError, binascii.Error) as error:
+    except binascii.Error as error:
+        raise ValueError(f"a bitmask that cannot be read: {error}") from error
+    except ValueError:
+        raise
+    except Exception as error:  # Pillow raises all kinds of exceptions for damaged files
         raise ValueError(f"a bitmask that cannot be read: {error}") from error
 
 

@@ -68,6 +68,8 @@ def write(
             path.write_bytes(content)
         except OSError as error:
             raise InvalidRequest(f"cannot write {path}: {error.strerror or error}", "BAD_OUTPUT", "output") from error
+        except ValueError as error:  # of names that are no text, or hold a zero
+            raise InvalidRequest(f"cannot write {str(path)!r}: {error}", "BAD_OUTPUT", "output") from error
         written.append(path)
     return written
 

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from maskwire.pictures.errors import PictureError, unreadable
 
+MAX_PIXELS = (1 << 31) - 1
+"""Of any image, and of its masks: places in them have 31 bits in pycocotools."""
+
 _BYTES_A_PIXEL = 8  # four samples of 16 bits
 
 

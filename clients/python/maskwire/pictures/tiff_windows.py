@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from maskwire.pictures.errors import PictureError, decoder_message, too_costly, unreadable
+from maskwire.pictures.limits import MAX_PIXELS
 from maskwire.pictures.tiff_header import read_directory
 
-MAX_PIXELS = (1 << 31) - 1
 """Of a picture. Servers take no larger one."""
 
 MAX_SEGMENT_BYTES = 128 << 20

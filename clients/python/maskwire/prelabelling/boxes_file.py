@@ -57,7 +57,7 @@ def read(path: Path, replace: bool) -> BoxesFile:
         raise InvalidRequest(f"cannot read {path}: {error.strerror or error}", "BAD_BOXES", FIELD) from error
     try:
         document = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"{path} is not JSON: {error}", "BAD_BOXES", FIELD) from error
     try:
         images = find_boxes(document, replace)

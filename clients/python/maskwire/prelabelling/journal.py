@@ -116,7 +116,7 @@ class Journal:
                 end += len(text)
                 try:
                     line = json.loads(text)
-                except ValueError:
+                except (ValueError, RecursionError):
                     line = None
                 yield end, line if isinstance(line, dict) else None
 
