@@ -23,12 +23,13 @@ from typing import Any
 
 import httpx
 from maskwire import AsyncClient, AsyncTrack
+from maskwire.cli.free_ports import free_port
 from maskwire.cli.local_store import store_program
 from rich.console import Console
 
 from bench.harness import machine
 from testing.paths import COFFEE, ROOT
-from testing.processes import free_port, resident_bytes
+from testing.processes import resident_bytes
 from testing.reference.video import write_clip
 from testing.servers import running_server, store_server
 from testing.tracking import HEIGHT, SIDE, WIDTH, add_model

@@ -8,8 +8,9 @@ from typing import Any
 
 import httpx
 import numpy as np
+from maskwire.cli.free_ports import free_port
 
-from testing.processes import free_port, wait_until
+from testing.processes import wait_until
 from testing.servers import Servers
 from testing.warm import running_module
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 from maskwire import Client
+from maskwire.cli.free_ports import free_port
 from maskwire.cli.health import health
 from maskwire.cli.local_store import store_program
 from maskwire.v1 import decoder_pb2, decoder_pb2_grpc, encoder_pb2, encoder_pb2_grpc
@@ -15,7 +16,7 @@ from maskwire_core.tenancy import tokens
 from maskwire_core.tenancy.tokens import RIGHTS
 
 from testing import small_model
-from testing.processes import free_port, wait_until
+from testing.processes import wait_until
 from testing.servers import store_server
 from testing.warm import running_module
 

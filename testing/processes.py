@@ -2,8 +2,6 @@
 
 import contextlib
 import os
-import random
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,9 +11,6 @@ from typing import IO, Protocol
 from maskwire.cli.supervisor import with_parent_death_signal
 
 from testing.paths import ROOT
-
-_SERVERS_PORTS = 10_000, 32_768  # connections begin at 32,768 on Linux, and above elsewhere
-_ANY = random.SystemRandom()  # hypothesis seeds the common one, in every process alike
 
 
 class Process(Protocol):
@@ -34,16 +29,6 @@ class Process(Protocol):
     def terminate(self) -> None: ...
 
     def kill(self) -> None: ...
-
-
-def free_port() -> int:
-    """Returns a TCP port of 127.0.0.1 that nobody uses. It lies below those that systems give to connections: of these,
-    another process's connection may have got it before a server listens there."""
-    while True:
-        port = _ANY.randrange(*_SERVERS_PORTS)
-        with contextlib.suppress(OSError), socket.socket() as held:
-            held.bind(("127.0.0.1", port))
-            return port
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 200, process: Process | None = None) -> None:

@@ -12,10 +12,11 @@ from typing import Protocol
 
 import httpx
 from maskwire import Client
+from maskwire.cli.free_ports import free_port
 from maskwire.cli.health import answers_http, answers_ping, health
 from maskwire.cli.supervisor import with_parent_death_signal
 
-from testing.processes import Process, free_port, running, wait_until
+from testing.processes import Process, running, wait_until
 from testing.warm import running_module
 
 EXACT = ("--store-codec", "fp32", "--backend", "torch")

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from maskwire.cli.free_ports import free_port
 from maskwire.cli.health import health
 from maskwire.v1 import tracker_pb2 as pb
 from maskwire.v1 import tracker_pb2_grpc, types_pb2
 from maskwire_core.models.registry import add, describe
 
-from testing.processes import free_port, wait_until
+from testing.processes import wait_until
 from testing.warm import Warm, running_module
 
 WIDTH, HEIGHT, SIDE = 240, 180, 128

@@ -5,7 +5,7 @@ import contextlib
 import threading
 from collections.abc import Iterator
 
-from testing.processes import free_port
+from maskwire.cli.free_ports import free_port
 
 _PIECE_BYTES = 1 << 14
 

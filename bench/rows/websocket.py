@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 from google.protobuf import json_format
+from maskwire.cli.free_ports import free_port
 from maskwire.cli.health import answers_http
 from maskwire.v1 import decoder_pb2 as pb
 from maskwire.v1 import decoder_pb2_grpc, types_pb2
@@ -15,7 +16,7 @@ from websockets.sync.client import connect
 from bench.harness import Row
 from bench.rows.click import agree
 from bench.subject import CLICK, served
-from testing.processes import free_port, running, wait_until
+from testing.processes import running, wait_until
 
 
 @contextlib.contextmanager

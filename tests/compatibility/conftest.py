@@ -10,11 +10,12 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from maskwire.cli.free_ports import free_port
 from numpy.typing import NDArray
 
 from testing.adapters import adapter
 from testing.foreign_programs import installed
-from testing.processes import free_port, running, wait_until
+from testing.processes import running, wait_until
 from testing.servers import Stack
 
 USER, PASSWORD = "someone@example.com", "a-long-password-1"

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import redis
 from maskwire import Client, ServerUnavailable
+from maskwire.cli.free_ports import free_port
 from numpy.typing import NDArray
 
 from testing.foreign_programs import installed
-from testing.processes import free_port, running, wait_until
+from testing.processes import running, wait_until
 from testing.servers import running_server
 from testing.wire import picture
 from tests.faults.proxy import Proxy

@@ -8,12 +8,13 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from maskwire.cli.free_ports import free_port
 from maskwire.cli.health import answers_ping, health
 from maskwire.cli.local_store import store_program
 from maskwire.cli.supervisor import with_parent_death_signal
 
 from testing.paths import ROOT
-from testing.processes import Process, free_port, resident_bytes, wait_until
+from testing.processes import Process, resident_bytes, wait_until
 from testing.servers import ready
 from testing.warm import Warm
 

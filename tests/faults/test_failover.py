@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import redis
+from maskwire.cli.free_ports import free_port
 from maskwire_core.errors import InvalidArgument, Unavailable
 from maskwire_core.storage import keys
 from maskwire_core.storage.embedding import Header, pack
@@ -15,7 +16,7 @@ from maskwire_core.storage.logits import drop_logits, get_logits, save_logits, s
 from maskwire_core.storage.store import Store
 from redis.crc import key_slot
 
-from testing.processes import free_port, wait_until
+from testing.processes import wait_until
 from testing.time_bounds import assert_within
 
 from . import processes

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import redis
 from maskwire import Client
+from maskwire.cli.free_ports import free_port
 from maskwire.cli.local_store import store_program
 from maskwire.v1 import decoder_pb2, decoder_pb2_grpc, encoder_pb2, encoder_pb2_grpc, types_pb2
 from maskwire_core.http.bodies import Body
@@ -29,7 +30,7 @@ from playwright.sync_api import expect
 
 from testing.chromium import Tab
 from testing.guarded import bearer, guarded_servers
-from testing.processes import free_port, wait_until
+from testing.processes import wait_until
 from testing.servers import Stack, encoder_and_decoder, running_gateway, server, store_server
 from testing.time_bounds import assert_within
 from testing.web_server import Web

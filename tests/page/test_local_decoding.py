@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
+from maskwire.cli.free_ports import free_port
 from maskwire.cli.health import health
 from playwright.sync_api import Browser, Route, expect
 
 from testing.chromium import Tab
-from testing.processes import free_port, wait_until
+from testing.processes import wait_until
 from testing.servers import Stack, running_gateway
 from testing.warm import running_module
 

@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
+from maskwire.cli.free_ports import free_port
 from playwright.sync_api import expect
 
 from testing.chromium import Tab
-from testing.processes import free_port
 from testing.servers import Stack, running_gateway
 
 OpenTab = Callable[..., Tab]

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import redis
 import yaml
+from maskwire.cli.free_ports import free_port
 from maskwire.cli.local_store import store_program
 
 from testing.paths import ROOT
-from testing.processes import free_port, running, wait_until
+from testing.processes import running, wait_until
 
 DEPLOY = ROOT / "deploy"
 BASE = DEPLOY / "kubernetes/base"

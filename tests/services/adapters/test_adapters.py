@@ -1,9 +1,9 @@
 """What the adapters for labelling tools share."""
 
 import pytest
+from maskwire.cli.free_ports import free_port
 
 from testing.adapters import adapter
-from testing.processes import free_port
 from testing.servers import Stack
 from testing.warm import run_module
 

@@ -15,12 +15,12 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from maskwire.cli.free_ports import free_port
 from maskwire.cli.inputs import embed_file, find_input
 from maskwire.cli.options import EmbeddingOptions
 from PIL import Image
 from pycocotools import mask as coco
 
-from testing.processes import free_port
 from testing.servers import Stack
 from testing.warm import run_module
 from testing.web_server import answering

@@ -15,10 +15,11 @@ import httpx
 import numpy as np
 import pytest
 from maskwire.cli import local_servers
+from maskwire.cli.free_ports import free_port
 from maskwire.v1 import tracker_pb2 as pb
 from PIL import Image
 
-from testing.processes import children, free_port, wait_until
+from testing.processes import children, wait_until
 from testing.servers import Up, ready, up
 from testing.tracking import conversation
 from testing.warm import run_module

@@ -8,9 +8,10 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
+from maskwire.cli.free_ports import free_port
 
 from testing import download_site, small_model
-from testing.processes import free_port, stopping, wait_until
+from testing.processes import stopping, wait_until
 from testing.servers import up
 from testing.warm import Warm, run_module
 

@@ -21,10 +21,10 @@ from maskwire import (
     Prompt,
     ServerUnavailable,
 )
+from maskwire.cli.free_ports import free_port
 from maskwire.v1 import decoder_pb2, encoder_pb2, encoder_pb2_grpc
 from PIL import Image
 
-from testing.processes import free_port
 from testing.servers import Stack
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import redis
 from maskwire import Client, InvalidRequest, Prompt, Result
+from maskwire.cli.free_ports import free_port
 
-from testing.processes import free_port
 from testing.servers import Stack, server
 
 LOGITS: Any = {"outputs": ("rle", "logits"), "logits_dtype": "float32"}

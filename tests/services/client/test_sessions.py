@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 from maskwire import AsyncClient, Client, DeadlineExceeded, ImageNotFound, InvalidRequest, MaskwireError, Result
+from maskwire.cli.free_ports import free_port
 from maskwire.cli.health import health
 
 from testing.clicks import CLICKS, LOGITS, click
-from testing.processes import free_port, wait_until
+from testing.processes import wait_until
 from testing.servers import Stack, running_server, server
 from testing.warm import Warm, running_module
 from testing.wire import frames, picture

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from maskwire import AsyncClient, Client, InvalidRequest, MaskwireError, TrackedFrame
+from maskwire.cli.free_ports import free_port
 from maskwire.cli.local_store import store_program
 from maskwire.video import Clip
 from maskwire_core.storage.store import Store
@@ -22,7 +23,7 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from testing.clips import disc, numbered, write_film
-from testing.processes import free_port, wait_until
+from testing.processes import wait_until
 from testing.reference.video import write_clip
 from testing.servers import running_server, store_server
 from testing.tracking import HEIGHT, WIDTH, add_model, running_tracker

@@ -13,11 +13,12 @@ import grpc
 import pytest
 import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from maskwire.cli.free_ports import free_port
 from maskwire.cli.health import health
 from maskwire_core.rpc.callers import Callers, name_of
 from maskwire_core.runtime.open_files import raise_file_limit
 
-from testing.processes import free_port, running, wait_until
+from testing.processes import running, wait_until
 
 FILES = 4096
 """That the server may have open."""

@@ -9,13 +9,14 @@ from typing import Any
 
 import grpc
 import pytest
+from maskwire.cli.free_ports import free_port
 from maskwire.cli.health import health
 from maskwire.v1 import decoder_pb2, decoder_pb2_grpc
 from maskwire_core.rpc.newcomers import Newcomers
 from maskwire_core.tenancy import tokens
 
 from testing.guarded import bearer
-from testing.processes import free_port, wait_until
+from testing.processes import wait_until
 from testing.warm import running_module
 from testing.wire import details
 

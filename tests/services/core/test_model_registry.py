@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from maskwire.cli.free_ports import free_port
 from maskwire_core.models import registry
 from maskwire_core.models.cli import app as models_app
 from maskwire_core.models.downloads import download
@@ -18,7 +19,7 @@ from typer.testing import CliRunner
 
 from testing import download_site, small_model
 from testing.download_site import Site
-from testing.processes import free_port, wait_until
+from testing.processes import wait_until
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 

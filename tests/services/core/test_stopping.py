@@ -8,11 +8,12 @@ from collections.abc import Iterator
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from maskwire.cli.free_ports import free_port
 from maskwire.cli.health import health
 from maskwire.v1 import decoder_pb2, decoder_pb2_grpc
 
 from testing.deaf_client import deaf_call
-from testing.processes import free_port, wait_until
+from testing.processes import wait_until
 from testing.time_bounds import assert_within
 from testing.warm import Warm, running_module
 

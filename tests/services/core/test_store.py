@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 import redis
+from maskwire.cli.free_ports import free_port
 from maskwire.cli.local_store import store_program
 from maskwire_core.errors import ResourceExhausted, Unavailable
 from maskwire_core.storage import large_get
 from maskwire_core.storage.embedding import pack
 from maskwire_core.storage.store import Store
 
-from testing.processes import free_port, wait_until
+from testing.processes import wait_until
 from testing.servers import store_server
 from testing.time_bounds import assert_within
 from tests.unit.storage.test_records import HEADER, KEY, TENSORS

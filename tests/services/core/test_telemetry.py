@@ -15,10 +15,11 @@ import maskwire
 import numpy as np
 import pytest
 from maskwire import Client
+from maskwire.cli.free_ports import free_port
 from maskwire.cli.health import health
 from prometheus_client.parser import text_string_to_metric_families
 
-from testing.processes import free_port, wait_until
+from testing.processes import wait_until
 from testing.small_model import options as small_options
 from testing.trace_collector import Collector, Span
 from testing.warm import run_module, running_module

@@ -13,6 +13,7 @@ import pytest
 import redis
 import trustme
 from maskwire import Client, InvalidRequest, NotAuthenticated, ServerUnavailable, Tls
+from maskwire.cli.free_ports import free_port
 from maskwire.cli.health import health
 from maskwire.cli.local_store import store_program
 from maskwire.v1 import encoder_pb2, encoder_pb2_grpc
@@ -26,7 +27,7 @@ from typer.testing import CliRunner
 
 from testing import small_model
 from testing.paths import COFFEE, ROOT
-from testing.processes import free_port, running, wait_until
+from testing.processes import running, wait_until
 from testing.warm import run_module, running_module
 from testing.wire import picture
 

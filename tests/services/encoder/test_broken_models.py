@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from maskwire import Client, MaskwireError
+from maskwire.cli.free_ports import free_port
 from maskwire.cli.health import health
 from maskwire_core.config import EncoderSettings
 from maskwire_core.models import registry
@@ -27,7 +28,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from testing import small_model
-from testing.processes import free_port, wait_until
+from testing.processes import wait_until
 from testing.servers import Stack
 from testing.warm import run_module, running_module
 

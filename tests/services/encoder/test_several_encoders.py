@@ -17,6 +17,7 @@ import redis
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 from maskwire import Client, ServerUnavailable
+from maskwire.cli.free_ports import free_port
 from maskwire.cli.health import health
 from maskwire.cli.local_store import store_program
 from maskwire.v1 import encoder_pb2, encoder_pb2_grpc
@@ -26,7 +27,7 @@ from maskwire_encoder.checkpoints import loading
 from maskwire_encoder.image_input.reading import read_image
 
 from testing import small_model
-from testing.processes import free_port, wait_until
+from testing.processes import wait_until
 from testing.servers import Stack, running_server, store_server
 from testing.warm import running_module
 from testing.wire import MANY_CALLS, details, frames, picture

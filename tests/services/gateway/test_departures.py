@@ -8,8 +8,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from maskwire.cli.free_ports import free_port
 
-from testing.processes import free_port, wait_until
+from testing.processes import wait_until
 from testing.servers import Stack, running_gateway, running_server
 from testing.wire import picture
 

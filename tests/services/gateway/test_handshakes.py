@@ -8,12 +8,11 @@ from pathlib import Path
 
 import trustme
 import uvicorn
+from maskwire.cli.free_ports import free_port
 from maskwire_core.http.connections import Connections, Timeouts
 from maskwire_core.http.fast_connections import BoundedHttpTools
 from maskwire_core.http.listening import ListeningLoop
 from starlette.responses import PlainTextResponse
-
-from testing.processes import free_port
 
 
 def test_handshakes_that_do_not_go_on_give_way(tmp_path: Path) -> None:

@@ -16,12 +16,13 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from maskwire.cli.free_ports import free_port
 from maskwire_core.http.listening import ListeningLoop
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from testing.guarded import guarded_servers
-from testing.processes import free_port, resident_bytes, wait_until
+from testing.processes import resident_bytes, wait_until
 from testing.servers import Stack, running_gateway
 from testing.wire import as_base64, picture
 

@@ -10,11 +10,11 @@ import pytest
 from google.protobuf import json_format
 from maskwire import Client
 from maskwire.automatic_masks import MaskCollector
+from maskwire.cli.free_ports import free_port
 from maskwire.v1 import decoder_pb2, encoder_pb2
 from pycocotools import mask as coco
 
 from testing.chromium import PICTURES
-from testing.processes import free_port
 from testing.servers import Stack, running_gateway
 from testing.wire import as_base64, picture
 

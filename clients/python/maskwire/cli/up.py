@@ -1,15 +1,15 @@
 """The command `maskwire up`: starts and supervises a store and the servers on this machine."""
 
+import contextlib
 import errno
 import functools
 import importlib
 import importlib.util
 import json
 import os
-import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -17,6 +17,7 @@ from rich.console import Console
 
 from maskwire import host_port
 from maskwire.cli import local_servers
+from maskwire.cli.free_ports import free_port, listen
 from maskwire.cli.health import answers_http, health
 from maskwire.cli.local_servers import RunningServers
 from maskwire.cli.local_store import make_store, private_folder, store_url
@@ -42,17 +43,22 @@ def start_servers(options: UpOptions) -> None:
         missing = fetching.missing([name.strip() for text in models for name in text.split(",")], models_folder)
     listening = _listening_host(options.host)
     devices = encoder_devices(options.device)
-    encoder_ports = _choose_ports("--encoder-port", listening, options.encoder_port, len(devices))
     decoder_port = options.decoder_port
     if decoder_port is None:
         decoder_port = (options.encoder_port or _FIRST_PORT) + len(devices)
-    decoder_ports = _choose_ports("--decoder-port", listening, decoder_port, options.decoders)
     tracker_port = options.tracker_port
     if tracker_port is None:
         tracker_port = decoder_port + options.decoders if decoder_port else 0
-    tracker_ports = _choose_ports("--tracker-port", listening, tracker_port, options.trackers)
     gateways = 1 if options.gateway and _has_gateway() else 0
-    gateway_ports = _choose_ports("--gateway-port", listening, options.gateway_port, gateways)
+    encoder_ports, decoder_ports, tracker_ports, gateway_ports = _choose_ports(
+        listening,
+        {
+            "--encoder-port": (options.encoder_port, len(devices)),
+            "--decoder-port": (decoder_port, options.decoders),
+            "--tracker-port": (tracker_port, options.trackers),
+            "--gateway-port": (options.gateway_port, gateways),
+        },
+    )
     host = host_port.reachable(listening)
     if options.checkpoint is None:
         fetching.fetch_all(missing, models_folder, mirror=options.mirror, offline=options.offline)
@@ -167,12 +173,31 @@ def encoder_devices(device: str) -> list[str]:
     return found
 
 
-def _choose_ports(option: str, host: str, first: int, count: int) -> list[int]:
-    """Chooses consecutive ports, or free ones if the first is 0, and checks that nobody listens there."""
-    ports = [first + index if first else _free_port(host) for index in range(count)]
-    for port in ports:
-        _check_free(host, port, option)
-    return ports
+def _choose_ports(host: str, wanted: Mapping[str, tuple[int, int]]) -> list[list[int]]:
+    """Chooses the ports of servers, and checks that nobody listens there.
+
+    Args:
+        host: What they listen on.
+        wanted: By the option of each kind of server, its first port, or 0 for any that are free, and their number.
+
+    Returns:
+        The ports of each kind: consecutive ones, or free ones, which are no other server's.
+
+    Raises:
+        MaskwireError: CANNOT_LISTEN.
+    """
+    chosen = {option: [first + index for index in range(count) if first] for option, (first, count) in wanted.items()}
+    for option, ports in chosen.items():
+        for port in ports:
+            with _reported(host, port, option):
+                listen(host, port).close()
+    taken = {port for ports in chosen.values() for port in ports}
+    for option, (first, count) in wanted.items():
+        for _ in range(0 if first else count):
+            with _reported(host, 0, option):
+                chosen[option].append(free_port(host, taken))
+            taken.add(chosen[option][-1])
+    return list(chosen.values())
 
 
 def _listening_host(text: str) -> str:
@@ -182,24 +207,11 @@ def _listening_host(text: str) -> str:
         raise MaskwireError(str(error), "BAD_ADDRESS", "--host") from error
 
 
-def _free_port(host: str = "127.0.0.1") -> int:
+@contextlib.contextmanager
+def _reported(host: str, port: int, option: str) -> Iterator[None]:
+    """Turns a failure to listen on a port of a host into an error that names the option, and who uses the port."""
     try:
-        bound = _listen(host, 0)
-    except OSError:  # which `_check_free` reports
-        bound = _listen("127.0.0.1", 0)
-    with bound:
-        return int(bound.getsockname()[1])
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    if not host_port.is_ipv6(host):
-        return socket.create_server((host, port))
-    return socket.create_server((host, port), family=socket.AF_INET6, dualstack_ipv6=host == "::")
-
-
-def _check_free(host: str, port: int, option: str) -> None:
-    try:
-        _listen(host, port).close()
+        yield
     except OSError as error:
         remedy = f"choose another port with {option} (0 takes a free one)"
         if option == "--gateway-port":
