@@ -9,16 +9,7 @@ from hypothesis import strategies as st
 from maskwire.rle import are_of_size, bounding_box, pixels, run_lengths
 from pycocotools import mask as coco
 
-
-def written(number: int) -> str:
-    """Returns a number as COCO writes it: five bits a character, the lowest first."""
-    text = ""
-    while True:
-        bits, number = number & 0x1F, number >> 5
-        is_last = number == (-1 if bits & 0x10 else 0)
-        text += chr(48 + bits + (0 if is_last else 0x20))
-        if is_last:
-            return text
+from testing.coco_runs import wrapping
 
 
 @given(st.integers(0, 2**32), st.integers(1, 70), st.integers(1, 70), st.floats(0, 1))
@@ -45,7 +36,6 @@ def test_a_text_that_is_no_run_lengths_is_none(counts: str) -> None:
 
 def test_lengths_whose_sum_exceeds_64_bits_are_refused() -> None:
     """Their sum, modulo 2 ** 64, is the size of a small mask, and numpy would write beyond its end."""
-    steps, step = 1 << 15, 1 << 33  # up and down again, twice: 2 * steps ** 2 * step = 2 ** 64
-    counts = "000" + 2 * steps * written(step) + 2 * steps * written(-step) + written(1000 * 1000)
+    counts = wrapping(1000 * 1000)
     assert len(counts) < 1 << 20  # as many as a request may have
     assert pixels(counts, 1000, 1000) is None

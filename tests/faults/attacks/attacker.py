@@ -11,7 +11,7 @@ import os
 import resource
 import sys
 
-from . import bodies, connections, downloads, handshakes, messages, stored, tracks, uploads, web  # noqa: F401 - they list their attacks
+from . import bodies, connections, downloads, handshakes, masks, messages, stored, tracks, uploads, web  # noqa: F401 - they list their attacks
 from .kinds import ATTACKS, Attack, Outcomes, Target
 
 _LONGEST_S = 30

@@ -15,12 +15,12 @@ from typing import Any
 
 import trustme
 from maskwire import Client
+from maskwire.cli.free_ports import free_port
 from maskwire.cli.supervisor import with_parent_death_signal
 from maskwire_core.tenancy import tokens
 from maskwire_core.tenancy.tokens import RIGHTS
 
 from testing.paths import ROOT
-from testing.processes import free_port
 from testing.servers import ready
 from testing.wire import picture
 from tests.faults import processes
