@@ -216,6 +216,7 @@ def run(inputs: int, seed: int) -> tuple[list[str], list[str]]:
         world.calm.embed(picture(400), image_id="fuzz")
         with world.client() as client:
             kept = client.embed(picture(400), image_id="fuzz", keep_source=True)
+            large = client.embed(picture(402, 600, 400), image_id="fuzz-large", keep_source=True)
         right = world.right(400)
         encoder, decoder = world.encoders[0], world.decoders[0]
         servers = SimpleNamespace(encoder=encoder.address, decoder=decoder.address)
@@ -237,7 +238,7 @@ def run(inputs: int, seed: int) -> tuple[list[str], list[str]]:
             ways: dict[str, Callable[[], fuzz_http.Told]] = {
                 "HTTP by the schema": lambda: fuzz_http.by_schema(address, share, seed),
                 "HTTP requests, damaged": lambda: asyncio.run(
-                    fuzz_http.send_requests(address, pick, share, fuzz_http.to_gateway())
+                    fuzz_http.send_requests(address, pick, share, fuzz_http.to_gateway(large.content_key))
                 ),
                 "HTTP requests to adapters, damaged": lambda: asyncio.run(
                     fuzz_adapters.send(tools, kept.model, pick, share)

@@ -84,12 +84,19 @@ def by_schema(address: str, count: int, number: int) -> Told:
     return outcomes, wrong
 
 
-def to_gateway() -> list[Request]:
-    """Returns requests that a gateway answers. There is an image named "fuzz"."""
+def to_gateway(large: str) -> list[Request]:
+    """Returns requests that a gateway answers. There is an image named "fuzz", and one named "fuzz-large", of 600 x 400
+    pixels, whose content key is given and whose file is kept."""
     image = {"type": "base64", "value": base64.b64encode(picture(400)).decode()}
     points = [{"x": 30, "y": 20, "positive": True}]
     prompt = {"points": [{"x_px": 30, "y_px": 20, "label": 1}], "box": {"x_max_px": 50, "y_max_px": 35}}
+    small = {"points": [{"x_px": 300, "y_px": 200}]}
+    of = f"region_of={large}&from_source=true"
     return [
+        ("POST", "/v1/images/fuzz-large/segment", {**small, "region": "auto"}),
+        ("POST", "/v1/images/fuzz-large/segment", {"prompts": [small, prompt], "region": "auto", "candidates": "all"}),
+        ("POST", "/v1/images/fuzz-large/segment", {**small, "region": [200, 100, 456, 356], "formats": ["rle"]}),
+        ("POST", f"/v1/images?image_id=region&region=10,20,310,320&{of}", None),
         ("POST", "/sam2/embed_image", {"image": image, "image_id": "fuzz-http"}),
         ("POST", "/sam2/segment_image", {"image": image, "sam2_version_id": "hiera_tiny", "prompts": points}),
         (
