@@ -109,6 +109,7 @@ def _read_results(response: decoder_pb2.SegmentResponse) -> None:
             cached=True,
             source=None,
             fetch=None,
+            known_size=(_WIDTH_PX, _HEIGHT_PX),
         )
         shape = result.height, result.width
         for mask, sent in zip(result.candidates, each.masks, strict=True):
@@ -120,7 +121,7 @@ def _read_results(response: decoder_pb2.SegmentResponse) -> None:
 
 
 def _read_found(response: decoder_pb2.GenerateMasksResponse) -> None:
-    update = MaskCollector().add(response)
+    update = MaskCollector((_WIDTH_PX, _HEIGHT_PX)).add(response)
     for mask in (*update.masks, *update.new):
         assert list(mask.array.shape) == mask.rle["size"]
         assert len(mask.box) == 4

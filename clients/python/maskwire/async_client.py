@@ -426,6 +426,7 @@ class AsyncClient:
                 source=source,
                 # A form fetched later could be refined from other saved logits.
                 fetch=None if self._fetch is None or result.refined else self._fetch(request, index),
+                known_size=wanted.size,
             )
             for index, result in enumerate(response.results)
         ]

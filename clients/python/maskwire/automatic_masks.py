@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskwire import rle
+from maskwire.answered_size import check_size
 from maskwire.arguments import checked
 from maskwire.errors import InvalidRequest, bad_answer
 from maskwire.pickling import Picklable
@@ -118,6 +119,8 @@ class FoundMask(Picklable):
     def rle(self) -> dict[str, Any]:
         """COCO RLE as pycocotools accepts it: {"size": [height, width], "counts": str}."""
         size = list(self._rle.size)
+        if len(size) == 2:
+            check_size(size[1], size[0])
         if len(size) != 2 or not rle.are_of_size(self._rle.counts, *size):
             raise bad_answer("a mask is no run lengths of its size")
         return {"size": size, "counts": self._rle.counts}
@@ -192,9 +195,14 @@ class Update:
 
 
 class MaskCollector:
-    """Keeps track of the current masks over the responses of a call."""
+    """Keeps track of the current masks over the responses of a call.
 
-    def __init__(self) -> None:
+    Args:
+        size: Width and height of the image in pixels, which all masks must have.
+    """
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        self._size = size
         self._masks: dict[int, FoundMask] = {}
         self._current: dict[int, None] = {}
 
@@ -202,9 +210,11 @@ class MaskCollector:
         """Applies the next response.
 
         Raises:
-            MaskwireError: BAD_ANSWER: it names masks that were not sent.
+            MaskwireError: BAD_ANSWER: it names masks that were not sent, or a mask is of another size.
         """
         for found in response.found:
+            if tuple(found.rle.size) != self._size[::-1]:
+                raise bad_answer("a mask is not of the image's size")
             self._masks[found.number] = FoundMask(found)
             self._current[found.number] = None
         if not self._masks.keys() >= {*response.dropped, *response.revived, *response.kept}:

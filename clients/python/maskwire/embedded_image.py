@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from maskwire.answered_size import check_size
 from maskwire.errors import bad_answer
 from maskwire.pictures import Stretch
 from maskwire.sources import stretch_of
@@ -40,6 +41,11 @@ class EmbeddedImage:
     stretch: Stretch = "none"
     region: tuple[int, int, int, int] | None = None
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return self.width, self.height
+
     @classmethod
     def from_messages(
         cls, info: types_pb2.ImageInfo, cached: bool = True, timings: encoder_pb2.EncodeTimings | None = None
@@ -53,10 +59,11 @@ class EmbeddedImage:
             expires_at = info.expires_at.ToDatetime(tzinfo=UTC)
         except (ValueError, OverflowError) as error:
             raise bad_answer(f"an image expires at no time that there is: {error}") from error
+        width, height = check_size(info.width_px, info.height_px)
         return cls(
             image_id=info.image_id,
-            width=info.width_px,
-            height=info.height_px,
+            width=width,
+            height=height,
             model=info.model,
             content_key=info.content_key,
             cached=cached,

@@ -108,7 +108,7 @@ async def _generate(
         while True:
             starts += 1
             try:
-                collector = MaskCollector()
+                collector = MaskCollector(stored.size)
                 async for response in connection.servers.generate_masks(request, connection.caller, crops, losses):
                     yield collector.add(response)
                 return

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from maskwire import exports, overlay
+from maskwire.answered_size import check_size
 from maskwire.arguments import checked
 from maskwire.datasets.coco import coco_annotation
 from maskwire.datasets.labelme import LabelmeShapes, labelme, shapes_of
@@ -64,14 +65,14 @@ class Result(Picklable):
         cached: bool,
         source: Source | None,
         fetch: Callable[[Format], Sequence[types_pb2.Mask]] | None,
+        known_size: tuple[int, int] | None,
         is_preview: bool = False,
     ) -> None:
         if not message.masks:
             raise bad_answer("a prompt has no mask")
         image = response.image
         self.image_id = image.image_id
-        self.width = image.width_px
-        self.height = image.height_px
+        self.width, self.height = check_size(image.width_px, image.height_px, known_size)
         self.model = image.model
         self.content_key = image.content_key
         self.region = place_of(image)

@@ -271,11 +271,19 @@ class AsyncSession:
             cached=True,
             source=self._connection.images.source(image.image_id, image.content_key),
             fetch=None,
+            known_size=self._size_of(image.content_key),
             is_preview=is_preview,
         )
         for follower in self._followers:
             follower.add(result)
         return result
+
+    def _size_of(self, content_key: str) -> tuple[int, int] | None:
+        """Returns the size of the session's image, if an answer is about that; None if it is not known."""
+        wanted = self._wanted
+        images = [] if wanted is None else [wanted.stored, wanted.region]
+        is_known = any(each is not None and each.content_key == content_key for each in images)
+        return wanted.size if wanted is not None and is_known else None
 
     async def _send_image(self) -> None:
         message = await self._find_image()

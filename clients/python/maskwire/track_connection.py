@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 
+from maskwire.answered_size import check_size
 from maskwire.connection import Connection
 from maskwire.errors import InvalidRequest, MaskwireError
 from maskwire.live_frames import LiveFrames, each, encoded
@@ -93,7 +94,7 @@ class TrackConnection:
             elif self.opening.is_live:
                 self.live = LiveFrames(self._stream.info.frames)
             if self.masks is None:
-                self.masks = MaskSequence(self.info.width_px, self.info.height_px)
+                self.masks = MaskSequence(*check_size(self.info.width_px, self.info.height_px, self.opening.known_size))
                 self.inherited = set(self.info.object_ids)
             return self._stream
 
@@ -281,7 +282,8 @@ class TrackConnection:
 
     def take(self, message: pb.FrameMasks) -> TrackedFrame:
         """Makes a frame of an answer, and keeps its masks."""
-        times_s, size = self.opening.times_s, (self.info.width_px, self.info.height_px)
+        assert self.masks is not None
+        times_s, size = self.opening.times_s, (self.masks.width, self.masks.height)
         found = TrackedFrame(message, size, times_s[message.frame] if message.frame < len(times_s) else None)
         self._named += [name for name in found.masks if name not in self._named]
         if self.masks is not None and self.live is None:  # live tracks have no end

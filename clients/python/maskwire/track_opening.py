@@ -108,6 +108,13 @@ class TrackOpening:
             self._message.width_px, self._message.height_px = size
 
     @property
+    def known_size(self) -> tuple[int, int] | None:
+        """Width and height of the frames in pixels; None where they are a stored clip's or track's."""
+        if self._message.width_px:
+            return self._message.width_px, self._message.height_px
+        return None if self.clip is None else self.clip.size
+
+    @property
     def waits_for_frame(self) -> bool:
         """Whether the size of the frames is not known yet."""
         return self.is_live and not (self._message.track_id or self._message.width_px)

@@ -29,6 +29,11 @@ class Wanted:
         stored = self.region or self.stored
         return stored.content_key if stored is not None else ""
 
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Width and height of the whole image in pixels; None where only its name is known."""
+        return None if self.stored is None else self.stored.size
+
     def not_found(self, error: ImageNotFound) -> MaskwireError:
         """Makes the error to raise where no such image is stored: for a file's name, that there is no such file."""
         if not self.may_be_path or error.reason != "IMAGE_NOT_FOUND":

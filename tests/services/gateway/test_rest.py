@@ -76,8 +76,7 @@ def test_segment_is_the_grpc_answer(http: httpx.Client, client: Client, photo: P
 
 
 def test_events_are_those_of_everything(http: httpx.Client, client: Client, photo: Path) -> None:
-    client.embed(photo, image_id="cup-http")
-    collection, updates = MaskCollector(), []
+    collection, updates = MaskCollector(client.embed(photo, image_id="cup-http").size), []
     body = {"grid": {"points_per_side": 6}, "points_per_batch": 9, "pred_iou_thresh": 0.2, "stability_score_thresh": 0}
     with http.stream("POST", "/v1/images/cup-http/masks", json=body) as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")

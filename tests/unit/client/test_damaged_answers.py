@@ -54,7 +54,7 @@ def test_damaged_forms_are_errors(form: Format, attribute: str, fields: dict[str
 
 def test_damaged_found_masks_are_errors() -> None:
     for rle in (types_pb2.Rle(size=[4, 6], counts="o"), types_pb2.Rle(size=[HUGE, HUGE], counts="0"), types_pb2.Rle()):
-        with pytest.raises(MaskwireError, match="run lengths"):
+        with pytest.raises(MaskwireError, match=r"run lengths|an image of"):
             _ = FoundMask(decoder_pb2.GeneratedMask(rle=rle)).array
     with pytest.raises(MaskwireError, match="finite"):
         _ = FoundMask(decoder_pb2.GeneratedMask(box=types_pb2.Box(x_min_px=float("nan")))).box
@@ -62,7 +62,7 @@ def test_damaged_found_masks_are_errors() -> None:
         box_of(types_pb2.Rle(size=[4, 6], counts="o"))
     for list_ in ("kept", "dropped", "revived"):
         with pytest.raises(MaskwireError, match="not sent"):
-            MaskCollector().add(decoder_pb2.GenerateMasksResponse(**{list_: [1]}))  # type: ignore[arg-type]
+            MaskCollector((6, 4)).add(decoder_pb2.GenerateMasksResponse(**{list_: [1]}))  # type: ignore[arg-type]
 
 
 def test_damaged_images_are_errors() -> None:
@@ -75,6 +75,37 @@ def test_damaged_images_are_errors() -> None:
         EmbeddedImage.from_messages(info)
 
 
+@pytest.mark.parametrize(("known", "said"), [(None, "an image of"), ((6, 4), "and not of 6x4")])
+@pytest.mark.parametrize("size", [(1 << 16, 1 << 16), (0, HUGE + 1)])
+def test_images_of_sizes_that_cannot_be_are_errors(
+    known: tuple[int, int] | None, said: str, size: tuple[int, int]
+) -> None:
+    """A few bytes would make masks of gigabytes here."""
+    image = decoder_pb2.SegmentedImage(width_px=size[0], height_px=size[1])
+    with pytest.raises(MaskwireError, match=said) as caught:
+        Result(
+            types_pb2.PromptResult(masks=[types_pb2.Mask()]),
+            response=decoder_pb2.SegmentResponse(image=image),
+            prompt=types_pb2.Prompt(),
+            forms=(),
+            cached=True,
+            source=None,
+            fetch=None,
+            known_size=known,
+        )
+    assert caught.value.reason == "BAD_ANSWER"
+    with pytest.raises(MaskwireError, match="an image of"):
+        EmbeddedImage.from_messages(types_pb2.ImageInfo(width_px=size[0], height_px=size[1]))
+
+
+def test_found_masks_of_another_size_are_errors() -> None:
+    found = decoder_pb2.GeneratedMask(rle=types_pb2.Rle(size=[4, 7], counts="l0"))
+    with pytest.raises(MaskwireError, match="not of the image's size"):
+        MaskCollector((6, 4)).add(decoder_pb2.GenerateMasksResponse(found=[found]))
+    with pytest.raises(MaskwireError, match="an image of"):
+        _ = FoundMask(decoder_pb2.GeneratedMask(rle=types_pb2.Rle(size=[1 << 16, 1 << 16], counts="0"))).array
+
+
 def test_a_prompt_without_masks_is_an_error() -> None:
     with pytest.raises(MaskwireError, match="no mask"):
         Result(
@@ -85,6 +116,7 @@ def test_a_prompt_without_masks_is_an_error() -> None:
             cached=True,
             source=None,
             fetch=None,
+            known_size=None,
         )
 
 

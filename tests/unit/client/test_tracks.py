@@ -57,7 +57,7 @@ class Answers:
 
 
 class Opening:
-    is_live, keep, clip = False, True, None
+    is_live, keep, clip, known_size = False, True, None, None
     times_s: tuple[float, ...] = ()
 
     def __init__(self, *streams: Stream) -> None:
