@@ -313,7 +313,7 @@ class AsyncSession:
         return await self._connection.described(await self._connection.resolve_image(asked))
 
     async def _embed_again(self, lost: pb.SetImage, error: ImageNotFound) -> str:
-        if self._wanted is not None and self._wanted.region and lost.content_key == self._wanted.content_key:
+        if self._wanted is not None and lost.content_key == self._wanted.content_key:
             return await self._connection.embed_again(self._wanted, error)
         memory = self._connection.images
         source = memory.source(lost.image_id, lost.content_key or None)

@@ -11,7 +11,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from maskwire import AsyncClient, Client, DeadlineExceeded, ImageNotFound, InvalidRequest, MaskwireError, Result
+from maskwire import (
+    AsyncClient,
+    Client,
+    DeadlineExceeded,
+    ImageNotFound,
+    InvalidRequest,
+    MaskwireError,
+    Result,
+    image_cache,
+)
 from maskwire.cli.free_ports import free_port
 from maskwire.cli.health import health
 
@@ -188,6 +197,18 @@ def test_an_image_that_does_not_come_in_time_is_told(stack: Stack) -> None:
         with pytest.raises(DeadlineExceeded, match="gave no answer within 1 s") as caught:
             client.session(image_id="never", wait_s=30).__enter__()
         assert caught.value.reason == "DEADLINE_EXCEEDED"
+
+
+def test_a_session_embeds_its_own_picture_again(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the client has embedded so many others meanwhile that it keeps this one no longer."""
+    monkeypatch.setattr(image_cache, "_MAX_IMAGES", 1)
+    with stack.client(namespace="forgotten") as client:
+        embedded = client.embed(picture(61))
+        client.embed(picture(62))
+        with stack.client(namespace="forgotten") as other:
+            other.delete(embedded.image_id, embedding=True)
+        with client.session(picture(61)) as session:
+            assert session.click(30, 20).content_key == embedded.content_key
 
 
 def test_an_image_that_was_lost_is_embedded_again(stack: Stack) -> None:
