@@ -32,6 +32,14 @@ def test_an_address_of_ipv6_needs_brackets(address: str) -> None:
     assert (caught.value.reason, caught.value.field) == ("BAD_ADDRESS", "encoder")
 
 
+@pytest.mark.parametrize("address", ["http://a:50051", "https://a:50051/", "redis://a:50051/0"])
+def test_a_url_is_no_address(address: str) -> None:
+    with pytest.raises(InvalidRequest, match="write 'a:50051'") as caught:
+        Channels("encoder", f"localhost:1, {address}", Credentials(False))
+    assert (caught.value.reason, caught.value.field) == ("BAD_ADDRESS", "encoder")
+    assert ("MASKWIRE_TLS=1" in caught.value.message) == address.startswith("https")
+
+
 def test_host_and_port_together() -> None:
     assert [join(host, 1) for host in ("a", "127.0.0.1", "::1", "fe80::1%eth0")] == [
         "a:1",

@@ -1,6 +1,8 @@
 """What kind of network an address belongs to."""
 
 import ipaddress
+import urllib.request
+from urllib.parse import urlsplit
 
 # IANA's registries of special-purpose addresses, and those at which clouds configure their machines. The list is our
 # own, since Python's changes with its version.
@@ -72,3 +74,15 @@ def is_loopback(host: str) -> bool:
         return name == "localhost" or name.endswith(".localhost")
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return (mapped or address).is_loopback
+
+
+def through_proxy(url: str) -> str:
+    """Names the environment variable of the proxy through which a URL was asked for, for the end of an error message;
+    empty without one. What the proxy is called stays out, since it may contain a password."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if is_loopback(host) or urllib.request.proxy_bypass(host):
+        return ""
+    proxies = urllib.request.getproxies()
+    scheme = next((name for name in (parts.scheme, "all") if name in proxies), None)
+    return f", through the proxy that {scheme}_proxy names; no_proxy={host} goes around it" if scheme else ""

@@ -55,10 +55,20 @@ def schedule(make: Callable[[], Coroutine[Any, Any, Any]]) -> None:
 def iterate_in_background(items: AsyncIterator[T]) -> Iterator[T]:
     """Iterates over an asynchronous iterator on the background loop. Closing the iterator cancels the work."""
 
+    step: asyncio.Task[Any] | None = None
+
     async def next_item() -> Any:
+        nonlocal step
+        step = asyncio.current_task()
         return await anext(items, _END)
 
     async def close() -> None:
+        # After Ctrl-C a step may still be on its way out or, where the signal came before its future was known, not be
+        # cancelled yet; and a running generator cannot be closed.
+        if step is not None:
+            if not step.cancelling():
+                step.cancel()
+            await asyncio.wait([step])
         if isinstance(items, AsyncGenerator):
             await items.aclose()
 

@@ -4,7 +4,7 @@ import urllib.error
 import urllib.request
 from urllib.parse import urlsplit
 
-from maskwire.addresses import is_loopback
+from maskwire.addresses import is_loopback, through_proxy
 from maskwire.errors import InvalidRequest
 
 _TIMEOUT_S = 30
@@ -33,9 +33,9 @@ def fetch(url: str) -> bytes:
     except urllib.error.HTTPError as error:
         raise _failed(url, f"the server answered {error.code} {error.reason}") from error
     except urllib.error.URLError as error:
-        raise _failed(url, str(error.reason)) from error
+        raise _failed(url, f"{error.reason}{through_proxy(url)}") from error
     except (OSError, ValueError) as error:
-        raise _failed(url, str(error) or type(error).__name__) from error
+        raise _failed(url, f"{str(error) or type(error).__name__}{through_proxy(url)}") from error
     if len(data) > _MAX_BYTES:
         raise InvalidRequest(f"{url} has more than {_MAX_BYTES >> 20} MiB", "IMAGE_TOO_LARGE", "image")
     return data

@@ -6,7 +6,9 @@ import re
 from maskwire.errors import InvalidRequest
 
 # What gRPC knows by their schemes; their colons are no business of ours.
-_SCHEME = re.compile(r"(dns|ipv4|ipv6|unix|unix-abstract|vsock|xds):|[A-Za-z][A-Za-z0-9+.-]*://")
+_SCHEME = re.compile(r"(dns|ipv4|ipv6|unix|unix-abstract|vsock|xds|google-c2p):")
+# gRPC would take any other scheme for a part of a host name, and what fails then looks like a broken server.
+_FOREIGN_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/]*)")
 _IN_BRACKETS = re.compile(r"\[([^\[\]]+)\](:\d+)?")
 
 
@@ -48,9 +50,18 @@ def check_address(address: str, field: str) -> str:
         field: What it was given as, for the error.
 
     Raises:
-        InvalidRequest: BAD_ADDRESS: an IPv6 address is not in brackets.
+        InvalidRequest: BAD_ADDRESS: an IPv6 address is not in brackets, or it is a URL.
     """
-    if _SCHEME.match(address) or address.count(":") < 2:
+    if _SCHEME.match(address):
+        return address
+    if foreign := _FOREIGN_SCHEME.match(address):
+        tls = "; TLS is chosen by MASKWIRE_TLS=1, tls=True or --tls" if foreign[1].lower() == "https" else ""
+        raise InvalidRequest(
+            f"{address!r} is a URL, and gRPC takes host:port: write {foreign[2] or 'localhost:50051'!r}{tls}",
+            "BAD_ADDRESS",
+            field,
+        )
+    if address.count(":") < 2:
         return address
     found = _IN_BRACKETS.fullmatch(address)
     if found is None or not is_ipv6(found[1]):

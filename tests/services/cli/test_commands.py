@@ -391,6 +391,10 @@ def test_stored_images_are_listed_and_deleted(terminal: Terminal, photo: Path) -
         ("list/b", 600, 400),
     ]
     assert "list/a" in terminal.run("images").stdout
+    long_name = "list/" + "c" * 120
+    terminal.run("embed", photo, "--image-id", long_name)
+    assert long_name in terminal.run("images").stdout  # whole, so that it can be given to another command
+    terminal.run("delete", long_name)
     assert terminal.run("delete", "list/a").stdout == "list/a: deleted\n"
     assert "no image named 'list/a' is stored" in terminal.run("delete", "list/a", code=1).stderr
     assert "1 images whose names begin with 'list/'" in terminal.run("images", "--prefix", "list/").stderr

@@ -97,7 +97,11 @@ def test_stats_and_purge(store: Store, store_url: str, raw: redis.Redis) -> None
     assert set(found) == {"acme", "other", "video"}
     assert [found["video"][name] for name in ("tracks", "track_bytes", "clips", "clip_bytes")] == [1, 104, 1, 5]
     assert found["acme"]["tracks"] == found["acme"]["clips"] == 0
-    assert "1 of 0.0 MiB" in command("stats", "--redis-url", store_url).stdout
+    table = command("stats", "--redis-url", store_url).stdout
+    assert "1 of 0.0 MiB" in " ".join(table.split())
+    assert "…" not in table  # nothing is shortened
+    assert "clips" in table
+    assert "files" not in table  # what no namespace has gets no column
     assert (found["acme"]["images"], found["acme"]["embeddings"]) == (3, 4)
     assert found["acme"]["nbytes"] == sum(len(value(n, 1000, "acme", now)) for n in range(3)) + 7
     assert found["acme"]["oldest"] == pytest.approx(now - 7200)

@@ -5,9 +5,11 @@ import sys
 from datetime import UTC, datetime
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from maskwire.cli.options import DeleteOptions, ImagesOptions
+
+_PIPED_WIDTH = 400  # columns, where the reader is a program: room for the longest names
 
 
 def list_images(options: ImagesOptions) -> None:
@@ -23,11 +25,12 @@ def list_images(options: ImagesOptions) -> None:
         print(json.dumps({"images": described}))
         return
     if images:
-        table = Table("image", "size", "model", "stored", "expires in", box=None)
+        # Names are given to other commands, so they are shown whole: wrapped in a narrow terminal, never shortened.
+        table = Table(Column("image", overflow="fold"), "size", "model", "stored", "expires in", box=None)
         for image in images:
             size, stored = f"{image.width}x{image.height}", f"{image.stored_bytes / (1 << 20):.1f} MiB"
             table.add_row(image.image_id, size, image.model, stored, _time_left(image.expires_at))
-        Console(highlight=False).print(table)
+        Console(highlight=False, width=None if sys.stdout.isatty() else _PIPED_WIDTH).print(table)
     beginning = f" whose names begin with {options.prefix!r}" if options.prefix else ""
     print(f"{len(images)} images{beginning}", file=sys.stderr)
 

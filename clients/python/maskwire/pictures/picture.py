@@ -73,7 +73,10 @@ def decode_picture(
         ) from error
     except Exception as error:  # decoders raise all kinds of exceptions for damaged files
         message = decoder_message(error)
-        raise unreadable(f"the {kind} file is damaged, incomplete or of an unusual kind: {message}") from error
+        raise unreadable(
+            f"the {kind} file is damaged, incomplete or of an unusual kind: {message}; copy it again from where it "
+            "came from, or save it again as an ordinary JPEG or PNG"
+        ) from error
     turn = orientation.from_exif(decoded.exif) if decoded.orientation is None else decoded.orientation
     return Picture(orientation.upright(pixels, turn), kind, applied)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
-from maskwire.addresses import is_loopback
+from maskwire.addresses import is_loopback, through_proxy
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
 from maskwire_core.models.registry import AddedModel, ModelError, PublishedModel, checkpoint_path, verify
@@ -72,10 +72,11 @@ def _download(
     try:
         attempts(_fetch, address, partial, model.size_bytes, progress)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
+        proxy = through_proxy(address) if isinstance(error, httpx.TransportError) else ""
         raise ModelError(
-            f"cannot get {address}: {str(error) or type(error).__name__}. What has arrived is kept, and the same "
-            f"command goes on from there. Without a network, put the file at {partial.with_suffix('')}; --mirror URL "
-            f"names another place that has {partial.stem}"
+            f"cannot get {address}: {str(error) or type(error).__name__}{proxy}. What has arrived is kept, and the "
+            f"same command goes on from there. Without a network, put the file at {partial.with_suffix('')}; --mirror "
+            f"URL names another place that has {partial.stem}"
         ) from error
     try:
         verify(partial, model)

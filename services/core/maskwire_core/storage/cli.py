@@ -96,12 +96,19 @@ def _show(found: "Mapping[str, Summary]") -> None:
     from rich.console import Console
     from rich.table import Column, Table
 
-    namespace = Column("namespace", no_wrap=True)  # names are shown whole; other columns wrap
-    table = Table(namespace, "images", "embeddings", "size", "oldest", "newest", "files", "clips", "tracks")
+    # Names are shown whole; other columns wrap. What no namespace has gets no column: all of them exceed 80 characters.
+    several = {
+        "files": any(each.sources for each in found.values()),
+        "clips": any(each.clips for each in found.values()),
+        "tracks": any(each.tracks for each in found.values()),
+    }
+    shown = [title for title, is_stored in several.items() if is_stored]
+    columns = ("images", "embeddings", "size", "oldest", "newest", *shown)
+    table = Table(Column("namespace", no_wrap=True), *(Column(title, overflow="fold") for title in columns))
     for name, each in found.items():
         sizes = str(each.images), str(each.embeddings), _size(each.nbytes)
         pairs = (each.sources, each.source_bytes), (each.clips, each.clip_bytes), (each.tracks, each.track_bytes)
-        more = (_counted(*pair) for pair in pairs)
+        more = (_counted(*pair) for pair, is_stored in zip(pairs, several.values(), strict=True) if is_stored)
         table.add_row(name, *sizes, _when(each.oldest), _when(each.newest), *more)
     Console().print(table)
 

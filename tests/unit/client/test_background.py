@@ -1,0 +1,33 @@
+"""Blocking iterators over work on the background event loop."""
+
+import asyncio
+import signal
+import threading
+from collections.abc import AsyncIterator
+
+import pytest
+from maskwire.background import iterate_in_background
+
+_TURNS = 20  # turns of the event loop that work takes to end once it was cancelled
+
+
+def test_ctrl_c_ends_the_work_before_it_is_raised() -> None:
+    main_thread = threading.main_thread().ident
+    assert main_thread is not None
+    ended = threading.Event()
+
+    async def work() -> AsyncIterator[int]:
+        try:
+            yield 1
+            signal.pthread_kill(main_thread, signal.SIGINT)
+            await asyncio.Event().wait()
+        finally:
+            for _ in range(_TURNS):
+                await asyncio.sleep(0)
+            ended.set()
+
+    items = iterate_in_background(work())
+    assert next(items) == 1
+    with pytest.raises(KeyboardInterrupt):
+        next(items)
+    assert ended.is_set()
