@@ -25,9 +25,16 @@ def test_addresses_to_connect_to(address: str) -> None:
     assert check_address(address, "encoder") == address
 
 
-@pytest.mark.parametrize("address", ["::1", "::1:50051", "2001:db8::1:50051", "[::1", "[::1]:x", "[a:b]:1", "a:b:1"])
+@pytest.mark.parametrize("address", ["::1", "::1:50051", "2001:db8::1:50051", "[::1", "[::1]", "[::1]:x", "[a:b]:1", "a:b:1"])
 def test_an_address_of_ipv6_needs_brackets(address: str) -> None:
     with pytest.raises(InvalidRequest, match=r"as in \[::1\]:50051") as caught:
+        Channels("encoder", f"localhost:1, {address}", Credentials(False))
+    assert (caught.value.reason, caught.value.field) == ("BAD_ADDRESS", "encoder")
+
+
+@pytest.mark.parametrize("address", ["localhost", "a:", ":50051", "a:b"])
+def test_an_address_has_a_host_and_a_port(address: str) -> None:
+    with pytest.raises(InvalidRequest, match="write host:port") as caught:
         Channels("encoder", f"localhost:1, {address}", Credentials(False))
     assert (caught.value.reason, caught.value.field) == ("BAD_ADDRESS", "encoder")
 

@@ -17,6 +17,7 @@ from maskwire.outlines import exact_polygons
 if TYPE_CHECKING:
     import supervision
 
+_PNG_LEVEL = 3  # of the default, 6, two fifths of the time for a fifth more bytes
 _LOSSLESS = (".png", ".bmp", ".tif", ".tiff", ".gif", ".pgm")
 
 
@@ -39,7 +40,7 @@ class HasMask(Protocol):
 def png_bytes(picture: Image.Image) -> bytes:
     """Encodes a picture as PNG."""
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
+    picture.save(buffer, "PNG", compress_level=_PNG_LEVEL)
     return buffer.getvalue()
 
 

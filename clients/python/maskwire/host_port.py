@@ -9,7 +9,8 @@ from maskwire.errors import InvalidRequest
 _SCHEME = re.compile(r"(dns|ipv4|ipv6|unix|unix-abstract|vsock|xds|google-c2p):")
 # gRPC would take any other scheme for a part of a host name, and what fails then looks like a broken server.
 _FOREIGN_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/]*)")
-_IN_BRACKETS = re.compile(r"\[([^\[\]]+)\](:\d+)?")
+_IN_BRACKETS = re.compile(r"\[([^\[\]]+)\]:\d+")
+_HOST_AND_PORT = re.compile(r"[^:]+:\d+")
 
 
 def join(host: str, port: int) -> str:
@@ -50,7 +51,7 @@ def check_address(address: str, field: str) -> str:
         field: What it was given as, for the error.
 
     Raises:
-        InvalidRequest: BAD_ADDRESS: an IPv6 address is not in brackets, or it is a URL.
+        InvalidRequest: BAD_ADDRESS: it has no host or no port, an IPv6 address is not in brackets, or it is a URL.
     """
     if _SCHEME.match(address):
         return address
@@ -61,13 +62,15 @@ def check_address(address: str, field: str) -> str:
             "BAD_ADDRESS",
             field,
         )
-    if address.count(":") < 2:
-        return address
-    found = _IN_BRACKETS.fullmatch(address)
-    if found is None or not is_ipv6(found[1]):
-        raise InvalidRequest(
-            f"{address!r} is not an address; an IPv6 address is written in brackets, as in [::1]:50051",
-            "BAD_ADDRESS",
-            field,
-        )
+    if address.count(":") > 1:
+        found = _IN_BRACKETS.fullmatch(address)
+        if found is None or not is_ipv6(found[1]):
+            raise InvalidRequest(
+                f"{address!r} is not an address; an IPv6 address is written in brackets, as in [::1]:50051",
+                "BAD_ADDRESS",
+                field,
+            )
+    elif not _HOST_AND_PORT.fullmatch(address):
+        # gRPC would take port 443.
+        raise InvalidRequest(f"{address!r} is not an address; write host:port", "BAD_ADDRESS", field)
     return address
