@@ -4,7 +4,7 @@ import torch
 
 from training.demo import evaluate
 from training.demo.batches import Batches
-from training.demo.candidates import loss_of, trained
+from training.demo.candidates import freeze, objective
 from training.demo.curriculum import Stage
 from training.demo.decoder import decode, places
 from training.demo.forward import encode
@@ -20,7 +20,8 @@ def test_single_masks_stay_as_they_are() -> None:
     batch = Batches(Pack.load(evaluate.SAMPLE, held_out=True), STAGE, seed=2)[0]
     network = Network(STAGE.size)
     network.load(source().checkpoint)
-    parameters = trained(network)
+    freeze(network)
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
 
     @torch.no_grad()
     def logits() -> torch.Tensor:
@@ -33,7 +34,7 @@ def test_single_masks_stay_as_they_are() -> None:
     for _ in range(8):
         torch.manual_seed(1)
         optimiser.zero_grad()
-        loss, _ = loss_of(network, batch)
+        loss, _ = objective(network, batch)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         losses.append(float(loss.detach()))

@@ -25,7 +25,9 @@ def test_addresses_to_connect_to(address: str) -> None:
     assert check_address(address, "encoder") == address
 
 
-@pytest.mark.parametrize("address", ["::1", "::1:50051", "2001:db8::1:50051", "[::1", "[::1]", "[::1]:x", "[a:b]:1", "a:b:1"])
+@pytest.mark.parametrize(
+    "address", ["::1", "::1:50051", "2001:db8::1:50051", "[::1", "[::1]", "[::1]:x", "[a:b]:1", "a:b:1"]
+)
 def test_an_address_of_ipv6_needs_brackets(address: str) -> None:
     with pytest.raises(InvalidRequest, match=r"as in \[::1\]:50051") as caught:
         Channels("encoder", f"localhost:1, {address}", Credentials(False))

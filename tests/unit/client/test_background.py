@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import sys
 import threading
 from collections.abc import AsyncIterator
 
@@ -19,6 +20,10 @@ def test_ctrl_c_ends_the_work_before_it_is_raised() -> None:
     async def work() -> AsyncIterator[int]:
         try:
             yield 1
+            # A signal that comes just before Python waits for a lock does not end the waiting.
+            while sys._current_frames()[main_thread].f_code is not threading.Condition.wait.__code__:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+            await asyncio.sleep(0.1)
             signal.pthread_kill(main_thread, signal.SIGINT)
             await asyncio.Event().wait()
         finally:
