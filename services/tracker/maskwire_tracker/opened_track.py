@@ -295,7 +295,8 @@ class OpenedTrack:
         return answer
 
     def _count_memory(self, index: int | None = None) -> None:
-        """Takes memory for the track's state. A track that has too much forgets frames that are far from `index`."""
+        """Takes memory for the track's state, and for the frame that is prepared. A track that has too much forgets
+        frames that are far from `index`."""
         if self.track.size > self.settings.track_bytes:
             if index is not None:
                 self.track.forget_farthest(index, self.settings.track_bytes * 9 // 10)
@@ -305,7 +306,8 @@ class OpenedTrack:
                     f"the track's state takes {self.track.size} bytes; at most {self.settings.track_bytes} are kept. "
                     "Remove objects, or take prompts back",
                 )
-        surplus = self.memory.nbytes - self.track.size
+        needed = self.track.size + (0 if self._prepared is None else self._prepared.nbytes)
+        surplus = self.memory.nbytes - needed
         if surplus > 0:
             self.memory.give_back(surplus)
         else:

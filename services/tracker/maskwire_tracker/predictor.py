@@ -29,6 +29,12 @@ class Frame:
     inputs: Inputs
     features: Floats | None = None  # where masks are handed over: see `surface.features_of`
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it takes in memory."""
+        values = self.inputs.values()
+        return sum(value.nbytes for value in values) + (0 if self.features is None else self.features.nbytes)
+
 
 class TrackerPredictor:
     """Runs a tracker's graphs. May be used from several threads.

@@ -77,9 +77,10 @@ class TrackSession:
                 task.cancel()
             await asyncio.gather(reader, worker, drain, return_exceptions=True)
             self._inbox.close()
-            if self._opened is not None:
+            opened, self._opened = self._opened, None  # this session is garbage with cycles, and would keep its state
+            if opened is not None:
                 with contextlib.suppress(ServiceError):
-                    await self._opened.close()
+                    await opened.close()
 
     def _has_sent_all(self) -> bool:
         return not self._outbox and not self._sending

@@ -1,6 +1,8 @@
 """Limits of clips and tracks: memory, what a namespace may store, and what is counted."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
@@ -31,6 +33,34 @@ def test_a_track_of_a_clip_forgets_what_is_far_when_it_is_too_large(store: Store
         await talk.click("one", 0)
         assert described((await talk.ask(prompt=prompt("two", 1))).error)[0] == "TRACK_TOO_LARGE"
         await talk.leave()
+
+    run(store, scenario)
+
+
+@pytest.mark.parametrize("is_read", [True, False])
+def test_the_state_of_a_track_is_gone_with_its_stream(store: Store, is_read: bool) -> None:
+    """And not only when Python looks for garbage, since its memory counts no more."""
+
+    async def scenario(place: Place) -> None:
+        await place.clip(FILES)
+        gc.collect()
+        gc.disable()
+        try:
+            talk = place.talk()
+            await talk.opened(clip_id="clip")
+            await talk.click("one", 0)
+            if is_read:
+                await talk.follow()
+            else:
+                talk.send(follow=pb.Follow())
+                await talk.receive()
+            (state,) = map(weakref.ref, place.tracker._open)
+            await talk.leave()
+            async with asyncio.timeout(5):  # a thread may still work on a frame that nobody wants any more
+                while state() is not None:  # noqa: ASYNC110
+                    await asyncio.sleep(0.001)
+        finally:
+            gc.enable()
 
     run(store, scenario)
 

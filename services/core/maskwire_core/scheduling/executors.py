@@ -58,6 +58,7 @@ class ThreadScheduler(Scheduler[Callable[[], Any], Any]):
         give_way()
         while batch := self._handover.get():
             self._work(batch)
+            del batch  # else what was run, and all that it had, stays until something else is
 
     def _work(self, batch: list[_Function]) -> None:
         """Runs a function, and then whatever is next, without a detour through the event loop."""
@@ -75,6 +76,7 @@ class ThreadScheduler(Scheduler[Callable[[], Any], Any]):
                 loop.call_soon_threadsafe(job.settle, outcome)
             except RuntimeError:  # the loop has ended, and its callers with it
                 return
+            del job, outcome  # an error has this frame in its traceback
             batch = self._take(now) if self._queue else []  # what comes from now on finds a free worker
 
 
