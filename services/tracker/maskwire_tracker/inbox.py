@@ -117,7 +117,9 @@ class Inbox:
             self._memory.give_back(len(request.content))
 
     def close(self) -> None:
-        """Gives back all memory."""
+        """Drops what waits, and gives back all memory."""
+        self._waiting.clear()
+        self._coming = bytearray()
         self._memory.close()
 
     def _may_read(self) -> bool:

@@ -211,8 +211,8 @@ class OpenedTrack:
 
     async def close(self) -> None:
         """Gives back what the open track takes."""
-        self.memory.close()
         self.when_closed()
+        self.memory.close()
         self.frames.close()
 
     async def _begin_saving(self) -> None:

@@ -78,6 +78,7 @@ class Tracker:
         tracks: The tracks in the store.
         clips: The clips in the store.
         scheduler: Runs the work on frames.
+        closed_bytes: Memory that the state of all closed tracks took.
     """
 
     def __init__(self, settings: TrackerSettings, store: Store, encoder: FrameEncoder, predictors: Predictors) -> None:
@@ -89,6 +90,7 @@ class Tracker:
         self._encoder = encoder
         self._predictors = predictors
         self._memory = ByteBudget(settings.tracks_bytes)
+        self.closed_bytes = 0
         self._open: set[OpenedTrack] = set()
         self._open_by_token: Counter[str] = Counter()  # number of tracks by the token's ID
 
@@ -140,7 +142,7 @@ class Tracker:
         with contextlib.ExitStack() as leaving:
             leaving.enter_context(self._counted(current().caller.token))
             opened = await self._open_counted(message, token)
-            leaving.callback(self._open.discard, opened)
+            leaving.callback(self._closed, opened)
             opened.when_closed = leaving.pop_all().close
         self._open.add(opened)
         TRACKS.labels("new" if opened.name.epoch == 1 else "taken over").inc()
@@ -151,6 +153,10 @@ class Tracker:
             await opened.close()
             raise
         return opened
+
+    def _closed(self, opened: OpenedTrack) -> None:
+        self._open.discard(opened)
+        self.closed_bytes += opened.memory.nbytes
 
     @contextlib.contextmanager
     def _counted(self, token: Token) -> Iterator[None]:

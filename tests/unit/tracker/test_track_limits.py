@@ -59,6 +59,7 @@ def test_the_state_of_a_track_is_gone_with_its_stream(store: Store, is_read: boo
             async with asyncio.timeout(5):  # a thread may still work on a frame that nobody wants any more
                 while state() is not None:  # noqa: ASYNC110
                     await asyncio.sleep(0.001)
+            assert place.tracker.closed_bytes > 0
         finally:
             gc.enable()
 

@@ -54,13 +54,16 @@ def give_back() -> None:
 
 
 @contextlib.asynccontextmanager
-async def returning(given_back: Callable[[], int], look_s: float) -> AsyncIterator[None]:
+async def returning(given_back: Callable[[], int], look_s: float, *, collects: bool = False) -> AsyncIterator[None]:
     """Gives memory back to the system while the body runs, when calls have given back much of it: the C library keeps
     what is freed between other things.
 
     Args:
         given_back: How many bytes calls have ever given back.
         look_s: Seconds between two looks at that.
+        collects: Whether to look for garbage first. Errors of calls that were tried again and again keep what those
+            calls had in cycles (tenacity's objects are such), where it stays until Python looks by itself. Not for
+            processes in which millions of small objects come and go: all threads wait meanwhile.
     """
     returned = given_back()
 
@@ -68,6 +71,8 @@ async def returning(given_back: Callable[[], int], look_s: float) -> AsyncIterat
         nonlocal returned
         if given_back() - returned >= _MUCH:
             returned = given_back()
+            if collects:
+                await asyncio.to_thread(gc.collect)
             await asyncio.to_thread(give_back)
 
     async with repeating(look_s, look):
