@@ -23,9 +23,9 @@ from .kinds import ATTACKS, NOBODY, Attack
 from .lab import Work
 from .table import CALM_MS, SLOWER, SUMS, Seen, save
 
-GROWTH_MIB = 512
-"""By how much a server may grow under one attack: the bytes that calls may hold together, and some garbage. A tracker
-may have 2 GiB for open tracks, so only its sum holds."""
+GROWTH_MIB = 640
+"""By how much a server may grow under one attack: the 512 MiB that calls may hold together, and a quarter of that which
+was freed and is not given back yet. A tracker may have 2 GiB for open tracks, so only its sum holds."""
 _QUICK_S = 3.0
 _LONG_S = float(os.environ.get("MASKWIRE_TEST_ATTACK_S", "8"))
 
