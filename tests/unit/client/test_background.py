@@ -4,7 +4,7 @@ import asyncio
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from maskwire.background import iterate_in_background
@@ -12,7 +12,15 @@ from maskwire.background import iterate_in_background
 _TURNS = 20  # turns of the event loop that work takes to end once it was cancelled
 
 
-def test_ctrl_c_ends_the_work_before_it_is_raised() -> None:
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Processes of parallel tests ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_ends_the_work_before_it_is_raised(ctrl_c: None) -> None:
     main_thread = threading.main_thread().ident
     assert main_thread is not None
     ended = threading.Event()
