@@ -194,6 +194,30 @@ def run(store: Store, scenario: Scenario, **settings: Any) -> None:
     asyncio.run(within())
 
 
+async def unread_clip(place: Place) -> Talk:
+    """A stream that follows a click in a clip, and whose caller says that it has seen no masks: there come no more."""
+    await place.clip(FILES)
+    talk = place.talk()
+    await talk.opened(clip_id="clip")
+    await talk.click("one", 0)
+    talk.send("follow", follow=pb.Follow(), masks_seen=0)
+    for n in range(7):  # with that of the click, as many masks as whoever reads nothing gets
+        assert (await talk.receive()).masks.frame == n
+    await asyncio.sleep(0.05)
+    return talk
+
+
+async def live_stream(place: Place, **fields: Any) -> Talk:
+    """A stream of frames that follows a click live, as far as its first frame. Fields are those of OpenTrack."""
+    talk = place.talk()
+    await talk.opened(width_px=WIDTH, height_px=HEIGHT, **fields)
+    talk.send(frame=live_frame(0))
+    await talk.click("one", 0)
+    talk.send("live", follow=pb.Follow(live=True))
+    await talk.receive()
+    return talk
+
+
 async def followed_clip(place: Place) -> list[pb.FrameMasks]:
     await place.clip(FILES)
     talk = place.talk()

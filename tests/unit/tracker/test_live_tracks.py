@@ -3,7 +3,7 @@
 from maskwire.v1 import tracker_pb2 as pb
 from maskwire_core.storage.store import Store
 
-from testing.plain_tracker import FILES, HEIGHT, WIDTH, Place, comparable, live_frame, prompt, run
+from testing.plain_tracker import FILES, HEIGHT, WIDTH, Place, comparable, live_frame, live_stream, prompt, run
 from testing.wire import described
 
 
@@ -78,12 +78,7 @@ def test_frames_wait_to_be_followed_although_newer_ones_came(store: Store) -> No
 
 def test_a_live_track_takes_the_same_memory_however_long_it_gets(store: Store) -> None:
     async def scenario(place: Place) -> None:
-        talk = place.talk()
-        await talk.opened(track_id="camera", width_px=WIDTH, height_px=HEIGHT)
-        talk.send(frame=live_frame(0))
-        await talk.click("one", 0)
-        talk.send("live", follow=pb.Follow(live=True))
-        await talk.receive()
+        talk = await live_stream(place, track_id="camera")
         sizes = []
         for n in range(1, 120):
             talk.send(frame=live_frame(n % len(FILES)))
@@ -101,12 +96,7 @@ def test_a_live_track_takes_the_same_memory_however_long_it_gets(store: Store) -
 
 def test_newer_frames_replace_those_that_may_be_skipped(store: Store) -> None:
     async def scenario(place: Place) -> None:
-        talk = place.talk()
-        await talk.opened(width_px=WIDTH, height_px=HEIGHT)
-        talk.send(frame=live_frame(0))
-        await talk.click("one", 0)
-        talk.send("live", follow=pb.Follow(live=True))
-        await talk.receive()
+        talk = await live_stream(place)
         for n in range(1, 9):
             talk.send(f"frame {n}", frame=live_frame(n, may_be_skipped=True))
         talk.send(stop={})
@@ -126,12 +116,7 @@ def test_newer_frames_replace_those_that_may_be_skipped(store: Store) -> None:
 
 def test_prompts_come_between_two_live_frames_and_old_frames_are_gone(store: Store) -> None:
     async def scenario(place: Place) -> None:
-        talk = place.talk()
-        await talk.opened(width_px=WIDTH, height_px=HEIGHT, kept_frames=2)
-        talk.send(frame=live_frame(0))
-        await talk.click("one", 0)
-        talk.send("live", follow=pb.Follow(live=True))
-        await talk.receive()
+        talk = await live_stream(place, kept_frames=2)
         for n in range(1, 4):
             talk.send(frame=live_frame(n))
             assert len((await talk.receive()).masks.objects) == 1

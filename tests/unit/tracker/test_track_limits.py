@@ -17,7 +17,7 @@ from maskwire_core.tenancy.tokens import RIGHTS, issue
 from maskwire_tracker.service import TrackerService
 from maskwire_tracker.tracker import Tracker
 
-from testing.plain_tracker import EMBEDDING_BYTES, FILES, HEIGHT, WIDTH, Place, followed_clip, prompt, run
+from testing.plain_tracker import EMBEDDING_BYTES, FILES, HEIGHT, WIDTH, Place, followed_clip, prompt, run, unread_clip
 from testing.wire import described
 
 
@@ -206,14 +206,7 @@ def test_a_track_that_grows_beyond_what_its_namespace_may_store_is_told(store: S
 
 def test_where_memory_is_short_fewer_frames_are_embedded_ahead(store: Store) -> None:
     async def scenario(place: Place) -> None:
-        await place.clip(FILES)
-        talk = place.talk()
-        await talk.opened(clip_id="clip")
-        await talk.click("one", 0)
-        talk.send("follow", follow=pb.Follow(), masks_seen=0)
-        for n in range(7):
-            assert (await talk.receive()).masks.frame == n
-        await asyncio.sleep(0.05)
+        talk = await unread_clip(place)
         assert sorted(place.encoder.embedded) == FILES[: 7 + 2]
         await talk.leave()
 

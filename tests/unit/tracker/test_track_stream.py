@@ -21,20 +21,14 @@ from testing.plain_tracker import (
     live_frame,
     prompt,
     run,
+    unread_clip,
 )
 from testing.wire import described
 
 
 def test_frames_are_embedded_once_a_little_ahead_and_not_kept(store: Store) -> None:
     async def scenario(place: Place) -> None:
-        await place.clip(FILES)
-        talk = place.talk()
-        await talk.opened(clip_id="clip")
-        await talk.click("one", 0)
-        talk.send("follow", follow=pb.Follow(), masks_seen=0)
-        for n in range(7):  # with that of the click, as many masks as whoever reads nothing gets
-            assert (await talk.receive()).masks.frame == n
-        await asyncio.sleep(0.05)
+        talk = await unread_clip(place)
         assert sorted(place.encoder.embedded) == FILES[: 7 + 4]
         assert held(place.tracker) > 4 * EMBEDDING_BYTES
         talk.send(stop={})
